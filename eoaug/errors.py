@@ -1,0 +1,72 @@
+"""The exceptions of eoaug.
+
+Every message says what was attempted, on which item, band or argument, the value found, and what to
+type instead. Imports nothing.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "BandError",
+    "EoaugError",
+    "GeneratorError",
+    "GridError",
+    "ParameterError",
+    "RadiometryError",
+    "SourceError",
+    "TargetError",
+    "TimeError",
+]
+
+
+class EoaugError(ValueError):
+    """The base of every error that eoaug raises on purpose.
+
+    Parameters
+    ----------
+    problem
+        One sentence: what was attempted, on what, and the value found.
+    remedy
+        One sentence: what to type instead. Printed on a line of its own.
+    """
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(f"{problem}\n  -> {remedy}" if remedy else problem)
+
+    def __reduce__(self) -> tuple[type[EoaugError], tuple[str, str]]:
+        # Errors cross process borders with dask; the default would pass the joined text twice.
+        return type(self), (self.problem, self.remedy)
+
+
+class BandError(EoaugError):
+    """A band is missing, unknown, ambiguous or not served by the generator."""
+
+
+class GridError(EoaugError):
+    """A coordinate reference system, transform, extent or resolution is missing or does not fit."""
+
+
+class TimeError(EoaugError):
+    """A date is missing, repeated, unordered or not usable."""
+
+
+class RadiometryError(EoaugError):
+    """A scale, offset, nodata value or data type is missing or contradicts another."""
+
+
+class ParameterError(EoaugError):
+    """An argument has a value that the verb cannot use."""
+
+
+class GeneratorError(EoaugError):
+    """A generator is unknown, cannot be loaded, or cannot do what was asked."""
+
+
+class SourceError(EoaugError):
+    """A catalog, item or asset cannot be found or read."""
+
+
+class TargetError(EoaugError):
+    """A result cannot be written where it should be."""

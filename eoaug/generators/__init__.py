@@ -1,0 +1,1 @@
+"""Generators: what fills a cube\x27s holes."""

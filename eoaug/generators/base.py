@@ -1,0 +1,167 @@
+"""What a generator is: `Request` in, pixels out, a `Card` on its sleeve.
+
+Ground floor imports and numpy only; no tensor, no xarray, no CRS. One convention holds in the whole
+package: `known` is True where a value was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..sensor import Sensor
+
+__all__ = ["METADATA_FIELDS", "Card", "Generator", "Request", "SteppedGenerator", "Verb"]
+
+Verb = Literal["synthesize", "inpaint", "extend", "super_resolve"]
+
+METADATA_FIELDS = ("lon_deg", "lat_deg", "gsd_m", "cloud_fraction", "year", "month", "day")
+"""The columns of `Request.metadata`, in DiffusionSat's order and in real-world units."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What a generator can do and how it wants to be called."""
+
+    name: str
+    """Identifier, as given to ``load``."""
+    bands: tuple[str, ...] = ()
+    """Common names of the band slots in channel order; empty: any bands, each on its own."""
+    verbs: frozenset[str] = frozenset({"synthesize", "inpaint", "extend", "super_resolve"})
+    """The verbs that the generator serves."""
+    gsd_m: tuple[float, float] = (0.0, float("inf"))
+    """Ground sampling distances that it was made for, in metres (smallest, largest)."""
+    tile_px: int = 64
+    """Edge of the square tile that it is called with, in pixels of the output grid."""
+    overlap_px: int = 8
+    """Overlap of neighbouring tiles; the stride is ``tile_px - overlap_px``."""
+    multiple_of: int = 1
+    """Every tile edge and origin is a multiple of this many pixels."""
+    latent_factor: int = 1
+    """Pixels per cell of the canvas that joint denoising averages on."""
+    batch: int = 1
+    """Requests in one forward; shorter batches are padded to this by the generator."""
+    context: int = 0
+    """Number of further dates that a request may hold beside its target date."""
+    steps: Mapping[str, int] = field(default_factory=dict)
+    """Default number of denoising steps by verb; 0 means no denoising at all."""
+    joint_steps: int = 0
+    """How many of the first denoising steps are averaged over overlapping tiles."""
+    mean: tuple[float, ...] = ()
+    """Physical value (reflectance) that model unit 0 stands for, per band slot; empty: 0."""
+    std: tuple[float, ...] = ()
+    """Physical value (reflectance) of one model unit, per band slot; empty: 1."""
+    conditions: frozenset[str] = frozenset()
+    """Optional conditions that it uses, of ``prompt``, ``layout``, ``metadata``, ``guidance``."""
+    sha256: str = ""
+    """Hash of the weights; empty when there are none."""
+    licence: str = "Apache-2.0"
+    """SPDX identifier of the weights' licence."""
+    description: str = ""
+    """A sentence for people."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+    """One tile of a cube with holes: what is known, what is to be filled, and under which conditions.
+
+    T dates, C bands, H x W pixels. Bands stand in the card's order (for a card without bands: in the
+    cube's); bands that the cube lacks are unknown on every date.
+    """
+
+    values: NDArray[np.float32]
+    """Shape (T, C, H, W), model units; 0 where unknown."""
+    known: NDArray[np.bool_]
+    """Shape (T, C, H, W), True where measured."""
+    fill: NDArray[np.bool_]
+    """Shape (T, C, H, W), True where to be generated. Neither known nor fill is outside. Both known
+    and fill (only with ``strength`` < 1) is a starting point that the result may depart from."""
+    times: NDArray[np.int64]
+    """Shape (T,), seconds since 1970-01-01, ascending; 0 for a cube without dates."""
+    metadata: NDArray[np.float64]
+    """Shape (T, 7), `METADATA_FIELDS`; NaN where unknown."""
+    origin: tuple[int, int] = (0, 0)
+    """Absolute pixel index (row, column) of the first pixel on the output grid."""
+    coarse: NDArray[np.float32] | None = None
+    """Shape (T, C, H // factor, W // factor), model units, NaN where not measured; only for
+    super-resolution."""
+    factor: int = 1
+    """Pixels of the output grid per coarse pixel along one axis."""
+    sensor: Sensor | None = None
+    """How a coarse pixel was measured; given whenever ``coarse`` is."""
+    prompt: str | None = None
+    """What to show, in words."""
+    layout: NDArray[np.float32] | None = None
+    """Shape (K, H, W): a semantic map, a DEM, or another sensor as guidance."""
+    member: int = 0
+    """Number of the ensemble member."""
+    seed: int = 0
+    """Seed of the whole request; noise is a function of seed, member, date and place."""
+    steps: int | None = None
+    """Denoising steps; None: the card's."""
+    guidance: float | None = None
+    """Scale of classifier-free guidance; None: the generator's."""
+    strength: float = 1.0
+    """Share of the way to noise that a starting point is taken, 0 to 1."""
+
+    @property
+    def verb(self) -> Verb:
+        """The verb that this request comes from, told from what is known about its target dates."""
+        if self.coarse is not None:
+            return "super_resolve"
+        if self.strength < 1.0 or not self.known.any():
+            return "synthesize"
+        target = self.target
+        return "inpaint" if self.known[target].any() else "extend"
+
+    @property
+    def target(self) -> NDArray[np.bool_]:
+        """Shape (T,), True for the dates with something to fill."""
+        return np.asarray(self.fill.any(axis=(1, 2, 3)))
+
+
+@runtime_checkable
+class Generator(Protocol):
+    """Fills requests.
+
+    Implementations are thread-safe, and pickle by what they are (name, path, settings), never by
+    their weights. The result for a request must not depend on the other requests of the call.
+    """
+
+    @property
+    def card(self) -> Card:
+        """What this generator can do."""
+        ...
+
+    def generate(self, requests: Sequence[Request]) -> NDArray[np.float32]:
+        """Return shape (B, T, C, H, W) in model units; only pixels under ``fill`` are used."""
+        ...
+
+
+@runtime_checkable
+class SteppedGenerator(Generator, Protocol):
+    """A generator whose denoising loop the engine can walk, to average overlapping tiles between steps."""
+
+    def begin(self, requests: Sequence[Request]) -> Any:
+        """Return the state of at most ``card.batch`` requests before the first step."""
+        ...
+
+    def step(self, state: Any, index: int) -> NDArray[np.float32]:
+        """Advance ``state`` to step ``index`` and return its clean estimate.
+
+        Shape (B, C, H, W) in model units, of the target date alone, on the canvas grid
+        (``card.latent_factor`` pixels per cell).
+        """
+        ...
+
+    def replace(self, state: Any, estimate: NDArray[np.float32]) -> None:
+        """Put ``estimate`` in the place of the one that `step` returned last; the next step uses it."""
+        ...
+
+    def finish(self, state: Any) -> NDArray[np.float32]:
+        """Return the result, shape (B, T, C, H, W) in model units."""
+        ...
