@@ -1,3 +1,59 @@
-"""eoaug: augment Earth-observation data cubes with diffusion models."""
+"""eoaug: augment Earth-observation data cubes with diffusion models.
+
+    import eoaug
+    cube = eoaug.open_cube("catalogs/sample", collections=["sentinel-2-l2a"])
+    filled = cube.eoaug.inpaint(mask=clouds)
+    eoaug.write(filled, "augmented")
+
+Importing registers the accessor ``.eoaug`` on Dataset, DataArray and DataTree. Torch, GDAL and dask are
+imported when they are first needed.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from eoaug import accessor as _accessor
+from eoaug.cube.operations import extend, inpaint, plan, super_resolve, synthesize
+from eoaug.cube.plan import Plan
+from eoaug.errors import EoaugError
+from eoaug.generators import Card, Generator, Request, load
+
+if TYPE_CHECKING:
+    from eoaug.stac.publish import write
+    from eoaug.stac.read import open_cube
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "Card",
+    "EoaugError",
+    "Generator",
+    "Plan",
+    "Request",
+    "__version__",
+    "extend",
+    "inpaint",
+    "load",
+    "open_cube",
+    "plan",
+    "super_resolve",
+    "synthesize",
+    "write",
+]
+
+_LATER = {"open_cube": "eoaug.stac.read", "write": "eoaug.stac.publish"}
+
+del _accessor
+
+
+def __getattr__(name: str) -> Any:
+    # The STAC floor imports GDAL and pystac: half a second that most sessions need later, if at all.
+    if name in _LATER:
+        return getattr(importlib.import_module(_LATER[name]), name)
+    raise AttributeError(f"module 'eoaug' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,1 @@
+"""Cubes: xarray objects in, plans over them, xarray objects and files out."""

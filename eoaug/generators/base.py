@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ..sensor import Sensor
+from eoaug.sensor import Sensor
 
 __all__ = ["METADATA_FIELDS", "Card", "Generator", "Request", "SteppedGenerator", "Verb"]
 

@@ -1,0 +1,1 @@
+"""The STAC floor: catalogs in, catalogs out."""

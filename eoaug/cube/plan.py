@@ -1,0 +1,400 @@
+"""The plan: everything about a result except its pixels.
+
+A `Plan` says which tiles a chunk needs, how far a pixel reaches, how many forwards the model will do
+and what the output looks like. The run follows the same numbers, so it cannot drift from what
+`Plan.explain` shows. Integer arithmetic; no pixels, no dask, no tensors.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eoaug.errors import ParameterError
+from eoaug.generators.base import Card, Generator, SteppedGenerator, Verb
+from eoaug.radiometry import Scaling
+from eoaug.sensor import Sensor
+from eoaug.tiles import Lattice, Tile, Window
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+__all__ = ["Fill", "Layer", "Plan", "Reduce", "lattice_for"]
+
+Fill = Literal["mask", "gaps", "everything", "footprint", "measured", "scene"]
+"""What a verb fills: a given mask; gaps that another date measured; all that is missing; new dates
+wherever any date measured; measured pixels (anew); the whole scene."""
+
+Reduce = Literal["mean", "std"] | float
+
+NEIGHBOUR_DATES = 6
+"""Dates on either side of a target date that context dates are chosen from."""
+
+SENSOR_CELLS = 2
+"""Coarse cells around a measured one whose fine pixels its measurement reaches."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One band of the result: its place in the generator's channels and in storage."""
+
+    name: str
+    slot: int
+    """Channel of the generator."""
+    to_model: Scaling
+    """From stored numbers to model units."""
+    to_physical: Scaling
+    """From stored numbers to physical units."""
+    dtype: str
+    """Type of the stored numbers in memory."""
+    nodata: float | None
+    """Stored number that means missing."""
+
+    def missing(self) -> float:
+        """Return the stored form of a missing pixel: the nodata value, else NaN."""
+        return math.nan if self.nodata is None else self.nodata
+
+
+def lattice_for(card: Card, factor: int) -> Lattice:
+    """Return the tiles that a generator is called with on a grid refined by ``factor``.
+
+    Size and stride are multiples of lcm(factor, card.multiple_of), so that a tile holds whole coarse
+    pixels and whole canvas cells.
+    """
+    unit = math.lcm(factor, card.multiple_of, card.latent_factor)
+    size = max(card.tile_px // unit, 1) * unit
+    overlap = -(-card.overlap_px // unit) * unit
+    stride = size - overlap
+    if 2 * stride < size:
+        stride = -(-size // (2 * unit)) * unit
+    return Lattice(size, stride)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A request over a whole cube, ready to run anywhere.
+
+    Notes
+    -----
+    ``explain()`` costs integer arithmetic only; the model is not called and no pixel is read.
+    """
+
+    verb: Verb
+    generator: Generator
+    layers: tuple[Layer, ...]
+    channels: int
+    """Channels of the generator's requests: the card's bands, or the layers."""
+    geobox: GeoBox
+    """Grid of the result."""
+    origin: tuple[int, int]
+    """Absolute index (row, column) of the result's first pixel."""
+    fill: Fill
+    factor: int = 1
+    sensor: Sensor | None = None
+    """With one MTF for all channels, or one per channel."""
+    in_times: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    """Shape (Tin,), seconds since 1970; given dates."""
+    out_times: NDArray[np.int64] = field(default_factory=lambda: np.zeros(1, np.int64))
+    """Shape (Tout,), dates of the result, ascending."""
+    dated: bool = True
+    """False if ``in_times`` are only a place holder."""
+    cloud: NDArray[np.float64] = field(default_factory=lambda: np.full(1, np.nan))
+    """Shape (Tout,), cloud fraction 0 to 1, NaN where unknown."""
+    gsd_m: float = math.nan
+    overrides: Mapping[str, float] = field(default_factory=dict)
+    """Metadata fields that the user set."""
+    has_input: bool = True
+    steps: int = 0
+    joint_steps: int = 0
+    seed: int = 0
+    strength: float = 1.0
+    guidance: float | None = None
+    prompt: str | None = None
+    members: int | None = None
+    reduce: Reduce | None = None
+    chunks: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] = ((1,), (1,), (1,))
+    """Chunk lengths of the result along (time, y, x)."""
+    batch_tiles: int = 8
+    """Tiles handed to the generator in one call."""
+    token: str = ""
+    """Hash of inputs, parameters, model and version: equal tokens, equal pixels."""
+
+    # -- geometry -----------------------------------------------------------------------------------
+
+    @property
+    def card(self) -> Card:
+        """The generator's card."""
+        return self.generator.card
+
+    @cached_property
+    def lattice(self) -> Lattice:
+        """Tiles of the generator on the result's grid."""
+        return lattice_for(self.card, self.factor)
+
+    @cached_property
+    def scene(self) -> Window:
+        """All pixels of the result, in absolute pixels of its grid."""
+        rows, cols = self.geobox.shape.yx
+        top, left = self.origin
+        return Window(top, left, top + rows, left + cols)
+
+    @property
+    def sensor_px(self) -> int:
+        """Pixels that the projection on the measurement reaches."""
+        return 0 if self.sensor is None else -(-self.sensor.radius_px // self.factor) * self.factor
+
+    @property
+    def margin_px(self) -> int:
+        """Distance from a crop's edge beyond which the crop equals the scene, bit for bit.
+
+        In pixels of the result; infinite in effect without a georeference.
+        """
+        reach = SENSOR_CELLS * self.factor if self.sensor is not None else 0
+        return (self.joint_steps + 1) * self.lattice.size + self.sensor_px + reach
+
+    @cached_property
+    def _edges(self) -> tuple[NDArray[np.int64], ...]:
+        return tuple(np.concatenate([[0], np.cumsum(c)]).astype(np.int64) for c in self.chunks)
+
+    def core(self, y: int, x: int) -> Window:
+        """Return the pixels of chunk (y, x)."""
+        _, rows, cols = self._edges
+        top, left = self.origin
+        return Window(
+            top + int(rows[y]), left + int(cols[x]), top + int(rows[y + 1]), left + int(cols[x + 1])
+        )
+
+    def dates(self, t: int) -> range:
+        """Return the indices into ``out_times`` of time chunk ``t``."""
+        edges = self._edges[0]
+        return range(int(edges[t]), int(edges[t + 1]))
+
+    def region(self, core: Window) -> Window:
+        """Return the pixels that must be merged for ``core``: the projection's halo, whole coarse cells."""
+        padded = core.pad(self.sensor_px) & self.scene
+        return padded.coarsen(self.factor).scale(self.factor)
+
+    def reach(self, core: Window) -> Window:
+        """Return the pixels of the result's grid that ``core`` depends on, within the scene."""
+        rings = self.lattice.rings(self.region(core), self.joint_steps)
+        first, last = rings[-1][0], rings[-1][-1]
+        low, high = self.lattice.window(first), self.lattice.window(last)
+        whole = Window(low.top, low.left, high.bottom, high.right)
+        if self.sensor is not None:
+            whole = whole.pad(SENSOR_CELLS * self.factor)
+        return whole & self.scene
+
+    def source_window(self, window: Window) -> Window:
+        """Return the input pixels under a window of the result, counted from the input's first pixel."""
+        coarse = window.coarsen(self.factor)
+        top, left = self.origin[0] // self.factor, self.origin[1] // self.factor
+        return Window(coarse.top - top, coarse.left - left, coarse.bottom - top, coarse.right - left)
+
+    # -- dates --------------------------------------------------------------------------------------
+
+    def given(self, k: int) -> int | None:
+        """Return the index into ``in_times`` of result date ``k``, or None for a new date."""
+        if not self.has_input:
+            return None
+        at = int(np.searchsorted(self.in_times, self.out_times[k]))
+        return at if at < len(self.in_times) and self.in_times[at] == self.out_times[k] else None
+
+    def neighbours(self, k: int) -> range:
+        """Return the indices into ``in_times`` that result date ``k`` may look at, itself included."""
+        if not self.has_input:
+            return range(0)
+        if self.fill in ("measured", "scene") or self.verb == "super_resolve":
+            at = self.given(k)
+            return range(0) if at is None else range(at, at + 1)
+        at = int(np.searchsorted(self.in_times, self.out_times[k]))
+        return range(max(at - NEIGHBOUR_DATES, 0), min(at + NEIGHBOUR_DATES + 1, len(self.in_times)))
+
+    def date_fields(self, k: int) -> tuple[float, float, float]:
+        """Return (year, month, day) of result date ``k``, NaN without dates."""
+        if not self.dated:
+            return (math.nan,) * 3
+        day = np.datetime64(int(self.out_times[k]), "s").astype("datetime64[D]").item()
+        return float(day.year), float(day.month), float(day.day)
+
+    # -- cost ---------------------------------------------------------------------------------------
+
+    @property
+    def stepped(self) -> bool:
+        """True if the engine walks the denoising steps itself, to join overlapping tiles."""
+        return self.joint_steps > 0 and isinstance(self.generator, SteppedGenerator)
+
+    def tiles(self, core: Window) -> list[list[Tile]]:
+        """Return the tiles of a chunk, by ring of neighbours (ring 0 touches the chunk)."""
+        return self.lattice.rings(self.region(core), self.joint_steps)
+
+    def tile_work(self, core: Window) -> float:
+        """Return the tiles of one date of a chunk, each counted by its share of the denoising steps."""
+        counts = [len(ring) for ring in self.tiles(core)]
+        if not self.joint_steps:
+            return float(counts[0])
+        active = [sum(counts[: self.joint_steps - i + 1]) for i in range(self.joint_steps)]
+        return (sum(active) + counts[0] * (self.steps - self.joint_steps)) / self.steps
+
+    def explain(self) -> Explanation:
+        """Return what the run will cost: tiles, model calls, extra work by overlap, bytes, memory."""
+        return _explain(self)
+
+    def __repr__(self) -> str:
+        """Return a line: what is made on which grid with which generator."""
+        rows, cols = self.geobox.shape.yx
+        return (
+            f"<Plan {self.verb} {len(self.out_times)} x {rows} x {cols} x {len(self.layers)} bands "
+            f"with {self.card.name!r}, token {self.token[:12]}>"
+        )
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """What a plan will cost at most; tiles without anything to fill are skipped when it runs."""
+
+    title: str
+    chunks: int
+    tiles: int
+    """Tiles that reach the generator, over all chunks, dates and members."""
+    model_calls: int
+    """Forwards of the network, padded to the card's batch."""
+    overlap_factor: float
+    """Tile work over that of tiles laid side by side without overlap, on the largest chunk."""
+    output_bytes: int
+    peak_bytes: int
+    """Estimated memory of one chunk in work, weights and interpreter not counted."""
+    seconds: float | None = None
+    """Estimated time in one thread; None before `calibrated`."""
+    warnings: tuple[str, ...] = ()
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return (label, value) pairs."""
+        rows = [
+            ("chunks", f"{self.chunks:,}"),
+            ("tiles", f"{self.tiles:,}"),
+            ("model calls", f"{self.model_calls:,}"),
+            ("work over no overlap", f"{self.overlap_factor:.2f}"),
+            ("output", _bytes(self.output_bytes)),
+            ("peak memory of a chunk", _bytes(self.peak_bytes)),
+        ]
+        if self.seconds is not None:
+            rows.append(("time, one thread", _seconds(self.seconds)))
+        return rows + [("warning", text) for text in self.warnings]
+
+    def __str__(self) -> str:
+        """Return a table in plain text."""
+        return "\n".join([self.title, *(f"  {label:<24}{value}" for label, value in self.rows())])
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        body = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in self.rows())
+        return f"<table><caption>{escape(self.title)}</caption>{body}</table>"
+
+
+def _explain(plan: Plan) -> Explanation:
+    runs = 0.0
+    calls = 0
+    # Chunks of equal size differ by at most a row of tiles; sizes repeat, so each is counted once.
+    _, rows, cols = plan.chunks
+    draws = plan.members or 1
+    new = sum(1 for k in range(len(plan.out_times)) if plan.verb != "extend" or plan.given(k) is None)
+    largest, factor = 0, 1.0
+    row_counts, col_counts = _axis_counts(plan, 0), _axis_counts(plan, 1)
+    for ring in range(plan.joint_steps + 1):
+        # Tiles within `ring` rings: product of the axis counts, summed over all chunks.
+        total = sum(n + 2 * ring for n in row_counts) * sum(n + 2 * ring for n in col_counts)
+        if ring == 0:
+            runs = float(total)
+            steps = max(plan.steps - plan.joint_steps, 1) if plan.steps else 1
+            calls += steps * math.ceil(total / plan.card.batch)
+        else:
+            calls += math.ceil(total / plan.card.batch)
+    for y, height in enumerate(rows):
+        for x, width in enumerate(cols):
+            if height * width > largest:
+                largest = height * width
+                core = plan.core(y, x)
+                factor = plan.tile_work(core) / (largest / plan.lattice.size**2)
+        if y > 3:
+            break
+    side = plan.reach(plan.core(int(np.argmax(rows)), int(np.argmax(cols))))
+    rows_px, cols_px = side.shape
+    dates = min(len(plan.in_times), 2 * NEIGHBOUR_DATES + 1) if plan.has_input else 0
+    cells = rows_px * cols_px
+    frames = 1 + min(plan.card.context, max(dates - 1, 0))
+    tiles = len(plan.tiles(plan.core(int(np.argmax(rows)), int(np.argmax(cols))))[0])
+    # Per pixel: values, known, fill of every date; the canvas; requests of all tiles when joint.
+    held = tiles if plan.stepped else 2 * plan.batch_tiles
+    peak = (
+        cells * plan.channels * (dates * 6 / plan.factor**2 + 16)
+        + held * frames * plan.channels * plan.lattice.size**2 * 10
+    )
+    itemsize = sum(np.dtype(layer.dtype).itemsize for layer in plan.layers) + 1
+    height, width = plan.geobox.shape.yx
+    copies = draws if plan.reduce is None else 1
+    warnings = []
+    if factor > 1.9:
+        warnings.append(
+            f"chunks of {max(rows)} x {max(cols)} px cost {factor:.2f} times the work of tiles side by side; "
+            f"use chunks of {16 * plan.lattice.stride} px or more"
+        )
+    return Explanation(
+        title=f"{plan.verb} with {plan.card.name!r}: {len(plan.out_times)} dates, {height} x {width} px, "
+        f"{len(plan.layers)} bands",
+        chunks=len(rows) * len(cols) * len(plan.chunks[0]),
+        tiles=int(runs) * new * draws,
+        model_calls=calls * new * draws,
+        overlap_factor=factor,
+        output_bytes=height * width * len(plan.out_times) * copies * itemsize,
+        peak_bytes=int(peak),
+        warnings=tuple(warnings),
+    )
+
+
+def _axis_counts(plan: Plan, axis: int) -> list[int]:
+    counts = []
+    for i in range(len(plan.chunks[1 + axis])):
+        core = plan.core(i, 0) if axis == 0 else plan.core(0, i)
+        counts.append(len(plan.lattice.spans(plan.region(core))[axis]))
+    return counts
+
+
+def _bytes(count: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.3g} {unit}"
+        count /= 1000
+    return f"{count:.3g} TB"
+
+
+def _seconds(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def token_of(parts: Mapping[str, Any]) -> str:
+    """Return the hash of JSON-able parts, as 64 hexadecimal digits."""
+    try:
+        text = json.dumps(parts, sort_keys=True, allow_nan=True, default=str)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"the parameters cannot be hashed: {error}", "use plain values") from error
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check_joint(steps: int, joint_steps: int) -> None:
+    """Refuse a joint count that leaves no step for the tile alone."""
+    if joint_steps and joint_steps >= max(steps, 1):
+        raise ParameterError(
+            f"joint_steps={joint_steps} leaves no single step of steps={steps}",
+            "use joint_steps below steps, e.g. joint_steps=2, steps=4",
+        )

@@ -1,0 +1,338 @@
+"""The torch-free generator: smooth fill, linear in time, cubic with back-projection.
+
+Numpy and scipy. The functions are the classical estimates that learned generators start from and are
+measured against; all work band by band, with a fixed number of sums in a fixed order, and look at
+nothing outside the tile. Unknown values are 0 on the way in, as in `Request`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from eoaug import noise
+from eoaug.errors import GeneratorError
+from eoaug.generators.base import Card, Request
+from eoaug.sensor import Sensor
+
+__all__ = ["Classical", "coarse_prior", "estimate", "push_pull", "temporal", "texture"]
+
+_SWEEPS = 4
+"""Smoothing sweeps per pyramid level; measured on real holes, 4 is 0.1 dB from the exact membrane."""
+_OCTAVES_PX = (1.0, 3.0, 9.0)
+"""Standard deviations of the texture's octaves; equal variances make the spectrum of a landscape."""
+_SHARED = 0.8
+"""Correlation of the texture between two bands; neighbouring optical bands have 0.8 to 0.99."""
+
+_Image = NDArray[np.float32]
+_Mask = NDArray[np.bool_]
+
+
+def push_pull(values: NDArray[np.floating], known: _Mask) -> _Image:
+    """Return ``values`` with the unknown pixels filled smoothly from all around.
+
+    An image pyramid: known pixels are averaged 2 x 2 down to one pixel, and holes are filled from the
+    coarser level on the way back (Gortler et al. 1996, The Lumigraph, doi:10.1145/237170.237200), each
+    level relaxed by a few sweeps towards the membrane, the surface without bumps.
+
+    Parameters
+    ----------
+    values
+        Shape (..., H, W), any size, any units; read only where ``known``.
+    known
+        The same shape. Known pixels come back bit for bit; a plane that has none comes back 0.
+    """
+    known = np.broadcast_to(known, values.shape)
+    return _fill(np.where(known, values, 0).astype(np.float32), known)
+
+
+def temporal(values: _Image, known: _Mask, times: NDArray[np.int64], target: int) -> _Image:
+    """Return the estimate of one date from the others and from its own clear pixels.
+
+    Each pixel is linear in time between the nearest known dates, or keeps the nearest one where only one
+    side is known; what the clear pixels of the target date say about this estimate's error is spread
+    smoothly over the rest (`push_pull`). Pixels without any known date are filled from around.
+
+    Parameters
+    ----------
+    values
+        Shape (T, C, H, W).
+    known
+        The same shape, True where measured.
+    times
+        Shape (T,), seconds, ascending.
+    target
+        Index of the date to estimate.
+
+    Returns
+    -------
+    Shape (C, H, W); the target's known pixels come back bit for bit.
+    """
+    past, past_time, has_past = _nearest(values, known, times, range(target - 1, -1, -1))
+    future, future_time, has_future = _nearest(values, known, times, range(target + 1, len(times)))
+    span = future_time - past_time
+    # Two dates of one moment count half each.
+    share = np.divide(times[target] - past_time, span, out=np.full(span.shape, 0.5), where=span > 0)
+    between = past + share.astype(np.float32) * (future - past)
+    expected = np.where(has_past & has_future, between, np.where(has_past, past, future))
+    expectable = has_past | has_future
+    seen = known[target]
+    error = push_pull(values[target] - expected, seen & expectable)
+    corrected = np.where(seen, values[target], expected + error)
+    return push_pull(corrected, seen | expectable)
+
+
+def coarse_prior(coarse: _Image, sensor: Sensor) -> _Image:
+    """Return the cubic interpolation of a coarse measurement, made consistent with it.
+
+    Parameters
+    ----------
+    coarse
+        Shape (..., C, h, w); NaN where not measured, which is filled smoothly and binds nothing.
+    sensor
+        How it was measured, with the factor f.
+
+    Returns
+    -------
+    Shape (..., C, h f, w f).
+    """
+    start = sensor.upsample(push_pull(coarse, np.isfinite(coarse)))
+    return sensor.project(start, coarse)
+
+
+def texture(
+    origin: tuple[int, int],
+    shape: tuple[int, int, int],
+    *,
+    seed: int = 0,
+    member: int = 0,
+    time: int = 0,
+) -> _Image:
+    """Return a Gaussian random field of a window of the infinite plane: mean 0, standard deviation 1.
+
+    A null model: the spectrum of a landscape down to the pixel, and no landscape. Bands have a correlation
+    of 0.8.
+
+    Parameters
+    ----------
+    origin
+        Absolute index (row, column) of the first pixel.
+    shape
+        (bands, rows, columns).
+    seed, member, time
+        Identity; any two that differ give independent fields.
+
+    Returns
+    -------
+    float32 of ``shape``; two windows agree bit for bit where they overlap.
+    """
+    C, H, W = shape
+    taps = [_gaussian_taps(sigma) for sigma in _OCTAVES_PX]
+    pad = taps[-1].size // 2
+    window = (H + 2 * pad, W + 2 * pad)
+    start = (origin[0] - pad, origin[1] - pad)
+    whole, own = (
+        noise.normal(
+            start, (planes, *window), seed=seed, stream=f"classical {name}", member=member, time=time
+        )
+        for name, planes in (("shared", 1), ("own", C))
+    )
+    white = np.sqrt(_SHARED) * whole.astype(np.float64) + np.sqrt(1 - _SHARED) * own.astype(np.float64)
+    field = np.zeros(shape)
+    for octave in taps:
+        rows = ndimage.correlate1d(white, octave, axis=-2)[..., pad : pad + H, :]
+        field += ndimage.correlate1d(rows, octave, axis=-1)[..., pad : pad + W]
+    return (field / _octaves_std(taps)).astype(np.float32)
+
+
+def estimate(request: Request, *, level: float = 0.0, contrast: float = 1.0) -> _Image:
+    """Return the classical estimate of a request.
+
+    Parameters
+    ----------
+    request
+        What is known. Pixels under ``fill`` count as unknown, unless the verb is synthesize: there a known
+        pixel under ``fill`` is the starting point.
+    level, contrast
+        Mean and standard deviation of what synthesize makes from nothing, in model units; a variation of
+        strength s departs from its start by about s x ``contrast``.
+
+    Returns
+    -------
+    Shape (T, C, H, W), model units: known pixels as they are, target dates estimated everywhere, 0
+    elsewhere.
+    """
+    known = request.known & ~request.fill
+    out = np.where(request.known, request.values, np.float32(0))
+    verb = request.verb
+    for date in np.flatnonzero(request.target).tolist():
+        if verb == "super_resolve":
+            assert request.coarse is not None  # what makes it this verb
+            made = coarse_prior(request.coarse[date], _sensor(request))
+        elif verb == "synthesize":
+            field = texture(
+                request.origin,
+                out.shape[1:],
+                seed=request.seed,
+                member=request.member,
+                time=int(request.times[date]),
+            )
+            start = push_pull(request.values[date], request.known[date])
+            amplitude = contrast
+            if request.strength < 1.0:
+                amplitude *= request.strength
+            else:
+                start = np.full_like(start, level)
+            made = start + np.float32(amplitude) * field
+        else:
+            made = temporal(request.values, known, request.times, date)
+        out[date] = np.where(known[date], request.values[date], made)
+    return out
+
+
+@dataclass(frozen=True)
+class Classical:
+    """The generator without weights: deterministic, any bands, each on its own.
+
+    Its model units are physical units. It ignores member and seed except in synthesize, which is a null
+    model (`texture`); from scratch it makes noise of a landscape's spectrum, not a landscape.
+    """
+
+    level: float = 0.15
+    """Mean of what synthesize makes from nothing, in physical units; the default is for reflectance."""
+    contrast: float = 0.05
+    """Standard deviation of what synthesize adds, in physical units; the default is for reflectance."""
+
+    @property
+    def card(self) -> Card:
+        """What this generator can do."""
+        return _CARD
+
+    def generate(self, requests: Sequence[Request]) -> _Image:
+        """Return shape (B, T, C, H, W), model units; pixels not under ``fill`` are the request's.
+
+        Parameters
+        ----------
+        requests
+            All of one shape.
+        """
+        if len(shapes := {request.values.shape for request in requests}) != 1:
+            raise GeneratorError(
+                f"The classical generator got requests of {len(shapes)} shapes: {sorted(shapes)}.",
+                "Pass one or more requests of equal shape per call.",
+            )
+        return np.stack(
+            [
+                np.where(
+                    request.fill,
+                    estimate(request, level=self.level, contrast=self.contrast),
+                    np.where(request.known, request.values, np.float32(0)),
+                )
+                for request in requests
+            ]
+        )
+
+
+_CARD = Card(
+    name="classical",
+    tile_px=64,
+    overlap_px=8,
+    batch=8,
+    context=3,
+    description=(
+        "Push-pull fill, linear in time corrected from clear pixels, cubic interpolation with "
+        "back-projection, Gaussian texture; no weights."
+    ),
+)
+
+
+def _sensor(request: Request) -> Sensor:
+    if request.sensor is None:
+        raise GeneratorError(
+            f"A request to super-resolve by {request.factor} does not say how the coarse pixels were measured.",
+            "Set Request.sensor, for example Sensor.of('gaussian', factor, n_bands).",
+        )
+    return request.sensor
+
+
+def _fill(values: _Image, known: _Mask) -> _Image:
+    H, W = values.shape[-2:]
+    if known.all() or H == W == 1:
+        return values
+    count = _sum2(known.astype(np.float32))
+    mean = np.divide(_sum2(values), count, out=np.zeros_like(count), where=count > 0)
+    guess = np.where(known, values, _double(_fill(mean, count > 0), H, W))
+    return np.where(known, values, _relax(guess, ~known))
+
+
+def _sum2(image: _Image) -> _Image:
+    """Return sums over 2 x 2 pixels; a last odd row or column stands alone."""
+    odd = [(0, 0)] * (image.ndim - 2) + [(0, image.shape[-2] % 2), (0, image.shape[-1] % 2)]
+    even = np.pad(image, odd)
+    rows = even[..., 0::2, :] + even[..., 1::2, :]
+    return np.asarray(rows[..., 0::2] + rows[..., 1::2])
+
+
+def _double(image: _Image, height: int, width: int) -> _Image:
+    """Return bilinear interpolation to twice the size between pixel centres, cut to (height, width)."""
+    for axis, size in ((-2, height), (-1, width)):
+        lines = np.moveaxis(image, axis, 0)
+        near = np.float32(0.75) * lines
+        far = np.float32(0.25) * lines
+        out = np.empty((2 * len(lines), *lines.shape[1:]), np.float32)
+        out[0::2] = near + np.concatenate([far[:1], far[:-1]])
+        out[1::2] = near + np.concatenate([far[1:], far[-1:]])
+        image = np.moveaxis(out[:size], 0, axis)
+    return image
+
+
+def _relax(image: _Image, free: _Mask) -> _Image:
+    """Return ``image`` after Jacobi sweeps of Laplace's equation where ``free``, mirrored at the border."""
+    framed = np.pad(image, [(0, 0)] * (image.ndim - 2) + [(1, 1), (1, 1)], mode="edge")
+    inner = framed[..., 1:-1, 1:-1]
+    pace = np.float32(0.25) * free.astype(np.float32)
+    for _ in range(_SWEEPS):
+        change = framed[..., :-2, 1:-1] + framed[..., 2:, 1:-1]
+        change += framed[..., 1:-1, :-2]
+        change += framed[..., 1:-1, 2:]
+        change -= np.float32(4) * inner
+        change *= pace
+        inner += change
+        framed[..., 0, :] = framed[..., 1, :]
+        framed[..., -1, :] = framed[..., -2, :]
+        framed[..., :, 0] = framed[..., :, 1]
+        framed[..., :, -1] = framed[..., :, -2]
+    return np.ascontiguousarray(inner)
+
+
+def _nearest(
+    values: _Image, known: _Mask, times: NDArray[np.int64], dates: range
+) -> tuple[_Image, NDArray[np.float64], _Mask]:
+    """Return value, time and presence of the first known date of ``dates`` per pixel, (C, H, W) each."""
+    value = np.zeros(values.shape[1:], np.float32)
+    time = np.zeros(values.shape[1:])
+    found = np.zeros(values.shape[1:], dtype=bool)
+    for date in dates:
+        take = known[date] & ~found
+        value = np.where(take, values[date], value)
+        time = np.where(take, times[date], time)
+        found = found | take
+    return value, time, found
+
+
+def _gaussian_taps(sigma_px: float) -> NDArray[np.float64]:
+    offset = np.arange(-int(3 * sigma_px), int(3 * sigma_px) + 1)
+    taps = np.exp(-0.5 * (offset / sigma_px) ** 2)
+    # Unit variance of white noise after both axes.
+    return np.asarray(taps / np.sqrt(np.sum(taps**2)))
+
+
+def _octaves_std(taps: Sequence[NDArray[np.float64]]) -> float:
+    """Return the standard deviation of the sum of the octaves, which are made of the same noise."""
+    size = taps[-1].size
+    padded = [np.pad(one, (size - one.size) // 2) for one in taps]
+    return float(np.sqrt(sum(np.sum(one * other) ** 2 for one in padded for other in padded)))

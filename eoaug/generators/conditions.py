@@ -1,0 +1,137 @@
+"""What the embedded networks are told: requests become arrays, in training and in use by the same functions.
+
+Imports numpy and ``base``; no tensor library. The networks see a tile through its own mean and contrast,
+so that they learn structure once for every brightness; both come from the prior of this one tile, which
+the lattice fixes, and not from a scene.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eoaug.generators.base import Request
+
+__all__ = ["Conditions", "category", "conditions", "free_facts", "present_bands"]
+
+_DAY_S = 86_400.0
+_CONTRAST_FLOOR = 0.03
+"""Least contrast of a band in model units: below it, sensor noise would be blown up to structure."""
+_CLIP = 6.0
+"""Limit of normalised inputs: a context date may differ from the target by far more than its contrast."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Conditions:
+    """One tile as a network sees it."""
+
+    image: NDArray[np.float32]
+    """Shape (2 C (1 + context), H, W): prior and known mask of the target, then values and known mask of
+    each context date, nearest first; values normalised, 0 where unknown."""
+    facts: NDArray[np.float32]
+    """Shape (3 + 2 context + C,): pixel size, factor, whether coarse; per context date its time from the
+    target and whether it is there; which bands are there."""
+    centre: NDArray[np.float32]
+    """Shape (C, 1, 1), model units: the tile's mean."""
+    contrast: NDArray[np.float32]
+    """Shape (C, 1, 1), model units: the tile's standard deviation, and a floor."""
+
+
+def present_bands(request: Request) -> NDArray[np.bool_]:
+    """Return shape (C,), True for the bands of the cube that the request comes from."""
+    present = (request.known | request.fill).any(axis=(0, 2, 3))
+    if request.coarse is not None:
+        present = present | np.isfinite(request.coarse).any(axis=(0, 2, 3))
+    return np.asarray(present)
+
+
+def conditions(request: Request, prior: NDArray[np.float32], *, context: int) -> Conditions:
+    """Return what the networks are told about a request.
+
+    Parameters
+    ----------
+    request
+        One target date, at most ``context`` others.
+    prior
+        Shape (C, H, W), model units: the classical estimate of the target date.
+    context
+        Context dates that the networks know.
+    """
+    target = int(np.flatnonzero(request.target)[0])
+    C, H, W = prior.shape
+    present = present_bands(request)
+    centre = prior.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)[:, None, None]
+    spread = prior.std(axis=(1, 2), dtype=np.float64)[:, None, None]
+    contrast = np.hypot(spread, _CONTRAST_FLOOR).astype(np.float32)
+
+    def normal(values: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return np.where(known, np.clip((values - centre) / contrast, -_CLIP, _CLIP), np.float32(0))
+
+    everywhere = np.broadcast_to(present[:, None, None], prior.shape)
+    known = request.known[target]
+    parts = [normal(prior, everywhere), known.astype(np.float32)]
+    gsd_m = float(request.metadata[target, 2])
+    facts = [
+        float(np.log2(gsd_m / 10.0) / 4) if np.isfinite(gsd_m) and gsd_m > 0 else 0.0,
+        float(np.log2(request.factor) / 2),
+        float(request.coarse is not None),
+    ]
+    others = [date for date in range(len(request.times)) if date != target]
+    others.sort(key=lambda date: (abs(int(request.times[date] - request.times[target])), date))
+    for slot in range(context):
+        if slot < len(others):
+            date = others[slot]
+            days = float(request.times[date] - request.times[target]) / _DAY_S
+            parts += [
+                normal(request.values[date], request.known[date]),
+                request.known[date].astype(np.float32),
+            ]
+            facts += [float(np.arcsinh(days / 10.0) / 4), 1.0]
+        else:
+            parts += [np.zeros((C, H, W), np.float32)] * 2
+            facts += [0.0, 0.0]
+    return Conditions(
+        image=np.concatenate(parts).astype(np.float32, copy=False),
+        facts=np.array([*facts, *present], np.float32),
+        centre=centre,
+        contrast=contrast,
+    )
+
+
+def free_facts(metadata: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return what free synthesis is told: bands, pixel size, place and season; unknown ones as zeros.
+
+    Parameters
+    ----------
+    metadata
+        Shape (7,), one row of `Request.metadata`. Year and cloud fraction are not used.
+    present
+        Shape (C,), True for the bands wanted.
+
+    Returns
+    -------
+    float32, shape (C + 9,).
+    """
+    lon, lat, gsd_m, _, _, month, day = metadata
+    facts = np.zeros(9)
+    if np.isfinite(gsd_m) and gsd_m > 0:
+        facts[:2] = np.log2(gsd_m / 10.0) / 4, 1
+    if np.isfinite(lon) and np.isfinite(lat):
+        facts[2:6] = np.sin(np.radians(lat)), np.sin(np.radians(lon)), np.cos(np.radians(lon)), 1
+    if np.isfinite(month):
+        season = 2 * np.pi * (month - 1 + (day if np.isfinite(day) else 15) / 31) / 12
+        facts[6:] = np.sin(season), np.cos(season), 1
+    return np.concatenate([present, facts]).astype(np.float32)
+
+
+def category(request: Request) -> str:
+    """Return which of the residual's typical sizes holds for a request: ``gap``, ``dates`` or ``x2`` ...
+
+    A factor between the trained ones (2, 4, 8) takes the next smaller.
+    """
+    if request.coarse is not None:
+        return "x2" if request.factor < 4 else "x4" if request.factor < 8 else "x8"
+    others = ~request.target
+    return "dates" if request.known[others].any() else "gap"

@@ -1,0 +1,239 @@
+"""The networks of the embedded generator: a plain regressor and a small U-Net denoiser.
+
+Imports torch, so nothing imports this module before weights are loaded. Both work on pixels folded by p = 2
+into channels, take any height and width that is a multiple of 8, and treat each sample on its own: no
+batch statistics, no attention across samples.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+__all__ = ["Denoiser", "MeanNet", "build"]
+
+
+class _Facts(nn.Module):
+    """A two-layer map from a vector of facts (B, n) to channels (B, out)."""
+
+    def __init__(self, facts: int, hidden: int, out: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(facts, hidden, 1)
+        self.second = nn.Conv2d(hidden, out, 1)
+
+    def forward(self, facts: Tensor) -> Tensor:
+        # 1 x 1 convolutions on one pixel instead of matrix products: a matrix product over the batch may
+        # round a row differently by where it stands.
+        return cast(Tensor, self.second(functional.silu(self.first(facts[:, :, None, None]))))
+
+
+class _PlainBlock(nn.Module):
+    """Two 3 x 3 convolutions around a residual; no normalisation, which would erase the level."""
+
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(channels, channels, 3, padding=dilation, dilation=dilation)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(cast(Tensor, self.second.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, x + self.second(functional.silu(self.first(functional.silu(x)))))
+
+
+class MeanNet(nn.Module):
+    """The expected residual over a classical estimate, in one pass.
+
+    Parameters
+    ----------
+    image_channels
+        Channels of the conditions, shape (B, image_channels, H, W).
+    facts
+        Length of the vector of facts.
+    bands
+        Band slots of the residual.
+    width
+        Channels of the body.
+    dilations
+        One residual block per entry; the entry is the dilation of its first convolution.
+    """
+
+    def __init__(
+        self, *, image_channels: int, facts: int, bands: int, width: int, dilations: tuple[int, ...]
+    ) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(4 * image_channels, width, 3, padding=1)
+        self.facts = _Facts(facts, 32, width)
+        self.blocks = nn.ModuleList(_PlainBlock(width, dilation) for dilation in dilations)
+        self.leave = nn.Conv2d(width, 4 * bands, 3, padding=1)
+        # Starts as the estimate below it: training can only improve on that.
+        nn.init.zeros_(self.leave.weight)
+        nn.init.zeros_(cast(Tensor, self.leave.bias))
+
+    def forward(self, image: Tensor, facts: Tensor) -> Tensor:
+        """Return the residual, shape (B, bands, H, W), in units of the tile's contrast."""
+        x = self.enter(functional.pixel_unshuffle(image, 2)) + self.facts(facts)
+        for block in self.blocks:
+            x = block(x)
+        return functional.pixel_shuffle(self.leave(functional.silu(x)), 2)
+
+
+class _Block(nn.Module):
+    """Group norm, SiLU, convolution, twice; scaled and shifted by time and facts in between (adaptive
+    group norm: Dhariwal & Nichol 2021, arXiv:2105.05233)."""
+
+    def __init__(self, inputs: int, outputs: int, embedding: int) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(8, inputs)
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, padding=1)
+        self.modulate = nn.Conv2d(embedding, 2 * outputs, 1)
+        self.norm2 = nn.GroupNorm(8, outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1)
+        self.skip = nn.Conv2d(inputs, outputs, 1) if inputs != outputs else nn.Identity()
+        nn.init.zeros_(self.conv2.weight)
+        nn.init.zeros_(cast(Tensor, self.conv2.bias))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        h = self.conv1(functional.silu(self.norm1(x)))
+        scale, shift = self.modulate(embedding).chunk(2, dim=1)
+        h = self.norm2(h) * (1 + scale) + shift
+        return cast(Tensor, self.skip(x) + self.conv2(functional.silu(h)))
+
+
+class _Attention(nn.Module):
+    """Self-attention over the pixels of one sample."""
+
+    def __init__(self, channels: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.GroupNorm(8, channels)
+        self.qkv = nn.Conv2d(channels, 3 * channels, 1)
+        self.out = nn.Conv2d(channels, channels, 1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(cast(Tensor, self.out.bias))
+
+    def forward(self, x: Tensor) -> Tensor:
+        B, C, H, W = x.shape
+        qkv = self.qkv(self.norm(x)).reshape(B, 3, self.heads, C // self.heads, H * W)
+        q, k, v = qkv.transpose(-1, -2).unbind(1)
+        weight = torch.softmax(q @ k.transpose(-1, -2) * (C // self.heads) ** -0.5, dim=-1)
+        return cast(Tensor, x + self.out((weight @ v).transpose(-1, -2).reshape(B, C, H, W)))
+
+
+class Denoiser(nn.Module):
+    """Clean-estimate prediction on the path x_t = t x + (1 - t) e.
+
+    The network F works on unit-variance inputs and targets (Karras et al. 2022, arXiv:2206.00364, eq. 7, in
+    the coordinates of the linear path with data of unit variance):
+
+        x_hat = t / s**2 * x_t + (1 - t) / s * F(x_t / s, ...),    s**2 = t**2 + (1 - t)**2
+
+    so it is the clean estimate that the loss and the sampler see ("Back to basics", arXiv:2511.13720).
+
+    Parameters
+    ----------
+    image_channels
+        Channels of the conditions; 0 for free synthesis.
+    facts
+        Length of the vector of facts.
+    bands
+        Band slots.
+    widths
+        Channels of the three levels, at 1/2, 1/4 and 1/8 of the input's resolution.
+    refine
+        Channels of the last two convolutions, at full resolution: they take out the hatch that folding
+        leaves.
+    """
+
+    def __init__(
+        self,
+        *,
+        image_channels: int,
+        facts: int,
+        bands: int,
+        widths: tuple[int, int, int],
+        refine: int = 24,
+    ) -> None:
+        super().__init__()
+        a, b, c = widths
+        embedding = 128
+        self.time = _Facts(1 + 2 * 8, embedding, embedding)
+        self.facts = _Facts(facts, embedding, embedding)
+        self.enter = nn.Conv2d(4 * (bands + image_channels), a, 3, padding=1)
+        self.down1 = nn.ModuleList([_Block(a, a, embedding)])
+        self.to2 = nn.Conv2d(a, b, 3, stride=2, padding=1)
+        self.down2 = nn.ModuleList([_Block(b, b, embedding)])
+        self.to3 = nn.Conv2d(b, c, 3, stride=2, padding=1)
+        self.middle = nn.ModuleList([_Block(c, c, embedding), _Block(c, c, embedding)])
+        self.attention = _Attention(c, 4)
+        self.from3 = nn.Conv2d(c, b, 3, padding=1)
+        self.up2 = nn.ModuleList([_Block(2 * b, b, embedding), _Block(b, b, embedding)])
+        self.from2 = nn.Conv2d(b, a, 3, padding=1)
+        self.up1 = nn.ModuleList([_Block(2 * a, a, embedding), _Block(a, a, embedding)])
+        self.unfold = nn.Conv2d(a, 4 * refine, 1)
+        self.refine1 = nn.Conv2d(refine + bands, refine, 3, padding=1)
+        self.refine2 = nn.Conv2d(refine, bands, 3, padding=1)
+        nn.init.zeros_(self.refine2.weight)
+        nn.init.zeros_(cast(Tensor, self.refine2.bias))
+
+    def forward(self, x_t: Tensor, t: Tensor, image: Tensor | None, facts: Tensor) -> Tensor:
+        """Return the clean estimate.
+
+        Parameters
+        ----------
+        x_t
+            Shape (B, bands, H, W).
+        t
+            Shape (B,), 0 = noise, 1 = clean.
+        image
+            Shape (B, image_channels, H, W), or None where the network has no conditions.
+        facts
+            Shape (B, facts).
+        """
+        t = t[:, None, None, None]
+        s = (t * t + (1 - t) * (1 - t)).sqrt()
+        x = x_t / s
+        e = functional.silu(self.time(_waves(t)) + self.facts(facts))
+        h = x if image is None else torch.cat([x, image], dim=1)
+        h1 = self.enter(functional.pixel_unshuffle(h, 2))
+        for block in self.down1:
+            h1 = block(h1, e)
+        h2 = self.to2(h1)
+        for block in self.down2:
+            h2 = block(h2, e)
+        h = self.to3(h2)
+        h = self.middle[0](h, e)
+        h = self.attention(h)
+        h = self.middle[1](h, e)
+        h = torch.cat([self.from3(_double(h)), h2], dim=1)
+        for block in self.up2:
+            h = block(h, e)
+        h = torch.cat([self.from2(_double(h)), h1], dim=1)
+        for block in self.up1:
+            h = block(h, e)
+        h = functional.pixel_shuffle(self.unfold(functional.silu(h)), 2)
+        h = self.refine1(torch.cat([h, x], dim=1))
+        out = self.refine2(functional.silu(h))
+        return t / (s * s) * x_t + (1 - t) / s * out
+
+
+def _double(x: Tensor) -> Tensor:
+    return functional.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def _waves(t: Tensor) -> Tensor:
+    """Return features of the log noise level, shape (B, 17): sigma = (1 - t) / t spans 0.002 to 1000."""
+    level = torch.log((1 - t).clamp_min(2e-3) / t.clamp_min(1e-3))[:, :, 0, 0] / 4
+    frequency = 0.5 * 2.0 ** (torch.arange(8, dtype=t.dtype, device=t.device) / 2)
+    angle = level * frequency * torch.pi
+    return torch.cat([level, angle.sin(), angle.cos()], dim=1)
+
+
+def build(architecture: dict[str, Any]) -> nn.Module:
+    """Return the network that ``architecture`` (a part of the config) describes, with random weights."""
+    kinds: dict[str, type[nn.Module]] = {"mean": MeanNet, "denoiser": Denoiser}
+    settings = {key: tuple(v) if isinstance(v, list) else v for key, v in architecture.items()}
+    return kinds[settings.pop("kind")](**settings)

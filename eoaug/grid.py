@@ -1,0 +1,147 @@
+"""What eoaug adds to odc-geo's GeoBox: refinement and the absolute pixel index.
+
+Numpy and odc.geo only. The absolute index comes from the affine alone, never from coordinates: two
+crops of one scene count their pixels from the same origin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from affine import Affine
+from numpy.typing import NDArray
+
+from eoaug.errors import GridError
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+__all__ = ["absolute_origin", "as_geobox", "gsd_m", "lonlat", "refine", "same_grid"]
+
+
+def absolute_origin(transform: Affine) -> tuple[int, int]:
+    """Return the absolute index (row, column) of a grid's first pixel.
+
+    The pixel that holds the CRS origin counts 0. The shift by a quarter keeps the index stable under
+    rounding for grids whose origin lies on whole or half pixels.
+    """
+    col, row = ~transform * (0.0, 0.0)
+    return math.floor(-row + 0.25), math.floor(-col + 0.25)
+
+
+def refine(geobox: GeoBox, factor: int) -> GeoBox:
+    """Return the grid of the same bounds with ``factor`` x ``factor`` pixels in every pixel."""
+    from odc.geo.geobox import GeoBox
+
+    height, width = geobox.shape.yx
+    return GeoBox((height * factor, width * factor), geobox.affine * Affine.scale(1 / factor), geobox.crs)
+
+
+def same_grid(one: GeoBox, other: GeoBox, tolerance_px: float = 1e-3) -> bool:
+    """Tell whether two grids have the same CRS and shape and all corners within ``tolerance_px``."""
+    if one.crs != other.crs or one.shape != other.shape:
+        return False
+    between = ~one.affine * other.affine
+    height, width = one.shape.yx
+    corners = [(0, 0), (width, 0), (0, height), (width, height)]
+    return all(math.dist(between * corner, corner) <= tolerance_px for corner in corners)
+
+
+def as_geobox(like: Any, *, resolution: Any = None, crs: Any = None) -> GeoBox:
+    """Return the grid that ``like`` describes.
+
+    Parameters
+    ----------
+    like
+        A GeoBox, or a bounding box (left, bottom, right, top) in units of ``crs``.
+    resolution
+        Pixel size in units of ``crs``; needed with a bounding box.
+    crs
+        Coordinate reference system; needed with a bounding box.
+
+    Raises
+    ------
+    GridError
+        Neither a GeoBox nor four ordered numbers, or resolution or CRS missing or unusable.
+    """
+    from odc.geo.crs import CRS
+    from odc.geo.geobox import GeoBox
+    from odc.geo.geom import BoundingBox
+
+    if isinstance(like, GeoBox):
+        if like.crs is None:
+            raise GridError(
+                "the GeoBox given as like= has no CRS", "give it one: GeoBox(shape, affine, 'EPSG:32633')"
+            )
+        return like
+    if hasattr(like, "odc") and getattr(like.odc, "geobox", None) is not None:
+        return as_geobox(like.odc.geobox)
+    try:
+        left, bottom, right, top = (float(v) for v in like)
+    except (TypeError, ValueError) as error:
+        raise GridError(
+            f"like={like!r} is neither a GeoBox nor four numbers",
+            "pass odc.geo.geobox.GeoBox, or like=(left, bottom, right, top), resolution=10, crs='EPSG:32633'",
+        ) from error
+    if not (left < right and bottom < top):
+        raise GridError(
+            f"like=({left}, {bottom}, {right}, {top}) has no area", "order it as (left, bottom, right, top)"
+        )
+    if crs is None or resolution is None:
+        raise GridError(
+            f"a bounding box needs crs= and resolution=; found crs={crs!r}, resolution={resolution!r}",
+            "add them, e.g. crs='EPSG:32633', resolution=10",
+        )
+    try:
+        resolution = float(resolution)
+        known_crs = CRS(crs)
+    except Exception as error:
+        raise GridError(
+            f"crs={crs!r} with resolution={resolution!r} is not usable",
+            "e.g. crs='EPSG:32633', resolution=10",
+        ) from error
+    if not resolution > 0:
+        raise GridError(f"resolution={resolution} is not positive", "give the pixel size in units of the CRS")
+    return GeoBox.from_bbox(
+        BoundingBox(left, bottom, right, top, known_crs), resolution=resolution, anchor="edge"
+    )
+
+
+def gsd_m(geobox: GeoBox) -> float:
+    """Return the ground sampling distance in metres: the geometric mean of the two pixel edges.
+
+    For a geographic CRS the edge in degrees is taken at the grid's centre on a sphere of 6,371,008.8 m.
+    """
+    affine = geobox.affine
+    area = abs(affine.determinant)
+    if geobox.crs is None:
+        return math.sqrt(area)
+    if geobox.crs.geographic:
+        height, width = geobox.shape.yx
+        _, lat = affine * (width / 2, height / 2)
+        metres_per_degree = math.pi / 180 * 6371008.8
+        area *= metres_per_degree**2 * max(math.cos(math.radians(lat)), 1e-6)
+        return math.sqrt(area)
+    unit = geobox.crs.proj.axis_info[0].unit_conversion_factor or 1.0
+    return math.sqrt(area) * unit
+
+
+def lonlat(geobox: GeoBox, rows: Sequence[float], cols: Sequence[float]) -> NDArray[np.float64]:
+    """Return shape (n, 2), WGS 84 longitude and latitude in degrees of n pixel positions.
+
+    Positions are counted from the grid's first corner; NaN where the grid has no CRS.
+    """
+    from pyproj import Transformer
+
+    out = np.full((len(rows), 2), np.nan)
+    if geobox.crs is None:
+        return out
+    x, y = geobox.affine * (np.asarray(cols, dtype=float), np.asarray(rows, dtype=float))
+    transformer = Transformer.from_crs(geobox.crs.proj, "EPSG:4326", always_xy=True)
+    lon, lat = transformer.transform(x, y)
+    out[:, 0], out[:, 1] = lon, lat
+    out[~np.isfinite(out)] = np.nan
+    return out

@@ -1,0 +1,324 @@
+"""How good a result is: distances to the truth, consistency, sharpness, seams, spread.
+
+Numpy, scipy and skimage. Images are (C, H, W) in one physical unit; a data range is always an argument,
+never a statistic of the image, so that numbers of two images can be compared. NaN in, NaN out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from skimage.metrics import structural_similarity
+
+from eoaug.errors import ParameterError
+from eoaug.sensor import Sensor
+
+__all__ = [
+    "Interval",
+    "Seams",
+    "bootstrap_interval",
+    "consistency",
+    "crps",
+    "ergas",
+    "psnr",
+    "rmse",
+    "sam",
+    "seam_ratio",
+    "spectrum_ratio",
+    "ssim",
+]
+
+_Image = NDArray[np.floating[Any]]
+
+
+class Interval(NamedTuple):
+    """A confidence interval; NaN where there are too few groups to tell."""
+
+    low: float
+    high: float
+
+
+class Seams(NamedTuple):
+    """What `seam_ratio` finds."""
+
+    ratio: float
+    """Mean absolute step across tile borders over that across all other lines; 1 = no seam."""
+    elsewhere: NDArray[np.float64]
+    """Shape (stride - 1,): the same ratio for every other offset of the lattice. A border that lies inside
+    their range cannot be told from the scene."""
+
+
+def rmse(estimate: _Image, truth: _Image, *, where: NDArray[np.bool_] | None = None) -> float:
+    """Return the root mean square error, in the images' unit.
+
+    Parameters
+    ----------
+    estimate, truth
+        Equal shapes.
+    where
+        Pixels that count, broadcast to the shape; None: all.
+    """
+    a, b = _pair(estimate, truth)
+    square = (a - b) ** 2
+    if where is not None:
+        where = np.broadcast_to(where, square.shape)
+        if not where.any():
+            return float("nan")
+        square = square[where]
+    return float(np.sqrt(np.mean(square)))
+
+
+def psnr(
+    estimate: _Image, truth: _Image, *, data_range: float, where: NDArray[np.bool_] | None = None
+) -> float:
+    """Return the peak signal-to-noise ratio, 20 log10(data_range / rmse), in decibels.
+
+    Parameters
+    ----------
+    estimate, truth
+        Equal shapes.
+    data_range
+        Span of the values that the unit allows: 1 for reflectance.
+    where
+        Pixels that count; None: all.
+    """
+    error = rmse(estimate, truth, where=where)
+    _positive(data_range, "data_range")
+    return float("inf") if error == 0 else float(20 * np.log10(data_range / error))
+
+
+def ssim(estimate: _Image, truth: _Image, *, data_range: float) -> float:
+    """Return the structural similarity, -1 to 1, as the mean over bands and pixels.
+
+    Wang et al. 2004, doi:10.1109/TIP.2003.819861: Gaussian window of 1.5 px (11 x 11), K = 0.01 and 0.03.
+
+    Parameters
+    ----------
+    estimate, truth
+        Shape (C, H, W), at least 11 x 11 pixels.
+    data_range
+        Span of the values that the unit allows: 1 for reflectance. Dark scenes score higher than in papers
+        that stretch each image.
+    """
+    a, b = _pair(estimate, truth)
+    _positive(data_range, "data_range")
+    return float(
+        structural_similarity(  # type: ignore[no-untyped-call]
+            a,
+            b,
+            channel_axis=0,
+            data_range=data_range,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+        )
+    )
+
+
+def sam(estimate: _Image, truth: _Image) -> float:
+    """Return the mean spectral angle in degrees, 0 to 180; pixels that are 0 in all bands do not count.
+
+    Kruse et al. 1993, doi:10.1016/0034-4257(93)90013-N.
+
+    Parameters
+    ----------
+    estimate, truth
+        Shape (C, H, W).
+    """
+    a, b = _pair(estimate, truth)
+    length_a, length_b = np.linalg.norm(a, axis=0), np.linalg.norm(b, axis=0)
+    counts = (length_a != 0) & (length_b != 0)
+    if not counts.any():
+        return float("nan")
+    unit_a, unit_b = (x[:, counts] / length[counts] for x, length in ((a, length_a), (b, length_b)))
+    # Half-angle form: the arc cosine of the product loses the small angles.
+    chord, sum_ = np.linalg.norm(unit_a - unit_b, axis=0), np.linalg.norm(unit_a + unit_b, axis=0)
+    return float(np.degrees(np.mean(2 * np.arctan2(chord, sum_))))
+
+
+def ergas(estimate: _Image, truth: _Image, *, factor: int) -> float:
+    """Return the relative dimensionless global error of a sharpened image; 0 is perfect, 3 is good.
+
+    100 / factor x sqrt(mean over bands of (rmse / mean)^2), Wald 2000 (Third conference "Fusion of Earth
+    data", pp. 99-103).
+
+    Parameters
+    ----------
+    estimate, truth
+        Shape (C, H, W); the means of the bands of ``truth`` are not 0.
+    factor
+        Fine pixels per coarse pixel along one axis.
+    """
+    a, b = _pair(estimate, truth)
+    _positive(factor, "factor")
+    error = np.mean((a - b) ** 2, axis=(1, 2))
+    return float(100.0 / factor * np.sqrt(np.mean(error / np.mean(b, axis=(1, 2)) ** 2)))
+
+
+def consistency(fine: _Image, coarse: _Image, *, sensor: Sensor) -> float:
+    """Return the root mean square of what the sensor would measure less what it did, in the images' unit.
+
+    Wald's consistency property (Wald et al. 1997, PE&RS 63(6), 691-699).
+
+    Parameters
+    ----------
+    fine
+        Shape (..., C, H, W).
+    coarse
+        Shape (..., C, H // f, W // f); NaN does not count.
+    sensor
+        How the coarse pixels were measured.
+    """
+    measured = np.asarray(coarse, dtype=np.float64)
+    return rmse(sensor.degrade(fine), np.nan_to_num(measured), where=np.isfinite(measured))
+
+
+def spectrum_ratio(estimate: _Image, truth: _Image, *, band: tuple[float, float] = (0.5, 1.0)) -> float:
+    """Return the estimate's energy at high frequencies over the truth's; below 1 is soft, above 1 noisy.
+
+    Radially averaged power spectrum under a Hann window (Ulichney 1988, doi:10.1109/5.3288): the mean over
+    rings of one frequency step, so that every scale counts alike.
+
+    Parameters
+    ----------
+    estimate, truth
+        Shape (C, H, W).
+    band
+        (low, high) frequency in units of the Nyquist frequency, 0 to 1.
+    """
+    a, b = _pair(estimate, truth)
+    return float(np.sum(_ring_power(a, band)) / np.sum(_ring_power(b, band)))
+
+
+def seam_ratio(image: _Image, *, stride: int, origin: tuple[int, int] = (0, 0)) -> Seams:
+    """Return how visible the borders of a tile lattice are.
+
+    The mean step across block borders of Wang, Sheikh & Bovik 2002 (doi:10.1109/ICIP.2002.1038064), beside
+    its own null distribution.
+
+    Parameters
+    ----------
+    image
+        Shape (..., H, W), longer than ``stride`` along both axes.
+    stride
+        Pixels from one tile's first pixel to the next one's.
+    origin
+        Absolute pixel index (row, column) of the image's first pixel; a border lies before every multiple
+        of ``stride``.
+    """
+    values = np.asarray(image, dtype=np.float64)
+    if stride < 2 or min(values.shape[-2:]) <= stride:
+        raise ParameterError(
+            f"Seams of stride {stride} were looked for in {values.shape[-2]} x {values.shape[-1]} pixels.",
+            "Give a stride of at least 2 and an image that is larger than one stride.",
+        )
+    total, count = np.zeros(stride), np.zeros(stride)
+    for axis in (-2, -1):
+        steps = np.abs(np.diff(values, axis=axis))
+        lines = np.moveaxis(steps, axis, 0).reshape(steps.shape[axis], -1)
+        offset = (origin[axis] + 1 + np.arange(len(lines))) % stride
+        np.add.at(total, offset, lines.sum(axis=1))
+        np.add.at(count, offset, lines.shape[1])
+    inside = (total.sum() - total) / (count.sum() - count)
+    ratio = np.divide(total / count, inside, out=np.ones(stride), where=inside > 0)
+    return Seams(float(ratio[0]), ratio[1:])
+
+
+def crps(members: _Image, truth: _Image, *, where: NDArray[np.bool_] | None = None) -> float:
+    """Return the continuous ranked probability score of an ensemble, in the images' unit; 0 is perfect.
+
+    The fair estimator (Ferro 2014, doi:10.1002/qj.2270), whose expectation does not depend on the number of
+    members; one member: the mean absolute error.
+
+    Parameters
+    ----------
+    members
+        Shape (M, ...).
+    truth
+        Shape (...).
+    where
+        Pixels that count; None: all.
+    """
+    ensemble, target = np.asarray(members, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    if ensemble.ndim == 0 or ensemble.shape[1:] != target.shape:
+        raise ParameterError(
+            f"An ensemble of shape {ensemble.shape} meets a truth of shape {target.shape}.",
+            "Put the members on the first axis.",
+        )
+    size = len(ensemble)
+    score = np.abs(ensemble - target).mean(axis=0)
+    if size > 1:
+        # The sum of |x_i - x_j| over all pairs, from ranks.
+        rank = (2 * np.arange(size) - size + 1).reshape(-1, *[1] * target.ndim)
+        score -= np.sum(rank * np.sort(ensemble, axis=0), axis=0) / (size * (size - 1))
+    return float(score.mean() if where is None else score[np.broadcast_to(where, score.shape)].mean())
+
+
+def bootstrap_interval(
+    values: ArrayLike, groups: Sequence[object], *, level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> Interval:
+    """Return the confidence interval of the mean of ``values``, with whole groups drawn anew.
+
+    Windows of one place resemble each other: places are drawn with replacement, not windows (cluster
+    bootstrap, Field & Welsh 2007, doi:10.1111/j.1467-9868.2007.00593.x).
+
+    Parameters
+    ----------
+    values
+        Shape (N,).
+    groups
+        N labels, such as places. Fewer than two different ones give NaN.
+    level
+        Coverage, 0 to 1.
+    draws
+        Bootstrap samples.
+    seed
+        Seed of the draws.
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    labels = list(groups)
+    if numbers.shape != (len(labels),):
+        raise ParameterError(
+            f"{numbers.shape} values have {len(labels)} group labels.", "Give one label per value."
+        )
+    index = {label: i for i, label in enumerate(dict.fromkeys(labels))}
+    if len(index) < 2:
+        return Interval(float("nan"), float("nan"))
+    member = np.array([index[label] for label in labels])
+    total = np.bincount(member, weights=numbers, minlength=len(index))
+    count = np.bincount(member, minlength=len(index))
+    drawn = np.random.default_rng(seed).integers(len(index), size=(draws, len(index)))
+    means = total[drawn].sum(axis=1) / count[drawn].sum(axis=1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high))
+
+
+def _pair(estimate: _Image, truth: _Image) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    a, b = np.asarray(estimate, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    if a.shape != b.shape:
+        raise ParameterError(
+            f"An estimate of shape {a.shape} meets a truth of shape {b.shape}.", "Give equal shapes."
+        )
+    return a, b
+
+
+def _positive(value: float, name: str) -> None:
+    if not value > 0:
+        raise ParameterError(f"{name} is {value}.", f"Give a positive {name}.")
+
+
+def _ring_power(image: NDArray[np.float64], band: tuple[float, float]) -> NDArray[np.float64]:
+    height, width = image.shape[-2:]
+    window = np.hanning(height)[:, None] * np.hanning(width)[None, :]
+    level = (image * window).sum(axis=(-2, -1), keepdims=True) / window.sum()
+    power = np.abs(np.fft.fft2((image - level) * window)) ** 2
+    radius = 2 * np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
+    rings = min(height, width) // 2
+    ring = np.floor(radius * rings).astype(int)
+    kept = (radius >= band[0]) & (radius < band[1])
+    planes = power.reshape(-1, height, width).sum(axis=0)
+    total = np.bincount(ring[kept], weights=planes[kept], minlength=rings)
+    return np.asarray(total / np.maximum(np.bincount(ring[kept], minlength=rings), 1))

@@ -1,0 +1,603 @@
+"""From a cube to a STAC catalog: `write`.
+
+Everything an item says is read off the cube's grid, coordinates and provenance. An item and its files
+appear together, by one rename; the collection and the catalog follow.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import resources
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pystac
+import xarray as xr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from ..bands import EO_COMMON_NAMES, common_name, is_mask_name
+from ..cube.provenance import ATTRIBUTE, Provenance, clean_href, marked_synthetic, of
+from ..cube.write import (
+    CogFile,
+    Stored,
+    blocks,
+    checksum,
+    crs_fields,
+    finished,
+    geobox_of,
+    store_form,
+    write_zarr,
+)
+from ..errors import ParameterError, TargetError, TimeError
+from .catalog import Root, relative, safe_id, write_json
+from .footprint import footprint, ground_sampling_distance
+
+__all__ = ["SCHEMA_URI", "schema", "write"]
+
+SCHEMA_URI = "https://eoaug.example/stac/v1.0.0/schema.json"
+"""Identifier of the extension behind the ``eoaug:`` fields; `schema` returns its text."""
+
+_EXTENSIONS = "https://stac-extensions.github.io"
+_PROJECTION = f"{_EXTENSIONS}/projection/v2.0.0/schema.json"
+_RASTER = f"{_EXTENSIONS}/raster/v2.0.0/schema.json"
+_EO = f"{_EXTENSIONS}/eo/v2.0.0/schema.json"
+_FILE = f"{_EXTENSIONS}/file/v2.1.0/schema.json"
+_PROCESSING = f"{_EXTENSIONS}/processing/v1.2.0/schema.json"
+_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+_ZARR = "application/vnd.zarr; version=3"
+_MASK = "synthetic"
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the ``eoaug:`` fields, which `SCHEMA_URI` identifies."""
+    path = resources.files(__package__).joinpath("schema/eoaug-v1.0.0.json")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def write(
+    ds: xr.Dataset | xr.DataArray,
+    catalog: str | os.PathLike[str],
+    *,
+    format: Literal["cog", "zarr"] = "cog",  # noqa: A002  (the word that users know)
+    collection: str | None = None,
+    ids: Sequence[str] | None = None,
+    overwrite: bool = False,
+) -> list[pystac.Item]:
+    """Write a cube into a STAC catalog, new or existing.
+
+    Parameters
+    ----------
+    ds
+        Dimensions (time, y, x), or (member, time, y, x), in any order; a variable per band, ``synthetic``
+        the mask of what was generated. Lazy cubes are computed once, block by block.
+    catalog
+        Folder or JSON file of a catalog or collection. If there is none, one is made. An existing one
+        gets a child collection; no other file of it changes.
+    format
+        ``cog``: an item per date (and member), a single-band COG per variable. ``zarr``: one item with
+        one Zarr v3 group.
+    collection
+        Id of the collection; default: that of the source with ``-eoaug`` behind, else ``eoaug``.
+    ids
+        Ids of the items; one per date, or per date and member with members running faster. Default:
+        made from source item or date, the operation and the plan's token.
+    overwrite
+        Replace items that exist; else they are an error.
+
+    Returns
+    -------
+    list of pystac.Item
+        As they stand in the catalog.
+
+    Raises
+    ------
+    TargetError
+        Target that cannot be written or is no catalog, existing item, or synthetic data that have lost
+        their provenance.
+    GridError, TimeError, RadiometryError, ParameterError
+        No coordinate reference system; no dates; a type that files cannot hold; a wrong argument.
+
+    Examples
+    --------
+    >>> eoaug.write(result, "catalogs/augmented")  # doctest: +SKIP
+    """
+    if format not in ("cog", "zarr"):
+        raise ParameterError(f"format={format!r} is not known.", "Use format='cog' or format='zarr'.")
+    cube = _Cube.of(ds)
+    root = Root.at(Path(catalog).expanduser())
+    default = f"{cube.source_collection}-eoaug" if cube.source_collection else "eoaug"
+    name = safe_id(default) if collection is None else _given_id(collection, "collection")
+    folder = root.folder / name
+    root.check(folder)
+    labels = _item_ids(cube, ids, single=format == "zarr")
+    for label in labels:
+        if (folder / label).exists() and not overwrite:
+            raise TargetError(
+                f"item {label!r} exists already in {str(folder)!r}.",
+                "Pass overwrite=True, or give other ids=.",
+            )
+    maker = _write_cogs if format == "cog" else _write_group
+    written = []
+    for item in maker(cube, folder, labels, root, overwrite):
+        written.append(item)
+        # After every item, so that a long job which is stopped leaves what it finished in the catalog.
+        root.register(name, written[-1:], cube.about)
+    return [pystac.Item.from_file(str(folder / item["id"] / f"{item['id']}.json")) for item in written]
+
+
+# -------------------------------------------------------------------------------------------- the cube
+
+
+@dataclass(frozen=True)
+class _Cube:
+    """What is to be written, in one form whatever came in."""
+
+    ds: xr.Dataset
+    """Every variable over all of ``dims``."""
+    geobox: GeoBox
+    yx: tuple[str, str]
+    forms: Mapping[str, Stored]
+    prov: Provenance | None
+
+    @classmethod
+    def of(cls, given: xr.Dataset | xr.DataArray) -> _Cube:
+        """Check a cube and bring it into the form."""
+        if not isinstance(given, xr.Dataset | xr.DataArray):
+            raise ParameterError(
+                f"cannot write a {type(given).__name__}.",
+                "Give a Dataset or a DataArray; write the nodes of a DataTree one by one.",
+            )
+        ds = _as_dataset(given)
+        geobox, y, x = geobox_of(ds, attempt="writing a catalog")
+        ds = _with_time(ds)
+        prov = of(ds)
+        if prov is None and (marked_synthetic(ds) or _MASK in ds.variables):
+            raise TargetError(
+                f"the cube has a variable {_MASK!r} or a synthetic flag, but its provenance is lost.",
+                "Keep the attributes of the result, e.g. xr.set_options(keep_attrs=True), or copy "
+                "result.attrs['eoaug_provenance'] back.",
+            )
+        if _MASK in ds.coords:
+            ds = ds.reset_coords(_MASK)
+        members = ("member",) if "member" in ds.dims else ()
+        dims = (*members, "time", y, x)
+        spatial = {name: var for name, var in ds.data_vars.items() if {y, x} <= set(var.dims)}
+        if not any(name != _MASK for name in spatial):
+            raise TargetError(
+                f"there is no variable over {y!r} and {x!r} among {list(map(str, ds.variables))}.",
+                "Give a cube with a variable per band.",
+            )
+        for name, var in spatial.items():
+            others = [str(dim) for dim in var.dims if dim not in dims]
+            if others:
+                raise TargetError(
+                    f"variable {name!r} has the dimension {others[0]!r}, which files cannot hold.",
+                    f"Select or split along it, e.g. ds.isel({others[0]}=0).",
+                )
+        shape = {dim: ds.sizes[dim] for dim in dims}
+        full = {}
+        for name, var in spatial.items():
+            missing = {dim: shape[dim] for dim in dims if dim not in var.dims}
+            wide = var.expand_dims(missing).transpose(*dims) if missing else var.transpose(*dims)
+            wide.encoding = var.encoding
+            full[str(name)] = wide
+        kept = [name for name in ds.coords if set(ds.coords[name].dims) <= set(dims)]
+        whole = xr.Dataset(full, coords={name: ds.coords[name] for name in kept}, attrs=ds.attrs)
+        forms = {name: store_form(var) for name, var in whole.data_vars.items() if name is not None}
+        return cls(whole, geobox, (y, x), {str(k): v for k, v in forms.items()}, prov)
+
+    @property
+    def source_collection(self) -> str:
+        """Id of the collection that the data came from; empty when unknown or several."""
+        name = str(self.ds.attrs.get("stac_collection", ""))
+        return "" if ";" in name else name
+
+    @property
+    def about(self) -> str:
+        """Description of a collection made for it."""
+        text = f"Written by eoaug from {self.source_collection}." if self.source_collection else ""
+        text = text or "Written by eoaug."
+        if self.prov is not None:
+            text += " Holds synthetic pixels: see the eoaug: fields and the synthetic-mask assets."
+        return text
+
+    @property
+    def times(self) -> list[datetime]:
+        """The dates in UTC."""
+        values = self.ds["time"].values.astype("datetime64[us]").tolist()
+        return [value.replace(tzinfo=UTC) for value in values]
+
+    @property
+    def members(self) -> int | None:
+        """Length of the ``member`` dimension; None without."""
+        return self.ds.sizes.get("member")
+
+    def along(self, name: str, index: int) -> Any:
+        """Return a coordinate's value at a date; None when absent, empty or not a number."""
+        if name not in self.ds.coords:
+            return None
+        coord = self.ds.coords[name]
+        value = coord.values[index] if coord.dims == ("time",) else coord.values if coord.ndim == 0 else None
+        if value is None:
+            return None
+        value = np.asarray(value).item()
+        if isinstance(value, float) and math.isnan(value):
+            return None
+        return None if value == "" else value
+
+
+def _as_dataset(given: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    if isinstance(given, xr.Dataset):
+        return given
+    if "band" in given.dims:
+        ds = given.to_dataset(dim="band")
+        ds = ds.rename({name: str(name) for name in ds.data_vars})
+        for var in ds.data_vars.values():
+            var.encoding = dict(given.encoding)
+    else:
+        ds = given.to_dataset(name=str(given.name or "data"))
+    return ds.assign_attrs(given.attrs)
+
+
+def _with_time(ds: xr.Dataset) -> xr.Dataset:
+    if "time" not in ds.coords:
+        raise TimeError(
+            "writing a catalog: the cube has no time coordinate, and a STAC item needs a date.",
+            "Assign one, e.g. ds.assign_coords(time=np.datetime64('2018-05-04')).",
+        )
+    if ds["time"].ndim == 0:
+        ds = ds.expand_dims("time")
+    if ds["time"].dtype.kind != "M" or bool(ds["time"].isnull().any()):
+        raise TimeError(
+            f"writing a catalog: time is {ds['time'].dtype}, or a date is missing.",
+            "Give dates as datetime64, without NaT.",
+        )
+    if ds["time"].size == 0:
+        raise TimeError("writing a catalog: the cube has no date.", "Select at least one.")
+    return ds
+
+
+# ------------------------------------------------------------------------------------------- the files
+
+
+def _write_cogs(
+    cube: _Cube, folder: Path, labels: Sequence[str], root: Root, overwrite: bool
+) -> Iterator[dict[str, Any]]:
+    """Write the items of one time chunk after the other."""
+    y, x = cube.yx
+    members = cube.members or 1
+    chunks = cube.ds.unify_chunks().chunks if cube.ds.chunks else {}
+    edges = np.cumsum([0, *chunks.get("time", [1] * cube.ds.sizes["time"])])
+    for first, last in pairwise(edges):
+        part = cube.ds.isel(time=slice(int(first), int(last)))
+        with finished(folder / f".{labels[first * members]}", overwrite=False, keep=False) as room:
+            room.mkdir()
+            wanted = [
+                (int(t), m, labels[int(t) * members + m]) for t in range(first, last) for m in range(members)
+            ]
+            files = {
+                (t, m, name): CogFile(room / f"{t}-{m}-{number}.tif", cube.geobox, form, name=name)
+                for t, m, _ in wanted
+                for number, (name, form) in enumerate(cube.forms.items())
+            }
+            counts = {(t, m): _Count() for t, m, _ in wanted}
+            for region, values in blocks(part, ("time", y, x)):
+                for name, block in values.items():
+                    pixels = block if cube.members else block[None]
+                    packed = cube.forms[name].pack(pixels)
+                    for m in range(members):
+                        for row in range(packed.shape[1]):
+                            t = int(first) + region["time"].start + row
+                            files[t, m, name].put(region[y], region[x], packed[m, row])
+                            if name == _MASK:
+                                counts[t, m].add(packed[m, row])
+            for t, m, label in wanted:
+                with finished(folder / label, overwrite=overwrite) as scratch:
+                    scratch.mkdir()
+                    share = counts[t, m].share if _MASK in cube.forms else None
+                    synthetic = cube.prov is not None and (share is None or share > 0)
+                    tags = _file_tags(cube.prov, synthetic)
+                    for name in cube.forms:
+                        mask = is_mask_name(name, cube.ds[name].attrs)
+                        files[t, m, name].close(scratch / f"{safe_id(name)}.tif", tags=tags, categorical=mask)
+                    item = _item(cube, label, [t], m if cube.members else None, share)
+                    item["assets"] = {
+                        name: _cog_asset(cube, name, scratch / f"{safe_id(name)}.tif", synthetic)
+                        for name in cube.forms
+                    }
+                    _link(item, cube, [t], folder / label, root)
+                    write_json(scratch / f"{label}.json", item)
+                yield item
+
+
+def _write_group(
+    cube: _Cube, folder: Path, labels: Sequence[str], root: Root, overwrite: bool
+) -> Iterator[dict[str, Any]]:
+    """Write everything as one Zarr group with one item."""
+    (label,) = labels
+    count = _Count()
+    with finished(folder / label, overwrite=overwrite) as scratch:
+        scratch.mkdir()
+        ds = cube.ds.drop_vars([n for n in ("item_href",) if n in cube.ds.coords])
+        attrs = dict(ds.attrs)
+        if cube.prov is not None:
+            attrs[ATTRIBUTE] = cube.prov.portable().to_json()
+        group = scratch / f"{label}.zarr"
+        tags = _file_tags(cube.prov, True)
+        write_zarr(
+            ds,
+            group,
+            attrs=attrs | tags,
+            on_block=lambda _, values: count.add(values[_MASK]) if _MASK in values else None,
+        )
+        share = count.share if _MASK in cube.forms else None
+        times = list(range(len(cube.times)))
+        item = _item(cube, label, times, None, share)
+        item["assets"] = _zarr_assets(cube, group, bool(tags))
+        _link(item, cube, times, folder / label, root)
+        write_json(scratch / f"{label}.json", item)
+    yield item
+
+
+class _Count:
+    """Counts how much of a mask was not measured; pixels outside the scene do not count."""
+
+    def __init__(self) -> None:
+        self._made = self._inside = 0
+
+    def add(self, mask: NDArray[np.uint8]) -> None:
+        """Count a block: 1 generated, 2 transferred, 255 outside."""
+        self._inside += int((mask != 255).sum())
+        self._made += int(((mask == 1) | (mask == 2)).sum())
+
+    @property
+    def share(self) -> float:
+        """Between 0 and 1."""
+        return self._made / self._inside if self._inside else 0.0
+
+
+def _file_tags(prov: Provenance | None, synthetic: bool) -> dict[str, str]:
+    """What a file says of itself when it has lost its item."""
+    if prov is None:
+        return {}
+    tags = {
+        "EOAUG_SYNTHETIC": "true" if synthetic else "false",
+        "EOAUG_PROVENANCE": prov.portable().to_json(),
+    }
+    return tags | ({"DigitalSourceType": prov.digital_source_type} if synthetic else {})
+
+
+# ------------------------------------------------------------------------------------------- the items
+
+
+def _item(
+    cube: _Cube, label: str, times: Sequence[int], member: int | None, share: float | None
+) -> dict[str, Any]:
+    geometry, bbox = footprint(cube.geobox)
+    dates = [cube.times[t] for t in times]
+    properties: dict[str, Any] = {"datetime": _stamp(dates[0])}
+    if len(dates) > 1:
+        span = {"start_datetime": _stamp(min(dates)), "end_datetime": _stamp(max(dates))}
+        properties = {"datetime": None, **span}
+    platforms = {cube.along("platform", t) for t in times} - {None}
+    if len(platforms) == 1 and ";" not in (platform := str(platforms.pop())):
+        properties["platform"] = platform
+    gsd = ground_sampling_distance(cube.geobox)
+    properties["gsd"] = gsd
+    extensions = [_PROJECTION]
+    clouds = [float(v) for t in times if (v := cube.along("cloud_cover", t)) is not None]
+    if len(clouds) == len(times) and all(0 <= cloud <= 100 for cloud in clouds):
+        properties["eo:cloud_cover"] = sum(clouds) / len(clouds)
+        extensions.append(_EO)
+    properties |= _projection(cube.geobox)
+    if cube.prov is not None:
+        properties |= _marks(cube.prov, member, share, masked=_MASK in cube.forms)
+        extensions += [_PROCESSING, SCHEMA_URI]
+    return {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": extensions,
+        "id": label,
+        "geometry": geometry,
+        "bbox": bbox,
+        "properties": properties,
+        "links": [],
+        "assets": {},
+    }
+
+
+def _projection(geobox: GeoBox) -> dict[str, Any]:
+    box = geobox.extent.boundingbox
+    return {
+        **crs_fields(geobox),
+        "proj:shape": [int(n) for n in geobox.shape],
+        "proj:transform": [float(v) for v in tuple(geobox.affine)[:6]],
+        "proj:bbox": [float(v) for v in (box.left, box.bottom, box.right, box.top)],
+    }
+
+
+def _marks(prov: Provenance, member: int | None, share: float | None, *, masked: bool) -> dict[str, Any]:
+    """Fields that tell what was generated, and how."""
+    synthetic = share is None or share > 0
+    recipe = {"operation": prov.operation, "generator": prov.generator, "seed": prov.seed}
+    version = prov.software.get("eoaug", "")
+    fields: dict[str, Any] = {
+        "processing:level": "L4",
+        "processing:software": dict(prov.software),
+        "processing:version": version,
+        "processing:lineage": f"{prov.operation} by eoaug {version} with generator {prov.generator}, "
+        f"seed {prov.seed}" + ("" if synthetic else "; every pixel of this item is a measurement"),
+        "processing:datetime": _stamp(datetime.now(UTC)),
+        "processing:expression": {
+            "format": "eoaug",
+            "expression": {**recipe, "parameters": dict(prov.parameters)},
+        },
+        "eoaug:synthetic": synthetic,
+        "eoaug:operation": prov.operation,
+        "eoaug:generator": prov.generator,
+        "eoaug:seed": prov.seed,
+        "eoaug:cpu_capability": prov.cpu_capability,
+    }
+    optional = {
+        "eoaug:member": member,
+        "eoaug:model_sha256": prov.model_sha256 or None,
+        "eoaug:model_licence": prov.licence or None,
+        "eoaug:config_hash": prov.token or None,
+        "eoaug:digital_source_type": prov.digital_source_type if synthetic else None,
+        "eoaug:synthetic_fraction": prov.synthetic_fraction if share is None else share,
+        "eoaug:residual": prov.residual,
+        "eoaug:mask": _MASK if masked else None,
+    }
+    return fields | {key: value for key, value in optional.items() if value is not None}
+
+
+def _data_fields(cube: _Cube, name: str) -> dict[str, Any]:
+    """Fields of one band, for an asset or for an entry of ``bands``."""
+    form, attrs = cube.forms[name], cube.ds[name].attrs
+    fields: dict[str, Any] = {"data_type": form.dtype.name}
+    if form.nodata is not None:
+        integral = form.dtype.kind != "f" and not math.isnan(form.nodata)
+        fields["nodata"] = "nan" if math.isnan(form.nodata) else int(form.nodata) if integral else form.nodata
+    if is_mask_name(name, attrs):
+        return fields
+    if isinstance(attrs.get("units"), str):
+        fields["unit"] = attrs["units"]
+    if form.scale != 1.0 or form.offset != 0.0:
+        fields |= {"raster:scale": form.scale, "raster:offset": form.offset}
+    fields["raster:spatial_resolution"] = ground_sampling_distance(cube.geobox)
+    return fields
+
+
+def _band_fields(cube: _Cube, name: str) -> dict[str, Any]:
+    attrs = cube.ds[name].attrs
+    fields: dict[str, Any] = {"name": name}
+    common = None if is_mask_name(name, attrs) else common_name(name, attrs)
+    if common in EO_COMMON_NAMES:
+        fields["eo:common_name"] = common
+    wavelength = attrs.get("center_wavelength")
+    if isinstance(wavelength, int | float) and wavelength > 0:
+        fields["eo:center_wavelength"] = float(wavelength)
+    return fields
+
+
+def _roles(name: str, *, synthetic: bool) -> list[str]:
+    if name == _MASK:
+        return ["synthetic-mask"]
+    return ["data", "synthetic"] if synthetic else ["data"]
+
+
+def _cog_asset(cube: _Cube, name: str, path: Path, synthetic: bool) -> dict[str, Any]:
+    return {
+        "href": f"./{path.name}",
+        "type": _COG,
+        "roles": _roles(name, synthetic=synthetic),
+        "gsd": ground_sampling_distance(cube.geobox),
+        **_projection(cube.geobox),
+        **_data_fields(cube, name),
+        "bands": [_band_fields(cube, name)],
+        "file:size": path.stat().st_size,
+        "file:checksum": checksum(path),
+    }
+
+
+def _zarr_assets(cube: _Cube, group: Path, synthetic: bool) -> dict[str, Any]:
+    bands = [{**_band_fields(cube, n), **_data_fields(cube, n)} for n in cube.forms if n != _MASK]
+    assets = {
+        "data": {
+            "href": f"./{group.name}",
+            "type": _ZARR,
+            "roles": _roles("", synthetic=synthetic),
+            "gsd": ground_sampling_distance(cube.geobox),
+            **_projection(cube.geobox),
+            "bands": bands,
+        }
+    }
+    if _MASK in cube.forms:
+        assets[_MASK] = {
+            "href": f"./{group.name}/{_MASK}",
+            "type": _ZARR,
+            "roles": _roles(_MASK, synthetic=synthetic),
+            **_projection(cube.geobox),
+            **_data_fields(cube, _MASK),
+        }
+    return assets
+
+
+def _link(item: dict[str, Any], cube: _Cube, times: Sequence[int], home: Path, root: Root) -> None:
+    """Complete an item's links and the extensions that its assets use."""
+    text = json.dumps(item["assets"])
+    for prefix, extension in (("raster:", _RASTER), ("file:", _FILE), ("eo:", _EO)):
+        if f'"{prefix}' in text and extension not in item["stac_extensions"]:
+            item["stac_extensions"].append(extension)
+    item["collection"] = home.parent.name
+    item["links"] = [
+        {"rel": "root", "href": relative(root.top, home), "type": "application/json"},
+        {"rel": "parent", "href": "../collection.json", "type": "application/json"},
+        {"rel": "collection", "href": "../collection.json", "type": "application/json"},
+    ]
+    hrefs = [h for t in times for h in str(cube.along("item_href", t) or "").split(";") if h]
+    if cube.prov is not None:
+        hrefs += [source["href"] for source in cube.prov.sources if source.get("href")]
+    for href in dict.fromkeys(map(clean_href, hrefs)):
+        target = href if "://" in href else relative(Path(href), home)
+        item["links"].append({"rel": "derived_from", "href": target, "type": "application/geo+json"})
+
+
+def _stamp(time: datetime) -> str:
+    text = time.astimezone(UTC).isoformat(timespec="microseconds" if time.microsecond else "seconds")
+    return text.replace("+00:00", "Z")
+
+
+# ------------------------------------------------------------------------------------------- the names
+
+
+def _item_ids(cube: _Cube, ids: Sequence[str] | None, *, single: bool) -> list[str]:
+    """One id per date and member, or a single one for all of them."""
+    members = 1 if single else cube.members or 1
+    count = 1 if single else len(cube.times) * members
+    if ids is not None:
+        given = [ids] if isinstance(ids, str) else list(ids)
+        if len(given) != count or len(set(given)) != count:
+            raise ParameterError(
+                f"ids={given!r} are {len(set(given))} different names for {count} items.",
+                "Give one per date, or per date and member with members running faster; one for zarr.",
+            )
+        return [_given_id(name, "ids") for name in given]
+    tail = ""
+    if cube.prov is not None:
+        tail = f"-{cube.prov.operation.replace('_', '-')}" + (
+            f"-{cube.prov.token[:8]}" if cube.prov.token else ""
+        )
+    if single:
+        stem = cube.source_collection or f"{cube.times[0]:%Y%m%dT%H%M%S}"
+        return [safe_id(stem + tail)]
+    labels = []
+    for index, time in enumerate(cube.times):
+        origin = str(cube.along("item_id", index) or "")
+        stem = origin if origin and ";" not in origin else f"{time:%Y%m%dT%H%M%S}"
+        for member in range(members):
+            labels.append(safe_id(stem + tail + (f"-m{member:03d}" if cube.members else "")))
+    seen: dict[str, int] = {}
+    for place, label in enumerate(labels):
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] > 1:
+            labels[place] = f"{label}-{seen[label]}"
+    return labels
+
+
+def _given_id(text: str, argument: str) -> str:
+    if not isinstance(text, str) or safe_id(text) != text:
+        raise ParameterError(
+            f"{argument}: {text!r} cannot be the name of a folder.",
+            "Use letters, digits, dot, plus, minus and underscore, at most 128.",
+        )
+    return text

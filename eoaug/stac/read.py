@@ -1,0 +1,559 @@
+"""From a STAC catalog to a cube: `open_cube`.
+
+odc-stac does the reading. Around it stands what it leaves open: items of every STAC version are first
+brought into one plain form (one asset per band, with type, nodata and grid), and what comes back is
+turned into physical units by the scale and offset that the items declare.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import odc.stac
+import pystac
+import xarray as xr
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo import CRS, geom
+from odc.geo.geobox import GeoBox
+from odc.loader import RioDriver
+from odc.loader._rio import RioReader
+from odc.stac._mdtools import StacMDParser
+
+from ..cube.provenance import COMPOSITE, TRAINED, Provenance, stamp
+from ..cube.write import geobox_of
+from ..errors import EoaugError, GridError, ParameterError, RadiometryError, SourceError
+from .items import INHERITED, Scene, pixel_size, read_scene, unreadable
+from .search import (
+    Bbox,
+    Search,
+    find,
+    first_line,
+    item_times,
+    known_sources,
+    parse_bbox,
+    parse_interval,
+    show,
+)
+
+__all__ = ["known_sources", "open_cube"]
+
+DEFAULT_CHUNKS: Mapping[str, int] = MappingProxyType({"y": 1024, "x": 1024})
+"""Chunk edges in pixels when none are given; a single date per chunk."""
+
+_EMPTY_FACTOR = 5.0
+"""A cube with more pixels than this many times those of its items is refused."""
+
+
+def open_cube(
+    source: Any,
+    *,
+    bands: Sequence[str] | str | None = None,
+    bbox: Bbox | Sequence[float] | None = None,
+    datetime: str | None = None,
+    collections: Sequence[str] | str | None = None,
+    ids: Sequence[str] | str | None = None,
+    query: Mapping[str, Any] | None = None,
+    groupby: str = "solar_day",
+    limit: int | None = None,
+    resolution: float | None = None,
+    crs: Any = None,
+    chunks: Mapping[str, int] | None = DEFAULT_CHUNKS,
+    resampling: str | Mapping[str, str] = "nearest",
+    patch_url: Callable[[str], str] | None = None,
+) -> Any:
+    """Open a STAC source as a georeferenced cube in physical units.
+
+    Parameters
+    ----------
+    source
+        Path or URL of a static catalog, collection or item; URL of a STAC API, or its name in
+        `known_sources`; one item or several; or a Dataset, DataArray or DataTree, which is checked and
+        returned as it is.
+    bands
+        Asset keys, band names or common names; the variables are called as asked for. Default: all
+        raster assets with the role data.
+    bbox
+        West, south, east, north in degrees; west > east crosses the antimeridian.
+    datetime
+        RFC 3339 date or interval: ``"2018"``, ``"2018-05-04"``, ``"2018-01-01/2018-06-30"``,
+        ``"2018-01-01/.."``.
+    collections, ids
+        Only these collections, only these items.
+    query
+        Item properties: a value, or operators ``eq neq lt lte gt gte in``, e.g.
+        ``{"eo:cloud_cover": {"lt": 20}}``.
+    groupby
+        What makes one date: ``solar_day``, ``time``, ``id`` or the name of an item property.
+    limit
+        At most this many items, the earliest ones; from an API, the first ones of its answer.
+    resolution
+        Pixel size in units of ``crs``; default: that of the finest band asked for.
+    crs
+        Coordinate reference system of the cube. Default: the items' own; items on several grids give
+        a DataTree with a node per grid.
+    chunks
+        Dask chunk edges by dimension; None reads at once.
+    resampling
+        How bands of another pixel size come onto the grid, for all or by variable: a name that GDAL
+        knows. The default changes no value.
+    patch_url
+        Applied to every asset's address before it is read, for links that need a signature.
+
+    Returns
+    -------
+    xarray.Dataset or xarray.DataTree
+        Dimensions (time, y, x). Measurements with a declared scale are float32 in physical units, NaN
+        where missing; their encoding keeps type, scale, offset and nodata of the files. Classes, flags
+        and integers without a declared scale stay integers. Along ``time``: ``item_id`` and
+        ``item_href`` (several joined by ``;``), ``cloud_cover`` (percent), ``platform``, ``gsd`` (m).
+
+    Raises
+    ------
+    SourceError
+        Nothing found, or an item or asset that cannot be read; for lazy cubes an unreadable asset is
+        told when its pixels are computed.
+    BandError, GridError, TimeError, RadiometryError, ParameterError
+        A band that is not there; no coordinate reference system, or a cube that would be mostly empty;
+        no date; contradicting scales; an argument that makes no sense.
+    """
+    if isinstance(source, xr.Dataset | xr.DataArray | xr.DataTree):
+        given = {"bands": bands, "bbox": bbox, "datetime": datetime, "collections": collections, "ids": ids}
+        return _checked(source, {**given, "query": query, "crs": crs, "resolution": resolution})
+    box = None if bbox is None else parse_bbox(bbox)
+    interval = None if datetime is None else parse_interval(datetime)
+    wanted = _strings(bands, "bands")
+    if resolution is not None and not (math.isfinite(resolution) and resolution > 0):
+        raise ParameterError(f"resolution={resolution!r} is no pixel size.", "Give a positive number.")
+    if limit is not None and limit < 1:
+        raise ParameterError(f"limit={limit!r} leaves no item.", "Give 1 or more, or None.")
+    search = Search(
+        collections=_strings(collections, "collections"),
+        ids=_strings(ids, "ids"),
+        bbox=box,
+        interval=interval,
+        query=dict(query or {}),
+        limit=limit,
+    )
+    items, sign = find(source, search, text=datetime)
+    patch = patch_url or sign
+    scenes = [read_scene(item, wanted, patch) for item in items]
+    groups: dict[Hashable, list[Scene]] = {}
+    for scene in scenes:
+        groups.setdefault("all" if crs is not None else _grid_key(scene.grid, resolution), []).append(scene)
+    nodes = {}
+    for group in groups.values():
+        target = _target_grid(group, box=box, crs=crs, resolution=resolution)
+        if target is not None:
+            nodes[_node_name(target)] = _load(
+                group, target, groupby=groupby, chunks=chunks, resampling=resampling, order=wanted
+            )
+    if not nodes:
+        raise SourceError(
+            f"none of the {len(items)} items found in {show(source)} has a pixel inside bbox={bbox}.",
+            "Check the order of bbox: west, south, east, north in degrees.",
+        )
+    if len(nodes) == 1:
+        return next(iter(nodes.values()))
+    return xr.DataTree.from_dict({f"/{name}": ds for name, ds in nodes.items()})
+
+
+def _grid_key(geobox: GeoBox, resolution: float | None) -> Hashable:
+    """What items must share to lie in one cube."""
+    return str(geobox.crs), None if resolution is not None else _linear(geobox)
+
+
+def _linear(geobox: GeoBox) -> tuple[float, ...]:
+    a = geobox.affine
+    return tuple(float(f"{v:.9g}") for v in (a.a, a.b, a.d, a.e))
+
+
+def _node_name(geobox: GeoBox) -> str:
+    assert geobox.crs is not None
+    name = f"epsg{geobox.crs.to_epsg()}" if geobox.crs.to_epsg() else "crs"
+    return f"{name}_{pixel_size(geobox):g}"
+
+
+def _target_grid(
+    scenes: Sequence[Scene], *, box: Bbox | None, crs: Any, resolution: float | None
+) -> GeoBox | None:
+    """The cube's grid: the finest band's own, extended over all items and cut to ``box``."""
+    base = scenes[0].grid
+    assert base.crs is not None
+    if crs is not None or resolution is not None:
+        base = _requested_grid(base, crs, resolution)
+    left, top, right, bottom = _pixel_bounds(base, [_on(scene.grid, base) for scene in scenes])
+    if box is not None:
+        cut = _pixel_bounds(base, [part.to_crs(base.crs, 0.01) for part in _box_parts(box)], widen=True)
+        left, top = max(left, cut[0]), max(top, cut[1])
+        right, bottom = min(right, cut[2]), min(bottom, cut[3])
+    if right <= left or bottom <= top:
+        return None
+    cube = GeoBox((bottom - top, right - left), base.affine * Affine.translation(left, top), base.crs)
+    _refuse_empty(cube, scenes)
+    return cube
+
+
+def _requested_grid(base: GeoBox, crs: Any, resolution: float | None) -> GeoBox:
+    try:
+        wanted = base.crs if crs is None else CRS(crs)
+    except Exception as error:  # pyproj's errors are not exported by odc-geo
+        raise GridError(
+            f"crs={crs!r} is no coordinate reference system: {first_line(error)}.",
+            "Give e.g. crs='EPSG:32633'.",
+        ) from error
+    assert wanted is not None
+    assert base.crs is not None
+    size = resolution
+    if size is None:
+        if wanted == base.crs:
+            return base
+        if wanted.units != base.crs.units:
+            raise GridError(
+                f"crs={crs!r} counts in {wanted.units[0]}, the items in {base.crs.units[0]}.",
+                f"Give resolution= in {wanted.units[0]}.",
+            )
+        size = pixel_size(base)
+    return GeoBox((1, 1), Affine(size, 0, 0, 0, -size, 0), wanted)
+
+
+def _on(grid: GeoBox, base: GeoBox) -> Any:
+    return grid.extent if grid.crs == base.crs else grid.extent.to_crs(base.crs, pixel_size(grid) * 50)
+
+
+def _pixel_bounds(base: GeoBox, shapes: Iterable[Any], *, widen: bool = False) -> tuple[int, int, int, int]:
+    """Bounds of geometries in pixels of ``base`` as (left, top, right, bottom)."""
+    columns: list[float] = []
+    rows: list[float] = []
+    back = ~base.affine
+    for shape in shapes:
+        for point in _points(shape):
+            column, row = back * point
+            columns.append(column)
+            rows.append(row)
+    # Corners that lie on a pixel edge come back a rounding error beside it.
+    slack = 1e-3
+    inner = -slack if not widen else slack
+    return (
+        math.floor(min(columns) - inner),
+        math.floor(min(rows) - inner),
+        math.ceil(max(columns) + inner),
+        math.ceil(max(rows) + inner),
+    )
+
+
+def _points(shape: Any) -> list[tuple[float, float]]:
+    parts = list(shape.geom.geoms) if hasattr(shape.geom, "geoms") else [shape.geom]
+    return [(x, y) for part in parts for x, y, *_ in part.exterior.coords]
+
+
+def _refuse_empty(cube: GeoBox, scenes: Sequence[Scene]) -> None:
+    from shapely.ops import unary_union
+
+    covered = unary_union([_on(scene.grid, cube).geom for scene in scenes]).intersection(cube.extent.geom)
+    share = covered.area / cube.extent.geom.area
+    if share * _EMPTY_FACTOR < 1:
+        height, width = cube.shape
+        raise GridError(
+            f"a cube of {height} x {width} pixels around these {len(scenes)} items would be "
+            f"{100 * (1 - share):.1f} % empty.",
+            "Give bbox= or ids= of one place, and open far places one by one.",
+        )
+
+
+def _load(
+    scenes: Sequence[Scene],
+    grid: GeoBox,
+    *,
+    groupby: str,
+    chunks: Mapping[str, int] | None,
+    resampling: str | Mapping[str, str],
+    order: tuple[str, ...],
+) -> xr.Dataset:
+    names = order or tuple(dict.fromkeys(name for scene in scenes for name in scene.sources))
+    forms = {name: _common_form(name, scenes) for name in names}
+    chunking: Any = None if chunks is None else {**DEFAULT_CHUNKS, **chunks}
+    try:
+        ds = odc.stac.load(
+            [_plain_item(scene, forms) for scene in scenes],
+            bands=list(names),
+            geobox=grid,
+            groupby=groupby,
+            chunks=chunking,
+            resampling=dict(resampling) if isinstance(resampling, Mapping) else resampling,
+            driver=_NamingDriver(),
+            debug=True,
+        )
+    except EoaugError:
+        raise
+    except (ValueError, KeyError, TypeError) as error:
+        raise SourceError(
+            f"reading {len(scenes)} items failed: {first_line(error)}.",
+            f"Check groupby={groupby!r}, chunks={chunks!r} and resampling={resampling!r}.",
+        ) from error
+    groups: list[list[Scene]] = [[scenes[i] for i in part] for part in ds.encoding.pop("debug").grouped_idx]
+    for name in names:
+        _refuse_unmarked_gaps(name, forms[name], groups, grid)
+        ds[name] = _physical(ds[name], name, forms[name], groups)
+    origins = sorted({scene.item.collection_id for scene in scenes if scene.item.collection_id})
+    if origins:
+        ds.attrs["stac_collection"] = ";".join(origins)
+    generated = [scene.item for scene in scenes if scene.item.properties.get("eoaug:synthetic") is True]
+    if generated:
+        ds = stamp(ds, _recorded(generated))
+    return ds.assign_coords(_time_coords(groups, grid))
+
+
+def _recorded(items: Sequence[pystac.Item]) -> Provenance:
+    """The provenance that written items tell, so that a cube read back says again what it is."""
+    told = items[0].properties
+    recipe = told.get("processing:expression", {}).get("expression", {})
+    composite = any(item.properties.get("eoaug:digital_source_type") != TRAINED for item in items)
+    return Provenance(
+        operation=str(told.get("eoaug:operation", "")),
+        generator=str(told.get("eoaug:generator", "")),
+        model_sha256=str(told.get("eoaug:model_sha256", "")),
+        licence=str(told.get("eoaug:model_licence", "")),
+        seed=int(told.get("eoaug:seed", 0)),
+        parameters=recipe.get("parameters", {}) if isinstance(recipe, Mapping) else {},
+        token=str(told.get("eoaug:config_hash", "")),
+        software=dict(told.get("processing:software", {})),
+        sources=tuple({"id": item.id, "href": item.get_self_href() or ""} for item in items),
+        digital_source_type=COMPOSITE if composite else TRAINED,
+        residual=told.get("eoaug:residual"),
+        cpu_capability=str(told.get("eoaug:cpu_capability", "")),
+    )
+
+
+@dataclass(frozen=True)
+class _Form:
+    """Type and nodata of a variable, the same in all its items."""
+
+    dtype: str
+    nodata: float | None
+    mask: bool
+    attrs: Mapping[str, Any]
+
+
+def _common_form(name: str, scenes: Sequence[Scene]) -> _Form:
+    found = [scene.sources[name] for scene in scenes if name in scene.sources]
+    first = found[0]
+    for other in found[1:]:
+        same = (first.nodata == other.nodata) or (_is_nan(first.nodata) and _is_nan(other.nodata))
+        if first.dtype != other.dtype or not same or (first.scale is None) != (other.scale is None):
+            raise RadiometryError(
+                f"band {name!r} is {first.dtype} with nodata {first.nodata} and scale {first.scale} in item "
+                f"{first.item!r}, but {other.dtype}, {other.nodata} and {other.scale} in item {other.item!r}.",
+                "Open them one by one with ids= or collections=.",
+            )
+    return _Form(first.dtype, first.nodata, first.mask, first.attrs)
+
+
+def _plain_item(scene: Scene, forms: Mapping[str, _Form]) -> pystac.Item:
+    """The item in the one form that odc-stac reads without surprises."""
+    start, _ = item_times(scene.item)
+    kept = {k: v for k, v in scene.item.properties.items() if not k.startswith("proj:")}
+    kept = {k: v for k, v in kept.items() if k not in ("datetime", *INHERITED)}
+    item = pystac.Item(
+        id=scene.item.id,
+        geometry=None,
+        bbox=None,
+        datetime=scene.item.datetime or start,
+        properties=kept,
+        stac_extensions=["https://stac-extensions.github.io/projection/v2.0.0/schema.json"],
+    )
+    for name, source in scene.sources.items():
+        form, grid = forms[name], source.geobox
+        assert grid.crs is not None
+        epsg = grid.crs.to_epsg()
+        fields: dict[str, Any] = {
+            "data_type": form.dtype,
+            "proj:shape": list(grid.shape),
+            "proj:transform": [float(v) for v in tuple(grid.affine)[:6]],
+            "eoaug:source": {"item": source.item, "asset": source.asset, "index": source.index},
+        }
+        if form.nodata is not None:
+            fields["nodata"] = "nan" if math.isnan(form.nodata) else form.nodata
+        fields |= {"proj:code": f"EPSG:{epsg}"} if epsg else {"proj:wkt2": grid.crs.to_wkt()}
+        item.add_asset(
+            name, pystac.Asset(source.href, media_type="image/tiff", roles=["data"], extra_fields=fields)
+        )
+    return item
+
+
+class _SourceParser(StacMDParser):
+    """Hands every band's origin, which `_plain_item` put on its asset, to the reader."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def driver_data(self, md: Any, band_key: tuple[str, int]) -> Any:
+        """Return item, asset and band number of a band."""
+        return md.assets[band_key[0]].extra_fields["eoaug:source"]
+
+
+class _NamingReader(RioReader):
+    """Reads the band by its number in the file, and names item and asset when it cannot."""
+
+    def __init__(self, src: Any, ctx: Any) -> None:
+        self._origin = src.driver_data
+        super().__init__(replace(src, band=self._origin["index"]), ctx)
+
+    def read(self, *args: Any, **kwargs: Any) -> Any:
+        """Read as odc does."""
+        try:
+            return super().read(*args, **kwargs)
+        except Exception as error:  # rasterio, numpy and the network each have their own
+            unreadable(self._origin["item"], self._origin["asset"], self._src.uri, error)
+
+
+class _NamingDriver(RioDriver):
+    """odc's rasterio driver with the two classes above."""
+
+    def __init__(self) -> None:
+        super().__init__(md_parser=_SourceParser())
+
+    def open(self, src: Any, ctx: Any) -> _NamingReader:
+        """Return the reader of one band of one item."""
+        return _NamingReader(src, ctx)
+
+
+def _refuse_unmarked_gaps(name: str, form: _Form, groups: Sequence[Sequence[Scene]], grid: GeoBox) -> None:
+    """Integers without a nodata value cannot say where no item reaches."""
+    if form.nodata is not None or form.mask or np.dtype(form.dtype).kind == "f":
+        return
+    from shapely.ops import unary_union
+
+    for group in groups:
+        parts = [_on(scene.sources[name].geobox, grid).geom for scene in group if name in scene.sources]
+        gap = grid.extent.geom.difference(unary_union(parts)).area / grid.extent.geom.area
+        if gap * math.prod(grid.shape) > 0.5:
+            raise RadiometryError(
+                f"band {name!r} of item {group[0].item.id!r} declares no nodata value, and {100 * gap:.1f} % of "
+                "the cube lies outside of it.",
+                "Declare nodata in the item's asset, or choose bbox= inside the item.",
+            )
+
+
+def _physical(var: xr.DataArray, name: str, form: _Form, groups: Sequence[Sequence[Scene]]) -> xr.DataArray:
+    """Turn stored numbers into physical units, once, and record how they were stored."""
+    scalings = [_scaling(name, group) for group in groups]
+    declared = [found for found in scalings if found is not None]
+    kept = {key: value for key, value in var.encoding.items() if key == "grid_mapping"}
+    stored = np.dtype(form.dtype)
+    attrs = dict(form.attrs)
+    if form.mask or (not declared and stored.kind != "f"):
+        if form.nodata is not None:
+            attrs["nodata"] = stored.type(form.nodata)
+        if not form.mask:
+            attrs.pop("units", None)
+        out = var.copy()
+    else:
+        scale, offset = np.asarray([found or (1.0, 0.0) for found in scalings], dtype=np.float64).T
+        nodata = None if form.nodata is None or math.isnan(form.nodata) else form.nodata
+        out = xr.apply_ufunc(
+            _to_physical,
+            var,
+            xr.DataArray(scale, dims="time"),
+            xr.DataArray(offset, dims="time"),
+            kwargs={"nodata": nodata},
+            dask="parallelized",
+            output_dtypes=[np.float32],
+        )
+        kept["dtype"] = form.dtype
+        if declared:
+            # One packing for all dates: the lowest offset can hold the values of every one of them.
+            kept |= {"scale_factor": float(scale.min()), "add_offset": float(offset.min())}
+        if form.nodata is not None:
+            kept["_FillValue"] = stored.type(form.nodata)
+    out.attrs = attrs
+    out.encoding = kept
+    return out
+
+
+def _to_physical(
+    stored: NDArray[Any], scale: NDArray[np.float64], offset: NDArray[np.float64], *, nodata: float | None
+) -> NDArray[np.float32]:
+    physical = (stored * scale + offset).astype(np.float32)
+    if nodata is not None:
+        physical[stored == nodata] = np.nan
+    return physical
+
+
+def _scaling(name: str, group: Sequence[Scene]) -> tuple[float, float] | None:
+    """Scale and offset of one date; None when its items declare none."""
+    found = {}
+    for scene in group:
+        source = scene.sources.get(name)
+        if source is not None and source.scale is not None:
+            found[(source.scale, source.offset)] = source.item
+    if len(found) > 1:
+        raise RadiometryError(
+            f"band {name!r} has different scale and offset in items of one date: "
+            + ", ".join(f"{item!r} {form}" for form, item in found.items())
+            + ".",
+            "Keep them apart with groupby='id'.",
+        )
+    return next(iter(found), None)
+
+
+def _time_coords(groups: Sequence[Sequence[Scene]], grid: GeoBox) -> dict[str, Any]:
+    def joined(values: Iterable[str]) -> str:
+        return ";".join(dict.fromkeys(value for value in values if value))
+
+    def mean(key: str) -> list[float]:
+        rows = [[scene.item.properties.get(key) for scene in group] for group in groups]
+        numbers = [[float(v) for v in row if isinstance(v, int | float)] for row in rows]
+        return [sum(row) / len(row) if row else math.nan for row in numbers]
+
+    # The cube's pixel, not the sensor's, is what a model is told about; degrees leave the item's word.
+    metres = grid.crs is not None and grid.crs.projected and grid.crs.units[0] in ("metre", "meter")
+    gsd = [pixel_size(grid)] * len(groups) if metres else mean("gsd")
+    return {
+        "item_id": ("time", [";".join(scene.item.id for scene in group) for group in groups]),
+        "item_href": ("time", [joined(scene.href for scene in group) for group in groups]),
+        "cloud_cover": ("time", mean("eo:cloud_cover"), {"units": "percent"}),
+        "platform": (
+            "time",
+            [joined(str(scene.item.properties.get("platform", "")) for scene in group) for group in groups],
+        ),
+        "gsd": ("time", gsd, {"units": "m"}),
+    }
+
+
+def _strings(value: Sequence[str] | str | None, name: str) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    found = (value,) if isinstance(value, str) else tuple(value)
+    if not found or not all(isinstance(entry, str) for entry in found):
+        raise ParameterError(f"{name}={value!r} is no list of names.", f"Give e.g. {name}=['...'], or None.")
+    return tuple(dict.fromkeys(found))
+
+
+def _checked(cube: Any, given: Mapping[str, Any]) -> Any:
+    """Return an xarray object as it is, once it is clear that the verbs can work with it."""
+    extra = [name for name, value in given.items() if value is not None]
+    if extra:
+        raise ParameterError(
+            f"open_cube was given a {type(cube).__name__} together with {', '.join(extra)}.",
+            "Select with xarray itself, e.g. ds[['B02', 'B03']].sel(time='2018').",
+        )
+    nodes = [node.to_dataset() for node in cube.leaves] if isinstance(cube, xr.DataTree) else [cube]
+    for node in nodes:
+        geobox_of(node, attempt="opening the cube")
+    return cube
+
+
+def _box_parts(box: Bbox) -> list[Any]:
+    west, south, east, north = box
+    spans = [(west, east)] if west < east else [(west, 180.0), (-180.0, east)]
+    return [geom.box(left, south, right, north, "EPSG:4326") for left, right in spans]
+
+
+def _is_nan(value: float | None) -> bool:
+    return value is not None and math.isnan(value)

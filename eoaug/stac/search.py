@@ -1,0 +1,365 @@
+"""Which items: static catalogs, STAC APIs and lists of items, and the filters on them."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from importlib import import_module, resources
+from pathlib import Path
+from typing import Any
+
+import pystac
+
+from ..cube.provenance import clean_href
+from ..errors import EoaugError, ParameterError, SourceError, TimeError
+
+__all__ = [
+    "Bbox",
+    "Search",
+    "find",
+    "first_line",
+    "item_times",
+    "known_sources",
+    "parse_bbox",
+    "parse_interval",
+    "show",
+]
+
+Bbox = tuple[float, float, float, float]
+"""West, south, east, north in degrees; west > east crosses the antimeridian."""
+
+
+def known_sources() -> dict[str, dict[str, str]]:
+    """Return the public STAC APIs that `open_cube` knows by name, each with ``url`` and ``title``."""
+    text = resources.files(__package__).joinpath("sources.json").read_text(encoding="utf-8")
+    found: dict[str, dict[str, str]] = json.loads(text)
+    return found
+
+
+@dataclass(frozen=True)
+class Search:
+    """What to keep of the items found."""
+
+    collections: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    bbox: Bbox | None = None
+    interval: tuple[datetime | None, datetime | None] | None = None
+    query: Mapping[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+
+    def keeps(self, item: pystac.Item) -> bool:
+        """Tell whether an item passes every filter."""
+        if self.ids and item.id not in self.ids:
+            return False
+        if self.collections and item.collection_id not in self.collections:
+            return False
+        if self.bbox is not None and item.bbox is not None and not _boxes_meet(self.bbox, item.bbox):
+            return False
+        if self.interval is not None and not self._dated(item):
+            return False
+        return all(_passes(item.properties.get(key), rule, key) for key, rule in self.query.items())
+
+    def _dated(self, item: pystac.Item) -> bool:
+        assert self.interval is not None
+        first, last = item_times(item)
+        start, end = self.interval
+        return (start is None or last >= start) and (end is None or first <= end)
+
+    def __str__(self) -> str:
+        told = {
+            "collections": list(self.collections),
+            "ids": list(self.ids),
+            "bbox": self.bbox,
+            "datetime": self.interval
+            and "/".join(".." if t is None else t.strftime("%Y-%m-%dT%H:%M:%SZ") for t in self.interval),
+            "query": dict(self.query),
+        }
+        return ", ".join(f"{key}={value}" for key, value in told.items() if value) or "no filter"
+
+
+def find(
+    source: Any, search: Search, *, text: str | None
+) -> tuple[list[pystac.Item], Callable[[str], str] | None]:
+    """Return the items that pass, in order of time, and how to sign their addresses."""
+    sign = None
+    if isinstance(source, pystac.Item):
+        found: Iterable[pystac.Item] = [source]
+    elif isinstance(source, pystac.Catalog):
+        found = _walk(source, search.collections)
+    elif isinstance(source, str | Path):
+        known = known_sources().get(str(source))
+        href = known["url"] if known else str(source)
+        sign = _signer(known.get("sign")) if known else None
+        found = _from_href(href, search, text)
+    elif isinstance(source, Iterable):
+        found = list(source)
+        for index, item in enumerate(found):
+            if not isinstance(item, pystac.Item):
+                raise SourceError(
+                    f"entry {index} of the list is a {type(item).__name__}, not a pystac.Item.",
+                    "Give items, e.g. list(pystac_client.Client.open(url).search(...).items()).",
+                )
+    else:
+        raise SourceError(
+            f"cannot open a {type(source).__name__} as a cube.",
+            "Give a path or URL of a catalog, a list of items, or an xarray object.",
+        )
+    kept, seen = [], 0
+    for item in found:
+        seen += 1
+        if search.keeps(item):
+            kept.append(item)
+    if not kept:
+        names = ", ".join(known_sources())
+        raise SourceError(
+            f"no item found in {show(source)} with {search}; {seen} items were looked at.",
+            f"Widen the search. Named sources are: {names}."
+            if not seen
+            else "Widen the search, or check bbox (west, south, east, north in degrees) and datetime.",
+        )
+    origins = sorted({item.collection_id or "" for item in kept})
+    if len(origins) > 1 and not search.collections:
+        raise ParameterError(
+            f"{show(source)} holds items of several collections: {origins}.",
+            f"Choose, e.g. collections={origins[:1]!r}; several can be named.",
+        )
+    kept.sort(key=lambda item: (item_times(item)[0], item.id))
+    return kept[: search.limit], sign
+
+
+def _from_href(href: str, search: Search, text: str | None) -> Iterable[pystac.Item]:
+    if "://" not in href:
+        href = str(_local_file(Path(href).expanduser()))
+    try:
+        document = pystac.StacIO.default().read_json(href)
+    except Exception as error:  # whatever a broken file or server makes the reader raise
+        hint = difflib.get_close_matches(href, known_sources(), n=1)
+        raise SourceError(
+            f"cannot read {clean_href(href)!r} as STAC: {first_line(error)}.",
+            f"Did you mean {hint[0]!r}?" if hint else "Give a catalog, collection, item or STAC API.",
+        ) from error
+    links = document.get("links")
+    links = links if isinstance(links, list) else []
+    if document.get("conformsTo") or any(isinstance(k, dict) and k.get("rel") == "search" for k in links):
+        return _from_api(href, search, text)
+    if document.get("type") == "FeatureCollection":
+        return list(_stac(lambda: pystac.ItemCollection.from_dict(document), href))
+    opened = _stac(lambda: pystac.read_file(href), href)
+    if isinstance(opened, pystac.Item):
+        return [opened]
+    return _walk(opened, search.collections)
+
+
+def _local_file(path: Path) -> Path:
+    if path.is_dir():
+        for name in ("catalog.json", "collection.json"):
+            if (path / name).is_file():
+                return (path / name).resolve()
+        raise SourceError(
+            f"folder {str(path)!r} holds neither catalog.json nor collection.json.",
+            "Give the catalog file itself.",
+        )
+    if not path.is_file():
+        near = difflib.get_close_matches(str(path), known_sources(), n=1)
+        raise SourceError(
+            f"{str(path)!r} is neither a file nor the name of a source.",
+            f"Did you mean {near[0]!r}?" if near else f"Named sources are: {', '.join(known_sources())}.",
+        )
+    return path.resolve()
+
+
+def _from_api(href: str, search: Search, text: str | None) -> Iterable[pystac.Item]:
+    from pystac_client import Client
+
+    def ask() -> list[pystac.Item]:
+        found = Client.open(href).search(
+            collections=list(search.collections) or None,
+            ids=list(search.ids) or None,
+            bbox=search.bbox,
+            datetime=text,
+            query={k: v if isinstance(v, Mapping) else {"eq": v} for k, v in search.query.items()} or None,
+            max_items=search.limit,
+        )
+        return list(found.items())
+
+    if not (search.collections or search.ids):
+        raise ParameterError(
+            f"a search of {clean_href(href)!r} needs to know what for.",
+            "Give collections=[...], e.g. ['sentinel-2-l2a'], or ids=[...].",
+        )
+    found: list[pystac.Item] = _stac(ask, href)
+    return found
+
+
+def _walk(catalog: pystac.Catalog, collections: Sequence[str]) -> Iterator[pystac.Item]:
+    """Yield the items of a static catalog once each, also where its links run in a circle."""
+    seen: set[str] = set()
+    waiting = [catalog]
+    while waiting:
+        here = waiting.pop()
+        # Links to a collection that is not asked for are followed: collections may hold others.
+        skip = isinstance(here, pystac.Collection) and bool(collections) and here.id not in collections
+        for link in here.get_links():
+            if link.rel not in ("item", "child") or (link.rel == "item" and skip):
+                continue
+            href = link.get_absolute_href() or ""
+            if href in seen:
+                continue
+            seen.add(href)
+            target = _stac(partial(link.resolve_stac_object, root=catalog.get_root()), href).target
+            if isinstance(target, pystac.Item):
+                yield target
+            elif isinstance(target, pystac.Catalog):
+                waiting.append(target)
+
+
+def _stac(read: Callable[[], Any], href: str) -> Any:
+    """Call a STAC library and turn whatever a malformed document makes it raise into our error."""
+    try:
+        return read()
+    except EoaugError:
+        raise
+    except Exception as error:
+        raise SourceError(
+            f"cannot read {clean_href(href)!r} as STAC: {type(error).__name__}: {first_line(error)}.",
+            "Correct the document, or leave it out with ids= or collections=.",
+        ) from error
+
+
+def _signer(module: str | None) -> Callable[[str], str] | None:
+    if module is None:
+        return None
+    try:
+        sign: Callable[[str], str] = import_module(module).sign
+    except ImportError as error:
+        raise SourceError(
+            f"this source's assets need signed links, and package {module!r} is not installed.",
+            f"pip install {module.replace('_', '-')}, or give patch_url=.",
+        ) from error
+    return sign
+
+
+def item_times(item: pystac.Item) -> tuple[datetime, datetime]:
+    """First and last instant of an item, in UTC."""
+    times = item.common_metadata.start_datetime, item.datetime, item.common_metadata.end_datetime
+    known = [t.replace(tzinfo=UTC) if t.tzinfo is None else t.astimezone(UTC) for t in times if t is not None]
+    if not known:
+        raise TimeError(
+            f"item {item.id!r} has neither datetime nor start_datetime and end_datetime.",
+            "Add one to the item, or leave it out with ids=.",
+        )
+    return known[0], known[-1]
+
+
+def parse_bbox(bbox: Sequence[float]) -> Bbox:
+    """Return west, south, east, north as checked numbers."""
+    try:
+        west, south, east, north = (float(v) for v in bbox)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"bbox={bbox!r} is not four numbers.", "Give west, south, east, north in degrees."
+        ) from error
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90) or west == east:
+        raise ParameterError(
+            f"bbox={tuple(bbox)!r} is no box on the globe.",
+            "Give west, south, east, north in degrees; west > east crosses the antimeridian.",
+        )
+    return west, south, east, north
+
+
+def _boxes_meet(box: Bbox, other: Sequence[float]) -> bool:
+    if len(other) == 6:
+        other = [other[0], other[1], other[3], other[4]]
+    west, south, east, north = other
+
+    def spans(left: float, right: float) -> list[tuple[float, float]]:
+        return [(left, right)] if left <= right else [(left, 180.0), (-180.0, right)]
+
+    lat = box[1] <= north and south <= box[3]
+    return lat and any(a <= d and c <= b for a, b in spans(box[0], box[2]) for c, d in spans(west, east))
+
+
+def parse_interval(text: str) -> tuple[datetime | None, datetime | None]:
+    """Read an RFC 3339 instant, a shortened date, or an interval with ``..`` for open ends."""
+    if not isinstance(text, str) or not text.strip():
+        raise ParameterError(f"datetime={text!r} is no text.", "Give e.g. '2018-01-01/2018-06-30'.")
+    ends = [part.strip() for part in text.split("/")]
+    try:
+        if len(ends) == 1:
+            return _instant(ends[0], last=False), _instant(ends[0], last=True)
+        first, second = ends
+        start = None if first in ("", "..") else _instant(first, last=False)
+        end = None if second in ("", "..") else _instant(second, last=True)
+    except ValueError as error:
+        raise ParameterError(
+            f"datetime={text!r} cannot be read: {first_line(error)}.",
+            "Give a date or an interval, e.g. '2018', '2018-05-04' or '2018-01-01/2018-06-30'.",
+        ) from error
+    if start is not None and end is not None and start > end:
+        raise ParameterError(f"datetime={text!r} ends before it starts.", "Exchange its two ends.")
+    return start, end
+
+
+def _instant(text: str, *, last: bool) -> datetime:
+    parts = text.split("-")
+    if len(text) <= 10 and all(part.isdigit() for part in parts) and len(parts) <= 3:
+        year, month, day = (int(parts[i]) if i < len(parts) else 1 for i in range(3))
+        start = datetime(year, month, day, tzinfo=UTC)
+        if not last:
+            return start
+        if len(parts) == 3:
+            follower = start + timedelta(days=1)
+        elif len(parts) == 2:
+            follower = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+        else:
+            follower = datetime(year + 1, 1, 1, tzinfo=UTC)
+        return follower - timedelta(microseconds=1)
+    instant = datetime.fromisoformat(text)
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "eq": lambda a, b: bool(a == b),
+    "neq": lambda a, b: bool(a != b),
+    "lt": lambda a, b: bool(a < b),
+    "lte": lambda a, b: bool(a <= b),
+    "gt": lambda a, b: bool(a > b),
+    "gte": lambda a, b: bool(a >= b),
+    "in": lambda a, b: a in b,
+}
+
+
+def _passes(value: Any, rule: Any, key: str) -> bool:
+    rules = rule if isinstance(rule, Mapping) else {"eq": rule}
+    for name, wanted in rules.items():
+        if name not in _OPERATORS:
+            raise ParameterError(
+                f"query={{{key!r}: {rule!r}}} uses the operator {name!r}.", f"Use one of {list(_OPERATORS)}."
+            )
+        try:
+            if value is None or not _OPERATORS[name](value, wanted):
+                return False
+        except TypeError as error:
+            raise ParameterError(
+                f"query={{{key!r}: {rule!r}}} cannot be compared with the value {value!r}.",
+                "Give a value of the same type.",
+            ) from error
+    return True
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line without a full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def show(source: Any) -> str:
+    """Return a source as it can stand in a message."""
+    if isinstance(source, str | Path):
+        return repr(clean_href(str(source)))
+    if isinstance(source, pystac.Catalog | pystac.Item):
+        return repr(source.id)
+    return "the given items"

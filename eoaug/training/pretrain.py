@@ -1,0 +1,389 @@
+"""Pre-training of the embedded generator: a config becomes weights, on a CPU, within an hour.
+
+Imports the ground, the generators and this package's samples; torch inside. Everything random is a function
+of the config's seed, the stage and the step, so a resumed run goes on as if it had never stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from eoaug.errors import ParameterError
+from eoaug.generators import classical
+from eoaug.generators.conditions import category, conditions, free_facts
+from eoaug.generators.weights import load_weights, save_weights
+from eoaug.training import samples
+from eoaug.training.samples import Cube, Sample
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["STAGES", "pretrain"]
+
+STAGES = ("mean", "residual", "free")
+"""Networks in the order of training: the residual's needs the mean's."""
+
+_log = logging.getLogger(__name__)
+_Arrays = Mapping[str, NDArray[np.float32]]
+
+
+def pretrain(
+    config_path: str | Path,
+    data_dir: str | Path,
+    out_dir: str | Path,
+    *,
+    stages: Sequence[str] = STAGES,
+    minutes: float | None = None,
+) -> dict[str, str]:
+    """Train networks of the embedded generator and write their averaged weights.
+
+    Parameters
+    ----------
+    config_path
+        YAML as ``weights/embedded/train.yaml``: bands, mean, std, seed, and per stage architecture, task
+        mix, batch, steps and learning rate.
+    data_dir
+        Folder of netCDF cubes (`samples.read_cubes`).
+    out_dir
+        Receives ``<stage>.safetensors`` (float16, the exponential moving average, renewed at every
+        checkpoint) and ``<stage>.checkpoint.safetensors`` / ``.json`` (for going on after a stop).
+    stages
+        Which of `STAGES` to train.
+    minutes
+        Stop each stage after so much wall time, with the learning rate run down by then; None: by steps.
+
+    Returns
+    -------
+    sha256 of the weights by stage.
+    """
+    config = yaml.safe_load(Path(config_path).read_text())
+    unknown = set(stages) - set(STAGES)
+    if unknown:
+        raise ParameterError(
+            f"pre-training: no stage is called {', '.join(sorted(unknown))}", f"use {', '.join(STAGES)}"
+        )
+    out = Path(out_dir)
+    out.mkdir(parents=True, exist_ok=True)
+    cubes = samples.read_cubes(
+        data_dir, config["bands"], tile_px=config["tile_px"], pyramid=config.get("pyramid", 1)
+    )
+    _log.info("%d cubes", len(cubes))
+    hashes = {}
+    for stage in stages:
+        settings = config["stages"][stage]
+        batches, loss = _stage(stage, config, cubes, out)
+        hashes[stage] = _train(stage, settings, batches, loss, out, seed=config["seed"], minutes=minutes)
+    return hashes
+
+
+def _rng(seed: int, stage: str, *path: int) -> np.random.Generator:
+    return np.random.default_rng([seed, STAGES.index(stage), *path])
+
+
+@dataclass(frozen=True)
+class _Prepared:
+    """One sample of a conditional task, encoded; images (channels, H, W)."""
+
+    image: NDArray[np.float16]
+    facts: NDArray[np.float32]
+    residual: NDArray[np.float16]
+    """Truth minus the estimate below, in units of the tile's contrast."""
+    weight: NDArray[np.bool_]
+    """Where the residual counts: measured and not given."""
+    category: str
+    """`conditions.category` of the request."""
+
+
+def _estimate(sample: Sample) -> NDArray[np.float32]:
+    target = int(np.flatnonzero(sample.request.target)[0])
+    return classical.estimate(sample.request)[target]
+
+
+def _prepare(sample: Sample, context: int) -> _Prepared:
+    prior = _estimate(sample)
+    seen = conditions(sample.request, prior, context=context)
+    target = int(np.flatnonzero(sample.request.target)[0])
+    weight = sample.measured & ~sample.request.known[target]
+    residual = np.where(weight, (sample.truth - prior) / seen.contrast, 0)
+    return _Prepared(
+        image=seen.image.astype(np.float16),
+        facts=seen.facts,
+        residual=np.clip(residual, -20, 20).astype(np.float16),
+        weight=weight,
+        category=category(sample.request),
+    )
+
+
+def _pool(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube]) -> list[_Prepared]:
+    """Draw the stage's samples once: the classical estimates cost as much as a training step."""
+    settings = config["stages"][stage]
+    tasks, shares = zip(*settings["tasks"].items(), strict=True)
+    pool = []
+    for number in range(settings["pool"]):
+        rng = _rng(config["seed"], stage, 0, number)
+        task = tasks[int(rng.choice(len(tasks), p=np.array(shares) / sum(shares)))]
+        sample = samples.draw(
+            rng, cubes, task, mean=config["mean"], std=config["std"], tile_px=config["tile_px"]
+        )
+        pool.append(_prepare(sample, config["context"]))
+        if number % 1000 == 999:
+            _log.info("%s: %d samples drawn", stage, number + 1)
+    return pool
+
+
+def _turn(arrays: Mapping[str, NDArray[Any]], turn: int) -> dict[str, NDArray[Any]]:
+    """Return images (channels, H, W) under one of the eight symmetries of the square; vectors stay."""
+
+    def one(array: NDArray[Any]) -> NDArray[Any]:
+        if array.ndim < 3:
+            return array
+        return np.rot90(array[..., ::-1] if turn >= 4 else array, turn % 4, axes=(-2, -1))
+
+    return {name: one(array) for name, array in arrays.items()}
+
+
+def _stack(items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[np.float32]]:
+    return {name: np.stack([item[name] for item in items]).astype(np.float32) for name in items[0]}
+
+
+_Batches = Callable[[np.random.Generator], _Arrays]
+_Loss = Callable[["nn.Module", Mapping[str, "Tensor"]], "Tensor"]
+
+
+def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> tuple[_Batches, _Loss]:
+    if stage == "free":
+        return _free_batches(config, cubes), _diffusion_loss
+    pool = _pool(stage, config, cubes)
+    if stage == "residual":
+        pool = _on_the_mean(pool, config, out)
+    settings = config["stages"][stage]
+
+    def batches(rng: np.random.Generator) -> _Arrays:
+        items = []
+        for index in rng.integers(len(pool), size=settings["batch"]):
+            one = pool[index]
+            item = {"image": one.image, "facts": one.facts, "x": one.residual, "weight": one.weight}
+            items.append(_turn(item, int(rng.integers(8))))
+        arrays = _stack(items)
+        return arrays if stage == "mean" else arrays | _noise(rng, arrays["x"], settings)
+
+    return batches, _mean_loss if stage == "mean" else _diffusion_loss
+
+
+def _noise(
+    rng: np.random.Generator, x: NDArray[np.float32], settings: Mapping[str, Any]
+) -> dict[str, NDArray[np.float32]]:
+    """Draw e and t. ln sigma = ln((1 - t) / t) is normal (Karras et al. 2022, table 1)."""
+    level = rng.normal(settings["noise"]["mean"], settings["noise"]["std"], size=len(x))
+    return {
+        "e": rng.standard_normal(x.shape, dtype=np.float32),
+        "t": (1 / (1 + np.exp(level))).astype(np.float32),
+    }
+
+
+def _free_batches(config: Mapping[str, Any], cubes: Sequence[Cube]) -> _Batches:
+    settings = config["stages"]["free"]
+
+    def one(rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+        sample = samples.draw(
+            rng, cubes, "free", mean=config["mean"], std=config["std"], tile_px=config["tile_px"]
+        )
+        request = sample.request
+        target = int(np.flatnonzero(request.target)[0])
+        metadata = request.metadata[target].copy()
+        # A handful of places makes longitude and latitude a place label: half of the time nothing is told.
+        if rng.random() < 0.5:
+            metadata[:] = np.nan
+        elif rng.random() < 0.3:
+            metadata[[0, 1, 4, 5, 6]] = np.nan
+        present = request.fill[target].any(axis=(1, 2))
+        item = {
+            "facts": free_facts(metadata, present),
+            "x": np.clip(sample.truth, -4, 8),
+            "weight": sample.measured,
+        }
+        return _turn(item, int(rng.integers(8)))
+
+    def batches(rng: np.random.Generator) -> _Arrays:
+        arrays = _stack([one(rng) for _ in range(settings["batch"])])
+        return arrays | _noise(rng, arrays["x"], settings)
+
+    return batches
+
+
+def _on_the_mean(pool: list[_Prepared], config: Mapping[str, Any], out: Path) -> list[_Prepared]:
+    """Return the pool with what the mean net leaves: its estimate among the conditions, the rest to learn.
+
+    The rest is put in units of its own typical size per category, which ``residual_scale.json`` records.
+    """
+    import torch
+
+    from eoaug.generators.network import build
+
+    network = build(config["stages"]["mean"]["architecture"])
+    _load(network, load_weights(out / "mean.safetensors"))
+    C = len(config["bands"])
+    left: list[_Prepared] = []
+    with torch.inference_mode():
+        for start in range(0, len(pool), 16):
+            part = pool[start : start + 16]
+            image = torch.from_numpy(np.stack([one.image for one in part]).astype(np.float32))
+            facts = torch.from_numpy(np.stack([one.facts for one in part]))
+            for one, move in zip(part, network(image, facts).numpy(), strict=True):
+                base = one.image[:C] + np.where(one.image[C : 2 * C] > 0, 0, move)
+                rest = np.where(one.weight, one.residual - move, 0)
+                image_on = np.concatenate([np.clip(base, -8, 8), one.image]).astype(np.float16)
+                left.append(replace(one, image=image_on, residual=rest.astype(np.float16)))
+    scales = {}
+    for name in sorted({one.category for one in left}):
+        found = [one.residual[one.weight].astype(np.float32) for one in left if one.category == name]
+        # The median over samples of the rms: a few failures must not set the unit.
+        scales[name] = round(float(np.median([np.sqrt(np.mean(f**2)) for f in found if f.size])), 4)
+    (out / "residual_scale.json").write_text(json.dumps(scales))
+    return [
+        replace(one, residual=np.clip(one.residual / np.float32(scales[one.category]), -6, 6)) for one in left
+    ]
+
+
+def _mean_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Absolute error where something was to be found, each sample counting alike."""
+    error = (network(batch["image"], batch["facts"]) - batch["x"]).abs() * batch["weight"]
+    count = batch["weight"].sum(dim=(1, 2, 3)).clamp_min(256.0)
+    return (error.sum(dim=(1, 2, 3)) / count).mean()
+
+
+def _diffusion_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Error of the clean estimate over max(1 - t, 0.1), squared: the velocity's error (arXiv:2511.13720)."""
+    x, e, weight = batch["x"], batch["e"], batch["weight"]
+    t = batch["t"][:, None, None, None]
+    x_t = t * x + (1 - t) * e
+    if "image" not in batch:
+        # Bands that are not there are not noise but nothing, in use as well.
+        x_t = x_t * (weight.amax(dim=(2, 3), keepdim=True))
+    estimate = network(x_t, batch["t"], batch.get("image"), batch["facts"])
+    error = ((estimate - x) / (1 - t).clamp_min(0.1)).square() * weight
+    count = weight.sum(dim=(1, 2, 3)).clamp_min(256.0)
+    return (error.sum(dim=(1, 2, 3)) / count).mean()
+
+
+def _load(module: nn.Module, tensors: Mapping[str, NDArray[np.generic]]) -> None:
+    import torch
+
+    module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()})
+
+
+def _train(
+    stage: str,
+    settings: Mapping[str, Any],
+    batches: _Batches,
+    loss: _Loss,
+    out: Path,
+    *,
+    seed: int,
+    minutes: float | None,
+) -> str:
+    """Run AdamW with warm-up and a cosine tail; average the weights; write both as they grow."""
+    import torch
+
+    from eoaug.generators.network import build
+
+    torch.manual_seed(seed)
+    network = build(settings["architecture"])
+    parameters = dict(network.named_parameters())
+    averaged = {name: value.detach().clone() for name, value in parameters.items()}
+    optimizer = torch.optim.AdamW(
+        network.parameters(), lr=settings["lr"], betas=(0.9, 0.98), weight_decay=settings["weight_decay"]
+    )
+    step, spent_s = _resume(stage, out, network, averaged, optimizer)
+    _log.info("%s: %d parameters, from step %d", stage, sum(p.numel() for p in parameters.values()), step)
+    begun, saved, total, counted = time.monotonic() - spent_s, time.monotonic(), 0.0, 0
+    limit_s = math.inf if minutes is None else minutes * 60
+    while step < settings["steps"]:
+        elapsed = time.monotonic() - begun
+        progress = max(step / settings["steps"], elapsed / limit_s)
+        if progress >= 1:
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = settings["lr"] * min((step + 1) / 200, 1) * _cosine(progress)
+        arrays = batches(_rng(seed, stage, 1, step))
+        batch = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
+        value = loss(network, batch)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        keep = min(settings["ema"], (1 + step) / (10 + step))
+        with torch.no_grad():
+            for name, parameter in parameters.items():
+                averaged[name].lerp_(parameter, 1 - keep)
+        total, counted = total + float(value.detach()), counted + 1
+        if step % 100 == 0:
+            elapsed = time.monotonic() - begun
+            _log.info("%s: step %d, %.0f s, loss %.4f", stage, step, elapsed, total / counted)
+            total, counted = 0.0, 0
+        if time.monotonic() - saved > settings["checkpoint_s"]:
+            _save(stage, out, network, averaged, optimizer, step, time.monotonic() - begun)
+            saved = time.monotonic()
+    return _save(stage, out, network, averaged, optimizer, step, time.monotonic() - begun)
+
+
+def _cosine(progress: float, flat: float = 0.5) -> float:
+    """Return the learning rate's factor: 1 for the first half, then a cosine to 0.02."""
+    if progress <= flat:
+        return 1.0
+    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - flat) / (1 - flat)))
+
+
+def _save(
+    stage: str,
+    out: Path,
+    network: nn.Module,
+    averaged: Mapping[str, Tensor],
+    optimizer: Any,
+    step: int,
+    spent_s: float,
+) -> str:
+    tensors = {f"network.{name}": value.detach().numpy() for name, value in network.named_parameters()}
+    tensors |= {f"averaged.{name}": value.numpy() for name, value in averaged.items()}
+    for name, parameter in network.named_parameters():
+        for key, value in optimizer.state.get(parameter, {}).items():
+            tensors[f"optimizer.{key}.{name}"] = np.array(value.numpy())
+    save_weights(out / f"{stage}.checkpoint.safetensors", tensors, half=False)
+    (out / f"{stage}.checkpoint.json").write_text(json.dumps({"step": step, "spent_s": spent_s}))
+    return save_weights(
+        out / f"{stage}.safetensors", {name: value.numpy() for name, value in averaged.items()}
+    )
+
+
+def _resume(
+    stage: str, out: Path, network: nn.Module, averaged: dict[str, Tensor], optimizer: Any
+) -> tuple[int, float]:
+    """Load the stage's checkpoint where there is one; return its step and the seconds spent."""
+    import torch
+
+    path = out / f"{stage}.checkpoint.json"
+    if not path.exists():
+        return 0, 0.0
+    state = json.loads(path.read_text())
+    tensors = load_weights(out / f"{stage}.checkpoint.safetensors")
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            parameter.copy_(torch.from_numpy(tensors[f"network.{name}"]))
+            averaged[name].copy_(torch.from_numpy(tensors[f"averaged.{name}"]))
+            optimizer.state[parameter] = {
+                key: torch.from_numpy(tensors[f"optimizer.{key}.{name}"])
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+    return int(state["step"]), float(state["spent_s"])
