@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import xarray as xr
 
@@ -12,31 +12,29 @@ from eoaug.generators.base import Verb
 
 __all__ = ["Accessor"]
 
-T = TypeVar("T", xr.Dataset, xr.DataArray, xr.DataTree)
-
 
 @xr.register_dataset_accessor("eoaug")
 @xr.register_dataarray_accessor("eoaug")
 @xr.register_datatree_accessor("eoaug")
-class Accessor(Generic[T]):
-    """The verbs of eoaug on an xarray object."""
+class Accessor:
+    """The verbs of eoaug on an xarray object; each returns the kind of object it was called on."""
 
-    def __init__(self, obj: T) -> None:
+    def __init__(self, obj: Any) -> None:
         self._obj = obj
 
-    def synthesize(self, **arguments: Any) -> T:
+    def synthesize(self, **arguments: Any) -> Any:  # noqa: D102 - borrowed below
         return operations.synthesize(self._obj, **arguments)
 
-    def inpaint(self, **arguments: Any) -> T:
+    def inpaint(self, **arguments: Any) -> Any:  # noqa: D102
         return operations.inpaint(self._obj, **arguments)
 
-    def extend(self, **arguments: Any) -> T:
+    def extend(self, **arguments: Any) -> Any:  # noqa: D102
         return operations.extend(self._obj, **arguments)
 
-    def super_resolve(self, **arguments: Any) -> T:
+    def super_resolve(self, **arguments: Any) -> Any:  # noqa: D102
         return operations.super_resolve(self._obj, **arguments)
 
-    def plan(self, verb: Verb, **arguments: Any) -> Plan:
+    def plan(self, verb: Verb, **arguments: Any) -> Plan:  # noqa: D102
         return operations.plan(verb, self._obj, **arguments)
 
     @property

@@ -43,8 +43,8 @@ class Band:
     """What is measured: reflected light, emitted heat, or backscatter."""
 
 
-# Centre wavelengths: Sentinel-2A spectral responses (ESA). MTF: means of the across- and along-track
-# values that ESA measured in flight, as tabulated for multispectral fusion of 10, 20 and 60 m bands.
+# Centre wavelengths are Sentinel-2A's. MTF: the values that pansharpening toolboxes use for the 10, 20
+# and 60 m bands; other sensors' bands have none here, so their verbs need sensor= spelled out.
 _SENTINEL_2 = (
     Band("B01", "coastal", 0.4427, 60.0, 0.3175),
     Band("B02", "blue", 0.4924, 10.0, 0.275),

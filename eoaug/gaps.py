@@ -1,6 +1,6 @@
 """Which pixels to fill: clouds from quality bands, and synthetic gaps of exact cover.
 
-Numpy and scipy. One convention: a mask here is True where a pixel is to be filled (cloud, shadow, gap);
+Numpy; scipy where gaps are simulated. One convention: a mask here is True where a pixel is to be filled (cloud, shadow, gap);
 pixels that were never measured (class 0, fill bit) are not in it unless asked for by name.
 """
 
@@ -12,8 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage, special
-
 from eoaug import noise
 from eoaug.errors import ParameterError
 
@@ -179,6 +177,8 @@ def _whole(quality: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]
 
 
 def _clouds(shape_yx: tuple[int, int], seed: int, origin: tuple[int, int]) -> NDArray[np.float64]:
+    from scipy import ndimage
+
     height, width = shape_yx
     field = np.zeros(shape_yx)
     for sigma, amplitude in zip(_CLOUD_SIGMA_PX, _CLOUD_AMPLITUDE, strict=True):
@@ -196,6 +196,8 @@ def _clouds(shape_yx: tuple[int, int], seed: int, origin: tuple[int, int]) -> ND
 
 
 def _stripes(shape_yx: tuple[int, int], seed: int, origin: tuple[int, int]) -> NDArray[np.float64]:
+    from scipy import special
+
     draw = noise.normal((0, 0), (1, 1, 2), seed=seed, stream="gaps stripes").astype(np.float64)
     phase, sign = _STRIPE_PERIOD_PX * special.ndtr(draw[0, 0, 0]), np.sign(draw[0, 0, 1])
     rows = origin[0] + np.arange(shape_yx[0])[:, None]
@@ -205,6 +207,8 @@ def _stripes(shape_yx: tuple[int, int], seed: int, origin: tuple[int, int]) -> N
 
 
 def _boxes(shape_yx: tuple[int, int], seed: int, origin: tuple[int, int]) -> NDArray[np.float64]:
+    from scipy import special
+
     rows = origin[0] + np.arange(shape_yx[0])
     cols = origin[1] + np.arange(shape_yx[1])
     cell_rows, cell_cols = rows // _BOX_CELL_PX, cols // _BOX_CELL_PX

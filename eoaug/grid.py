@@ -139,7 +139,9 @@ def lonlat(geobox: GeoBox, rows: Sequence[float], cols: Sequence[float]) -> NDAr
     out = np.full((len(rows), 2), np.nan)
     if geobox.crs is None:
         return out
-    x, y = geobox.affine * (np.asarray(cols, dtype=float), np.asarray(rows, dtype=float))
+    a, b, c, d, e, f = tuple(geobox.affine)[:6]
+    col, row = np.asarray(cols, dtype=float), np.asarray(rows, dtype=float)
+    x, y = a * col + b * row + c, d * col + e * row + f
     transformer = Transformer.from_crs(geobox.crs.proj, "EPSG:4326", always_xy=True)
     lon, lat = transformer.transform(x, y)
     out[:, 0], out[:, 1] = lon, lat

@@ -123,8 +123,9 @@ def cast(values: NDArray[np.floating[Any]], dtype: DTypeLike, nodata: float | No
         with np.errstate(over="ignore"):
             out = values.astype(kind)
         if nodata is not None and not np.isnan(nodata):
-            valid_hits = ~missing & (out == kind.type(nodata))
-            out[valid_hits] = np.nextafter(kind.type(nodata), kind.type(0) if nodata else kind.type(1))
+            valid_hits = ~missing & (out == np.asarray(nodata, kind))
+            end = np.zeros((), kind) if nodata else np.ones((), kind)
+            out[valid_hits] = np.nextafter(np.asarray(nodata, kind), end)
             out[missing] = nodata
         return out
     info = np.iinfo(kind)

@@ -56,7 +56,8 @@ class Band:
     @property
     def dtype(self) -> np.dtype[Any]:
         """Type of the stored numbers in memory."""
-        return np.dtype(self.data.dtype)
+        kind: np.dtype[Any] = np.dtype(self.data.dtype)
+        return kind
 
 
 @dataclass(frozen=True)
@@ -213,7 +214,7 @@ class Cube:
             coords |= self._new_spatial(geobox)
         if new_dates and time is not None and times is not None:
             assert self.times is not None
-            given = self.source.coords[time] if time in self.source.coords else None
+            given = self.source.coords.get(time)
             attrs = dict(given.attrs) if given is not None else {}
             encoding = dict(given.encoding) if given is not None else {}
             coords[time] = xr.Variable((time,), times, attrs, encoding)
@@ -327,17 +328,14 @@ def read_cube(obj: xr.Dataset | xr.DataArray, *, verb: str) -> Cube:
 
 def _read_array(array: xr.DataArray, verb: str) -> Cube:
     axis = next((str(d) for d in array.dims if str(d).lower() in _BAND_NAMES), None)
-    rest = {
-        "array_name": array.name,
-        "array_attrs": dict(array.attrs),
-        "array_dims": tuple(str(d) for d in array.dims),
-    }
+    dims = tuple(str(d) for d in array.dims)
     bare = array.drop_vars("synthetic", errors="ignore")
     if axis is None:
         name = str(array.name) if array.name is not None else "band"
         dataset = bare.to_dataset(name=name)
-        return replace(_read_dataset(dataset, "single", verb), **rest)
-    labels = array.coords[axis] if axis in array.coords else None
+        single = _read_dataset(dataset, "single", verb)
+        return replace(single, array_name=array.name, array_attrs=dict(array.attrs), array_dims=dims)
+    labels = array.coords.get(axis)
     names = [f"band{i + 1}" for i in range(array.sizes[axis])]
     if labels is not None:
         names = [str(v) for v in labels.values]
@@ -356,7 +354,9 @@ def _read_array(array: xr.DataArray, verb: str) -> Cube:
     aside = {k: v for k, v in bare.coords.items() if axis in v.dims and k != axis}
     return replace(
         cube,
-        **rest,
+        array_name=array.name,
+        array_attrs=dict(array.attrs),
+        array_dims=dims,
         source=dataset.assign_coords(aside) if aside else dataset,
         name_band=axis,
         band_labels=labels.variable if labels is not None else None,
@@ -523,13 +523,13 @@ def _geobox(ds: xr.Dataset, y: str, x: str, verb: str) -> tuple[GeoBox, bool]:
 
     shape = (ds.sizes[y], ds.sizes[x])
     crs, declared = _declared_grid(ds, verb)
-    coords = [_regular(ds, name, verb) for name in (y, x)]
+    along_y, along_x = (_regular(ds, name, verb) for name in (y, x))
     if declared is not None and (declared.b != 0 or declared.d != 0):
         # A rotated grid: the coordinates, if any, are pixel positions and tell only the crop.
-        row, col = (0.0 if c is None else round(c[0] - 0.5 * c[1]) for c in coords)
+        row, col = (0 if axis is None else round(axis[0] - 0.5) for axis in (along_y, along_x))
         return GeoBox(shape, declared * Affine.translation(col, row), crs), True
-    if coords[0] is not None and coords[1] is not None:
-        (y0, dy), (x0, dx) = coords
+    if along_y is not None and along_x is not None:
+        (y0, dy), (x0, dx) = along_y, along_x
         if dy is None or dx is None:
             if declared is None:
                 raise GridError(

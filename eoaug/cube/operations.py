@@ -39,7 +39,7 @@ _SYNTHESIS_BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 """What a generator without bands of its own makes from nothing."""
 
 _SAR = {"vv", "vh", "hh", "hv"}
-_REFLECTANCE_UNIT, _SAR_UNIT, _KELVIN_UNIT = (0.2, 0.1), (-12.0, 5.0), (290.0, 10.0)
+_REFLECTANCE_UNIT, _SAR_UNIT, _KELVIN_UNIT = (0.15, 0.05), (-12.0, 3.0), (290.0, 5.0)
 """Physical value of model unit 0 and size of one model unit, for generators without constants."""
 
 _DEFAULT_CHUNK_PX = 1024
@@ -56,8 +56,8 @@ class Options(TypedDict, total=False):
     """Seed of all noise. Default 0."""
     members: int
     """Number of ensemble members; adds a ``member`` dimension. Default: one, without a dimension."""
-    reduce: Reduce
-    """``"mean"``, ``"std"`` (physical units) or a quantile in (0, 1) over the members."""
+    reduce: Reduce | Literal["median"]
+    """``"mean"``, ``"median"``, ``"std"`` (physical units) or a quantile in (0, 1) over the members."""
     prompt: str
     """What to show, in words; for generators with a text condition."""
     layout: xr.DataArray
@@ -121,7 +121,7 @@ def synthesize(
     EoaugError
         With the argument, its value and the remedy.
     """
-    return _over_tree(
+    result: T = _over_tree(
         _prepare_synthesize,
         ds,
         options,
@@ -131,6 +131,7 @@ def synthesize(
         times=times,
         strength=strength,
     )
+    return result
 
 
 def inpaint(
@@ -165,7 +166,8 @@ def inpaint(
     EoaugError
         With the argument, its value and the remedy.
     """
-    return _over_tree(_prepare_inpaint, ds, options, mask=mask, fill=fill)
+    result: T = _over_tree(_prepare_inpaint, ds, options, mask=mask, fill=fill)
+    return result
 
 
 def extend(ds: T, *, times: Any, **options: Unpack[Options]) -> T:
@@ -189,7 +191,8 @@ def extend(ds: T, *, times: Any, **options: Unpack[Options]) -> T:
     EoaugError
         With the argument, its value and the remedy.
     """
-    return _over_tree(_prepare_extend, ds, options, times=times)
+    result: T = _over_tree(_prepare_extend, ds, options, times=times)
+    return result
 
 
 def super_resolve(
@@ -223,7 +226,8 @@ def super_resolve(
     EoaugError
         With the argument, its value and the remedy.
     """
-    return _over_tree(_prepare_super_resolve, ds, options, factor=factor, sensor=sensor)
+    result: T = _over_tree(_prepare_super_resolve, ds, options, factor=factor, sensor=sensor)
+    return result
 
 
 def plan(verb: Verb, ds: Any = None, **arguments: Any) -> Plan:
@@ -510,7 +514,9 @@ def _layers(cube: Cube, card: Card) -> tuple[Layer, ...]:
 
 
 def _steps(options: Options, card: Card, verb: Verb) -> int:
-    steps = options.get("steps", card.steps.get(verb, 0))
+    # Members of a deterministic estimate would be equal: an ensemble asks for samples.
+    default = card.member_steps if options.get("members") is not None else card.steps
+    steps = options.get("steps", default.get(verb, 0))
     return _integer("steps", steps, 0, 1000)
 
 
@@ -542,11 +548,11 @@ def _members(options: Options) -> tuple[int | None, Reduce | None]:
         raise ParameterError(f"reduce={reduce!r} needs members to reduce", "add members=8")
     if reduce == "median":
         return members, 0.5
-    if isinstance(reduce, str) and reduce not in ("mean", "std"):
+    if reduce == "mean" or reduce == "std":
+        return members, reduce
+    if not isinstance(reduce, float):
         raise _unknown("reduce", reduce, ["mean", "std", "median", "a quantile such as 0.9"])
-    if not isinstance(reduce, str):
-        reduce = _number("reduce", reduce, 0.0, 1.0)
-    return members, reduce
+    return members, _number("reduce", reduce, 0.0, 1.0)
 
 
 def _integer(name: str, value: Any, low: int, high: int) -> int:
@@ -703,17 +709,12 @@ def _quality(name: str) -> Callable[[Any, Any], Any] | None:
     return None
 
 
-def _whole(values: NDArray[Any]) -> NDArray[Any]:
-    # Quality bands decoded by xarray are floats with NaN; class 0 / the fill bit is their nodata.
-    return values if values.dtype.kind in "iu" else np.nan_to_num(values, nan=0.0).astype(np.int64)
-
-
 def _scl(values: NDArray[Any], classes: Any) -> NDArray[np.bool_]:
-    return gaps.scl_mask(_whole(values), classes)
+    return gaps.scl_mask(values, classes)
 
 
 def _qa(values: NDArray[Any], classes: Any) -> NDArray[np.bool_]:
-    return gaps.qa_pixel_mask(_whole(values), classes)
+    return gaps.qa_pixel_mask(values, classes)
 
 
 def _check_grid(cube: Cube, mask: xr.DataArray) -> None:
@@ -733,7 +734,7 @@ def _check_grid(cube: Cube, mask: xr.DataArray) -> None:
                 "bring it onto the cube's grid, e.g. mask.odc.reproject(ds.odc.geobox, resampling='nearest')",
             )
         if grid.crs is None and not np.allclose(
-            grid.affine, cube.geobox.affine, rtol=0, atol=1e-3 * abs(cube.geobox.affine.a)
+            tuple(grid.affine), tuple(cube.geobox.affine), rtol=0, atol=1e-3 * abs(cube.geobox.affine.a)
         ):
             raise GridError(
                 f"the mask's coordinates do not match the cube's: {y} starts at {float(mask[y][0])}",

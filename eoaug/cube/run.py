@@ -300,8 +300,43 @@ def _estimate(
         known = scene.known[local][:, at[0], at[1]]
         coarse = np.where(known, scene.values[local][:, at[0], at[1]], np.float32(np.nan))
         canvas = plan.sensor.project(canvas, coarse)
+        if plan.sensor.mtf is None:
+            canvas = _storable(plan, canvas, coarse)
     inner = core.within(region)
     return canvas[:, inner[0], inner[1]]
+
+
+def _storable(plan: Plan, fine: NDArray[np.float32], coarse: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Shrink a cell's detail towards its mean until every pixel fits the storage type.
+
+    A cast that clips would change the mean that was measured. Only the box sensor has cells of their own.
+    """
+    f = plan.factor
+    out = fine.copy()
+    for layer in plan.layers:
+        kind = np.dtype(layer.dtype)
+        if kind.kind == "f":
+            continue
+        info = np.iinfo(kind)
+        # One number of room on each side: rounding, and the step that keeps a value off nodata.
+        ends = layer.to_model(np.array([info.min + 1, info.max - 1]))
+        low, high = float(ends.min()), float(ends.max())
+        mean = coarse[layer.slot]
+        cells = fine[layer.slot].reshape(len(mean), f, -1, f)
+        room = np.minimum(
+            _ratio(mean - low, mean - cells.min(axis=(1, 3))),
+            _ratio(high - mean, cells.max(axis=(1, 3)) - mean),
+        )
+        shrunk = mean[:, None, :, None] + room[:, None, :, None] * (cells - mean[:, None, :, None])
+        keep = ~(room[:, None, :, None] < 1)
+        out[layer.slot] = np.where(keep, cells, shrunk).reshape(fine.shape[1:])
+    return out
+
+
+def _ratio(room: NDArray[np.float32], needed: NDArray[np.float32]) -> NDArray[np.float32]:
+    share = np.ones_like(room)
+    np.divide(np.maximum(room, 0), needed, out=share, where=needed > np.maximum(room, 0))
+    return share
 
 
 def _groups(
@@ -703,8 +738,8 @@ class _Blocks:
 
     @classmethod
     def of(cls, array: Any) -> _Blocks:
-        edges = tuple(tuple(int(v) for v in np.cumsum((0, *sizes))) for sizes in array.chunks)
-        return cls(array.name, str(array.dtype), edges)
+        t, y, x = (tuple(int(v) for v in np.cumsum((0, *sizes))) for sizes in array.chunks)
+        return cls(array.name, str(array.dtype), (t, y, x))
 
     def needed(self, dates: range, window: Window) -> list[tuple[int, int, int]]:
         """Return the indices of the blocks that hold part of ``window`` on ``dates``."""
@@ -793,8 +828,8 @@ def build(plan: Plan, inputs: Inputs) -> dict[str, Any]:
             for source, (dates, window) in zip(sources, input_windows(plan, bare, index), strict=True)
             for block in source.needed(dates, window)
         ]
-        key = (run, *index)
-        tasks[key] = Task(key, _run_blocks, TaskRef(job_key), index, List(*refs))
+        chunk_key = (run, *index)
+        tasks[chunk_key] = Task(chunk_key, _run_blocks, TaskRef(job_key), index, List(*refs))
     graph = HighLevelGraph.from_collections(run, tasks, dependencies=arrays)
     draws = plan.members if plan.members is not None and plan.reduce is None else None
     chunks = (((1,) * draws,) if draws else ()) + plan.chunks
@@ -803,7 +838,7 @@ def build(plan: Plan, inputs: Inputs) -> dict[str, Any]:
         label = f"eoaug-{name}-{token}"
         picks: dict[Any, Any] = {}
         for index in _indices(plan):
-            key = (label, *index) if draws else (label, *index[1:])
+            key: tuple[Any, ...] = (label, *index) if draws else (label, *index[1:])
             picks[key] = Task(key, _pick, TaskRef((run, *index)), name, bool(draws))
         layers = HighLevelGraph({**graph.layers, label: picks}, {**graph.dependencies, label: {run}})
         out[name] = da.Array(layers, label, chunks, dtype=dtype)

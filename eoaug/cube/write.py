@@ -203,7 +203,7 @@ def blocks(ds: xr.Dataset, dims: Sequence[str]) -> Iterator[tuple[dict[str, slic
         if lazy:
             import dask.base
 
-            (parts,) = dask.base.compute(parts)  # type: ignore[no-untyped-call]
+            (parts,) = dask.base.compute(parts)
         for region, values in zip(group, parts, strict=True):
             yield region, dict(zip(names, (np.asarray(v) for v in values), strict=True))
 

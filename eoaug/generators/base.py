@@ -48,13 +48,16 @@ class Card:
     context: int = 0
     """Number of further dates that a request may hold beside its target date."""
     steps: Mapping[str, int] = field(default_factory=dict)
-    """Default number of denoising steps by verb; 0 means no denoising at all."""
+    """Default number of denoising steps by verb; 0 is the deterministic best estimate."""
+    member_steps: Mapping[str, int] = field(default_factory=dict)
+    """Default number of denoising steps by verb when ensemble members are asked for."""
     joint_steps: int = 0
     """How many of the first denoising steps are averaged over overlapping tiles."""
     mean: tuple[float, ...] = ()
-    """Physical value (reflectance) that model unit 0 stands for, per band slot; empty: 0."""
+    """Physical value (reflectance) that model unit 0 stands for, per band slot; empty: the engine's
+    constants for the kind of band."""
     std: tuple[float, ...] = ()
-    """Physical value (reflectance) of one model unit, per band slot; empty: 1."""
+    """Physical value (reflectance) of one model unit, per band slot; empty: as for ``mean``."""
     conditions: frozenset[str] = frozenset()
     """Optional conditions that it uses, of ``prompt``, ``layout``, ``metadata``, ``guidance``."""
     sha256: str = ""

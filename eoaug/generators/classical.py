@@ -149,7 +149,7 @@ def texture(
     return (field / _octaves_std(taps)).astype(np.float32)
 
 
-def estimate(request: Request, *, level: float = 0.0, contrast: float = 1.0) -> _Image:
+def estimate(request: Request) -> _Image:
     """Return the classical estimate of a request.
 
     Parameters
@@ -157,10 +157,6 @@ def estimate(request: Request, *, level: float = 0.0, contrast: float = 1.0) -> 
     request
         What is known. Pixels under ``fill`` count as unknown, unless the verb is synthesize: there a known
         pixel under ``fill`` is the starting point.
-    level, contrast
-        Mean and standard deviation of what synthesize makes from nothing, in model units; a variation of
-        strength s departs from its start by about s x ``contrast``.
-
     Returns
     -------
     Shape (T, C, H, W), model units: known pixels as they are, target dates estimated everywhere, 0
@@ -181,13 +177,9 @@ def estimate(request: Request, *, level: float = 0.0, contrast: float = 1.0) -> 
                 member=request.member,
                 time=int(request.times[date]),
             )
-            start = push_pull(request.values[date], request.known[date])
-            amplitude = contrast
-            if request.strength < 1.0:
-                amplitude *= request.strength
-            else:
-                start = np.full_like(start, level)
-            made = start + np.float32(amplitude) * field
+            # From nothing: mean 0, deviation 1; a variation departs from its start by its strength.
+            start = push_pull(request.values[date], request.known[date]) if request.strength < 1.0 else 0
+            made = start + np.float32(request.strength) * field
         else:
             made = temporal(request.values, known, request.times, date)
         out[date] = np.where(known[date], request.values[date], made)
@@ -198,14 +190,9 @@ def estimate(request: Request, *, level: float = 0.0, contrast: float = 1.0) -> 
 class Classical:
     """The generator without weights: deterministic, any bands, each on its own.
 
-    Its model units are physical units. It ignores member and seed except in synthesize, which is a null
+    It ignores member and seed except in synthesize, which is a null
     model (`texture`); from scratch it makes noise of a landscape's spectrum, not a landscape.
     """
-
-    level: float = 0.15
-    """Mean of what synthesize makes from nothing, in physical units; the default is for reflectance."""
-    contrast: float = 0.05
-    """Standard deviation of what synthesize adds, in physical units; the default is for reflectance."""
 
     @property
     def card(self) -> Card:
@@ -229,7 +216,7 @@ class Classical:
             [
                 np.where(
                     request.fill,
-                    estimate(request, level=self.level, contrast=self.contrast),
+                    estimate(request),
                     np.where(request.known, request.values, np.float32(0)),
                 )
                 for request in requests

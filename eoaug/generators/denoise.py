@@ -23,9 +23,6 @@ __all__ = [
     "velocity",
 ]
 
-MIN_LEFT = 0.1
-"""Least 1 - t that a velocity is divided by ("Back to basics", arXiv:2511.13720, section 4.1)."""
-
 
 def linear(steps: int, *, start: float = 0.0) -> tuple[float, ...]:
     """Return ``steps + 1`` evenly spaced times from ``start`` to 1."""
@@ -62,8 +59,8 @@ def noised[A](clean: A, noise: A, t: float) -> A:
 
 
 def velocity[A](x_t: A, clean: A, t: float) -> A:
-    """Return dx/dt = (x_hat - x_t) / (1 - t), with 1 - t clamped at `MIN_LEFT`."""
-    return (clean - x_t) / max(1.0 - t, MIN_LEFT)  # type: ignore[operator,no-any-return]
+    """Return dx/dt = (x_hat - x_t) / (1 - t) ("Back to basics", arXiv:2511.13720, eq. 6), for t < 1."""
+    return (clean - x_t) / (1.0 - t)  # type: ignore[operator,no-any-return]
 
 
 def euler[A](x_t: A, clean: A, t: float, t_next: float) -> A:

@@ -109,11 +109,15 @@ class Embedded:
             condition, prior_here = seen[slot], priors[slot]
             if condition is None or prior_here is None:
                 continue
-            estimate = prior_here + condition.contrast * move[slot]
+            unit = condition.contrast * np.float32(config.scale["mean"].get(plan.category, 1.0))
+            estimate = prior_here + unit * move[slot]
             base[slot] = _consistent(estimate, request, plan)
-            scale[slot] = condition.contrast * np.float32(config.residual_scale.get(plan.category, 1.0))
-        x = np.zeros_like(base)
+            scale[slot] = condition.contrast * np.float32(config.scale["residual"].get(plan.category, 1.0))
+        x, estimate = np.zeros_like(base), base.copy()
         for slot, (request, plan) in enumerate(zip(requests, plans, strict=True)):
+            start = priors[slot]
+            if plan.start and start is not None:
+                estimate[slot] = start
             if not plan.schedule:
                 continue
             place = noise.normal(
@@ -124,8 +128,7 @@ class Embedded:
                 member=request.member,
                 time=int(request.times[plan.target]),
             )
-            start = priors[slot] if plan.start else None
-            clean = np.zeros_like(place) if start is None else start
+            clean = (estimate[slot] - base[slot]) / scale[slot]
             x[slot] = denoise.noised(clean, place, plan.schedule[0]) * plan.present[:, None, None]
         return State(
             requests=tuple(requests),
@@ -134,7 +137,7 @@ class Embedded:
             base=base,
             scale=scale,
             x=x,
-            estimate=base.copy(),
+            estimate=estimate,
             previous=None,
             index=-1,
         )
@@ -253,7 +256,7 @@ class Embedded:
     def _mean(
         self, seen: Sequence[Conditions | None], plans: Sequence[_Plan], shape: tuple[int, int]
     ) -> NDArray[np.float32]:
-        """Return the mean net's residual in units of contrast, (B, C, H, W); 0 where it is not used."""
+        """Return the mean net's residual in its units, (B, C, H, W); 0 where it is not used."""
         C = len(self.card.bands)
         out = np.zeros((len(seen), C, *shape), np.float32)
         used = {
@@ -356,7 +359,7 @@ class _Config:
     card: Card
     networks: Mapping[str, Mapping[str, Any]]
     layers: Mapping[str, str]
-    residual_scale: Mapping[str, float]
+    scale: Mapping[str, Mapping[str, float]]
 
 
 def _clean(request: Request) -> Request:
@@ -430,7 +433,7 @@ def _config(folder: str | None) -> _Config:
             ),
             networks=raw["networks"],
             layers=raw["layers"],
-            residual_scale=raw["residual_scale"],
+            scale=raw["scale"],
         )
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise GeneratorError(

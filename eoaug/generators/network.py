@@ -1,7 +1,7 @@
 """The networks of the embedded generator: a plain regressor and a small U-Net denoiser.
 
 Imports torch, so nothing imports this module before weights are loaded. Both work on pixels folded by p = 2
-into channels, take any height and width that is a multiple of 8, and treat each sample on its own: no
+into channels (p = 1 for layouts), take any height and width that p divides, and treat each sample on its own: no
 batch statistics, no attention across samples.
 """
 
@@ -136,13 +136,15 @@ class Denoiser(nn.Module):
     Parameters
     ----------
     image_channels
-        Channels of the conditions; 0 for free synthesis.
+        Channels of the conditions; 0 for none.
     facts
         Length of the vector of facts.
     bands
         Band slots.
     widths
-        Channels of the three levels, at 1/2, 1/4 and 1/8 of the input's resolution.
+        Channels of the three levels, at 1, 1/2 and 1/4 of the folded resolution.
+    fold
+        Edge of the square of pixels that is folded into channels; 1 for images of 16 x 16.
     refine
         Channels of the last two convolutions, at full resolution: they take out the hatch that folding
         leaves.
@@ -155,14 +157,16 @@ class Denoiser(nn.Module):
         facts: int,
         bands: int,
         widths: tuple[int, int, int],
+        fold: int = 2,
         refine: int = 24,
     ) -> None:
         super().__init__()
         a, b, c = widths
+        self.fold = fold
         embedding = 128
         self.time = _Facts(1 + 2 * 8, embedding, embedding)
         self.facts = _Facts(facts, embedding, embedding)
-        self.enter = nn.Conv2d(4 * (bands + image_channels), a, 3, padding=1)
+        self.enter = nn.Conv2d(fold**2 * (bands + image_channels), a, 3, padding=1)
         self.down1 = nn.ModuleList([_Block(a, a, embedding)])
         self.to2 = nn.Conv2d(a, b, 3, stride=2, padding=1)
         self.down2 = nn.ModuleList([_Block(b, b, embedding)])
@@ -173,7 +177,7 @@ class Denoiser(nn.Module):
         self.up2 = nn.ModuleList([_Block(2 * b, b, embedding), _Block(b, b, embedding)])
         self.from2 = nn.Conv2d(b, a, 3, padding=1)
         self.up1 = nn.ModuleList([_Block(2 * a, a, embedding), _Block(a, a, embedding)])
-        self.unfold = nn.Conv2d(a, 4 * refine, 1)
+        self.unfold = nn.Conv2d(a, fold**2 * refine, 1)
         self.refine1 = nn.Conv2d(refine + bands, refine, 3, padding=1)
         self.refine2 = nn.Conv2d(refine, bands, 3, padding=1)
         nn.init.zeros_(self.refine2.weight)
@@ -198,7 +202,7 @@ class Denoiser(nn.Module):
         x = x_t / s
         e = functional.silu(self.time(_waves(t)) + self.facts(facts))
         h = x if image is None else torch.cat([x, image], dim=1)
-        h1 = self.enter(functional.pixel_unshuffle(h, 2))
+        h1 = self.enter(functional.pixel_unshuffle(h, self.fold))
         for block in self.down1:
             h1 = block(h1, e)
         h2 = self.to2(h1)
@@ -208,20 +212,20 @@ class Denoiser(nn.Module):
         h = self.middle[0](h, e)
         h = self.attention(h)
         h = self.middle[1](h, e)
-        h = torch.cat([self.from3(_double(h)), h2], dim=1)
+        h = torch.cat([self.from3(_resized(h, h2)), h2], dim=1)
         for block in self.up2:
             h = block(h, e)
-        h = torch.cat([self.from2(_double(h)), h1], dim=1)
+        h = torch.cat([self.from2(_resized(h, h1)), h1], dim=1)
         for block in self.up1:
             h = block(h, e)
-        h = functional.pixel_shuffle(self.unfold(functional.silu(h)), 2)
+        h = functional.pixel_shuffle(self.unfold(functional.silu(h)), self.fold)
         h = self.refine1(torch.cat([h, x], dim=1))
         out = self.refine2(functional.silu(h))
         return t / (s * s) * x_t + (1 - t) / s * out
 
 
-def _double(x: Tensor) -> Tensor:
-    return functional.interpolate(x, scale_factor=2.0, mode="nearest")
+def _resized(x: Tensor, like: Tensor) -> Tensor:
+    return functional.interpolate(x, size=like.shape[-2:], mode="nearest")
 
 
 def _waves(t: Tensor) -> Tensor:

@@ -84,9 +84,12 @@ def read_scene(item: pystac.Item, wanted: tuple[str, ...], patch: Callable[[str]
         ) from error
     chosen = _choose(item, candidates, wanted)
     if not chosen:
+        groups = [a.get_absolute_href() for a in item.assets.values() if "zarr" in (a.media_type or "")]
         raise BandError(
             f"item {item.id!r} has no raster asset among {sorted(item.assets)}.",
-            "Name the assets to read, e.g. bands=['B04'].",
+            f"Open its Zarr group instead: xr.open_zarr({groups[0]!r})."
+            if groups
+            else "Name the assets to read, e.g. bands=['B04'].",
         )
     headers: dict[str, _Header] = {}
     sources = {name: _complete(item, raw, name, headers, patch) for name, raw in chosen.items()}

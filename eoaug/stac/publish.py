@@ -64,7 +64,7 @@ def schema() -> dict[str, Any]:
 
 
 def write(
-    ds: xr.Dataset | xr.DataArray,
+    ds: xr.Dataset | xr.DataArray | xr.DataTree,
     catalog: str | os.PathLike[str],
     *,
     format: Literal["cog", "zarr"] = "cog",  # noqa: A002  (the word that users know)
@@ -78,7 +78,8 @@ def write(
     ----------
     ds
         Dimensions (time, y, x), or (member, time, y, x), in any order; a variable per band, ``synthetic``
-        the mask of what was generated. Lazy cubes are computed once, block by block.
+        the mask of what was generated. Lazy cubes are computed once, block by block. Of a DataTree, the
+        nodes with data are written one after the other.
     catalog
         Folder or JSON file of a catalog or collection. If there is none, one is made. An existing one
         gets a child collection; no other file of it changes.
@@ -112,6 +113,15 @@ def write(
     """
     if format not in ("cog", "zarr"):
         raise ParameterError(f"format={format!r} is not known.", "Use format='cog' or format='zarr'.")
+    if isinstance(ds, xr.DataTree):
+        if ids is not None:
+            raise ParameterError(
+                f"ids={list(ids)!r} cannot be told apart over the nodes of a DataTree.",
+                "Write the nodes one by one, e.g. write(tree['name'].to_dataset(), catalog, ids=...).",
+            )
+        nodes = [node.to_dataset() for node in ds.leaves]
+        how: dict[str, Any] = {"format": format, "collection": collection, "overwrite": overwrite}
+        return [item for node in nodes for item in write(node, catalog, **how)]
     cube = _Cube.of(ds)
     root = Root.at(Path(catalog).expanduser())
     default = f"{cube.source_collection}-eoaug" if cube.source_collection else "eoaug"
@@ -154,7 +164,7 @@ class _Cube:
         if not isinstance(given, xr.Dataset | xr.DataArray):
             raise ParameterError(
                 f"cannot write a {type(given).__name__}.",
-                "Give a Dataset or a DataArray; write the nodes of a DataTree one by one.",
+                "Give a Dataset, a DataArray or a DataTree.",
             )
         ds = _as_dataset(given)
         geobox, y, x = geobox_of(ds, attempt="writing a catalog")
@@ -577,13 +587,16 @@ def _item_ids(cube: _Cube, ids: Sequence[str] | None, *, single: bool) -> list[s
         tail = f"-{cube.prov.operation.replace('_', '-')}" + (
             f"-{cube.prov.token[:8]}" if cube.prov.token else ""
         )
+    origins = [str(cube.along("item_id", index) or "") for index in range(len(cube.times))]
+    stems = [
+        origin if origin and ";" not in origin else f"{time:%Y%m%dT%H%M%S}"
+        for origin, time in zip(origins, cube.times, strict=True)
+    ]
     if single:
-        stem = cube.source_collection or f"{cube.times[0]:%Y%m%dT%H%M%S}"
-        return [safe_id(stem + tail)]
+        several = f"{stems[0]}-{len(stems)}-dates"
+        return [safe_id((stems[0] if len(stems) == 1 else several) + tail)]
     labels = []
-    for index, time in enumerate(cube.times):
-        origin = str(cube.along("item_id", index) or "")
-        stem = origin if origin and ";" not in origin else f"{time:%Y%m%dT%H%M%S}"
+    for stem in stems:
         for member in range(members):
             labels.append(safe_id(stem + tail + (f"-m{member:03d}" if cube.members else "")))
     seen: dict[str, int] = {}

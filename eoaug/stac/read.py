@@ -22,8 +22,7 @@ from numpy.typing import NDArray
 from odc.geo import CRS, geom
 from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
-from odc.loader._rio import RioReader
-from odc.stac._mdtools import StacMDParser
+from odc.loader.types import RasterBandMetadata, RasterGroupMetadata
 
 from ..cube.provenance import COMPOSITE, TRAINED, Provenance, stamp
 from ..cube.write import geobox_of
@@ -184,17 +183,16 @@ def _target_grid(
 ) -> GeoBox | None:
     """The cube's grid: the finest band's own, extended over all items and cut to ``box``."""
     base = scenes[0].grid
-    assert base.crs is not None
     if crs is not None or resolution is not None:
         base = _requested_grid(base, crs, resolution)
     left, top, right, bottom = _pixel_bounds(base, [_on(scene.grid, base) for scene in scenes])
     if box is not None:
-        cut = _pixel_bounds(base, [part.to_crs(base.crs, 0.01) for part in _box_parts(box)], widen=True)
+        cut = _pixel_bounds(base, _box_parts(box, base), widen=True)
         left, top = max(left, cut[0]), max(top, cut[1])
         right, bottom = min(right, cut[2]), min(bottom, cut[3])
     if right <= left or bottom <= top:
         return None
-    cube = GeoBox((bottom - top, right - left), base.affine * Affine.translation(left, top), base.crs)
+    cube = GeoBox((bottom - top, right - left), base.translate_pix(left, top).affine, base.crs)
     _refuse_empty(cube, scenes)
     return cube
 
@@ -223,6 +221,8 @@ def _requested_grid(base: GeoBox, crs: Any, resolution: float | None) -> GeoBox:
 
 
 def _on(grid: GeoBox, base: GeoBox) -> Any:
+    """A grid's outline in the reference system of ``base``."""
+    assert base.crs is not None
     return grid.extent if grid.crs == base.crs else grid.extent.to_crs(base.crs, pixel_size(grid) * 50)
 
 
@@ -232,10 +232,9 @@ def _pixel_bounds(base: GeoBox, shapes: Iterable[Any], *, widen: bool = False) -
     rows: list[float] = []
     back = ~base.affine
     for shape in shapes:
-        for point in _points(shape):
-            column, row = back * point
-            columns.append(column)
-            rows.append(row)
+        for x, y in _points(shape):
+            columns.append(back.a * x + back.b * y + back.c)
+            rows.append(back.d * x + back.e * y + back.f)
     # Corners that lie on a pixel edge come back a rounding error beside it.
     slack = 1e-3
     inner = -slack if not widen else slack
@@ -386,41 +385,53 @@ def _plain_item(scene: Scene, forms: Mapping[str, _Form]) -> pystac.Item:
     return item
 
 
-class _SourceParser(StacMDParser):
-    """Hands every band's origin, which `_plain_item` put on its asset, to the reader."""
+class _PlainParser:
+    """Tells odc what `_plain_item` put on an item's assets, and hands every band's origin to the reader."""
 
-    def __init__(self) -> None:
-        super().__init__({})
+    def extract(self, md: Any) -> RasterGroupMetadata:
+        """Return type and nodata of every band."""
+        return RasterGroupMetadata(
+            {
+                (name, 1): RasterBandMetadata(
+                    asset.extra_fields["data_type"], _odc_nodata(asset.extra_fields.get("nodata")), "1"
+                )
+                for name, asset in md.assets.items()
+            }
+        )
 
     def driver_data(self, md: Any, band_key: tuple[str, int]) -> Any:
         """Return item, asset and band number of a band."""
         return md.assets[band_key[0]].extra_fields["eoaug:source"]
 
 
-class _NamingReader(RioReader):
+def _odc_nodata(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+class _NamingReader:
     """Reads the band by its number in the file, and names item and asset when it cannot."""
 
-    def __init__(self, src: Any, ctx: Any) -> None:
-        self._origin = src.driver_data
-        super().__init__(replace(src, band=self._origin["index"]), ctx)
+    def __init__(self, reader: Any, href: str, origin: Mapping[str, Any]) -> None:
+        self._reader, self._href, self._origin = reader, href, origin
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
         """Read as odc does."""
         try:
-            return super().read(*args, **kwargs)
+            return self._reader.read(*args, **kwargs)
         except Exception as error:  # rasterio, numpy and the network each have their own
-            unreadable(self._origin["item"], self._origin["asset"], self._src.uri, error)
+            unreadable(self._origin["item"], self._origin["asset"], self._href, error)
 
 
 class _NamingDriver(RioDriver):
     """odc's rasterio driver with the two classes above."""
 
     def __init__(self) -> None:
-        super().__init__(md_parser=_SourceParser())
+        super().__init__(md_parser=_PlainParser())
 
-    def open(self, src: Any, ctx: Any) -> _NamingReader:
+    def open(self, src: Any, ctx: Any) -> Any:
         """Return the reader of one band of one item."""
-        return _NamingReader(src, ctx)
+        origin = src.driver_data
+        return _NamingReader(super().open(replace(src, band=origin["index"]), ctx), src.uri, origin)
 
 
 def _refuse_unmarked_gaps(name: str, form: _Form, groups: Sequence[Sequence[Scene]], grid: GeoBox) -> None:
@@ -549,10 +560,13 @@ def _checked(cube: Any, given: Mapping[str, Any]) -> Any:
     return cube
 
 
-def _box_parts(box: Bbox) -> list[Any]:
+def _box_parts(box: Bbox, base: GeoBox) -> list[Any]:
+    """The box in the reference system of ``base``; two parts when it crosses the antimeridian."""
+    assert base.crs is not None
     west, south, east, north = box
     spans = [(west, east)] if west < east else [(west, 180.0), (-180.0, east)]
-    return [geom.box(left, south, right, north, "EPSG:4326") for left, right in spans]
+    parts = [geom.box(left, south, right, north, "EPSG:4326") for left, right in spans]
+    return [part.to_crs(base.crs, 0.01) for part in parts]
 
 
 def _is_nan(value: float | None) -> bool:

@@ -23,6 +23,7 @@ from eoaug.errors import ParameterError
 from eoaug.generators import classical
 from eoaug.generators.conditions import category, conditions, free_facts
 from eoaug.generators.weights import load_weights, save_weights
+from eoaug.sensor import Sensor
 from eoaug.training import samples
 from eoaug.training.samples import Cube, Sample
 
@@ -31,8 +32,11 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGES", "pretrain"]
 
-STAGES = ("mean", "residual", "free")
+STAGES = ("mean", "residual", "layout")
 """Networks in the order of training: the residual's needs the mean's."""
+
+_MIN_LEFT = 0.1
+"""Least 1 - t that an error is divided by ("Back to basics", arXiv:2511.13720)."""
 
 _log = logging.getLogger(__name__)
 _Arrays = Mapping[str, NDArray[np.float32]]
@@ -162,11 +166,12 @@ _Loss = Callable[["nn.Module", Mapping[str, "Tensor"]], "Tensor"]
 
 
 def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> tuple[_Batches, _Loss]:
-    if stage == "free":
-        return _free_batches(config, cubes), _diffusion_loss
+    if stage == "layout":
+        return _layout_batches(config, cubes), _diffusion_loss
     pool = _pool(stage, config, cubes)
     if stage == "residual":
         pool = _on_the_mean(pool, config, out)
+    pool = _in_units(pool, out / f"{stage}_scale.json")
     settings = config["stages"][stage]
 
     def batches(rng: np.random.Generator) -> _Arrays:
@@ -192,8 +197,9 @@ def _noise(
     }
 
 
-def _free_batches(config: Mapping[str, Any], cubes: Sequence[Cube]) -> _Batches:
-    settings = config["stages"]["free"]
+def _layout_batches(config: Mapping[str, Any], cubes: Sequence[Cube]) -> _Batches:
+    settings = config["stages"]["layout"]
+    sensor = Sensor(factor=config["layout_factor"], mtf=None)
 
     def one(rng: np.random.Generator) -> dict[str, NDArray[Any]]:
         sample = samples.draw(
@@ -208,10 +214,11 @@ def _free_batches(config: Mapping[str, Any], cubes: Sequence[Cube]) -> _Batches:
         elif rng.random() < 0.3:
             metadata[[0, 1, 4, 5, 6]] = np.nan
         present = request.fill[target].any(axis=(1, 2))
+        layout = sensor.degrade(np.where(sample.measured, sample.truth, np.nan))
         item = {
             "facts": free_facts(metadata, present),
-            "x": np.clip(sample.truth, -4, 8),
-            "weight": sample.measured,
+            "x": np.clip(np.nan_to_num(layout), -4, 8),
+            "weight": np.isfinite(layout),
         }
         return _turn(item, int(rng.integers(8)))
 
@@ -223,16 +230,14 @@ def _free_batches(config: Mapping[str, Any], cubes: Sequence[Cube]) -> _Batches:
 
 
 def _on_the_mean(pool: list[_Prepared], config: Mapping[str, Any], out: Path) -> list[_Prepared]:
-    """Return the pool with what the mean net leaves: its estimate among the conditions, the rest to learn.
-
-    The rest is put in units of its own typical size per category, which ``residual_scale.json`` records.
-    """
+    """Return the pool with what the mean net leaves: its estimate among the conditions, the rest to learn."""
     import torch
 
     from eoaug.generators.network import build
 
     network = build(config["stages"]["mean"]["architecture"])
     _load(network, load_weights(out / "mean.safetensors"))
+    scales = json.loads((out / "mean_scale.json").read_text())
     C = len(config["bands"])
     left: list[_Prepared] = []
     with torch.inference_mode():
@@ -240,19 +245,28 @@ def _on_the_mean(pool: list[_Prepared], config: Mapping[str, Any], out: Path) ->
             part = pool[start : start + 16]
             image = torch.from_numpy(np.stack([one.image for one in part]).astype(np.float32))
             facts = torch.from_numpy(np.stack([one.facts for one in part]))
-            for one, move in zip(part, network(image, facts).numpy(), strict=True):
+            for one, unit in zip(part, network(image, facts).numpy(), strict=True):
+                move = unit * np.float32(scales[one.category])
                 base = one.image[:C] + np.where(one.image[C : 2 * C] > 0, 0, move)
                 rest = np.where(one.weight, one.residual - move, 0)
                 image_on = np.concatenate([np.clip(base, -8, 8), one.image]).astype(np.float16)
                 left.append(replace(one, image=image_on, residual=rest.astype(np.float16)))
+    return left
+
+
+def _in_units(pool: list[_Prepared], path: Path) -> list[_Prepared]:
+    """Return the pool with residuals in units of their typical size per category, which ``path`` records.
+
+    A hole's residual is ten times that of x2: without it the large ones would be all that is learned.
+    """
     scales = {}
-    for name in sorted({one.category for one in left}):
-        found = [one.residual[one.weight].astype(np.float32) for one in left if one.category == name]
+    for name in sorted({one.category for one in pool}):
+        found = [one.residual[one.weight].astype(np.float32) for one in pool if one.category == name]
         # The median over samples of the rms: a few failures must not set the unit.
         scales[name] = round(float(np.median([np.sqrt(np.mean(f**2)) for f in found if f.size])), 4)
-    (out / "residual_scale.json").write_text(json.dumps(scales))
+    path.write_text(json.dumps(scales))
     return [
-        replace(one, residual=np.clip(one.residual / np.float32(scales[one.category]), -6, 6)) for one in left
+        replace(one, residual=np.clip(one.residual / np.float32(scales[one.category]), -6, 6)) for one in pool
     ]
 
 
@@ -272,7 +286,7 @@ def _diffusion_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
         # Bands that are not there are not noise but nothing, in use as well.
         x_t = x_t * (weight.amax(dim=(2, 3), keepdim=True))
     estimate = network(x_t, batch["t"], batch.get("image"), batch["facts"])
-    error = ((estimate - x) / (1 - t).clamp_min(0.1)).square() * weight
+    error = ((estimate - x) / (1 - t).clamp_min(_MIN_LEFT)).square() * weight
     count = weight.sum(dim=(1, 2, 3)).clamp_min(256.0)
     return (error.sum(dim=(1, 2, 3)) / count).mean()
 

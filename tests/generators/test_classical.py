@@ -195,7 +195,7 @@ def test_a_pixel_to_fill_is_unknown_even_where_a_value_is_given():
 
 def test_a_variation_departs_from_its_start_by_its_strength():
     start = variation()
-    generator = Classical(contrast=1.0)
+    generator = Classical()
     weak, strong = (generator.generate([replace(start, strength=s)])[0] - start.values for s in (0.1, 0.4))
     np.testing.assert_allclose(strong, 4 * weak, atol=1e-4)
     np.testing.assert_allclose(strong[1], 0.4 * texture((0, 0), strong.shape[1:], time=864_000), atol=1e-6)

@@ -1,0 +1,76 @@
+# Everything a developer or a first-time user needs; `make help` lists it.
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.installed
+CODE := eoaug tests examples catalogs
+DATA ?= data/train
+VALIDATION ?= data/validation
+OUT ?= runs
+
+# 3.12 first: it is what the constraints were resolved for. A pyenv shim may be there and not run, so each
+# candidate is tried, not only found.
+PYTHONS := python3.12 python3.13 python3.14 python3 python \
+	$(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python)
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test test-slow lint format bench evaluate train-embedded constraints clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+venv: $(READY) ## make .venv with everything that eoaug and its tests need
+
+$(READY): pyproject.toml constraints.txt
+	@if ! $(PY) -c 'import sys; sys.exit(sys.version_info < (3, 12))' >/dev/null 2>&1; then \
+	  for candidate in $(PYTHON) $(PYTHONS); do \
+	    found=$$("$$candidate" -c 'import sys; print(sys.executable if sys.version_info >= (3, 12) else "")' 2>/dev/null) || continue; \
+	    if [ -n "$$found" ]; then break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then \
+	    echo "eoaug needs Python 3.12 or newer, and none was found." >&2; \
+	    echo "  -> Install one, or name it: make PYTHON=/path/to/python3.12 $(MAKECMDGOALS)" >&2; \
+	    exit 1; \
+	  fi; \
+	  echo "Making $(VENV) with $$found"; \
+	  "$$found" -m venv --clear $(VENV); \
+	fi
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt uv
+	$(VENV)/bin/uv pip install --quiet --python $(PY) --constraint constraints.txt --group dev --editable .
+	@touch $@
+
+demo: $(READY) ## four verbs on real Sentinel-2 data: a catalog, a picture and a page in demo-output/
+	$(PY) examples/demo.py --out demo-output
+
+test: lint ## lint, then the tests (a few minutes)
+	$(PY) -m pytest -m "not slow"
+
+test-slow: $(READY) ## the long tests
+	$(PY) -m pytest -m slow
+
+lint: $(READY) ## ruff and mypy
+	$(PY) -m ruff check $(CODE)
+	$(PY) -m ruff format --check $(CODE)
+	$(PY) -m mypy
+
+format: $(READY) ## let ruff put the code in form
+	$(PY) -m ruff check --fix $(CODE)
+	$(PY) -m ruff format $(CODE)
+
+bench: $(READY) ## time, memory and import cost
+	$(PY) tests/benchmarks/run.py
+
+evaluate: $(READY) ## score the embedded model beside classical methods: make evaluate VALIDATION=folder
+	$(VENV)/bin/eoaug evaluate embedded --data "$(VALIDATION)" --out "$(OUT)/evaluation"
+
+train-embedded: $(READY) ## train the embedded model anew: make train-embedded DATA=folder
+	$(VENV)/bin/eoaug train eoaug/weights/embedded/train.yaml --data "$(DATA)" --out "$(OUT)/embedded"
+
+constraints: $(READY) ## resolve constraints.txt anew
+	$(VENV)/bin/uv pip compile --quiet --python-version 3.12 --no-header --no-annotate --upgrade \
+	  --group dev pyproject.toml --output-file constraints.txt
+	$(VENV)/bin/uv --version | awk '{ print "uv==" $$2 }' >> constraints.txt
+
+clean: ## remove what make and the tests left behind; .venv too
+	rm -rf $(VENV) demo-output $(OUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

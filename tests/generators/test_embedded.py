@@ -1,0 +1,278 @@
+"""The embedded generator keeps the promises of `SteppedGenerator`, byte by byte."""
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import cache
+
+import numpy as np
+import pytest
+from eoaug.errors import GeneratorError
+from eoaug.generators.base import Request, SteppedGenerator
+from eoaug.generators.embedded import Embedded
+from eoaug.sensor import Sensor
+
+PX = 64
+DAY = 86_400
+
+
+@cache
+def generator():
+    return Embedded()
+
+
+def scene(seed, dates=1):
+    """Smooth fields in all six slots, model units, (T, C, H, W)."""
+    rng = np.random.default_rng(seed)
+    rows, cols = np.mgrid[:PX, :PX] / PX
+    wave = [np.sin(6 * (a * rows + b * cols) + c) for a, b, c in rng.uniform(0, 3, (dates * 6, 3))]
+    return np.reshape(wave, (dates, 6, PX, PX)).astype(np.float32)
+
+
+def request(verb, number=0, **changes):
+    """A request of a verb; number tells it from others of the verb."""
+    dates = 3 if verb == "extend" else 1
+    truth = scene(number, dates)
+    known = np.ones(truth.shape, bool)
+    fill = np.zeros(truth.shape, bool)
+    target = 1 if verb == "extend" else 0
+    coarse = sensor = None
+    factor = 1
+    if verb == "inpaint":
+        fill[:, :, 10 : 30 + number, 20:50] = True
+    else:
+        fill[target] = True
+    if verb == "super_resolve":
+        factor, sensor = 4, Sensor(factor=4, mtf=(0.3,))
+        coarse = sensor.degrade(truth)
+    known &= ~fill
+    made = {
+        "values": np.where(known, truth, 0).astype(np.float32),
+        "known": known,
+        "fill": fill,
+        "times": np.arange(dates, dtype=np.int64) * 10 * DAY + 1_500_000_000,
+        "metadata": np.tile([11.3, 46.5, 10.0, np.nan, 2022, 6, 12], (dates, 1)),
+        "origin": (64 * number, -128),
+        "coarse": coarse,
+        "factor": factor,
+        "sensor": sensor,
+    }
+    return Request(**(made | changes))
+
+
+VERBS = ("synthesize", "inpaint", "extend", "super_resolve")
+
+
+def without_band(asked, band):
+    """The request of a cube that lacks a band."""
+    known, fill, values = asked.known.copy(), asked.fill.copy(), asked.values.copy()
+    known[:, band] = fill[:, band] = False
+    coarse = asked.coarse
+    if coarse is not None:
+        coarse = coarse.copy()
+        coarse[:, band] = np.nan
+    return replace(asked, known=known, fill=fill, values=np.where(known, values, 0), coarse=coarse)
+
+
+def test_it_is_a_stepped_generator_with_a_card():
+    assert isinstance(generator(), SteppedGenerator)
+    card = generator().card
+    assert card.bands == ("blue", "green", "red", "nir", "swir16", "swir22")
+    assert len(card.mean) == len(card.std) == len(card.bands)
+    assert set(card.steps) == set(VERBS)
+    assert len(card.sha256) == 64
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_each_request_has_the_verb_it_is_named_for(verb):
+    assert request(verb).verb == verb
+
+
+@pytest.mark.parametrize("steps", (0, 2))
+@pytest.mark.parametrize("verb", VERBS)
+def test_known_pixels_stay_and_nothing_is_nan(verb, steps):
+    asked = request(verb, steps=steps)
+    out = generator().generate([asked])[0]
+    assert out.shape == asked.values.shape
+    assert out.dtype == np.float32
+    assert np.isfinite(out).all()
+    kept = asked.known & ~asked.fill
+    assert out[kept].tobytes() == asked.values[kept].tobytes()
+    assert out[asked.fill].std() > 0
+
+
+@pytest.mark.parametrize("steps", (0, 2))
+@pytest.mark.parametrize("verb", VERBS)
+def test_bytes_do_not_depend_on_batch_mates_or_slot(verb, steps):
+    asked = [request(verb, n, steps=steps) for n in range(8)]
+    alone = generator().generate(asked[:1])[0].tobytes()
+    for size in (2, 5, 8):
+        assert generator().generate(asked[:size])[0].tobytes() == alone, size
+    assert generator().generate(asked[::-1])[7].tobytes() == alone
+
+
+def test_a_batch_of_several_verbs_gives_each_its_own_bytes():
+    asked = [request(verb, steps=steps) for verb in ("synthesize", "inpaint", "super_resolve") for steps in (0, 2, 3)]
+    together = generator().generate(asked[:8])
+    for one, found in zip(asked[:8], together, strict=True):
+        assert generator().generate([one])[0].tobytes() == found.tobytes()
+
+
+_CHILD = """
+import hashlib, sys
+sys.path.insert(0, {folder!r})
+from test_embedded import VERBS, generator, request
+import torch
+before = torch.get_num_threads()
+out = [generator().generate([request(verb, steps=2)]).tobytes() for verb in VERBS]
+assert torch.get_num_threads() == before
+print(before, hashlib.sha256(b"".join(out)).hexdigest())
+"""
+
+
+def test_bytes_do_not_depend_on_the_number_of_threads():
+    found = {}
+    for threads in ("1", "2"):
+        child = subprocess.run(
+            [sys.executable, "-c", _CHILD.format(folder=os.path.dirname(__file__))],
+            env=os.environ | {"OMP_NUM_THREADS": threads},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        before, digest = child.stdout.split()
+        found[before] = digest
+    assert len(set(found.values())) == 1
+
+
+def test_python_threads_give_the_bytes_of_one():
+    asked = [request("inpaint", n, steps=1) for n in range(4)]
+    serial = [generator().generate([one]).tobytes() for one in asked]
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(lambda one: generator().generate([one]).tobytes(), asked)) == serial
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_walking_the_steps_gives_what_generate_gives(verb):
+    asked = [request(verb, n, steps=3) for n in range(2)]
+    state = generator().begin(asked)
+    for index in range(3):
+        estimate = generator().step(state, index)
+        assert estimate.shape == (2, 6, PX, PX)
+        generator().replace(state, estimate)
+    assert generator().finish(state).tobytes() == generator().generate(asked).tobytes()
+
+
+def test_a_replaced_estimate_moves_the_result():
+    state = generator().begin([request("synthesize", steps=3)])
+    estimate = generator().step(state, 0)
+    generator().replace(state, estimate + 1)
+    moved = generator().finish(state)
+    assert not np.array_equal(moved, generator().generate([request("synthesize", steps=3)]))
+
+
+def test_steps_out_of_order_are_refused():
+    state = generator().begin([request("inpaint", steps=2)])
+    with pytest.raises(GeneratorError, match="step 1"):
+        generator().step(state, 1)
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_values_of_missing_bands_change_nothing(verb):
+    asked = without_band(request(verb, steps=1), 4)
+    values = asked.values.copy()
+    values[:, 4] = 1e6
+    values[:, 5][~asked.known[:, 5]] = np.nan
+    found = generator().generate([replace(asked, values=values)])[0]
+    expected = generator().generate([asked])[0]
+    assert found.tobytes() == expected.tobytes()
+    assert np.isfinite(found).all()
+
+
+@pytest.mark.parametrize("steps", (0, 2))
+def test_a_super_resolved_image_measures_as_the_coarse_one(steps):
+    asked = without_band(request("super_resolve", steps=steps), 2)
+    out = generator().generate([asked])[0, 0]
+    left = asked.sensor.degrade(out) - asked.coarse[0]
+    assert np.nanmax(np.abs(left)) < 1e-3
+    assert np.isnan(left).any(axis=(1, 2)).tolist() == [False, False, True, False, False, False]
+
+
+def test_overlapping_tiles_start_from_the_same_noise():
+    # Two tiles of a synthesis that share 32 columns: the first estimates agree better than chance.
+    left, right = request("synthesize", origin=(0, 0)), request("synthesize", origin=(0, 32))
+    state = generator().begin([left, right])
+    np.testing.assert_array_equal(state.x[0, :, :, 32:], state.x[1, :, :, :32])
+
+
+def test_member_and_seed_change_a_sample_but_not_the_mean():
+    asked = request("inpaint", steps=2)
+    sample = generator().generate([asked]).tobytes()
+    assert generator().generate([replace(asked, member=1)]).tobytes() != sample
+    assert generator().generate([replace(asked, seed=1)]).tobytes() != sample
+    mean = replace(asked, steps=0)
+    assert generator().generate([replace(mean, member=1)]).tobytes() == generator().generate([mean]).tobytes()
+
+
+def test_a_weak_variation_stays_near_its_start_and_a_strong_one_leaves():
+    truth = scene(3)
+    everywhere = np.ones(truth.shape, bool)
+    base = replace(request("synthesize"), values=truth, known=everywhere, fill=everywhere, steps=4)
+    away = [
+        np.abs(generator().generate([replace(base, strength=strength)])[0] - truth).mean()
+        for strength in (0.0, 0.1, 0.5, 0.9)
+    ]
+    assert away[0] == 0
+    assert away == sorted(away)
+    assert away[1] < 0.25
+
+
+def test_outside_stays_empty():
+    asked = request("inpaint")
+    known, fill = asked.known.copy(), asked.fill.copy()
+    known[..., :8] = fill[..., :8] = False
+    out = generator().generate([replace(asked, known=known, fill=fill)])[0]
+    assert not out[..., :8].any()
+
+
+def test_it_pickles_by_name_and_hash():
+    asked = request("inpaint")
+    generator().generate([asked])
+    text = pickle.dumps(generator())
+    assert len(text) < 10_000
+    assert pickle.loads(text).generate([asked]).tobytes() == generator().generate([asked]).tobytes()
+
+
+def test_a_pickle_of_other_weights_is_refused():
+    rebuild, (kind, folder, _) = generator().__reduce__()
+    with pytest.raises(GeneratorError, match="sha256"):
+        rebuild(kind, folder, "0" * 64)
+
+
+def test_a_folder_without_weights_is_refused(tmp_path):
+    with pytest.raises(GeneratorError, match=r"config\.json"):
+        Embedded(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({"card": {}}))
+    with pytest.raises(GeneratorError, match=r"config\.json"):
+        Embedded(tmp_path / ".")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"fill": np.zeros((3, 6, PX, PX), bool)}, "0 dates to fill"),
+        ({"fill": np.ones((3, 6, PX, PX), bool)}, "3 dates to fill"),
+    ],
+)
+def test_requests_it_cannot_answer_are_refused(changes, told):
+    with pytest.raises(GeneratorError, match=told):
+        generator().generate([request("extend", **changes)])
+
+
+def test_importing_does_not_import_torch():
+    code = "import sys, eoaug.generators.embedded as e; e.Embedded().card; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
