@@ -110,10 +110,16 @@ def as_geobox(like: Any, *, resolution: Any = None, crs: Any = None) -> GeoBox:
     )
 
 
-def gsd_m(geobox: GeoBox) -> float:
+def gsd_m(geobox: GeoBox, lat_deg: float | None = None) -> float:
     """Return the ground sampling distance in metres: the geometric mean of the two pixel edges.
 
-    For a geographic CRS the edge in degrees is taken at the grid's centre on a sphere of 6,371,008.8 m.
+    Parameters
+    ----------
+    geobox
+        The grid.
+    lat_deg
+        Where the edge in degrees of a geographic CRS is taken, on a sphere of 6,371,008.8 m; default:
+        the grid's centre, which two crops of one scene do not share.
     """
     affine = geobox.affine
     area = abs(affine.determinant)
@@ -121,7 +127,7 @@ def gsd_m(geobox: GeoBox) -> float:
         return math.sqrt(area)
     if geobox.crs.geographic:
         height, width = geobox.shape.yx
-        _, lat = affine * (width / 2, height / 2)
+        lat = (affine * (width / 2, height / 2))[1] if lat_deg is None else lat_deg
         metres_per_degree = math.pi / 180 * 6371008.8
         area *= metres_per_degree**2 * max(math.cos(math.radians(lat)), 1e-6)
         return math.sqrt(area)

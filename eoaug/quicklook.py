@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 from eoaug.cube.geo import Band, read_cube
 from eoaug.errors import BandError, ParameterError, TimeError
 
-__all__ = ["Look", "Picture", "Section", "enlarge", "page", "rgb", "sheet", "shade"]
+__all__ = ["Look", "Picture", "Section", "enlarge", "page", "rgb", "shade", "sheet"]
 
 Look = Literal["true", "nir", "swir", "radar"]
 """Which bands are shown as red, green and blue; see `LOOKS`."""
@@ -107,13 +107,9 @@ def rgb(
         return np.repeat(grey[..., None], 3, axis=-1)
     if names == LOOKS["radar"]:
         return _radar(found["vv"], found["vh"], index)
-    channels, valid = [], True
-    for name in names:
-        values, common = _physical(found[name], index)
-        channels.append(_shown(values, common))
-        valid = valid & np.isfinite(values)
-    image = np.stack(channels, axis=-1)
-    image[~np.asarray(valid)] = MISSING
+    channels = [_physical(found[name], index) for name in names]
+    image = np.stack([_shown(*channel) for channel in channels], axis=-1)
+    image[~np.all([np.isfinite(values) for values, _ in channels], axis=0)] = MISSING
     return image
 
 
@@ -214,7 +210,7 @@ def enlarge(image: _Image, edge_px: int) -> _Image:
     Pixels stay sharp squares; a picture that is larger already is returned as it is.
     """
     times = max(edge_px // min(image.shape[:2]), 1)
-    return image.repeat(times, axis=0).repeat(times, axis=1)
+    return np.asarray(image.repeat(times, axis=0).repeat(times, axis=1))
 
 
 # -- many pictures ----------------------------------------------------------------------------------

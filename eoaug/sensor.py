@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -132,6 +132,12 @@ class Sensor:
                 "Give one value, or one per band in the cube's order.",
             )
         return cls(factor=factor, mtf=mtf)
+
+    def of_band(self, index: int) -> Sensor:
+        """Return the sensor of one band."""
+        if self.mtf is None or len(self.mtf) == 1:
+            return self
+        return replace(self, mtf=(self.mtf[index],))
 
     @property
     def radius_px(self) -> int:

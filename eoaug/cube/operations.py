@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from eoaug import gaps
 from eoaug.bands import match_bands
 from eoaug.cube import provenance
+from eoaug.cube.chunk import SYNTHETIC
 from eoaug.cube.geo import Band, Cube, read_cube
 from eoaug.cube.plan import Fill, Layer, Plan, Reduce, check_joint, lattice_for, token_of
-from eoaug.cube.run import SYNTHETIC, Inputs, build, compute
+from eoaug.cube.run import Inputs, build, compute
 from eoaug.errors import BandError, GeneratorError, GridError, ParameterError, TimeError
 from eoaug.generators import load
 from eoaug.generators.base import METADATA_FIELDS, Card, Generator, SteppedGenerator, Verb
@@ -452,6 +453,7 @@ def _prepared(
         gsd_m=gsd_m(geobox) if cube.georeferenced else math.nan,
         overrides=_overrides(options.get("metadata"), card),
         has_input=has_input,
+        bounded=has_input or layout is not None,
         steps=steps,
         joint_steps=joint,
         seed=_integer("seed", options.get("seed", 0), 0, 2**63 - 1),
@@ -726,7 +728,7 @@ def _check_grid(cube: Cube, mask: xr.DataArray) -> None:
             "bring it onto the cube's grid, e.g. mask.odc.reproject(ds.odc.geobox, resampling='nearest')",
         )
     if y in mask.coords and x in mask.coords and cube.georeferenced:
-        grid = read_cube(mask.astype(np.uint8).rename("mask_values"), verb="mask").geobox
+        grid = read_cube(_bare(mask), verb="mask").geobox
         if not same_grid(grid, cube.geobox) and grid.crs is not None:
             raise GridError(
                 f"the mask lies on another grid: {grid.affine.c, grid.affine.f} instead of "
@@ -740,6 +742,11 @@ def _check_grid(cube: Cube, mask: xr.DataArray) -> None:
                 f"the mask's coordinates do not match the cube's: {y} starts at {float(mask[y][0])}",
                 f"give it the cube's coordinates: mask.assign_coords({y}=ds.{y}, {x}=ds.{x})",
             )
+
+
+def _bare(mask: xr.DataArray) -> xr.DataArray:
+    # Numbers without a scale or flags, so that the door takes the mask for a band.
+    return mask.astype(np.float32).drop_attrs(deep=False).rename("mask values")
 
 
 def _at_dates(array: xr.DataArray, cube: Cube) -> xr.DataArray:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from eoaug.errors import ParameterError
 from eoaug.generators.base import Card, Generator, SteppedGenerator, Verb
+from eoaug.grid import gsd_m
 from eoaug.radiometry import Scaling
 from eoaug.sensor import Sensor
 from eoaug.tiles import Lattice, Tile, Window
@@ -112,6 +113,9 @@ class Plan:
     overrides: Mapping[str, float] = field(default_factory=dict)
     """Metadata fields that the user set."""
     has_input: bool = True
+    bounded: bool = True
+    """False for a synthesis from nothing: its plane goes on beyond the result, so that a window asked for
+    alone equals the same window of any larger result."""
     steps: int = 0
     joint_steps: int = 0
     seed: int = 0
@@ -146,6 +150,9 @@ class Plan:
         top, left = self.origin
         return Window(top, left, top + rows, left + cols)
 
+    def _inside(self, window: Window) -> Window:
+        return window & self.scene if self.bounded else window
+
     @property
     def sensor_px(self) -> int:
         """Pixels that the projection on the measurement reaches."""
@@ -157,6 +164,8 @@ class Plan:
 
         In pixels of the result; infinite in effect without a georeference.
         """
+        if not self.bounded:
+            return 0
         reach = SENSOR_CELLS * self.factor if self.sensor is not None else 0
         return (self.joint_steps + 1) * self.lattice.size + self.sensor_px + reach
 
@@ -179,24 +188,29 @@ class Plan:
 
     def region(self, core: Window) -> Window:
         """Return the pixels that must be merged for ``core``: the projection's halo, whole coarse cells."""
-        padded = core.pad(self.sensor_px) & self.scene
+        padded = self._inside(core.pad(self.sensor_px))
         return padded.coarsen(self.factor).scale(self.factor)
 
     def reach(self, core: Window) -> Window:
-        """Return the pixels of the result's grid that ``core`` depends on, within the scene."""
+        """Return the pixels of the result's grid that ``core`` depends on, within the scene if bounded."""
         rings = self.lattice.rings(self.region(core), self.joint_steps)
         first, last = rings[-1][0], rings[-1][-1]
         low, high = self.lattice.window(first), self.lattice.window(last)
         whole = Window(low.top, low.left, high.bottom, high.right)
         if self.sensor is not None:
             whole = whole.pad(SENSOR_CELLS * self.factor)
-        return whole & self.scene
+        return self._inside(whole)
 
     def source_window(self, window: Window) -> Window:
         """Return the input pixels under a window of the result, counted from the input's first pixel."""
         coarse = window.coarsen(self.factor)
         top, left = self.origin[0] // self.factor, self.origin[1] // self.factor
         return Window(coarse.top - top, coarse.left - left, coarse.bottom - top, coarse.right - left)
+
+    def gsd_at(self, lat_deg: float) -> float:
+        """Return the ground sampling distance in metres; a geographic grid's depends on the latitude."""
+        crs = self.geobox.crs
+        return gsd_m(self.geobox, lat_deg) if crs is not None and crs.geographic else self.gsd_m
 
     # -- dates --------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ arguments, and any array type with arithmetic will do. No randomness here.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ __all__ = [
 
 def linear(steps: int, *, start: float = 0.0) -> tuple[float, ...]:
     """Return ``steps + 1`` evenly spaced times from ``start`` to 1."""
-    return tuple(start + (1.0 - start) * i / steps for i in range(steps)) + (1.0,)
+    return (*tuple(start + (1.0 - start) * i / steps for i in range(steps)), 1.0)
 
 
 def karras(
@@ -114,7 +115,7 @@ def sample_euler(
         arXiv:2201.09865; Wang et al. 2022, arXiv:2212.00490).
     """
     x = noise
-    for t, t_next in zip(schedule[:-1], schedule[1:], strict=True):
+    for t, t_next in itertools.pairwise(schedule):
         clean = model(x, t)
         x = euler(x, clean if correct is None else correct(clean), t, t_next)
     return x
@@ -128,7 +129,7 @@ def sample_heun(
     Parameters as for `sample_euler`.
     """
     x = noise
-    for t, t_next in zip(schedule[:-1], schedule[1:], strict=True):
+    for t, t_next in itertools.pairwise(schedule):
         clean = model(x, t)
         clean = clean if correct is None else correct(clean)
         ahead = euler(x, clean, t, t_next)
@@ -149,7 +150,7 @@ def sample_dpmpp_2m(
     Parameters as for `sample_euler`.
     """
     x, previous, t_previous = noise, None, 0.0
-    for t, t_next in zip(schedule[:-1], schedule[1:], strict=True):
+    for t, t_next in itertools.pairwise(schedule):
         clean = model(x, t)
         clean = clean if correct is None else correct(clean)
         x = dpmpp_2m(x, clean, previous, t_previous, t, t_next)

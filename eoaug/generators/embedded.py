@@ -3,7 +3,8 @@
 Imports the ground and this package's numpy modules; torch and the networks on first use. Three layers
 (CorrDiff, arXiv:2309.15214): the prior needs no weights; the mean net adds what can be expected; the
 residual net draws what cannot. Each is used for a verb only where it beats the one below on places that
-training never saw; ``config.json`` holds the decision and the figures.
+training never saw; ``config.json`` holds the decision and the figures. Free synthesis is a cascade
+(arXiv:2106.15282): the layout net draws a quarter-size image, the three layers super-resolve it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -27,15 +28,17 @@ from eoaug.generators import classical, denoise
 from eoaug.generators.base import Card, Request
 from eoaug.generators.conditions import Conditions, category, conditions, free_facts, present_bands
 from eoaug.generators.weights import load_weights
+from eoaug.sensor import Sensor
 
 __all__ = ["Embedded"]
 
 _FOLDER = Path(__file__).parent.parent / "weights" / "embedded"
-_SIGMA_MAX = 80.0
-"""Noise over signal that free synthesis starts from (arXiv:2206.00364, section 5)."""
-_SIGMA_MAX_RESIDUAL = 20.0
+_LAYOUT = Sensor(factor=4, mtf=None)
+"""How a layout's pixel relates to the image's: the mean over 4 x 4."""
+_LAYOUT_SIGMA = (80.0, 0.05)
+"""Noise over signal at the first and the last call (arXiv:2206.00364, section 5)."""
+_DETAIL_SIGMA = (20.0, 0.2)
 """The same for the residual, whose large scales the layers below have settled."""
-_STREAM = "embedded"
 
 _Float = NDArray[np.float32]
 
@@ -71,76 +74,33 @@ class Embedded:
     def generate(self, requests: Sequence[Request]) -> _Float:
         """Return shape (B, T, C, H, W) in model units.
 
-        Requests of one call have one shape; they may come from different verbs.
+        Parameters
+        ----------
+        requests
+            Any number, of one shape; they may come from different verbs.
         """
-        requests = list(requests)
         if not requests:
-            return np.zeros((0, 0, len(self.card.bands), 0, 0), np.float32)
-        parts = []
-        for first in range(0, len(requests), self.card.batch):
-            state = self.begin(requests[first : first + self.card.batch])
-            parts.append(self.finish(state))
-        return np.concatenate(parts)
+            raise GeneratorError("embedded: generate was given no request", "pass one or more")
+        size = self.card.batch
+        batches = [requests[first : first + size] for first in range(0, len(requests), size)]
+        return np.concatenate([self.finish(self.begin(batch)) for batch in batches])
 
     def begin(self, requests: Sequence[Request]) -> State:
         """Return the state of at most ``card.batch`` requests before the first step."""
         self._check(requests)
-        config = self._config
-        plans = [self._plan(request) for request in requests]
-        B, C = len(requests), len(self.card.bands)
-        H, W = requests[0].values.shape[2:]
-        base = np.zeros((B, C, H, W), np.float32)
-        scale = np.ones((B, C, 1, 1), np.float32)
-        seen: list[Conditions | None] = [None] * B
-        priors: list[_Float | None] = [None] * B
-        for slot, (request, plan) in enumerate(zip(requests, plans, strict=True)):
-            if plan.free and not plan.start:
-                continue
-            known, values = request.known[plan.target], request.values[plan.target]
-            if plan.start:
-                prior = classical.push_pull(values, known)
-            else:
-                prior = classical.estimate(_clean(request))[plan.target]
-            priors[slot] = np.where(plan.present[:, None, None], prior, 0).astype(np.float32)
-            if not plan.free:
-                seen[slot] = conditions(_clean(request), priors[slot], context=self.card.context)
-        move = self._mean(seen, plans, (H, W))
-        for slot, (request, plan) in enumerate(zip(requests, plans, strict=True)):
-            condition, prior_here = seen[slot], priors[slot]
-            if condition is None or prior_here is None:
-                continue
-            unit = condition.contrast * np.float32(config.scale["mean"].get(plan.category, 1.0))
-            estimate = prior_here + unit * move[slot]
-            base[slot] = _consistent(estimate, request, plan)
-            scale[slot] = condition.contrast * np.float32(config.scale["residual"].get(plan.category, 1.0))
-        x, estimate = np.zeros_like(base), base.copy()
-        for slot, (request, plan) in enumerate(zip(requests, plans, strict=True)):
-            start = priors[slot]
-            if plan.start and start is not None:
-                estimate[slot] = start
-            if not plan.schedule:
-                continue
-            place = noise.normal(
-                request.origin,
-                (C, H, W),
-                seed=request.seed,
-                stream=_STREAM,
-                member=request.member,
-                time=int(request.times[plan.target]),
-            )
-            clean = (estimate[slot] - base[slot]) / scale[slot]
-            x[slot] = denoise.noised(clean, place, plan.schedule[0]) * plan.present[:, None, None]
-        return State(
-            requests=tuple(requests),
-            plans=tuple(plans),
-            seen=tuple(seen),
-            base=base,
-            scale=scale,
-            x=x,
-            estimate=estimate,
-            previous=None,
-            index=-1,
-        )
+        state = State([_Walk(request, self._plan(request)) for request in requests])
+        tasks = [walk for walk in state.walks if not walk.plan.free]
+        for walk, (seen, base, scale) in zip(tasks, self._ground([w.request for w in tasks]), strict=True):
+            walk.seen, walk.base, walk.scale, walk.estimate = seen, base, scale, base
+            if walk.plan.detail:
+                walk.x = denoise.noised(np.zeros_like(base), self._noise(walk), walk.plan.detail[0])
+        for walk in state.walks:
+            if walk.plan.free:
+                walk.estimate = walk.start
+            if walk.plan.layout:
+                place = _LAYOUT.degrade(self._noise(walk, "layout")) * np.float32(_LAYOUT.factor)
+                walk.x = denoise.noised(_LAYOUT.degrade(walk.start), place, walk.plan.layout[0])
+        return state
 
     def step(self, state: State, index: int) -> _Float:
         """Advance ``state`` to step ``index`` and return its clean estimate, shape (B, C, H, W).
@@ -153,50 +113,38 @@ class Embedded:
                 f"embedded: step {index} was asked for after step {state.index}",
                 "walk the steps in order, from 0, each once",
             )
-        t = np.zeros(len(state.requests), np.float32)
-        for slot, plan in enumerate(state.plans):
-            if index >= plan.calls:
-                continue
-            t[slot] = plan.schedule[index]
-            if index > 0:
-                clean = (state.estimate[slot] - state.base[slot]) / state.scale[slot]
-                before = None
-                if state.previous is not None and index > 1:
-                    before = (state.previous[slot] - state.base[slot]) / state.scale[slot]
-                state.x[slot] = denoise.dpmpp_2m(
-                    state.x[slot],
-                    clean,
-                    before,
-                    plan.schedule[index - 2] if index > 1 else 0.0,
-                    plan.schedule[index - 1],
-                    plan.schedule[index],
-                )
-        state.previous = state.estimate.copy()
-        active = [index < plan.calls for plan in state.plans]
-        for slot, clean in self._denoised(state, t, active).items():
-            estimate = state.base[slot] + state.scale[slot] * clean
-            state.estimate[slot] = _consistent(estimate, state.requests[slot], state.plans[slot])
+        self._refine([walk for walk in state.walks if walk.plan.layout and index == walk.plan.switch])
+        drawn = [walk for walk in state.walks if index < walk.plan.switch]
+        detailed = [walk for walk in state.walks if walk.plan.switch <= index < walk.plan.calls]
+        for walk, clean in self._denoised("layout", drawn, index):
+            walk.estimate = np.where(walk.plan.present, classical.coarse_prior(clean, _LAYOUT), 0)
+        for walk, clean in self._denoised("residual", detailed, index):
+            walk.estimate = _consistent(walk.base + walk.scale * clean, walk.asked)
         state.index = index
-        return state.estimate.copy()
+        return np.stack([walk.estimate for walk in state.walks])
 
     def replace(self, state: State, estimate: _Float) -> None:
         """Put ``estimate`` in the place of the one that `step` returned last."""
-        if estimate.shape != state.estimate.shape:
+        expected = (len(state.walks), *state.walks[0].estimate.shape)
+        if estimate.shape != expected:
             raise GeneratorError(
-                f"embedded: an estimate of shape {estimate.shape} cannot replace {state.estimate.shape}",
-                "give back the array that step returned, changed in place or not",
+                f"embedded: an estimate of shape {estimate.shape} cannot replace one of {expected}",
+                "give an array of the shape that step returned",
             )
-        state.estimate = np.array(estimate, np.float32)
+        for walk, one in zip(state.walks, estimate, strict=True):
+            walk.estimate = np.array(one, np.float32)
 
     def finish(self, state: State) -> _Float:
         """Take the steps that are left and return the result, shape (B, T, C, H, W)."""
-        for index in range(state.index + 1, max(plan.calls for plan in state.plans)):
+        for index in range(state.index + 1, max(walk.plan.calls for walk in state.walks)):
             self.step(state, index)
+        self._refine([walk for walk in state.walks if walk.plan.layout and walk.seen is None])
         out = []
-        for slot, (request, plan) in enumerate(zip(state.requests, state.plans, strict=True)):
+        for walk in state.walks:
+            request, target = walk.request, walk.plan.target
             result = np.where(request.known, request.values, np.float32(0))
-            final = _consistent(state.estimate[slot], request, plan)
-            result[plan.target] = np.where(request.fill[plan.target], final, result[plan.target])
+            final = walk.estimate if walk.plan.free else _consistent(walk.estimate, walk.asked)
+            result[target] = np.where(request.fill[target], final, result[target])
             out.append(result.astype(np.float32, copy=False))
         return np.stack(out)
 
@@ -214,14 +162,14 @@ class Embedded:
                 "give requests of one shape; generate one group after the other",
             )
         T, C, H, W = shapes.pop()
-        if len(card.bands) != C or H % 8 or W % 8:
+        if len(card.bands) != C or H % card.multiple_of or W % card.multiple_of:
             raise GeneratorError(
                 f"embedded: a request has {C} bands and {H} x {W} pixels",
-                f"give the slots {', '.join(card.bands)} and edges that are multiples of 8",
+                f"give the slots {', '.join(card.bands)} and edges that are multiples of {card.multiple_of}",
             )
         for request in requests:
             targets = int(request.target.sum())
-            if targets != 1 or T > 1 + card.context:
+            if targets != 1 or 1 + card.context < T:
                 raise GeneratorError(
                     f"embedded: a request has {targets} dates to fill and {T - targets} others",
                     f"give exactly one date to fill and at most {card.context} others",
@@ -230,125 +178,204 @@ class Embedded:
     def _plan(self, request: Request) -> _Plan:
         steps = request.steps if request.steps is not None else self.card.steps.get(request.verb, 0)
         free = request.verb == "synthesize"
-        if free and steps == 0:
+        strength = request.strength if free else 1.0
+        layout: tuple[float, ...] = ()
+        detail: tuple[float, ...] = ()
+        # From a start, the path begins where the start is still to be seen (SDEdit, arXiv:2108.01073).
+        reach = strength / (1.0 - strength) if strength < 1.0 else np.inf
+        if free and reach > 0:
             # A tile of a large gap where nothing is known has no expectation worth showing.
-            steps = self.card.steps["synthesize"]
-        start = bool(free and request.strength < 1.0)
-        schedule: tuple[float, ...] = ()
-        if free:
-            sigma = _SIGMA_MAX
-            if start:
-                sigma = min(sigma, request.strength / (1.0 - request.strength))
-            if sigma > 0:
-                schedule = denoise.karras(steps, sigma_max=sigma)
-        elif steps > 0:
-            schedule = denoise.karras(steps, sigma_max=_SIGMA_MAX_RESIDUAL, sigma_min=0.2)
+            steps = steps or self.card.steps["synthesize"]
+            high, low = _LAYOUT_SIGMA
+            layout = denoise.karras(steps - steps // 4, sigma_max=min(reach, high), sigma_min=low)
+            steps = steps // 4
+        if reach > 0 and steps > 0:
+            high, low = _DETAIL_SIGMA
+            detail = denoise.karras(steps, sigma_max=min(reach, high), sigma_min=low)
         return _Plan(
             target=int(np.flatnonzero(request.target)[0]),
-            present=present_bands(request),
+            present=present_bands(request)[:, None, None],
             free=free,
-            start=start,
-            category=category(request),
-            schedule=schedule,
-            mean=not free and self._config.layers.get(request.verb) == "mean",
+            layout=layout,
+            detail=detail,
         )
 
-    def _mean(
-        self, seen: Sequence[Conditions | None], plans: Sequence[_Plan], shape: tuple[int, int]
-    ) -> NDArray[np.float32]:
-        """Return the mean net's residual in its units, (B, C, H, W); 0 where it is not used."""
-        C = len(self.card.bands)
-        out = np.zeros((len(seen), C, *shape), np.float32)
-        used = {
-            slot: condition
-            for slot, (condition, plan) in enumerate(zip(seen, plans, strict=True))
-            if condition is not None and plan.mean
-        }
-        if not used:
-            return out
-        image = self._padded({slot: one.image for slot, one in used.items()})
-        facts = self._padded({slot: one.facts for slot, one in used.items()})
-        moved = _forward(self._config, "mean", image, facts)
-        for slot in used:
-            out[slot] = moved[slot] * plans[slot].present[:, None, None]
-        return out
+    def _noise(self, walk: _Walk, stream: str = "detail") -> _Float:
+        """Return noise of the place of a request, shape (C, H, W)."""
+        request = walk.request
+        return noise.normal(
+            request.origin,
+            walk.start.shape,
+            seed=request.seed,
+            stream=f"embedded {stream}",
+            member=request.member,
+            time=int(request.times[walk.plan.target]),
+        )
 
-    def _denoised(self, state: State, t: _Float, active: Sequence[bool]) -> dict[int, _Float]:
-        """Return clean estimates in units of the residual by slot, for the requests still on their way."""
-        out: dict[int, _Float] = {}
-        for free, name in ((True, "free"), (False, "residual")):
-            slots = [s for s, plan in enumerate(state.plans) if active[s] and plan.free == free]
-            if not slots:
-                continue
-            x = self._padded({slot: state.x[slot] for slot in slots})
-            times = self._padded({slot: t[slot] for slot in slots})
-            inputs: list[_Float | None] = [x, times]
-            if free:
-                facts = {
-                    slot: free_facts(
-                        state.requests[slot].metadata[state.plans[slot].target], state.plans[slot].present
-                    )
-                    for slot in slots
-                }
-                inputs += [None, self._padded(facts)]
-            else:
-                inputs += [
-                    self._padded({slot: _on_base(state, slot) for slot in slots}),
-                    self._padded({slot: _seen(state, slot).facts for slot in slots}),
+    def _ground(self, requests: Sequence[Request]) -> list[tuple[Conditions, _Float, _Float]]:
+        """Return conditions, base and scale of conditional requests: what the residual is drawn upon.
+
+        The base, (C, H, W) in model units, is the prior and, where the mean net is used for the verb, its
+        expectation; the scale, (C, 1, 1), is one unit of the residual in model units.
+        """
+        told, priors = [], []
+        for request in requests:
+            target = int(np.flatnonzero(request.target)[0])
+            prior = classical.estimate(request)[target]
+            prior = np.where(present_bands(request)[:, None, None], prior, np.float32(0))
+            priors.append(prior)
+            told.append(conditions(request, prior, context=self.card.context))
+        moved: list[_Float | float] = [0.0] * len(requests)
+        use = [n for n, one in enumerate(requests) if self._config.layers.get(one.verb) == "mean"]
+        if use:
+            image = self._padded([told[n].image for n in use])
+            facts = self._padded([told[n].facts for n in use])
+            for n, move in zip(use, _forward(self._config, "mean", image, facts), strict=False):
+                moved[n] = move
+        grounds = []
+        for request, prior, seen, move in zip(requests, priors, told, moved, strict=True):
+            kind = category(request)
+            unit = seen.contrast * np.float32(self._config.scale["mean"][kind])
+            base = prior + unit * move * present_bands(request)[:, None, None]
+            scale = seen.contrast * np.float32(self._config.scale["residual"][kind])
+            grounds.append((seen, _consistent(base.astype(np.float32), request), scale))
+        return grounds
+
+    def _refine(self, walks: Sequence[_Walk]) -> None:
+        """Go over from layout to image: the layout that was drawn is what a coarse sensor would measure."""
+        if not walks:
+            return
+        drawn = [_measured(walk, walk.estimate) for walk in walks]
+        fromreal = [walk for walk in walks if walk.request.strength < 1.0]
+        real = self._ground([_measured(walk, walk.start) for walk in fromreal])
+        detail = {id(walk): walk.start - base for walk, (_, base, _) in zip(fromreal, real, strict=True)}
+        for walk, asked, (seen, base, scale) in zip(walks, drawn, self._ground(drawn), strict=True):
+            walk.asked, walk.seen, walk.base, walk.scale = asked, seen, base, scale
+            # A variation keeps its start's detail as far as the noise lets it.
+            clean = detail[id(walk)] / scale if id(walk) in detail else np.zeros_like(base)
+            walk.estimate, walk.before = base + scale * clean, None
+            if walk.plan.detail:
+                walk.x = denoise.noised(clean, self._noise(walk), walk.plan.detail[0])
+
+    def _denoised(self, name: str, walks: Sequence[_Walk], index: int) -> list[tuple[_Walk, _Float]]:
+        """Advance walks of one network to a step; return their clean estimates in the network's units."""
+        if not walks:
+            return []
+        t = []
+        for walk in walks:
+            schedule = walk.plan.layout if name == "layout" else walk.plan.detail
+            k = index if name == "layout" else index - walk.plan.switch
+            if k > 0:
+                clean = walk.clean(name)
+                walk.x = denoise.dpmpp_2m(
+                    walk.x, clean, walk.before, schedule[max(k - 2, 0)], schedule[k - 1], schedule[k]
+                )
+                walk.before = clean
+            t.append(np.float32(schedule[k]))
+        x = self._padded([(walk.x * walk.plan.present).astype(np.float32) for walk in walks])
+        if name == "layout":
+            image = None
+            facts = self._padded(
+                [
+                    free_facts(walk.request.metadata[walk.plan.target], walk.plan.present[:, 0, 0])
+                    for walk in walks
                 ]
-            clean = _forward(self._config, name, *inputs)
-            for slot in slots:
-                out[slot] = clean[slot] * state.plans[slot].present[:, None, None]
-        return out
+            )
+        else:
+            image = self._padded([walk.image() for walk in walks])
+            facts = self._padded([walk.told.facts for walk in walks])
+        found = _forward(self._config, name, x, self._padded(t), image, facts)
+        return [(walk, one * walk.plan.present) for walk, one in zip(walks, found, strict=False)]
 
-    def _padded(self, arrays: Mapping[int, _Float | np.float32]) -> _Float:
-        """Return a full batch: each array in its slot, zeros elsewhere."""
-        first = np.asarray(next(iter(arrays.values())))
-        batch = np.zeros((self.card.batch, *first.shape), np.float32)
-        for slot, array in arrays.items():
-            batch[slot] = array
+    def _padded(self, arrays: Sequence[_Float | np.float32]) -> _Float:
+        """Return a full batch: the arrays, then zeros."""
+        batch = np.zeros((self.card.batch, *np.shape(arrays[0])), np.float32)
+        batch[: len(arrays)] = np.stack(arrays)
         return batch
 
 
-@dataclass(eq=False)
-class State:
-    """Requests on their way from noise to image; arrays (B, C, H, W) in model units."""
-
-    requests: tuple[Request, ...]
-    """What was asked."""
-    plans: tuple[_Plan, ...]
-    """How each is answered."""
-    seen: tuple[Conditions | None, ...]
-    """What the conditional networks are told; None for free synthesis."""
-    base: _Float
-    """What the residual is added to: prior and mean; 0 for free synthesis."""
-    scale: _Float
-    """Model units of one unit of the residual, (B, C, 1, 1)."""
-    x: _Float
-    """The point x_t of the path, in units of the residual."""
-    estimate: _Float
-    """Clean estimate of the target date."""
-    previous: _Float | None
-    """The estimate one step before."""
-    index: int
-    """Last step taken; -1 before the first."""
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Plan:
     """How one request is answered."""
 
     target: int
+    """Index of the date to fill."""
     present: NDArray[np.bool_]
+    """Shape (C, 1, 1), True for bands of the cube."""
     free: bool
-    start: bool
-    category: str
-    schedule: tuple[float, ...]
-    mean: bool
+    """Nothing binds the result: a layout is drawn first."""
+    layout: tuple[float, ...]
+    """Times of the layout's path, one more than calls; empty: none."""
+    detail: tuple[float, ...]
+    """Times of the residual's path; empty: none."""
+
+    @property
+    def switch(self) -> int:
+        """Index of the first step on the residual's path."""
+        return max(len(self.layout) - 1, 0)
 
     @property
     def calls(self) -> int:
-        return max(len(self.schedule) - 1, 0)
+        """Number of steps."""
+        return self.switch + max(len(self.detail) - 1, 0)
+
+
+@dataclass(eq=False)
+class _Walk:
+    """One request on its way from noise to image; images (C, H, W) in model units."""
+
+    request: Request
+    plan: _Plan
+    asked: Request = field(init=False)
+    """What the conditional networks answer: the request, or to super-resolve its layout."""
+    start: _Float = field(init=False)
+    """What a variation starts from; 0 without one."""
+    estimate: _Float = field(init=False)
+    """Clean estimate of the target date."""
+    x: _Float = field(init=False)
+    """The point x_t of the path, in units of its network."""
+    before: _Float | None = None
+    """The clean estimate one step before, in the same units."""
+    seen: Conditions | None = None
+    base: _Float = field(init=False)
+    """What the residual is added to."""
+    scale: _Float = field(init=False)
+    """Model units of one unit of the residual, (C, 1, 1)."""
+
+    def __post_init__(self) -> None:
+        request, target = self.request, self.plan.target
+        known = request.known if self.plan.free else request.known & ~request.fill
+        # What lies where nothing was measured must not matter.
+        values = np.where(known, request.values, np.float32(0))
+        self.request = self.asked = replace(request, values=values, known=known)
+        self.start = classical.push_pull(values[target], known[target])
+
+    @property
+    def told(self) -> Conditions:
+        """The conditions, once there are some."""
+        assert self.seen is not None
+        return self.seen
+
+    def clean(self, name: str) -> _Float:
+        """Return the clean estimate in units of a network."""
+        if name == "layout":
+            return _LAYOUT.degrade(self.estimate)
+        return (self.estimate - self.base) / self.scale
+
+    def image(self) -> _Float:
+        """Return the residual net's image conditions: the base, then what the mean net saw."""
+        base = np.clip((self.base - self.told.centre) / self.told.contrast, -8, 8)
+        return np.concatenate([base * self.plan.present, self.told.image])
+
+
+@dataclass(eq=False)
+class State:
+    """A batch of requests between two steps."""
+
+    walks: list[_Walk]
+    """In the order of the requests."""
+    index: int = -1
+    """Last step taken; -1 before the first."""
 
 
 @dataclass(frozen=True)
@@ -362,34 +389,31 @@ class _Config:
     scale: Mapping[str, Mapping[str, float]]
 
 
-def _clean(request: Request) -> Request:
-    """Return the request with zeros wherever nothing was measured: what lies there must not matter."""
-    from dataclasses import replace
-
-    return replace(request, values=np.where(request.known, request.values, np.float32(0)))
-
-
-def _seen(state: State, slot: int) -> Conditions:
-    condition = state.seen[slot]
-    assert condition is not None
-    return condition
-
-
-def _on_base(state: State, slot: int) -> _Float:
-    """Return the residual net's image conditions: the estimate below it, then what the mean net saw."""
-    seen = _seen(state, slot)
-    base = np.clip((state.base[slot] - seen.centre) / seen.contrast, -8, 8)
-    return np.concatenate([base * state.plans[slot].present[:, None, None], seen.image])
+def _measured(walk: _Walk, image: _Float) -> Request:
+    """Return the request to super-resolve what the layout's coarse sensor sees of an image."""
+    request, date = walk.request, slice(walk.plan.target, walk.plan.target + 1)
+    nothing = np.zeros_like(request.values[date])
+    coarse = np.where(walk.plan.present, _LAYOUT.degrade(image), np.float32(np.nan))[None]
+    return Request(
+        values=nothing,
+        known=nothing.astype(bool),
+        fill=np.broadcast_to(walk.plan.present, nothing.shape),
+        times=request.times[date],
+        metadata=request.metadata[date],
+        origin=request.origin,
+        coarse=coarse,
+        factor=_LAYOUT.factor,
+        sensor=_LAYOUT,
+    )
 
 
-def _consistent(estimate: _Float, request: Request, plan: _Plan) -> _Float:
+def _consistent(estimate: _Float, request: Request) -> _Float:
     """Return the estimate with every measurement put back: the coarse image, then the known pixels."""
+    target = int(np.flatnonzero(request.target)[0])
     out = estimate
     if request.coarse is not None and request.sensor is not None:
-        out = request.sensor.project(out, request.coarse[plan.target], passes=2)
-    if plan.start:
-        return out
-    return np.where(request.known[plan.target], request.values[plan.target], out)
+        out = request.sensor.project(out, request.coarse[target], passes=2)
+    return np.where(request.known[target], request.values[target], out).astype(np.float32, copy=False)
 
 
 def _restored(kind: type[Embedded], folder: str | None, sha256: str) -> Embedded:

@@ -346,9 +346,7 @@ def draw(
         raise SourceError(f"drawing a sample of {task}: none of {len(cubes)} cubes can serve it", "add cubes")
     weight = np.sqrt([cube.values[:, 0].size for cube in able])
     dates = 0
-    if task == "dates":
-        dates = int(rng.integers(1, context + 1))
-    elif task == "holes" and rng.random() < 0.5:
+    if task == "dates" or (task == "holes" and rng.random() < 0.5):
         dates = int(rng.integers(1, context + 1))
     for _ in range(_DRAWS):
         cube = able[int(rng.choice(len(able), p=weight / weight.sum()))]

@@ -1,7 +1,10 @@
 """The samplers against a problem with a known answer: Gaussian data, whose clean estimate is linear."""
 
+import itertools
+
 import numpy as np
 import pytest
+
 from eoaug.generators import denoise
 
 MEAN, STD = 0.7, 0.5
@@ -28,11 +31,13 @@ def test_samplers_follow_the_flow_of_a_gaussian(sampler):
     assert np.abs(found - transported(NOISE)).max() < 0.02
 
 
-@pytest.mark.parametrize("sampler", (denoise.sample_heun, denoise.sample_dpmpp_2m))
+@pytest.mark.parametrize("sampler", [denoise.sample_heun, denoise.sample_dpmpp_2m])
 def test_second_order_beats_first_at_equal_steps(sampler):
     schedule = denoise.karras(10, sigma_max=80)
     start = NOISE * (1 - schedule[0])
-    error = [np.abs(s(exact, start, schedule) - transported(NOISE)).mean() for s in (sampler, denoise.sample_euler)]
+    error = [
+        np.abs(s(exact, start, schedule) - transported(NOISE)).mean() for s in (sampler, denoise.sample_euler)
+    ]
     assert error[0] < error[1]
 
 
@@ -50,13 +55,13 @@ def test_correction_has_the_last_word(sampler):
     np.testing.assert_array_equal(found[:5], 3.0)
 
 
-@pytest.mark.parametrize("steps", (1, 2, 5, 8, 30))
-@pytest.mark.parametrize("schedule", (denoise.linear, denoise.karras))
+@pytest.mark.parametrize("steps", [1, 2, 5, 8, 30])
+@pytest.mark.parametrize("schedule", [denoise.linear, denoise.karras])
 def test_schedules_ascend_to_clean(schedule, steps):
     times = schedule(steps)
     assert len(times) == steps + 1
     assert times[-1] == 1.0
-    assert all(a < b for a, b in zip(times[:-1], times[1:], strict=True))
+    assert all(a < b for a, b in itertools.pairwise(times))
     assert times[0] >= 0
 
 

@@ -1,0 +1,465 @@
+"""The command line: every command calls one function of a lower floor.
+
+Options carry the names of the Python arguments. Commands import what they need when they run, so that
+``--help`` is quick; errors of eoaug are two lines on stderr and exit code 2.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from eoaug.errors import EoaugError, ParameterError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="eoaug",
+    help="Augment Earth-observation data cubes with diffusion models, from STAC catalog to STAC catalog.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+plans = typer.Typer(
+    help="Tell what a command would cost, without calling the model or reading a pixel.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+app.add_typer(plans, name="plan")
+
+_EAGER_BYTES = 256 * 2**20
+"""Cubes up to this size are read at once: then a progress bar is shown and residuals are counted."""
+
+Texts = list[str] | None
+Source = Annotated[str, typer.Argument(help="Catalog, collection or item (path or URL), or a STAC API.")]
+
+
+# -- groups of options; the names are the Python arguments' ------------------------------------------
+
+
+def _open_options(
+    bands: Annotated[Texts, typer.Option(help="Bands, e.g. B02,B03 or red,nir. [default: all]")] = None,
+    bbox: Annotated[str | None, typer.Option(help="west,south,east,north in degrees.")] = None,
+    datetime: Annotated[
+        str | None, typer.Option(help="Date or interval: 2018-05, 2018-01-01/2018-06-30.")
+    ] = None,
+    collections: Annotated[Texts, typer.Option(help="Only these collections.")] = None,
+    ids: Annotated[Texts, typer.Option(help="Only these items.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many items.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Pixel size in units of the grid.")] = None,
+    crs: Annotated[str | None, typer.Option(help="Grid of the cube, e.g. EPSG:32633. [default: own]")] = None,
+    groupby: Annotated[str, typer.Option(help="What makes one date: solar_day, time, id.")] = "solar_day",
+    each: Annotated[
+        bool, typer.Option("--each", help="Take every item as a cube of its own (places far apart).")
+    ] = False,
+) -> None: ...
+
+
+def _engine_options(
+    generator: Annotated[str, typer.Option(help="Name of a generator; see `eoaug generators`.")] = "embedded",
+    seed: Annotated[int, typer.Option(help="Another seed, another draw.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps; 0: best estimate. [default: its card's]")
+    ] = None,
+    members: Annotated[int | None, typer.Option(help="Ensemble members.")] = None,
+    reduce: Annotated[
+        str | None, typer.Option(help="Over members: mean, std or a quantile in (0, 1).")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="What to show, in words, where supported.")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")] = None,
+    metadata: Annotated[Texts, typer.Option(help="Overrides, e.g. month=7.")] = None,
+    chunks: Annotated[int | None, typer.Option(help="Chunk edge of the work in pixels.")] = None,
+    batch_tiles: Annotated[int | None, typer.Option(help="Tiles per call of the generator.")] = None,
+    joint_steps: Annotated[int | None, typer.Option(help="First steps averaged over tiles.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:0. [default: the generator's choice]")] = None,
+) -> None: ...
+
+
+def _target_options(
+    out: Annotated[Path, typer.Option(help="Catalog to write to: new, or existing (also the source).")],
+    format: Annotated[  # noqa: A002
+        Literal["cog", "zarr"], typer.Option(help="A COG per band, or one Zarr group.")
+    ] = "cog",
+    collection: Annotated[
+        str | None, typer.Option(help="Collection to write to. [default: source's, with -eoaug]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace items that exist.")] = False,
+) -> None: ...
+
+
+def _inpaint_options(
+    mask: Annotated[
+        str | None,
+        typer.Option(help="What to fill: scl, qa_pixel, a variable, or a raster file. [default: gaps]"),
+    ] = None,
+    fill: Annotated[
+        Literal["gaps", "all"], typer.Option(help="Without a mask: gaps seen on another date, or all.")
+    ] = "gaps",
+) -> None: ...
+
+
+def _extend_options(
+    times: Annotated[list[str], typer.Option(help="Dates to add, e.g. 2018-03-01,2018-09-01.")],
+) -> None: ...
+
+
+def _super_resolve_options(
+    factor: Annotated[int, typer.Option(help="Output pixels per input pixel along an axis, 2 to 8.")] = 2,
+    sensor: Annotated[
+        str, typer.Option(help="How a pixel was measured: gaussian, box, or MTF at Nyquist, e.g. 0.25.")
+    ] = "gaussian",
+) -> None: ...
+
+
+def _synthesize_options(
+    strength: Annotated[
+        float | None, typer.Option(help="Departure from the source, 0 to 1. [default: 0.6]")
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(help="No source: left,bottom,right,top in --crs, with --resolution.")
+    ] = None,
+    times: Annotated[Texts, typer.Option(help="Dates of the result, with --like.")] = None,
+) -> None: ...
+
+
+_Group = Callable[..., None]
+_OWN: Mapping[str, _Group] = {
+    "inpaint": _inpaint_options,
+    "extend": _extend_options,
+    "super_resolve": _super_resolve_options,
+    "synthesize": _synthesize_options,
+}
+_ABOUT = {
+    "inpaint": "Fill clouds and gaps; every other pixel comes back bit for bit.\n\n\b\n"
+    "Example: the clouds of Sentinel-2's scene classification\n"
+    "  eoaug {}inpaint my-catalog --bands B02,B03,B04,B08,SCL --mask SCL{}",
+    "extend": "Add dates before, between or after the given ones.\n\n\b\n"
+    "Example: two more dates for one item of the sample catalog\n"
+    "  eoaug {}extend catalogs/sample --ids S2A_MSIL2A_20170613T101031_87_48 \\\n"
+    "    --bands B02,B03,B04,B08 --times 2017-04-15,2017-08-15{}",
+    "super_resolve": "Add the detail below the pixel; seen by the sensor, the result is the measurement.\n\n\b\n"
+    "Example: every item of the sample catalog at 2.5 m\n"
+    "  eoaug {}super-resolve catalogs/sample --collections sentinel-2-l2a --each \\\n"
+    "    --bands B02,B03,B04,B08 --factor 4{}",
+    "synthesize": "Generate every pixel: variations of a cube, or a cube of any extent from nothing.\n\n\b\n"
+    "Example: four variations of one item, and a new scene of 2 km\n"
+    "  eoaug {}synthesize catalogs/sample --ids S2A_MSIL2A_20170613T101031_87_48 \\\n"
+    "    --bands B02,B03,B04,B08 --members 4{}\n"
+    "  eoaug {}synthesize --like 500000,5000000,502000,5002000 --crs EPSG:32633 \\\n"
+    "    --resolution 10 --times 2024-06-01{}",
+}
+
+
+def _command(verb: str, *, plan: bool) -> Callable[..., None]:
+    """Make the function behind ``eoaug VERB`` or ``eoaug plan VERB``: its options are those of its groups."""
+    groups = [_OWN[verb], _open_options, _engine_options] + ([] if plan else [_target_options])
+    source = inspect.Parameter(
+        "source",
+        inspect.Parameter.KEYWORD_ONLY,
+        annotation=Source,
+        default=None if verb == "synthesize" else inspect.Parameter.empty,
+    )
+    parameters = {"source": source}
+    for group in groups:
+        for name, parameter in inspect.signature(group, eval_str=True).parameters.items():
+            parameters[name] = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+
+    def command(**given: Any) -> None:
+        parts = [{name: given[name] for name in inspect.signature(group).parameters} for group in groups]
+        arguments = {**_own(verb, parts[0]), **_engine(parts[2])}
+        for cube in _cubes(given["source"], parts[0], parts[1], arguments):
+            if plan:
+                _show_plan(verb, cube, arguments)
+            else:
+                _run(verb, cube, arguments, parts[3])
+
+    example = (("plan ", "") if plan else ("", " --out augmented")) * 2
+    command.__name__ = verb
+    command.__doc__ = _ABOUT[verb].format(*example[: _ABOUT[verb].count("{}")])
+    command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    command.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+    return _told(command)
+
+
+def _told(command: Callable[..., None]) -> Callable[..., None]:
+    """Print errors of eoaug in two lines and leave with code 2."""
+    from functools import wraps
+
+    @wraps(command)
+    def guarded(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except EoaugError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(2) from None
+
+    return guarded
+
+
+for _verb in _OWN:
+    _name = _verb.replace("_", "-")
+    app.command(_name)(_command(_verb, plan=False))
+    plans.command(_name)(_command(_verb, plan=True))
+
+
+# -- from options to arguments ------------------------------------------------------------------------
+
+
+def _split(texts: Sequence[str] | None) -> list[str] | None:
+    """Options may be repeated, or hold several values with commas."""
+    if texts is None:
+        return None
+    return [part.strip() for text in texts for part in text.split(",") if part.strip()] or None
+
+
+def _floats(text: str | None, name: str, count: int | None = None) -> tuple[float, ...] | None:
+    if text is None:
+        return None
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or count not in (None, len(values)):
+        raise ParameterError(
+            f"--{name} {text!r} is not {count or 'one or more'} numbers", "write them with commas: 1,2,3,4"
+        )
+    return values
+
+
+def _own(verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = dict(given)
+    if "times" in arguments:
+        arguments["times"] = _split(arguments["times"])
+    if verb == "super_resolve" and given["sensor"] not in ("gaussian", "box"):
+        values = _floats(given["sensor"], "sensor")
+        assert values is not None
+        arguments["sensor"] = values[0] if len(values) == 1 else values
+    if verb == "synthesize":
+        arguments["like"] = _floats(given["like"], "like", 4)
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _engine(given: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = dict(given)
+    if given["reduce"] not in (None, "mean", "std"):
+        (arguments["reduce"],) = _floats(given["reduce"], "reduce", 1) or (None,)
+    if given["metadata"] is not None:
+        pairs = [text.partition("=") for text in _split(given["metadata"]) or []]
+        arguments["metadata"] = {
+            key: (_floats(value, f"metadata {key}", 1) or (0.0,))[0] for key, _, value in pairs
+        }
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _cubes(
+    source: str | None, own: Mapping[str, Any], given: Mapping[str, Any], arguments: dict[str, Any]
+) -> Iterator[Any]:
+    """Open the source: once, or item by item."""
+    import eoaug
+
+    if own.get("like") is not None:
+        if source is not None:
+            raise ParameterError(f"--like does not go with the source {source!r}", "give one of them")
+        # The result's grid is told by these; there is no source that they could choose from.
+        arguments |= {k: given[k] for k in ("crs", "resolution") if given[k] is not None}
+        yield None
+        return
+    if source is None:
+        raise ParameterError("nothing to start from", "give a SOURCE, or --like with --crs and --resolution")
+    search: dict[str, Any] = {
+        "collections": _split(given["collections"]),
+        "bbox": _floats(given["bbox"], "bbox", 4),
+        "datetime": given["datetime"],
+        "limit": given["limit"],
+    }
+    fixed = {name: given[name] for name in ("resolution", "crs", "groupby")}
+    fixed["bands"] = _split(given["bands"])
+    ids = _split(given["ids"])
+    if not given["each"]:
+        yield from _nodes(eoaug.open_cube(source, ids=ids, **search, **fixed))
+        return
+    from eoaug.stac.contents import inspect as contents
+
+    for found in contents(source, **search):
+        for name in found.items:
+            if ids is None or name in ids:
+                one = [found.collection] if found.collection else None
+                yield from _nodes(eoaug.open_cube(source, ids=[name], collections=one, **fixed))
+
+
+def _nodes(cube: Any) -> Iterator[Any]:
+    import xarray as xr
+
+    if not isinstance(cube, xr.DataTree):
+        yield cube
+        return
+    yield from (node.to_dataset() for node in cube.subtree if node.data_vars)
+
+
+# -- the work -----------------------------------------------------------------------------------------
+
+
+def _show_plan(verb: Any, cube: Any, arguments: Mapping[str, Any]) -> None:
+    import eoaug
+
+    typer.echo(str(eoaug.plan(verb, cube, **_with_mask(arguments, cube)).explain()))
+
+
+def _run(verb: str, cube: Any, arguments: Mapping[str, Any], target: Mapping[str, Any]) -> None:
+    import eoaug
+
+    if cube is not None and cube.nbytes <= _EAGER_BYTES and "chunks" not in arguments:
+        cube = cube.load()
+    result = getattr(eoaug, verb)(cube, **_with_mask(arguments, cube))
+    options = {name: value for name, value in target.items() if name != "out"}
+    for item in eoaug.write(result, target["out"], **options):
+        typer.echo(item.get_self_href())
+
+
+def _with_mask(arguments: Mapping[str, Any], cube: Any) -> dict[str, Any]:
+    """Open a mask that is a raster file; any other is for the verb to understand."""
+    given = dict(arguments)
+    mask = given.get("mask")
+    if mask is not None and mask not in cube.variables and Path(mask).is_file():
+        import rioxarray
+
+        opened: Any = rioxarray.open_rasterio(mask)
+        given["mask"] = opened.isel(band=0, drop=True).load()
+    return given
+
+
+@app.command("generators")
+@_told
+def generators() -> None:
+    """List the generators that are installed.
+
+    \b
+    Example:
+      eoaug generators
+    """
+    from eoaug.generators import available, load
+
+    for name in available():
+        try:
+            card = load(name).card
+        except EoaugError as error:
+            typer.echo(f"{name}\n  cannot be loaded: {error.problem}")
+            continue
+        low, high = card.gsd_m
+        rows = {
+            "": card.description,
+            "verbs": ", ".join(sorted(card.verbs)),
+            "bands": ", ".join(card.bands) or "any, each on its own",
+            "pixels": "of any size" if high == float("inf") else f"of {low:g} to {high:g} m",
+            "uses": ", ".join(sorted(card.conditions)),
+            "licence": card.licence,
+            "sha256": card.sha256,
+        }
+        typer.echo(name)
+        typer.echo("\n".join(f"  {label:<9}{text}" for label, text in rows.items() if text))
+
+
+@app.command("inspect")
+@_told
+def inspect_source(
+    source: Source,
+    collections: Annotated[Texts, typer.Option(help="Only these collections.")] = None,
+    bbox: Annotated[str | None, typer.Option(help="west,south,east,north in degrees.")] = None,
+    datetime: Annotated[str | None, typer.Option(help="Date or interval.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many items per collection.")] = None,
+) -> None:
+    """Tell what is in a catalog: items, dates, bands, grids, and what is synthetic.
+
+    \b
+    Example:
+      eoaug inspect catalogs/sample
+    """
+    from eoaug.stac.contents import inspect as contents
+
+    found = contents(
+        source,
+        collections=_split(collections),
+        bbox=_floats(bbox, "bbox", 4),
+        datetime=datetime,
+        limit=limit,
+    )
+    typer.echo("\n\n".join(map(str, found)))
+
+
+@app.command("evaluate")
+@_told
+def evaluate(
+    generator: Annotated[str, typer.Argument(help="Name of a generator.")],
+    data: Annotated[Path, typer.Option(help="Folder of netCDF cubes it was not trained on.")],
+    out: Annotated[Path, typer.Option(help="Folder for table.md and table.json.")],
+    limit: Annotated[int | None, typer.Option(help="Most windows per task and place.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Denoising steps. [default: its card's]")] = None,
+    seed: Annotated[int, typer.Option(help="Of the clouds and of the generator's noise.")] = 0,
+) -> None:
+    """Score a generator beside classical methods on cubes whose truth is known.
+
+    \b
+    Example:
+      eoaug evaluate embedded --data validation-cubes --out evaluation
+    """
+    from eoaug.evaluate import evaluate as score
+    from eoaug.generators import load
+
+    table = score(load(generator), data, limit=limit, steps=steps, seed=seed)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "table.md").write_text(table.to_markdown(), encoding="utf-8")
+    (out / "table.json").write_text(table.to_json(), encoding="utf-8")
+    typer.echo(table.to_markdown())
+
+
+@app.command("train")
+@_told
+def train(
+    config: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="YAML of the training.")],
+    data: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of netCDF cubes.")],
+    out: Annotated[Path, typer.Option(help="Folder for weights and checkpoints.")],
+    minutes: Annotated[float | None, typer.Option(help="Stop each stage after so much time.")] = None,
+) -> None:
+    """Train the embedded generator's networks; a stopped training goes on where it was.
+
+    \b
+    Example:
+      eoaug train train.yaml --data cubes --out runs/embedded
+    """
+    import logging
+
+    from eoaug.training.pretrain import pretrain
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
+    for stage, sha256 in pretrain(config, data, out, minutes=minutes).items():
+        typer.echo(f"{stage} {sha256}")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        import eoaug
+
+        typer.echo(eoaug.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    # Typer makes its text the help of `eoaug`.
+    del version
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

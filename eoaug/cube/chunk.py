@@ -1,0 +1,418 @@
+"""One chunk of a result: a pure function of the plan and of input pixels.
+
+Walks the tiles of the lattice, joins or blends their estimates, projects on the measurement and stores.
+A loop, threads, processes and a cluster call the same function, so they give the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import batched
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eoaug.cube.plan import Layer, Plan
+from eoaug.cube.scene import Scene, date_range, places, read_scene, tile_request, to_fill, valid
+from eoaug.errors import GeneratorError
+from eoaug.generators.base import Request
+from eoaug.radiometry import cast
+from eoaug.tiles import Tile, Window
+
+__all__ = ["SYNTHETIC", "Mapper", "keeps_type", "run_chunk"]
+
+MEASURED, GENERATED, OUTSIDE = np.uint8(0), np.uint8(1), np.uint8(255)
+
+SYNTHETIC = "synthetic"
+"""Name of the variable that marks where each pixel comes from."""
+
+Mapper = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
+"""``map``, or a pool's."""
+
+
+def run_chunk(
+    plan: Plan,
+    index: tuple[int, int, int, int],
+    arrays: Sequence[NDArray[Any]],
+    mapper: Mapper = map,
+    progress: Callable[[int], None] | None = None,
+) -> dict[str, NDArray[Any]]:
+    """Make one chunk of the result.
+
+    Parameters
+    ----------
+    plan
+        What to make.
+    index
+        Chunk along (member, time, y, x).
+    arrays
+        The plan's inputs in `Inputs.arrays` order, cut to ``input_windows(plan, index)``.
+    mapper
+        ``map``, or a pool's: runs forwards side by side.
+    progress
+        Called with the number of tiles done.
+
+    Returns
+    -------
+    By layer name, shape (dates, rows, columns) in stored numbers; and the uint8 marks ``synthetic``.
+    """
+    member, t, y, x = index
+    core = plan.core(y, x)
+    dates = date_range(plan, t)
+    scene = read_scene(plan, core, dates, arrays)
+    outputs: dict[str, list[NDArray[Any]]] = {layer.name: [] for layer in plan.layers}
+    outputs[SYNTHETIC] = []
+    for k in plan.dates(t):
+        for name, array in _date(plan, k, member, core, scene, arrays, dates, mapper, progress).items():
+            outputs[name].append(array)
+    return {name: np.stack(parts) for name, parts in outputs.items()}
+
+
+def _date(
+    plan: Plan,
+    k: int,
+    member: int,
+    core: Window,
+    scene: Scene,
+    arrays: Sequence[NDArray[Any]],
+    dates: range,
+    mapper: Mapper,
+    progress: Callable[[int], None] | None,
+) -> dict[str, NDArray[Any]]:
+    fill = to_fill(plan, k, scene)
+    given = plan.given(k)
+    inner = plan.source_window(core).within(plan.source_window(scene.reach))
+    stored: list[NDArray[Any] | None] = [None] * len(plan.layers)
+    if given is not None:
+        stored = [arrays[i][given - dates.start][inner] for i in range(len(plan.layers))]
+    cut = core.within(scene.reach)
+    slots = [layer.slot for layer in plan.layers]
+    wanted = fill[:, cut[0], cut[1]]
+    if not wanted.any():
+        estimates: list[NDArray[np.float32]] = []
+    else:
+        draws = range(plan.members or 1) if plan.reduce is not None else (member,)
+        estimates = _Statistic(plan.reduce).over(
+            _estimate(plan, k, draw, core, scene, fill, mapper, progress)[slots] for draw in draws
+        )
+    out: dict[str, NDArray[Any]] = {}
+    shape = core.shape
+    marks = np.full(shape, OUTSIDE)
+    for i, layer in enumerate(plan.layers):
+        target = wanted[layer.slot]
+        out[layer.name] = _store(
+            plan, layer, estimates[0][i] if estimates else None, target, stored[i], shape
+        )
+        if stored[i] is not None and plan.factor == 1:
+            marks[valid(layer, np.asarray(stored[i])) & ~target & (marks == OUTSIDE)] = MEASURED
+    marks[wanted.any(axis=0)] = GENERATED
+    out[SYNTHETIC] = marks
+    return out
+
+
+def _store(
+    plan: Plan,
+    layer: Layer,
+    estimate: NDArray[np.floating[Any]] | None,
+    target: NDArray[np.bool_],
+    stored: NDArray[Any] | None,
+    shape: tuple[int, int],
+) -> NDArray[Any]:
+    """Return one band of one date in stored numbers: generated where asked, else what was given."""
+    dtype = np.dtype(layer.dtype)
+    if plan.reduce is not None and not keeps_type(plan):
+        # A spread has the size of a physical unit and no offset.
+        spread = np.zeros(shape, np.float32)
+        if estimate is not None:
+            spread[target] = estimate[target] * abs(layer.to_physical.scale / layer.to_model.scale)
+        return spread
+    if stored is not None and plan.factor == 1:
+        out = np.array(stored, dtype=dtype)
+    else:
+        out = np.full(shape, 0 if dtype.kind in "iu" and layer.nodata is None else layer.missing(), dtype)
+    if estimate is not None and target.any():
+        numbers = layer.to_model.inverse(estimate[target])
+        out[target] = cast(numbers, dtype, layer.nodata)
+    return out
+
+
+def keeps_type(plan: Plan) -> bool:
+    """Tell whether the result is stored as the input is; a spread is not."""
+    return plan.reduce != "std"
+
+
+class _Statistic:
+    """Members reduced as they come: mean and spread online, quantiles from all members."""
+
+    def __init__(self, kind: str | float | None) -> None:
+        self.kind = kind
+
+    def over(self, members: Iterator[NDArray[np.float32]]) -> list[NDArray[np.floating[Any]]]:
+        if self.kind is None:
+            return list(members)
+        if isinstance(self.kind, float):
+            return [np.quantile(np.stack(list(members)), self.kind, axis=0)]
+        count, mean, square = 0, np.zeros(()), np.zeros(())
+        for values in members:
+            # Welford's update: one pass, no cancellation.
+            count += 1
+            delta = values.astype(np.float64) - mean
+            mean = mean + delta / count
+            square = square + delta * (values - mean)
+        return [mean if self.kind == "mean" else np.sqrt(square / max(count - 1, 1))]
+
+
+# -- tiles ------------------------------------------------------------------------------------------
+
+
+# -- tiles ------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Group:
+    """Tiles that go through the generator together: of one ring and one number of dates."""
+
+    ring: int
+    tiles: list[Tile]
+    requests: list[Request]
+    state: Any = None
+
+
+_IN_FLIGHT = 8
+"""Groups handed to the mapper at a time; bounds the requests that are held."""
+
+_Pairs = Iterable[tuple[Tile, NDArray[np.float32]]]
+"""Tiles with their estimates (C, size, size), in lattice order."""
+
+
+def _estimate(
+    plan: Plan,
+    k: int,
+    member: int,
+    core: Window,
+    scene: Scene,
+    fill: NDArray[np.bool_],
+    mapper: Mapper,
+    progress: Callable[[int], None] | None,
+) -> NDArray[np.float32]:
+    """Return shape (C, rows, columns) of ``core``: the merged, projected estimate in model units."""
+    region = plan.region(core)
+    requests = _requests(plan, k, member, region, scene, fill, progress)
+    pairs = _joint(plan, requests, mapper) if plan.stepped else _alone(plan, requests, mapper)
+    canvas = _merge(plan, pairs, region)
+    if plan.sensor is not None:
+        _project(plan, k, canvas, region, scene)
+    return canvas[:, *core.within(region)]
+
+
+def _project(plan: Plan, k: int, canvas: NDArray[np.float32], region: Window, scene: Scene) -> None:
+    """Make the canvas agree with the coarse measurement, in place, one band at a time."""
+    given = plan.given(k)
+    assert given is not None and plan.sensor is not None
+    local = given - scene.dates.start
+    rows, cols = plan.source_window(region).within(plan.source_window(scene.reach))
+    for layer in plan.layers:
+        c = layer.slot
+        sensor = plan.sensor.of_band(c)
+        known = scene.known[local, c, rows, cols]
+        coarse = np.where(known, scene.values[local, c, rows, cols], np.float32(np.nan))[None]
+        fine = sensor.project(canvas[c : c + 1], coarse)
+        canvas[c] = _storable(plan, layer, fine[0], coarse[0]) if sensor.mtf is None else fine[0]
+
+
+def _storable(
+    plan: Plan, layer: Layer, fine: NDArray[np.float32], coarse: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Shrink a cell's detail towards its mean until every pixel fits the storage type.
+
+    A cast that clips would change the mean that was measured. Only the box sensor has cells of its own.
+    """
+    kind = np.dtype(layer.dtype)
+    if kind.kind == "f":
+        return fine
+    info = np.iinfo(kind)
+    # One number of room on each side: rounding, and the step that keeps a value off nodata.
+    low, high = np.sort(layer.to_model(np.array([info.min + 1, info.max - 1])))
+    f = plan.factor
+    cells = fine.reshape(len(coarse), f, -1, f)
+    room = np.minimum(
+        _share(coarse - low, coarse - cells.min(axis=(1, 3))),
+        _share(high - coarse, cells.max(axis=(1, 3)) - coarse),
+    )[:, None, :, None]
+    mean = coarse[:, None, :, None]
+    shrunk: NDArray[np.float32] = np.where(room < 1, mean + room * (cells - mean), cells).astype(np.float32)
+    return shrunk.reshape(fine.shape)
+
+
+def _share(room: NDArray[np.floating[Any]], needed: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
+    room = np.maximum(room, 0)
+    share = np.ones_like(room)
+    np.divide(room, needed, out=share, where=needed > room)
+    return share
+
+
+def _requests(
+    plan: Plan,
+    k: int,
+    member: int,
+    region: Window,
+    scene: Scene,
+    fill: NDArray[np.bool_],
+    progress: Callable[[int], None] | None,
+) -> Iterator[tuple[int, Tile, Request]]:
+    """Yield (ring, tile, request) of the tiles with something to fill, ring by ring in lattice order."""
+    for ring, tiles in enumerate(plan.lattice.rings(region, plan.joint_steps)):
+        for tile, place in zip(tiles, places(plan, tiles), strict=True):
+            request = tile_request(plan, k, member, tile, place, scene, fill)
+            if request is not None:
+                yield ring, tile, request
+                if progress is not None:
+                    progress(1)
+
+
+def _groups(requests: Iterable[tuple[int, Tile, Request]], most: int) -> Iterator[_Group]:
+    """Yield groups of at most ``most`` tiles, each as soon as it is full."""
+    filling: dict[tuple[int, int], _Group] = {}
+    for ring, tile, request in requests:
+        key = (ring, len(request.times))
+        group = filling.setdefault(key, _Group(ring, [], []))
+        group.tiles.append(tile)
+        group.requests.append(request)
+        if len(group.tiles) == most:
+            yield filling.pop(key)
+    yield from filling.values()
+
+
+def _targets(plan: Plan, group: _Group, result: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the target dates of a generator's answer, shape (B, C, H, W); refuse a wrong shape or NaN."""
+    expected = (len(group.requests), *group.requests[0].values.shape)
+    if result.shape != expected:
+        raise GeneratorError(
+            f"generator {plan.card.name!r} returned shape {result.shape} for {expected}",
+            "generate() must return (B, T, C, H, W) as the requests hold it; run eoaug.testing's contract suite",
+        )
+    dates = [int(np.argmax(request.target)) for request in group.requests]
+    out = np.stack([estimate[date] for estimate, date in zip(result, dates, strict=True)])
+    for estimate, request, date in zip(out, group.requests, dates, strict=True):
+        wrong = ~np.isfinite(estimate) & request.fill[date]
+        if wrong.any():
+            raise GeneratorError(
+                f"generator {plan.card.name!r} returned {int(wrong.sum())} values that are not finite in the "
+                f"tile at {request.origin}",
+                "report it to the generator's authors, with the request",
+            )
+    return out
+
+
+def _alone(plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Mapper) -> _Pairs:
+    """Yield every tile with its own estimate; a few groups are held at a time."""
+    issued: deque[Tile] = deque()
+    done: dict[Tile, NDArray[np.float32]] = {}
+
+    def noted() -> Iterator[tuple[int, Tile, Request]]:
+        for item in requests:
+            issued.append(item[1])
+            yield item
+
+    def call(group: _Group) -> NDArray[np.float32]:
+        return _targets(plan, group, plan.generator.generate(group.requests))
+
+    for groups in batched(_groups(noted(), plan.batch_tiles), _IN_FLIGHT):
+        for group, result in zip(groups, mapper(call, groups), strict=True):
+            done.update(zip(group.tiles, result, strict=True))
+        # Groups of other numbers of dates fill at their own pace: back into lattice order.
+        while issued and issued[0] in done:
+            tile = issued.popleft()
+            yield tile, done.pop(tile)
+
+
+def _joint(plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Mapper) -> _Pairs:
+    """Walk the denoising steps; the first ones are averaged over overlapping tiles.
+
+    MultiDiffusion (arXiv 2302.08113, eq. 5) over a bounded neighbourhood (InfiniteDiffusion,
+    arXiv 2512.08309): joint step i needs the tiles within ``joint_steps - i`` rings, and the outermost
+    ring is dropped after it.
+    """
+    generator: Any = plan.generator
+    # A walk holds one forward of the network per group; generate() would cut longer lists itself.
+    groups = list(_groups(requests, min(plan.batch_tiles, plan.card.batch)))
+
+    def begin(group: _Group) -> None:
+        group.state = generator.begin(group.requests)
+
+    def step(group: _Group, index: int) -> NDArray[np.float32]:
+        estimate: NDArray[np.float32] = generator.step(group.state, index)
+        return estimate
+
+    def finish(group: _Group) -> NDArray[np.float32]:
+        return _targets(plan, group, generator.finish(group.state))
+
+    list(mapper(begin, groups))
+    for index in range(plan.steps):
+        estimates = list(mapper(partial(step, index=index), groups))
+        if index < plan.joint_steps:
+            pairs = _in_order(groups, estimates)
+            groups = [group for group in groups if group.ring < plan.joint_steps - index]
+            _average(plan, pairs, groups)
+    return _in_order(groups, list(mapper(finish, groups)))
+
+
+def _in_order(
+    groups: list[_Group], estimates: list[NDArray[np.float32]]
+) -> list[tuple[Tile, NDArray[np.float32]]]:
+    pairs = [
+        pair
+        for group, batch in zip(groups, estimates, strict=True)
+        for pair in zip(group.tiles, batch, strict=True)
+    ]
+    return sorted(pairs, key=lambda pair: pair[0])
+
+
+def _average(plan: Plan, pairs: list[tuple[Tile, NDArray[np.float32]]], groups: list[_Group]) -> None:
+    """Give each tile of ``groups`` the average of all estimates that overlap it."""
+    if not groups:
+        return
+    cell = plan.card.latent_factor
+    windows = [plan.lattice.window(tile) for tile, _ in pairs]
+    whole = Window(
+        min(w.top for w in windows),
+        min(w.left for w in windows),
+        max(w.bottom for w in windows),
+        max(w.right for w in windows),
+    )
+    canvas = _merge(plan, pairs, whole, cell)
+    for group in groups:
+        crops = [canvas[:, *_cells(plan.lattice.window(tile).within(whole), cell)] for tile in group.tiles]
+        plan.generator.replace(group.state, np.stack(crops))  # type: ignore[attr-defined]
+
+
+def _cells(slices: tuple[slice, slice], cell: int) -> tuple[slice, slice]:
+    rows, cols = slices
+    return slice(rows.start // cell, rows.stop // cell), slice(cols.start // cell, cols.stop // cell)
+
+
+def _merge(plan: Plan, pairs: _Pairs, region: Window, cell: int = 1) -> NDArray[np.float32]:
+    """Return shape (C, h, w): tiles weighted by a partition of unity, summed in lattice order."""
+    height, width = region.shape[0] // cell, region.shape[1] // cell
+    total = np.zeros((plan.channels, height, width), np.float32)
+    weight = np.zeros((height, width), np.float32)
+    weights = plan.lattice.weights(cell)
+    for tile, estimate in pairs:
+        if len(estimate) != len(total):
+            # The canvas of a latent model has channels of its own; the first tile tells how many.
+            total = np.zeros((len(estimate), height, width), np.float32)
+        window = plan.lattice.window(tile)
+        common = window & region
+        if common.empty:
+            continue
+        to, at = (_cells(common.within(outer), cell) for outer in (region, window))
+        w = weights[at]
+        total[:, *to] += w * estimate[:, *at]
+        weight[to] += w
+    # Tiles without anything to fill were not made; where all are there the weights sum to 1.
+    np.divide(total, weight, out=total, where=weight > 0)
+    return total

@@ -1,0 +1,258 @@
+"""What a tile knows: input pixels of a chunk in model units, what is to be filled, and the `Request`.
+
+Reads stored numbers, applies validity and scaling, chooses context dates; knows no generator's insides
+and merges nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eoaug.cube.plan import SENSOR_CELLS, Layer, Plan
+from eoaug.generators.base import METADATA_FIELDS, Request
+from eoaug.grid import lonlat
+from eoaug.tiles import Tile, Window
+
+__all__ = ["Scene", "date_range", "places", "read_scene", "tile_request", "to_fill", "valid"]
+
+
+@dataclass
+class Scene:
+    """Input pixels of one chunk, in model units, over the window `reach` of the result's grid."""
+
+    reach: Window
+    dates: range
+    values: NDArray[np.float32]
+    """Shape (n, C, h, w) on the input's grid; 0 where not known."""
+    known: NDArray[np.bool_]
+    """Shape (n, C, h, w)."""
+    mask: NDArray[np.bool_] | None
+    layout: NDArray[np.float32] | None
+
+
+def date_range(plan: Plan, t: int) -> range:
+    """Return the indices into ``in_times`` that time chunk ``t`` may look at."""
+    spans = [plan.neighbours(k) for k in plan.dates(t)]
+    spans = [span for span in spans if len(span)]
+    if not spans:
+        return range(0)
+    return range(min(s.start for s in spans), max(s.stop for s in spans))
+
+
+def read_scene(plan: Plan, core: Window, dates: range, arrays: Sequence[NDArray[Any]]) -> Scene:
+    """Return what is known around ``core`` on ``dates``, from arrays in `Inputs.arrays` order."""
+    reach = plan.reach(core)
+    shape = plan.source_window(reach).shape
+    values = np.zeros((len(dates), plan.channels, *shape), np.float32)
+    known = np.zeros(values.shape, bool)
+    rest = list(arrays[len(plan.layers) if plan.has_input else 0 :])
+    mask = np.asarray(rest.pop(0), bool) if plan.fill == "mask" else None
+    layout = np.asarray(rest.pop(0), np.float32) if rest else None
+    if plan.has_input:
+        for layer, stored in zip(plan.layers, arrays, strict=False):
+            good = valid(layer, stored)
+            known[:, layer.slot] = good
+            values[:, layer.slot] = np.where(good, layer.to_model(np.where(good, stored, 0)), 0.0)
+    if mask is not None:
+        known &= ~mask[:, None]
+        values[~known] = 0.0
+    return Scene(reach, dates, values, known, mask, layout)
+
+
+def valid(layer: Layer, stored: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return True where a stored number is a measurement: finite, and not nodata."""
+    good = np.isfinite(stored) if stored.dtype.kind == "f" else np.ones(stored.shape, bool)
+    if layer.nodata is not None and not np.isnan(layer.nodata):
+        good &= stored != layer.nodata
+    return good
+
+
+def to_fill(plan: Plan, k: int, scene: Scene) -> NDArray[np.bool_]:
+    """Return shape (C, h, w) on the result's grid over ``scene.reach``: what to generate on date ``k``."""
+    height, width = scene.reach.shape
+    slots = [layer.slot for layer in plan.layers]
+    fill = np.zeros((plan.channels, height, width), bool)
+    given = plan.given(k)
+    if plan.fill == "scene":
+        fill[slots] = True
+        return fill
+    if plan.verb == "extend" and given is not None:
+        return fill
+    local = None if given is None else given - scene.dates.start
+    near = [d - scene.dates.start for d in plan.neighbours(k)]
+    if plan.fill == "footprint":
+        fill[slots] = scene.known[near].any(axis=(0, 1))
+    elif plan.fill == "measured":
+        known = scene.known[local][slots]
+        for _ in range(2):
+            if plan.factor > 1:
+                known = np.repeat(known, plan.factor, axis=1 + _)
+        fill[slots] = known
+    elif plan.fill == "mask":
+        assert scene.mask is not None
+        fill[slots] = scene.mask[local]
+    elif plan.fill == "everything":
+        fill[slots] = ~scene.known[local][slots]
+    else:
+        others = [d for d in near if d != local]
+        fill[slots] = ~scene.known[local][slots] & scene.known[others].any(axis=0)[slots]
+    return fill
+
+
+def places(plan: Plan, tiles: list[Tile]) -> NDArray[np.float64]:
+    """Return shape (n, 2), longitude and latitude of the tiles' centres in degrees."""
+    half, stride = plan.lattice.size / 2, plan.lattice.stride
+    rows = [tile.row * stride + half - plan.origin[0] for tile in tiles]
+    cols = [tile.col * stride + half - plan.origin[1] for tile in tiles]
+    # Five decimals are about a metre: two crops, whose affines round differently, must agree.
+    return np.round(lonlat(plan.geobox, rows, cols), 5)
+
+
+def tile_request(
+    plan: Plan,
+    k: int,
+    member: int,
+    tile: Tile,
+    place: NDArray[np.float64],
+    scene: Scene,
+    fill: NDArray[np.bool_],
+) -> Request | None:
+    """Return what a tile knows and is to fill on result date ``k``; None if there is nothing to fill.
+
+    Parameters
+    ----------
+    plan, k, member, tile
+        Which tile of which date and member.
+    place
+        Longitude and latitude of its centre in degrees.
+    scene
+        Input pixels around it.
+    fill
+        Shape (C, h, w) over ``scene.reach``, from `to_fill`.
+    """
+    window = plan.lattice.window(tile)
+    inside = window & scene.reach
+    if inside.empty:
+        return None
+    size, channels = plan.lattice.size, plan.channels
+    to, at = inside.within(window), inside.within(scene.reach)
+    here = fill[:, at[0], at[1]]
+    given = plan.given(k)
+    local = None if given is None else given - scene.dates.start
+    common: dict[str, Any] = {
+        "origin": (window.top, window.left),
+        "prompt": plan.prompt,
+        "member": member,
+        "seed": plan.seed,
+        "steps": plan.steps,
+        "guidance": plan.guidance,
+        "strength": plan.strength,
+    }
+    if scene.layout is not None:
+        layout = np.zeros((len(scene.layout), size, size), np.float32)
+        layout[:, to[0], to[1]] = scene.layout[:, at[0], at[1]]
+        common["layout"] = layout
+    if plan.sensor is not None:
+        assert local is not None
+        near = window.pad(SENSOR_CELLS * plan.factor) & scene.reach
+        seen = plan.source_window(near).within(plan.source_window(scene.reach))
+        if not scene.known[local][:, seen[0], seen[1]].any():
+            return None
+        f = plan.factor
+        src = plan.source_window(inside).within(plan.source_window(scene.reach))
+        coarse = np.full((1, channels, size // f, size // f), np.nan, np.float32)
+        good = scene.known[local][:, src[0], src[1]]
+        dst = (slice(to[0].start // f, to[0].stop // f), slice(to[1].start // f, to[1].stop // f))
+        coarse[0][:, dst[0], dst[1]] = np.where(good, scene.values[local][:, src[0], src[1]], np.nan)
+        whole = np.zeros((1, channels, size, size), bool)
+        slots = [layer.slot for layer in plan.layers]
+        for slot in slots:
+            # Pixels under a coarse gap are made too: the sensor mixes them into its neighbours.
+            whole[0, slot, to[0], to[1]] = True
+        return Request(
+            values=np.zeros((1, channels, size, size), np.float32),
+            known=np.zeros((1, channels, size, size), bool),
+            fill=whole,
+            times=plan.out_times[k : k + 1],
+            metadata=_metadata(plan, [k], place),
+            coarse=coarse,
+            factor=f,
+            sensor=plan.sensor,
+            **common,
+        )
+    if not here.any():
+        return None
+    frames = _frames(plan, k, scene, at)
+    slot_of_target = frames.index(None) if None in frames else frames.index(local)
+    values = np.zeros((len(frames), channels, size, size), np.float32)
+    known = np.zeros(values.shape, bool)
+    filled = np.zeros(values.shape, bool)
+    for i, frame in enumerate(frames):
+        if frame is None or (frame == local and plan.fill in ("measured", "scene") and plan.strength >= 1):
+            continue
+        values[i][:, to[0], to[1]] = scene.values[frame][:, at[0], at[1]]
+        known[i][:, to[0], to[1]] = scene.known[frame][:, at[0], at[1]]
+    filled[slot_of_target][:, to[0], to[1]] = here
+    times = [
+        int(plan.out_times[k]) if i == slot_of_target else int(plan.in_times[scene.dates[frame]])  # type: ignore[index]
+        for i, frame in enumerate(frames)
+    ]
+    return Request(
+        values=values,
+        known=known,
+        fill=filled,
+        times=np.asarray(times, np.int64),
+        metadata=_metadata(plan, times, place, target=slot_of_target, k=k),
+        **common,
+    )
+
+
+def _frames(plan: Plan, k: int, scene: Scene, at: tuple[slice, slice]) -> list[int | None]:
+    """Return the dates of a tile's request, ascending, as indices into the scene; None is a new date.
+
+    The context: first the nearest date on either side that shows at least half of the tile, then by
+    distance in time; dates that show less than a twentieth never.
+    """
+    given = plan.given(k)
+    local = None if given is None else given - scene.dates.start
+    if not plan.card.context or plan.verb not in ("inpaint", "extend"):
+        return [local]
+    now = int(plan.out_times[k])
+    slots = [layer.slot for layer in plan.layers]
+    candidates = []
+    for date in plan.neighbours(k):
+        i = date - scene.dates.start
+        if i == local:
+            continue
+        share = float(scene.known[i][slots][:, at[0], at[1]].mean())
+        if share >= 0.05:
+            gap = int(plan.in_times[date]) - now
+            candidates.append((share < 0.5, abs(gap), gap, i))
+    candidates.sort()
+    before = [c for c in candidates if c[2] < 0][:1]
+    after = [c for c in candidates if c[2] > 0][:1]
+    chosen = sorted(before + after)[: plan.card.context]
+    chosen += [c for c in candidates if c not in chosen][: plan.card.context - len(chosen)]
+    frames: list[tuple[int, int | None]] = [(c[2], c[3]) for c in chosen]
+    return [i for _, i in sorted([*frames, (0, local)], key=lambda f: f[0])]
+
+
+def _metadata(
+    plan: Plan, times: list[int], place: NDArray[np.float64], target: int = 0, k: int | None = None
+) -> NDArray[np.float64]:
+    rows = np.full((len(times), 7), np.nan)
+    rows[:, 0], rows[:, 1], rows[:, 2] = place[0], place[1], plan.gsd_at(float(place[1]))
+    for i, time in enumerate(times):
+        if plan.dated:
+            seconds = int(plan.out_times[time]) if k is None else time
+            day = np.datetime64(seconds, "s").astype("datetime64[D]").item()
+            rows[i, 4:] = day.year, day.month, day.day
+    rows[target, 3] = plan.cloud[times[0] if k is None else k]
+    for name, value in plan.overrides.items():
+        rows[target, METADATA_FIELDS.index(name)] = value
+    return rows

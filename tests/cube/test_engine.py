@@ -1,0 +1,448 @@
+"""The engine's promise: a pixel is a function of its place, whatever the chunks, batches and crops."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import eoaug
+from eoaug.cube.plan import lattice_for
+from eoaug.errors import GeneratorError
+from eoaug.generators.base import Card
+from eoaug.generators.classical import Classical
+from eoaug.metrics import seam_ratio
+from eoaug.testing import CountingGenerator, TinyDenoiser, grid, scene
+from eoaug.tiles import Window
+
+TINY = TinyDenoiser()
+
+
+def holes(ds):
+    """Clouds on two of three dates, one of them crossing many tiles."""
+    mask = xr.zeros_like(ds.blue, dtype=bool).compute()
+    mask.attrs = {}
+    mask.values[0, 20:90, 30:120] = True
+    mask.values[1, 90:, 105:] = True
+    return mask
+
+
+def gappy(ds):
+    """The same cube with nodata on a block and on single pixels of its first date."""
+    out = ds.copy(deep=True)
+    for name in ds.data_vars:
+        out[name].values[0, 30:55, 40:70] = 0
+        out[name].values[0, 10, 11] = 0
+    return out
+
+
+def synthesize(ds, **options):
+    return eoaug.synthesize(ds, **{"generator": TINY} | options)
+
+
+def from_nothing(ds, **options):
+    like = eoaug.cube.geo.read_cube(ds, verb="test").geobox
+    two = TinyDenoiser(bands=("blue", "nir"))
+    return eoaug.synthesize(like=like, **{"generator": two, "times": ds.time.values} | options)
+
+
+def inpaint(ds, **options):
+    return eoaug.inpaint(ds, mask=holes(ds), **{"generator": TINY} | options)
+
+
+def fill_gaps(ds, **options):
+    return eoaug.inpaint(ds, **{"generator": TINY} | options)
+
+
+def extend(ds, **options):
+    return eoaug.extend(ds, times=["2021-03-05", "2021-03-15"], **{"generator": TINY} | options)
+
+
+def super_resolve(ds, **options):
+    return eoaug.super_resolve(ds, **{"generator": TINY, "factor": 2} | options)
+
+
+def super_resolve_3(ds, **options):
+    return eoaug.super_resolve(ds, **{"generator": TINY, "factor": 3, "sensor": "box"} | options)
+
+
+VERBS = [synthesize, from_nothing, inpaint, fill_gaps, extend, super_resolve, super_resolve_3]
+
+
+def small(verb):
+    """A scene of several tiles for a verb; fewer dates where they are independent."""
+    dates = 3 if verb in (inpaint, fill_gaps, extend) else 1
+    shape = (60, 75) if verb in (super_resolve, super_resolve_3) else (110, 130)
+    ds = scene(shape, dates=dates, bands=("blue", "nir"), content="texture")
+    return ds if verb is inpaint else gappy(ds)
+
+
+def digest(ds):
+    """The sha256 of all pixels of a result."""
+    text = hashlib.sha256()
+    for name in sorted(map(str, ds.data_vars)):
+        values = ds[name].transpose(..., "y", "x").values
+        text.update(f"{name}{values.dtype}{values.shape}".encode() + np.ascontiguousarray(values).tobytes())
+    return text.hexdigest()
+
+
+@pytest.fixture(scope="module", params=VERBS, ids=lambda verb: verb.__name__)
+def reference(request):
+    """A verb, its scene and the sha256 of its eager result."""
+    verb = request.param
+    ds = small(verb)
+    return verb, ds, digest(verb(ds))
+
+
+@pytest.mark.parametrize("size", [37, 64, 100, 128])
+def test_spatial_chunks_change_no_byte(reference, size):
+    verb, ds, expected = reference
+    assert digest(verb(ds, chunks={"y": size, "x": size})) == expected
+
+
+@pytest.mark.parametrize("dates", [1, 2, -1])
+def test_time_chunks_change_no_byte(reference, dates):
+    verb, ds, expected = reference
+    assert digest(verb(ds, chunks={"time": dates, "y": 60, "x": 100})) == expected
+
+
+@pytest.mark.parametrize("tiles", [1, 2, 5, 8])
+def test_batches_change_no_byte(reference, tiles):
+    verb, ds, expected = reference
+    assert digest(verb(ds, batch_tiles=tiles)) == expected
+
+
+def test_the_inputs_own_chunks_change_no_byte(reference):
+    verb, ds, expected = reference
+    assert digest(verb(ds.chunk({"time": 1, "y": 37, "x": 50}))) == expected
+
+
+def test_chunks_in_any_order_change_no_byte(reference):
+    verb, ds, _ = reference
+    lazy = verb(ds, chunks={"time": 1, "y": 80, "x": 80}).nir
+    whole = lazy.values
+    blocks = list(np.ndindex(*lazy.data.numblocks))
+    edges = [np.cumsum((0, *sizes)) for sizes in lazy.data.chunks]
+    for i in np.random.default_rng(0).permutation(len(blocks))[:4]:
+        at = tuple(slice(e[k], e[k + 1]) for e, k in zip(edges, blocks[i], strict=True))
+        np.testing.assert_array_equal(lazy.data.blocks[blocks[i]].compute(), whole[at])
+
+
+@pytest.mark.parametrize("joint", [0, 1, 2, 3])
+@pytest.mark.parametrize("verb", [from_nothing, extend], ids=lambda v: v.__name__)
+def test_joint_denoising_needs_only_its_rings(verb, joint):
+    ds = small(verb)
+    eager = verb(ds, joint_steps=joint, chunks=1000)
+    assert digest(verb(ds, joint_steps=joint, chunks=64)) == digest(eager)
+
+
+def test_joint_steps_are_part_of_the_result():
+    ds = small(extend)
+    assert digest(extend(ds, joint_steps=0)) != digest(extend(ds, joint_steps=2))
+
+
+@pytest.mark.parametrize("joint", [0, 2])
+def test_a_canvas_coarser_than_the_pixels(joint):
+    ds = small(extend)
+    generator = TinyDenoiser(latent_factor=4)
+    options = {"generator": generator, "joint_steps": joint}
+    assert digest(extend(ds, **options)) == digest(extend(ds, chunks=50, **options))
+
+
+@pytest.mark.parametrize("verb", [inpaint, super_resolve, synthesize], ids=lambda v: v.__name__)
+def test_a_generator_that_does_not_step(verb):
+    ds = small(verb)
+    options = {"generator": Classical()}
+    assert digest(verb(ds, **options)) == digest(verb(ds, chunks=70, batch_tiles=3, **options))
+
+
+@settings(max_examples=max(settings().max_examples // 2, 10))
+@given(
+    verb=st.sampled_from(VERBS),
+    chunks=st.tuples(st.integers(1, 3), st.integers(40, 150), st.integers(40, 150)),
+    tiles=st.integers(1, 9),
+    joint=st.integers(0, 2),
+    members=st.sampled_from([None, 2]),
+    seed=st.integers(0, 2**63 - 1),
+    own=st.none() | st.tuples(st.integers(1, 3), st.integers(20, 90), st.integers(20, 90)),
+)
+def test_any_combination_changes_no_byte(verb, chunks, tiles, joint, members, seed, own):
+    ds = small(verb)
+    options = {"joint_steps": joint, "members": members, "seed": seed}
+    given = ds if own is None else ds.chunk(dict(zip(("time", "y", "x"), own, strict=True)))
+    lazy = verb(given, chunks=dict(zip(("time", "y", "x"), chunks, strict=True)), batch_tiles=tiles, **options)
+    assert digest(lazy) == digest(verb(ds, **options))
+
+
+# -- crops --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", [{}, {"crs": "EPSG:4326"}, {"rotation_deg": 30.0}], ids=["utm", "4326", "rotated"])
+@pytest.mark.parametrize("verb", [synthesize, extend, super_resolve], ids=lambda v: v.__name__)
+def test_a_crop_equals_the_whole_beyond_the_margin(verb, kind):
+    factor = 2 if verb is super_resolve else 1
+    whole = scene((230 // factor, 250 // factor), dates=2, bands=("blue", "nir"), content="texture", **kind)
+    y, x = whole.blue.dims[1:]
+    top, left = 13, 22
+    crop = whole.isel({y: slice(top, None), x: slice(left, None)})
+    if verb is not extend:
+        whole, crop = whole.isel(time=[0]), crop.isel(time=[0])
+    expected, found = verb(whole), verb(crop)
+    name = verb.__name__
+    extra = {"times": "2021-03-05"} if verb is extend else {}
+    margin = eoaug.plan(name, crop, generator=TINY, **extra).margin_px
+    assert margin < 130
+    inner = {y: slice(factor * top + margin, None), x: slice(factor * left + margin, None)}
+    for band in found.data_vars:
+        a = expected[band].isel(inner)
+        b = found[band].isel({y: slice(margin, None), x: slice(margin, None)})
+        assert a.size
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_window_from_nothing_equals_the_whole_to_its_edge():
+    large = grid((4000, 5000))
+    window = large[1990:2100, 3003:3080]
+    lazy = eoaug.synthesize(like=large, generator=TINY, times=["2021-06-01"], chunks=128)
+    alone = eoaug.synthesize(like=window, generator=TINY, times=["2021-06-01"])
+    part = lazy.isel(y=slice(1990, 2100), x=slice(3003, 3080))
+    assert digest(part) == digest(alone)
+    np.testing.assert_array_equal(part.x, alone.x)
+
+
+def test_a_window_from_nothing_costs_its_own_tiles():
+    generator = CountingGenerator(TinyDenoiser(joint_steps=1))
+    window = grid((100_000, 100_000))[70_000:70_100, 30_000:30_100]
+    lazy = eoaug.synthesize(like=window, generator=generator, times=["2021-06-01"])
+    assert generator.calls == 0
+    lazy.compute()
+    made = eoaug.plan("synthesize", like=window, generator=generator, times=["2021-06-01"])
+    rings = made.lattice.rings(made.scene, 1)
+    tiles = {(w.top, w.left) for ring in rings for w in map(made.lattice.window, ring)}
+    assert sorted(generator.origins) == sorted(tiles)
+
+
+# -- what leaks and what does not ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("verb", [synthesize, extend, super_resolve], ids=lambda v: v.__name__)
+def test_a_missing_pixel_changes_nothing_beyond_the_margin(verb):
+    ds = scene((200, 200), dates=2, bands=("blue", "nir"), content="texture", dtype="float32")
+    hurt = ds.copy(deep=True)
+    hurt.blue.values[0, 100, 100] = np.nan
+    before, after = verb(ds), verb(hurt)
+    name = verb.__name__
+    extra = {"times": "2021-03-05"} if verb is extend else {}
+    made = eoaug.plan(name, ds, generator=TINY, **extra)
+    f = made.factor
+    rows, cols = np.meshgrid(*(np.arange(n) for n in after.nir.shape[1:]), indexing="ij")
+    away = np.maximum(abs(rows - 100 * f), abs(cols - 100 * f)) > made.margin_px
+    hole = (rows // f == 100) & (cols // f == 100)
+    given = np.isnan(hurt.blue.values).repeat(f, axis=1).repeat(f, axis=2)
+    for band in ("blue", "nir"):
+        np.testing.assert_array_equal(before[band].values[:, away], after[band].values[:, away])
+    assert not np.isnan(after.nir).any()
+    kept = after.blue.sel(time=ds.time).values
+    np.testing.assert_array_equal(np.isnan(kept), given)
+    assert np.isnan(kept)[0][hole].all()
+
+
+def test_a_tile_with_nothing_to_fill_calls_no_model():
+    ds = scene((300, 300), dates=2, content="texture")
+    generator = CountingGenerator(TINY)
+    eoaug.inpaint(ds, generator=generator)
+    assert generator.calls == 0
+    mask = xr.zeros_like(ds.blue, dtype=bool)
+    mask.attrs = {}
+    mask.values[0, 150, 150] = True
+    made = eoaug.plan("inpaint", ds, mask=mask, generator=generator, joint_steps=0)
+    touched = made.lattice.covering(Window(*(made.origin[0] + 150, made.origin[1] + 150),
+                                           *(made.origin[0] + 151, made.origin[1] + 151)))  # fmt: skip
+    origins = sorted((made.lattice.window(t).top, made.lattice.window(t).left) for t in touched)
+    eoaug.inpaint(ds, mask=mask, generator=generator, joint_steps=0)
+    assert sorted(generator.origins) == origins
+
+
+def test_a_cube_of_nodata_calls_no_model():
+    ds = scene((80, 80), dates=2) * 0
+    for band in ds.data_vars.values():
+        band.attrs = {"scale_factor": 1e-4, "nodata": 0}
+    generator = CountingGenerator(TINY)
+    for result in (
+        eoaug.synthesize(ds.astype("uint16"), generator=generator),
+        eoaug.super_resolve(ds.astype("uint16"), generator=generator),
+        eoaug.extend(ds.astype("uint16"), times="2022-01-01", generator=generator),
+        eoaug.inpaint(ds.astype("uint16"), generator=generator),
+    ):
+        assert (result.blue == 0).all()
+        assert (result.synthetic == 255).all()
+    assert generator.calls == 0
+
+
+# -- graphs -------------------------------------------------------------------------------------------
+
+
+class Untouchable:
+    """An array that nobody may read: reading it is the failure."""
+
+    def __init__(self, shape, dtype):
+        self.shape, self.dtype, self.ndim = shape, np.dtype(dtype), len(shape)
+
+    def __getitem__(self, key):
+        raise AssertionError(f"pixels {key} were read while the graph was built")
+
+
+def untouchable(ds):
+    import dask.array as da
+
+    def lazy(array):
+        source = Untouchable(array.shape, array.dtype)
+        data = da.from_array(source, chunks=64, name=False, meta=np.empty((0,) * array.ndim, array.dtype))
+        return array.copy(data=data)
+
+    return ds.assign({name: lazy(ds[name]) for name in ds.data_vars})
+
+
+@pytest.mark.parametrize("verb", [synthesize, fill_gaps, extend, super_resolve], ids=lambda v: v.__name__)
+def test_building_reads_no_pixel_and_calls_no_model(verb):
+    generator = CountingGenerator(TINY)
+    ds = untouchable(small(verb))
+    result = verb(ds, generator=generator)
+    assert result.blue.chunks is not None
+    assert generator.calls == 0
+    with pytest.raises(AssertionError, match="were read"):
+        result.blue.compute(scheduler="synchronous")
+
+
+@pytest.mark.parametrize("verb", VERBS, ids=lambda verb: verb.__name__)
+def test_at_most_two_tasks_per_variable_chunk(verb):
+    ds = small(verb)
+    result = verb(ds.chunk({"y": 40, "x": 40, "time": 1}), chunks={"y": 64, "x": 64, "time": 1})
+    (collections, _) = dask.base.unpack_collections(*(v.data for v in result.data_vars.values()))
+    graph = dask.base.collections_to_expr(collections, optimize_graph=False).__dask_graph__()
+    own = [key for key in graph if str(key[0] if isinstance(key, tuple) else key).startswith("eoaug-")]
+    chunks = sum(v.data.npartitions for v in result.data_vars.values())
+    assert len(own) - 1 <= 2 * chunks
+
+
+def test_a_huge_cube_costs_integers_only():
+    generator = CountingGenerator(TINY)
+    like = grid((100_000, 100_000))
+    result = eoaug.synthesize(like=like, generator=generator, times=["2021-06-01"], chunks=2048)
+    assert result.red.shape == (1, 100_000, 100_000)
+    made = eoaug.plan("synthesize", like=like, generator=generator, times=["2021-06-01"], chunks=2048)
+    assert made.explain().tiles > (100_000 / 32) ** 2
+    assert generator.calls == 0
+
+
+def test_equal_requests_have_equal_tokens_and_others_other_ones():
+    ds = small(extend)
+    token = eoaug.plan("extend", ds, times="2021-03-05", generator=TINY).token
+
+    def other(ds=ds, times="2021-03-05", generator=TINY, **options):
+        return eoaug.plan("extend", ds, times=times, generator=generator, **options).token
+
+    assert other() == token
+    assert other(chunks=64, batch_tiles=3) == token
+    assert other(generator=CountingGenerator(TINY)) != "", "a wrapper is another generator"
+    changed = ds.copy(deep=True)
+    changed.blue.values[0, 0, 0] += 1
+    different = [
+        other(ds=changed),
+        other(times="2021-03-06"),
+        other(seed=1),
+        other(steps=5),
+        other(joint_steps=1),
+        other(members=2),
+        other(guidance=2.0),
+        other(metadata={"cloud_fraction": 0.5}),
+        other(generator=Classical()),
+        other(generator=Classical(level=0.3)),
+        other(generator=TinyDenoiser(tile_px=64)),
+    ]
+    assert len({token, *different}) == 1 + len(different)
+
+
+def test_two_settings_of_a_generator_in_one_compute():
+    ds = small(synthesize)
+    lazy = [eoaug.synthesize(ds, generator=Classical(contrast=c), chunks=64).blue for c in (0.01, 0.2)]
+    one, other = dask.compute(*lazy)
+    assert not np.array_equal(one, other)
+
+
+# -- what explain says --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [64, 100, 1000])
+def test_explain_counts_the_tiles_that_run(chunk):
+    generator = CountingGenerator(TINY)
+    ds = scene((150, 170), dates=2, content="texture")
+    made = eoaug.plan("synthesize", ds, generator=generator, joint_steps=0, chunks=chunk)
+    eoaug.synthesize(ds, generator=generator, joint_steps=0, chunks=chunk).compute()
+    assert generator.requests == made.explain().tiles
+    assert str(made.explain().chunks) in str(made.explain())
+
+
+def test_the_margin_is_reached_by_some_pixel():
+    """The margin is no mere bound: half of it is too little."""
+    whole = scene((230, 250), dates=1, bands=("blue",), content="texture")
+    crop = whole.isel(y=slice(13, None), x=slice(22, None))
+    expected, found = synthesize(whole), synthesize(crop)
+    margin = eoaug.plan("synthesize", crop, generator=TINY).margin_px // 4
+    a = expected.blue.values[:, 13 + margin :, 22 + margin :]
+    assert not np.array_equal(a, found.blue.values[:, margin:, margin:])
+
+
+# -- seams --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk", [None, 200], ids=["eager", "chunked"])
+def test_no_seams(chunk):
+    made = eoaug.plan("synthesize", like=grid((600, 600)), generator=TINY, times=["2021-06-01"])
+    result = eoaug.synthesize(like=grid((600, 600)), generator=TINY, times=["2021-06-01"], chunks=chunk)
+    image = result[["red", "nir"]].to_array().values[:, 0]
+    seams = seam_ratio(image, stride=made.lattice.stride, origin=made.origin)
+    spread = seams.elsewhere.max() - seams.elsewhere.min()
+    assert seams.elsewhere.min() - spread / 2 <= seams.ratio <= seams.elsewhere.max() + spread / 2
+
+
+# -- generators that break the contract ---------------------------------------------------------------
+
+
+class Broken(Classical):
+    def __init__(self, change):
+        super().__init__()
+        object.__setattr__(self, "change", change)
+
+    @property
+    def card(self):
+        return replace(super().card, name="broken")
+
+    def generate(self, requests):
+        return self.change(super().generate(requests))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(lambda a: a[:, 0], "returned shape"), (lambda a: a * np.float32(np.nan), "not finite")],
+    ids=["shape", "nan"],
+)
+def test_a_broken_generator_is_named(change, message):
+    ds = scene((64, 64), dates=1, content="texture")
+    with pytest.raises(GeneratorError, match=f"'broken'.*{message}"):
+        eoaug.super_resolve(ds, generator=Broken(change))
+
+
+@pytest.mark.parametrize("factor", range(1, 9))
+@pytest.mark.parametrize("unit", [1, 8])
+def test_tiles_hold_whole_coarse_pixels_and_whole_cells(factor, unit):
+    lattice = lattice_for(Card(name="x", tile_px=64, overlap_px=8, multiple_of=unit), factor)
+    for number in (lattice.size, lattice.stride):
+        assert number % factor == 0
+        assert number % unit == 0
