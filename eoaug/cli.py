@@ -29,6 +29,7 @@ app = typer.Typer(
 )
 plans = typer.Typer(
     help="Tell what a command would cost, without calling the model or reading a pixel.",
+    short_help="Tell what a command would cost.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
@@ -45,13 +46,15 @@ Source = Annotated[str, typer.Argument(help="Catalog, collection or item (path o
 
 
 def _open_options(
-    bands: Annotated[Texts, typer.Option(help="Bands, e.g. B02,B03 or red,nir. [default: all]")] = None,
+    bands: Annotated[
+        Texts, typer.Option(metavar="NAMES", help="Bands, e.g. B02,B03 or red,nir. [default: all]")
+    ] = None,
     bbox: Annotated[str | None, typer.Option(help="west,south,east,north in degrees.")] = None,
     datetime: Annotated[
         str | None, typer.Option(help="Date or interval: 2018-05, 2018-01-01/2018-06-30.")
     ] = None,
-    collections: Annotated[Texts, typer.Option(help="Only these collections.")] = None,
-    ids: Annotated[Texts, typer.Option(help="Only these items.")] = None,
+    collections: Annotated[Texts, typer.Option(metavar="NAMES", help="Only these collections.")] = None,
+    ids: Annotated[Texts, typer.Option(metavar="NAMES", help="Only these items.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many items.")] = None,
     resolution: Annotated[float | None, typer.Option(help="Pixel size in units of the grid.")] = None,
     crs: Annotated[str | None, typer.Option(help="Grid of the cube, e.g. EPSG:32633. [default: own]")] = None,
@@ -74,7 +77,7 @@ def _engine_options(
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="What to show, in words, where supported.")] = None,
     guidance: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")] = None,
-    metadata: Annotated[Texts, typer.Option(help="Overrides, e.g. month=7.")] = None,
+    metadata: Annotated[Texts, typer.Option(metavar="KEY=VALUE", help="Overrides, e.g. month=7.")] = None,
     chunks: Annotated[int | None, typer.Option(help="Chunk edge of the work in pixels.")] = None,
     batch_tiles: Annotated[int | None, typer.Option(help="Tiles per call of the generator.")] = None,
     joint_steps: Annotated[int | None, typer.Option(help="First steps averaged over tiles.")] = None,
@@ -106,7 +109,9 @@ def _inpaint_options(
 
 
 def _extend_options(
-    times: Annotated[list[str], typer.Option(help="Dates to add, e.g. 2018-03-01,2018-09-01.")],
+    times: Annotated[
+        list[str], typer.Option(metavar="DATES", help="Dates to add, e.g. 2018-03-01,2018-09-01.")
+    ],
 ) -> None: ...
 
 
@@ -125,7 +130,7 @@ def _synthesize_options(
     like: Annotated[
         str | None, typer.Option(help="No source: left,bottom,right,top in --crs, with --resolution.")
     ] = None,
-    times: Annotated[Texts, typer.Option(help="Dates of the result, with --like.")] = None,
+    times: Annotated[Texts, typer.Option(metavar="DATES", help="Dates of the result, with --like.")] = None,
 ) -> None: ...
 
 
@@ -135,6 +140,12 @@ _OWN: Mapping[str, _Group] = {
     "extend": _extend_options,
     "super_resolve": _super_resolve_options,
     "synthesize": _synthesize_options,
+}
+_SHORT = {
+    "inpaint": "Fill clouds and gaps.",
+    "extend": "Add dates.",
+    "super_resolve": "Add detail below the pixel.",
+    "synthesize": "Generate every pixel.",
 }
 _ABOUT = {
     "inpaint": "Fill clouds and gaps; every other pixel comes back bit for bit.\n\n\b\n"
@@ -159,7 +170,9 @@ _ABOUT = {
 
 def _command(verb: str, *, plan: bool) -> Callable[..., None]:
     """Make the function behind ``eoaug VERB`` or ``eoaug plan VERB``: its options are those of its groups."""
-    groups = [_OWN[verb], _open_options, _engine_options] + ([] if plan else [_target_options])
+    groups: list[_Group] = [_OWN[verb], _open_options, _engine_options]
+    if not plan:
+        groups.append(_target_options)
     source = inspect.Parameter(
         "source",
         inspect.Parameter.KEYWORD_ONLY,
@@ -205,8 +218,8 @@ def _told(command: Callable[..., None]) -> Callable[..., None]:
 
 for _verb in _OWN:
     _name = _verb.replace("_", "-")
-    app.command(_name)(_command(_verb, plan=False))
-    plans.command(_name)(_command(_verb, plan=True))
+    app.command(_name, short_help=_SHORT[_verb])(_command(_verb, plan=False))
+    plans.command(_name, short_help=_SHORT[_verb])(_command(_verb, plan=True))
 
 
 # -- from options to arguments ------------------------------------------------------------------------
@@ -335,15 +348,19 @@ def _with_mask(arguments: Mapping[str, Any], cube: Any) -> dict[str, Any]:
     return given
 
 
-@app.command("generators")
+def _help(about: str, example: str) -> str:
+    # \b keeps click from filling the lines that follow it.
+    return f"{about}\n\n\b\nExample:\n  {example}"
+
+
+@app.command(
+    "generators",
+    short_help="List the installed generators.",
+    help=_help("List the generators that are installed.", "eoaug generators"),
+)
 @_told
 def generators() -> None:
-    """List the generators that are installed.
-
-    \b
-    Example:
-      eoaug generators
-    """
+    """List the generators that are installed."""
     from eoaug.generators import available, load
 
     for name in available():
@@ -366,21 +383,23 @@ def generators() -> None:
         typer.echo("\n".join(f"  {label:<9}{text}" for label, text in rows.items() if text))
 
 
-@app.command("inspect")
+@app.command(
+    "inspect",
+    short_help="Tell what a catalog holds.",
+    help=_help(
+        "Tell what is in a catalog: items, dates, bands, grids, and what is synthetic.",
+        "eoaug inspect catalogs/sample",
+    ),
+)
 @_told
 def inspect_source(
     source: Source,
-    collections: Annotated[Texts, typer.Option(help="Only these collections.")] = None,
+    collections: Annotated[Texts, typer.Option(metavar="NAMES", help="Only these collections.")] = None,
     bbox: Annotated[str | None, typer.Option(help="west,south,east,north in degrees.")] = None,
     datetime: Annotated[str | None, typer.Option(help="Date or interval.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many items per collection.")] = None,
 ) -> None:
-    """Tell what is in a catalog: items, dates, bands, grids, and what is synthetic.
-
-    \b
-    Example:
-      eoaug inspect catalogs/sample
-    """
+    """Tell what is in a catalog: items, dates, bands, grids, and what is synthetic."""
     from eoaug.stac.contents import inspect as contents
 
     found = contents(
@@ -393,7 +412,14 @@ def inspect_source(
     typer.echo("\n\n".join(map(str, found)))
 
 
-@app.command("evaluate")
+@app.command(
+    "evaluate",
+    short_help="Score a generator.",
+    help=_help(
+        "Score a generator beside classical methods on cubes whose truth is known.",
+        "eoaug evaluate embedded --data validation-cubes --out evaluation",
+    ),
+)
 @_told
 def evaluate(
     generator: Annotated[str, typer.Argument(help="Name of a generator.")],
@@ -403,12 +429,7 @@ def evaluate(
     steps: Annotated[int | None, typer.Option(help="Denoising steps. [default: its card's]")] = None,
     seed: Annotated[int, typer.Option(help="Of the clouds and of the generator's noise.")] = 0,
 ) -> None:
-    """Score a generator beside classical methods on cubes whose truth is known.
-
-    \b
-    Example:
-      eoaug evaluate embedded --data validation-cubes --out evaluation
-    """
+    """Score a generator beside classical methods on cubes whose truth is known."""
     from eoaug.evaluate import evaluate as score
     from eoaug.generators import load
 
@@ -419,7 +440,14 @@ def evaluate(
     typer.echo(table.to_markdown())
 
 
-@app.command("train")
+@app.command(
+    "train",
+    short_help="Train the embedded model.",
+    help=_help(
+        "Train the embedded generator's networks; a stopped training goes on where it was.",
+        "eoaug train train.yaml --data cubes --out runs/embedded",
+    ),
+)
 @_told
 def train(
     config: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="YAML of the training.")],
@@ -427,12 +455,7 @@ def train(
     out: Annotated[Path, typer.Option(help="Folder for weights and checkpoints.")],
     minutes: Annotated[float | None, typer.Option(help="Stop each stage after so much time.")] = None,
 ) -> None:
-    """Train the embedded generator's networks; a stopped training goes on where it was.
-
-    \b
-    Example:
-      eoaug train train.yaml --data cubes --out runs/embedded
-    """
+    """Train the embedded generator's networks; a stopped training goes on where it was."""
     import logging
 
     from eoaug.training.pretrain import pretrain

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
 from eoaug import noise
 from eoaug.errors import ParameterError
 

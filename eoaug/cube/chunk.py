@@ -212,7 +212,8 @@ def _estimate(
 def _project(plan: Plan, k: int, canvas: NDArray[np.float32], region: Window, scene: Scene) -> None:
     """Make the canvas agree with the coarse measurement, in place, one band at a time."""
     given = plan.given(k)
-    assert given is not None and plan.sensor is not None
+    assert given is not None
+    assert plan.sensor is not None
     local = given - scene.dates.start
     rows, cols = plan.source_window(region).within(plan.source_window(scene.reach))
     for layer in plan.layers:

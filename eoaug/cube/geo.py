@@ -6,6 +6,7 @@ are handed on as they are (NumPy or dask), in (time, y, x) order.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -212,6 +213,9 @@ class Cube:
         }
         if not same_grid:
             coords |= self._new_spatial(geobox)
+            if "gsd" in coords:
+                share = math.sqrt(abs(geobox.affine.determinant / self.geobox.affine.determinant))
+                coords["gsd"] = coords["gsd"] * share
         if new_dates and time is not None and times is not None:
             assert self.times is not None
             given = self.source.coords.get(time)

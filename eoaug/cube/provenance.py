@@ -18,7 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import xarray as xr
 
-from ..errors import ParameterError, SourceError
+from eoaug.errors import ParameterError, SourceError
 
 __all__ = ["ATTRIBUTE", "COMPOSITE", "TRAINED", "Provenance", "clean_href", "marked_synthetic", "of", "stamp"]
 
@@ -137,7 +137,7 @@ class Provenance:
         return replace(self, sources=kept)
 
 
-def stamp(ds: xr.Dataset, prov: Provenance) -> xr.Dataset:
+def stamp[T: (xr.Dataset, xr.DataArray)](ds: T, prov: Provenance) -> T:
     """Return ``ds`` with the record, the synthetic flag and a line of history in its attributes.
 
     All values are strings, so netCDF and Zarr can hold them. The data are not copied.

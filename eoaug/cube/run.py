@@ -211,7 +211,7 @@ def build(plan: Plan, inputs: Inputs) -> dict[str, Any]:
     from dask.highlevelgraph import HighLevelGraph
     from dask.task_spec import DataNode, List, Task, TaskRef
 
-    arrays = [
+    arrays: list[Any] = [
         a if isinstance(a, da.Array) else da.from_array(a, chunks=_source_chunks(plan, a))
         for a in inputs.arrays()
     ]

@@ -26,8 +26,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from ..errors import EoaugError, GridError, RadiometryError, TargetError
-from ..radiometry import cast
+from eoaug.errors import EoaugError, GridError, RadiometryError, TargetError
+from eoaug.radiometry import cast
 
 __all__ = [
     "CogFile",

@@ -157,6 +157,7 @@ def estimate(request: Request) -> _Image:
     request
         What is known. Pixels under ``fill`` count as unknown, unless the verb is synthesize: there a known
         pixel under ``fill`` is the starting point.
+
     Returns
     -------
     Shape (T, C, H, W), model units: known pixels as they are, target dates estimated everywhere, 0

@@ -24,6 +24,9 @@ __all__ = [
     "velocity",
 ]
 
+type Array = Any
+"""A NumPy array or a tensor: whatever adds and multiplies."""
+
 
 def linear(steps: int, *, start: float = 0.0) -> tuple[float, ...]:
     """Return ``steps + 1`` evenly spaced times from ``start`` to 1."""
@@ -54,26 +57,28 @@ def karras(
     return (*(1.0 / (1.0 + s) for s in sigma), 1.0)
 
 
-def noised[A](clean: A, noise: A, t: float) -> A:
+def noised(clean: Array, noise: Array, t: float) -> Array:
     """Return the point of the path, x_t = t x + (1 - t) e."""
-    return t * clean + (1.0 - t) * noise  # type: ignore[operator,no-any-return]
+    return t * clean + (1.0 - t) * noise
 
 
-def velocity[A](x_t: A, clean: A, t: float) -> A:
+def velocity(x_t: Array, clean: Array, t: float) -> Array:
     """Return dx/dt = (x_hat - x_t) / (1 - t) ("Back to basics", arXiv:2511.13720, eq. 6), for t < 1."""
-    return (clean - x_t) / (1.0 - t)  # type: ignore[operator,no-any-return]
+    return (clean - x_t) / (1.0 - t)
 
 
-def euler[A](x_t: A, clean: A, t: float, t_next: float) -> A:
+def euler(x_t: Array, clean: Array, t: float, t_next: float) -> Array:
     """Return x at ``t_next`` on the straight line from x_t to the clean estimate.
 
     The exact solution for a constant estimate; the same as DDIM (Song et al. 2021, arXiv:2010.02502,
     eq. 12) and as first-order DPM-Solver++.
     """
-    return ((1.0 - t_next) * x_t + (t_next - t) * clean) / (1.0 - t)  # type: ignore[operator,no-any-return]
+    return ((1.0 - t_next) * x_t + (t_next - t) * clean) / (1.0 - t)
 
 
-def dpmpp_2m[A](x_t: A, clean: A, previous: A | None, t_previous: float, t: float, t_next: float) -> A:
+def dpmpp_2m(
+    x_t: Array, clean: Array, previous: Array | None, t_previous: float, t: float, t_next: float
+) -> Array:
     """Return x at ``t_next`` by DPM-Solver++ (2M) (Lu et al. 2022, arXiv:2211.01095, algorithm 2).
 
     Parameters
@@ -89,17 +94,17 @@ def dpmpp_2m[A](x_t: A, clean: A, previous: A | None, t_previous: float, t: floa
         return euler(x_t, clean, t, t_next)
     lambda_previous, lambda_t, lambda_next = (float(np.log(u / (1.0 - u))) for u in (t_previous, t, t_next))
     half_ratio = (lambda_next - lambda_t) / (2.0 * (lambda_t - lambda_previous))
-    extrapolated = (1.0 + half_ratio) * clean - half_ratio * previous  # type: ignore[operator]
+    extrapolated = (1.0 + half_ratio) * clean - half_ratio * previous
     return euler(x_t, extrapolated, t, t_next)
 
 
-Model = Callable[[Any, float], Any]
-Correct = Callable[[Any], Any]
+type Model = Callable[[Array, float], Array]
+type Correct = Callable[[Array], Array]
 
 
 def sample_euler(
-    model: Model, noise: Any, schedule: Sequence[float], *, correct: Correct | None = None
-) -> Any:
+    model: Model, noise: Array, schedule: Sequence[float], *, correct: Correct | None = None
+) -> Array:
     """Walk the schedule with one model call per step.
 
     Parameters
@@ -122,8 +127,8 @@ def sample_euler(
 
 
 def sample_heun(
-    model: Model, noise: Any, schedule: Sequence[float], *, correct: Correct | None = None
-) -> Any:
+    model: Model, noise: Array, schedule: Sequence[float], *, correct: Correct | None = None
+) -> Array:
     """Walk the schedule with two model calls per step and one on the last (arXiv:2206.00364, algorithm 1).
 
     Parameters as for `sample_euler`.
@@ -143,8 +148,8 @@ def sample_heun(
 
 
 def sample_dpmpp_2m(
-    model: Model, noise: Any, schedule: Sequence[float], *, correct: Correct | None = None
-) -> Any:
+    model: Model, noise: Array, schedule: Sequence[float], *, correct: Correct | None = None
+) -> Array:
     """Walk the schedule with one model call per step and the memory of the one before (`dpmpp_2m`).
 
     Parameters as for `sample_euler`.

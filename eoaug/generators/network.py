@@ -222,7 +222,7 @@ class Denoiser(nn.Module):
         h = functional.pixel_shuffle(self.unfold(functional.silu(h)), self.fold)
         h = self.refine1(torch.cat([h, x], dim=1))
         out = self.refine2(functional.silu(h))
-        return t / (s * s) * x_t + (1 - t) / s * out
+        return cast(Tensor, t / (s * s) * x_t + (1 - t) / s * out)
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:
@@ -241,4 +241,4 @@ def build(architecture: dict[str, Any]) -> nn.Module:
     """Return the network that ``architecture`` (a part of the config) describes, with random weights."""
     kinds: dict[str, type[nn.Module]] = {"mean": MeanNet, "denoiser": Denoiser}
     settings = {key: tuple(v) if isinstance(v, list) else v for key, v in architecture.items()}
-    return kinds[settings.pop("kind")](**settings)
+    return kinds[str(settings.pop("kind"))](**settings)

@@ -14,8 +14,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ..cube.write import finished
-from ..errors import TargetError
+from eoaug.cube.write import finished
+from eoaug.errors import TargetError
 
 __all__ = ["Root", "relative", "safe_id", "write_json"]
 

@@ -156,7 +156,7 @@ def _bands(item: pystac.Item) -> list[str]:
                 words.append(
                     f"x {scale:g}" + (f" + {offset:g}" if (offset := whole.get("raster:offset")) else "")
                 )
-            if unit := whole.get("unit"):
+            if (unit := whole.get("unit")) not in (None, "1"):
                 words.append(f"[{unit}]")
             lines.append(" ".join(words))
     return lines

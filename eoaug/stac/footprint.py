@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from ..errors import GridError
+from eoaug.errors import GridError
 
 __all__ = ["footprint", "ground_sampling_distance"]
 

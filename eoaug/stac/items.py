@@ -21,10 +21,10 @@ from affine import Affine
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
-from ..bands import band_of, common_name, is_mask_name
-from ..cube.provenance import clean_href
-from ..errors import BandError, EoaugError, GridError, RadiometryError, SourceError
-from .search import first_line, item_times
+from eoaug.bands import band_of, common_name, is_mask_name
+from eoaug.cube.provenance import clean_href
+from eoaug.errors import BandError, EoaugError, GridError, RadiometryError, SourceError
+from eoaug.stac.search import first_line, item_times
 
 __all__ = ["INHERITED", "BandSource", "Scene", "pixel_size", "read_scene", "unreadable"]
 

@@ -23,9 +23,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from ..bands import EO_COMMON_NAMES, common_name, is_mask_name
-from ..cube.provenance import ATTRIBUTE, Provenance, clean_href, marked_synthetic, of
-from ..cube.write import (
+from eoaug.bands import EO_COMMON_NAMES, common_name, is_mask_name
+from eoaug.cube.provenance import ATTRIBUTE, Provenance, clean_href, marked_synthetic, of
+from eoaug.cube.write import (
     CogFile,
     Stored,
     blocks,
@@ -36,9 +36,9 @@ from ..cube.write import (
     store_form,
     write_zarr,
 )
-from ..errors import ParameterError, TargetError, TimeError
-from .catalog import Root, relative, safe_id, write_json
-from .footprint import footprint, ground_sampling_distance
+from eoaug.errors import ParameterError, TargetError, TimeError
+from eoaug.stac.catalog import Root, relative, safe_id, write_json
+from eoaug.stac.footprint import footprint, ground_sampling_distance
 
 __all__ = ["SCHEMA_URI", "schema", "write"]
 

@@ -24,11 +24,11 @@ from odc.geo.geobox import GeoBox
 from odc.loader import RioDriver
 from odc.loader.types import RasterBandMetadata, RasterGroupMetadata
 
-from ..cube.provenance import COMPOSITE, TRAINED, Provenance, stamp
-from ..cube.write import geobox_of
-from ..errors import EoaugError, GridError, ParameterError, RadiometryError, SourceError
-from .items import INHERITED, Scene, pixel_size, read_scene, unreadable
-from .search import (
+from eoaug.cube.provenance import COMPOSITE, TRAINED, Provenance, stamp
+from eoaug.cube.write import geobox_of
+from eoaug.errors import EoaugError, GridError, ParameterError, RadiometryError, SourceError
+from eoaug.stac.items import INHERITED, Scene, pixel_size, read_scene, unreadable
+from eoaug.stac.search import (
     Bbox,
     Search,
     find,

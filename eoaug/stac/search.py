@@ -14,8 +14,8 @@ from typing import Any
 
 import pystac
 
-from ..cube.provenance import clean_href
-from ..errors import EoaugError, ParameterError, SourceError, TimeError
+from eoaug.cube.provenance import clean_href
+from eoaug.errors import EoaugError, ParameterError, SourceError, TimeError
 
 __all__ = [
     "Bbox",

@@ -111,7 +111,8 @@ class _Prepared:
 
 def _estimate(sample: Sample) -> NDArray[np.float32]:
     target = int(np.flatnonzero(sample.request.target)[0])
-    return classical.estimate(sample.request)[target]
+    estimate: NDArray[np.float32] = classical.estimate(sample.request)[target]
+    return estimate
 
 
 def _prepare(sample: Sample, context: int) -> _Prepared:
@@ -274,7 +275,8 @@ def _mean_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Absolute error where something was to be found, each sample counting alike."""
     error = (network(batch["image"], batch["facts"]) - batch["x"]).abs() * batch["weight"]
     count = batch["weight"].sum(dim=(1, 2, 3)).clamp_min(256.0)
-    return (error.sum(dim=(1, 2, 3)) / count).mean()
+    mean: Tensor = (error.sum(dim=(1, 2, 3)) / count).mean()
+    return mean
 
 
 def _diffusion_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
@@ -288,7 +290,8 @@ def _diffusion_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     estimate = network(x_t, batch["t"], batch.get("image"), batch["facts"])
     error = ((estimate - x) / (1 - t).clamp_min(_MIN_LEFT)).square() * weight
     count = weight.sum(dim=(1, 2, 3)).clamp_min(256.0)
-    return (error.sum(dim=(1, 2, 3)) / count).mean()
+    mean: Tensor = (error.sum(dim=(1, 2, 3)) / count).mean()
+    return mean
 
 
 def _load(module: nn.Module, tensors: Mapping[str, NDArray[np.generic]]) -> None:

@@ -412,17 +412,21 @@ def draw(
 
 
 def statistics(cubes: Sequence[Cube]) -> Mapping[str, tuple[float, ...]]:
-    """Return ``mean`` and ``std`` of clear reflectance per slot, over calibrated cubes of equal weight."""
-    means, squares = [], []
+    """Return ``mean`` and ``std`` of clear reflectance per slot, over calibrated cubes of equal weight.
+
+    NaN for a slot that no cube has.
+    """
+    moments = []
     for cube in cubes:
         if cube.calibrated:
             clear = np.where(cube.clear[:, None], cube.values, np.nan)
-            with np.errstate(invalid="ignore"):
-                count = np.isfinite(clear).sum(axis=(0, 2, 3))
-                means.append(np.where(count, np.nansum(clear, axis=(0, 2, 3)) / np.maximum(count, 1), np.nan))
-                squares.append(
-                    np.where(count, np.nansum(clear**2, axis=(0, 2, 3)) / np.maximum(count, 1), np.nan)
-                )
-    mean = np.nanmean(means, axis=0)
-    std = np.sqrt(np.nanmean(squares, axis=0) - mean**2)
+            count = np.isfinite(clear).sum(axis=(0, 2, 3))
+            sums = [np.nansum(clear**power, axis=(0, 2, 3), dtype=np.float64) for power in (1, 2)]
+            there = count > 0
+            moments.append([there, *(np.where(there, s / np.maximum(count, 1), 0) for s in sums)])
+    total = np.sum(moments, axis=0)
+    mean, square = np.full((2, total.shape[1]), np.nan)
+    np.divide(total[1], total[0], out=mean, where=total[0] > 0)
+    np.divide(total[2], total[0], out=square, where=total[0] > 0)
+    std = np.sqrt(square - mean**2)
     return {"mean": tuple(round(float(m), 4) for m in mean), "std": tuple(round(float(s), 4) for s in std)}

@@ -1,0 +1,472 @@
+"""Arguments of the verbs: each is checked, explained when wrong, and brought into the plan's form.
+
+Every function takes what a user typed and returns what `Plan` and `Inputs` hold, or raises.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal, TypedDict
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from eoaug import gaps
+from eoaug.bands import match_bands
+from eoaug.cube.geo import Band, Cube, read_cube
+from eoaug.cube.plan import Layer, Reduce, check_joint
+from eoaug.errors import GeneratorError, GridError, ParameterError, TimeError
+from eoaug.generators import load
+from eoaug.generators.base import METADATA_FIELDS, Card, Generator, SteppedGenerator, Verb
+from eoaug.grid import same_grid
+from eoaug.radiometry import Scaling
+
+__all__ = [
+    "Options",
+    "chunks_of",
+    "cloud_of",
+    "dates_of",
+    "empty_cube",
+    "generator_for",
+    "guidance_for",
+    "integer",
+    "joint_steps_for",
+    "layers_of",
+    "layout_for",
+    "mask_of",
+    "members_of",
+    "metadata_for",
+    "number",
+    "prompt_for",
+    "seconds_of",
+    "steps_for",
+    "unknown",
+]
+
+_SYNTHESIS_BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
+"""What a generator without bands of its own makes from nothing."""
+
+_SAR = {"vv", "vh", "hh", "hv"}
+_REFLECTANCE_UNIT, _SAR_UNIT, _KELVIN_UNIT = (0.15, 0.05), (-12.0, 3.0), (290.0, 5.0)
+"""Physical value of model unit 0 and size of one model unit, for generators without constants."""
+
+_DEFAULT_CHUNK_PX = 1024
+
+
+class Options(TypedDict, total=False):
+    """Keyword arguments that all four verbs share."""
+
+    generator: str | Generator
+    """Name or object, as for `eoaug.load`. Default ``"embedded"``."""
+    steps: int
+    """Denoising steps; 0 asks for the generator's deterministic best estimate. Default: the card's."""
+    seed: int
+    """Seed of all noise. Default 0."""
+    members: int
+    """Number of ensemble members; adds a ``member`` dimension. Default: one, without a dimension."""
+    reduce: Reduce | Literal["median"]
+    """``"mean"``, ``"median"``, ``"std"`` (physical units) or a quantile in (0, 1) over the members."""
+    prompt: str
+    """What to show, in words; for generators with a text condition."""
+    layout: xr.DataArray
+    """Guidance (layer, y, x) on the result's grid; for generators with a layout condition."""
+    metadata: Mapping[str, float]
+    """Overrides of `METADATA_FIELDS`, in real-world units."""
+    guidance: float
+    """Scale of classifier-free guidance."""
+    chunks: Any
+    """Chunk sizes of a lazy result in pixels of the result: an int, ``"auto"`` or a mapping by
+    dimension. Default: eager for NumPy input, the input's own for dask input."""
+    batch_tiles: int
+    """Tiles handed to the generator in one call; changes no byte. Default: the card's batch."""
+    joint_steps: int
+    """First denoising steps that are averaged over overlapping tiles. Default: the card's."""
+    device: str
+    """Where the generator runs, e.g. ``"cpu"``, ``"cuda:0"``. Default: the generator's choice."""
+    progress: bool
+    """True or False; default: a bar on a terminal or in a notebook once work takes some seconds."""
+
+
+def unknown(what: str, value: Any, known: Iterable[str]) -> ParameterError:
+    """Return the error for a value that is none of ``known``, with the nearest one."""
+    known = list(known)
+    close = difflib.get_close_matches(str(value), known, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return ParameterError(f"there is no {what} {value!r}", f"{hint}known: {', '.join(known)}")
+
+
+def generator_for(options: Options, verb: Verb) -> Generator:
+    """Return the generator that the options name; refuse one that cannot do the verb."""
+    device = options.get("device")
+    given = options.get("generator", "embedded")
+    if device is not None and not isinstance(given, str):
+        raise ParameterError(
+            f"device={device!r} does not go with a loaded generator", "eoaug.load(name, device=...) instead"
+        )
+    generator = load(given) if device is None else load(given, device=device)
+    if verb not in generator.card.verbs:
+        raise GeneratorError(
+            f"generator {generator.card.name!r} cannot {verb.replace('_', '-')}",
+            f"it can: {', '.join(sorted(generator.card.verbs))}; or use generator='embedded'",
+        )
+    return generator
+
+
+def layers_of(cube: Cube, card: Card) -> tuple[Layer, ...]:
+    """Match the cube's bands to the generator's slots, with the maps between their units."""
+    if card.bands:
+        have = {band.name: band.common_name for band in cube.bands}
+        slots = match_bands(have, card.bands, what=f"generator {card.name!r}")
+        slot_of = {name: card.bands.index(common) for common, name in slots.items()}
+    else:
+        slot_of = {band.name: i for i, band in enumerate(cube.bands)}
+    layers = []
+    for band in cube.bands:
+        slot = slot_of[band.name]
+        if card.mean:
+            zero, unit = card.mean[slot], card.std[slot]
+        elif band.common_name in _SAR:
+            zero, unit = _SAR_UNIT
+        elif band.common_name is not None and band.common_name.startswith("lwir"):
+            zero, unit = _KELVIN_UNIT
+        else:
+            zero, unit = _REFLECTANCE_UNIT
+        to_model = band.scaling.then(Scaling(1 / unit, -zero / unit))
+        layers.append(Layer(band.name, slot, to_model, band.scaling, str(band.dtype), band.nodata))
+    return tuple(layers)
+
+
+def steps_for(options: Options, card: Card, verb: Verb) -> int:
+    """Return the denoising steps: as asked, else the card's for the verb."""
+    # Members of a deterministic estimate would be equal: an ensemble asks for samples.
+    default = card.member_steps if options.get("members") is not None else card.steps
+    steps = options.get("steps", default.get(verb, 0))
+    return integer("steps", steps, 0, 1000)
+
+
+def joint_steps_for(options: Options, generator: Generator, verb: Verb, steps: int) -> int:
+    """Return how many steps overlapping tiles take together."""
+    asked = options.get("joint_steps")
+    able = isinstance(generator, SteppedGenerator) and steps > 0
+    if asked is None:
+        # A coarse measurement ties every pixel down: independent tiles agree without being joined.
+        default = generator.card.joint_steps if able and verb != "super_resolve" else 0
+        return min(default, max(steps - 1, 0))
+    joint = integer("joint_steps", asked, 0, 1000)
+    if joint and not able:
+        raise ParameterError(
+            f"joint_steps={joint} needs denoising steps that the engine can walk; "
+            f"generator {generator.card.name!r} with steps={steps} has none",
+            "leave joint_steps out, or raise steps",
+        )
+    check_joint(steps, joint)
+    return joint
+
+
+def members_of(options: Options) -> tuple[int | None, Reduce | None]:
+    """Return the number of ensemble members and how they are reduced."""
+    members, reduce = options.get("members"), options.get("reduce")
+    if members is not None:
+        members = integer("members", members, 1, 10_000)
+    if reduce is None:
+        return members, None
+    if members is None:
+        raise ParameterError(f"reduce={reduce!r} needs members to reduce", "add members=8")
+    if reduce == "median":
+        return members, 0.5
+    if reduce == "mean" or reduce == "std":
+        return members, reduce
+    if not isinstance(reduce, float):
+        raise unknown("reduce", reduce, ["mean", "std", "median", "a quantile such as 0.9"])
+    return members, number("reduce", reduce, 0.0, 1.0)
+
+
+def integer(name: str, value: Any, low: int, high: int) -> int:
+    """Return ``value`` if it is an integer from ``low`` to ``high``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
+        raise ParameterError(
+            f"{name}={value!r} is not an integer from {low} to {high}", f"e.g. {name}={max(low, 1)}"
+        )
+    return int(value)
+
+
+def number(name: str, value: Any, low: float, high: float) -> float:
+    """Return ``value`` as a float if it is a number from ``low`` to ``high``."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.number)
+        or not low <= float(value) <= high
+    ):
+        raise ParameterError(
+            f"{name}={value!r} is not a number from {low} to {high}", f"e.g. {name}={(low + high) / 2}"
+        )
+    return float(value)
+
+
+def _supported(name: str, value: Any, card: Card) -> None:
+    if value is not None and name not in card.conditions:
+        able = ", ".join(sorted(card.conditions)) or "none"
+        raise GeneratorError(
+            f"generator {card.name!r} cannot use {name}={str(value)[:60]!r}", f"leave it out; it uses: {able}"
+        )
+
+
+def prompt_for(prompt: Any, card: Card) -> str | None:
+    """Return the prompt; refuse one that the generator cannot use."""
+    _supported("prompt", prompt, card)
+    if prompt is not None and not isinstance(prompt, str):
+        raise ParameterError(f"prompt={prompt!r} is not a text", "e.g. prompt='a harbour in winter'")
+    return prompt
+
+
+def guidance_for(guidance: Any, card: Card) -> float | None:
+    """Return the guidance scale; refuse one that the generator cannot use."""
+    _supported("guidance", guidance, card)
+    return None if guidance is None else number("guidance", guidance, 0.0, 100.0)
+
+
+def metadata_for(values: Any, card: Card) -> dict[str, float]:
+    """Return overrides of metadata fields; refuse unknown fields."""
+    _supported("metadata", values, card)
+    out = {}
+    for name, value in (values or {}).items():
+        if name not in METADATA_FIELDS:
+            raise unknown("metadata field", name, METADATA_FIELDS)
+        out[name] = number(f"metadata[{name!r}]", value, -1e6, 1e6)
+    return out
+
+
+def layout_for(layout: Any, card: Card, geobox: Any) -> Any:
+    """Return shape (K, Y, X) float32; refuse a layout of another grid."""
+    _supported("layout", layout, card)
+    if layout is None:
+        return None
+    if not isinstance(layout, xr.DataArray) or layout.shape[-2:] != tuple(geobox.shape.yx):
+        raise GridError(
+            f"layout has shape {getattr(layout, 'shape', None)}, the result has {tuple(geobox.shape.yx)}",
+            "give a DataArray (layer, y, x) on the result's grid",
+        )
+    data = layout.data if layout.ndim == 3 else layout.data[None]
+    return data.astype(np.float32)
+
+
+def dates_of(times: Any, verb: str) -> NDArray[np.datetime64]:
+    """Return the dates that a user listed, ascending; refuse what is no date."""
+    import pandas as pd
+
+    listed = [times] if isinstance(times, str) or not isinstance(times, Iterable) else list(times)
+    try:
+        dates = pd.DatetimeIndex([pd.Timestamp(t) for t in listed])
+    except (ValueError, TypeError) as error:
+        raise TimeError(
+            f"{verb}: times={times!r} holds something that is no date", "e.g. times=['2024-06-01']"
+        ) from error
+    if dates.tz is not None:
+        dates = dates.tz_convert("UTC").tz_localize(None)
+    if not len(dates) or dates.isna().any() or dates.has_duplicates:
+        raise TimeError(
+            f"{verb}: times={times!r} is empty, repeats a date or holds a missing one",
+            "e.g. times=['2024-06-01']",
+        )
+    return np.sort(dates.values.astype("datetime64[ns]"))
+
+
+def seconds_of(times: NDArray[np.datetime64]) -> NDArray[np.int64]:
+    """Return seconds since 1970."""
+    return times.astype("datetime64[s]").astype(np.int64)
+
+
+def cloud_of(cube: Cube, in_times: NDArray[np.int64], out_times: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the cloud fraction (0 to 1, NaN unknown) of every result date."""
+    out = np.full(len(out_times), np.nan)
+    percent = cube.along_time("cloud_cover", "eo:cloud_cover")
+    if percent is not None:
+        fraction = np.asarray(percent, np.float64) / 100
+        known = {int(t): v for t, v in zip(in_times, fraction, strict=True)}
+        out = np.asarray([known.get(int(t), np.nan) for t in out_times])
+    return out
+
+
+def mask_of(cube: Cube, mask: Any) -> Any:
+    """Return shape (T, Y, X) bool, NumPy or dask: True = fill."""
+    ds = cube.source
+    quality: Callable[[Any, Any], Any] | None = None
+    classes: Sequence[str] | None = None
+    if isinstance(mask, str):
+        name = next((n for n in ds.variables if str(n).lower() == mask.lower()), None)
+        if name is None:
+            raise unknown("mask variable", mask, [str(n) for n in ds.variables if n not in ds.dims])
+        array, quality = ds[name], _quality(str(name))
+    elif isinstance(mask, list | tuple):
+        classes = [str(c) for c in mask]
+        name = next((n for n in ds.data_vars if _quality(str(n)) is not None), None)
+        if name is None:
+            raise ParameterError(
+                f"mask={mask!r} names classes, but the cube has no quality band",
+                f"load one (scl or qa_pixel) with the bands; it has {sorted(map(str, ds.data_vars))}",
+            )
+        array, quality = ds[name], _quality(str(name))
+    elif isinstance(mask, xr.DataArray):
+        array = mask
+        _check_grid(cube, array)
+    else:
+        raise ParameterError(
+            f"mask is a {type(mask).__name__}",
+            "give a DataArray on the cube's grid, a variable's name, 'scl', 'qa_pixel' or a list of class names",
+        )
+    y, x = cube.names_yx
+    extra = set(array.dims) - {y, x, cube.name_time}
+    if not {y, x} <= set(array.dims) or extra:
+        raise GridError(
+            f"the mask has dimensions {array.dims}, the cube ({cube.name_time}, {y}, {x})",
+            f"give it dimensions ({y}, {x}) or ({cube.name_time}, {y}, {x})",
+        )
+    count = 1 if cube.times is None else len(cube.times)
+    has_time = cube.name_time is not None and cube.name_time in array.dims
+    if has_time and cube.times is not None:
+        array = _at_dates(array, cube)
+    data = array.transpose(*((cube.name_time,) if has_time else ()), y, x).data
+    if not has_time:
+        data = data[None].repeat(count, axis=0)
+    if quality is None:
+        return data if data.dtype == bool else (data != 0) & (data == data)
+    if hasattr(data, "dask"):
+        return data.map_blocks(quality, classes, dtype=bool)
+    return quality(data, classes)
+
+
+def _quality(name: str) -> Callable[[Any, Any], Any] | None:
+    lowered = name.lower()
+    if lowered == "scl":
+        return _scl
+    if lowered in ("qa_pixel", "pixel_qa"):
+        return _qa
+    return None
+
+
+def _scl(values: NDArray[Any], classes: Any) -> NDArray[np.bool_]:
+    return gaps.scl_mask(values, classes)
+
+
+def _qa(values: NDArray[Any], classes: Any) -> NDArray[np.bool_]:
+    return gaps.qa_pixel_mask(values, classes)
+
+
+def _check_grid(cube: Cube, mask: xr.DataArray) -> None:
+    y, x = cube.names_yx
+    sizes = tuple(mask.sizes.get(d, 0) for d in (y, x))
+    if sizes != cube.shape_yx:
+        raise GridError(
+            f"the mask has {sizes[0]} x {sizes[1]} pixels along ({y}, {x}), the cube {cube.shape_yx[0]} x {cube.shape_yx[1]}",
+            "bring it onto the cube's grid, e.g. mask.odc.reproject(ds.odc.geobox, resampling='nearest')",
+        )
+    if y in mask.coords and x in mask.coords and cube.georeferenced:
+        grid = read_cube(_bare(mask), verb="mask").geobox
+        if not same_grid(grid, cube.geobox) and grid.crs is not None:
+            raise GridError(
+                f"the mask lies on another grid: {grid.affine.c, grid.affine.f} instead of "
+                f"{cube.geobox.affine.c, cube.geobox.affine.f}",
+                "bring it onto the cube's grid, e.g. mask.odc.reproject(ds.odc.geobox, resampling='nearest')",
+            )
+        if grid.crs is None and not np.allclose(
+            tuple(grid.affine), tuple(cube.geobox.affine), rtol=0, atol=1e-3 * abs(cube.geobox.affine.a)
+        ):
+            raise GridError(
+                f"the mask's coordinates do not match the cube's: {y} starts at {float(mask[y][0])}",
+                f"give it the cube's coordinates: mask.assign_coords({y}=ds.{y}, {x}=ds.{x})",
+            )
+
+
+def _bare(mask: xr.DataArray) -> xr.DataArray:
+    # Numbers without a scale or flags, so that the door takes the mask for a band.
+    return mask.astype(np.float32).drop_attrs(deep=False).rename("mask values")
+
+
+def _at_dates(array: xr.DataArray, cube: Cube) -> xr.DataArray:
+    time = str(cube.name_time)
+    if time not in array.coords:
+        assert cube.times is not None
+        if array.sizes[time] != len(cube.times):
+            raise TimeError(
+                f"the mask has {array.sizes[time]} dates, the cube {len(cube.times)}",
+                "give one mask per date",
+            )
+        return array
+    missing = np.setdiff1d(cube.source[time].values, array[time].values)
+    if len(missing):
+        raise TimeError(f"the mask has no date {missing[0]}", f"reindex it: mask.reindex({time}=ds.{time})")
+    return array.sel({time: cube.source[time].values})
+
+
+def chunks_of(
+    spec: Any, cube: Cube, shape_yx: tuple[int, int], dates: int, factor: int, stride: int
+) -> tuple[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]], bool]:
+    """Return chunk lengths along (time, y, x), and whether the user asked for chunks."""
+    y, x = cube.names_yx
+    time = cube.name_time or "time"
+    shape = (dates, *shape_yx)
+    default = max(_DEFAULT_CHUNK_PX, 16 * stride)
+    sizes: list[int] = [dates, default, default]
+    if cube.lazy:
+        data = next(band.data for band in cube.bands if hasattr(band.data, "dask"))
+        own = [max(c) for c in data.chunks]
+        sizes = [own[0], *(n * factor if n * factor <= 2 * default else default for n in own[1:])]
+    if isinstance(spec, Mapping):
+        allowed = {time: 0, y: 1, x: 2, "time": 0, "y": 1, "x": 2}
+        for name, value in spec.items():
+            if name not in allowed:
+                raise unknown("dimension in chunks", name, dict.fromkeys(allowed))
+            sizes[allowed[name]] = (
+                shape[allowed[name]] if value == -1 else integer(f"chunks[{name!r}]", value, 1, 2**31)
+            )
+    elif spec not in (None, "auto"):
+        sizes[1] = sizes[2] = integer("chunks", spec, 1, 2**31)
+    cut = []
+    for length, size in zip(shape, sizes, strict=True):
+        size = min(int(size), int(length))
+        whole, rest = divmod(int(length), size)
+        cut.append((size,) * whole + ((rest,) if rest else ()))
+    return (cut[0], cut[1], cut[2]), spec is not None
+
+
+def empty_cube(geobox: Any, times: NDArray[np.datetime64] | None, card: Card) -> Cube:
+    """Return a cube without pixels: the grid and bands of a synthesis from nothing."""
+    from odc.geo.xr import xr_coords
+
+    coords: dict[Any, Any] = dict(xr_coords(geobox))
+    if times is not None:
+        coords["time"] = xr.Variable(("time",), times)
+    y, x = geobox.dimensions
+    dims = ("time", y, x) if times is not None else (y, x)
+    bands = tuple(
+        Band(
+            name=name,
+            common_name=name,
+            data=np.empty((1, 0, 0), np.float32),
+            dims=dims,
+            scaling=Scaling(),
+            nodata=None,
+            attrs={
+                "common_name": name,
+                "units": "1",
+                "long_name": "reflectance",
+                "grid_mapping": "spatial_ref",
+            },
+            encoding={},
+        )
+        for name in card.bands or _SYNTHESIS_BANDS
+    )
+    # The bands are listed as empty variables, so that the result's variables keep their order.
+    source = xr.Dataset({band.name: xr.Variable((), np.float32(0)) for band in bands}, coords)
+    return Cube(
+        bands=bands,
+        geobox=geobox,
+        georeferenced=True,
+        times=times,
+        names_yx=(y, x),
+        name_time="time" if times is not None else None,
+        source=source,
+        form="dataset",
+    )

@@ -1,0 +1,122 @@
+"""What a result is: the token of its request, the record of its making, its distance from the measurement."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from importlib import metadata as package_metadata
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eoaug.cube.geo import Cube
+from eoaug.cube.plan import Plan, token_of
+from eoaug.cube.provenance import COMPOSITE, TRAINED, Provenance
+from eoaug.cube.run import Inputs
+from eoaug.cube.scene import valid
+
+__all__ = ["record_of", "residual_of", "token_for"]
+
+
+def _version() -> str:
+    try:
+        return package_metadata.version("eoaug")
+    except package_metadata.PackageNotFoundError:
+        return "0"
+
+
+def token_for(made: Plan, cube: Cube, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
+    """Return the hash of everything that decides the pixels: inputs, parameters, model, version."""
+    card = made.card
+    return token_of(
+        {
+            "version": _version(),
+            "verb": made.verb,
+            "generator": [card.name, card.sha256],
+            "parameters": parameters,
+            "seed": made.seed,
+            "members": made.members,
+            "layers": [
+                [a.name, a.slot, a.to_model.scale, a.to_model.offset, a.dtype, a.nodata] for a in made.layers
+            ],
+            "grid": [list(made.geobox.affine)[:6], list(made.geobox.shape.yx), str(made.geobox.crs)],
+            "times": [made.in_times.tolist(), made.out_times.tolist()],
+            "inputs": _identity(cube, inputs),
+        }
+    )
+
+
+def _identity(cube: Cube, inputs: Inputs) -> list[Any]:
+    """Return what identifies the input's content: its bytes, or the items that it was read from."""
+    out: list[Any] = []
+    checksums = cube.along_time("item_checksum")
+    items = cube.along_time("item_id")
+    for array in inputs.arrays():
+        if not hasattr(array, "dask"):
+            values = np.ascontiguousarray(array)
+            out.append(hashlib.sha256(values.view(np.uint8).reshape(-1)).hexdigest())
+        elif checksums is not None and items is not None:
+            out.append([*map(str, items), *map(str, checksums)])
+        else:
+            # Lazy data of unknown origin: the graph's name is all there is. It never collides, but two
+            # sessions may name the same data differently.
+            out.append(array.name)
+    return out
+
+
+def record_of(made: Plan, cube: Cube, parameters: Mapping[str, Any]) -> Provenance:
+    """Return the record that the result and its files carry."""
+    ids, hrefs = cube.along_time("item_id"), cube.along_time("item_href")
+    sources = []
+    if ids is not None:
+        links = hrefs if hrefs is not None else [""] * len(ids)
+        for joined, link in zip(ids, links, strict=True):
+            pairs = zip(str(joined).split(";"), str(link).split(";"), strict=False)
+            sources += [{"id": one, "href": href} for one, href in pairs if one]
+    return Provenance(
+        operation=made.verb,
+        generator=made.card.name,
+        model_sha256=made.card.sha256,
+        licence=made.card.licence,
+        seed=made.seed,
+        members=made.members,
+        parameters=parameters,
+        token=made.token,
+        sources=tuple(sources),
+        digital_source_type=TRAINED if made.fill == "scene" else COMPOSITE,
+    )
+
+
+def residual_of(
+    made: Plan, inputs: Inputs, arrays: Mapping[str, NDArray[Any]]
+) -> float | dict[str, float] | None:
+    """Return the largest |sensor(result) - measurement| by band in physical units.
+
+    0 for the verbs that keep every measured pixel; None where nothing was measured.
+    """
+    if made.verb in ("inpaint", "extend"):
+        return 0.0
+    if made.sensor is None or made.reduce is not None:
+        return None
+    out = {}
+    for layer, band in zip(made.layers, inputs.bands, strict=True):
+        sensor = made.sensor.of_band(layer.slot)
+        worst = 0.0
+        # One date and member at a time: the check must not need more memory than the work.
+        result = arrays[layer.name].reshape(-1, len(made.out_times), *arrays[layer.name].shape[-2:])
+        for k, measured in enumerate(np.asarray(band)):
+            # A measurement beside a gap saw pixels that the result does not show.
+            checked = ~_grown(~valid(layer, measured))
+            for values in result[:, k]:
+                physical = np.where(valid(layer, values), layer.to_physical(values), np.nan)
+                error = np.abs(sensor.degrade(physical[None])[0] - layer.to_physical(measured))[checked]
+                worst = max(worst, float(np.nanmax(error)) if error.size else 0.0)
+        out[layer.name] = worst
+    return out
+
+
+def _grown(mask: NDArray[np.bool_], cells: int = 2) -> NDArray[np.bool_]:
+    from scipy import ndimage
+
+    return np.asarray(ndimage.binary_dilation(mask, np.ones((3, 3), bool), iterations=cells))

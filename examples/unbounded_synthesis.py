@@ -1,0 +1,33 @@
+"""A landscape of a million by a million pixels that is never computed as a whole.
+
+    python examples/unbounded_synthesis.py [generator]
+"""
+
+import sys
+
+import numpy as np
+
+import eoaug
+
+generator = sys.argv[1] if len(sys.argv) > 1 else "embedded"
+world = {"crs": "EPSG:32633", "resolution": 10, "times": ["2024-06-01"], "generator": generator}
+
+
+def window(left: float, top: float, edge: float) -> np.ndarray:
+    """Red light in a square of ``edge`` metres."""
+    cube = eoaug.synthesize(like=(left, top - edge, left + edge, top), chunks=512, **world)
+    return cube["red"].values[0]
+
+
+edge = 10_000_000.0
+plan = eoaug.plan("synthesize", like=(0, 0, edge, edge), chunks=2048, **world)
+print(plan.explain())
+
+# Every pixel is a function of its place: two windows agree wherever both look, whatever lies around.
+margin = plan.margin_px
+side = 2 * margin + 32
+here = window(4_000_000, 5_000_000, side * 10)
+shifted = window(4_000_000 + 160, 5_000_000 - 160, side * 10)
+inner = slice(margin + 16, side - margin)
+same = np.array_equal(here[inner, inner], shifted[margin : side - margin - 16, margin : side - margin - 16])
+print(f"two windows of {side} x {side} pixels, 16 pixels apart: their common middle is equal: {same}")
