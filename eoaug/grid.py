@@ -28,7 +28,7 @@ def absolute_origin(transform: Affine) -> tuple[int, int]:
     The pixel that holds the CRS origin counts 0. The shift by a quarter keeps the index stable under
     rounding for grids whose origin lies on whole or half pixels.
     """
-    col, row = ~transform * (0.0, 0.0)
+    col, row = ~transform @ (0.0, 0.0)
     return math.floor(-row + 0.25), math.floor(-col + 0.25)
 
 
@@ -37,17 +37,17 @@ def refine(geobox: GeoBox, factor: int) -> GeoBox:
     from odc.geo.geobox import GeoBox
 
     height, width = geobox.shape.yx
-    return GeoBox((height * factor, width * factor), geobox.affine * Affine.scale(1 / factor), geobox.crs)
+    return GeoBox((height * factor, width * factor), geobox.affine @ Affine.scale(1 / factor), geobox.crs)
 
 
 def same_grid(one: GeoBox, other: GeoBox, tolerance_px: float = 1e-3) -> bool:
     """Tell whether two grids have the same CRS and shape and all corners within ``tolerance_px``."""
     if one.crs != other.crs or one.shape != other.shape:
         return False
-    between = ~one.affine * other.affine
+    between = ~one.affine @ other.affine
     height, width = one.shape.yx
     corners = [(0, 0), (width, 0), (0, height), (width, height)]
-    return all(math.dist(between * corner, corner) <= tolerance_px for corner in corners)
+    return all(math.dist(between @ corner, corner) <= tolerance_px for corner in corners)
 
 
 def as_geobox(like: Any, *, resolution: Any = None, crs: Any = None) -> GeoBox:
@@ -127,7 +127,7 @@ def gsd_m(geobox: GeoBox, lat_deg: float | None = None) -> float:
         return math.sqrt(area)
     if geobox.crs.geographic:
         height, width = geobox.shape.yx
-        lat = (affine * (width / 2, height / 2))[1] if lat_deg is None else lat_deg
+        lat = (affine @ (width / 2, height / 2))[1] if lat_deg is None else lat_deg
         metres_per_degree = math.pi / 180 * 6371008.8
         area *= metres_per_degree**2 * max(math.cos(math.radians(lat)), 1e-6)
         return math.sqrt(area)

@@ -93,7 +93,7 @@ def grid(
     known = CRS(crs)
     # A power of two keeps degrees exact, so that crops have exactly the affine of the whole.
     pixel, corner = (2.0**-13, (12.5, 48.25)) if known.geographic else (10.0, (500_120.0, 5_300_270.0))
-    affine = Affine.translation(*corner) * Affine.rotation(rotation_deg) * Affine.scale(pixel, -pixel)
+    affine = Affine.translation(*corner) @ Affine.rotation(rotation_deg) @ Affine.scale(pixel, -pixel)
     return GeoBox(shape_yx, affine, known)
 
 

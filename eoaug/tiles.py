@@ -109,6 +109,13 @@ class Lattice:
             for col in cols:
                 yield Tile(row, col)
 
+    def hull(self, window: Window, rings: int) -> Window:
+        """Return the pixels of the tiles that touch ``window`` and of ``rings`` neighbours around them."""
+        rows, cols = self.spans(window)
+        first = self.window(Tile(rows.start - rings, cols.start - rings))
+        last = self.window(Tile(rows.stop - 1 + rings, cols.stop - 1 + rings))
+        return Window(first.top, first.left, last.bottom, last.right)
+
     def rings(self, window: Window, rings: int) -> list[list[Tile]]:
         """Return the tiles that touch ``window``, then ring after ring of neighbours around them."""
         rows, cols = self.spans(window)

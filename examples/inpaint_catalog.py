@@ -1,6 +1,6 @@
 """Fill 30 % clouds in every Sentinel-2 item of a catalog, and write the results into a new one.
 
-    python examples/inpaint_catalog.py [generator] [output catalog]
+python examples/inpaint_catalog.py [generator] [output catalog]
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Sharpen a Sentinel-2 patch from 10 m to 2.5 m, check it against the measurement, make a picture.
 
-    python examples/super_resolve_patch.py [generator] [output folder]
+python examples/super_resolve_patch.py [generator] [output folder]
 """
 
 import sys

@@ -141,7 +141,7 @@ def layers_of(cube: Cube, card: Card) -> tuple[Layer, ...]:
 def steps_for(options: Options, card: Card, verb: Verb) -> int:
     """Return the denoising steps: as asked, else the card's for the verb."""
     # Members of a deterministic estimate would be equal: an ensemble asks for samples.
-    default = card.member_steps if options.get("members") is not None else card.steps
+    default = {**card.steps, **card.member_steps} if options.get("members") is not None else card.steps
     steps = options.get("steps", default.get(verb, 0))
     return integer("steps", steps, 0, 1000)
 

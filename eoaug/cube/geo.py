@@ -505,9 +505,9 @@ def _times(ds: xr.Dataset, time: str | None, verb: str) -> NDArray[np.datetime64
     if np.isnat(values).any():
         raise TimeError(f"{verb}: {time!r} holds missing dates (NaT)", f"drop them: ds.dropna({time!r})")
     if len(values) > 1:
-        steps = np.diff(values)
-        if (steps <= np.timedelta64(0)).any():
-            i = int(np.argmax(steps <= np.timedelta64(0)))
+        backward = np.diff(values).astype(np.int64) <= 0
+        if backward.any():
+            i = int(np.argmax(backward))
             raise TimeError(
                 f"{verb}: dates are not ascending: {values[i]} is followed by {values[i + 1]}",
                 f"sort and merge them: ds.sortby({time!r}).drop_duplicates({time!r})",
@@ -531,7 +531,7 @@ def _geobox(ds: xr.Dataset, y: str, x: str, verb: str) -> tuple[GeoBox, bool]:
     if declared is not None and (declared.b != 0 or declared.d != 0):
         # A rotated grid: the coordinates, if any, are pixel positions and tell only the crop.
         row, col = (0 if axis is None else round(axis[0] - 0.5) for axis in (along_y, along_x))
-        return GeoBox(shape, declared * Affine.translation(col, row), crs), True
+        return GeoBox(shape, declared @ Affine.translation(col, row), crs), True
     if along_y is not None and along_x is not None:
         (y0, dy), (x0, dx) = along_y, along_x
         if dy is None or dx is None:
@@ -554,8 +554,8 @@ def _snapped(affine: Affine, declared: Affine | None) -> Affine:
     """Prefer the declared transform, moved by whole pixels, to one recovered from rounded coordinates."""
     if declared is None or declared.determinant == 0:
         return affine
-    col, row = ~declared * (affine.c, affine.f)
-    moved = declared * Affine.translation(round(col), round(row))
+    col, row = ~declared @ (affine.c, affine.f)
+    moved = declared @ Affine.translation(round(col), round(row))
     close = abs(col - round(col)) < 1e-3 and abs(row - round(row)) < 1e-3
     same = abs(moved.a / affine.a - 1) < 1e-6 and abs(moved.e / affine.e - 1) < 1e-6
     return moved if close and same else affine

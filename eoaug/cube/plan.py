@@ -193,10 +193,7 @@ class Plan:
 
     def reach(self, core: Window) -> Window:
         """Return the pixels of the result's grid that ``core`` depends on, within the scene if bounded."""
-        rings = self.lattice.rings(self.region(core), self.joint_steps)
-        first, last = rings[-1][0], rings[-1][-1]
-        low, high = self.lattice.window(first), self.lattice.window(last)
-        whole = Window(low.top, low.left, high.bottom, high.right)
+        whole = self.lattice.hull(self.region(core), self.joint_steps)
         if self.sensor is not None:
             whole = whole.pad(SENSOR_CELLS * self.factor)
         return self._inside(whole)

@@ -20,7 +20,19 @@ import xarray as xr
 
 from eoaug.errors import ParameterError, SourceError
 
-__all__ = ["ATTRIBUTE", "COMPOSITE", "TRAINED", "Provenance", "clean_href", "marked_synthetic", "of", "stamp"]
+__all__ = [
+    "ALGORITHMIC",
+    "ALTERED",
+    "ATTRIBUTE",
+    "COMPOSITE",
+    "TRAINED",
+    "Provenance",
+    "clean_href",
+    "digital_source_type",
+    "marked_synthetic",
+    "of",
+    "stamp",
+]
 
 ATTRIBUTE = "eoaug_provenance"
 """The dataset attribute that holds the record as JSON text."""
@@ -29,9 +41,31 @@ _FLAG = "eoaug_synthetic"
 
 _IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 TRAINED = _IPTC + "trainedAlgorithmicMedia"
-"""IPTC digital source type of data in which no pixel was measured."""
+"""IPTC digital source type of what a trained model made, with no measured pixel in it."""
 COMPOSITE = _IPTC + "compositeWithTrainedAlgorithmicMedia"
-"""IPTC digital source type of data that mix measured and generated pixels."""
+"""The same with measured pixels in it, or made from them ("such as with inpainting or outpainting")."""
+ALGORITHMIC = _IPTC + "algorithmicMedia"
+"""IPTC digital source type of what a method made that learned from no data, with no measured pixel in it."""
+ALTERED = _IPTC + "algorithmicallyEnhanced"
+"""The same with measured pixels in it, or made from them."""
+
+
+def digital_source_type(trained: bool, measured: bool) -> str:
+    """Return the IPTC term, as a URI, for data that are synthetic at least in part.
+
+    The terms are those of the vocabulary of 2024-10-23. There, ``compositeSynthetic`` means a composite "at
+    least one of which is Generative AI", so it would be wrong for a classical method.
+
+    Parameters
+    ----------
+    trained
+        The generator has learned from data.
+    measured
+        Measured pixels are in the result, or it was made from them.
+    """
+    if trained:
+        return COMPOSITE if measured else TRAINED
+    return ALTERED if measured else ALGORITHMIC
 
 
 def _software() -> dict[str, str]:
@@ -78,7 +112,7 @@ class Provenance:
     """The items that the cube was made from, each with ``id`` and ``href``; hrefs lose user names,
     passwords and query strings, where access tokens live."""
     digital_source_type: str = COMPOSITE
-    """IPTC term as a URI; `TRAINED` when nothing was measured."""
+    """IPTC term as a URI, as `digital_source_type` tells it."""
     synthetic_fraction: float | None = None
     """Share of pixels inside the scene that were not measured, 0 to 1; None when not counted."""
     residual: Any = None

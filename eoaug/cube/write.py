@@ -11,12 +11,15 @@ import hashlib
 import json
 import math
 import os
+import platform
 import shutil
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -38,6 +41,7 @@ __all__ = [
     "finished",
     "geobox_of",
     "store_form",
+    "sweep",
     "write_cog",
     "write_zarr",
 ]
@@ -48,6 +52,9 @@ _GROUP_BYTES = 256 * 2**20
 """Bytes of pixels that one dask computation may hold; more chunks at once keep the workers busy."""
 _COG_TILE_PX = 512
 _ZARR_CHUNK_PX = 512
+
+_REPLACED = ".old"
+"""Ending of a folder that is about to be replaced, in the scratch folder."""
 
 _PROJ_CONVENTION = {
     "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
@@ -225,7 +232,7 @@ def finished(target: Path, *, overwrite: bool, keep: bool = True) -> Iterator[Pa
         raise TargetError(f"{str(target)!r} exists already.", "Pass overwrite=True, or choose another name.")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        room = Path(tempfile.mkdtemp(prefix=".eoaug-", dir=target.parent))
+        room = Path(tempfile.mkdtemp(prefix=f"{_rooms()}{os.getpid()}-", dir=target.parent))
     except OSError as error:
         raise TargetError(
             f"cannot write {str(target)!r}: {error.strerror or error}.", "Choose a folder that you may write."
@@ -237,7 +244,7 @@ def finished(target: Path, *, overwrite: bool, keep: bool = True) -> Iterator[Pa
             return
         _flush(scratch)
         if target.is_dir():
-            target.rename(room / f"{target.name}.old")
+            target.rename(room / f"{target.name}{_REPLACED}")
         scratch.replace(target)
         _flush_folder(target.parent)
     except OSError as error:
@@ -246,7 +253,54 @@ def finished(target: Path, *, overwrite: bool, keep: bool = True) -> Iterator[Pa
             "Check the free space and the permissions of the folder; nothing was left there.",
         ) from error
     finally:
-        shutil.rmtree(room, ignore_errors=True)
+        _discard(room)
+
+
+@cache
+def _rooms() -> str:
+    """How the names of this machine's scratch folders begin; the id of the process follows.
+
+    A process id means something on one machine and in one container only, so both are in the name.
+    """
+    place = platform.node()
+    with suppress(OSError):
+        place += os.readlink("/proc/self/ns/pid")
+    return f".eoaug-{hashlib.sha256(place.encode()).hexdigest()[:8]}-"
+
+
+def sweep(folder: Path) -> None:
+    """Clear away what killed writes have left in a folder.
+
+    Only scratch folders of `finished` go, whose process was on this machine and is dead. What it was about
+    to replace is put back.
+    """
+    for room in folder.glob(f"{_rooms()}*"):
+        process = room.name.removeprefix(_rooms()).partition("-")[0]
+        if not process.isdigit() or _alive(int(process)) or room.is_symlink() or not room.is_dir():
+            continue
+        _discard(room)
+
+
+def _discard(room: Path) -> None:
+    """Remove a scratch folder; what was to be replaced goes back to its place if nothing took it."""
+    for old in room.glob(f"*{_REPLACED}"):
+        target = room.parent / old.name.removesuffix(_REPLACED)
+        with suppress(OSError):  # another process may do the same
+            if not target.exists():
+                old.rename(target)
+    shutil.rmtree(room, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    if sys.platform == "win32":  # signal 0 is Ctrl-C there
+        return True
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 class CogFile:

@@ -74,7 +74,7 @@ def ground_sampling_distance(geobox: GeoBox) -> float:
     if crs.is_projected:
         return float(round(along_y * crs.axis_info[0].unit_conversion_factor, 6))
     height, width = geobox.shape
-    lon, lat = geobox.affine * (width / 2, height / 2)
+    lon, lat = geobox.affine @ (width / 2, height / 2)
     geod = crs.get_geod() or Geod(ellps="WGS84")
     _, _, metres = geod.inv(lon, lat - along_y / 2, lon, lat + along_y / 2)
     return float(round(metres, 3))

@@ -1,7 +1,8 @@
 """What an item says about its bands, whatever its STAC version, in one plain form.
 
 STAC 1.1 keeps a band's fields in ``bands``, 1.0 in ``eo:bands`` and ``raster:bands``, older items in the
-asset; what none of them tells is read from the raster file.
+asset; what none of them tells is read from the raster file. A Zarr group that `write` made holds many
+dates in one item; it becomes one scene per date.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import difflib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import unquote, urlsplit
@@ -24,9 +25,10 @@ from odc.geo.geobox import GeoBox
 from eoaug.bands import band_of, common_name, is_mask_name
 from eoaug.cube.provenance import clean_href
 from eoaug.errors import BandError, EoaugError, GridError, RadiometryError, SourceError
+from eoaug.stac.groups import read_dates
 from eoaug.stac.search import first_line, item_times
 
-__all__ = ["INHERITED", "BandSource", "Scene", "pixel_size", "read_scene", "unreadable"]
+__all__ = ["INHERITED", "BandSource", "Scene", "pixel_size", "read_scenes", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,9 @@ class BandSource:
     item: str
     asset: str
     href: str
+    """Of the raster file or the Zarr group."""
     index: int
+    """Number of the band in a raster file."""
     names: tuple[str, ...]
     """Variable name first, then aliases."""
     dtype: str
@@ -47,16 +51,28 @@ class BandSource:
     offset: float = 0.0
     mask: bool = False
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    array: str = ""
+    """Name of the array in a Zarr group; empty for a raster file."""
+    place: tuple[int, ...] = ()
+    """Index along the dimensions of the array before y and x."""
 
 
 @dataclass(frozen=True)
 class Scene:
-    """One item with the bands that were asked for."""
+    """One date of one item with the bands that were asked for."""
 
     item: pystac.Item
+    """The item; of a Zarr group, what it says of this date."""
     href: str
     sources: Mapping[str, BandSource]
     """By variable name."""
+    member: int | None = None
+    """Number of the ensemble member; None outside of ensembles."""
+
+    @property
+    def in_group(self) -> bool:
+        """Whether the pixels lie in a Zarr group."""
+        return any(source.array for source in self.sources.values())
 
     @property
     def grid(self) -> GeoBox:
@@ -70,11 +86,16 @@ def pixel_size(geobox: GeoBox) -> float:
     return float(min(abs(geobox.resolution.x), abs(geobox.resolution.y)))
 
 
-def read_scene(item: pystac.Item, wanted: tuple[str, ...], patch: Callable[[str], str] | None) -> Scene:
-    """Read the bands' metadata of an item: from the item, and what it does not tell from the files."""
+def read_scenes(
+    item: pystac.Item, wanted: tuple[str, ...], patch: Callable[[str], str] | None
+) -> list[Scene]:
+    """Read the bands' metadata of an item: from the item, and what it does not tell from the files.
+
+    Returns one scene, or for a Zarr group one per date and member.
+    """
     item_times(item)
     try:
-        candidates = list(_bands(item))
+        candidates = list(_bands(item)) or list(_arrays(item))
     except EoaugError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -84,16 +105,54 @@ def read_scene(item: pystac.Item, wanted: tuple[str, ...], patch: Callable[[str]
         ) from error
     chosen = _choose(item, candidates, wanted)
     if not chosen:
-        groups = [a.get_absolute_href() for a in item.assets.values() if "zarr" in (a.media_type or "")]
         raise BandError(
             f"item {item.id!r} has no raster asset among {sorted(item.assets)}.",
-            f"Open its Zarr group instead: xr.open_zarr({groups[0]!r})."
-            if groups
-            else "Name the assets to read, e.g. bands=['B04'].",
+            "Name the assets to read, e.g. bands=['B04'].",
         )
     headers: dict[str, _Header] = {}
     sources = {name: _complete(item, raw, name, headers, patch) for name, raw in chosen.items()}
-    return Scene(item, clean_href(item.get_self_href() or ""), sources)
+    member = item.properties.get("eoaug:member")
+    scene = Scene(
+        item=item,
+        href=clean_href(item.get_self_href() or ""),
+        sources=sources,
+        member=member if isinstance(member, int) else None,
+    )
+    return _dates(scene) if scene.in_group else [scene]
+
+
+def _dates(scene: Scene) -> list[Scene]:
+    """Split the scene of a Zarr group into one per date and member."""
+    item, sources = scene.item, scene.sources
+    first = next(iter(sources.values()))
+    try:
+        if len({source.href for source in sources.values()}) > 1:
+            raise ValueError("its bands lie in several groups")
+        found = read_dates(first.href, {source.array: source.geobox for source in sources.values()})
+    except Exception as error:  # zarr, xarray, fsspec and the network each have their own
+        raise SourceError(
+            f"asset {first.asset!r} of item {item.id!r} is no Zarr group of eoaug that can be read, "
+            f"{clean_href(first.href)!r}: {first_line(error)}.",
+            f"Open it with xarray, e.g. xr.open_zarr({clean_href(first.href)!r}), or leave the item out with "
+            "ids=.",
+        ) from error
+    whole = ("datetime", "start_datetime", "end_datetime", "platform", "eo:cloud_cover")
+    kept = {key: value for key, value in item.properties.items() if key not in whole}
+    scenes = []
+    for t, (time, facts) in enumerate(zip(found.times, found.facts, strict=True)):
+        date = pystac.Item(
+            id=item.id,
+            geometry=None,
+            bbox=None,
+            datetime=time,
+            properties={**kept, **facts},
+            collection=item.collection_id,
+        )
+        for m, member in enumerate((None,) if found.members is None else found.members):
+            place = (t,) if member is None else (m, t)
+            here = {name: replace(source, place=place) for name, source in sources.items()}
+            scenes.append(Scene(date, scene.href, here, member))
+    return scenes
 
 
 @dataclass(frozen=True)
@@ -108,6 +167,8 @@ class _Raw:
     """Fields of the band, over those of the asset, over those of the item."""
     data: bool
     """False for quick-looks and metadata, which are read only when named."""
+    array: str = ""
+    """Name of the array in a Zarr group."""
 
 
 _NOT_DATA = {"thumbnail", "overview", "visual", "metadata"}
@@ -122,8 +183,7 @@ def _bands(item: pystac.Item) -> Iterator[_Raw]:
             continue
         fields = asset.extra_fields
         listed = fields.get("bands") or _merged(fields.get("eo:bands"), fields.get("raster:bands"))
-        base = {name: item.properties[name] for name in INHERITED if name in item.properties}
-        base |= {name: value for name, value in fields.items() if not isinstance(value, list)}
+        base = _inherited(item, asset)
         roles = set(asset.roles or ())
         data = not (roles & _NOT_DATA) and not (key.endswith("-jp2") and key[:-4] in item.assets)
         if len(listed) < 2:
@@ -139,6 +199,31 @@ def _bands(item: pystac.Item) -> Iterator[_Raw]:
         repeated = name in single
         names = _names(name, band)
         yield _Raw(asset, key, index, names, base | band, data and not repeated)
+
+
+def _arrays(item: pystac.Item) -> Iterator[_Raw]:
+    """Bands in Zarr groups: those that the asset of a group lists, or the array that an asset points at."""
+    for key, asset in item.assets.items():
+        if "zarr" not in (asset.media_type or ""):
+            continue
+        base, data = _inherited(item, asset), not set(asset.roles or ()) & _NOT_DATA
+        for band in asset.extra_fields.get("bands") or ():
+            names = _names(band["name"], band)
+            yield _Raw(asset, key, 1, names, base | band, data, array=band["name"])
+        if not asset.extra_fields.get("bands"):
+            yield _Raw(asset, key, 1, _names(key, {}), base, data, array=_split(asset.href)[1])
+
+
+def _split(href: str) -> tuple[str, str]:
+    """Group and array of the address of an array."""
+    group, _, array = href.rstrip("/").rpartition("/")
+    return group, array
+
+
+def _inherited(item: pystac.Item, asset: pystac.Asset) -> dict[str, Any]:
+    base = {name: item.properties[name] for name in INHERITED if name in item.properties}
+    listless = {name: value for name, value in asset.extra_fields.items() if not isinstance(value, list)}
+    return base | listless
 
 
 def _names(name: str, band: Mapping[str, Any]) -> tuple[str, ...]:
@@ -230,6 +315,12 @@ def _complete(
     address = patch(href) if patch is not None else href
 
     def header() -> _Header:
+        if raw.array:
+            raise SourceError(
+                f"asset {raw.key!r} of item {item.id!r} is a Zarr group, and does not tell data_type, proj:code, "
+                f"proj:shape and proj:transform of its band {raw.names[0]!r}.",
+                f"Open it with xarray, e.g. xr.open_zarr({clean_href(href)!r}).",
+            )
         if address not in headers:
             headers[address] = _read_header(address, item, raw.key)
         return headers[address]
@@ -279,6 +370,7 @@ def _complete(
         offset=0.0 if mask else offset,
         mask=mask,
         attrs=attrs,
+        array=raw.array,
     )
 
 
@@ -286,7 +378,10 @@ def _asset_href(item: pystac.Item, raw: _Raw) -> str:
     href = raw.asset.get_absolute_href() or raw.asset.href
     if href.startswith("file://"):
         href = unquote(urlsplit(href).path)
-    if "://" not in href and not href.startswith("/vsi") and not Path(href).is_file():
+    if raw.array and not raw.asset.extra_fields.get("bands"):
+        href = _split(href)[0]
+    there = Path(href).is_dir() if raw.array else Path(href).is_file()
+    if "://" not in href and not href.startswith("/vsi") and not there:
         raise SourceError(
             f"asset {raw.key!r} of item {item.id!r} is not there: {href!r}.",
             "Copy the file to where the item says, or choose other bands= or ids=.",

@@ -53,18 +53,22 @@ class Search:
 
     def keeps(self, item: pystac.Item) -> bool:
         """Tell whether an item passes every filter."""
+        if "mlm:architecture" in item.properties:  # a model, not a scene
+            return False
         if self.ids and item.id not in self.ids:
             return False
         if self.collections and item.collection_id not in self.collections:
             return False
         if self.bbox is not None and item.bbox is not None and not _boxes_meet(self.bbox, item.bbox):
             return False
-        if self.interval is not None and not self._dated(item):
+        if not self.covers(item):
             return False
         return all(_passes(item.properties.get(key), rule, key) for key, rule in self.query.items())
 
-    def _dated(self, item: pystac.Item) -> bool:
-        assert self.interval is not None
+    def covers(self, item: pystac.Item) -> bool:
+        """Tell whether an item's time lies in the interval, at least in part."""
+        if self.interval is None:
+            return True
         first, last = item_times(item)
         start, end = self.interval
         return (start is None or last >= start) and (end is None or first <= end)
