@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from eoaug.errors import EoaugError, ParameterError
+from eoaug.errors import EoaugError, GridError, ParameterError
 
 __all__ = ["app", "main"]
 
@@ -296,7 +296,11 @@ def _cubes(
     fixed["bands"] = _split(given["bands"])
     ids = _split(given["ids"])
     if not given["each"]:
-        yield from _nodes(eoaug.open_cube(source, ids=ids, **search, **fixed))
+        try:
+            opened = eoaug.open_cube(source, ids=ids, **search, **fixed)
+        except GridError as error:
+            raise GridError(error.problem, f"{error.remedy} Here, --each takes item by item.") from error
+        yield from _nodes(opened)
         return
     from eoaug.stac.contents import inspect as contents
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eoaug.cube.plan import Layer, Plan
+from eoaug.cube.plan import IN_FLIGHT, Layer, Plan
 from eoaug.cube.scene import Scene, date_range, places, read_scene, tile_request, to_fill, valid
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import Request
@@ -182,9 +182,6 @@ class _Group:
     state: Any = None
 
 
-_IN_FLIGHT = 8
-"""Groups handed to the mapper at a time; bounds the requests that are held."""
-
 _Pairs = Iterable[tuple[Tile, NDArray[np.float32]]]
 """Tiles with their estimates (C, size, size), in lattice order."""
 
@@ -322,7 +319,7 @@ def _alone(plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Ma
     def call(group: _Group) -> NDArray[np.float32]:
         return _targets(plan, group, plan.generator.generate(group.requests))
 
-    for groups in batched(_groups(noted(), plan.batch_tiles), _IN_FLIGHT):
+    for groups in batched(_groups(noted(), plan.batch_tiles), IN_FLIGHT):
         for group, result in zip(groups, mapper(call, groups), strict=True):
             done.update(zip(group.tiles, result, strict=True))
         # Groups of other numbers of dates fill at their own pace: back into lattice order.

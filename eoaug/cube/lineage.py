@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Mapping
 from importlib import metadata as package_metadata
 from typing import Any
@@ -15,6 +16,8 @@ from eoaug.cube.plan import Plan, token_of
 from eoaug.cube.provenance import COMPOSITE, TRAINED, Provenance
 from eoaug.cube.run import Inputs
 from eoaug.cube.scene import valid
+from eoaug.errors import GeneratorError
+from eoaug.generators.base import Generator
 
 __all__ = ["record_of", "residual_of", "token_for"]
 
@@ -33,7 +36,7 @@ def token_for(made: Plan, cube: Cube, inputs: Inputs, parameters: Mapping[str, A
         {
             "version": _version(),
             "verb": made.verb,
-            "generator": [card.name, card.sha256],
+            "generator": [card.name, card.sha256, _settings(made.generator)],
             "parameters": parameters,
             "seed": made.seed,
             "members": made.members,
@@ -45,6 +48,17 @@ def token_for(made: Plan, cube: Cube, inputs: Inputs, parameters: Mapping[str, A
             "inputs": _identity(cube, inputs),
         }
     )
+
+
+def _settings(generator: Generator) -> str:
+    """Return the hash of what a generator pickles as: name, path and settings, never weights."""
+    try:
+        return hashlib.sha256(pickle.dumps(generator)).hexdigest()
+    except (pickle.PicklingError, TypeError, AttributeError) as error:
+        raise GeneratorError(
+            f"generator {generator.card.name!r} cannot be pickled, so its settings have no identity: {error}",
+            "define its class in a module and keep lambdas, locks and open files out of its pickled state",
+        ) from error
 
 
 def _identity(cube: Cube, inputs: Inputs) -> list[Any]:

@@ -39,6 +39,9 @@ Reduce = Literal["mean", "std"] | float
 NEIGHBOUR_DATES = 6
 """Dates on either side of a target date that context dates are chosen from."""
 
+IN_FLIGHT = 8
+"""Groups of tiles that are handed out at a time; bounds the requests in memory."""
+
 SENSOR_CELLS = 2
 """Coarse cells around a measured one whose fine pixels its measurement reaches."""
 
@@ -254,9 +257,15 @@ class Plan:
         active = [sum(counts[: self.joint_steps - i + 1]) for i in range(self.joint_steps)]
         return (sum(active) + counts[0] * (self.steps - self.joint_steps)) / self.steps
 
-    def explain(self) -> Explanation:
-        """Return what the run will cost: tiles, model calls, extra work by overlap, bytes, memory."""
-        return _explain(self)
+    def explain(self, seconds_per_forward: float | None = None) -> Explanation:
+        """Return what the run will cost: tiles, forwards, extra work by overlap, bytes, memory.
+
+        Parameters
+        ----------
+        seconds_per_forward
+            Time of one forward, as `eoaug.cube.run.calibrate` measures it; adds an estimate of the time.
+        """
+        return _explain(self, seconds_per_forward)
 
     def __repr__(self) -> str:
         """Return a line: what is made on which grid with which generator."""
@@ -313,64 +322,77 @@ class Explanation:
         return f"<table><caption>{escape(self.title)}</caption>{body}</table>"
 
 
-def _explain(plan: Plan) -> Explanation:
-    runs = 0.0
-    calls = 0
-    # Chunks of equal size differ by at most a row of tiles; sizes repeat, so each is counted once.
-    _, rows, cols = plan.chunks
+def _explain(plan: Plan, seconds_per_forward: float | None) -> Explanation:
+    rows, cols = plan.chunks[1:]
     draws = plan.members or 1
-    new = sum(1 for k in range(len(plan.out_times)) if plan.verb != "extend" or plan.given(k) is None)
-    largest, factor = 0, 1.0
-    row_counts, col_counts = _axis_counts(plan, 0), _axis_counts(plan, 1)
-    for ring in range(plan.joint_steps + 1):
-        # Tiles within `ring` rings: product of the axis counts, summed over all chunks.
-        total = sum(n + 2 * ring for n in row_counts) * sum(n + 2 * ring for n in col_counts)
-        if ring == 0:
-            runs = float(total)
-            steps = max(plan.steps - plan.joint_steps, 1) if plan.steps else 1
-            calls += steps * math.ceil(total / plan.card.batch)
-        else:
-            calls += math.ceil(total / plan.card.batch)
-    for y, height in enumerate(rows):
-        for x, width in enumerate(cols):
-            if height * width > largest:
-                largest = height * width
-                core = plan.core(y, x)
-                factor = plan.tile_work(core) / (largest / plan.lattice.size**2)
-        if y > 3:
-            break
-    side = plan.reach(plan.core(int(np.argmax(rows)), int(np.argmax(cols))))
-    rows_px, cols_px = side.shape
-    dates = min(len(plan.in_times), 2 * NEIGHBOUR_DATES + 1) if plan.has_input else 0
-    cells = rows_px * cols_px
-    frames = 1 + min(plan.card.context, max(dates - 1, 0))
-    tiles = len(plan.tiles(plan.core(int(np.argmax(rows)), int(np.argmax(cols))))[0])
-    # Per pixel: values, known, fill of every date; the canvas; requests of all tiles when joint.
-    held = tiles if plan.stepped else 2 * plan.batch_tiles
-    peak = (
-        cells * plan.channels * (dates * 6 / plan.factor**2 + 16)
-        + held * frames * plan.channels * plan.lattice.size**2 * 10
-    )
-    itemsize = sum(np.dtype(layer.dtype).itemsize for layer in plan.layers) + 1
-    height, width = plan.geobox.shape.yx
-    copies = draws if plan.reduce is None else 1
+    made = sum(1 for k in range(len(plan.out_times)) if plan.verb != "extend" or plan.given(k) is None)
+    counts = _tile_counts(plan)
+    batch = plan.card.batch
+    alone = max(plan.steps - plan.joint_steps, 1)
+    forwards = sum(math.ceil(n / batch) for n in counts[1:]) + alone * math.ceil(counts[0] / batch)
+    core = plan.core(int(np.argmax(rows)), int(np.argmax(cols)))
+    height, width = core.shape
+    factor = plan.tile_work(core) * plan.lattice.size**2 / (height * width)
     warnings = []
     if factor > 1.9:
         warnings.append(
-            f"chunks of {max(rows)} x {max(cols)} px cost {factor:.2f} times the work of tiles side by side; "
+            f"chunks of {height} x {width} px cost {factor:.2f} times the work of tiles side by side; "
             f"use chunks of {16 * plan.lattice.stride} px or more"
         )
+    low, high = plan.card.gsd_m
+    if plan.gsd_m < low or plan.gsd_m > high:
+        warnings.append(f"pixels of {plan.gsd_m:.3g} m are outside the generator's {low:g} to {high:g} m")
+    scene_rows, scene_cols = plan.geobox.shape.yx
+    itemsize = sum(np.dtype(layer.dtype).itemsize for layer in plan.layers) + 1
+    copies = draws if plan.reduce is None else 1
+    calls = forwards * made * draws
     return Explanation(
-        title=f"{plan.verb} with {plan.card.name!r}: {len(plan.out_times)} dates, {height} x {width} px, "
-        f"{len(plan.layers)} bands",
+        title=f"{plan.verb} with {plan.card.name!r}: {len(plan.out_times)} dates, "
+        f"{scene_rows} x {scene_cols} px, {len(plan.layers)} bands",
         chunks=len(rows) * len(cols) * len(plan.chunks[0]),
-        tiles=int(runs) * new * draws,
-        model_calls=calls * new * draws,
+        tiles=counts[0] * made * draws,
+        model_calls=calls,
         overlap_factor=factor,
-        output_bytes=height * width * len(plan.out_times) * copies * itemsize,
-        peak_bytes=int(peak),
+        output_bytes=scene_rows * scene_cols * len(plan.out_times) * copies * itemsize,
+        peak_bytes=_peak_bytes(plan, core),
+        seconds=None if seconds_per_forward is None else seconds_per_forward * calls,
         warnings=tuple(warnings),
     )
+
+
+def _tile_counts(plan: Plan) -> list[int]:
+    """Return the tiles of one date over all chunks: those that touch a chunk, then those of each joint step.
+
+    A joint step walks the tiles within its rings; tiles at a chunk's edge count for each chunk.
+    """
+    rows, cols = _axis_counts(plan, 0), _axis_counts(plan, 1)
+    rings = range(plan.joint_steps + 1)
+    return [sum(n + 2 * ring for n in rows) * sum(n + 2 * ring for n in cols) for ring in rings]
+
+
+def _peak_bytes(plan: Plan, core: Window) -> int:
+    """Estimate the memory of a chunk in work; the parts are those of `run_chunk`."""
+    region, reach = plan.region(core), plan.reach(core)
+    cells = math.prod(reach.shape)
+    merged = math.prod(region.shape)
+    spans = [plan.neighbours(k) for k in plan.dates(0)] if plan.has_input else []
+    dates = max((s.stop for s in spans), default=0) - min((s.start for s in spans), default=0)
+    source = dates * cells / plan.factor**2
+    stored = sum(np.dtype(layer.dtype).itemsize for layer in plan.layers)
+    inputs = source * (stored + 5 * plan.channels) + cells * plan.channels
+    reading = source * (stored + 5 * plan.channels + 24)
+    size = plan.lattice.size**2 * plan.channels
+    frames = 1 + min(plan.card.context, max(dates - 1, 0))
+    if plan.stepped:
+        tiles = sum(len(ring) for ring in plan.tiles(core))
+        # Request, result, and a state of a handful of fields.
+        held = tiles * size * (frames * 10 + 60)
+    else:
+        held = IN_FLIGHT * plan.batch_tiles * size * frames * 10
+    canvas = merged * 4 * (plan.channels + 1)
+    projecting = merged * 8 * 5 if plan.sensor is not None else 0
+    results = len(plan.dates(0)) * math.prod(core.shape) * (stored + 1)
+    return int(max(reading, inputs + canvas + max(held, projecting) + results))
 
 
 def _axis_counts(plan: Plan, axis: int) -> list[int]:

@@ -171,7 +171,7 @@ class Provenance:
         return replace(self, sources=kept)
 
 
-def stamp[T: (xr.Dataset, xr.DataArray)](ds: T, prov: Provenance) -> T:
+def stamp[T: xr.Dataset | xr.DataArray](ds: T, prov: Provenance) -> T:
     """Return ``ds`` with the record, the synthetic flag and a line of history in its attributes.
 
     All values are strings, so netCDF and Zarr can hold them. The data are not copied.

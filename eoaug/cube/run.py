@@ -6,6 +6,7 @@ dask is imported in `build` only.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,9 +19,10 @@ from numpy.typing import NDArray
 from eoaug.cube.chunk import SYNTHETIC, Mapper, keeps_type, run_chunk
 from eoaug.cube.plan import Plan
 from eoaug.cube.scene import date_range
+from eoaug.generators.base import METADATA_FIELDS, Request
 from eoaug.tiles import Window
 
-__all__ = ["Inputs", "build", "compute"]
+__all__ = ["Inputs", "build", "calibrate", "compute"]
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,35 @@ def compute(plan: Plan, inputs: Inputs, *, progress: bool | None = None) -> dict
             for name, values in chunk.items():
                 out[name][(*lead, slice(span.start, span.stop), *core)] = values
     return out
+
+
+def calibrate(plan: Plan) -> float:
+    """Return the seconds that one forward of the plan's generator takes here, on made-up tiles.
+
+    The model is called twice; the first call loads the weights.
+    """
+    size, channels = plan.lattice.size, plan.channels
+    known = np.zeros((1, channels, size, size), bool)
+    if plan.sensor is None and plan.fill != "scene":
+        known[..., : size // 2] = True
+    coarse = np.zeros((1, channels, size // plan.factor, size // plan.factor), np.float32)
+    request = Request(
+        values=np.zeros(known.shape, np.float32),
+        known=known,
+        fill=~known,
+        times=plan.out_times[:1],
+        metadata=np.full((1, len(METADATA_FIELDS)), np.nan),
+        coarse=None if plan.sensor is None else coarse,
+        factor=plan.factor,
+        sensor=plan.sensor,
+        steps=plan.steps,
+        strength=plan.strength,
+    )
+    batch = [request] * plan.card.batch
+    plan.generator.generate(batch)
+    start = time.perf_counter()
+    plan.generator.generate(batch)
+    return (time.perf_counter() - start) / max(plan.steps, 1)
 
 
 @contextmanager

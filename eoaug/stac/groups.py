@@ -1,4 +1,4 @@
-"""Zarr groups that `write` made: which dates they hold, and their pixels by window."""
+"""What the Zarr groups that `write` made hold, told without touching a pixel."""
 
 from __future__ import annotations
 
@@ -8,18 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from odc.geo.overlap import compute_reproject_roi
-from odc.geo.roi import roi_is_empty, roi_shape
-from odc.geo.warp import rio_reproject
 
-__all__ = ["ArrayReader", "Dates", "read_dates"]
-
-_KERNEL_PX = 4
-"""Pixels around a window that resampling looks at, in pixels of the coarser grid: Lanczos needs 3."""
+__all__ = ["Dates", "read_dates"]
 
 
 @dataclass(frozen=True)
@@ -34,7 +26,7 @@ class Dates:
 
 
 def read_dates(href: str, grids: Mapping[str, GeoBox]) -> Dates:
-    """Read what a group says of its dates; pixels are not touched.
+    """Read what a group says of its dates.
 
     Parameters
     ----------
@@ -73,43 +65,3 @@ def read_dates(href: str, grids: Mapping[str, GeoBox]) -> Dates:
                     if value != "" and not (isinstance(value, float) and math.isnan(value)):
                         told[key] = value
         return Dates(tuple(time.replace(tzinfo=UTC) for time in micros), members, tuple(facts))
-
-
-@dataclass(frozen=True)
-class ArrayReader:
-    """One date of one array; reads as odc's reader of raster files does."""
-
-    href: str
-    array: str
-    place: tuple[int, ...]
-    """Index along the dimensions before y and x."""
-    grid: GeoBox
-
-    def read(
-        self, cfg: Any, dst_geobox: GeoBox, *, dst: NDArray[Any] | None = None, selection: Any = None
-    ) -> tuple[tuple[slice, slice], NDArray[Any]]:
-        """Return where in ``dst_geobox`` the array has pixels, and these pixels."""
-        import zarr
-
-        assert selection is None
-        nearest = cfg.resampling == "nearest"
-        fit = compute_reproject_roi(self.grid, dst_geobox, ttol=0.9 if nearest else 0.05)
-        if not fit.paste_ok or fit.read_shrink != 1:
-            reach = math.ceil(_KERNEL_PX * max(1.0, *fit.scale2.xy)) if fit.scale else 1
-            fit = compute_reproject_roi(self.grid, dst_geobox, padding=reach)
-        rows, cols = fit.roi_dst
-        out: NDArray[Any] = np.empty(roi_shape(fit.roi_dst), cfg.dtype) if dst is None else dst[rows, cols]
-        if roi_is_empty(fit.roi_dst):
-            return (rows, cols), out
-        if roi_is_empty(fit.roi_src):
-            out[...] = 0 if cfg.fill_value is None else cfg.fill_value
-            return (rows, cols), out
-        array = zarr.open_array(self.href, path=self.array, mode="r")
-        window = np.asarray(array[(*self.place, *fit.roi_src)])
-        if fit.paste_ok and fit.read_shrink == 1:
-            out[...] = window
-        else:
-            source, target = self.grid[fit.roi_src], dst_geobox[fit.roi_dst]
-            nodata = {"src_nodata": cfg.fill_value, "dst_nodata": cfg.fill_value}
-            rio_reproject(window, out, source, target, cfg.resampling, **nodata)
-        return (rows, cols), out

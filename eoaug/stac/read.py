@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -21,13 +21,19 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo import CRS, geom
 from odc.geo.geobox import GeoBox
-from odc.loader import RioDriver
-from odc.loader.types import RasterBandMetadata, RasterGroupMetadata
 
-from eoaug.cube.provenance import COMPOSITE, TRAINED, Provenance, stamp
+from eoaug.cube.provenance import (
+    ALGORITHMIC,
+    COMPOSITE,
+    TRAINED,
+    Provenance,
+    digital_source_type,
+    stamp,
+)
 from eoaug.cube.write import geobox_of
 from eoaug.errors import EoaugError, GridError, ParameterError, RadiometryError, SourceError
-from eoaug.stac.items import INHERITED, Scene, pixel_size, read_scene, unreadable
+from eoaug.stac.driver import SOURCE, Driver
+from eoaug.stac.items import INHERITED, Scene, pixel_size, read_scenes
 from eoaug.stac.search import (
     Bbox,
     Search,
@@ -90,7 +96,8 @@ def open_cube(
     groupby
         What makes one date: ``solar_day``, ``time``, ``id`` or the name of an item property.
     limit
-        At most this many items, the earliest ones; from an API, the first ones of its answer.
+        At most this many items, the earliest ones; from an API, the first ones of its answer. A Zarr
+        group is one item, whatever its number of dates.
     resolution
         Pixel size in units of ``crs``; default: that of the finest band asked for.
     crs
@@ -107,7 +114,7 @@ def open_cube(
     Returns
     -------
     xarray.Dataset or xarray.DataTree
-        Dimensions (time, y, x). Measurements with a declared scale are float32 in physical units, NaN
+        Dimensions (time, y, x), for ensembles that `write` made (member, time, y, x). Measurements with a declared scale are float32 in physical units, NaN
         where missing; their encoding keeps type, scale, offset and nodata of the files. Classes, flags
         and integers without a declared scale stay integers. Along ``time``: ``item_id`` and
         ``item_href`` (several joined by ``;``), ``cloud_cover`` (percent), ``platform``, ``gsd`` (m).
@@ -141,7 +148,14 @@ def open_cube(
     )
     items, sign = find(source, search, text=datetime)
     patch = patch_url or sign
-    scenes = [read_scene(item, wanted, patch) for item in items]
+    found = [scene for item in items for scene in read_scenes(item, wanted, patch)]
+    scenes = sorted((s for s in found if search.covers(s.item)), key=lambda s: item_times(s.item)[0])
+    if not scenes:
+        raise SourceError(
+            f"none of the {len(found)} dates found in {show(source)} lies in datetime={datetime!r}.",
+            "Widen it, or leave it out.",
+        )
+    _refuse_mixture(scenes)
     groups: dict[Hashable, list[Scene]] = {}
     for scene in scenes:
         groups.setdefault("all" if crs is not None else _grid_key(scene.grid, resolution), []).append(scene)
@@ -160,6 +174,23 @@ def open_cube(
     if len(nodes) == 1:
         return next(iter(nodes.values()))
     return xr.DataTree.from_dict({f"/{name}": ds for name, ds in nodes.items()})
+
+
+def _refuse_mixture(scenes: Sequence[Scene]) -> None:
+    """Two forms of storage are two results: laid over each other, one would hide the other."""
+    groups = list(dict.fromkeys(scene.item.id for scene in scenes if scene.in_group))
+    files = list(dict.fromkeys(scene.item.id for scene in scenes if not scene.in_group))
+    if groups and files:
+        raise ParameterError(
+            f"the items found are of two kinds: {_several(groups)} in a Zarr group, {_several(files)} in "
+            "raster files.",
+            f"Open them one by one: ids={groups[:3]!r}, then ids={files[:3]!r}.",
+        )
+
+
+def _several(names: Sequence[str]) -> str:
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(map(repr, names[:3])) + more
 
 
 def _grid_key(geobox: GeoBox, resolution: float | None) -> Hashable:
@@ -276,16 +307,42 @@ def _load(
 ) -> xr.Dataset:
     names = order or tuple(dict.fromkeys(name for scene in scenes for name in scene.sources))
     forms = {name: _common_form(name, scenes) for name in names}
-    chunking: Any = None if chunks is None else {**DEFAULT_CHUNKS, **chunks}
+    parts = [
+        _pixels(part, grid, forms, groupby=groupby, chunks=chunks, resampling=resampling)
+        for part in _members(scenes).values()
+    ]
+    ds, groups = parts[0]
+    if len(parts) > 1 or scenes[0].member is not None:
+        ds = _stacked([ds for ds, _ in parts], list(_members(scenes)))
+        dates = zip(*(groups for _, groups in parts), strict=True)
+        groups = [[scene for group in date for scene in group] for date in dates]
+    origins = sorted({scene.item.collection_id for scene in scenes if scene.item.collection_id})
+    if origins:
+        ds.attrs["stac_collection"] = ";".join(origins)
+    if any(scene.item.properties.get("eoaug:synthetic") is True for scene in scenes):
+        ds = stamp(ds, _recorded(scenes))
+    return ds.assign_coords(_time_coords(groups, grid))
+
+
+def _pixels(
+    scenes: Sequence[Scene],
+    grid: GeoBox,
+    forms: Mapping[str, _Form],
+    *,
+    groupby: str,
+    chunks: Mapping[str, int] | None,
+    resampling: str | Mapping[str, str],
+) -> tuple[xr.Dataset, list[list[Scene]]]:
+    """Bands over (time, y, x), and the scenes of each date."""
     try:
         ds = odc.stac.load(
             [_plain_item(scene, forms) for scene in scenes],
-            bands=list(names),
+            bands=list(forms),
             geobox=grid,
             groupby=groupby,
-            chunks=chunking,
+            chunks=None if chunks is None else {**DEFAULT_CHUNKS, **chunks},
             resampling=dict(resampling) if isinstance(resampling, Mapping) else resampling,
-            driver=_NamingDriver(),
+            driver=Driver(),
             debug=True,
         )
     except EoaugError:
@@ -296,34 +353,62 @@ def _load(
             f"Check groupby={groupby!r}, chunks={chunks!r} and resampling={resampling!r}.",
         ) from error
     groups: list[list[Scene]] = [[scenes[i] for i in part] for part in ds.encoding.pop("debug").grouped_idx]
-    for name in names:
-        _refuse_unmarked_gaps(name, forms[name], groups, grid)
-        ds[name] = _physical(ds[name], name, forms[name], groups)
-    origins = sorted({scene.item.collection_id for scene in scenes if scene.item.collection_id})
-    if origins:
-        ds.attrs["stac_collection"] = ";".join(origins)
-    generated = [scene.item for scene in scenes if scene.item.properties.get("eoaug:synthetic") is True]
-    if generated:
-        ds = stamp(ds, _recorded(generated))
-    return ds.assign_coords(_time_coords(groups, grid))
+    for name, form in forms.items():
+        _refuse_unmarked_gaps(name, form, groups, grid)
+        ds[name] = _physical(ds[name], name, form, groups)
+    return ds, groups
 
 
-def _recorded(items: Sequence[pystac.Item]) -> Provenance:
+def _members(scenes: Sequence[Scene]) -> dict[int | None, list[Scene]]:
+    """Scenes by ensemble member; a single entry when there is no ensemble."""
+    found: dict[int | None, list[Scene]] = {}
+    for scene in scenes:
+        found.setdefault(scene.member, []).append(scene)
+    if len(found) > 1 and None in found:
+        inside = next(scene.item.id for scene in scenes if scene.member is not None)
+        raise ParameterError(
+            f"item {inside!r} is a member of an ensemble, and item {found[None][0].item.id!r} is none.",
+            "Choose with ids=, collections= or query={'eoaug:member': 0}.",
+        )
+    return dict(sorted(found.items(), key=lambda entry: entry[0] or 0))
+
+
+def _stacked(parts: Sequence[xr.Dataset], members: Sequence[int | None]) -> xr.Dataset:
+    """Members along a leading dimension."""
+    first = parts[0]
+    for part, member in zip(parts, members, strict=True):
+        if not part["time"].equals(first["time"]):
+            raise SourceError(
+                f"ensemble members {members[0]} and {member} have different dates: "
+                f"{first.sizes['time']} and {part.sizes['time']} of them.",
+                "Open them one by one, e.g. query={'eoaug:member': 0}, or choose datetime= or ids=.",
+            )
+    whole = xr.concat(parts, xr.DataArray(np.asarray(members, np.int64), dims="member", name="member"))
+    for name, var in first.data_vars.items():
+        whole[name].encoding = dict(var.encoding)
+    return whole
+
+
+def _recorded(scenes: Sequence[Scene]) -> Provenance:
     """The provenance that written items tell, so that a cube read back says again what it is."""
-    told = items[0].properties
-    recipe = told.get("processing:expression", {}).get("expression", {})
-    composite = any(item.properties.get("eoaug:digital_source_type") != TRAINED for item in items)
+    generated = [scene for scene in scenes if scene.item.properties.get("eoaug:synthetic") is True]
+    told = generated[0].item.properties
+    terms = {scene.item.properties.get("eoaug:digital_source_type") for scene in generated}
+    sources = {(scene.item.id, scene.href): None for scene in generated}
     return Provenance(
         operation=str(told.get("eoaug:operation", "")),
         generator=str(told.get("eoaug:generator", "")),
         model_sha256=str(told.get("eoaug:model_sha256", "")),
         licence=str(told.get("eoaug:model_licence", "")),
         seed=int(told.get("eoaug:seed", 0)),
-        parameters=recipe.get("parameters", {}) if isinstance(recipe, Mapping) else {},
+        parameters=told.get("eoaug:parameters", {}),
         token=str(told.get("eoaug:config_hash", "")),
         software=dict(told.get("processing:software", {})),
-        sources=tuple({"id": item.id, "href": item.get_self_href() or ""} for item in items),
-        digital_source_type=COMPOSITE if composite else TRAINED,
+        sources=tuple({"id": name, "href": href} for name, href in sources),
+        digital_source_type=digital_source_type(
+            trained=bool(terms & {TRAINED, COMPOSITE}),
+            measured=len(generated) < len(scenes) or not terms <= {TRAINED, ALGORITHMIC},
+        ),
         residual=told.get("eoaug:residual"),
         cpu_capability=str(told.get("eoaug:cpu_capability", "")),
     )
@@ -374,64 +459,16 @@ def _plain_item(scene: Scene, forms: Mapping[str, _Form]) -> pystac.Item:
             "data_type": form.dtype,
             "proj:shape": list(grid.shape),
             "proj:transform": [float(v) for v in tuple(grid.affine)[:6]],
-            "eoaug:source": {"item": source.item, "asset": source.asset, "index": source.index},
+            SOURCE: source,
         }
         if form.nodata is not None:
             fields["nodata"] = "nan" if math.isnan(form.nodata) else form.nodata
         fields |= {"proj:code": f"EPSG:{epsg}"} if epsg else {"proj:wkt2": grid.crs.to_wkt()}
-        item.add_asset(
-            name, pystac.Asset(source.href, media_type="image/tiff", roles=["data"], extra_fields=fields)
-        )
+        # odc tells sources apart by their address alone.
+        part = "".join(f"/{index}" for index in source.place)
+        href = f"{source.href}#{source.array}{part}" if source.array else source.href
+        item.add_asset(name, pystac.Asset(href, media_type="image/tiff", roles=["data"], extra_fields=fields))
     return item
-
-
-class _PlainParser:
-    """Tells odc what `_plain_item` put on an item's assets, and hands every band's origin to the reader."""
-
-    def extract(self, md: Any) -> RasterGroupMetadata:
-        """Return type and nodata of every band."""
-        return RasterGroupMetadata(
-            {
-                (name, 1): RasterBandMetadata(
-                    asset.extra_fields["data_type"], _odc_nodata(asset.extra_fields.get("nodata")), "1"
-                )
-                for name, asset in md.assets.items()
-            }
-        )
-
-    def driver_data(self, md: Any, band_key: tuple[str, int]) -> Any:
-        """Return item, asset and band number of a band."""
-        return md.assets[band_key[0]].extra_fields["eoaug:source"]
-
-
-def _odc_nodata(value: Any) -> float | None:
-    return None if value is None else float(value)
-
-
-class _NamingReader:
-    """Reads the band by its number in the file, and names item and asset when it cannot."""
-
-    def __init__(self, reader: Any, href: str, origin: Mapping[str, Any]) -> None:
-        self._reader, self._href, self._origin = reader, href, origin
-
-    def read(self, *args: Any, **kwargs: Any) -> Any:
-        """Read as odc does."""
-        try:
-            return self._reader.read(*args, **kwargs)
-        except Exception as error:  # rasterio, numpy and the network each have their own
-            unreadable(self._origin["item"], self._origin["asset"], self._href, error)
-
-
-class _NamingDriver(RioDriver):
-    """odc's rasterio driver with the two classes above."""
-
-    def __init__(self) -> None:
-        super().__init__(md_parser=_PlainParser())
-
-    def open(self, src: Any, ctx: Any) -> Any:
-        """Return the reader of one band of one item."""
-        origin = src.driver_data
-        return _NamingReader(super().open(replace(src, band=origin["index"]), ctx), src.uri, origin)
 
 
 def _refuse_unmarked_gaps(name: str, form: _Form, groups: Sequence[Sequence[Scene]], grid: GeoBox) -> None:
@@ -526,7 +563,7 @@ def _time_coords(groups: Sequence[Sequence[Scene]], grid: GeoBox) -> dict[str, A
     metres = grid.crs is not None and grid.crs.projected and grid.crs.units[0] in ("metre", "meter")
     gsd = [pixel_size(grid)] * len(groups) if metres else mean("gsd")
     return {
-        "item_id": ("time", [";".join(scene.item.id for scene in group) for group in groups]),
+        "item_id": ("time", [joined(scene.item.id for scene in group) for group in groups]),
         "item_href": ("time", [joined(scene.href for scene in group) for group in groups]),
         "cloud_cover": ("time", mean("eo:cloud_cover"), {"units": "percent"}),
         "platform": (

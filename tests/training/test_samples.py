@@ -7,38 +7,12 @@ import xarray as xr
 from eoaug.errors import BandError, ParameterError, SourceError
 from eoaug.training import samples
 
-pytest.importorskip("h5netcdf")
-pytest.importorskip("h5py")
-
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 MEAN, STD = (0.1,) * 6, (0.05,) * 6
-DAY_NS = 86_400 * 10**9
-
-
-def write(
-    path, *, dates=4, px=96, names=("blue", "red", "nir08"), gsd_m=10.0, attrs=None, cloudy=(), **extra
-):
-    """A cube whose digital number tells date, row and column; band b is 100 b brighter."""
-    t, y, x = np.meshgrid(np.arange(dates), np.arange(px), np.arange(px), indexing="ij")
-    ds = xr.Dataset(coords={"time": np.arange(dates).astype("datetime64[D]").astype("datetime64[ns]")})
-    scale = {"reflectance_scale": 1e-4, "reflectance_offset": -0.1} if attrs is None else attrs
-    for number, name in enumerate(names):
-        values = 1100 + 100 * number + 10 * t + y + x
-        ds[f"B{number}"] = (("time", "y", "x"), values.astype(np.uint16))
-        ds[f"B{number}"].attrs = (
-            {"common_name": name, "gsd_m": gsd_m, "_FillValue": np.uint16(0)} | scale | extra
-        )
-    scl = np.full((dates, px, px), 4, np.uint8)
-    for date in cloudy:
-        scl[date, :, : px // 2] = 9
-    ds["scl"] = (("time", "y", "x"), scl)
-    ds.attrs["bbox_lonlat"] = [10.0, 45.0, 12.0, 47.0]
-    ds.to_netcdf(path, engine="h5netcdf")
-    return path
 
 
 @pytest.fixture
-def cube(tmp_path):
+def cube(tmp_path, write):
     return samples.read_cube(write(tmp_path / "a.nc", cloudy=(1,)), BANDS)
 
 
@@ -56,7 +30,7 @@ def test_reflectance_follows_scale_and_offset_and_slots_follow_common_names(cube
     assert cube.clear[1].mean() == 0.5
 
 
-def test_fill_values_are_missing(tmp_path):
+def test_fill_values_are_missing(tmp_path, write):
     path = write(tmp_path / "a.nc")
     with xr.open_dataset(path, engine="h5netcdf", mask_and_scale=False) as ds:
         holed = ds.load()
@@ -65,13 +39,13 @@ def test_fill_values_are_missing(tmp_path):
     assert np.isnan(samples.read_cube(tmp_path / "b.nc", BANDS).values[0, 0, 3, 4])
 
 
-def test_an_unscaled_band_that_is_not_8_bit_is_refused(tmp_path):
+def test_an_unscaled_band_that_is_not_8_bit_is_refused(tmp_path, write):
     path = write(tmp_path / "a.nc", attrs={})
     with pytest.raises(BandError, match="reflectance_scale"):
         samples.read_cube(path, BANDS)
 
 
-def test_a_file_without_bands_is_refused_alone_and_passed_over_in_a_folder(tmp_path):
+def test_a_file_without_bands_is_refused_alone_and_passed_over_in_a_folder(tmp_path, write):
     write(tmp_path / "radar.nc", names=("vv",))
     write(tmp_path / "small.nc", px=32)
     write(tmp_path / "good.nc", px=128)
@@ -81,7 +55,7 @@ def test_a_file_without_bands_is_refused_alone_and_passed_over_in_a_folder(tmp_p
     assert [(c.name, c.gsd_m) for c in found] == [("good", 10.0), ("good/2", 20.0)]
 
 
-def test_a_coarser_file_of_the_same_ground_joins_its_bands(tmp_path):
+def test_a_coarser_file_of_the_same_ground_joins_its_bands(tmp_path, write):
     write(tmp_path / "place.nc", px=128, names=("red",))
     write(tmp_path / "place_20m.nc", px=64, names=("swir16",), gsd_m=20.0)
     found = {c.name: c for c in samples.read_cubes(tmp_path, BANDS, tile_px=64, pyramid=1)}
@@ -91,7 +65,7 @@ def test_a_coarser_file_of_the_same_ground_joins_its_bands(tmp_path):
     assert found["place_20m"].values[0, 2, 0, 0] == pytest.approx(fine)
 
 
-def test_a_resampled_cube_does_not_teach_super_resolution(tmp_path):
+def test_a_resampled_cube_does_not_teach_super_resolution(tmp_path, write):
     cube = samples.read_cube(write(tmp_path / "a.nc", native_gsd_m=10.0, gsd_m=14.0), BANDS)
     assert not cube.sharp
     with pytest.raises(SourceError, match="x4"):
@@ -162,7 +136,7 @@ def test_an_unknown_task_is_refused(cube):
         draw(cube, "x3")
 
 
-def test_statistics_weigh_calibrated_cubes_alike(tmp_path):
+def test_statistics_weigh_calibrated_cubes_alike(tmp_path, write):
     cube = samples.read_cube(write(tmp_path / "a.nc"), BANDS)
     found = samples.statistics([cube])
     assert np.isnan(found["mean"][1])

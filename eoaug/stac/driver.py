@@ -1,0 +1,123 @@
+"""How odc reads a band: a raster file through GDAL, or one date of a Zarr array, and never without a name."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from odc.geo.overlap import compute_reproject_roi
+from odc.geo.roi import roi_is_empty, roi_shape
+from odc.geo.warp import rio_reproject
+from odc.loader import RioDriver
+from odc.loader.types import RasterBandMetadata, RasterGroupMetadata
+
+from eoaug.stac.items import BandSource, unreadable
+
+__all__ = ["SOURCE", "Driver"]
+
+SOURCE = "eoaug:source"
+"""Extra field of an asset under which `Driver` finds its `BandSource`."""
+
+_KERNEL_PX = 4
+"""Pixels around a window that resampling looks at, in pixels of the coarser grid: Lanczos needs 3."""
+
+
+class _PlainParser:
+    """Tells odc what `open_cube` put on an item's assets, and hands every band's origin to the reader."""
+
+    def extract(self, md: Any) -> RasterGroupMetadata:
+        """Return type and nodata of every band."""
+        return RasterGroupMetadata(
+            {
+                (name, 1): RasterBandMetadata(
+                    asset.extra_fields["data_type"], _odc_nodata(asset.extra_fields.get("nodata")), "1"
+                )
+                for name, asset in md.assets.items()
+            }
+        )
+
+    def driver_data(self, md: Any, band_key: tuple[str, int]) -> Any:
+        """Return where a band comes from."""
+        return md.assets[band_key[0]].extra_fields[SOURCE]
+
+
+def _odc_nodata(value: Any) -> float | None:
+    return None if value is None else float(value)
+
+
+class _NamingReader:
+    """Names item and asset when a band cannot be read."""
+
+    def __init__(self, reader: Any, source: BandSource) -> None:
+        self._reader, self._source = reader, source
+
+    def read(self, *args: Any, **kwargs: Any) -> Any:
+        """Read as odc does."""
+        try:
+            return self._reader.read(*args, **kwargs)
+        except Exception as error:  # rasterio, zarr, numpy and the network each have their own
+            unreadable(self._source.item, self._source.asset, self._source.href, error)
+
+
+class Driver(RioDriver):
+    """odc's rasterio driver with the classes above, and Zarr beside it.
+
+    Zarr arrays are not read through GDAL: it takes their grid from the coordinates, and loses the affine of
+    grids that are rotated or one pixel wide.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(md_parser=_PlainParser())
+
+    def open(self, src: Any, ctx: Any) -> Any:
+        """Return the reader of one band of one date."""
+        source: BandSource = src.driver_data
+        if source.array:
+            reader: Any = _ArrayReader(source.href, source.array, source.place, source.geobox)
+        else:
+            reader = super().open(replace(src, band=source.index), ctx)
+        return _NamingReader(reader, source)
+
+
+@dataclass(frozen=True)
+class _ArrayReader:
+    """One date of one array; reads as odc's reader of raster files does."""
+
+    href: str
+    array: str
+    place: tuple[int, ...]
+    """Index along the dimensions before y and x."""
+    grid: GeoBox
+
+    def read(
+        self, cfg: Any, dst_geobox: GeoBox, *, dst: NDArray[Any] | None = None, selection: Any = None
+    ) -> tuple[tuple[slice, slice], NDArray[Any]]:
+        """Return where in ``dst_geobox`` the array has pixels, and these pixels."""
+        assert selection is None
+        nearest = cfg.resampling == "nearest"
+        fit = compute_reproject_roi(self.grid, dst_geobox, ttol=0.9 if nearest else 0.05)
+        if not fit.paste_ok or fit.read_shrink != 1:
+            reach = math.ceil(_KERNEL_PX * max(1.0, *fit.scale2.xy)) if fit.scale else 1
+            fit = compute_reproject_roi(self.grid, dst_geobox, padding=reach)
+        roi: Any = fit.roi_dst
+        out: NDArray[Any] = np.empty(roi_shape(roi), cfg.dtype) if dst is None else dst[roi]
+        if roi_is_empty(roi):
+            return roi, out
+        if roi_is_empty(fit.roi_src):
+            out[...] = 0 if cfg.fill_value is None else cfg.fill_value
+            return roi, out
+        array = zarr.open_array(self.href, path=self.array, mode="r")
+        part: Any = (*self.place, *fit.roi_src)
+        window = np.asarray(array[part])
+        if fit.paste_ok and fit.read_shrink == 1:
+            out[...] = window
+        else:
+            source, target = self.grid[fit.roi_src], dst_geobox[roi]
+            nodata = {"src_nodata": cfg.fill_value, "dst_nodata": cfg.fill_value}
+            rio_reproject(window, out, source, target, cfg.resampling, **nodata)
+        return roi, out

@@ -1,0 +1,364 @@
+"""What the four verbs promise: laziness, equal bytes anywhere, measurements kept, marks on what is made."""
+
+from __future__ import annotations
+
+import dask
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import eoaug
+from eoaug.cube.geo import read_cube
+from eoaug.generators.classical import Classical
+from eoaug.sensor import Sensor
+from eoaug.testing import CountingGenerator, TinyDenoiser, datasets, decode, scene
+
+TINY = TinyDenoiser()
+CLASSICAL = Classical()
+
+
+def clouds(ds, *, time=True, share=0.3, seed=0):
+    """A mask of blocks, with or without a time dimension."""
+    dims = ("time", "y", "x") if time else ("y", "x")
+    rng = np.random.default_rng(seed)
+    coarse = rng.random([ds.sizes[d] if d == "time" else -(-ds.sizes[d] // 12) for d in dims]) < share
+    fine = coarse.repeat(12, axis=-2).repeat(12, axis=-1)[..., : ds.sizes["y"], : ds.sizes["x"]]
+    return xr.DataArray(fine, dims=dims, coords={d: ds[d] for d in dims}, name="clouds")
+
+
+def all_verbs(ds, generator, **options):
+    return {
+        "synthesize": eoaug.synthesize(ds, generator=generator, **options),
+        "inpaint": eoaug.inpaint(ds, mask=clouds(ds), generator=generator, **options),
+        "extend": eoaug.extend(ds, times="2021-03-06", generator=generator, **options),
+        "super_resolve": eoaug.super_resolve(ds, generator=generator, **options),
+    }
+
+
+def test_accessor_function_and_pipe_are_one():
+    ds = scene((50, 60), dates=1)
+    free = eoaug.super_resolve(ds, generator=CLASSICAL)
+    assert ds.eoaug.super_resolve(generator=CLASSICAL).identical(free)
+    assert ds.pipe(eoaug.super_resolve, generator=CLASSICAL).identical(free)
+    assert ds.eoaug.plan("super_resolve", generator=CLASSICAL).token == free.eoaug.provenance.token
+
+
+# -- anywhere -----------------------------------------------------------------------------------------
+
+
+def test_building_is_lazy_and_every_scheduler_gives_equal_bytes():
+    ds = scene((70, 90), dates=2, bands=("blue", "nir"), content="texture")
+    generator = CountingGenerator(TINY)
+    lazy = all_verbs(ds.chunk({"time": 1, "y": 40, "x": 50}), generator)
+    assert generator.calls == 0
+    expected = all_verbs(ds, TINY)
+    for scheduler in ("threads", "processes", "synchronous"):
+        with dask.config.set(scheduler=scheduler, num_workers=2):
+            for verb, result in zip(lazy, dask.compute(*lazy.values()), strict=True):
+                xr.testing.assert_equal(result, expected[verb])
+    assert generator.calls > 0
+
+
+def test_a_cluster_gives_equal_bytes_and_loads_no_weights_into_the_graph():
+    distributed = pytest.importorskip("distributed")
+    ds = scene((70, 90), dates=2, bands=("blue", "nir"), content="texture")
+    lazy = all_verbs(ds.chunk({"time": 1, "y": 40, "x": 50}), TINY)
+    expected = all_verbs(ds, TINY)
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, protocol="tcp://"
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        for verb, result in zip(lazy, dask.compute(*lazy.values()), strict=True):
+            xr.testing.assert_equal(result, expected[verb])
+
+
+# -- measurements are kept ----------------------------------------------------------------------------
+
+
+@settings(max_examples=max(settings().max_examples // 2, 8))
+@given(ds=datasets(max_px=30), seed=st.integers(0, 1000), with_time=st.booleans(), stored=st.booleans())
+def test_clear_pixels_are_identical_after_inpaint(ds, seed, with_time, stored):
+    cube = read_cube(ds, verb="test")
+    y, x = cube.names_yx
+    dims = ("time", y, x) if with_time and cube.name_time else (y, x)
+    rng = np.random.default_rng(seed)
+    mask = xr.DataArray(rng.random([ds.sizes[d] for d in dims]) < 0.3, dims=dims)
+    if stored:
+        ds = ds.assign(clouds_mask=mask.astype("uint8"))
+    result = eoaug.inpaint(ds, mask="clouds_mask" if stored else mask, generator=TINY, steps=2)
+    for band in cube.bands:
+        before, after = ds[band.name], result[band.name]
+        assert after.dtype == before.dtype
+        wide = mask.broadcast_like(before).transpose(*before.dims)
+        np.testing.assert_array_equal(before.values[~wide.values], after.values[~wide.values])
+        if band.nodata is not None:
+            missing = np.isnan(after) if np.isnan(band.nodata) else after == band.nodata
+            assert not missing.values[wide.values].any(), "what is to be filled is filled"
+    marks = result.synthetic
+    np.testing.assert_array_equal(marks == 1, mask.broadcast_like(marks).transpose(*marks.dims))
+
+
+def test_measured_pixels_under_no_mask_are_the_scenes_own():
+    ds = scene((60, 70), dates=2)
+    result = eoaug.inpaint(ds, mask=clouds(ds), generator=TINY)
+    place = decode(result.nir.values)
+    rows, cols = np.mgrid[:60, :70]
+    clear = ~clouds(ds).values
+    np.testing.assert_array_equal(place.index[clear], np.broadcast_to(cols, place.index.shape)[clear])
+    assert (place.pair[clear] == 1).all()
+    assert (place.date[1][clear[1]] == 1).all()
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+def test_given_dates_are_untouched_by_extend(dtype):
+    bands = ("blue", "green", "red") if dtype == "int16" else ("blue", "nir")
+    ds = scene((40, 50), dates=3, bands=bands, dtype=dtype)
+    result = eoaug.extend(ds, times=["2021-03-15", "2021-02-01", "2022-01-01"], generator=TINY)
+    assert result.sizes["time"] == 6
+    assert (np.diff(result.time.values) > np.timedelta64(0, "s")).all()
+    xr.testing.assert_equal(result.sel(time=ds.time)[list(bands)], ds[list(bands)])
+    marks = result.synthetic
+    assert (marks.sel(time=ds.time) == 0).all()
+    assert (marks.drop_sel(time=ds.time) == 1).all()
+
+
+def degraded(fine, ds, sensor, factor):
+    model = Sensor.of(sensor, factor, len(ds.data_vars))
+    stack = np.stack([fine[name].values for name in ds.data_vars], axis=1).astype(np.float64)
+    return model.degrade(stack)
+
+
+@pytest.mark.parametrize("factor", [2, 3, 4])
+@pytest.mark.parametrize("sensor", ["box", "gaussian", 0.2])
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_the_sensor_sees_the_measurement_again(dtype, sensor, factor):
+    ds = scene((24, 26), dates=2, bands=("blue", "nir"), content="texture", dtype=dtype)
+    result = eoaug.super_resolve(ds, factor=factor, sensor=sensor, generator=TINY)
+    seen = degraded(result, ds, sensor, factor)
+    stored = np.stack([ds[name].values for name in ds.data_vars], axis=1)
+    quantum = 1.0 if dtype == "uint16" else 1e-4
+    # The inverse filter of a soft sensor leaves a thousandth of a residual of some hundred numbers.
+    np.testing.assert_allclose(seen, stored, rtol=0, atol=quantum)
+
+
+@pytest.mark.parametrize("factor", [2, 4])
+def test_a_box_measurement_is_kept_even_near_the_ends_of_the_type(factor):
+    """Dark, noisy reflectance near 0 in an unsigned type, coarse-grained by a box mean."""
+    rng = np.random.default_rng(3)
+    fine = rng.integers(1, 60, (1, 48, 48)).astype(np.float64)
+    coarse = np.rint(fine.reshape(1, 48 // factor, factor, -1, factor).mean(axis=(2, 4)))
+    shape = coarse.shape[1:]
+    ds = scene(shape, dates=1, bands=("blue",)).assign()
+    ds = ds.assign(blue=ds.blue.copy(data=np.maximum(coarse, 1).astype("uint16")))
+    result = eoaug.super_resolve(ds, factor=factor, sensor="box", generator=TINY)
+    seen = degraded(result, ds, "box", factor)
+    np.testing.assert_allclose(seen[:, 0], ds.blue.values, rtol=0, atol=1.0)
+
+
+def test_super_resolution_keeps_bounds_and_refines_the_grid():
+    ds = scene((20, 30), dates=1)
+    for factor in (2, 3):
+        before = read_cube(ds, verb="test").geobox
+        after = read_cube(eoaug.super_resolve(ds, factor=factor, generator=CLASSICAL), verb="test").geobox
+        np.testing.assert_allclose(after.boundingbox.bbox, before.boundingbox.bbox, rtol=0, atol=1e-9)
+        assert after.shape == (20 * factor, 30 * factor)
+
+
+# -- what is missing stays missing ----------------------------------------------------------------------
+
+
+@settings(max_examples=max(settings().max_examples // 2, 8))
+@given(ds=datasets(max_px=24), verb=st.sampled_from(["synthesize", "super_resolve", "extend"]))
+def test_missing_pixels_never_spread_and_are_never_made_up(ds, verb):
+    cube = read_cube(ds, verb="test")
+    extra = {"times": "2030-01-01"} if verb == "extend" else {}
+    if verb == "extend" and cube.times is None:
+        return
+    result = getattr(eoaug, verb)(ds, generator=TINY, steps=2, **extra)
+    f = 2 if verb == "super_resolve" else 1
+    for band in cube.bands:
+        if band.nodata is None:
+            continue
+        y, x = cube.names_yx
+        names = (cube.name_time, y, x) if cube.name_time else (y, x)
+
+        def missing(array, names=names, band=band):
+            values = array.transpose(*names).values
+            return np.isnan(values) if np.isnan(band.nodata) else values == band.nodata
+
+        before = missing(ds[band.name]).repeat(f, axis=-1).repeat(f, axis=-2)
+        after = missing(result[band.name])
+        np.testing.assert_array_equal(after[: len(before)] if verb == "extend" else after, before)
+
+
+def test_gaps_are_filled_where_another_date_measured():
+    ds = scene((40, 50), dates=2, content="texture")
+    for name in ds.data_vars:
+        ds[name].values[0, :10] = 0  # measured on the other date
+        ds[name].values[:, 30:] = 0  # beyond the swath on both
+    gaps = eoaug.inpaint(ds, generator=TINY)
+    assert (gaps.blue.values[0, :10] > 0).all()
+    assert (gaps.blue.values[:, 30:] == 0).all()
+    assert (gaps.synthetic.values[0, :10] == 1).all()
+    assert (gaps.synthetic.values[:, 10:30] == 0).all()
+    assert (gaps.synthetic.values[:, 30:] == 255).all()
+    everything = eoaug.inpaint(ds, fill="all", generator=TINY)
+    assert (everything.blue.values > 0).all()
+    assert (everything.synthetic.values[:, 30:] == 1).all()
+
+
+def test_what_was_generated_before_stays_marked():
+    """Nothing synthetic leaves unmarked: a second verb must not call a generated pixel measured."""
+    ds = scene((40, 50), dates=2, content="texture")
+    first = eoaug.inpaint(ds, mask=clouds(ds, seed=1), generator=TINY)
+    second = eoaug.inpaint(first, mask=clouds(ds, seed=2), generator=TINY)
+    either = clouds(ds, seed=1) | clouds(ds, seed=2)
+    np.testing.assert_array_equal(second.synthetic == 1, either)
+    lazy = eoaug.inpaint(first.chunk({"y": 20}), mask=clouds(ds, seed=2), generator=TINY)
+    np.testing.assert_array_equal(lazy.synthetic == 1, either)
+    later = eoaug.extend(first, times="2021-03-06", generator=TINY)
+    np.testing.assert_array_equal(later.synthetic.sel(time=ds.time) == 1, clouds(ds, seed=1))
+    array = eoaug.inpaint(first.blue.assign_coords(synthetic=first.synthetic), mask=clouds(ds, seed=2),
+                          generator=TINY)  # fmt: skip
+    np.testing.assert_array_equal(array.synthetic == 1, either)
+
+
+# -- masks --------------------------------------------------------------------------------------------
+
+
+def with_scl(ds):
+    classes = np.full((ds.sizes["time"], ds.sizes["y"], ds.sizes["x"]), 4, np.uint8)
+    classes[0, 5:20, 5:20] = 9  # cloud, high probability
+    classes[0, 25:30, 5:20] = 3  # cloud shadow
+    classes[1, :, 30:35] = 11  # snow
+    return ds.assign(scl=(("time", "y", "x"), classes))
+
+
+def test_masks_by_quality_band_and_class_names():
+    ds = with_scl(scene((40, 50), dates=2))
+    default = eoaug.inpaint(ds, mask="scl", generator=CLASSICAL)
+    expected = np.isin(ds.scl, (3, 9))
+    np.testing.assert_array_equal(default.synthetic == 1, expected)
+    assert default.scl.identical(ds.scl)
+    shadows = eoaug.inpaint(ds, mask=["cloud_shadow"], generator=CLASSICAL)
+    np.testing.assert_array_equal(shadows.synthetic == 1, ds.scl == 3)
+    upper = eoaug.inpaint(ds.rename(scl="SCL"), mask="scl", generator=CLASSICAL)
+    np.testing.assert_array_equal(upper.synthetic, default.synthetic)
+    decoded = eoaug.inpaint(ds.assign(scl=ds.scl.astype("float32")), mask="scl", generator=CLASSICAL)
+    np.testing.assert_array_equal(decoded.synthetic, default.synthetic)
+
+
+@pytest.mark.parametrize("form", ["bool", "uint8", "float", "lazy", "bare", "any order", "more dates", "still"])
+def test_masks_in_any_form(form):
+    ds = scene((40, 50), dates=2)
+    mask = clouds(ds, time=form != "still")
+    given = {
+        "bool": mask,
+        "uint8": mask.astype("uint8"),
+        "float": mask.astype("float32").where(mask),
+        "lazy": mask.chunk({"y": 13}),
+        "bare": mask.drop_vars(["time", "y", "x"]),
+        "any order": mask.transpose("x", "time", "y"),
+        "more dates": xr.concat(
+            [mask.isel(time=[0]).assign_coords(time=[np.datetime64("2020-01-01", "ns")]), mask], "time"
+        ),
+        "still": mask,
+    }[form]
+    result = eoaug.inpaint(ds, mask=given, generator=CLASSICAL)
+    expected = mask.broadcast_like(ds.blue).transpose("time", "y", "x")
+    np.testing.assert_array_equal(result.synthetic == 1, expected)
+    assert result.synthetic.chunks is None or form == "lazy"
+
+
+def test_a_mask_variable_is_no_band():
+    ds = scene((40, 50), dates=2).assign(clouds=clouds(scene((40, 50), dates=2)).astype("uint8"))
+    result = eoaug.inpaint(ds, mask="clouds", generator=CLASSICAL)
+    assert result.clouds.identical(ds.clouds)
+    np.testing.assert_array_equal(result.synthetic == 1, ds.clouds == 1)
+
+
+# -- members ------------------------------------------------------------------------------------------
+
+
+def test_members_are_different_and_each_is_what_it_is_alone():
+    ds = scene((40, 50), dates=1, content="texture")
+    four = eoaug.synthesize(ds, members=4, generator=TINY)
+    assert four.blue.dims == ("member", *ds.blue.dims)
+    assert four.member.values.tolist() == [0, 1, 2, 3]
+    assert all(not np.array_equal(four.blue[0], four.blue[i]) for i in (1, 2, 3))
+    xr.testing.assert_equal(four.isel(member=[0, 1]), eoaug.synthesize(ds, members=2, generator=TINY))
+    alone = eoaug.synthesize(ds, generator=TINY)
+    np.testing.assert_array_equal(four.blue[0], alone.blue)
+    lazy = eoaug.synthesize(ds, members=4, generator=TINY, chunks=30)
+    assert lazy.blue.data.chunks[0] == (1, 1, 1, 1)
+    xr.testing.assert_equal(lazy, four)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "std", "median", 0.0, 0.25, 1.0])
+@pytest.mark.parametrize("verb", ["synthesize", "super_resolve", "extend"])
+def test_reductions_equal_those_of_explicit_members(verb, reduce):
+    ds = scene((30, 40), dates=1, bands=("blue", "nir"), content="texture", dtype="float32")
+    extra = {"times": "2021-04-01"} if verb == "extend" else {}
+    options = {"generator": TINY, "members": 5, "seed": 7} | extra
+    every = getattr(eoaug, verb)(ds, **options)
+    found = getattr(eoaug, verb)(ds, reduce=reduce, **options)
+    assert "member" not in found.dims
+    for band in ("blue", "nir"):
+        members = every[band].values.astype(np.float64)
+        if reduce == "mean":
+            expected = members.mean(axis=0)
+        elif reduce == "std":
+            expected = members.std(axis=0, ddof=1)
+        else:
+            expected = np.quantile(members, 0.5 if reduce == "median" else reduce, axis=0)
+        np.testing.assert_allclose(found[band], expected, rtol=0, atol=2e-6)
+    lazy = getattr(eoaug, verb)(ds, reduce=reduce, chunks=20, **options)
+    xr.testing.assert_equal(lazy, found)
+
+
+def test_a_spread_is_in_physical_units_whatever_the_storage():
+    physical = scene((30, 40), dates=1, bands=("blue",), content="texture", dtype="float32")
+    stored = scene((30, 40), dates=1, bands=("blue",), content="texture", dtype="uint16")
+    options = {"generator": TINY, "members": 4, "reduce": "std"}
+    a, b = (eoaug.synthesize(ds, **options).blue for ds in (physical, stored))
+    assert b.dtype == np.float32
+    np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5)
+    assert not {"scale_factor", "_FillValue"} & set(b.attrs)
+
+
+# -- conditions ---------------------------------------------------------------------------------------
+
+
+def test_conditions_reach_the_generator():
+    ds = scene((40, 50), dates=1, content="texture")
+    plain = eoaug.synthesize(ds, generator=TINY)
+    layout = xr.DataArray(np.ones((2, 40, 50), np.float32), dims=("layer", "y", "x"))
+    for change in (
+        {"prompt": "a harbour"},
+        {"layout": layout},
+        {"metadata": {"cloud_fraction": 0.7}},
+        {"guidance": 3.0},
+        {"steps": 6},
+        {"strength": 0.9},
+        {"seed": 1},
+    ):
+        changed = eoaug.synthesize(ds, generator=TINY, **change)
+        assert not np.array_equal(changed.blue, plain.blue), change
+        lazy = eoaug.synthesize(ds, generator=TINY, chunks=30, **change)
+        np.testing.assert_array_equal(lazy.blue, changed.blue)
+
+
+def test_the_record_tells_what_was_made():
+    ds = scene((40, 50), dates=2)
+    result = eoaug.inpaint(ds, mask=clouds(ds), generator=CLASSICAL, seed=5)
+    record = result.eoaug.provenance
+    assert (record.operation, record.generator, record.seed) == ("inpaint", "classical", 5)
+    np.testing.assert_allclose(record.synthetic_fraction, clouds(ds).mean())
+    assert record.residual == 0.0
+    assert ds.eoaug.provenance is None
+    sharp = eoaug.super_resolve(scene((20, 20), dates=1, content="texture"), generator=CLASSICAL)
+    assert max(sharp.eoaug.provenance.residual.values()) <= 1e-4

@@ -1,0 +1,72 @@
+"""The examples run, with the generator that needs no weights."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pystac
+import pytest
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+SHORT = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "demo.py")
+
+
+def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("path", SHORT, ids=lambda path: path.stem)
+def test_short_examples(path: Path, tmp_path: Path) -> None:
+    assert len(path.read_text("utf-8").splitlines()) <= 40
+    done = run(path, "classical", "made", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout
+
+
+def test_demo(tmp_path: Path) -> None:
+    demo = EXAMPLES / "demo.py"
+    done = run(demo, "--generator", "classical", "--out", "made", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "dB" in done.stdout
+    made = tmp_path / "made"
+    catalog = pystac.Catalog.from_file(str(made / "catalog" / "catalog.json"))
+    items = list(catalog.get_items(recursive=True))
+    assert {item.properties["eoaug:operation"] for item in items} == {
+        *("inpaint", "super_resolve", "synthesize", "extend")
+    }
+    assert [i for i in items if i.collection_id == "inpainted"]
+    assert all(
+        i.properties["eoaug:synthetic_fraction"] == pytest.approx(0.30, abs=1e-6)
+        for i in items
+        if i.collection_id == "inpainted"
+    )
+    assert (made / "sheet.png").stat().st_size > 10_000
+    assert "://" not in (made / "index.html").read_text("utf-8")
+
+
+def test_demo_leaves_other_folders_alone(tmp_path: Path) -> None:
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "thesis.txt").write_text("mine")
+    done = run(EXAMPLES / "demo.py", "--generator", "classical", "--out", "made", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "--out" in done.stderr
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["thesis.txt"]
+
+
+def test_demo_names_an_unknown_generator(tmp_path: Path) -> None:
+    done = run(EXAMPLES / "demo.py", "--generator", "clasical", "--out", "made", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "classical" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,37 @@
+"""Every Python block of the README runs, with the generator that needs no weights."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
+VERB = re.compile(r"\.(inpaint|extend|super_resolve|synthesize)\(")
+
+
+def test_every_verb_has_an_example_of_at_most_six_lines() -> None:
+    assert {verb for block in BLOCKS for verb in VERB.findall(block)} == {
+        *("inpaint", "extend", "super_resolve", "synthesize")
+    }
+    assert all(len(block.splitlines()) <= 6 for block in BLOCKS)
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[VERB.findall(block)[0] for block in BLOCKS])
+def test_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "catalogs").symlink_to(ROOT / "catalogs")
+    monkeypatch.chdir(tmp_path)
+    exec(VERB.sub(r'.\1(generator="classical", ', block), {})
+
+
+def test_the_set_up_is_two_commands() -> None:
+    section = TEXT.partition("## Set-up")[2].partition("\n## ")[0]
+    assert re.findall(r"^    (.*)$", section, re.MULTILINE) == ["make demo", "make test"]
+
+
+def test_links_stay_in_the_repository() -> None:
+    for path in re.findall(r"`((?:examples|catalogs)/[\w./-]*)`", TEXT):
+        assert (ROOT / path).exists(), path

@@ -1,0 +1,98 @@
+"""Training is a function of config, data and seed: stopping and going on changes nothing."""
+
+import copy
+
+import numpy as np
+import pytest
+import yaml
+
+from eoaug.errors import ParameterError
+from eoaug.generators.weights import load_weights, sha256_of
+from eoaug.training.pretrain import STAGES, pretrain
+
+BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
+
+CONFIG = {
+    "bands": list(BANDS),
+    "mean": [0.1] * 6,
+    "std": [0.05] * 6,
+    "tile_px": 64,
+    "context": 2,
+    "pyramid": 0,
+    "layout_factor": 4,
+    "seed": 5,
+    "stages": {
+        "mean": {
+            "architecture": {
+                "kind": "mean",
+                "image_channels": 36,
+                "facts": 13,
+                "bands": 6,
+                "width": 8,
+                "dilations": [1],
+            },
+            "tasks": {"holes": 1, "x2": 1},
+            "pool": 6,
+        },
+        "residual": {
+            "architecture": {
+                "kind": "denoiser",
+                "image_channels": 42,
+                "facts": 13,
+                "bands": 6,
+                "widths": [8, 8, 8],
+                "refine": 8,
+            },
+            "tasks": {"holes": 1, "dates": 1},
+            "pool": 6,
+        },
+        "layout": {
+            "architecture": {
+                "kind": "denoiser",
+                "image_channels": 0,
+                "facts": 15,
+                "bands": 6,
+                "widths": [8, 8, 8],
+                "fold": 1,
+                "refine": 8,
+            },
+        },
+    },
+}
+for _stage in CONFIG["stages"].values():
+    _stage |= {"batch": 2, "steps": 4, "lr": 1e-3, "weight_decay": 0.0, "ema": 0.9, "checkpoint_s": 1e9}
+    _stage |= {"noise": {"mean": 0.0, "std": 1.0}}
+
+
+@pytest.fixture
+def run(tmp_path, write):
+    (tmp_path / "data").mkdir()
+    write(tmp_path / "data" / "a.nc", px=72)
+
+    def _run(out, steps=4, stages=STAGES):
+        config = copy.deepcopy(CONFIG)
+        for stage in config["stages"].values():
+            stage["steps"] = steps
+        (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+        return pretrain(tmp_path / "train.yaml", tmp_path / "data", tmp_path / out, stages=stages)
+
+    return _run
+
+
+def test_every_stage_writes_weights_of_its_hash(run, tmp_path):
+    hashes = run("out", steps=1)
+    for stage in STAGES:
+        path = tmp_path / "out" / f"{stage}.safetensors"
+        assert sha256_of(path) == hashes[stage]
+        assert all(np.isfinite(tensor).all() for tensor in load_weights(path).values())
+
+
+@pytest.mark.parametrize("stage", ["mean", "layout"])
+def test_a_stopped_run_goes_on_as_if_it_had_not(run, tmp_path, stage):
+    run("stopped", steps=2, stages=[stage])
+    assert run("stopped", stages=[stage]) == run("through", stages=[stage])
+
+
+def test_an_unknown_stage_is_refused(run):
+    with pytest.raises(ParameterError, match="texture"):
+        run("out", stages=["texture"])
