@@ -415,7 +415,7 @@ def _condition(request: Request, date: int, cell: int) -> _Float:
     out += np.float32(0.1 * math.sin(float(facts.sum())))
     if request.coarse is not None:
         f = request.factor
-        coarse = np.nan_to_num(request.coarse[date])
+        coarse = np.nan_to_num(request.coarse_tile[date])
         # More than the weight 0.2 that conditions have: a measurement sets the level.
         out += np.float32(5) * coarse.repeat(f, axis=1).repeat(f, axis=2)
     if request.layout is not None:

@@ -78,6 +78,8 @@ class Cube:
     source: xr.Dataset
     """The user's object as a Dataset."""
     form: Form
+    marks: xr.Variable | None = None
+    """Where an earlier verb generated pixels: its ``synthetic``, as it came."""
     name_band: str = "band"
     """Name of the band dimension (form ``bands``)."""
     band_labels: Any = None
@@ -108,6 +110,27 @@ class Cube:
         return None
 
     # -- the way back ---------------------------------------------------------------------------
+
+    def carried(self, marks: Any, places: NDArray[np.intp]) -> Any:
+        """Return marks of a result on this cube's grid, with what was generated before kept as such.
+
+        Parameters
+        ----------
+        marks
+            Shape ([member,] T, Y, X), uint8, of the new result.
+        places
+            Shape (Tin,), where this cube's dates lie among those of the result.
+        """
+        if self.marks is None:
+            return marks
+        dims = (self.name_time,) if self.name_time in self.marks.dims else ()
+        earlier = self.marks.transpose(*dims, *self.names_yx).data
+        earlier = earlier if dims else earlier[None]
+        blank = np.zeros((1, *earlier.shape[1:]), np.uint8)
+        order = np.full(marks.shape[-3], len(earlier))
+        order[places] = np.arange(len(places)) if dims else 0
+        before = np.concatenate([earlier, blank])[order]
+        return np.where((marks == 0) & (before != 255), before, marks)
 
     def rebuild(
         self,
@@ -169,6 +192,8 @@ class Cube:
             for name in self.source.data_vars:
                 if name in variables:
                     out[name] = variables[name]
+                elif name in coords:  # a grid mapping that xarray did not decode
+                    out[name] = coords.pop(name)
                 elif self._fits(self.source[name], same_grid, new_dates):
                     out[name] = self.source[name].variable
             out["synthetic"] = variables["synthetic"]
@@ -231,8 +256,8 @@ class Cube:
         return coords
 
     def _grid_mapping(self) -> str | None:
-        for name, coord in self.source.coords.items():
-            if "crs_wkt" in coord.attrs or "spatial_ref" in coord.attrs:
+        for name, variable in self.source.variables.items():
+            if "crs_wkt" in variable.attrs or "spatial_ref" in variable.attrs:
                 return str(name)
         return None
 
@@ -250,10 +275,13 @@ class Cube:
             centres = np.arange(count) + 0.5
             if not rotated and self.georeferenced:
                 centres = affine.f + affine.e * centres if axis == "y" else affine.c + affine.a * centres
-            out[name] = xr.Variable((name,), centres, dict(old.attrs), dict(old.encoding))
+            attrs = dict(old.attrs)
+            if "resolution" in attrs:
+                attrs["resolution"] = affine.e if axis == "y" else affine.a
+            out[name] = xr.Variable((name,), centres, attrs, dict(old.encoding))
         mapping = self._grid_mapping()
-        if mapping is not None and mapping in self.source.coords:
-            old = self.source.coords[mapping]
+        if mapping is not None:
+            old = self.source[mapping]
             attrs = dict(old.attrs)
             attrs["GeoTransform"] = " ".join(repr(v) for v in affine.to_gdal())
             out[mapping] = xr.Variable((), old.values, attrs, dict(old.encoding))
@@ -334,11 +362,14 @@ def _read_array(array: xr.DataArray, verb: str) -> Cube:
     axis = next((str(d) for d in array.dims if str(d).lower() in _BAND_NAMES), None)
     dims = tuple(str(d) for d in array.dims)
     bare = array.drop_vars("synthetic", errors="ignore")
+    marks = array.coords["synthetic"].variable if "synthetic" in array.coords else None
     if axis is None:
-        name = str(array.name) if array.name is not None else "band"
+        name = _name_of_single(array)
         dataset = bare.to_dataset(name=name)
         single = _read_dataset(dataset, "single", verb)
-        return replace(single, array_name=array.name, array_attrs=dict(array.attrs), array_dims=dims)
+        return replace(
+            single, array_name=array.name, array_attrs=dict(array.attrs), array_dims=dims, marks=marks
+        )
     labels = array.coords.get(axis)
     names = [f"band{i + 1}" for i in range(array.sizes[axis])]
     if labels is not None:
@@ -358,6 +389,7 @@ def _read_array(array: xr.DataArray, verb: str) -> Cube:
     aside = {k: v for k, v in bare.coords.items() if axis in v.dims and k != axis}
     return replace(
         cube,
+        marks=marks,
         array_name=array.name,
         array_attrs=dict(array.attrs),
         array_dims=dims,
@@ -365,6 +397,14 @@ def _read_array(array: xr.DataArray, verb: str) -> Cube:
         name_band=axis,
         band_labels=labels.variable if labels is not None else None,
     )
+
+
+def _name_of_single(array: xr.DataArray) -> str:
+    """Return the label of a scalar band coordinate, which a selected band keeps, else the array's name."""
+    labels = [array.coords[name] for name in _BAND_NAMES if name in array.coords]
+    name = next((str(v.values) for v in labels if v.ndim == 0 and v.dtype.kind in "UO"), None)
+    name = str(array.name) if name is None and array.name is not None else name or "values"
+    return f"{name} values" if name in array.coords else name
 
 
 def _common_along(array: xr.DataArray, axis: str) -> list[str] | None:
@@ -428,6 +468,7 @@ def _read_dataset(ds: xr.Dataset, form: Form, verb: str) -> Cube:
         name_time=time,
         source=ds,
         form=form,
+        marks=ds["synthetic"].variable if "synthetic" in ds else None,
     )
 
 
@@ -505,11 +546,13 @@ def _times(ds: xr.Dataset, time: str | None, verb: str) -> NDArray[np.datetime64
     if np.isnat(values).any():
         raise TimeError(f"{verb}: {time!r} holds missing dates (NaT)", f"drop them: ds.dropna({time!r})")
     if len(values) > 1:
-        backward = np.diff(values).astype(np.int64) <= 0
+        # Whole seconds are the engine's clock: two dates within one would be one date to it.
+        backward = np.diff(values.astype("datetime64[s]").astype(np.int64)) <= 0
         if backward.any():
             i = int(np.argmax(backward))
             raise TimeError(
-                f"{verb}: dates are not ascending: {values[i]} is followed by {values[i + 1]}",
+                f"{verb}: dates are not ascending by a second or more: {values[i]} is followed by "
+                f"{values[i + 1]}",
                 f"sort and merge them: ds.sortby({time!r}).drop_duplicates({time!r})",
             )
     return np.asarray(values)

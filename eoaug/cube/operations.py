@@ -438,11 +438,16 @@ def _prepared(
 def _finish(prepared: _Prepared) -> Any:
     cube, made = prepared.cube, prepared.plan
     record = record_of(made, cube, prepared.parameters)
-    if prepared.lazy:
-        arrays = build(made, prepared.inputs)
-    else:
-        arrays = compute(made, prepared.inputs, progress=prepared.progress)
-        marks = arrays[SYNTHETIC]
+    arrays = (
+        build(made, prepared.inputs)
+        if prepared.lazy
+        else compute(made, prepared.inputs, progress=prepared.progress)
+    )
+    given = np.searchsorted(made.out_times, made.in_times)
+    marks = (
+        cube.carried(arrays[SYNTHETIC], given) if made.has_input and made.factor == 1 else arrays[SYNTHETIC]
+    )
+    if not prepared.lazy:
         inside = int((marks != 255).sum())
         record = replace(
             record,
@@ -455,11 +460,10 @@ def _finish(prepared: _Prepared) -> Any:
         if len(times) == len(cube.times):
             times = cube.times
         else:
-            given = np.searchsorted(made.out_times, made.in_times)
             times[given] = cube.times
     result = cube.rebuild(
         {band.name: arrays[band.name] for band in cube.bands},
-        arrays[SYNTHETIC],
+        marks,
         times=times,
         geobox=made.geobox,
         members=made.members if made.reduce is None else None,

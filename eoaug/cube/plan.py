@@ -42,8 +42,8 @@ NEIGHBOUR_DATES = 6
 IN_FLIGHT = 8
 """Groups of tiles that are handed out at a time; bounds the requests in memory."""
 
-SENSOR_CELLS = 2
-"""Coarse cells around a measured one whose fine pixels its measurement reaches."""
+SENSOR_CELLS = 3
+"""Coarse pixels around a tile that it sees; a measurement reaches fine pixels no further away."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,8 @@ def lattice_for(card: Card, factor: int) -> Lattice:
     """
     unit = math.lcm(factor, card.multiple_of, card.latent_factor)
     size = max(card.tile_px // unit, 1) * unit
-    overlap = -(-card.overlap_px // unit) * unit
+    # A coarse measurement makes neighbours agree, and its sensor's reach costs a halo already.
+    overlap = -(-(card.overlap_px if factor == 1 else card.overlap_px // 2) // unit) * unit
     stride = size - overlap
     if 2 * stride < size:
         stride = -(-size // (2 * unit)) * unit

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlsplit, urlunsplit
 
 import xarray as xr
@@ -180,7 +180,7 @@ def stamp[T: xr.Dataset | xr.DataArray](ds: T, prov: Provenance) -> T:
     line = f"{made}, seed {prov.seed}" + (f", token {prov.token}" if prov.token else "")
     before = str(ds.attrs.get("history", "")).rstrip("\n")
     history = f"{before}\n{line}" if before else line
-    return ds.assign_attrs({ATTRIBUTE: prov.to_json(), _FLAG: "true", "history": history})
+    return cast("T", ds.assign_attrs({ATTRIBUTE: prov.to_json(), _FLAG: "true", "history": history}))
 
 
 def of(ds: xr.Dataset | xr.DataArray) -> Provenance | None:

@@ -159,16 +159,18 @@ def tile_request(
         common["layout"] = layout
     if plan.sensor is not None:
         assert local is not None
-        near = window.pad(SENSOR_CELLS * plan.factor) & scene.reach
-        seen = plan.source_window(near).within(plan.source_window(scene.reach))
-        if not scene.known[local][:, seen[0], seen[1]].any():
-            return None
         f = plan.factor
-        src = plan.source_window(inside).within(plan.source_window(scene.reach))
-        coarse = np.full((1, channels, size // f, size // f), np.nan, np.float32)
-        good = scene.known[local][:, src[0], src[1]]
-        dst = (slice(to[0].start // f, to[0].stop // f), slice(to[1].start // f, to[1].stop // f))
-        coarse[0][:, dst[0], dst[1]] = np.where(good, scene.values[local][:, src[0], src[1]], np.nan)
+        # The sensor mixes neighbours: the tile sees the coarse pixels around it too.
+        wide = window.pad(SENSOR_CELLS * f)
+        near = wide & scene.reach
+        rows, cols = plan.source_window(near).within(plan.source_window(scene.reach))
+        good = scene.known[local][:, rows, cols]
+        if not good.any():
+            return None
+        cells = size // f + 2 * SENSOR_CELLS
+        coarse = np.full((1, channels, cells, cells), np.nan, np.float32)
+        put = near.coarsen(f).within(wide.coarsen(f))
+        coarse[0][:, *put] = np.where(good, scene.values[local][:, rows, cols], np.nan)
         whole = np.zeros((1, channels, size, size), bool)
         slots = [layer.slot for layer in plan.layers]
         for slot in slots:
@@ -181,6 +183,7 @@ def tile_request(
             times=plan.out_times[k : k + 1],
             metadata=_metadata(plan, [k], place),
             coarse=coarse,
+            halo=SENSOR_CELLS,
             factor=f,
             sensor=plan.sensor,
             **common,

@@ -94,8 +94,7 @@ def _line(request: Request, target: int, *dates: int) -> NDArray[np.floating]:
 
 
 def _coarse(request: Request) -> NDArray[np.float32]:
-    assert request.coarse is not None  # only asked for super-resolution
-    return request.coarse
+    return request.coarse_tile
 
 
 _UPSAMPLING = {"bicubic": bicubic, "bicubic, back-projected": back_projected}

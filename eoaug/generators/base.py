@@ -90,8 +90,10 @@ class Request:
     origin: tuple[int, int] = (0, 0)
     """Absolute pixel index (row, column) of the first pixel on the output grid."""
     coarse: NDArray[np.float32] | None = None
-    """Shape (T, C, H // factor, W // factor), model units, NaN where not measured; only for
-    super-resolution."""
+    """Shape (T, C, H // factor + 2 halo, W // factor + 2 halo), model units, NaN where not measured; only
+    for super-resolution."""
+    halo: int = 0
+    """Coarse pixels beyond the tile that ``coarse`` holds on every side: a sensor mixes neighbours."""
     factor: int = 1
     """Pixels of the output grid per coarse pixel along one axis."""
     sensor: Sensor | None = None
@@ -120,6 +122,13 @@ class Request:
             return "synthesize"
         target = self.target
         return "inpaint" if self.known[target].any() else "extend"
+
+    @property
+    def coarse_tile(self) -> NDArray[np.float32]:
+        """``coarse`` without its halo, shape (T, C, H // factor, W // factor)."""
+        assert self.coarse is not None
+        rows, cols = self.coarse.shape[2:]
+        return self.coarse[:, :, self.halo : rows - self.halo, self.halo : cols - self.halo]
 
     @property
     def target(self) -> NDArray[np.bool_]:

@@ -19,7 +19,7 @@ from eoaug.errors import GeneratorError
 from eoaug.generators.base import Card, Request
 from eoaug.sensor import Sensor
 
-__all__ = ["Classical", "coarse_prior", "estimate", "push_pull", "temporal", "texture"]
+__all__ = ["Classical", "coarse_prior", "consistent", "estimate", "push_pull", "temporal", "texture"]
 
 _SWEEPS = 4
 """Smoothing sweeps per pyramid level; measured on real holes, 4 is 0.1 dB from the exact membrane."""
@@ -168,8 +168,7 @@ def estimate(request: Request) -> _Image:
     verb = request.verb
     for date in np.flatnonzero(request.target).tolist():
         if verb == "super_resolve":
-            assert request.coarse is not None  # what makes it this verb
-            made = coarse_prior(request.coarse[date], _sensor(request))
+            made = consistent(request, date)
         elif verb == "synthesize":
             field = texture(
                 request.origin,
@@ -236,6 +235,31 @@ _CARD = Card(
         "back-projection, Gaussian texture; no weights."
     ),
 )
+
+
+def consistent(request: Request, date: int, estimate: _Image | None = None, *, passes: int = 1) -> _Image:
+    """Return an estimate of a super-resolution request's tile, projected on the coarse measurement.
+
+    Parameters
+    ----------
+    request, date
+        The request and one of its dates. The coarse pixels of its halo take part.
+    estimate
+        Shape (C, H, W), model units; None: the prior itself.
+    passes
+        As for `Sensor.project`.
+    """
+    sensor = _sensor(request)
+    assert request.coarse is not None  # what makes it a super-resolution
+    coarse = request.coarse[date]
+    edge = request.halo * request.factor
+    rows, cols = (slice(edge, n * request.factor - edge) for n in coarse.shape[-2:])
+    whole = coarse_prior(coarse, sensor)
+    if estimate is not None:
+        # Beyond the tile the prior stands for what the sensor saw there.
+        whole[:, rows, cols] = estimate
+        whole = sensor.project(whole, coarse, passes=passes)
+    return whole[:, rows, cols]
 
 
 def _sensor(request: Request) -> Sensor:

@@ -412,7 +412,7 @@ def _consistent(estimate: _Float, request: Request) -> _Float:
     target = int(np.flatnonzero(request.target)[0])
     out = estimate
     if request.coarse is not None and request.sensor is not None:
-        out = request.sensor.project(out, request.coarse[target], passes=2)
+        out = classical.consistent(request, target, out, passes=2)
     return np.where(request.known[target], request.values[target], out).astype(np.float32, copy=False)
 
 

@@ -1,14 +1,21 @@
 """The catalog that results are written to: found or made, and told of every new item.
 
-Only links and extents change in documents that were there before; whatever else they hold stays.
+Only links and extents change in documents that were there before; whatever else they hold stays. Several
+processes may write to one catalog: each document is read, changed and replaced under a lock of its own.
 """
 
 from __future__ import annotations
 
+import copy
+import errno
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,7 +24,13 @@ from typing import Any
 from eoaug.cube.write import finished
 from eoaug.errors import TargetError
 
-__all__ = ["Root", "relative", "safe_id", "write_json"]
+__all__ = ["GENERATORS", "Root", "relative", "safe_id", "write_json"]
+
+GENERATORS = "generators"
+"""Folder of the sub-catalog that holds the items of the models that made results."""
+
+_LOCK_TIMEOUT_S = 60.0
+"""A document is locked for milliseconds; who waits that long waits for a process that hangs."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +85,7 @@ class Root:
                 "Choose a folder that you may write.",
             )
         ours = folder / "collection.json"
-        if folder.exists() and not ours.is_file() and any(folder.glob("*")):
+        if folder.exists() and not ours.is_file() and any(map(_is_foreign, folder.iterdir())):
             raise TargetError(
                 f"folder {str(folder)!r} is there and holds no collection.", "Give another collection=."
             )
@@ -80,23 +93,55 @@ class Root:
     def register(self, name: str, items: Sequence[Mapping[str, Any]], about: str) -> None:
         """Add items to the collection, and the collection to the catalog, whatever else they hold."""
         file = self.folder / name / "collection.json"
-        document = _read_json(file) if file.is_file() else _new_collection(name, about, self, file)
-        _extend(document, items)
-        for item in items:
-            _add_link(document, "item", f"./{item['id']}/{item['id']}.json", "application/geo+json")
-        _replace_json(file, document)
-        if self.parent.is_file():
-            above = _read_json(self.parent)
-        else:
-            above = {
-                "type": "Catalog",
-                "stac_version": "1.1.0",
-                "id": safe_id(self.folder.name),
-                "description": "Written by eoaug.",
-                "links": [{"rel": "root", "href": f"./{self.parent.name}", "type": "application/json"}],
-            }
-        if _add_link(above, "child", f"./{name}/collection.json", "application/json"):
-            _replace_json(self.parent, above)
+
+        def add_items(document: dict[str, Any]) -> None:
+            _extend(document, items)
+            for item in items:
+                _add_link(document, "item", f"./{item['id']}/{item['id']}.json", "application/geo+json")
+
+        _edit(file, lambda: _new_collection(name, about, self, file), add_items)
+        self._add_child(f"./{name}/collection.json")
+
+    def model_file(self, item: Mapping[str, Any]) -> Path:
+        """Return where the item of a model stands in this catalog."""
+        return self.folder / GENERATORS / f"{item['id']}.json"
+
+    def register_model(self, item: Mapping[str, Any]) -> None:
+        """Put the item of a model into the catalog, unless it is there; other weights have another id."""
+        file = self.model_file(item)
+        if not file.is_file():
+            home = [
+                {"rel": "root", "href": relative(self.top, file.parent), "type": "application/json"},
+                {"rel": "parent", "href": "./catalog.json", "type": "application/json"},
+            ]
+            _replace_json(file, {**item, "links": home})
+        above = file.parent / "catalog.json"
+
+        def blank() -> dict[str, Any]:
+            links = [
+                {"rel": "root", "href": relative(self.top, above.parent), "type": "application/json"},
+                {"rel": "parent", "href": f"../{self.parent.name}", "type": "application/json"},
+            ]
+            return _new_catalog(GENERATORS, "Models that made items of this catalog.", links)
+
+        _edit(above, blank, lambda found: _add_link(found, "item", f"./{file.name}", "application/geo+json"))
+        self._add_child(f"./{GENERATORS}/catalog.json")
+
+    def _add_child(self, href: str) -> None:
+        def blank() -> dict[str, Any]:
+            home = [{"rel": "root", "href": f"./{self.parent.name}", "type": "application/json"}]
+            return _new_catalog(safe_id(self.folder.name), "Written by eoaug.", home)
+
+        _edit(self.parent, blank, lambda found: _add_link(found, "child", href, "application/json"))
+
+
+def _is_foreign(path: Path) -> bool:
+    """Tell whether a path in a folder without a collection is not from a write that is under way."""
+    return not (path.name.startswith(".") or (path / f"{path.name}.json").is_file())
+
+
+def _new_catalog(name: str, about: str, links: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "Catalog", "stac_version": "1.1.0", "id": name, "description": about, "links": links}
 
 
 def _new_collection(name: str, about: str, root: Root, file: Path) -> dict[str, Any]:
@@ -135,12 +180,76 @@ def _extend(document: dict[str, Any], items: Sequence[Mapping[str, Any]]) -> Non
     extent["temporal"]["interval"][:1] = [[ends[0], ends[-1]]]
 
 
-def _add_link(document: dict[str, Any], rel: str, href: str, media_type: str) -> bool:
+def _add_link(document: dict[str, Any], rel: str, href: str, media_type: str) -> None:
     links = document.setdefault("links", [])
-    if any(k.get("rel") == rel and Path(str(k.get("href"))) == Path(href) for k in links):
-        return False
-    links.append({"rel": rel, "href": href, "type": media_type})
+    if not any(k.get("rel") == rel and Path(str(k.get("href"))) == Path(href) for k in links):
+        links.append({"rel": rel, "href": href, "type": media_type})
+
+
+def _edit(file: Path, blank: Callable[[], dict[str, Any]], change: Callable[[dict[str, Any]], None]) -> None:
+    """Change a document, or a blank one where there is none, against no other process."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with _sole_writer(file):
+        before = _read_json(file) if file.is_file() else None
+        document = blank() if before is None else copy.deepcopy(before)
+        change(document)
+        if document != before:
+            _replace_json(file, document)
+
+
+@contextmanager
+def _sole_writer(file: Path) -> Iterator[None]:
+    """Hold the right to replace a document; a process that dies lets go of it.
+
+    The system keeps the lock, not the file's presence, so none is ever stale.
+    """
+    lock = file.with_name(f".{file.name}.lock")
+    deadline = time.monotonic() + _LOCK_TIMEOUT_S
+    while True:
+        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        # Whoever lets go removes the file: a lock on a removed one excludes nobody.
+        if _try_lock(handle, file) and _is_same(handle, lock):
+            break
+        os.close(handle)
+        if time.monotonic() > deadline:
+            raise TargetError(
+                f"another process holds {str(file)!r} for more than {_LOCK_TIMEOUT_S:g} s.",
+                "Look for a process that hangs while it writes to this catalog, and write again.",
+            )
+        time.sleep(0.01)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink()
+        os.close(handle)
+
+
+def _try_lock(handle: int, file: Path) -> bool:
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
+            return False
+        warnings.warn(
+            f"the file system of {str(file)!r} has no locks: write to this catalog from one process at a time",
+            stacklevel=2,
+        )
     return True
+
+
+def _is_same(handle: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle), path.stat())
+    except OSError:
+        return False
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -20,10 +20,10 @@ from eoaug.generators import available
 from eoaug.generators.base import METADATA_FIELDS, Card
 from eoaug.generators.embedded import Embedded
 from eoaug.stac.catalog import safe_id
+from eoaug.stac.extensions import EO, FILE, MLM, SCHEMA_URI
 
 __all__ = ["Artifact", "embedded_item", "item_id", "known_item", "model_item"]
 
-_EXTENSIONS = "https://stac-extensions.github.io"
 _TASKS = {
     "synthesize": "generative",
     "inpaint": "generative",
@@ -88,10 +88,10 @@ def model_item(
         "mlm:hyperparameters": _hyperparameters(card),
         "eoaug:model_sha256": card.sha256,
     }
-    extensions = [f"{_EXTENSIONS}/mlm/v1.5.2/schema.json", f"{_EXTENSIONS}/file/v2.1.0/schema.json"]
+    extensions = [MLM, FILE, SCHEMA_URI]
     if card.bands:
         properties["bands"] = [_band(name) for name in card.bands]
-        extensions.append(f"{_EXTENSIONS}/eo/v2.0.0/schema.json")
+        extensions.append(EO)
     assets: dict[str, Any] = {artifact.name: _asset(artifact) for artifact in artifacts}
     assets["source_code"] = {
         "href": source,

@@ -1,7 +1,8 @@
 """From a cube to a STAC catalog: `write`.
 
 Everything an item says is read off the cube's grid, coordinates and provenance. An item and its files
-appear together, by one rename; the collection and the catalog follow.
+appear together, by one rename; the collection and the catalog follow. The model that made a result gets an
+item of its own, which the result links to.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import resources
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -34,33 +34,20 @@ from eoaug.cube.write import (
     finished,
     geobox_of,
     store_form,
+    sweep,
     write_zarr,
 )
 from eoaug.errors import ParameterError, TargetError, TimeError
-from eoaug.stac.catalog import Root, relative, safe_id, write_json
+from eoaug.stac.catalog import GENERATORS, Root, relative, safe_id, write_json
+from eoaug.stac.extensions import EO, FILE, PROCESSING, PROJECTION, RASTER, SCHEMA_URI, schema
 from eoaug.stac.footprint import footprint, ground_sampling_distance
+from eoaug.stac.model_item import known_item
 
 __all__ = ["SCHEMA_URI", "schema", "write"]
 
-SCHEMA_URI = "https://eoaug.example/stac/v1.0.0/schema.json"
-"""Identifier of the extension behind the ``eoaug:`` fields; `schema` returns its text."""
-
-_EXTENSIONS = "https://stac-extensions.github.io"
-_PROJECTION = f"{_EXTENSIONS}/projection/v2.0.0/schema.json"
-_RASTER = f"{_EXTENSIONS}/raster/v2.0.0/schema.json"
-_EO = f"{_EXTENSIONS}/eo/v2.0.0/schema.json"
-_FILE = f"{_EXTENSIONS}/file/v2.1.0/schema.json"
-_PROCESSING = f"{_EXTENSIONS}/processing/v1.2.0/schema.json"
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _ZARR = "application/vnd.zarr; version=3"
 _MASK = "synthetic"
-
-
-def schema() -> dict[str, Any]:
-    """Return the JSON schema of the ``eoaug:`` fields, which `SCHEMA_URI` identifies."""
-    path = resources.files(__package__).joinpath("schema/eoaug-v1.0.0.json")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
 
 
 def write(
@@ -82,7 +69,8 @@ def write(
         nodes with data are written one after the other.
     catalog
         Folder or JSON file of a catalog or collection. If there is none, one is made. An existing one
-        gets a child collection; no other file of it changes.
+        gets a child collection, and ``generators`` with the items of the models; no other file of it
+        changes. Several processes may write to one catalog at once.
     format
         ``cog``: an item per date (and member), a single-band COG per variable. ``zarr``: one item with
         one Zarr v3 group.
@@ -128,6 +116,9 @@ def write(
     name = safe_id(default) if collection is None else _given_id(collection, "collection")
     folder = root.folder / name
     root.check(folder)
+    for place in (root.folder, folder, root.folder / GENERATORS):
+        sweep(place)
+    model = known_item(cube.prov)
     labels = _item_ids(cube, ids, single=format == "zarr")
     for label in labels:
         if (folder / label).exists() and not overwrite:
@@ -136,12 +127,35 @@ def write(
                 "Pass overwrite=True, or give other ids=.",
             )
     maker = _write_cogs if format == "cog" else _write_group
+    target = _Target(root, folder, model, overwrite)
     written = []
-    for item in maker(cube, folder, labels, root, overwrite):
+    for item in maker(cube, target, labels):
         written.append(item)
+        if model is not None:
+            root.register_model(model)
         # After every item, so that a long job which is stopped leaves what it finished in the catalog.
         root.register(name, written[-1:], cube.about)
     return [pystac.Item.from_file(str(folder / item["id"] / f"{item['id']}.json")) for item in written]
+
+
+@dataclass(frozen=True)
+class _Target:
+    """Where the items go."""
+
+    root: Root
+    folder: Path
+    """Of the collection."""
+    model: Mapping[str, Any] | None
+    """Item of the model that made the cube."""
+    overwrite: bool
+
+    def home(self, label: str) -> Path:
+        """Return the folder of an item."""
+        return self.folder / label
+
+    def model_href(self, label: str) -> str | None:
+        """Return the model's item as an item sees it; None without a known model."""
+        return None if self.model is None else relative(self.root.model_file(self.model), self.home(label))
 
 
 # -------------------------------------------------------------------------------------------- the cube
@@ -227,9 +241,12 @@ class _Cube:
         return [value.replace(tzinfo=UTC) for value in values]
 
     @property
-    def members(self) -> int | None:
-        """Length of the ``member`` dimension; None without."""
-        return self.ds.sizes.get("member")
+    def members(self) -> list[int] | None:
+        """Numbers of the ensemble members; None without a ``member`` dimension."""
+        if "member" not in self.ds.dims:
+            return None
+        told = self.ds["member"].values
+        return [int(n) for n in told] if told.dtype.kind in "iu" else list(range(len(told)))
 
     def along(self, name: str, index: int) -> Any:
         """Return a coordinate's value at a date; None when absent, empty or not a number."""
@@ -279,17 +296,16 @@ def _with_time(ds: xr.Dataset) -> xr.Dataset:
 # ------------------------------------------------------------------------------------------- the files
 
 
-def _write_cogs(
-    cube: _Cube, folder: Path, labels: Sequence[str], root: Root, overwrite: bool
-) -> Iterator[dict[str, Any]]:
+def _write_cogs(cube: _Cube, target: _Target, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Write the items of one time chunk after the other."""
     y, x = cube.yx
-    members = cube.members or 1
+    numbers: Sequence[int | None] = cube.members or [None]
+    members = len(numbers)
     chunks = cube.ds.unify_chunks().chunks if cube.ds.chunks else {}
     edges = np.cumsum([0, *chunks.get("time", [1] * cube.ds.sizes["time"])])
     for first, last in pairwise(edges):
         part = cube.ds.isel(time=slice(int(first), int(last)))
-        with finished(folder / f".{labels[first * members]}", overwrite=False, keep=False) as room:
+        with finished(target.home(f".{labels[first * members]}"), overwrite=False, keep=False) as room:
             room.mkdir()
             wanted = [
                 (int(t), m, labels[int(t) * members + m]) for t in range(first, last) for m in range(members)
@@ -302,7 +318,7 @@ def _write_cogs(
             counts = {(t, m): _Count() for t, m, _ in wanted}
             for region, values in blocks(part, ("time", y, x)):
                 for name, block in values.items():
-                    pixels = block if cube.members else block[None]
+                    pixels = block[None] if cube.members is None else block
                     packed = cube.forms[name].pack(pixels)
                     for m in range(members):
                         for row in range(packed.shape[1]):
@@ -311,7 +327,7 @@ def _write_cogs(
                             if name == _MASK:
                                 counts[t, m].add(packed[m, row])
             for t, m, label in wanted:
-                with finished(folder / label, overwrite=overwrite) as scratch:
+                with finished(target.home(label), overwrite=target.overwrite) as scratch:
                     scratch.mkdir()
                     share = counts[t, m].share if _MASK in cube.forms else None
                     synthetic = cube.prov is not None and (share is None or share > 0)
@@ -319,23 +335,21 @@ def _write_cogs(
                     for name in cube.forms:
                         mask = is_mask_name(name, cube.ds[name].attrs)
                         files[t, m, name].close(scratch / f"{safe_id(name)}.tif", tags=tags, categorical=mask)
-                    item = _item(cube, label, [t], m if cube.members else None, share)
+                    item = _item(cube, target, label, [t], numbers[m], share)
                     item["assets"] = {
                         name: _cog_asset(cube, name, scratch / f"{safe_id(name)}.tif", synthetic)
                         for name in cube.forms
                     }
-                    _link(item, cube, [t], folder / label, root)
+                    _link(item, cube, [t], target)
                     write_json(scratch / f"{label}.json", item)
                 yield item
 
 
-def _write_group(
-    cube: _Cube, folder: Path, labels: Sequence[str], root: Root, overwrite: bool
-) -> Iterator[dict[str, Any]]:
+def _write_group(cube: _Cube, target: _Target, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Write everything as one Zarr group with one item."""
     (label,) = labels
     count = _Count()
-    with finished(folder / label, overwrite=overwrite) as scratch:
+    with finished(target.home(label), overwrite=target.overwrite) as scratch:
         scratch.mkdir()
         ds = cube.ds.drop_vars([n for n in ("item_href",) if n in cube.ds.coords])
         attrs = dict(ds.attrs)
@@ -351,9 +365,9 @@ def _write_group(
         )
         share = count.share if _MASK in cube.forms else None
         times = list(range(len(cube.times)))
-        item = _item(cube, label, times, None, share)
+        item = _item(cube, target, label, times, None, share)
         item["assets"] = _zarr_assets(cube, group, bool(tags))
-        _link(item, cube, times, folder / label, root)
+        _link(item, cube, times, target)
         write_json(scratch / f"{label}.json", item)
     yield item
 
@@ -390,7 +404,7 @@ def _file_tags(prov: Provenance | None, synthetic: bool) -> dict[str, str]:
 
 
 def _item(
-    cube: _Cube, label: str, times: Sequence[int], member: int | None, share: float | None
+    cube: _Cube, target: _Target, label: str, times: Sequence[int], member: int | None, share: float | None
 ) -> dict[str, Any]:
     geometry, bbox = footprint(cube.geobox)
     dates = [cube.times[t] for t in times]
@@ -403,15 +417,18 @@ def _item(
         properties["platform"] = platform
     gsd = ground_sampling_distance(cube.geobox)
     properties["gsd"] = gsd
-    extensions = [_PROJECTION]
+    extensions = [PROJECTION]
     clouds = [float(v) for t in times if (v := cube.along("cloud_cover", t)) is not None]
     if len(clouds) == len(times) and all(0 <= cloud <= 100 for cloud in clouds):
         properties["eo:cloud_cover"] = sum(clouds) / len(clouds)
-        extensions.append(_EO)
+        extensions.append(EO)
     properties |= _projection(cube.geobox)
     if cube.prov is not None:
         properties |= _marks(cube.prov, member, share, masked=_MASK in cube.forms)
-        extensions += [_PROCESSING, SCHEMA_URI]
+        href = target.model_href(label)
+        if href is not None and properties["eoaug:synthetic"]:
+            properties["processing:expression"] = {"format": "stac-mlm", "expression": href}
+        extensions += [PROCESSING, SCHEMA_URI]
     return {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -438,7 +455,6 @@ def _projection(geobox: GeoBox) -> dict[str, Any]:
 def _marks(prov: Provenance, member: int | None, share: float | None, *, masked: bool) -> dict[str, Any]:
     """Fields that tell what was generated, and how."""
     synthetic = share is None or share > 0
-    recipe = {"operation": prov.operation, "generator": prov.generator, "seed": prov.seed}
     version = prov.software.get("eoaug", "")
     fields: dict[str, Any] = {
         "processing:level": "L4",
@@ -447,14 +463,11 @@ def _marks(prov: Provenance, member: int | None, share: float | None, *, masked:
         "processing:lineage": f"{prov.operation} by eoaug {version} with generator {prov.generator}, "
         f"seed {prov.seed}" + ("" if synthetic else "; every pixel of this item is a measurement"),
         "processing:datetime": _stamp(datetime.now(UTC)),
-        "processing:expression": {
-            "format": "eoaug",
-            "expression": {**recipe, "parameters": dict(prov.parameters)},
-        },
         "eoaug:synthetic": synthetic,
         "eoaug:operation": prov.operation,
         "eoaug:generator": prov.generator,
         "eoaug:seed": prov.seed,
+        "eoaug:parameters": dict(prov.parameters),
         "eoaug:cpu_capability": prov.cpu_capability,
     }
     optional = {
@@ -542,15 +555,16 @@ def _zarr_assets(cube: _Cube, group: Path, synthetic: bool) -> dict[str, Any]:
     return assets
 
 
-def _link(item: dict[str, Any], cube: _Cube, times: Sequence[int], home: Path, root: Root) -> None:
+def _link(item: dict[str, Any], cube: _Cube, times: Sequence[int], target: _Target) -> None:
     """Complete an item's links and the extensions that its assets use."""
+    home = target.home(item["id"])
     text = json.dumps(item["assets"])
-    for prefix, extension in (("raster:", _RASTER), ("file:", _FILE), ("eo:", _EO)):
+    for prefix, extension in (("raster:", RASTER), ("file:", FILE), ("eo:", EO)):
         if f'"{prefix}' in text and extension not in item["stac_extensions"]:
             item["stac_extensions"].append(extension)
     item["collection"] = home.parent.name
     item["links"] = [
-        {"rel": "root", "href": relative(root.top, home), "type": "application/json"},
+        {"rel": "root", "href": relative(target.root.top, home), "type": "application/json"},
         {"rel": "parent", "href": "../collection.json", "type": "application/json"},
         {"rel": "collection", "href": "../collection.json", "type": "application/json"},
     ]
@@ -558,8 +572,17 @@ def _link(item: dict[str, Any], cube: _Cube, times: Sequence[int], home: Path, r
     if cube.prov is not None:
         hrefs += [source["href"] for source in cube.prov.sources if source.get("href")]
     for href in dict.fromkeys(map(clean_href, hrefs)):
-        target = href if "://" in href else relative(Path(href), home)
-        item["links"].append({"rel": "derived_from", "href": target, "type": "application/geo+json"})
+        seen = href if "://" in href else relative(Path(href), home)
+        item["links"].append({"rel": "derived_from", "href": seen, "type": "application/geo+json"})
+    if target.model is not None and "processing:expression" in item["properties"]:
+        item["links"].append(
+            {
+                "rel": "derived_from",
+                "href": target.model_href(item["id"]),
+                "type": "application/geo+json",
+                "mlm:name": target.model["properties"]["mlm:name"],
+            }
+        )
 
 
 def _stamp(time: datetime) -> str:
@@ -572,7 +595,7 @@ def _stamp(time: datetime) -> str:
 
 def _item_ids(cube: _Cube, ids: Sequence[str] | None, *, single: bool) -> list[str]:
     """One id per date and member, or a single one for all of them."""
-    members = 1 if single else cube.members or 1
+    members = 1 if single or cube.members is None else len(cube.members)
     count = 1 if single else len(cube.times) * members
     if ids is not None:
         given = [ids] if isinstance(ids, str) else list(ids)
@@ -588,17 +611,20 @@ def _item_ids(cube: _Cube, ids: Sequence[str] | None, *, single: bool) -> list[s
             f"-{cube.prov.token[:8]}" if cube.prov.token else ""
         )
     origins = [str(cube.along("item_id", index) or "") for index in range(len(cube.times))]
+    dates = [f"{time:%Y%m%dT%H%M%S}" for time in cube.times]
     stems = [
-        origin if origin and ";" not in origin else f"{time:%Y%m%dT%H%M%S}"
-        for origin, time in zip(origins, cube.times, strict=True)
+        date if not origin or ";" in origin else origin if origins.count(origin) == 1 else f"{origin}-{date}"
+        for origin, date in zip(origins, dates, strict=True)
     ]
     if single:
-        several = f"{stems[0]}-{len(stems)}-dates"
-        return [safe_id((stems[0] if len(stems) == 1 else several) + tail)]
+        first = origins[0] if origins[0] and ";" not in origins[0] else dates[0]
+        several = f"-{len(stems)}-dates" if len(stems) > 1 else ""
+        return [safe_id(first + several + tail)]
     labels = []
     for stem in stems:
-        for member in range(members):
-            labels.append(safe_id(stem + tail + (f"-m{member:03d}" if cube.members else "")))
+        labels += [safe_id(f"{stem}{tail}-m{member:03d}") for member in cube.members or ()]
+        if cube.members is None:
+            labels.append(safe_id(stem + tail))
     seen: dict[str, int] = {}
     for place, label in enumerate(labels):
         seen[label] = seen.get(label, 0) + 1

@@ -247,7 +247,8 @@ def _on_the_mean(pool: list[_Prepared], config: Mapping[str, Any], out: Path) ->
             image = torch.from_numpy(np.stack([one.image for one in part]).astype(np.float32))
             facts = torch.from_numpy(np.stack([one.facts for one in part]))
             for one, unit in zip(part, network(image, facts).numpy(), strict=True):
-                move = unit * np.float32(scales[one.category])
+                # Of a category that it never met the mean net says nothing.
+                move = unit * np.float32(scales.get(one.category, 0.0))
                 base = one.image[:C] + np.where(one.image[C : 2 * C] > 0, 0, move)
                 rest = np.where(one.weight, one.residual - move, 0)
                 image_on = np.concatenate([np.clip(base, -8, 8), one.image]).astype(np.float16)

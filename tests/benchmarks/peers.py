@@ -51,7 +51,7 @@ def scene(path: Path, size: int) -> None:
 
     rng = np.random.default_rng(7)
     row, col = np.mgrid[:size, :size].astype(np.float32)
-    fields = rng.uniform(400, 2800, (BANDS, size // 32 + 1, size // 32 + 1)).astype(np.float32)
+    fields = rng.uniform(900, 2900, (BANDS, size // 32 + 1, size // 32 + 1)).astype(np.float32)
     pixels = np.kron(fields, np.ones((1, 32, 32), np.float32))[:, :size, :size]
     pixels += 200 * np.sin(row / 23) + 150 * np.cos(col / 17) + rng.normal(0, 40, pixels.shape)
     profile = {
@@ -86,7 +86,7 @@ def network() -> Any:
             y = torch.relu(self.head(x))
             for layer in self.body:
                 y = torch.relu(layer(y)) + y
-            out = base + 0.02 * nn.functional.pixel_shuffle(self.tail(y), FACTOR)
+            out = base + 0.001 * nn.functional.pixel_shuffle(self.tail(y), FACTOR)
             self.seconds += time.perf_counter() - start
             self.cpu += time.process_time() - cpu
             self.tiles += len(x)

@@ -137,12 +137,20 @@ def degraded(fine, ds, sensor, factor):
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_the_sensor_sees_the_measurement_again(dtype, sensor, factor):
     ds = scene((24, 26), dates=2, bands=("blue", "nir"), content="texture", dtype=dtype)
-    result = eoaug.super_resolve(ds, factor=factor, sensor=sensor, generator=TINY)
-    seen = degraded(result, ds, sensor, factor)
+    result = eoaug.super_resolve(ds, factor=factor, sensor=sensor, generator=CLASSICAL)
     stored = np.stack([ds[name].values for name in ds.data_vars], axis=1)
     quantum = 1.0 if dtype == "uint16" else 1e-4
-    # The inverse filter of a soft sensor leaves a thousandth of a residual of some hundred numbers.
-    np.testing.assert_allclose(seen, stored, rtol=0, atol=quantum)
+    np.testing.assert_allclose(degraded(result, ds, sensor, factor), stored, rtol=0, atol=quantum)
+
+
+@pytest.mark.parametrize(("sensor", "left"), [("box", 0.0), ("gaussian", 0.001), (0.1, 0.05)])
+def test_the_projection_corrects_a_generator_that_ignores_the_measurement(sensor, left):
+    """What is left is the documented share of the residual, which is the whole image here."""
+    ds = scene((24, 26), dates=1, bands=("blue", "nir"), content="texture", dtype="float32")
+    result = eoaug.super_resolve(ds, sensor=sensor, generator=TINY)
+    stored = np.stack([ds[name].values for name in ds.data_vars], axis=1)
+    worst = np.abs(degraded(result, ds, sensor, 2) - stored).max()
+    assert worst <= left * np.ptp(stored) + 1e-5
 
 
 @pytest.mark.parametrize("factor", [2, 4])
@@ -252,26 +260,38 @@ def test_masks_by_quality_band_and_class_names():
     np.testing.assert_array_equal(decoded.synthetic, default.synthetic)
 
 
-@pytest.mark.parametrize("form", ["bool", "uint8", "float", "lazy", "bare", "any order", "more dates", "still"])
+def with_another_date(mask):
+    early = mask.isel(time=[0]).assign_coords(time=[np.datetime64("2020-01-01", "ns")])
+    return xr.concat([early, mask], "time")
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda mask: mask,
+        lambda mask: mask.astype("uint8"),
+        lambda mask: mask.astype("float32").where(mask),
+        lambda mask: mask.chunk({"y": 13}),
+        lambda mask: mask.drop_vars(list(mask.coords)),
+        lambda mask: mask.transpose("x", "time", "y"),
+        with_another_date,
+    ],
+    ids=["bool", "uint8", "NaN", "lazy", "bare", "any order", "more dates"],
+)
 def test_masks_in_any_form(form):
     ds = scene((40, 50), dates=2)
-    mask = clouds(ds, time=form != "still")
-    given = {
-        "bool": mask,
-        "uint8": mask.astype("uint8"),
-        "float": mask.astype("float32").where(mask),
-        "lazy": mask.chunk({"y": 13}),
-        "bare": mask.drop_vars(["time", "y", "x"]),
-        "any order": mask.transpose("x", "time", "y"),
-        "more dates": xr.concat(
-            [mask.isel(time=[0]).assign_coords(time=[np.datetime64("2020-01-01", "ns")]), mask], "time"
-        ),
-        "still": mask,
-    }[form]
+    given = form(clouds(ds))
     result = eoaug.inpaint(ds, mask=given, generator=CLASSICAL)
-    expected = mask.broadcast_like(ds.blue).transpose("time", "y", "x")
-    np.testing.assert_array_equal(result.synthetic == 1, expected)
-    assert result.synthetic.chunks is None or form == "lazy"
+    np.testing.assert_array_equal(result.synthetic == 1, clouds(ds))
+    assert (result.synthetic.chunks is None) == (given.chunks is None)
+
+
+def test_a_mask_without_time_holds_for_every_date():
+    ds = scene((40, 50), dates=2)
+    mask = clouds(ds, time=False)
+    for given in (mask, mask.chunk({"x": 20})):
+        result = eoaug.inpaint(ds, mask=given, generator=CLASSICAL)
+        assert all(np.array_equal(result.synthetic.sel(time=t) == 1, mask) for t in ds.time)
 
 
 def test_a_mask_variable_is_no_band():

@@ -1,0 +1,27 @@
+"""The STAC extensions that items of eoaug use, its own among them."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from typing import Any
+
+__all__ = ["EO", "FILE", "MLM", "PROCESSING", "PROJECTION", "RASTER", "SCHEMA_URI", "schema"]
+
+_PUBLISHED = "https://stac-extensions.github.io"
+EO = f"{_PUBLISHED}/eo/v2.0.0/schema.json"
+FILE = f"{_PUBLISHED}/file/v2.1.0/schema.json"
+MLM = f"{_PUBLISHED}/mlm/v1.5.2/schema.json"
+PROCESSING = f"{_PUBLISHED}/processing/v1.2.0/schema.json"
+PROJECTION = f"{_PUBLISHED}/projection/v2.0.0/schema.json"
+RASTER = f"{_PUBLISHED}/raster/v2.0.0/schema.json"
+
+SCHEMA_URI = "https://eoaug.example/stac/v1.0.0/schema.json"
+"""Identifier of the extension behind the ``eoaug:`` fields; `schema` returns its text."""
+
+
+def schema() -> dict[str, Any]:
+    """Return the JSON schema of the ``eoaug:`` fields, which `SCHEMA_URI` identifies."""
+    path = resources.files(__package__).joinpath("schema/eoaug-v1.0.0.json")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

@@ -1,0 +1,275 @@
+"""Zarr groups that were written come back as the COGs do."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+
+import numpy as np
+import pystac
+import pytest
+import xarray as xr
+from affine import Affine
+from odc.geo.geobox import GeoBox
+
+from eoaug.cube.provenance import ATTRIBUTE, of, stamp
+from eoaug.cube.write import store_form
+from eoaug.errors import BandError, EoaugError, ParameterError, SourceError
+from eoaug.stac.publish import write
+from eoaug.stac.read import open_cube
+
+from .conftest import augmented, grid, made_cube, provenance
+
+OWN = ("item_id", "item_href")
+"""Coordinates that tell which item was read, so they differ between the two forms."""
+
+
+@pytest.fixture(scope="module")
+def series():
+    """Three dates with gaps, one packed band, one float band, one of classes, and what a date knows."""
+    ds = made_cube(grid(size=64), times=3, names=("B02", "B11"))
+    ds.B02[1, 5:9, 3:8] = np.nan
+    ds["ndvi"] = (ds.B02.dims, ds.B02.values * 2 - 1, {"grid_mapping": "spatial_ref"})
+    ds["scl"] = (ds.B02.dims, np.arange(3 * 64 * 64, dtype=np.uint8).reshape(3, 64, 64) % 11)
+    ds.B02.attrs["common_name"] = "blue"
+    ds = ds.assign_coords(
+        platform=("time", ["sentinel-2a", "sentinel-2b", ""]),
+        cloud_cover=("time", [10.0, np.nan, 30.0]),
+    )
+    mask = np.zeros((3, 64, 64), np.uint8)
+    mask[2], mask[1, 5:9, 3:8], mask[2, 0] = 1, 1, 255
+    ds = ds.assign(synthetic=(ds.B02.dims, mask))
+    prov = provenance(operation="extend", parameters={"times": ["2020-06-11"]}, residual=0.0)
+    return stamp(ds, prov)
+
+
+def both(ds, folder, **how):
+    cogs = write(ds, folder / "cogs", **how)
+    (group,) = write(ds, folder / "zarr", format="zarr", **how)
+    return cogs, group
+
+
+def assert_same(one, other):
+    """All but what names the items: values bit by bit, coordinates, attributes and encodings."""
+    xr.testing.assert_identical(
+        one.drop_vars(OWN).drop_attrs(deep=False), other.drop_vars(OWN).drop_attrs(deep=False)
+    )
+    for name in one.data_vars:
+        assert one[name].encoding == other[name].encoding, name
+        assert one[name].dtype == other[name].dtype, name
+    assert set(one.attrs) == set(other.attrs)
+    assert one.odc.geobox == other.odc.geobox
+
+
+def test_a_group_comes_back_bit_equal_to_the_cogs(series, tmp_path):
+    both(series, tmp_path)
+    cogs, group = open_cube(tmp_path / "cogs", chunks=None), open_cube(tmp_path / "zarr", chunks=None)
+    assert_same(cogs, group)
+    assert group.B02.dtype == np.float32
+    assert group.scl.dtype == group.synthetic.dtype == np.uint8
+    assert np.isnan(group.B02.values[1, 5:9, 3:8]).all()
+    for name in ("B02", "B11"):
+        assert np.array_equal(
+            store_form(group[name]).pack(group[name].values), store_form(series[name]).pack(series[name].values)
+        )
+    assert group.B02.attrs["common_name"] == "blue"
+    assert group.platform.values.tolist() == ["sentinel-2a", "sentinel-2b", ""]
+    assert group.cloud_cover.values[[0, 2]].tolist() == [10.0, 30.0]
+    assert np.isnan(group.cloud_cover.values[1])
+
+
+def test_the_items_and_the_provenance_are_told(series, tmp_path):
+    _, item = both(series, tmp_path)
+    back, cogs = open_cube(tmp_path / "zarr"), open_cube(tmp_path / "cogs")
+    assert back.item_id.values.tolist() == [item.id] * 3
+    assert back.item_href.values.tolist() == [item.get_self_href()] * 3
+    told = of(back)
+    assert (told.operation, told.token, told.parameters) == (
+        "extend", provenance().token, {"times": ["2020-06-11"]},
+    )  # fmt: skip
+    assert told.sources == ({"id": item.id, "href": item.get_self_href()},)
+    same = ("generator", "seed", "software", "residual", "cpu_capability", "digital_source_type")
+    assert all(getattr(told, name) == getattr(of(cogs), name) for name in same)
+
+
+def test_reading_is_lazy_in_chunks_and_survives_pickling(series, tmp_path):
+    write(series, tmp_path, format="zarr")
+    lazy = open_cube(tmp_path, chunks={"y": 32, "x": 20})
+    assert lazy.B02.chunks == ((1, 1, 1), (32, 32), (20, 20, 20, 4))
+    xr.testing.assert_identical(pickle.loads(pickle.dumps(lazy)).compute(), open_cube(tmp_path, chunks=None))
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"bands": ["blue", "scl"]},
+        {"datetime": "2020-06-02/.."},
+        {"bbox": (15.0005, 45.148, 15.004, 45.1505)},
+        {"crs": "EPSG:3857", "resolution": 15, "bands": ["B02", "scl"]},
+        {"crs": "EPSG:32634", "resolution": 10, "bands": "B02", "resampling": "bilinear", "chunks": {"y": 20}},
+        {"resolution": 7, "bands": "B02", "resampling": "cubic", "chunks": {"x": 30}},
+        {"groupby": "id"},
+        {"groupby": "time"},
+    ],
+    ids=lambda how: "-".join(how),
+)
+def test_every_selection_gives_what_the_cogs_give(series, tmp_path, how):
+    both(series, tmp_path)
+    assert_same(open_cube(tmp_path / "cogs", **how).compute(), open_cube(tmp_path / "zarr", **how).compute())
+
+
+def test_chunks_change_no_resampled_pixel(series, tmp_path):
+    write(series, tmp_path, format="zarr")
+    how = {"bands": "B02", "crs": "EPSG:3857", "resolution": 31, "resampling": "lanczos"}
+    whole = open_cube(tmp_path, **how, chunks=None)
+    assert np.array_equal(open_cube(tmp_path, **how, chunks={"y": 7, "x": 5}).B02, whole.B02, equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    "geobox",
+    [
+        GeoBox((20, 30), Affine(1e-4, 0, 13.1, 0, -1e-4, 48.2), "EPSG:4326"),
+        GeoBox(
+            (20, 30), Affine.translation(5e5, 5e6) @ Affine.rotation(25) @ Affine.scale(10, -10), "EPSG:32633"
+        ),
+        GeoBox(
+            (20, 30), Affine(100, 0, 0, 0, -100, 0), "+proj=laea +lat_0=10 +lon_0=20 +datum=WGS84 +units=m"
+        ),
+        GeoBox((1, 30), Affine(10, 0, 5e5, 0, -10, 5e6), "EPSG:32633"),
+        GeoBox((20, 30), Affine(10 / 3, 0, 500000.1, 0, -10 / 3, 5000000.7), "EPSG:32633"),
+    ],
+    ids=["degrees", "rotated", "custom", "one-row", "thirds"],
+)
+def test_every_kind_of_grid_comes_back(geobox, tmp_path):
+    both(made_cube(geobox, times=2), tmp_path)
+    assert_same(open_cube(tmp_path / "cogs", chunks=None), open_cube(tmp_path / "zarr", chunks=None))
+
+
+@pytest.mark.parametrize("format", ["cog", "zarr"])
+def test_an_ensemble_comes_back_with_its_members(tmp_path, format):  # noqa: A002
+    one = made_cube(grid(), times=2)
+    ds = xr.concat([one, one + np.float32(0.1), one * 2], dim=xr.DataArray([3, 5, 8], dims="member", name="member"))
+    ds.B02.encoding = one.B02.encoding
+    items = write(stamp(ds, provenance(operation="synthesize")), tmp_path, format=format)
+    back = open_cube(tmp_path)
+    assert back.B02.dims == ("member", "time", "y", "x")
+    assert back.member.values.tolist() == [3, 5, 8]
+    assert np.array_equal(store_form(back.B02).pack(back.B02.values), store_form(ds.B02).pack(ds.B02.values))
+    assert set(";".join(back.item_id.values).split(";")) == {item.id for item in items}
+    if format == "cog":
+        assert open_cube(tmp_path, query={"eoaug:member": 5}).member.values.tolist() == [5]
+        with pytest.raises(SourceError, match="members 3 and 5 have different dates"):
+            open_cube(tmp_path, ids=[items[0].id, items[4].id])
+        write(one, tmp_path, collection="eoaug", ids=["plain", "plain2"])
+        with pytest.raises(ParameterError, match="'plain'"):
+            open_cube(tmp_path)
+
+
+def test_groups_of_two_times_and_two_zones(tmp_path):
+    early, far = made_cube(grid(), times=2), made_cube(grid(epsg=32634))
+    late = early.assign_coords(time=early.time + np.timedelta64(60, "D"))
+    for name, ds in {"late": late, "early": early}.items():
+        write(ds, tmp_path, format="zarr", collection="c", ids=[name])
+    back = open_cube(tmp_path)
+    assert back.item_id.values.tolist() == ["early", "early", "late", "late"]
+    assert np.array_equal(back.B02[:2], early.B02)
+    write(far, tmp_path, format="zarr", collection="c", ids=["far"])
+    assert set(open_cube(tmp_path).children) == {"epsg32633_10", "epsg32634_10"}
+
+
+def test_what_was_read_can_be_written_again(series, tmp_path):
+    write(series, tmp_path / "a", format="zarr", ids=["whole"])
+    back = open_cube(tmp_path / "a")
+    items = write(back, tmp_path / "b")
+    assert [item.id for item in items] == [
+        f"whole-{date}T100000-extend-0123456789ab"[: len(f"whole-{date}T100000-extend-") + 8]
+        for date in ("20200601", "20200606", "20200611")
+    ]
+    hrefs = {link.get_absolute_href() for link in items[0].links if link.rel == "derived_from"}
+    assert hrefs == {pystac.Catalog.from_file(str(tmp_path / "a" / "catalog.json")).get_item("whole", recursive=True).get_self_href()} if False else len(hrefs) == 1
+    assert_same(open_cube(tmp_path / "b", chunks=None), open_cube(tmp_path / "a", chunks=None))
+
+
+def test_groups_and_files_are_not_laid_over_each_other(series, tmp_path):
+    cogs = write(series, tmp_path, collection="c")
+    (group,) = write(series, tmp_path, collection="c", format="zarr")
+    with pytest.raises(ParameterError, match="Zarr") as caught:
+        open_cube(tmp_path)
+    assert f"ids={[group.id]!r}" in caught.value.remedy
+    assert repr(cogs[0].id) in caught.value.remedy
+    assert open_cube(tmp_path, ids=[group.id]).sizes["time"] == 3
+
+
+def edited(root, change):
+    """The catalog with its one item changed."""
+    (path,) = [p for p in root.rglob("*.json") if p.parent.name == p.stem]
+    item = json.loads(path.read_text())
+    change(item, path)
+    path.write_text(json.dumps(item))
+    return root
+
+
+def test_every_wrong_group_names_culprit_and_remedy(tmp_path):
+    ds = made_cube(grid(), times=2)
+
+    def fresh(name, change):
+        write(ds, tmp_path / name, format="zarr", ids=["g"])
+        return edited(tmp_path / name, change)
+
+    def lose(item, path):
+        shutil.rmtree(path.parent / "g.zarr")
+
+    def empty(item, path):
+        shutil.rmtree(path.parent / "g.zarr")
+        (path.parent / "g.zarr").mkdir()
+
+    def foreign(item, path):
+        shutil.rmtree(path.parent / "g.zarr")
+        xr.Dataset({"B02": (("y", "x"), np.zeros((32, 32), np.uint16))}).to_zarr(path.parent / "g.zarr")
+
+    def other_array(item, path):
+        item["assets"]["data"]["bands"][0]["name"] = "B99"
+
+    def other_shape(item, path):
+        item["assets"]["data"]["proj:shape"] = [16, 16]
+
+    def untold(item, path):
+        del item["assets"]["data"]["bands"][0]["data_type"]
+
+    def damaged(item, path):
+        for chunk in (path.parent / "g.zarr" / "B02" / "c").rglob("*"):
+            if chunk.is_file():
+                chunk.write_bytes(b"x")
+
+    cases = {
+        "lost": (lambda: open_cube(fresh("a", lose)), SourceError, "g.zarr"),
+        "empty": (lambda: open_cube(fresh("b", empty)), SourceError, "xr.open_zarr"),
+        "foreign": (lambda: open_cube(fresh("c", foreign)), SourceError, "dates"),
+        "array": (lambda: open_cube(fresh("d", other_array)), SourceError, "'B99'"),
+        "shape": (lambda: open_cube(fresh("e", other_shape)), SourceError, "'B02'"),
+        "type": (lambda: open_cube(fresh("f", untold)), SourceError, "data_type"),
+        "damaged": (lambda: open_cube(fresh("g", damaged)).compute(), SourceError, "'g'"),
+        "band": (lambda: open_cube(fresh("h", lambda *_: None), bands="B03"), BandError, "B03"),
+        "date": (lambda: open_cube(fresh("i", lambda *_: None), datetime="2020-06-03"), SourceError, "2020-06-03"),
+    }  # fmt: skip
+    failures = []
+    for name, (call, error, culprit) in cases.items():
+        try:
+            call()
+        except EoaugError as caught:
+            if not isinstance(caught, error) or culprit not in str(caught) or not caught.remedy:
+                failures.append(f"{name}: {type(caught).__name__}: {caught}")
+        except Exception as caught:
+            failures.append(f"{name}: foreign {type(caught).__name__}: {caught}")
+        else:
+            failures.append(f"{name}: no error")
+    assert not failures, "\n".join(failures)
+
+
+def test_a_real_patch_makes_the_round_trip(cube, tmp_path):
+    result = augmented(cube)
+    both(result, tmp_path)
+    cogs, group = open_cube(tmp_path / "cogs", chunks=None), open_cube(tmp_path / "zarr", chunks=None)
+    assert_same(cogs, group)
+    assert ATTRIBUTE in group.attrs
