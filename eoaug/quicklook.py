@@ -178,7 +178,7 @@ def _radar(vv: Band, vh: Band, index: int) -> _Image:
 
 
 def _bytes(unit: NDArray[np.floating[Any]]) -> _Image:
-    return np.rint(np.clip(unit, 0.0, 1.0) * 255).astype(np.uint8)
+    return np.asarray(np.rint(np.clip(unit, 0.0, 1.0) * 255), dtype=np.uint8)
 
 
 def shade(image: _Image, mask: NDArray[np.bool_], *, colour: tuple[int, int, int] = HIDDEN) -> _Image:

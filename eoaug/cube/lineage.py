@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import pickle
 from collections.abc import Mapping
 from importlib import metadata as package_metadata
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from eoaug.cube.geo import Cube
 from eoaug.cube.plan import Plan, token_of
-from eoaug.cube.provenance import COMPOSITE, TRAINED, Provenance
+from eoaug.cube.provenance import Provenance, digital_source_type
 from eoaug.cube.run import Inputs
 from eoaug.cube.scene import valid
 from eoaug.errors import GeneratorError
@@ -81,6 +82,9 @@ def _identity(cube: Cube, inputs: Inputs) -> list[Any]:
 
 def record_of(made: Plan, cube: Cube, parameters: Mapping[str, Any]) -> Provenance:
     """Return the record that the result and its files carry."""
+    if made.card.sha256:
+        # Bytes are promised per version of torch and instruction set; the record names both.
+        importlib.import_module("torch")
     ids, hrefs = cube.along_time("item_id"), cube.along_time("item_href")
     sources = []
     if ids is not None:
@@ -98,7 +102,7 @@ def record_of(made: Plan, cube: Cube, parameters: Mapping[str, Any]) -> Provenan
         parameters=parameters,
         token=made.token,
         sources=tuple(sources),
-        digital_source_type=TRAINED if made.fill == "scene" else COMPOSITE,
+        digital_source_type=digital_source_type(trained=bool(made.card.sha256), measured=made.has_input),
     )
 
 

@@ -137,7 +137,7 @@ class Denoiser(nn.Module):
     Parameters
     ----------
     image_channels
-        Channels of the conditions; 0 for none.
+        Channels of the conditions.
     facts
         Length of the vector of facts.
     bands
@@ -184,7 +184,9 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.refine2.weight)
         nn.init.zeros_(cast(Tensor, self.refine2.bias))
 
-    def forward(self, x_t: Tensor, t: Tensor, image: Tensor | None, facts: Tensor) -> Tensor:
+    def forward(
+        self, x_t: Tensor, t: Tensor, image: Tensor, facts: Tensor, linear: Tensor | None = None
+    ) -> Tensor:
         """Return the clean estimate.
 
         Parameters
@@ -194,15 +196,18 @@ class Denoiser(nn.Module):
         t
             Shape (B,), 0 = noise, 1 = clean.
         image
-            Shape (B, image_channels, H, W), or None where the network has no conditions.
+            Shape (B, image_channels, H, W).
         facts
             Shape (B, facts).
+        linear
+            Shape (B, bands, H, W): an estimate in closed form that takes the place of t / s**2 * x_t, the
+            one for white data.
         """
         t = t[:, None, None, None]
         s = (t * t + (1 - t) * (1 - t)).sqrt()
         x = x_t / s
         e = functional.silu(self.time(_waves(t)) + self.facts(facts))
-        h = x if image is None else torch.cat([x, image], dim=1)
+        h = torch.cat([x, image], dim=1)
         h1 = self.enter(functional.pixel_unshuffle(h, self.fold))
         for block in self.down1:
             h1 = block(h1, e)
@@ -222,7 +227,8 @@ class Denoiser(nn.Module):
         h = functional.pixel_shuffle(self.unfold(functional.silu(h)), self.fold)
         h = self.refine1(torch.cat([h, x], dim=1))
         out = self.refine2(functional.silu(h))
-        return cast(Tensor, t / (s * s) * x_t + (1 - t) / s * out)
+        known = t / (s * s) * x_t if linear is None else linear
+        return cast(Tensor, known + (1 - t) / s * out)
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:

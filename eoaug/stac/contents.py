@@ -85,7 +85,8 @@ def inspect(
     """
     names = list(collections) if collections is not None else _collections(source)
     found: dict[str, list[pystac.Item]] = {}
-    for some in [(name,) for name in names] or [()]:
+    parts: list[tuple[str, ...]] = [(name,) for name in names]
+    for some in parts or [()]:
         search = Search(
             collections=some,
             ids=(),

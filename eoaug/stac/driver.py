@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from odc.geo.overlap import compute_reproject_roi
 from odc.geo.roi import roi_is_empty, roi_shape
-from odc.geo.warp import rio_reproject
+from odc.geo.warp import resampling_s2rio
 from odc.loader import RioDriver
 from odc.loader.types import RasterBandMetadata, RasterGroupMetadata
+from rasterio.warp import reproject
 
 from eoaug.stac.items import BandSource, unreadable
 
@@ -117,7 +118,32 @@ class _ArrayReader:
         if fit.paste_ok and fit.read_shrink == 1:
             out[...] = window
         else:
-            source, target = self.grid[fit.roi_src], dst_geobox[roi]
-            nodata = {"src_nodata": cfg.fill_value, "dst_nodata": cfg.fill_value}
-            rio_reproject(window, out, source, target, cfg.resampling, **nodata)
+            self._warp(window, self.grid[fit.roi_src], out, dst_geobox[roi], cfg, fit.scale2.xy)
         return roi, out
+
+    @staticmethod
+    def _warp(
+        window: NDArray[Any],
+        source: GeoBox,
+        out: NDArray[Any],
+        target: GeoBox,
+        cfg: Any,
+        scale: tuple[float, float],
+    ) -> None:
+        """Resample as odc does for files, but such that a pixel does not depend on the window around it."""
+        x, y = (round(min(1.0, 1.0 / pixels), 3) for pixels in scale)
+        reproject(
+            window,
+            out,
+            src_transform=source.transform,
+            src_crs=str(source.crs),
+            src_nodata=cfg.fill_value,
+            dst_transform=target.transform,
+            dst_crs=str(target.crs),
+            dst_nodata=cfg.fill_value,
+            resampling=resampling_s2rio(cfg.resampling),
+            # GDAL takes the kernel's size from the window, and interpolates places along the window's rows.
+            XSCALE=x,
+            YSCALE=y,
+            tolerance=0,
+        )

@@ -49,7 +49,10 @@ def read_dates(href: str, grids: Mapping[str, GeoBox]) -> Dates:
                 raise ValueError(f"it holds no array {name!r}, only {sorted(map(str, group.data_vars))}")
             dims, shape = tuple(map(str, group[name].dims)), group[name].shape
             if dims[:-2] not in (("time",), ("member", "time")) or shape[-2:] != tuple(grid.shape):
-                raise ValueError(f"array {name!r} is {dict(group[name].sizes)}, its item says {grid.shape}")
+                raise ValueError(
+                    f"array {name!r} has the dimensions {dict(group[name].sizes)}; its item says time and "
+                    f"{grid.shape.y} x {grid.shape.x} pixels"
+                )
             lead.add(dims[:-2])
         if "time" not in group.coords or group["time"].dtype.kind != "M":
             raise ValueError("it has no dates along time")

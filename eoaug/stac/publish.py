@@ -503,9 +503,10 @@ def _data_fields(cube: _Cube, name: str) -> dict[str, Any]:
 def _band_fields(cube: _Cube, name: str) -> dict[str, Any]:
     attrs = cube.ds[name].attrs
     fields: dict[str, Any] = {"name": name}
-    common = None if is_mask_name(name, attrs) else common_name(name, attrs)
-    if common in EO_COMMON_NAMES:
-        fields["eo:common_name"] = common
+    platforms = {cube.along("platform", t) for t in range(len(cube.times))} - {None} or {None}
+    told = {common_name(name, attrs, None if p is None else str(p)) for p in platforms}
+    if len(told) == 1 and told <= EO_COMMON_NAMES and not is_mask_name(name, attrs):
+        fields["eo:common_name"] = told.pop()
     wavelength = attrs.get("center_wavelength")
     if isinstance(wavelength, int | float) and wavelength > 0:
         fields["eo:center_wavelength"] = float(wavelength)

@@ -1,0 +1,1 @@
+"""Training: cubes in, weights out."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from eoaug.errors import ParameterError
 from eoaug.generators import classical
 from eoaug.generators.conditions import category, conditions, free_facts
+from eoaug.generators.gaussian import Gaussian
 from eoaug.generators.weights import load_weights, save_weights
 from eoaug.sensor import Sensor
 from eoaug.training import samples
@@ -61,7 +62,7 @@ def pretrain(
         Folder of netCDF cubes (`samples.read_cubes`).
     out_dir
         Receives ``<stage>.safetensors`` (float16, the exponential moving average, renewed at every
-        checkpoint) and ``<stage>.checkpoint.safetensors`` / ``.json`` (for going on after a stop).
+        checkpoint), ``gaussian.safetensors`` and ``<stage>.checkpoint.safetensors`` / ``.json`` (for going on after a stop).
     stages
         Which of `STAGES` to train.
     minutes
@@ -168,7 +169,7 @@ _Loss = Callable[["nn.Module", Mapping[str, "Tensor"]], "Tensor"]
 
 def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> tuple[_Batches, _Loss]:
     if stage == "layout":
-        return _layout_batches(config, cubes), _diffusion_loss
+        return _layout_batches(config, cubes, out), _diffusion_loss
     pool = _pool(stage, config, cubes)
     if stage == "residual":
         pool = _on_the_mean(pool, config, out)
@@ -198,7 +199,7 @@ def _noise(
     }
 
 
-def _layout_batches(config: Mapping[str, Any], cubes: Sequence[Cube]) -> _Batches:
+def _layout_batches(config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> _Batches:
     settings = config["stages"]["layout"]
     sensor = Sensor(factor=config["layout_factor"], mtf=None)
 
@@ -223,9 +224,21 @@ def _layout_batches(config: Mapping[str, Any], cubes: Sequence[Cube]) -> _Batche
         }
         return _turn(item, int(rng.integers(8)))
 
+    seen = _stack([one(_rng(config["seed"], "layout", 0, n)) for n in range(settings["gaussian"])])
+    field = Gaussian.fit(seen["x"], seen["weight"] > 0)
+    save_weights(
+        out / "gaussian.safetensors", {"mean": field.mean, "covariance": field.covariance}, half=False
+    )
+
     def batches(rng: np.random.Generator) -> _Arrays:
         arrays = _stack([one(rng) for _ in range(settings["batch"])])
-        return arrays | _noise(rng, arrays["x"], settings)
+        arrays |= _noise(rng, arrays["x"], settings)
+        t = arrays["t"][:, None, None, None]
+        # Bands that are not there are not noise but nothing, in use as well.
+        present = arrays["weight"].any(axis=(2, 3))
+        x_t = (t * arrays["x"] + (1 - t) * arrays["e"]) * present[:, :, None, None]
+        linear = [field.estimate(*each) for each in zip(x_t, arrays["t"].tolist(), present, strict=True)]
+        return arrays | {"image": np.stack(linear), "x_t": x_t, "linear": np.stack(linear)}
 
     return batches
 
@@ -284,11 +297,8 @@ def _diffusion_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Error of the clean estimate over max(1 - t, 0.1), squared: the velocity's error (arXiv:2511.13720)."""
     x, e, weight = batch["x"], batch["e"], batch["weight"]
     t = batch["t"][:, None, None, None]
-    x_t = t * x + (1 - t) * e
-    if "image" not in batch:
-        # Bands that are not there are not noise but nothing, in use as well.
-        x_t = x_t * (weight.amax(dim=(2, 3), keepdim=True))
-    estimate = network(x_t, batch["t"], batch.get("image"), batch["facts"])
+    x_t = batch.get("x_t", t * x + (1 - t) * e)
+    estimate = network(x_t, batch["t"], batch["image"], batch["facts"], batch.get("linear"))
     error = ((estimate - x) / (1 - t).clamp_min(_MIN_LEFT)).square() * weight
     count = weight.sum(dim=(1, 2, 3)).clamp_min(256.0)
     mean: Tensor = (error.sum(dim=(1, 2, 3)) / count).mean()

@@ -176,14 +176,18 @@ def test_any_combination_changes_no_byte(verb, chunks, tiles, joint, members, se
     ds = small(verb)
     options = {"joint_steps": joint, "members": members, "seed": seed}
     given = ds if own is None else ds.chunk(dict(zip(("time", "y", "x"), own, strict=True)))
-    lazy = verb(given, chunks=dict(zip(("time", "y", "x"), chunks, strict=True)), batch_tiles=tiles, **options)
+    lazy = verb(
+        given, chunks=dict(zip(("time", "y", "x"), chunks, strict=True)), batch_tiles=tiles, **options
+    )
     assert digest(lazy) == digest(verb(ds, **options))
 
 
 # -- crops --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [{}, {"crs": "EPSG:4326"}, {"rotation_deg": 30.0}], ids=["utm", "4326", "rotated"])
+@pytest.mark.parametrize(
+    "kind", [{}, {"crs": "EPSG:4326"}, {"rotation_deg": 30.0}], ids=["utm", "4326", "rotated"]
+)
 @pytest.mark.parametrize("verb", [synthesize, extend, super_resolve], ids=lambda v: v.__name__)
 def test_a_crop_equals_the_whole_beyond_the_margin(verb, kind):
     factor = 2 if verb is super_resolve else 1

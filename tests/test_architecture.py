@@ -1,0 +1,179 @@
+"""The house stands: imports go down, packages have no cycles, each heavy library has its doors."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "eoaug"
+
+FLOORS = {
+    "ground": ["errors", "bands", "grid", "noise", "tiles", "radiometry", "gaps", "sensor", "metrics"],
+    "generators": ["generators"],
+    "cube": ["cube"],
+    "stac": ["stac"],
+    "training": ["training", "captions", "policy", "evaluate"],
+    "top": ["quicklook", "demo", "accessor", "cli", "testing", "__init__", "__main__"],
+}
+"""Bottom first; a module imports from its own floor or from one below."""
+
+LEVEL = {part: level for level, parts in enumerate(FLOORS.values()) for part in parts}
+
+DOORS = {
+    "torch": ["generators", "training"],
+    "diffusers": ["generators", "training"],
+    "transformers": ["generators", "training", "captions"],
+    "peft": ["generators", "training"],
+    "dask": ["cube.run", "cube.write"],  # the writer walks chunks; nobody else knows dask
+    "distributed": ["cube.run"],
+    "rasterio": ["cube.write", "stac"],
+    "rioxarray": ["stac", "cli"],
+    "zarr": ["cube.write", "stac"],
+    "pystac": ["stac"],
+    "pystac_client": ["stac"],
+    "odc.stac": ["stac"],
+    "odc.loader": ["stac"],
+    "xarray": ["cube", "stac", "training", "captions", "policy", "evaluate", *FLOORS["top"]],
+    "typer": ["cli"],
+    "hypothesis": ["testing"],
+    "pytest": [],
+}
+"""Where a heavy library may be imported, by the beginning of the module's name."""
+
+NEVER_AT_ONCE = {
+    "torch",
+    "diffusers",
+    "transformers",
+    "peft",
+    "dask",
+    "distributed",
+    "hypothesis",
+    "rasterio",
+    "zarr",
+}
+"""Libraries that only a function may import, except in modules that are themselves imported by functions."""
+
+LATE = ["generators.network", "generators.diffusion", "training", "captions", "stac", "evaluate"]
+"""Modules that the package's root does not import."""
+
+
+class Import(NamedTuple):
+    """One imported name."""
+
+    module: str
+    line: int
+    at_once: bool
+    typing_only: bool
+
+
+def imports(path: Path, module: str) -> Iterator[Import]:
+    """Yield the absolute names that a file imports; ``from a import b`` yields ``a.b``."""
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+
+    def walk(node: ast.AST, at_once: bool, typing_only: bool) -> Iterator[Import]:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield Import(alias.name, node.lineno, at_once, typing_only)
+        elif isinstance(node, ast.ImportFrom):
+            parts = package.split(".")
+            base = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
+            source = ".".join(p for p in (base, node.module) if p)
+            for alias in node.names:
+                yield Import(f"{source}.{alias.name}", node.lineno, at_once, typing_only)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            for child in node.body:
+                yield from walk(child, at_once, True)
+        else:
+            inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+            for child in ast.iter_child_nodes(node):
+                yield from walk(child, at_once and not inside, typing_only)
+
+    yield from walk(ast.parse(path.read_text()), True, False)
+
+
+def begins(name: str, prefixes: list[str]) -> bool:
+    return any(name == p or name.startswith(f"{p}.") for p in prefixes)
+
+
+def violations(root: Path) -> list[str]:
+    """Return every broken rule of a package ``eoaug`` that lies at ``root``."""
+    modules = {}
+    for path in sorted(root.rglob("*.py")):
+        parts = path.relative_to(root).with_suffix("").parts
+        modules[".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)] = path
+    found = []
+    graph: dict[str, set[str]] = {}
+    for name, path in modules.items():
+        floor = LEVEL.get(name.split(".")[0])
+        if floor is None:
+            found.append(f"{name} stands on no floor")
+            continue
+        full = "eoaug" if name == "__init__" else f"eoaug.{name}"
+        for imported in imports(path, full):
+            where = f"{name}:{imported.line} imports {imported.module}"
+            if begins(imported.module, ["eoaug"]):
+                inner = imported.module.removeprefix("eoaug").lstrip(".")
+                # `from a import b`: b is a module, or a name in a.
+                target = inner if inner in modules else inner.rpartition(".")[0]
+                if target not in modules:
+                    found.append(f"{where}: the package's root, from inside")
+                    continue
+                if path.name != "__init__.py" and target == name.rpartition(".")[0]:
+                    found.append(f"{where}: its own package's init")
+                if LEVEL.get(target.split(".")[0], -1) > floor:
+                    found.append(f"{where}: from a floor above")
+                if target != name:
+                    graph.setdefault(name, set()).add(target)
+            elif not imported.typing_only:
+                for library, doors in DOORS.items():
+                    if begins(imported.module, [library]) and not begins(name, doors):
+                        found.append(f"{where}: no door for {library}")
+                top = imported.module.split(".")[0]
+                if imported.at_once and top in NEVER_AT_ONCE and not begins(name, LATE):
+                    found.append(f"{where}: at import time")
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        found.append("imports in a circle: " + " <- ".join(error.args[1]))
+    return found
+
+
+def test_the_house_stands():
+    assert violations(PACKAGE) == []
+
+
+BROKEN = {
+    "a floor above": {"grid.py": "from eoaug.cube.geo import Cube"},
+    "a floor above, relative": {"generators/base.py": "from ..cube import geo"},
+    "no door for torch": {"cube/geo.py": "def f():\n    import torch.nn"},
+    "no door for dask": {"cube/geo.py": "import dask.array as da"},
+    "no door for rasterio": {"grid.py": "from rasterio.crs import CRS"},
+    "no door for pystac": {"cube/geo.py": "import pystac"},
+    "no door for xarray": {"errors.py": "import xarray"},
+    "at import time": {"cube/run.py": "import dask"},
+    "the package's root": {"cube/geo.py": "from eoaug import inpaint"},
+    "the package's root, whole": {"cube/geo.py": "import eoaug"},
+    "its own package's init": {"cube/geo.py": "from eoaug.cube import something"},
+    "in a circle": {
+        "cube/geo.py": "from eoaug.cube import plan",
+        "cube/plan.py": "from eoaug.cube.geo import x",
+    },
+    "stands on no floor": {"utils.py": ""},
+}
+
+
+@pytest.mark.parametrize("rule", BROKEN)
+def test_a_broken_house_falls(tmp_path, rule):
+    for name in ("__init__", "grid", "errors", "cube/__init__", "cube/geo", "cube/run", "generators/base"):
+        path = tmp_path / f"{name}.py"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("import numpy as np\n")
+    assert violations(tmp_path) == []
+    for name, text in BROKEN[rule].items():
+        (tmp_path / name).write_text(text)
+    assert any(rule.split(",")[0] in line for line in violations(tmp_path)), violations(tmp_path)

@@ -1,0 +1,110 @@
+"""Grids: the absolute index of a pixel, refinement, and what a grid says about the ground."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from affine import Affine
+from hypothesis import given
+from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+
+from eoaug.errors import GridError
+from eoaug.grid import absolute_origin, as_geobox, gsd_m, lonlat, refine, same_grid
+from eoaug.testing import grid
+
+pixels = st.integers(-(10**6), 10**6)
+kinds = st.sampled_from([{}, {"crs": "EPSG:4326"}, {"rotation_deg": 30.0}])
+
+
+@given(kinds, st.integers(0, 500), st.integers(0, 500))
+def test_two_crops_count_their_pixels_from_one_origin(kind, row, col):
+    whole = grid((1000, 1000), **kind)
+    top, left = absolute_origin(whole.affine)
+    assert absolute_origin(whole[row:, col:].affine) == (top + row, left + col)
+
+
+@given(
+    row=pixels,
+    col=pixels,
+    size=st.sampled_from([10.0, 30.0, 0.3, 1 / 3600, 2.0**-13]),
+    half=st.sampled_from([0.0, 0.5]),
+    noise=st.floats(-0.2, 0.2),
+)
+def test_the_index_stands_rounding_at_whole_and_half_pixels(row, col, size, half, noise):
+    affine = Affine(size, 0, (col + half + noise) * size, 0, -size, -(row + half + noise) * size)
+    assert absolute_origin(affine) == (row, col)
+
+
+@given(kinds, st.integers(2, 8))
+def test_a_refined_grid_has_the_same_bounds(kind, factor):
+    coarse = grid((30, 40), **kind)
+    fine = refine(coarse, factor)
+    assert fine.shape == (30 * factor, 40 * factor)
+    for corner in [(0, 0), (40, 0), (0, 30), (40, 30)]:
+        there = fine.affine @ (corner[0] * factor, corner[1] * factor)
+        np.testing.assert_allclose(there, coarse.affine @ corner, rtol=0, atol=1e-7)
+    assert fine.crs == coarse.crs
+
+
+def test_same_grid():
+    one = grid((30, 40))
+    assert same_grid(one, GeoBox((30, 40), one.affine @ Affine.translation(1e-4, 0), one.crs))
+    assert not same_grid(one, GeoBox((30, 40), one.affine @ Affine.translation(0.01, 0), one.crs))
+    assert not same_grid(one, GeoBox((30, 40), one.affine @ Affine.rotation(0.1), one.crs))
+    assert not same_grid(one, GeoBox((30, 41), one.affine, one.crs))
+    assert not same_grid(one, GeoBox((30, 40), one.affine, "EPSG:32634"))
+
+
+def test_like_takes_a_box_or_a_bounding_box():
+    box = grid((30, 40))
+    assert as_geobox(box) is box
+    made = as_geobox((500_000, 5_300_000, 500_400, 5_300_300), resolution=10, crs="EPSG:32633")
+    assert made.shape == (30, 40)
+    assert made.affine == Affine(10, 0, 500_000, 0, -10, 5_300_300)
+
+
+@pytest.mark.parametrize(
+    ("like", "options", "words"),
+    [
+        ("europe", {}, "'europe'"),
+        ((0, 0, 1), {"crs": 4326, "resolution": 1}, "four numbers"),
+        ((1, 0, 0, 1), {"crs": 4326, "resolution": 1}, "no area"),
+        ((0, 0, 1, 1), {"crs": 4326}, "resolution=None"),
+        ((0, 0, 1, 1), {"resolution": 1}, "crs=None"),
+        ((0, 0, 1, 1), {"resolution": -1, "crs": 4326}, "-1.0"),
+        ((0, 0, 1, 1), {"resolution": 1, "crs": "EPSG:0"}, "EPSG:0"),
+        ((0, 0, 1, 1), {"resolution": "fine", "crs": 4326}, "'fine'"),
+        (GeoBox((3, 3), Affine.identity(), None), {}, "no CRS"),
+    ],
+)
+def test_a_box_that_says_nothing_is_refused(like, options, words):
+    with pytest.raises(GridError, match=words):
+        as_geobox(like, **options)
+
+
+def test_ground_sampling_distance():
+    assert gsd_m(grid((10, 10))) == pytest.approx(10.0)
+    assert gsd_m(grid((10, 10), rotation_deg=30)) == pytest.approx(10.0)
+    feet = GeoBox((10, 10), Affine(10, 0, 0, 0, -10, 0), "EPSG:2263")
+    assert gsd_m(feet) == pytest.approx(3.048, rel=1e-4)
+    degrees = grid((10, 10), crs="EPSG:4326")
+    edge = 2.0**-13 * np.pi / 180 * 6371008.8
+    assert gsd_m(degrees, 0.0) == pytest.approx(edge)
+    assert gsd_m(degrees, 60.0) == pytest.approx(edge * np.sqrt(0.5))
+    assert gsd_m(degrees) == pytest.approx(gsd_m(degrees, 48.25), rel=1e-3)
+
+
+@given(st.integers(0, 900), st.integers(0, 900))
+def test_positions_in_degrees(row, col):
+    whole = grid((1000, 1000), crs="EPSG:4326")
+    expected = whole.affine @ (col, row)
+    np.testing.assert_allclose(lonlat(whole, [row], [col])[0], expected, rtol=0, atol=1e-9)
+    utm = grid((1000, 1000))
+    lon, lat = lonlat(utm, [row], [col])[0]
+    assert 14.9 < lon < 15.3
+    assert 47.7 < lat < 47.9
+
+
+def test_positions_without_a_crs_are_unknown():
+    assert np.isnan(lonlat(GeoBox((3, 3), Affine.identity(), None), [0, 1], [0, 1])).all()
