@@ -130,6 +130,8 @@ def _store(
         if estimate is not None:
             spread[target] = estimate[target] * abs(layer.to_physical.scale / layer.to_model.scale)
         return spread
+    if estimate is not None and target.all():
+        return cast(layer.to_model.inverse(estimate), dtype, layer.nodata)
     if stored is not None and plan.factor == 1:
         out = np.array(stored, dtype=dtype)
     else:
@@ -235,6 +237,8 @@ def _storable(
     info = np.iinfo(kind)
     # One number of room on each side: rounding, and the step that keeps a value off nodata.
     low, high = np.sort(layer.to_model(np.array([info.min + 1, info.max - 1])))
+    if low < fine.min() and fine.max() < high:
+        return fine
     f = plan.factor
     cells = fine.reshape(len(coarse), f, -1, f)
     room = np.minimum(
@@ -294,7 +298,9 @@ def _targets(plan: Plan, group: _Group, result: NDArray[np.float32]) -> NDArray[
             "generate() must return (B, T, C, H, W) as the requests hold it; run eoaug.testing's contract suite",
         )
     dates = [int(np.argmax(request.target)) for request in group.requests]
-    out = np.stack([estimate[date] for estimate, date in zip(result, dates, strict=True)])
+    out = result[:, 0]
+    if result.shape[1] > 1:
+        out = np.stack([estimate[date] for estimate, date in zip(result, dates, strict=True)])
     for estimate, request, date in zip(out, group.requests, dates, strict=True):
         wrong = ~np.isfinite(estimate) & request.fill[date]
         if wrong.any():

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from inspect import signature
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -214,6 +215,10 @@ def plan(verb: Verb, ds: Any = None, **arguments: Any) -> Plan:
     """
     if verb not in _PREPARE:
         raise unknown("verb", verb, _PREPARE)
+    own = list(signature(_PREPARE[verb]).parameters)[2:]
+    for name in arguments:
+        if name not in own and name not in Options.__annotations__:
+            raise unknown("argument", name, [*own, *Options.__annotations__])
     return _PREPARE[verb](ds, _options(arguments, verb), **_own(arguments)).plan
 
 

@@ -7,6 +7,7 @@ the lattice fixes, and not from a scene.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,13 +15,25 @@ from numpy.typing import NDArray
 
 from eoaug.generators.base import Request
 
-__all__ = ["Conditions", "category", "conditions", "free_facts", "present_bands"]
+__all__ = [
+    "Conditions",
+    "category",
+    "conditions",
+    "free_facts",
+    "from_log",
+    "present_bands",
+    "to_log",
+]
 
 _DAY_S = 86_400.0
 _CONTRAST_FLOOR = 0.03
 """Least contrast of a band in model units: below it, sensor noise would be blown up to structure."""
 _CLIP = 6.0
 """Limit of normalised inputs: a context date may differ from the target by far more than its contrast."""
+_LOG_FLOOR = 0.02
+"""Reflectance added before the logarithm: below it, differences are haze and noise."""
+_LOG_SPREAD = 0.6
+"""Standard deviation of log reflectance over land, roughly."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -135,3 +148,29 @@ def category(request: Request) -> str:
         return "x2" if request.factor < 4 else "x4" if request.factor < 8 else "x8"
     others = ~request.target
     return "dates" if request.known[others].any() else "gap"
+
+
+def to_log(values: NDArray[np.floating], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """Return the layout net's units: log reflectance, whose tile means are near to a Gaussian.
+
+    Parameters
+    ----------
+    values
+        Shape (..., C, h, w), model units; negative reflectance counts as 0.
+    mean, std
+        Reflectance of model unit 0 and of one model unit, per slot.
+    """
+    reflectance = np.maximum(values * _column(std) + _column(mean), 0)
+    return (np.log((reflectance + _LOG_FLOOR) / (_column(mean) + _LOG_FLOOR)) / _LOG_SPREAD).astype(
+        np.float32
+    )
+
+
+def from_log(logs: NDArray[np.floating], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """Return model units, the inverse of `to_log`; reflectance stays between 0 and 0.9."""
+    reflectance = np.exp(logs * _LOG_SPREAD) * (_column(mean) + _LOG_FLOOR) - _LOG_FLOOR
+    return ((np.clip(reflectance, 0, 0.9) - _column(mean)) / _column(std)).astype(np.float32)
+
+
+def _column(numbers: Sequence[float]) -> NDArray[np.float64]:
+    return np.asarray(numbers, np.float64)[:, None, None]

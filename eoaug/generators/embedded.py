@@ -26,7 +26,16 @@ from eoaug import noise
 from eoaug.errors import GeneratorError
 from eoaug.generators import classical, denoise
 from eoaug.generators.base import Card, Request
-from eoaug.generators.conditions import Conditions, category, conditions, free_facts, present_bands
+from eoaug.generators.conditions import (
+    Conditions,
+    category,
+    conditions,
+    free_facts,
+    from_log,
+    present_bands,
+    to_log,
+)
+from eoaug.generators.gaussian import Gaussian
 from eoaug.generators.weights import load_weights
 from eoaug.sensor import Sensor
 
@@ -99,7 +108,7 @@ class Embedded:
                 walk.estimate = walk.start
             if walk.plan.layout:
                 place = _LAYOUT.degrade(self._noise(walk, "layout")) * np.float32(_LAYOUT.factor)
-                walk.x = denoise.noised(_LAYOUT.degrade(walk.start), place, walk.plan.layout[0])
+                walk.x = denoise.noised(self._layout(walk.start), place, walk.plan.layout[0])
         return state
 
     def step(self, state: State, index: int) -> _Float:
@@ -117,7 +126,10 @@ class Embedded:
         drawn = [walk for walk in state.walks if index < walk.plan.switch]
         detailed = [walk for walk in state.walks if walk.plan.switch <= index < walk.plan.calls]
         for walk, clean in self._denoised("layout", drawn, index):
-            walk.estimate = np.where(walk.plan.present, classical.coarse_prior(clean, _LAYOUT), 0)
+            coarse = from_log(clean, self.card.mean, self.card.std)
+            walk.estimate = np.where(
+                walk.plan.present, classical.coarse_prior(coarse, _LAYOUT), np.float32(0)
+            )
         for walk, clean in self._denoised("residual", detailed, index):
             walk.estimate = _consistent(walk.base + walk.scale * clean, walk.asked)
         state.index = index
@@ -212,6 +224,10 @@ class Embedded:
             time=int(request.times[walk.plan.target]),
         )
 
+    def _layout(self, image: _Float) -> _Float:
+        """Return an image's layout in the layout net's units, (C, H // 4, W // 4)."""
+        return to_log(_LAYOUT.degrade(image), self.card.mean, self.card.std)
+
     def _ground(self, requests: Sequence[Request]) -> list[tuple[Conditions, _Float, _Float]]:
         """Return conditions, base and scale of conditional requests: what the residual is drawn upon.
 
@@ -266,25 +282,34 @@ class Embedded:
             schedule = walk.plan.layout if name == "layout" else walk.plan.detail
             k = index if name == "layout" else index - walk.plan.switch
             if k > 0:
-                clean = walk.clean(name)
+                if name == "layout":
+                    clean = self._layout(walk.estimate)
+                else:
+                    clean = (walk.estimate - walk.base) / walk.scale
                 walk.x = denoise.dpmpp_2m(
                     walk.x, clean, walk.before, schedule[max(k - 2, 0)], schedule[k - 1], schedule[k]
                 )
                 walk.before = clean
             t.append(np.float32(schedule[k]))
-        x = self._padded([(walk.x * walk.plan.present).astype(np.float32) for walk in walks])
+        points = [(walk.x * walk.plan.present).astype(np.float32) for walk in walks]
+        x, times = self._padded(points), self._padded(t)
         if name == "layout":
-            image = None
+            field = _gaussian(self._config)
+            bands = [walk.plan.present[:, 0, 0] for walk in walks]
+            linear = self._padded(
+                [field.estimate(*each) for each in zip(points, map(float, t), bands, strict=True)]
+            )
             facts = self._padded(
                 [
-                    free_facts(walk.request.metadata[walk.plan.target], walk.plan.present[:, 0, 0])
-                    for walk in walks
+                    free_facts(walk.request.metadata[walk.plan.target], there)
+                    for walk, there in zip(walks, bands, strict=True)
                 ]
             )
+            found = _forward(self._config, name, x, times, linear, facts, linear)
         else:
             image = self._padded([walk.image() for walk in walks])
             facts = self._padded([walk.told.facts for walk in walks])
-        found = _forward(self._config, name, x, self._padded(t), image, facts)
+            found = _forward(self._config, name, x, times, image, facts)
         return [(walk, one * walk.plan.present) for walk, one in zip(walks, found, strict=False)]
 
     def _padded(self, arrays: Sequence[_Float | np.float32]) -> _Float:
@@ -355,12 +380,6 @@ class _Walk:
         """The conditions, once there are some."""
         assert self.seen is not None
         return self.seen
-
-    def clean(self, name: str) -> _Float:
-        """Return the clean estimate in units of a network."""
-        if name == "layout":
-            return _LAYOUT.degrade(self.estimate)
-        return (self.estimate - self.base) / self.scale
 
     def image(self) -> _Float:
         """Return the residual net's image conditions: the base, then what the mean net saw."""
@@ -487,12 +506,24 @@ def _network(config: _Config, name: str) -> Any:
         return _networks[key]
 
 
-def _forward(config: _Config, name: str, *inputs: _Float | None) -> _Float:
+def _gaussian(config: _Config) -> Gaussian:
+    """Return the closed form below the layout net, of this process."""
+    entry = config.networks["gaussian"]
+    return _field(str(config.folder / entry["file"]), entry["sha256"])
+
+
+@lru_cache(maxsize=8)
+def _field(path: str, sha256: str) -> Gaussian:
+    tensors = load_weights(path, sha256=sha256)
+    return Gaussian(tensors["mean"].astype(np.float32), tensors["covariance"].astype(np.float32))
+
+
+def _forward(config: _Config, name: str, *inputs: _Float) -> _Float:
     """Run a network on full batches."""
     import torch
 
     network = _network(config, name)
-    tensors = [None if array is None else torch.from_numpy(np.ascontiguousarray(array)) for array in inputs]
+    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in inputs]
     with _one_thread(), torch.inference_mode():
         out: _Float = network(*tensors).numpy()
     return out

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from eoaug.errors import ParameterError
 from eoaug.generators import classical
-from eoaug.generators.conditions import category, conditions, free_facts
+from eoaug.generators.conditions import category, conditions, free_facts, to_log
 from eoaug.generators.gaussian import Gaussian
 from eoaug.generators.weights import load_weights, save_weights
 from eoaug.sensor import Sensor
@@ -219,7 +219,7 @@ def _layout_batches(config: Mapping[str, Any], cubes: Sequence[Cube], out: Path)
         layout = sensor.degrade(np.where(sample.measured, sample.truth, np.nan))
         item = {
             "facts": free_facts(metadata, present),
-            "x": np.clip(np.nan_to_num(layout), -4, 8),
+            "x": to_log(np.nan_to_num(layout), config["mean"], config["std"]) * np.isfinite(layout),
             "weight": np.isfinite(layout),
         }
         return _turn(item, int(rng.integers(8)))
