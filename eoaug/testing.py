@@ -173,7 +173,8 @@ def _places(shape: tuple[int, ...]) -> NDArray[np.int64]:
 def _textures(shape: tuple[int, ...]) -> NDArray[np.int64]:
     T, C, H, W = shape
     fields = np.stack([texture((0, 0), (C, H, W), seed=11, time=t) for t in range(T)])
-    return np.rint(np.clip(0.5 + 0.1 * fields, 0.1, 0.9) / _SCALE).astype(np.int64)
+    stored: NDArray[np.int64] = np.rint(np.clip(0.5 + 0.1 * fields, 0.1, 0.9) / _SCALE).astype(np.int64)
+    return stored
 
 
 # -- generators ---------------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
-"""The sample that ships: whole, valid, attributed, and what its maker makes."""
+"""The catalogs that ship: whole, valid, attributed, and what their makers make."""
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 
@@ -11,7 +12,12 @@ import pystac
 import pytest
 import rasterio
 
-SAMPLE = Path(__file__).parents[1] / "catalogs" / "sample"
+from eoaug.generators import load
+
+CATALOGS = Path(__file__).parents[1] / "catalogs"
+SAMPLE = CATALOGS / "sample"
+GENERATORS = CATALOGS / "generators"
+REMAKE = "python catalogs/make_generators.py"
 CATALOG = pystac.Catalog.from_file(str(SAMPLE / "catalog.json"))
 ITEMS = list(CATALOG.get_items(recursive=True))
 
@@ -61,3 +67,25 @@ def test_it_is_self_contained_and_attributed():
 def test_named_sources_are_the_package_s():
     path = SAMPLE.parent / "sources.json"
     assert set(json.loads(path.read_text())) >= {"earth-search", "planetary-computer", "cdse"}
+
+
+def test_the_shipped_generator_s_item_is_that_of_the_shipped_weights():
+    item = json.loads((GENERATORS / "embedded.json").read_text())
+    assert item["properties"]["eoaug:model_sha256"] == load("embedded").card.sha256, f"run: {REMAKE}"
+    spec = importlib.util.spec_from_file_location("make_generators", CATALOGS / "make_generators.py")
+    maker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(maker)
+    assert item == maker.make_item(), f"run: {REMAKE}"
+    assert json.loads((GENERATORS / "catalog.json").read_text()) == maker.make_catalog(), f"run: {REMAKE}"
+
+
+def test_the_generator_s_item_points_at_its_weights():
+    catalog = pystac.Catalog.from_file(str(GENERATORS / "catalog.json"))
+    (item,) = catalog.get_items()
+    weights = {key: asset for key, asset in item.assets.items() if "mlm:weights" in asset.roles}
+    assert weights
+    for asset in weights.values():
+        content = Path(asset.get_absolute_href()).read_bytes()
+        fields = asset.extra_fields
+        assert fields["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest(), f"run: {REMAKE}"
+        assert fields["file:size"] == len(content)

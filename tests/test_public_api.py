@@ -69,7 +69,8 @@ def test_docstrings_have_their_sections(name):
 
 def modules():
     names = [m.name for m in pkgutil.walk_packages(eoaug.__path__, "eoaug.")]
-    return [name for name in names if ".schema" not in name and ".training" not in name]
+    # Networks and training take seconds to import torch.
+    return [name for name in names if not any(part in name for part in ("schema", "training", "network"))]
 
 
 @pytest.mark.parametrize("name", modules())

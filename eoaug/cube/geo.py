@@ -201,7 +201,7 @@ class Cube:
         mark = coords | {"synthetic": variables["synthetic"]}
         if self.form == "single":
             only = variables[self.bands[0].name]
-            return xr.DataArray(only, mark, name=self.array_name)
+            return _array(only, mark, self.array_name)
         stack = xr.concat(
             [xr.DataArray(variables[band.name]) for band in self.bands], dim=self.name_band
         ).variable
@@ -216,7 +216,7 @@ class Cube:
                 mark[name] = coord.variable
         if self.band_labels is not None:
             mark[self.name_band] = self.band_labels
-        return xr.DataArray(stack, mark, name=self.array_name)
+        return _array(stack, mark, self.array_name)
 
     def _fits(self, array: xr.DataArray, same_grid: bool, new_dates: bool) -> bool:
         on_grid = any(d in array.dims for d in self.names_yx)
@@ -304,6 +304,13 @@ _SYNTHETIC_ATTRS = {
     "flag_values": np.array([0, 1, 2, 255], dtype=np.uint8),
     "flag_meanings": "measured generated transferred outside",
 }
+
+
+def _array(variable: xr.Variable, coords: Mapping[Any, Any], name: Any) -> xr.DataArray:
+    # The constructor drops the encoding of a variable.
+    array = xr.DataArray(variable, coords, name=name)
+    array.encoding = dict(variable.encoding)
+    return array
 
 
 def _spread(coord: xr.DataArray, where: NDArray[np.intp], count: int) -> xr.Variable:

@@ -30,7 +30,7 @@ def _version() -> str:
         return "0"
 
 
-def token_for(made: Plan, cube: Cube, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
+def token_for(made: Plan, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
     """Return the hash of everything that decides the pixels: inputs, parameters, model, version."""
     card = made.card
     return token_of(
@@ -46,7 +46,7 @@ def token_for(made: Plan, cube: Cube, inputs: Inputs, parameters: Mapping[str, A
             ],
             "grid": [list(made.geobox.affine)[:6], list(made.geobox.shape.yx), str(made.geobox.crs)],
             "times": [made.in_times.tolist(), made.out_times.tolist()],
-            "inputs": _identity(cube, inputs),
+            "inputs": _identity(inputs),
         }
     )
 
@@ -62,20 +62,16 @@ def _settings(generator: Generator) -> str:
         ) from error
 
 
-def _identity(cube: Cube, inputs: Inputs) -> list[Any]:
-    """Return what identifies the input's content: its bytes, or the items that it was read from."""
+def _identity(inputs: Inputs) -> list[Any]:
+    """Return what identifies the input's content: its bytes, or the name of the graph that reads it."""
     out: list[Any] = []
-    checksums = cube.along_time("item_checksum")
-    items = cube.along_time("item_id")
     for array in inputs.arrays():
         if not hasattr(array, "dask"):
             values = np.ascontiguousarray(array)
             out.append(hashlib.sha256(values.view(np.uint8).reshape(-1)).hexdigest())
-        elif checksums is not None and items is not None:
-            out.append([*map(str, items), *map(str, checksums)])
         else:
-            # Lazy data of unknown origin: the graph's name is all there is. It never collides, but two
-            # sessions may name the same data differently.
+            # Lazy data: the graph's name is all there is. It never collides, but two sessions may name the
+            # same data differently.
             out.append(array.name)
     return out
 

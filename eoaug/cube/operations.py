@@ -435,7 +435,7 @@ def _prepared(
     inputs = Inputs(tuple(band.data for band in cube.bands) if has_input else (), mask, layout)
     parameters = {**own, "steps": steps, "joint_steps": joint, "reduce": reduce, "prompt": made.prompt,
                   "guidance": made.guidance, "metadata": dict(made.overrides) or None}  # fmt: skip
-    made = replace(made, token=token_for(made, cube, inputs, parameters))
+    made = replace(made, token=token_for(made, inputs, parameters))
     lazy = cube.lazy or wants_chunks or not has_input or hasattr(mask, "dask") or hasattr(layout, "dask")
     return _Prepared(cube, made, inputs, lazy, options.get("progress"), parameters)
 

@@ -52,7 +52,8 @@ def karras(
     """
     if steps == 1:
         return (1.0 / (1.0 + sigma_max), 1.0)
-    low, high = min(sigma_min, sigma_max) ** (1 / rho), sigma_max ** (1 / rho)
+    # A path that begins near the end still has to get on.
+    low, high = min(sigma_min, sigma_max / 4) ** (1 / rho), sigma_max ** (1 / rho)
     sigma = [(high + i / (steps - 1) * (low - high)) ** rho for i in range(steps)]
     return (*(1.0 / (1.0 + s) for s in sigma), 1.0)
 

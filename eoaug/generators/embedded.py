@@ -42,8 +42,10 @@ from eoaug.sensor import Sensor
 __all__ = ["Embedded"]
 
 _FOLDER = Path(__file__).parent.parent / "weights" / "embedded"
-_LAYOUT = Sensor(factor=4, mtf=None)
-"""How a layout's pixel relates to the image's: the mean over 4 x 4."""
+_LAYOUT = Sensor(factor=4, mtf=(0.6,))
+"""How a layout's pixel relates to the image's: softly, for a mean over 4 x 4 would print its squares."""
+_CELLS = Sensor(factor=4, mtf=None)
+"""How the layout's noise comes from the image's: independent means over 4 x 4."""
 _LAYOUT_SIGMA = (80.0, 0.05)
 """Noise over signal at the first and the last call (arXiv:2206.00364, section 5)."""
 _DETAIL_SIGMA = (20.0, 0.2)
@@ -107,7 +109,7 @@ class Embedded:
             if walk.plan.free:
                 walk.estimate = walk.start
             if walk.plan.layout:
-                place = _LAYOUT.degrade(self._noise(walk, "layout")) * np.float32(_LAYOUT.factor)
+                place = _CELLS.degrade(self._noise(walk, "layout")) * np.float32(_CELLS.factor)
                 walk.x = denoise.noised(self._layout(walk.start), place, walk.plan.layout[0])
         return state
 
@@ -224,6 +226,21 @@ class Embedded:
             time=int(request.times[walk.plan.target]),
         )
 
+    def _level(self, walk: _Walk, field: Gaussian) -> _Float:
+        """Return the level of a request's scene: one for all tiles, or the start's own."""
+        if walk.request.strength < 1.0:
+            return self._layout(walk.start).mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
+        request = walk.request
+        drawn = noise.normal(
+            (0, 0),
+            (len(field.mean), 1, 1),
+            seed=request.seed,
+            stream="embedded scene",
+            member=request.member,
+            time=int(request.times[walk.plan.target]),
+        )
+        return field.scene(drawn[:, 0, 0])
+
     def _layout(self, image: _Float) -> _Float:
         """Return an image's layout in the layout net's units, (C, H // 4, W // 4)."""
         return to_log(_LAYOUT.degrade(image), self.card.mean, self.card.std)
@@ -292,24 +309,24 @@ class Embedded:
                 walk.before = clean
             t.append(np.float32(schedule[k]))
         points = [(walk.x * walk.plan.present).astype(np.float32) for walk in walks]
-        x, times = self._padded(points), self._padded(t)
+        bands = [walk.plan.present[:, 0, 0] for walk in walks]
+        fields = [_field(self._config, name, category(walk.asked)) for walk in walks]
+        linear = [
+            field.estimate(point, float(when), there, self._level(walk, field) if name == "layout" else None)
+            for walk, field, point, when, there in zip(walks, fields, points, t, bands, strict=True)
+        ]
+        if name not in self._config.networks:
+            return [(walk, one * walk.plan.present) for walk, one in zip(walks, linear, strict=True)]
         if name == "layout":
-            field = _gaussian(self._config)
-            bands = [walk.plan.present[:, 0, 0] for walk in walks]
-            linear = self._padded(
-                [field.estimate(*each) for each in zip(points, map(float, t), bands, strict=True)]
-            )
-            facts = self._padded(
-                [
-                    free_facts(walk.request.metadata[walk.plan.target], there)
-                    for walk, there in zip(walks, bands, strict=True)
-                ]
-            )
-            found = _forward(self._config, name, x, times, linear, facts, linear)
+            image = linear
+            facts = [
+                free_facts(walk.request.metadata[walk.plan.target], there)
+                for walk, there in zip(walks, bands, strict=True)
+            ]
         else:
-            image = self._padded([walk.image() for walk in walks])
-            facts = self._padded([walk.told.facts for walk in walks])
-            found = _forward(self._config, name, x, times, image, facts)
+            image, facts = [walk.image() for walk in walks], [walk.told.facts for walk in walks]
+        inputs = [self._padded(part) for part in (points, t, image, facts, linear)]
+        found = _forward(self._config, name, *inputs)
         return [(walk, one * walk.plan.present) for walk, one in zip(walks, found, strict=False)]
 
     def _padded(self, arrays: Sequence[_Float | np.float32]) -> _Float:
@@ -506,16 +523,22 @@ def _network(config: _Config, name: str) -> Any:
         return _networks[key]
 
 
-def _gaussian(config: _Config) -> Gaussian:
-    """Return the closed form below the layout net, of this process."""
-    entry = config.networks["gaussian"]
-    return _field(str(config.folder / entry["file"]), entry["sha256"])
+def _field(config: _Config, name: str, kind: str) -> Gaussian:
+    """Return the closed form below a diffusion network, of this process."""
+    entry = config.networks[f"{name}_gaussian"]
+    return _fields(str(config.folder / entry["file"]), entry["sha256"])[
+        "layout" if name == "layout" else kind
+    ]
 
 
 @lru_cache(maxsize=8)
-def _field(path: str, sha256: str) -> Gaussian:
-    tensors = load_weights(path, sha256=sha256)
-    return Gaussian(tensors["mean"].astype(np.float32), tensors["covariance"].astype(np.float32))
+def _fields(path: str, sha256: str) -> Mapping[str, Gaussian]:
+    tensors = {name: tensor.astype(np.float32) for name, tensor in load_weights(path, sha256=sha256).items()}
+    kinds = {name.split(".")[0] for name in tensors}
+    return {
+        kind: Gaussian(tensors[f"{kind}.mean"], tensors[f"{kind}.covariance"], tensors.get(f"{kind}.between"))
+        for kind in kinds
+    }
 
 
 def _forward(config: _Config, name: str, *inputs: _Float) -> _Float:

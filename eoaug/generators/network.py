@@ -127,12 +127,13 @@ class _Attention(nn.Module):
 class Denoiser(nn.Module):
     """Clean-estimate prediction on the path x_t = t x + (1 - t) e.
 
-    The network F works on unit-variance inputs and targets (Karras et al. 2022, arXiv:2206.00364, eq. 7, in
-    the coordinates of the linear path with data of unit variance):
+    The network F works on unit-variance inputs (Karras et al. 2022, arXiv:2206.00364, eq. 7, in the
+    coordinates of the linear path), and adds to the estimate that is exact for a Gaussian field
+    (arXiv:2412.09726) in the place of their skip, which is exact for white data:
 
-        x_hat = t / s**2 * x_t + (1 - t) / s * F(x_t / s, ...),    s**2 = t**2 + (1 - t)**2
+        x_hat = linear(x_t, t) + (1 - t) / s * F(x_t / s, ...),    s**2 = t**2 + (1 - t)**2
 
-    so it is the clean estimate that the loss and the sampler see ("Back to basics", arXiv:2511.13720).
+    It is the clean estimate that the loss and the sampler see ("Back to basics", arXiv:2511.13720).
 
     Parameters
     ----------
@@ -184,9 +185,7 @@ class Denoiser(nn.Module):
         nn.init.zeros_(self.refine2.weight)
         nn.init.zeros_(cast(Tensor, self.refine2.bias))
 
-    def forward(
-        self, x_t: Tensor, t: Tensor, image: Tensor, facts: Tensor, linear: Tensor | None = None
-    ) -> Tensor:
+    def forward(self, x_t: Tensor, t: Tensor, image: Tensor, facts: Tensor, linear: Tensor) -> Tensor:
         """Return the clean estimate.
 
         Parameters
@@ -200,8 +199,7 @@ class Denoiser(nn.Module):
         facts
             Shape (B, facts).
         linear
-            Shape (B, bands, H, W): an estimate in closed form that takes the place of t / s**2 * x_t, the
-            one for white data.
+            Shape (B, bands, H, W): the estimate in closed form, `gaussian.Gaussian.estimate`.
         """
         t = t[:, None, None, None]
         s = (t * t + (1 - t) * (1 - t)).sqrt()
@@ -227,8 +225,7 @@ class Denoiser(nn.Module):
         h = functional.pixel_shuffle(self.unfold(functional.silu(h)), self.fold)
         h = self.refine1(torch.cat([h, x], dim=1))
         out = self.refine2(functional.silu(h))
-        known = t / (s * s) * x_t if linear is None else linear
-        return cast(Tensor, known + (1 - t) / s * out)
+        return cast(Tensor, linear + (1 - t) / s * out)
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:

@@ -18,7 +18,6 @@ from eoaug import bands as sensors
 from eoaug.cube.provenance import Provenance
 from eoaug.generators import available
 from eoaug.generators.base import METADATA_FIELDS, Card
-from eoaug.generators.embedded import Embedded
 from eoaug.stac.catalog import safe_id
 from eoaug.stac.extensions import EO, FILE, MLM, SCHEMA_URI
 
@@ -92,7 +91,7 @@ def model_item(
     if card.bands:
         properties["bands"] = [_band(name) for name in card.bands]
         extensions.append(EO)
-    assets: dict[str, Any] = {artifact.name: _asset(artifact) for artifact in artifacts}
+    assets: dict[str, Any] = {artifact.name: _asset(artifact, card) for artifact in artifacts}
     assets["source_code"] = {
         "href": source,
         "type": "text/x-python",
@@ -128,7 +127,7 @@ def embedded_item(href: Callable[[Path], str] | None = None) -> dict[str, Any]:
     href
         Address of a file of weights; default: its place in the package on PyPI, as a package URL.
     """
-    card = Embedded().card
+    card = _shipped()
     folder = Path(str(resources.files("eoaug").joinpath("weights", "embedded")))
     networks = json.loads((folder / "config.json").read_text(encoding="utf-8"))["networks"]
     package = f"pkg:pypi/eoaug@{Provenance(operation='', generator='').software['eoaug']}"
@@ -142,7 +141,7 @@ def embedded_item(href: Callable[[Path], str] | None = None) -> dict[str, Any]:
                 sha256=network["sha256"],
                 size=path.stat().st_size,
                 parameters=_parameters(path),
-                title=f"Weights of the network {name!r} ({network['architecture']['kind']})",
+                title=f"Weights of the part {name!r}",
             )
         )
     return model_item(
@@ -159,9 +158,15 @@ def known_item(prov: Provenance | None) -> dict[str, Any] | None:
 
     None for a method without weights, and for weights that eoaug does not know.
     """
-    if prov is None or not prov.model_sha256 or prov.model_sha256 != Embedded().card.sha256:
+    if prov is None or not prov.model_sha256 or prov.model_sha256 != _shipped().sha256:
         return None
     return embedded_item()
+
+
+def _shipped() -> Card:
+    from eoaug.generators.embedded import Embedded  # scipy: a second that measured data need not wait
+
+    return Embedded().card
 
 
 def _tasks(card: Card) -> list[str]:
@@ -215,6 +220,19 @@ def _inputs(card: Card) -> list[dict[str, Any]]:
             "input": _images(card, "uint8"),
         },
     ]
+    if "super_resolve" in card.verbs:
+        coarse = _images(card, "float32")
+        coarse["shape"][-2:] = [-1, -1]
+        about = "The coarser measurement to super-resolve, NaN where missing."
+        inputs.append(
+            {
+                "name": "coarse",
+                "description": about,
+                **told,
+                "input": coarse,
+                "value_scaling": scaling or None,
+            }
+        )
     if "metadata" in card.conditions:
         facts: dict[str, Any] = {
             "shape": [card.batch, -1, len(METADATA_FIELDS)],
@@ -255,7 +273,9 @@ def _hyperparameters(card: Card) -> dict[str, Any]:
     return found
 
 
-def _asset(artifact: Artifact) -> dict[str, Any]:
+def _asset(artifact: Artifact, card: Card) -> dict[str, Any]:
+    # STAC 1.1 allows bands in the properties, where MLM wants them, only if an asset names them too.
+    named: dict[str, Any] = {"bands": [{"name": name} for name in card.bands]} if card.bands else {}
     return {
         "href": artifact.href,
         "type": "application/octet-stream; framework=pytorch",
@@ -265,6 +285,7 @@ def _asset(artifact: Artifact) -> dict[str, Any]:
         "file:size": artifact.size,
         # A multihash: 12 is sha2-256, 20 its length of 32 bytes.
         "file:checksum": f"1220{artifact.sha256}",
+        **named,
     }
 
 

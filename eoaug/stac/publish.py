@@ -114,6 +114,8 @@ def write(
     root = Root.at(Path(catalog).expanduser())
     default = f"{cube.source_collection}-eoaug" if cube.source_collection else "eoaug"
     name = safe_id(default) if collection is None else _given_id(collection, "collection")
+    if name == GENERATORS:
+        raise ParameterError(f"collection={name!r} is where models have their items.", "Give another name.")
     folder = root.folder / name
     root.check(folder)
     for place in (root.folder, folder, root.folder / GENERATORS):
@@ -128,11 +130,13 @@ def write(
             )
     maker = _write_cogs if format == "cog" else _write_group
     target = _Target(root, folder, model, overwrite)
-    written = []
+    written: list[dict[str, Any]] = []
+    placed = False
     for item in maker(cube, target, labels):
         written.append(item)
-        if model is not None:
+        if model is not None and not placed and "processing:expression" in item["properties"]:
             root.register_model(model)
+            placed = True
         # After every item, so that a long job which is stopped leaves what it finished in the catalog.
         root.register(name, written[-1:], cube.about)
     return [pystac.Item.from_file(str(folder / item["id"] / f"{item['id']}.json")) for item in written]

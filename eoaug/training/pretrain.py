@@ -62,7 +62,7 @@ def pretrain(
         Folder of netCDF cubes (`samples.read_cubes`).
     out_dir
         Receives ``<stage>.safetensors`` (float16, the exponential moving average, renewed at every
-        checkpoint), ``gaussian.safetensors`` and ``<stage>.checkpoint.safetensors`` / ``.json`` (for going on after a stop).
+        checkpoint), ``<stage>_gaussian.safetensors`` and ``<stage>.checkpoint.safetensors`` / ``.json`` (for going on after a stop).
     stages
         Which of `STAGES` to train.
     minutes
@@ -175,15 +175,19 @@ def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Pa
         pool = _on_the_mean(pool, config, out)
     pool = _in_units(pool, out / f"{stage}_scale.json")
     settings = config["stages"][stage]
+    fields = _fields(pool, out) if stage == "residual" else {}
 
     def batches(rng: np.random.Generator) -> _Arrays:
+        chosen = [pool[index] for index in rng.integers(len(pool), size=settings["batch"])]
         items = []
-        for index in rng.integers(len(pool), size=settings["batch"]):
-            one = pool[index]
+        for one in chosen:
             item = {"image": one.image, "facts": one.facts, "x": one.residual, "weight": one.weight}
             items.append(_turn(item, int(rng.integers(8))))
         arrays = _stack(items)
-        return arrays if stage == "mean" else arrays | _noise(rng, arrays["x"], settings)
+        if stage == "mean":
+            return arrays
+        arrays |= _noise(rng, arrays["x"], settings)
+        return arrays | _linear(arrays, [fields[one.category] for one in chosen])
 
     return batches, _mean_loss if stage == "mean" else _diffusion_loss
 
@@ -202,6 +206,7 @@ def _noise(
 def _layout_batches(config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> _Batches:
     settings = config["stages"]["layout"]
     sensor = Sensor(factor=config["layout_factor"], mtf=None)
+    names = {name: number for number, name in enumerate(sorted({c.name.removesuffix("/2") for c in cubes}))}
 
     def one(rng: np.random.Generator) -> dict[str, NDArray[Any]]:
         sample = samples.draw(
@@ -218,6 +223,7 @@ def _layout_batches(config: Mapping[str, Any], cubes: Sequence[Cube], out: Path)
         present = request.fill[target].any(axis=(1, 2))
         layout = sensor.degrade(np.where(sample.measured, sample.truth, np.nan))
         item = {
+            "scene": np.array(names[sample.source.removesuffix("/2")]),
             "facts": free_facts(metadata, present),
             "x": to_log(np.nan_to_num(layout), config["mean"], config["std"]) * np.isfinite(layout),
             "weight": np.isfinite(layout),
@@ -225,22 +231,49 @@ def _layout_batches(config: Mapping[str, Any], cubes: Sequence[Cube], out: Path)
         return _turn(item, int(rng.integers(8)))
 
     seen = _stack([one(_rng(config["seed"], "layout", 0, n)) for n in range(settings["gaussian"])])
-    field = Gaussian.fit(seen["x"], seen["weight"] > 0)
-    save_weights(
-        out / "gaussian.safetensors", {"mean": field.mean, "covariance": field.covariance}, half=False
-    )
+    field = Gaussian.fit(seen["x"], seen["weight"] > 0, seen["scene"].astype(np.int64))
+    assert field.between is not None
+    tensors = {"mean": field.mean, "covariance": field.covariance, "between": field.between}
+    tensors = {f"layout.{name}": tensor for name, tensor in tensors.items()}
+    save_weights(out / "layout_gaussian.safetensors", tensors, half=False)
+
+    # In training the scene is not known: the closed form below the network takes in all of them.
+    whole = Gaussian.fit(seen["x"], seen["weight"] > 0)
 
     def batches(rng: np.random.Generator) -> _Arrays:
         arrays = _stack([one(rng) for _ in range(settings["batch"])])
+        del arrays["scene"]
         arrays |= _noise(rng, arrays["x"], settings)
-        t = arrays["t"][:, None, None, None]
-        # Bands that are not there are not noise but nothing, in use as well.
-        present = arrays["weight"].any(axis=(2, 3))
-        x_t = (t * arrays["x"] + (1 - t) * arrays["e"]) * present[:, :, None, None]
-        linear = [field.estimate(*each) for each in zip(x_t, arrays["t"].tolist(), present, strict=True)]
-        return arrays | {"image": np.stack(linear), "x_t": x_t, "linear": np.stack(linear)}
+        closed = _linear(arrays, [whole] * settings["batch"])
+        return arrays | closed | {"image": closed["linear"]}
 
     return batches
+
+
+def _linear(arrays: _Arrays, fields: Sequence[Gaussian]) -> dict[str, NDArray[np.float32]]:
+    """Return the points x_t of the path and their estimates in closed form."""
+    t = arrays["t"][:, None, None, None]
+    # Bands that are not there are not noise but nothing, in use as well.
+    present = arrays["facts"][:, -arrays["x"].shape[1] :] if "image" in arrays else arrays["facts"]
+    there = present[:, : arrays["x"].shape[1]] > 0
+    x_t = (t * arrays["x"] + (1 - t) * arrays["e"]) * there[:, :, None, None]
+    linear = [
+        field.estimate(point, time_, bands)
+        for field, point, time_, bands in zip(fields, x_t, arrays["t"].tolist(), there, strict=True)
+    ]
+    return {"x_t": x_t, "linear": np.stack(linear)}
+
+
+def _fields(pool: Sequence[_Prepared], out: Path) -> dict[str, Gaussian]:
+    """Fit a Gaussian to the residuals of each category."""
+    fields, tensors = {}, {}
+    for name in sorted({one.category for one in pool}):
+        part = [one for one in pool if one.category == name]
+        residual = np.stack([one.residual for one in part]).astype(np.float32)
+        fields[name] = Gaussian.fit(residual, np.stack([one.weight for one in part])).coarser()
+        tensors[f"{name}.mean"], tensors[f"{name}.covariance"] = fields[name].mean, fields[name].covariance
+    save_weights(out / "residual_gaussian.safetensors", tensors, half=False)
+    return fields
 
 
 def _on_the_mean(pool: list[_Prepared], config: Mapping[str, Any], out: Path) -> list[_Prepared]:
@@ -278,7 +311,8 @@ def _in_units(pool: list[_Prepared], path: Path) -> list[_Prepared]:
     for name in sorted({one.category for one in pool}):
         found = [one.residual[one.weight].astype(np.float32) for one in pool if one.category == name]
         # The median over samples of the rms: a few failures must not set the unit.
-        scales[name] = round(float(np.median([np.sqrt(np.mean(f**2)) for f in found if f.size])), 4)
+        sizes = [np.sqrt(np.mean(f**2)) for f in found if f.any()]
+        scales[name] = round(float(np.median(sizes)), 4) if sizes else 1.0
     path.write_text(json.dumps(scales))
     return [
         replace(one, residual=np.clip(one.residual / np.float32(scales[one.category]), -6, 6)) for one in pool
@@ -295,10 +329,9 @@ def _mean_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
 
 def _diffusion_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     """Error of the clean estimate over max(1 - t, 0.1), squared: the velocity's error (arXiv:2511.13720)."""
-    x, e, weight = batch["x"], batch["e"], batch["weight"]
+    x, weight = batch["x"], batch["weight"]
     t = batch["t"][:, None, None, None]
-    x_t = batch.get("x_t", t * x + (1 - t) * e)
-    estimate = network(x_t, batch["t"], batch["image"], batch["facts"], batch.get("linear"))
+    estimate = network(batch["x_t"], batch["t"], batch["image"], batch["facts"], batch["linear"])
     error = ((estimate - x) / (1 - t).clamp_min(_MIN_LEFT)).square() * weight
     count = weight.sum(dim=(1, 2, 3)).clamp_min(256.0)
     mean: Tensor = (error.sum(dim=(1, 2, 3)) / count).mean()

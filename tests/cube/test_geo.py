@@ -108,13 +108,15 @@ def test_an_array_comes_back_as_it_was_and_equals_the_dataset(ds, verb, data):
     np.testing.assert_array_equal(single.values, apply(verb, bare[names[:1]])[names[0]].values)
     stack = bare.to_dataarray("band")
     stack.attrs = dict(ds[names[0]].attrs)
+    stack.encoding = dict(ds[names[0]].encoding)
     stack = stack.transpose(*data.draw(st.permutations(stack.dims))).rename("scene")
     many = apply(verb, stack)
     assert many.name == "scene"
     assert many.dims == stack.dims
     assert many.dtype == stack.dtype
+    assert many.encoding == stack.encoding
     assert {k: v for k, v in many.attrs.items() if k not in MADE} == stack.attrs
-    assert many.band.identical(stack.band)
+    assert many.band.variable.identical(stack.band.variable)
     for name in names:
         np.testing.assert_array_equal(
             many.sel(band=name).transpose(*expected[name].dims), expected[name].values

@@ -65,6 +65,13 @@ def test_schedules_ascend_to_clean(schedule, steps):
     assert times[0] >= 0
 
 
+@pytest.mark.parametrize("sigma_max", [0.01, 0.05, 0.2, 1.0])
+def test_a_path_from_near_the_end_ascends_too(sigma_max):
+    times = denoise.karras(4, sigma_max=sigma_max, sigma_min=0.05)
+    assert times[0] == pytest.approx(1 / (1 + sigma_max))
+    assert (np.diff(times) > 0).all()
+
+
 def test_karras_starts_where_it_is_told():
     assert denoise.karras(5, sigma_max=4.0)[0] == pytest.approx(1 / 5)
     assert denoise.karras(1, sigma_max=4.0) == (pytest.approx(1 / 5), 1.0)

@@ -17,7 +17,7 @@ from pystac.validation import RegisteredValidator
 
 from eoaug.cube.provenance import Provenance, stamp
 from eoaug.cube.write import Stored, write_cog
-from eoaug.stac.publish import SCHEMA_URI, schema
+from eoaug.stac.extensions import SCHEMA_URI, schema
 from eoaug.stac.read import open_cube
 
 ROOT = Path(__file__).parents[2]

@@ -431,6 +431,9 @@ def test_every_wrong_use_names_culprit_and_remedy(cube, result, tmp_path):
         "ids": (lambda: write(plain, tmp_path / "a", ids=["a", "b"]), ParameterError, "1 items"),
         "id with path": (lambda: write(plain, tmp_path / "a", ids=["../x"]), ParameterError, "../x"),
         "collection": (lambda: write(plain, tmp_path / "a", collection="../up"), ParameterError, "../up"),
+        "place of models": (
+            lambda: write(plain, tmp_path / "a", collection="generators"), ParameterError, "models",
+        ),
         "a file": (lambda: write(plain, tmp_path / "file"), TargetError, "file"),
         "below a file": (lambda: write(plain, tmp_path / "file" / "b"), TargetError, "file"),
         "an item": (lambda: write(plain, tmp_path / "item.json"), TargetError, "Feature"),

@@ -49,7 +49,7 @@ CONFIG = {
         "layout": {
             "architecture": {
                 "kind": "denoiser",
-                "image_channels": 0,
+                "image_channels": 6,
                 "facts": 15,
                 "bands": 6,
                 "widths": [8, 8, 8],
@@ -61,7 +61,7 @@ CONFIG = {
 }
 for _stage in CONFIG["stages"].values():
     _stage |= {"batch": 2, "steps": 4, "lr": 1e-3, "weight_decay": 0.0, "ema": 0.9, "checkpoint_s": 1e9}
-    _stage |= {"noise": {"mean": 0.0, "std": 1.0}}
+    _stage |= {"noise": {"mean": 0.0, "std": 1.0}, "gaussian": 6}
 
 
 @pytest.fixture
