@@ -312,7 +312,7 @@ def _in_units(pool: list[_Prepared], path: Path) -> list[_Prepared]:
         found = [one.residual[one.weight].astype(np.float32) for one in pool if one.category == name]
         # The median over samples of the rms: a few failures must not set the unit.
         sizes = [np.sqrt(np.mean(f**2)) for f in found if f.any()]
-        scales[name] = round(float(np.median(sizes)), 4) if sizes else 1.0
+        scales[name] = max(round(float(np.median(sizes)), 4), 1e-3) if sizes else 1.0
     path.write_text(json.dumps(scales))
     return [
         replace(one, residual=np.clip(one.residual / np.float32(scales[one.category]), -6, 6)) for one in pool
