@@ -2,7 +2,7 @@
 
 Imports the ground and this package's numpy modules; torch and the networks on first use. Three layers
 (CorrDiff, arXiv:2309.15214): the prior needs no weights; the mean net adds what can be expected; the
-residual net draws what cannot. Each is used for a verb only where it beats the one below on places that
+residual net draws what cannot. Each is used for a task only where it beats the one below on places that
 training never saw; ``config.json`` holds the decision and the figures. Free synthesis is a cascade
 (arXiv:2106.15282): the layout net draws a quarter-size image, the three layers super-resolve it.
 """
@@ -248,7 +248,7 @@ class Embedded:
     def _ground(self, requests: Sequence[Request]) -> list[tuple[Conditions, _Float, _Float]]:
         """Return conditions, base and scale of conditional requests: what the residual is drawn upon.
 
-        The base, (C, H, W) in model units, is the prior and, where the mean net is used for the verb, its
+        The base, (C, H, W) in model units, is the prior and, where the mean net is used for the task, its
         expectation; the scale, (C, 1, 1), is one unit of the residual in model units.
         """
         told, priors = [], []
@@ -259,7 +259,7 @@ class Embedded:
             priors.append(prior)
             told.append(conditions(request, prior, context=self.card.context))
         moved: list[_Float | float] = [0.0] * len(requests)
-        use = [n for n, one in enumerate(requests) if self._config.layers.get(one.verb) == "mean"]
+        use = [n for n, one in enumerate(requests) if self._config.layers[category(one)] == "mean"]
         if use:
             image = self._padded([told[n].image for n in use])
             facts = self._padded([told[n].facts for n in use])
