@@ -25,8 +25,6 @@ _SWEEPS = 4
 """Smoothing sweeps per pyramid level; measured on real holes, 4 is 0.1 dB from the exact membrane."""
 _OCTAVES_PX = (1.0, 3.0, 9.0)
 """Standard deviations of the texture's octaves; equal variances make the spectrum of a landscape."""
-_SHARED = 0.8
-"""Correlation of the texture between two bands; neighbouring optical bands have 0.8 to 0.99."""
 
 _Image = NDArray[np.float32]
 _Mask = NDArray[np.bool_]
@@ -111,11 +109,11 @@ def texture(
     seed: int = 0,
     member: int = 0,
     time: int = 0,
+    correlation: float = 0.8,
 ) -> _Image:
     """Return a Gaussian random field of a window of the infinite plane: mean 0, standard deviation 1.
 
-    A null model: the spectrum of a landscape down to the pixel, and no landscape. Bands have a correlation
-    of 0.8.
+    A null model: the spectrum of a landscape down to the pixel, and no landscape.
 
     Parameters
     ----------
@@ -125,6 +123,8 @@ def texture(
         (bands, rows, columns).
     seed, member, time
         Identity; any two that differ give independent fields.
+    correlation
+        Of any two bands, 0 to 1.
 
     Returns
     -------
@@ -141,7 +141,9 @@ def texture(
         )
         for name, planes in (("shared", 1), ("own", C))
     )
-    white = np.sqrt(_SHARED) * whole.astype(np.float64) + np.sqrt(1 - _SHARED) * own.astype(np.float64)
+    white = np.sqrt(correlation) * whole.astype(np.float64) + np.sqrt(1 - correlation) * own.astype(
+        np.float64
+    )
     field = np.zeros(shape)
     for octave in taps:
         rows = ndimage.correlate1d(white, octave, axis=-2)[..., pad : pad + H, :]

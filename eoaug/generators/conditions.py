@@ -12,15 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from eoaug.generators.base import Request
+from eoaug.generators.classical import push_pull
 
 __all__ = [
     "Conditions",
     "category",
     "conditions",
-    "free_facts",
     "from_log",
+    "local_contrast",
     "present_bands",
     "to_log",
 ]
@@ -28,6 +30,10 @@ __all__ = [
 _DAY_S = 86_400.0
 _CONTRAST_FLOOR = 0.03
 """Least contrast of a band in model units: below it, sensor noise would be blown up to structure."""
+_LOCAL_PX = 3.0
+"""Standard deviation of the window that a local contrast is taken over, pixels."""
+_LOCAL_FLOOR = 0.05
+"""Least local contrast, in units of the tile's."""
 _CLIP = 6.0
 """Limit of normalised inputs: a context date may differ from the target by far more than its contrast."""
 _LOG_FLOOR = 0.02
@@ -50,6 +56,12 @@ class Conditions:
     """Shape (C, 1, 1), model units: the tile's mean."""
     contrast: NDArray[np.float32]
     """Shape (C, 1, 1), model units: the tile's standard deviation, and a floor."""
+
+    @property
+    def known(self) -> NDArray[np.bool_]:
+        """Shape (C, H, W): known pixels of the target date."""
+        count = len(self.centre)
+        return np.asarray(self.image[count : 2 * count] > 0)
 
 
 def present_bands(request: Request) -> NDArray[np.bool_]:
@@ -113,30 +125,36 @@ def conditions(request: Request, prior: NDArray[np.float32], *, context: int) ->
     )
 
 
-def free_facts(metadata: NDArray[np.float64], present: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return what free synthesis is told: bands, pixel size, place and season; unknown ones as zeros.
+def local_contrast(image: NDArray[np.floating], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Return how much an image varies around each pixel: the size that its missing detail will have.
+
+    A flat field lacks little and a town much; one size for a whole tile would print the tiles.
 
     Parameters
     ----------
-    metadata
-        Shape (7,), one row of `Request.metadata`. Year and cloud fraction are not used.
-    present
-        Shape (C,), True for the bands wanted.
+    image
+        Shape (C, H, W).
+    known
+        Shape (C, H, W): pixels to judge by; the others take it from around them. With none at all, all.
 
     Returns
     -------
-    float32, shape (C + 9,).
+    Shape (C, H, W), standard deviation within a few pixels and a floor, in units of ``image``.
     """
-    lon, lat, gsd_m, _, _, month, day = metadata
-    facts = np.zeros(9)
-    if np.isfinite(gsd_m) and gsd_m > 0:
-        facts[:2] = np.log2(gsd_m / 10.0) / 4, 1
-    if np.isfinite(lon) and np.isfinite(lat):
-        facts[2:6] = np.sin(np.radians(lat)), np.sin(np.radians(lon)), np.cos(np.radians(lon)), 1
-    if np.isfinite(month):
-        season = 2 * np.pi * (month - 1 + (day if np.isfinite(day) else 15) / 31) / 12
-        facts[6:] = np.sin(season), np.cos(season), 1
-    return np.concatenate([present, facts]).astype(np.float32)
+    seen = known.astype(np.float64) if known.any() else np.ones(image.shape)
+
+    def smooth(values: NDArray[np.floating]) -> NDArray[np.float64]:
+        return np.asarray(ndimage.gaussian_filter(values, (0, _LOCAL_PX, _LOCAL_PX), mode="reflect"))
+
+    weight = smooth(seen)
+    share = np.maximum(weight, 1e-3)
+    values = image.astype(np.float64) * seen
+    mean = smooth(values) / share
+    variance = np.maximum(smooth(values * image) / share - mean**2, 0)
+    near = np.sqrt(variance).astype(np.float32)
+    if known.any():
+        near = push_pull(near, weight > 0.3)
+    return np.hypot(near, np.float32(_LOCAL_FLOOR)).astype(np.float32)
 
 
 def category(request: Request) -> str:

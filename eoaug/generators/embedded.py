@@ -4,7 +4,8 @@ Imports the ground and this package's numpy modules; torch and the networks on f
 (CorrDiff, arXiv:2309.15214): the prior needs no weights; the mean net adds what can be expected; the
 residual net draws what cannot. Each is used for a task only where it beats the one below on places that
 training never saw; ``config.json`` holds the decision and the figures. Free synthesis is a cascade
-(arXiv:2106.15282): the layout net draws a quarter-size image, the three layers super-resolve it.
+(arXiv:2106.15282): a layout at a quarter of the resolution, a random field that belongs to the place so that
+tiles agree on it, is super-resolved by the three layers.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ from eoaug.generators.conditions import (
     Conditions,
     category,
     conditions,
-    free_facts,
     from_log,
+    local_contrast,
     present_bands,
     to_log,
 )
@@ -44,12 +45,13 @@ __all__ = ["Embedded"]
 _FOLDER = Path(__file__).parent.parent / "weights" / "embedded"
 _LAYOUT = Sensor(factor=4, mtf=(0.6,))
 """How a layout's pixel relates to the image's: softly, for a mean over 4 x 4 would print its squares."""
-_CELLS = Sensor(factor=4, mtf=None)
-"""How the layout's noise comes from the image's: independent means over 4 x 4."""
-_LAYOUT_SIGMA = (80.0, 0.05)
-"""Noise over signal at the first and the last call (arXiv:2206.00364, section 5)."""
-_DETAIL_SIGMA = (20.0, 0.2)
-"""The same for the residual, whose large scales the layers below have settled."""
+_LAYOUT_HALO = 2
+"""Layout pixels that a tile sees beyond its own."""
+_UNIT = 8
+"""The networks divide an image's edges by this."""
+_SIGMA = (20.0, 0.2)
+"""Noise over signal at the first and the last call (arXiv:2206.00364, section 5); the layers below have
+settled the large scales."""
 
 _Float = NDArray[np.float32]
 
@@ -100,17 +102,21 @@ class Embedded:
         """Return the state of at most ``card.batch`` requests before the first step."""
         self._check(requests)
         state = State([_Walk(request, self._plan(request)) for request in requests])
-        tasks = [walk for walk in state.walks if not walk.plan.free]
-        for walk, (seen, base, scale) in zip(tasks, self._ground([w.request for w in tasks]), strict=True):
-            walk.seen, walk.base, walk.scale, walk.estimate = seen, base, scale, base
-            if walk.plan.detail:
-                walk.x = denoise.noised(np.zeros_like(base), self._noise(walk), walk.plan.detail[0])
         for walk in state.walks:
             if walk.plan.free:
-                walk.estimate = walk.start
-            if walk.plan.layout:
-                place = _CELLS.degrade(self._noise(walk, "layout")) * np.float32(_CELLS.factor)
-                walk.x = denoise.noised(self._layout(walk.start), place, walk.plan.layout[0])
+                walk.asked = self._outlined(walk)
+        grounds = self._ground([walk.asked for walk in state.walks])
+        for walk, (seen, base, scale) in zip(state.walks, grounds, strict=True):
+            walk.told, walk.base, walk.scale, walk.estimate = seen, base, scale, base
+        varied = [walk for walk in state.walks if walk.request.strength < 1.0 and walk.plan.free]
+        own = self._ground([_measured(walk, _LAYOUT.degrade(walk.start)) for walk in varied])
+        for walk, (_, base, _) in zip(varied, own, strict=True):
+            # A variation keeps its start's detail as far as the noise lets it.
+            walk.estimate = walk.base + (walk.start - base)
+        for walk in state.walks:
+            if walk.plan.path:
+                clean = (walk.estimate - walk.base) / walk.scale
+                walk.x = denoise.noised(clean, self._noise(walk), walk.plan.path[0])
         return state
 
     def step(self, state: State, index: int) -> _Float:
@@ -124,15 +130,7 @@ class Embedded:
                 f"embedded: step {index} was asked for after step {state.index}",
                 "walk the steps in order, from 0, each once",
             )
-        self._refine([walk for walk in state.walks if walk.plan.layout and index == walk.plan.switch])
-        drawn = [walk for walk in state.walks if index < walk.plan.switch]
-        detailed = [walk for walk in state.walks if walk.plan.switch <= index < walk.plan.calls]
-        for walk, clean in self._denoised("layout", drawn, index):
-            coarse = from_log(clean, self.card.mean, self.card.std)
-            walk.estimate = np.where(
-                walk.plan.present, classical.coarse_prior(coarse, _LAYOUT), np.float32(0)
-            )
-        for walk, clean in self._denoised("residual", detailed, index):
+        for walk, clean in self._denoised([walk for walk in state.walks if index < walk.plan.calls], index):
             walk.estimate = _consistent(walk.base + walk.scale * clean, walk.asked)
         state.index = index
         return np.stack([walk.estimate for walk in state.walks])
@@ -152,12 +150,11 @@ class Embedded:
         """Take the steps that are left and return the result, shape (B, T, C, H, W)."""
         for index in range(state.index + 1, max(walk.plan.calls for walk in state.walks)):
             self.step(state, index)
-        self._refine([walk for walk in state.walks if walk.plan.layout and walk.seen is None])
         out = []
         for walk in state.walks:
             request, target = walk.request, walk.plan.target
             result = np.where(request.known, request.values, np.float32(0))
-            final = walk.estimate if walk.plan.free else _consistent(walk.estimate, walk.asked)
+            final = _consistent(walk.estimate, walk.asked)
             result[target] = np.where(request.fill[target], final, result[target])
             out.append(result.astype(np.float32, copy=False))
         return np.stack(out)
@@ -175,11 +172,10 @@ class Embedded:
                 f"embedded: requests of different shapes {sorted(shapes)} in one batch",
                 "give requests of one shape; generate one group after the other",
             )
-        T, C, H, W = shapes.pop()
-        if len(card.bands) != C or H % card.multiple_of or W % card.multiple_of:
+        T, C = shapes.pop()[:2]
+        if len(card.bands) != C:
             raise GeneratorError(
-                f"embedded: a request has {C} bands and {H} x {W} pixels",
-                f"give the slots {', '.join(card.bands)} and edges that are multiples of {card.multiple_of}",
+                f"embedded: a request has {C} bands", f"give the slots {', '.join(card.bands)}"
             )
         for request in requests:
             targets = int(request.target.sum())
@@ -193,63 +189,67 @@ class Embedded:
         steps = request.steps if request.steps is not None else self.card.steps.get(request.verb, 0)
         free = request.verb == "synthesize"
         strength = request.strength if free else 1.0
-        layout: tuple[float, ...] = ()
-        detail: tuple[float, ...] = ()
         # From a start, the path begins where the start is still to be seen (SDEdit, arXiv:2108.01073).
         reach = strength / (1.0 - strength) if strength < 1.0 else np.inf
-        if free and reach > 0:
+        if free:
             # A tile of a large gap where nothing is known has no expectation worth showing.
             steps = steps or self.card.steps["synthesize"]
-            high, low = _LAYOUT_SIGMA
-            layout = denoise.karras(steps - steps // 4, sigma_max=min(reach, high), sigma_min=low)
-            steps = steps // 4
-        if reach > 0 and steps > 0:
-            high, low = _DETAIL_SIGMA
-            detail = denoise.karras(steps, sigma_max=min(reach, high), sigma_min=low)
+        high, low = _SIGMA
+        drawn = reach > 0 and steps > 0
         return _Plan(
             target=int(np.flatnonzero(request.target)[0]),
             present=present_bands(request)[:, None, None],
             free=free,
-            layout=layout,
-            detail=detail,
+            path=denoise.karras(steps, sigma_max=min(reach, high), sigma_min=low) if drawn else (),
         )
 
-    def _noise(self, walk: _Walk, stream: str = "detail") -> _Float:
+    def _noise(self, walk: _Walk) -> _Float:
         """Return noise of the place of a request, shape (C, H, W)."""
         request = walk.request
         return noise.normal(
             request.origin,
             walk.start.shape,
             seed=request.seed,
-            stream=f"embedded {stream}",
+            stream="embedded detail",
             member=request.member,
             time=int(request.times[walk.plan.target]),
         )
 
-    def _level(self, walk: _Walk, field: Gaussian) -> _Float:
-        """Return the level of a request's scene: one for all tiles, or the start's own."""
-        if walk.request.strength < 1.0:
-            return self._layout(walk.start).mean(axis=(1, 2), dtype=np.float64).astype(np.float32)
-        request = walk.request
-        drawn = noise.normal(
-            (0, 0),
-            (len(field.mean), 1, 1),
-            seed=request.seed,
-            stream="embedded scene",
-            member=request.member,
-            time=int(request.times[walk.plan.target]),
-        )
-        return field.scene(drawn[:, 0, 0])
+    def _outlined(self, walk: _Walk) -> Request:
+        """Return the request to super-resolve the layout of a free tile.
 
-    def _layout(self, image: _Float) -> _Float:
-        """Return an image's layout in the layout net's units, (C, H // 4, W // 4)."""
-        return to_log(_LAYOUT.degrade(image), self.card.mean, self.card.std)
+        From nothing: a Gaussian random field in log reflectance with the bands' covariance, around a level
+        that seed, member and date share over the whole plane. With a start: the start's own layout, moved
+        towards such a field as the strength nears 1.
+        """
+        request, outline = walk.request, self._config.layout
+        identity = {
+            "seed": request.seed,
+            "member": request.member,
+            "time": int(request.times[walk.plan.target]),
+        }
+        C, H, W = walk.start.shape
+        halo = 0 if request.strength < 1.0 else _LAYOUT_HALO
+        pad = (halo + _LAYOUT_HALO) * _LAYOUT.factor
+        row, col = request.origin
+        field = classical.texture(
+            (row - pad, col - pad), (C, H + 2 * pad, W + 2 * pad), correlation=0.0, **identity
+        )
+        inner = slice(_LAYOUT_HALO, -_LAYOUT_HALO)
+        unit = _LAYOUT.degrade(field)[:, inner, inner]
+        scene = noise.normal((0, 0), (C, 1, 1), stream="embedded scene", **identity)[:, 0, 0]
+        level = outline.mean + outline.between @ scene
+        drawn = level[:, None, None] + np.einsum("ij,jhw->ihw", outline.within, unit.astype(np.float64))
+        if request.strength < 1.0:
+            own = to_log(_LAYOUT.degrade(walk.start), self.card.mean, self.card.std)
+            drawn = own + request.strength**4 * (drawn - own)
+        return _measured(walk, from_log(drawn, self.card.mean, self.card.std), halo)
 
     def _ground(self, requests: Sequence[Request]) -> list[tuple[Conditions, _Float, _Float]]:
         """Return conditions, base and scale of conditional requests: what the residual is drawn upon.
 
         The base, (C, H, W) in model units, is the prior and, where the mean net is used for the task, its
-        expectation; the scale, (C, 1, 1), is one unit of the residual in model units.
+        expectation; the scale, (C, H, W), is one unit of the residual in model units.
         """
         told, priors = [], []
         for request in requests:
@@ -261,79 +261,43 @@ class Embedded:
         moved: list[_Float | float] = [0.0] * len(requests)
         use = [n for n, one in enumerate(requests) if self._config.layers[category(one)] == "mean"]
         if use:
-            image = self._padded([told[n].image for n in use])
-            facts = self._padded([told[n].facts for n in use])
-            for n, move in zip(use, _forward(self._config, "mean", image, facts), strict=False):
+            image, facts = [told[n].image for n in use], [told[n].facts for n in use]
+            for n, move in zip(use, _forward(self._config, "mean", image, facts), strict=True):
                 moved[n] = move
         grounds = []
         for request, prior, seen, move in zip(requests, priors, told, moved, strict=True):
             kind = category(request)
             unit = seen.contrast * np.float32(self._config.scale["mean"][kind])
             base = prior + unit * move * present_bands(request)[:, None, None]
-            scale = seen.contrast * np.float32(self._config.scale["residual"][kind])
-            grounds.append((seen, _consistent(base.astype(np.float32), request), scale))
+            base = _consistent(base.astype(np.float32), request)
+            near = local_contrast((base - seen.centre) / seen.contrast, seen.known)
+            scale = seen.contrast * near * np.float32(self._config.scale["residual"][kind])
+            grounds.append((seen, base, scale))
         return grounds
 
-    def _refine(self, walks: Sequence[_Walk]) -> None:
-        """Go over from layout to image: the layout that was drawn is what a coarse sensor would measure."""
-        if not walks:
-            return
-        drawn = [_measured(walk, walk.estimate) for walk in walks]
-        fromreal = [walk for walk in walks if walk.request.strength < 1.0]
-        real = self._ground([_measured(walk, walk.start) for walk in fromreal])
-        detail = {id(walk): walk.start - base for walk, (_, base, _) in zip(fromreal, real, strict=True)}
-        for walk, asked, (seen, base, scale) in zip(walks, drawn, self._ground(drawn), strict=True):
-            walk.asked, walk.seen, walk.base, walk.scale = asked, seen, base, scale
-            # A variation keeps its start's detail as far as the noise lets it.
-            clean = detail[id(walk)] / scale if id(walk) in detail else np.zeros_like(base)
-            walk.estimate, walk.before = base + scale * clean, None
-            if walk.plan.detail:
-                walk.x = denoise.noised(clean, self._noise(walk), walk.plan.detail[0])
-
-    def _denoised(self, name: str, walks: Sequence[_Walk], index: int) -> list[tuple[_Walk, _Float]]:
-        """Advance walks of one network to a step; return their clean estimates in the network's units."""
+    def _denoised(self, walks: Sequence[_Walk], index: int) -> list[tuple[_Walk, _Float]]:
+        """Advance walks to a step; return their clean estimates in units of the residual."""
         if not walks:
             return []
-        t = []
         for walk in walks:
-            schedule = walk.plan.layout if name == "layout" else walk.plan.detail
-            k = index if name == "layout" else index - walk.plan.switch
-            if k > 0:
-                if name == "layout":
-                    clean = self._layout(walk.estimate)
-                else:
-                    clean = (walk.estimate - walk.base) / walk.scale
+            if index > 0:
+                clean = (walk.estimate - walk.base) / walk.scale
+                path = walk.plan.path
                 walk.x = denoise.dpmpp_2m(
-                    walk.x, clean, walk.before, schedule[max(k - 2, 0)], schedule[k - 1], schedule[k]
+                    walk.x, clean, walk.before, path[max(index - 2, 0)], path[index - 1], path[index]
                 )
                 walk.before = clean
-            t.append(np.float32(schedule[k]))
         points = [(walk.x * walk.plan.present).astype(np.float32) for walk in walks]
-        bands = [walk.plan.present[:, 0, 0] for walk in walks]
-        fields = [_field(self._config, name, category(walk.asked)) for walk in walks]
+        t = [np.float32(walk.plan.path[index]) for walk in walks]
         linear = [
-            field.estimate(point, float(when), there, self._level(walk, field) if name == "layout" else None)
-            for walk, field, point, when, there in zip(walks, fields, points, t, bands, strict=True)
+            _closed_form(self._config, category(walk.asked)).estimate(
+                point, float(when), walk.plan.present[:, 0, 0]
+            )
+            for walk, point, when in zip(walks, points, t, strict=True)
         ]
-        if name not in self._config.networks:
-            return [(walk, one * walk.plan.present) for walk, one in zip(walks, linear, strict=True)]
-        if name == "layout":
-            image = linear
-            facts = [
-                free_facts(walk.request.metadata[walk.plan.target], there)
-                for walk, there in zip(walks, bands, strict=True)
-            ]
-        else:
-            image, facts = [walk.image() for walk in walks], [walk.told.facts for walk in walks]
-        inputs = [self._padded(part) for part in (points, t, image, facts, linear)]
-        found = _forward(self._config, name, *inputs)
-        return [(walk, one * walk.plan.present) for walk, one in zip(walks, found, strict=False)]
-
-    def _padded(self, arrays: Sequence[_Float | np.float32]) -> _Float:
-        """Return a full batch: the arrays, then zeros."""
-        batch = np.zeros((self.card.batch, *np.shape(arrays[0])), np.float32)
-        batch[: len(arrays)] = np.stack(arrays)
-        return batch
+        image, facts = [walk.image() for walk in walks], [walk.told.facts for walk in walks]
+        found = _forward(self._config, "residual", points, t, image, facts, linear)
+        return [(walk, one * walk.plan.present) for walk, one in zip(walks, found, strict=True)]
 
 
 @dataclass(frozen=True, eq=False)
@@ -346,20 +310,13 @@ class _Plan:
     """Shape (C, 1, 1), True for bands of the cube."""
     free: bool
     """Nothing binds the result: a layout is drawn first."""
-    layout: tuple[float, ...]
-    """Times of the layout's path, one more than calls; empty: none."""
-    detail: tuple[float, ...]
-    """Times of the residual's path; empty: none."""
-
-    @property
-    def switch(self) -> int:
-        """Index of the first step on the residual's path."""
-        return max(len(self.layout) - 1, 0)
+    path: tuple[float, ...]
+    """Times of the residual's path, one more than calls; empty: none."""
 
     @property
     def calls(self) -> int:
         """Number of steps."""
-        return self.switch + max(len(self.detail) - 1, 0)
+        return max(len(self.path) - 1, 0)
 
 
 @dataclass(eq=False)
@@ -378,11 +335,12 @@ class _Walk:
     """The point x_t of the path, in units of its network."""
     before: _Float | None = None
     """The clean estimate one step before, in the same units."""
-    seen: Conditions | None = None
+    told: Conditions = field(init=False)
+    """What the networks are told."""
     base: _Float = field(init=False)
     """What the residual is added to."""
     scale: _Float = field(init=False)
-    """Model units of one unit of the residual, (C, 1, 1)."""
+    """Model units of one unit of the residual."""
 
     def __post_init__(self) -> None:
         request, target = self.request, self.plan.target
@@ -391,12 +349,6 @@ class _Walk:
         values = np.where(known, request.values, np.float32(0))
         self.request = self.asked = replace(request, values=values, known=known)
         self.start = classical.push_pull(values[target], known[target])
-
-    @property
-    def told(self) -> Conditions:
-        """The conditions, once there are some."""
-        assert self.seen is not None
-        return self.seen
 
     def image(self) -> _Float:
         """Return the residual net's image conditions: the base, then what the mean net saw."""
@@ -423,13 +375,25 @@ class _Config:
     networks: Mapping[str, Mapping[str, Any]]
     layers: Mapping[str, str]
     scale: Mapping[str, Mapping[str, float]]
+    layout: _Outline
 
 
-def _measured(walk: _Walk, image: _Float) -> Request:
-    """Return the request to super-resolve what the layout's coarse sensor sees of an image."""
+@dataclass(frozen=True, eq=False)
+class _Outline:
+    """Statistics of log reflectance at a quarter of the resolution."""
+
+    mean: NDArray[np.float64]
+    """Shape (C,)."""
+    within: NDArray[np.float64]
+    """Shape (C, C): a square root of the covariance of pixels within a scene."""
+    between: NDArray[np.float64]
+    """Shape (C, C): the same for the levels of scenes."""
+
+
+def _measured(walk: _Walk, layout: _Float, halo: int = 0) -> Request:
+    """Return the request to super-resolve a layout of a tile, with ``halo`` pixels around it."""
     request, date = walk.request, slice(walk.plan.target, walk.plan.target + 1)
     nothing = np.zeros_like(request.values[date])
-    coarse = np.where(walk.plan.present, _LAYOUT.degrade(image), np.float32(np.nan))[None]
     return Request(
         values=nothing,
         known=nothing.astype(bool),
@@ -437,7 +401,8 @@ def _measured(walk: _Walk, image: _Float) -> Request:
         times=request.times[date],
         metadata=request.metadata[date],
         origin=request.origin,
-        coarse=coarse,
+        coarse=np.where(walk.plan.present, layout, np.float32(np.nan))[None].astype(np.float32),
+        halo=halo,
         factor=_LAYOUT.factor,
         sensor=_LAYOUT,
     )
@@ -483,6 +448,7 @@ def _config(folder: str | None) -> _Config:
                 batch=card["batch"],
                 context=card["context"],
                 steps=dict(card["steps"]),
+                member_steps=dict(card["member_steps"]),
                 joint_steps=card["joint_steps"],
                 mean=tuple(card["mean"]),
                 std=tuple(card["std"]),
@@ -494,6 +460,7 @@ def _config(folder: str | None) -> _Config:
             networks=raw["networks"],
             layers=raw["layers"],
             scale=raw["scale"],
+            layout=_Outline(**{name: np.asarray(raw["layout"][name], np.float64) for name in raw["layout"]}),
         )
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise GeneratorError(
@@ -523,33 +490,40 @@ def _network(config: _Config, name: str) -> Any:
         return _networks[key]
 
 
-def _field(config: _Config, name: str, kind: str) -> Gaussian:
-    """Return the closed form below a diffusion network, of this process."""
-    entry = config.networks[f"{name}_gaussian"]
-    return _fields(str(config.folder / entry["file"]), entry["sha256"])[
-        "layout" if name == "layout" else kind
-    ]
+def _closed_form(config: _Config, kind: str) -> Gaussian:
+    """Return the closed form below the residual net, of this process."""
+    entry = config.networks["residual_gaussian"]
+    return _closed_forms(str(config.folder / entry["file"]), entry["sha256"])[kind]
 
 
 @lru_cache(maxsize=8)
-def _fields(path: str, sha256: str) -> Mapping[str, Gaussian]:
+def _closed_forms(path: str, sha256: str) -> Mapping[str, Gaussian]:
     tensors = {name: tensor.astype(np.float32) for name, tensor in load_weights(path, sha256=sha256).items()}
     kinds = {name.split(".")[0] for name in tensors}
-    return {
-        kind: Gaussian(tensors[f"{kind}.mean"], tensors[f"{kind}.covariance"], tensors.get(f"{kind}.between"))
-        for kind in kinds
-    }
+    return {kind: Gaussian(tensors[f"{kind}.mean"], tensors[f"{kind}.covariance"]) for kind in kinds}
 
 
-def _forward(config: _Config, name: str, *inputs: _Float) -> _Float:
-    """Run a network on full batches."""
+def _forward(config: _Config, name: str, *inputs: Sequence[_Float | np.float32]) -> _Float:
+    """Run a network on a list per input; return shape (n, C, H, W).
+
+    The forward has the card's batch and edges that the network divides; both are filled up with zeros.
+    """
     import torch
 
     network = _network(config, name)
-    tensors = [torch.from_numpy(np.ascontiguousarray(array)) for array in inputs]
+    H, W = max(np.shape(array)[-2:] for (array, *_) in inputs if np.ndim(array) == 3)
+    tensors = [torch.from_numpy(_filled_up(arrays, config.card.batch)) for arrays in inputs]
     with _one_thread(), torch.inference_mode():
         out: _Float = network(*tensors).numpy()
-    return out
+    return out[: len(inputs[0]), :, :H, :W]
+
+
+def _filled_up(arrays: Sequence[_Float | np.float32], batch: int) -> _Float:
+    stack = np.stack(arrays)
+    room = [(0, batch - len(stack))] + [(0, 0)] * (stack.ndim - 1)
+    if stack.ndim == 4:
+        room[2:] = [(0, -n % _UNIT) for n in stack.shape[2:]]
+    return np.pad(stack, room).astype(np.float32, copy=False)
 
 
 _users = 0

@@ -28,16 +28,9 @@ class Gaussian:
     """Shape (C,), model units."""
     covariance: NDArray[np.float32]
     """Shape (N, N, C, C): covariance of the bands at each frequency of an N x N image."""
-    between: NDArray[np.float32] | None = None
-    """Shape (C, C): covariance of the level from scene to scene; None: all images are of one scene."""
 
     @classmethod
-    def fit(
-        cls,
-        images: NDArray[np.floating],
-        weight: NDArray[np.bool_],
-        scenes: NDArray[np.integer] | None = None,
-    ) -> Gaussian:
+    def fit(cls, images: NDArray[np.floating], weight: NDArray[np.bool_]) -> Gaussian:
         """Return the Gaussian of images.
 
         Parameters
@@ -47,30 +40,17 @@ class Gaussian:
         weight
             Shape (n, C, N, N), False where there is no value; what a band lacks is taken for as varied as
             the rest of the image.
-        scenes
-            Shape (n,): which scene an image is of; the covariance is then that within scenes.
         """
         cover = weight.mean(axis=(2, 3), dtype=np.float64)
         there = (cover > 0.05).astype(np.float64)
         share = np.maximum(cover, 0.05)
         level = (images * weight).mean(axis=(2, 3), dtype=np.float64) / share
         mean = (level * there).sum(0) / np.maximum(there.sum(0), 1)
-        levels = np.broadcast_to(mean, level.shape).copy()
-        between = None
-        if scenes is not None:
-            kinds, of = np.unique(scenes, return_inverse=True)
-            count = np.array([there[of == k].sum(0) for k in range(len(kinds))])
-            total = np.array([(level * there)[of == k].sum(0) for k in range(len(kinds))])
-            own = np.where(count > 0, total / np.maximum(count, 1), mean)
-            levels, seen = own[of], (count > 0).astype(np.float64)
-            mean = (own * seen).sum(0) / np.maximum(seen.sum(0), 1)
-            apart = (own - mean) * seen
-            between = ((apart.T @ apart) / np.maximum(seen.T @ seen, 1)).astype(np.float32)
-        centred = (images - levels[:, :, None, None]) * weight * (there / np.sqrt(share))[:, :, None, None]
+        centred = (images - mean[:, None, None]) * weight * (there / np.sqrt(share))[:, :, None, None]
         spectrum = np.moveaxis(fft.dctn(centred, axes=(2, 3), norm="ortho"), 1, -1)
         product = np.einsum("nuvi,nuvj->uvij", spectrum, spectrum)
         pairs = np.maximum(there.T @ there, 1)
-        return cls(mean.astype(np.float32), (product / pairs).astype(np.float32), between)
+        return cls(mean.astype(np.float32), (product / pairs).astype(np.float32))
 
     def coarser(self) -> Gaussian:
         """Return the same field with half the frequencies along each axis, averaged in pairs."""
@@ -78,20 +58,11 @@ class Gaussian:
         pairs = self.covariance.reshape(n // 2, 2, n // 2, 2, c, c)
         return Gaussian(self.mean, pairs.mean(axis=(1, 3)))
 
-    def scene(self, normal: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Return a scene's level, shape (C,), from C standard normal numbers."""
-        if self.between is None:
-            return self.mean
-        variance, axes = np.linalg.eigh(self.between.astype(np.float64))
-        level: NDArray[np.float64] = self.mean + axes @ (np.sqrt(np.maximum(variance, 0)) * normal)
-        return level.astype(np.float32)
-
     def estimate(
         self,
         x_t: NDArray[np.float32],
         t: float,
         present: NDArray[np.bool_],
-        level: NDArray[np.float32] | None = None,
     ) -> NDArray[np.float32]:
         """Return E[x | x_t] on the path x_t = t x + (1 - t) e.
 
@@ -103,14 +74,12 @@ class Gaussian:
             0 = noise, 1 = clean.
         present
             Shape (C,): the bands that there are; 0 is returned for the others.
-        level
-            Shape (C,): the scene's level; None: the mean of all.
         """
         out = np.zeros_like(x_t)
         if not present.any():
             return out
         variance, axes = self._axes(tuple(present.tolist()), x_t.shape[1], x_t.shape[2])
-        mean = (self.mean if level is None else level)[present].astype(np.float64)
+        mean = self.mean[present].astype(np.float64)
         spectrum = fft.dctn(x_t[present] - t * mean[:, None, None], axes=(1, 2), norm="ortho")
         along = np.einsum("uvik,iuv->kuv", axes, spectrum)
         gain = t * variance / (t * t * variance + (1.0 - t) ** 2)

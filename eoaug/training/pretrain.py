@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 
 from eoaug.errors import ParameterError
 from eoaug.generators import classical
-from eoaug.generators.conditions import category, conditions, free_facts, to_log
+from eoaug.generators.conditions import category, conditions, local_contrast, to_log
 from eoaug.generators.gaussian import Gaussian
-from eoaug.generators.weights import load_weights, save_weights
+from eoaug.generators.weights import load_weights, save_weights, sha256_of
 from eoaug.sensor import Sensor
 from eoaug.training import samples
 from eoaug.training.samples import Cube, Sample
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["STAGES", "pretrain"]
 
 STAGES = ("mean", "residual", "layout")
-"""Networks in the order of training: the residual's needs the mean's."""
+"""In the order of training: the residual's network needs the mean's; the layout is only fitted."""
 
 _MIN_LEFT = 0.1
 """Least 1 - t that an error is divided by ("Back to basics", arXiv:2511.13720)."""
@@ -62,7 +62,8 @@ def pretrain(
         Folder of netCDF cubes (`samples.read_cubes`).
     out_dir
         Receives ``<stage>.safetensors`` (float16, the exponential moving average, renewed at every
-        checkpoint), ``<stage>_gaussian.safetensors`` and ``<stage>.checkpoint.safetensors`` / ``.json`` (for going on after a stop).
+        checkpoint), ``residual_gaussian.safetensors``, ``layout.json``, and ``<stage>.checkpoint.safetensors``
+        and ``.json`` for going on after a stop.
     stages
         Which of `STAGES` to train.
     minutes
@@ -87,9 +88,37 @@ def pretrain(
     hashes = {}
     for stage in stages:
         settings = config["stages"][stage]
+        if stage == "layout":
+            hashes[stage] = _fit_layout(settings, config, cubes, out)
+            continue
         batches, loss = _stage(stage, config, cubes, out)
         hashes[stage] = _train(stage, settings, batches, loss, out, seed=config["seed"], minutes=minutes)
+    _assemble(config, out)
     return hashes
+
+
+def _assemble(config: Mapping[str, Any], out: Path) -> None:
+    """Write the generator's ``config.json`` beside its weights, once all stages are there."""
+    files = {"mean": "mean", "residual": "residual", "residual_gaussian": "residual_gaussian"}
+    paths = {name: out / f"{file}.safetensors" for name, file in files.items()}
+    if not all(path.exists() for path in (*paths.values(), out / "layout.json")):
+        return
+    networks: dict[str, dict[str, Any]] = {}
+    for name, path in paths.items():
+        networks[name] = {"file": path.name, "sha256": sha256_of(path)}
+        if name in config["stages"]:
+            networks[name]["architecture"] = config["stages"][name]["architecture"]
+    own = {name: config[name] for name in ("bands", "mean", "std", "tile_px", "context")}
+    found = {
+        "card": {"name": "embedded", **config["card"], **own},
+        "layers": config["layers"],
+        "networks": networks,
+        "scale": {
+            stage: json.loads((out / f"{stage}_scale.json").read_text()) for stage in ("mean", "residual")
+        },
+        "layout": json.loads((out / "layout.json").read_text()),
+    }
+    (out / "config.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 def _rng(seed: int, stage: str, *path: int) -> np.random.Generator:
@@ -168,8 +197,6 @@ _Loss = Callable[["nn.Module", Mapping[str, "Tensor"]], "Tensor"]
 
 
 def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> tuple[_Batches, _Loss]:
-    if stage == "layout":
-        return _layout_batches(config, cubes, out), _diffusion_loss
     pool = _pool(stage, config, cubes)
     if stage == "residual":
         pool = _on_the_mean(pool, config, out)
@@ -203,59 +230,66 @@ def _noise(
     }
 
 
-def _layout_batches(config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> _Batches:
-    settings = config["stages"]["layout"]
-    sensor = Sensor(factor=config["layout_factor"], mtf=None)
-    names = {name: number for number, name in enumerate(sorted({c.name.removesuffix("/2") for c in cubes}))}
+def _fit_layout(
+    settings: Mapping[str, Any], config: Mapping[str, Any], cubes: Sequence[Cube], out: Path
+) -> str:
+    """Write mean and covariances of log reflectance at a quarter of the resolution; return the file's hash.
 
-    def one(rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    Within a scene it is the covariance of pixels, between scenes that of their means; 8-bit cubes without
+    calibration know no reflectance and are left out by the draw.
+    """
+    sensor = Sensor(factor=settings["factor"], mtf=None)
+    C = len(config["bands"])
+    layouts: dict[str, list[NDArray[np.floating]]] = {}
+    for number in range(settings["windows"]):
         sample = samples.draw(
-            rng, cubes, "free", mean=config["mean"], std=config["std"], tile_px=config["tile_px"]
+            _rng(config["seed"], "layout", number), cubes, "free", mean=config["mean"], std=config["std"],
+            tile_px=config["tile_px"],
+        )  # fmt: skip
+        coarse = sensor.degrade(np.where(sample.measured, sample.truth, np.nan))
+        logs = np.where(
+            np.isfinite(coarse), to_log(np.nan_to_num(coarse), config["mean"], config["std"]), np.nan
         )
-        request = sample.request
-        target = int(np.flatnonzero(request.target)[0])
-        metadata = request.metadata[target].copy()
-        # A handful of places makes longitude and latitude a place label: half of the time nothing is told.
-        if rng.random() < 0.5:
-            metadata[:] = np.nan
-        elif rng.random() < 0.3:
-            metadata[[0, 1, 4, 5, 6]] = np.nan
-        present = request.fill[target].any(axis=(1, 2))
-        layout = sensor.degrade(np.where(sample.measured, sample.truth, np.nan))
-        item = {
-            "scene": np.array(names[sample.source.removesuffix("/2")]),
-            "facts": free_facts(metadata, present),
-            "x": to_log(np.nan_to_num(layout), config["mean"], config["std"]) * np.isfinite(layout),
-            "weight": np.isfinite(layout),
-        }
-        return _turn(item, int(rng.integers(8)))
+        layouts.setdefault(sample.source.removesuffix("/2"), []).append(logs.reshape(C, -1))
+    scenes = [np.concatenate(parts, axis=1) for parts in layouts.values()]
+    # A scene knows only its sensor's bands.
+    count = np.array([np.isfinite(scene).sum(axis=1) for scene in scenes])
+    total = np.array([np.nansum(scene, axis=1) for scene in scenes])
+    levels = np.where(count > 0, total / np.maximum(count, 1), np.nan)
+    mean = np.nanmean(levels, axis=0)
+    pixels = np.concatenate(
+        [scene - level[:, None] for scene, level in zip(scenes, levels, strict=True)], axis=1
+    )
+    found = {
+        "mean": mean,
+        "within": _root(_covariance(pixels)),
+        "between": _root(_covariance((levels - mean).T)),
+    }
+    path = out / "layout.json"
+    path.write_text(json.dumps({name: np.round(value, 5).tolist() for name, value in found.items()}) + "\n")
+    return sha256_of(path)
 
-    seen = _stack([one(_rng(config["seed"], "layout", 0, n)) for n in range(settings["gaussian"])])
-    field = Gaussian.fit(seen["x"], seen["weight"] > 0, seen["scene"].astype(np.int64))
-    assert field.between is not None
-    tensors = {"mean": field.mean, "covariance": field.covariance, "between": field.between}
-    tensors = {f"layout.{name}": tensor for name, tensor in tensors.items()}
-    save_weights(out / "layout_gaussian.safetensors", tensors, half=False)
 
-    # In training the scene is not known: the closed form below the network takes in all of them.
-    whole = Gaussian.fit(seen["x"], seen["weight"] > 0)
+def _covariance(columns: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return shape (C, C) of columns (C, n) of mean 0, each pair over the columns that have both."""
+    there = np.isfinite(columns).astype(np.float64)
+    filled = np.nan_to_num(columns).astype(np.float64)
+    covariance: NDArray[np.float64] = (filled @ filled.T) / np.maximum(there @ there.T, 1)
+    return covariance
 
-    def batches(rng: np.random.Generator) -> _Arrays:
-        arrays = _stack([one(rng) for _ in range(settings["batch"])])
-        del arrays["scene"]
-        arrays |= _noise(rng, arrays["x"], settings)
-        closed = _linear(arrays, [whole] * settings["batch"])
-        return arrays | closed | {"image": closed["linear"]}
 
-    return batches
+def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a symmetric square root; pairs of different columns can leave slightly negative variances."""
+    variance, axes = np.linalg.eigh(covariance)
+    root: NDArray[np.float64] = (axes * np.sqrt(np.maximum(variance, 0))) @ axes.T
+    return root
 
 
 def _linear(arrays: _Arrays, fields: Sequence[Gaussian]) -> dict[str, NDArray[np.float32]]:
     """Return the points x_t of the path and their estimates in closed form."""
     t = arrays["t"][:, None, None, None]
     # Bands that are not there are not noise but nothing, in use as well.
-    present = arrays["facts"][:, -arrays["x"].shape[1] :] if "image" in arrays else arrays["facts"]
-    there = present[:, : arrays["x"].shape[1]] > 0
+    there = arrays["facts"][:, -arrays["x"].shape[1] :] > 0
     x_t = (t * arrays["x"] + (1 - t) * arrays["e"]) * there[:, :, None, None]
     linear = [
         field.estimate(point, time_, bands)
@@ -295,8 +329,9 @@ def _on_the_mean(pool: list[_Prepared], config: Mapping[str, Any], out: Path) ->
             for one, unit in zip(part, network(image, facts).numpy(), strict=True):
                 # Of a category that it never met the mean net says nothing.
                 move = unit * np.float32(scales.get(one.category, 0.0))
-                base = one.image[:C] + np.where(one.image[C : 2 * C] > 0, 0, move)
-                rest = np.where(one.weight, one.residual - move, 0)
+                known = one.image[C : 2 * C] > 0
+                base = one.image[:C] + np.where(known, 0, move)
+                rest = np.where(one.weight, one.residual - move, 0) / local_contrast(base, known)
                 image_on = np.concatenate([np.clip(base, -8, 8), one.image]).astype(np.float16)
                 left.append(replace(one, image=image_on, residual=rest.astype(np.float16)))
     return left

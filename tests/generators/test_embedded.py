@@ -281,3 +281,25 @@ def test_requests_it_cannot_answer_are_refused(changes, told):
 def test_importing_does_not_import_torch():
     code = "import sys, eoaug.generators.embedded as e; e.Embedded().card; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_free_tiles_agree_where_they_overlap():
+    """The layout belongs to the place: two tiles drawn apart show the same landscape in their overlap."""
+    generator = Embedded()
+    C = len(generator.card.bands)
+    shape = (1, C, 64, 64)
+    tiles = [
+        Request(
+            values=np.zeros(shape, np.float32),
+            known=np.zeros(shape, bool),
+            fill=np.ones(shape, bool),
+            times=np.zeros(1, np.int64),
+            metadata=np.full((1, 7), np.nan),
+            origin=(0, column),
+        )
+        for column in (0, 32)
+    ]
+    one, other = generator.generate(tiles)[:, 0]
+    shared = one[:, :, 32:] - other[:, :, :32]
+    blurred = [np.abs(part.reshape(C, 16, 4, 8, 4).mean(axis=(2, 4))) for part in (shared, one[:, :, 32:])]
+    assert blurred[0].mean() < 0.15 * blurred[1].mean()

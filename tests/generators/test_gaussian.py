@@ -60,12 +60,3 @@ def test_samples_have_the_data_s_level_spread_and_correlation(field):
     np.testing.assert_allclose(drawn.std(axis=(0, 2, 3)), data.std(axis=(0, 2, 3)), rtol=0.15)
     both = [np.corrcoef(a[:, 0].ravel(), a[:, 1].ravel())[0, 1] for a in (drawn, data)]
     assert both[0] == pytest.approx(both[1], abs=0.1)
-
-
-def test_scenes_split_the_variance():
-    level = RNG.standard_normal((20, 1, 1, 1)) * 3
-    images = np.repeat(level, 10, axis=0) + RNG.standard_normal((200, 2, 8, 8))
-    found = Gaussian.fit(images, np.ones(images.shape, bool), np.repeat(np.arange(20), 10))
-    assert found.between[0, 1] == pytest.approx(level.var(), rel=0.2)
-    assert found.covariance[0, 0, 0, 0] == pytest.approx(1, abs=0.3)
-    np.testing.assert_array_equal(found.scene(np.zeros(2)), found.mean)

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import yaml
 
+import eoaug
 from eoaug.errors import ParameterError
+from eoaug.generators.embedded import Embedded
 from eoaug.generators.weights import load_weights, sha256_of
 from eoaug.training.pretrain import STAGES, pretrain
 
@@ -19,7 +21,6 @@ CONFIG = {
     "tile_px": 64,
     "context": 2,
     "pyramid": 0,
-    "layout_factor": 4,
     "seed": 5,
     "stages": {
         "mean": {
@@ -31,7 +32,7 @@ CONFIG = {
                 "width": 8,
                 "dilations": [1],
             },
-            "tasks": {"holes": 1, "x2": 1},
+            "tasks": {"holes": 1, "x2": 1, "x4": 1},
             "pool": 6,
         },
         "residual": {
@@ -43,25 +44,28 @@ CONFIG = {
                 "widths": [8, 8, 8],
                 "refine": 8,
             },
-            "tasks": {"holes": 1, "dates": 1},
+            "tasks": {"holes": 1, "x2": 1, "x4": 1},
             "pool": 6,
         },
-        "layout": {
-            "architecture": {
-                "kind": "denoiser",
-                "image_channels": 6,
-                "facts": 15,
-                "bands": 6,
-                "widths": [8, 8, 8],
-                "fold": 1,
-                "refine": 8,
-            },
-        },
+        "layout": {"factor": 4, "windows": 6},
     },
+    "card": {
+        "gsd_m": [1.0, 120.0],
+        "overlap_px": 8,
+        "multiple_of": 8,
+        "batch": 8,
+        "steps": {"synthesize": 2, "inpaint": 0, "extend": 0, "super_resolve": 0},
+        "member_steps": {},
+        "joint_steps": 1,
+        "conditions": ["metadata"],
+        "licence": "Apache-2.0",
+        "description": "tiny",
+    },
+    "layers": {"gap": "mean", "dates": "prior", "x2": "mean", "x4": "mean", "x8": "mean"},
 }
 for _stage in CONFIG["stages"].values():
     _stage |= {"batch": 2, "steps": 4, "lr": 1e-3, "weight_decay": 0.0, "ema": 0.9, "checkpoint_s": 1e9}
-    _stage |= {"noise": {"mean": 0.0, "std": 1.0}, "gaussian": 6}
+    _stage |= {"noise": {"mean": 0.0, "std": 1.0}}
 
 
 @pytest.fixture
@@ -81,16 +85,26 @@ def run(tmp_path, write):
 
 def test_every_stage_writes_weights_of_its_hash(run, tmp_path):
     hashes = run("out", steps=1)
-    for stage in STAGES:
+    for stage in ("mean", "residual"):
         path = tmp_path / "out" / f"{stage}.safetensors"
         assert sha256_of(path) == hashes[stage]
         assert all(np.isfinite(tensor).all() for tensor in load_weights(path).values())
 
 
-@pytest.mark.parametrize("stage", ["mean", "layout"])
+@pytest.mark.parametrize("stage", ["mean"])
 def test_a_stopped_run_goes_on_as_if_it_had_not(run, tmp_path, stage):
     run("stopped", steps=2, stages=[stage])
     assert run("stopped", stages=[stage]) == run("through", stages=[stage])
+
+
+def test_what_is_trained_generates(run, tmp_path):
+    run("out", steps=1)
+    box = (0, 0, 640, 640)
+    made = eoaug.synthesize(
+        like=box, crs="EPSG:32633", resolution=10, generator=Embedded(tmp_path / "out"), times=["2024-06-01"]
+    ).compute()
+    assert list(made.data_vars)[:6] == list(BANDS)
+    assert all(np.isfinite(made[band].values).all() for band in BANDS)
 
 
 def test_an_unknown_stage_is_refused(run):
