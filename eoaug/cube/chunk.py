@@ -125,8 +125,10 @@ def _store(
     """Return one band of one date in stored numbers: generated where asked, else what was given."""
     dtype = np.dtype(layer.dtype)
     if plan.reduce is not None and not keeps_type(plan):
-        # A spread has the size of a physical unit and no offset.
-        spread = np.zeros(shape, np.float32)
+        # A spread has the size of a physical unit and no offset; what was measured has none.
+        spread = np.full(shape, np.nan, np.float32)
+        if stored is not None and plan.factor == 1:
+            spread[valid(layer, stored)] = 0
         if estimate is not None:
             spread[target] = estimate[target] * abs(layer.to_physical.scale / layer.to_model.scale)
         return spread

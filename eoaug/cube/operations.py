@@ -156,6 +156,7 @@ def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](ds: T, *, times: Any, **o
     Returns
     -------
     The kind of object that came in with given and new dates in order, and the marks ``synthetic``.
+    Variables along time that are no bands (masks) stay behind: nothing is known of them on a new date.
 
     Raises
     ------

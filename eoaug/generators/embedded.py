@@ -67,11 +67,15 @@ class Embedded:
     ----------
     folder
         Folder with ``config.json`` and the safetensors that it names; None: the weights of the package.
+    device
+        Where the networks run, as torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``. Bytes are promised on
+        the CPU only; elsewhere the same networks run in float32.
     """
 
-    def __init__(self, folder: str | Path | None = None) -> None:
+    def __init__(self, folder: str | Path | None = None, device: str = "cpu") -> None:
         self._folder = None if folder is None else str(folder)
         self._config = _config(self._folder)
+        self._device = _checked_device(device)
 
     @property
     def card(self) -> Card:
@@ -79,7 +83,7 @@ class Embedded:
         return self._config.card
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (type(self), self._folder, self.card.sha256)
+        return _restored, (type(self), self._folder, self._device, self.card.sha256)
 
     def __repr__(self) -> str:
         return f"Embedded({'' if self._folder is None else repr(self._folder)})"
@@ -154,7 +158,7 @@ class Embedded:
         for walk in state.walks:
             request, target = walk.request, walk.plan.target
             result = np.where(request.known, request.values, np.float32(0))
-            final = _consistent(walk.estimate, walk.asked)
+            final = walk.start if request.strength == 0 else _consistent(walk.estimate, walk.asked)
             result[target] = np.where(request.fill[target], final, result[target])
             out.append(result.astype(np.float32, copy=False))
         return np.stack(out)
@@ -262,7 +266,7 @@ class Embedded:
         use = [n for n, one in enumerate(requests) if self._config.layers[category(one)] == "mean"]
         if use:
             image, facts = [told[n].image for n in use], [told[n].facts for n in use]
-            for n, move in zip(use, _forward(self._config, "mean", image, facts), strict=True):
+            for n, move in zip(use, _forward(self._config, self._device, "mean", image, facts), strict=True):
                 moved[n] = move
         grounds = []
         for request, prior, seen, move in zip(requests, priors, told, moved, strict=True):
@@ -296,7 +300,7 @@ class Embedded:
             for walk, point, when in zip(walks, points, t, strict=True)
         ]
         image, facts = [walk.image() for walk in walks], [walk.told.facts for walk in walks]
-        found = _forward(self._config, "residual", points, t, image, facts, linear)
+        found = _forward(self._config, self._device, "residual", points, t, image, facts, linear)
         return [(walk, one * walk.plan.present) for walk, one in zip(walks, found, strict=True)]
 
 
@@ -417,9 +421,9 @@ def _consistent(estimate: _Float, request: Request) -> _Float:
     return np.where(request.known[target], request.values[target], out).astype(np.float32, copy=False)
 
 
-def _restored(kind: type[Embedded], folder: str | None, sha256: str) -> Embedded:
+def _restored(kind: type[Embedded], folder: str | None, device: str, sha256: str) -> Embedded:
     """Rebuild a pickled generator, and refuse other weights than those it was pickled with."""
-    generator = kind(folder)
+    generator = kind(folder, device)
     if generator.card.sha256 != sha256:
         raise GeneratorError(
             f"restoring the embedded generator: weights here have sha256 {generator.card.sha256}, "
@@ -469,14 +473,29 @@ def _config(folder: str | None) -> _Config:
         ) from error
 
 
-_networks: dict[tuple[str, str], Any] = {}
+_networks: dict[tuple[str, str, str], Any] = {}
 _networks_lock = threading.Lock()
 
 
-def _network(config: _Config, name: str) -> Any:
+def _checked_device(device: str) -> str:
+    if device == "cpu":
+        return device
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise GeneratorError(
+            f"embedded: device={device!r} cannot be used: {str(error).splitlines()[0]}",
+            'use device="cpu", or a device that torch lists',
+        ) from error
+    return device
+
+
+def _network(config: _Config, name: str, device: str) -> Any:
     """Return a network of this process, loaded on first use."""
     entry = config.networks[name]
-    key = (str(config.folder / entry["file"]), entry["sha256"])
+    key = (str(config.folder / entry["file"]), entry["sha256"], device)
     with _networks_lock:
         if key not in _networks:
             import torch
@@ -486,7 +505,7 @@ def _network(config: _Config, name: str) -> Any:
             network = build(entry["architecture"])
             tensors = load_weights(key[0], sha256=key[1])
             network.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
-            _networks[key] = network.eval().requires_grad_(False)
+            _networks[key] = network.eval().requires_grad_(False).to(device)
         return _networks[key]
 
 
@@ -503,18 +522,18 @@ def _closed_forms(path: str, sha256: str) -> Mapping[str, Gaussian]:
     return {kind: Gaussian(tensors[f"{kind}.mean"], tensors[f"{kind}.covariance"]) for kind in kinds}
 
 
-def _forward(config: _Config, name: str, *inputs: Sequence[_Float | np.float32]) -> _Float:
+def _forward(config: _Config, device: str, name: str, *inputs: Sequence[_Float | np.float32]) -> _Float:
     """Run a network on a list per input; return shape (n, C, H, W).
 
     The forward has the card's batch and edges that the network divides; both are filled up with zeros.
     """
     import torch
 
-    network = _network(config, name)
+    network = _network(config, name, device)
     H, W = max(np.shape(array)[-2:] for (array, *_) in inputs if np.ndim(array) == 3)
-    tensors = [torch.from_numpy(_filled_up(arrays, config.card.batch)) for arrays in inputs]
+    tensors = [torch.from_numpy(_filled_up(arrays, config.card.batch)).to(device) for arrays in inputs]
     with _one_thread(), torch.inference_mode():
-        out: _Float = network(*tensors).numpy()
+        out: _Float = network(*tensors).cpu().numpy()
     return out[: len(inputs[0]), :, :H, :W]
 
 

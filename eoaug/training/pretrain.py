@@ -256,7 +256,7 @@ def _fit_layout(
     count = np.array([np.isfinite(scene).sum(axis=1) for scene in scenes])
     total = np.array([np.nansum(scene, axis=1) for scene in scenes])
     levels = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    mean = np.nanmean(levels, axis=0)
+    mean = np.nansum(levels, axis=0) / np.maximum(np.isfinite(levels).sum(axis=0), 1)
     pixels = np.concatenate(
         [scene - level[:, None] for scene, level in zip(scenes, levels, strict=True)], axis=1
     )
