@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import odc.geo.xr  # noqa: F401 - the accessor .odc
 import pytest
 import xarray as xr
 
