@@ -169,7 +169,7 @@ def category(request: Request) -> str:
 
 
 def to_log(values: NDArray[np.floating], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
-    """Return the layout net's units: log reflectance, whose tile means are near to a Gaussian.
+    """Return the units of layouts: log reflectance, whose tile means are near to a Gaussian.
 
     Parameters
     ----------

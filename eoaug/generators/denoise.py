@@ -36,7 +36,7 @@ def linear(steps: int, *, start: float = 0.0) -> tuple[float, ...]:
 def karras(
     steps: int, *, sigma_max: float = 80.0, sigma_min: float = 0.05, rho: float = 7.0
 ) -> tuple[float, ...]:
-    """Return ``steps + 1`` times, dense where a whole tile's layout is decided (arXiv:2206.00364, eq. 5).
+    """Return ``steps + 1`` times, dense where the large scales are decided (arXiv:2206.00364, eq. 5).
 
     On the linear path sigma = (1 - t) / t. The mean of a tile of n pixels shows through noise of sigma about
     sqrt(n): for 64 x 64 pixels it is settled at t = 0.02 to 0.1, which even steps in t jump over.

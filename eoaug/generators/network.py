@@ -1,7 +1,7 @@
 """The networks of the embedded generator: a plain regressor and a small U-Net denoiser.
 
 Imports torch, so nothing imports this module before weights are loaded. Both work on pixels folded by p = 2
-into channels (p = 1 for layouts), take any height and width that p divides, and treat each sample on its own: no
+into channels take any height and width that p divides, and treat each sample on its own: no
 batch statistics, no attention across samples.
 """
 
@@ -146,7 +146,7 @@ class Denoiser(nn.Module):
     widths
         Channels of the three levels, at 1, 1/2 and 1/4 of the folded resolution.
     fold
-        Edge of the square of pixels that is folded into channels; 1 for images of 16 x 16.
+        Edge of the square of pixels that is folded into channels.
     refine
         Channels of the last two convolutions, at full resolution: they take out the hatch that folding
         leaves.
