@@ -9,6 +9,7 @@ members share most of their numbers.
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,12 +27,16 @@ def _key(seed: int, stream: str, member: int, time: int) -> int:
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=16).digest(), "little")
 
 
+@lru_cache(maxsize=128)
 def _cell(key: int, row: int, col: int, channels: int) -> NDArray[np.float32]:
+    """Return a cell's numbers, kept for the tiles beside: windows of neighbours share most cells."""
     counter = np.array([0, 0, row % _WORD, col % _WORD], dtype=np.uint64)
     generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
     # One draw per channel plane, channel last to be appended: a band keeps its numbers whatever
     # the number of bands after it.
-    return generator.standard_normal((channels, CELL_PX, CELL_PX), dtype=np.float32)
+    numbers = generator.standard_normal((channels, CELL_PX, CELL_PX), dtype=np.float32)
+    numbers.flags.writeable = False
+    return numbers
 
 
 def normal(

@@ -362,10 +362,16 @@ def _cubic(factor: int) -> _Float:
     return kernel
 
 
+@lru_cache(maxsize=256)
+def _mirrored(size: int, pad: int) -> NDArray[np.intp]:
+    """Return the indices of a line with ``pad`` pixels mirrored on at each end, edge pixels repeated."""
+    around = np.arange(-pad, size + pad) % (2 * size)
+    return np.minimum(around, 2 * size - 1 - around)
+
+
 def _mirror(image: _Float, axis: int, pad: int) -> _Float:
-    widths = [(0, 0)] * image.ndim
-    widths[axis] = (pad, pad)
-    return np.pad(image, widths, mode="symmetric") if pad else image
+    # One take with a kept index: np.pad does the same with ten times the overhead.
+    return image.take(_mirrored(image.shape[axis], pad), axis) if pad else image
 
 
 def _along(image: _Float, axis: int, start: int, stop: int, step: int = 1) -> _Float:

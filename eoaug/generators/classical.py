@@ -19,7 +19,17 @@ from eoaug.errors import GeneratorError
 from eoaug.generators.base import Card, Request
 from eoaug.sensor import Sensor
 
-__all__ = ["Classical", "coarse_prior", "consistent", "estimate", "push_pull", "temporal", "texture"]
+__all__ = [
+    "Classical",
+    "coarse_prior",
+    "consistent",
+    "estimate",
+    "push_pull",
+    "surroundings",
+    "temporal",
+    "texture",
+    "tile_of",
+]
 
 _SWEEPS = 4
 """Smoothing sweeps per pyramid level; measured on real holes, 4 is 0.1 dB from the exact membrane."""
@@ -135,15 +145,13 @@ def texture(
     pad = taps[-1].size // 2
     window = (H + 2 * pad, W + 2 * pad)
     start = (origin[0] - pad, origin[1] - pad)
-    whole, own = (
-        noise.normal(
-            start, (planes, *window), seed=seed, stream=f"classical {name}", member=member, time=time
-        )
-        for name, planes in (("shared", 1), ("own", C))
-    )
-    white = np.sqrt(correlation) * whole.astype(np.float64) + np.sqrt(1 - correlation) * own.astype(
-        np.float64
-    )
+    white = np.zeros((C, *window))
+    for name, planes, share in (("shared", 1, correlation), ("own", C, 1 - correlation)):
+        if share > 0:
+            drawn = noise.normal(
+                start, (planes, *window), seed=seed, stream=f"classical {name}", member=member, time=time
+            )
+            white += np.sqrt(share) * drawn.astype(np.float64)
     field = np.zeros(shape)
     for octave in taps:
         rows = ndimage.correlate1d(white, octave, axis=-2)[..., pad : pad + H, :]
@@ -170,7 +178,7 @@ def estimate(request: Request) -> _Image:
     verb = request.verb
     for date in np.flatnonzero(request.target).tolist():
         if verb == "super_resolve":
-            made = consistent(request, date)
+            made = tile_of(request, surroundings(request, date))
         elif verb == "synthesize":
             field = texture(
                 request.origin,
@@ -239,7 +247,18 @@ _CARD = Card(
 )
 
 
-def consistent(request: Request, date: int, estimate: _Image | None = None, *, passes: int = 1) -> _Image:
+def surroundings(request: Request, date: int) -> _Image:
+    """Return the prior of a super-resolution request's tile and of the halo around it.
+
+    Shape (C, H + 2 halo f, W + 2 halo f), model units; what `consistent` needs of a request.
+    """
+    assert request.coarse is not None  # what makes it a super-resolution
+    return coarse_prior(request.coarse[date], _sensor(request))
+
+
+def consistent(
+    request: Request, date: int, estimate: _Image, around: _Image, *, passes: int = 1
+) -> _Image:
     """Return an estimate of a super-resolution request's tile, projected on the coarse measurement.
 
     Parameters
@@ -247,21 +266,22 @@ def consistent(request: Request, date: int, estimate: _Image | None = None, *, p
     request, date
         The request and one of its dates. The coarse pixels of its halo take part.
     estimate
-        Shape (C, H, W), model units; None: the prior itself.
+        Shape (C, H, W), model units.
+    around
+        From `surroundings`: beyond the tile the prior stands for what the sensor saw there.
     passes
         As for `Sensor.project`.
     """
-    sensor = _sensor(request)
     assert request.coarse is not None  # what makes it a super-resolution
-    coarse = request.coarse[date]
+    whole = around.copy()
+    tile_of(request, whole)[...] = estimate
+    return tile_of(request, _sensor(request).project(whole, request.coarse[date], passes=passes))
+
+
+def tile_of(request: Request, whole: _Image) -> _Image:
+    """Return the view of a request's own tile in an image that has its halo around it."""
     edge = request.halo * request.factor
-    rows, cols = (slice(edge, n * request.factor - edge) for n in coarse.shape[-2:])
-    whole = coarse_prior(coarse, sensor)
-    if estimate is not None:
-        # Beyond the tile the prior stands for what the sensor saw there.
-        whole[:, rows, cols] = estimate
-        whole = sensor.project(whole, coarse, passes=passes)
-    return whole[:, rows, cols]
+    return whole[:, edge : whole.shape[1] - edge, edge : whole.shape[2] - edge]
 
 
 def _sensor(request: Request) -> Sensor:
@@ -285,10 +305,12 @@ def _fill(values: _Image, known: _Mask) -> _Image:
 
 def _sum2(image: _Image) -> _Image:
     """Return sums over 2 x 2 pixels; a last odd row or column stands alone."""
-    odd = [(0, 0)] * (image.ndim - 2) + [(0, image.shape[-2] % 2), (0, image.shape[-1] % 2)]
-    even = np.pad(image, odd)
-    rows = even[..., 0::2, :] + even[..., 1::2, :]
-    return np.asarray(rows[..., 0::2] + rows[..., 1::2])
+    for axis in (-2, -1):
+        lines = np.moveaxis(image, axis, 0)
+        sums = np.array(lines[0::2])
+        sums[: len(lines) // 2] += lines[1::2]
+        image = np.moveaxis(sums, 0, axis)
+    return image
 
 
 def _double(image: _Image, height: int, width: int) -> _Image:
@@ -306,20 +328,22 @@ def _double(image: _Image, height: int, width: int) -> _Image:
 
 def _relax(image: _Image, free: _Mask) -> _Image:
     """Return ``image`` after Jacobi sweeps of Laplace's equation where ``free``, mirrored at the border."""
-    framed = np.pad(image, [(0, 0)] * (image.ndim - 2) + [(1, 1), (1, 1)], mode="edge")
+    *lead, height, width = image.shape
+    framed = np.empty((*lead, height + 2, width + 2), np.float32)
     inner = framed[..., 1:-1, 1:-1]
+    inner[...] = image
     pace = np.float32(0.25) * free.astype(np.float32)
     for _ in range(_SWEEPS):
+        framed[..., 0, :] = framed[..., 1, :]
+        framed[..., -1, :] = framed[..., -2, :]
+        framed[..., :, 0] = framed[..., :, 1]
+        framed[..., :, -1] = framed[..., :, -2]
         change = framed[..., :-2, 1:-1] + framed[..., 2:, 1:-1]
         change += framed[..., 1:-1, :-2]
         change += framed[..., 1:-1, 2:]
         change -= np.float32(4) * inner
         change *= pace
         inner += change
-        framed[..., 0, :] = framed[..., 1, :]
-        framed[..., -1, :] = framed[..., -2, :]
-        framed[..., :, 0] = framed[..., :, 1]
-        framed[..., :, -1] = framed[..., :, -2]
     return np.ascontiguousarray(inner)
 
 

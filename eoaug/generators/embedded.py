@@ -109,17 +109,17 @@ class Embedded:
         for walk in state.walks:
             if walk.plan.free:
                 walk.asked = self._outlined(walk)
-        grounds = self._ground([walk.asked for walk in state.walks])
-        for walk, (seen, base, scale) in zip(state.walks, grounds, strict=True):
-            walk.told, walk.base, walk.scale, walk.estimate = seen, base, scale, base
+        grounds = self._grounds([walk.asked for walk in state.walks])
+        for walk, ground in zip(state.walks, grounds, strict=True):
+            walk.ground, walk.estimate = ground, ground.base
         varied = [walk for walk in state.walks if walk.request.strength < 1.0 and walk.plan.free]
-        own = self._ground([_measured(walk, _LAYOUT.degrade(walk.start)) for walk in varied])
-        for walk, (_, base, _) in zip(varied, own, strict=True):
+        own = self._grounds([_measured(walk, _LAYOUT.degrade(walk.start)) for walk in varied])
+        for walk, ground in zip(varied, own, strict=True):
             # A variation keeps its start's detail as far as the noise lets it.
-            walk.estimate = walk.base + (walk.start - base)
+            walk.estimate = walk.ground.base + (walk.start - ground.base)
         for walk in state.walks:
             if walk.plan.path:
-                clean = (walk.estimate - walk.base) / walk.scale
+                clean = (walk.estimate - walk.ground.base) / walk.ground.scale
                 walk.x = denoise.noised(clean, self._noise(walk), walk.plan.path[0])
         return state
 
@@ -135,7 +135,8 @@ class Embedded:
                 "walk the steps in order, from 0, each once",
             )
         for walk, clean in self._denoised([walk for walk in state.walks if index < walk.plan.calls], index):
-            walk.estimate = _consistent(walk.base + walk.scale * clean, walk.asked)
+            ground = walk.ground
+            walk.estimate = ground.consistent(ground.base + ground.scale * clean)
         state.index = index
         return np.stack([walk.estimate for walk in state.walks])
 
@@ -158,7 +159,7 @@ class Embedded:
         for walk in state.walks:
             request, target = walk.request, walk.plan.target
             result = np.where(request.known, request.values, np.float32(0))
-            final = walk.start if request.strength == 0 else _consistent(walk.estimate, walk.asked)
+            final = walk.start if request.strength == 0 else walk.ground.consistent(walk.estimate)
             result[target] = np.where(request.fill[target], final, result[target])
             out.append(result.astype(np.float32, copy=False))
         return np.stack(out)
@@ -249,34 +250,25 @@ class Embedded:
             drawn = own + request.strength**4 * (drawn - own)
         return _measured(walk, from_log(drawn, self.card.mean, self.card.std), halo)
 
-    def _ground(self, requests: Sequence[Request]) -> list[tuple[Conditions, _Float, _Float]]:
-        """Return conditions, base and scale of conditional requests: what the residual is drawn upon.
-
-        The base, (C, H, W) in model units, is the prior and, where the mean net is used for the task, its
-        expectation; the scale, (C, H, W), is one unit of the residual in model units.
-        """
-        told, priors = [], []
-        for request in requests:
-            target = int(np.flatnonzero(request.target)[0])
-            prior = classical.estimate(request)[target]
-            prior = np.where(present_bands(request)[:, None, None], prior, np.float32(0))
-            priors.append(prior)
-            told.append(conditions(request, prior, context=self.card.context))
-        moved: list[_Float | float] = [0.0] * len(requests)
-        use = [n for n, one in enumerate(requests) if self._config.layers[category(one)] == "mean"]
-        if use:
-            image, facts = [told[n].image for n in use], [told[n].facts for n in use]
-            for n, move in zip(use, _forward(self._config, self._device, "mean", image, facts), strict=True):
-                moved[n] = move
-        grounds = []
-        for request, prior, seen, move in zip(requests, priors, told, moved, strict=True):
-            kind = category(request)
-            unit = seen.contrast * np.float32(self._config.scale["mean"][kind])
-            base = prior + unit * move * present_bands(request)[:, None, None]
-            base = _consistent(base.astype(np.float32), request)
-            near = local_contrast((base - seen.centre) / seen.contrast, seen.known)
-            scale = seen.contrast * near * np.float32(self._config.scale["residual"][kind])
-            grounds.append((seen, base, scale))
+    def _grounds(self, requests: Sequence[Request]) -> list[_Ground]:
+        """Return what the residual of conditional requests is drawn upon."""
+        config = self._config
+        grounds = [_Ground(request) for request in requests]
+        for ground in grounds:
+            ground.told = conditions(ground.request, ground.base, context=self.card.context)
+        for name in sorted(set(config.layers.values()) - {"prior"}):
+            served = [ground for ground in grounds if config.layers[ground.category] == name]
+            if served:
+                image, facts = [one.told.image for one in served], [one.told.facts for one in served]
+                moves = _forward(config, self._device, name, image, facts)
+                for ground, move in zip(served, moves, strict=True):
+                    unit = ground.told.contrast * np.float32(config.scale[name][ground.category])
+                    there = present_bands(ground.request)[:, None, None]
+                    ground.base = ground.consistent((ground.base + unit * move * there).astype(np.float32))
+        for ground in grounds:
+            told = ground.told
+            near = local_contrast((ground.base - told.centre) / told.contrast, told.known)
+            ground.scale = told.contrast * near * np.float32(config.scale["residual"][ground.category])
         return grounds
 
     def _denoised(self, walks: Sequence[_Walk], index: int) -> list[tuple[_Walk, _Float]]:
@@ -285,7 +277,7 @@ class Embedded:
             return []
         for walk in walks:
             if index > 0:
-                clean = (walk.estimate - walk.base) / walk.scale
+                clean = (walk.estimate - walk.ground.base) / walk.ground.scale
                 path = walk.plan.path
                 walk.x = denoise.dpmpp_2m(
                     walk.x, clean, walk.before, path[max(index - 2, 0)], path[index - 1], path[index]
@@ -294,12 +286,12 @@ class Embedded:
         points = [(walk.x * walk.plan.present).astype(np.float32) for walk in walks]
         t = [np.float32(walk.plan.path[index]) for walk in walks]
         linear = [
-            _closed_form(self._config, category(walk.asked)).estimate(
+            _closed_form(self._config, walk.ground.category).estimate(
                 point, float(when), walk.plan.present[:, 0, 0]
             )
             for walk, point, when in zip(walks, points, t, strict=True)
         ]
-        image, facts = [walk.image() for walk in walks], [walk.told.facts for walk in walks]
+        image, facts = [walk.image() for walk in walks], [walk.ground.told.facts for walk in walks]
         found = _forward(self._config, self._device, "residual", points, t, image, facts, linear)
         return [(walk, one * walk.plan.present) for walk, one in zip(walks, found, strict=True)]
 
@@ -324,6 +316,41 @@ class _Plan:
 
 
 @dataclass(eq=False)
+class _Ground:
+    """What is expected of one conditional request; images (C, H, W) in model units."""
+
+    request: Request
+    around: _Float | None = field(init=False)
+    """The prior with the halo around it, where a coarse image binds the result."""
+    told: Conditions = field(init=False)
+    """What the networks are told."""
+    base: _Float = field(init=False)
+    """The best estimate: the prior and what a regressor adds to it."""
+    scale: _Float = field(init=False)
+    """One unit of the residual that is drawn upon the base."""
+
+    def __post_init__(self) -> None:
+        request = self.request
+        self.target = int(np.flatnonzero(request.target)[0])
+        self.category = category(request)
+        self.around = None
+        if request.coarse is None:
+            prior = classical.estimate(request)[self.target]
+        else:
+            self.around = classical.surroundings(request, self.target)
+            prior = classical.tile_of(request, self.around)
+        self.base = np.where(present_bands(request)[:, None, None], prior, np.float32(0))
+
+    def consistent(self, estimate: _Float) -> _Float:
+        """Return an estimate with every measurement put back: the coarse image, then the known pixels."""
+        request, out = self.request, estimate
+        if self.around is not None:
+            out = classical.consistent(request, self.target, out, self.around, passes=2)
+        known = request.known[self.target]
+        return np.where(known, request.values[self.target], out).astype(np.float32, copy=False)
+
+
+@dataclass(eq=False)
 class _Walk:
     """One request on its way from noise to image; images (C, H, W) in model units."""
 
@@ -339,12 +366,8 @@ class _Walk:
     """The point x_t of the path, in units of its network."""
     before: _Float | None = None
     """The clean estimate one step before, in the same units."""
-    told: Conditions = field(init=False)
-    """What the networks are told."""
-    base: _Float = field(init=False)
-    """What the residual is added to."""
-    scale: _Float = field(init=False)
-    """Model units of one unit of the residual."""
+    ground: _Ground = field(init=False)
+    """What the residual is drawn upon."""
 
     def __post_init__(self) -> None:
         request, target = self.request, self.plan.target
@@ -356,8 +379,9 @@ class _Walk:
 
     def image(self) -> _Float:
         """Return the residual net's image conditions: the base, then what the mean net saw."""
-        base = np.clip((self.base - self.told.centre) / self.told.contrast, -8, 8)
-        return np.concatenate([base * self.plan.present, self.told.image])
+        told = self.ground.told
+        base = np.clip((self.ground.base - told.centre) / told.contrast, -8, 8)
+        return np.concatenate([base * self.plan.present, told.image])
 
 
 @dataclass(eq=False)
@@ -410,15 +434,6 @@ def _measured(walk: _Walk, layout: _Float, halo: int = 0) -> Request:
         factor=_LAYOUT.factor,
         sensor=_LAYOUT,
     )
-
-
-def _consistent(estimate: _Float, request: Request) -> _Float:
-    """Return the estimate with every measurement put back: the coarse image, then the known pixels."""
-    target = int(np.flatnonzero(request.target)[0])
-    out = estimate
-    if request.coarse is not None and request.sensor is not None:
-        out = classical.consistent(request, target, out, passes=2)
-    return np.where(request.known[target], request.values[target], out).astype(np.float32, copy=False)
 
 
 def _restored(kind: type[Embedded], folder: str | None, device: str, sha256: str) -> Embedded:
