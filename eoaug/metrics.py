@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from eoaug.errors import ParameterError
@@ -23,6 +24,7 @@ __all__ = [
     "consistency",
     "crps",
     "ergas",
+    "ghost_ratio",
     "psnr",
     "rmse",
     "sam",
@@ -42,13 +44,13 @@ class Interval(NamedTuple):
 
 
 class Seams(NamedTuple):
-    """What `seam_ratio` finds."""
+    """What `seam_ratio` and `ghost_ratio` find."""
 
     ratio: float
-    """Mean absolute step across tile borders over that across all other lines; 1 = no seam."""
+    """The figure on the lattice over that beside it; 1 = nothing to be seen."""
     elsewhere: NDArray[np.float64]
-    """Shape (stride - 1,): the same ratio for every other offset of the lattice. A border that lies inside
-    their range cannot be told from the scene."""
+    """The same ratio for other offsets of the lattice, ascending from the next one. A lattice that lies
+    inside their range cannot be told from the scene."""
 
 
 def rmse(estimate: _Image, truth: _Image, *, where: NDArray[np.bool_] | None = None) -> float:
@@ -209,22 +211,78 @@ def seam_ratio(image: _Image, *, stride: int, origin: tuple[int, int] = (0, 0)) 
         Absolute pixel index (row, column) of the image's first pixel; a border lies before every multiple
         of ``stride``.
     """
+    values = _larger_than(image, stride)
+    steps = [(axis, np.abs(np.diff(values, axis=axis)), 1) for axis in (-2, -1)]
+    ratio = _over_the_rest(*_by_offset(steps, stride, origin))
+    return Seams(float(ratio[0]), ratio[1:])
+
+
+def ghost_ratio(image: _Image, *, stride: int, overlap: int, origin: tuple[int, int] = (0, 0)) -> Seams:
+    """Return how much detail the overlaps of a tile lattice have kept.
+
+    Two samples that disagree cancel where they are averaged: the local variance (squared difference from
+    the mean of 3 x 3 pixels) falls there, to a half at worst. ``ratio`` is that of the overlaps over the
+    rest; ``elsewhere`` that of bands as wide at the offsets that touch no overlap.
+
+    Parameters
+    ----------
+    image
+        Shape (..., H, W), longer than ``stride`` along both axes.
+    stride
+        Pixels from one tile's first pixel to the next one's.
+    overlap
+        Pixels that neighbours share, less than half of ``stride``; from each multiple of ``stride`` on.
+    origin
+        Absolute pixel index (row, column) of the image's first pixel.
+    """
+    values = _larger_than(image, stride)
+    if not 0 < overlap < stride / 2:
+        raise ParameterError(
+            f"An overlap of {overlap} px was looked at on a stride of {stride}.",
+            "Give an overlap of at least 1 and less than half of the stride.",
+        )
+    mean = ndimage.uniform_filter(values, (0,) * (values.ndim - 2) + (3, 3), mode="nearest")
+    detail = (values - mean) ** 2
+    total, count = _by_offset([(axis, detail, 0) for axis in (-2, -1)], stride, origin)
+    band = (np.arange(stride)[:, None] + np.arange(overlap)) % stride
+    ratio = _over_the_rest(total[band].sum(axis=1), count[band].sum(axis=1), total.sum(), count.sum())
+    return Seams(float(ratio[0]), ratio[overlap : stride - overlap + 1])
+
+
+def _larger_than(image: _Image, stride: int) -> NDArray[np.float64]:
     values = np.asarray(image, dtype=np.float64)
     if stride < 2 or min(values.shape[-2:]) <= stride:
         raise ParameterError(
             f"Seams of stride {stride} were looked for in {values.shape[-2]} x {values.shape[-1]} pixels.",
             "Give a stride of at least 2 and an image that is larger than one stride.",
         )
+    return values
+
+
+def _by_offset(
+    parts: list[tuple[int, NDArray[np.float64], int]], stride: int, origin: tuple[int, int]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return sum and number of (axis, values, index of the first line) per offset within the stride."""
     total, count = np.zeros(stride), np.zeros(stride)
-    for axis in (-2, -1):
-        steps = np.abs(np.diff(values, axis=axis))
-        lines = np.moveaxis(steps, axis, 0).reshape(steps.shape[axis], -1)
-        offset = (origin[axis] + 1 + np.arange(len(lines))) % stride
+    for axis, values, first in parts:
+        lines = np.moveaxis(values, axis, 0).reshape(values.shape[axis], -1)
+        offset = (origin[axis] + first + np.arange(len(lines))) % stride
         np.add.at(total, offset, lines.sum(axis=1))
         np.add.at(count, offset, lines.shape[1])
-    inside = (total.sum() - total) / (count.sum() - count)
-    ratio = np.divide(total / count, inside, out=np.ones(stride), where=inside > 0)
-    return Seams(float(ratio[0]), ratio[1:])
+    return total, count
+
+
+def _over_the_rest(
+    total: NDArray[np.float64],
+    count: NDArray[np.float64],
+    all_total: float | None = None,
+    all_count: float | None = None,
+) -> NDArray[np.float64]:
+    """Return each mean over that of what is left of the whole; 1 where nothing varies."""
+    whole = total.sum() if all_total is None else all_total
+    number = count.sum() if all_count is None else all_count
+    rest = (whole - total) / (number - count)
+    return np.divide(total / count, rest, out=np.ones(len(total)), where=rest > 0)
 
 
 def crps(members: _Image, truth: _Image, *, where: NDArray[np.bool_] | None = None) -> float:

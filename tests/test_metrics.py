@@ -96,6 +96,24 @@ def test_seams_are_found_where_they_are(seed, stride, origin):
     assert metrics.seam_ratio(np.ones((120, 130)), stride=stride).ratio == 1
 
 
+@given(seed=st.integers(0, 100), origin=st.tuples(st.integers(-50, 50), st.integers(-50, 50)))
+def test_averaged_overlaps_are_found_and_others_not(seed, origin):
+    """Independent samples, blended where they overlap, lose half of their variance there."""
+    stride, overlap, shape = 28, 6, (230, 240)
+    inside = [
+        ((np.arange(start, start + length) % stride) < overlap)
+        for start, length in zip(origin, shape, strict=True)
+    ]
+    first, second = field(seed, shape), field(seed + 1000, shape)
+    shared = inside[0][:, None] | inside[1]
+    ghosted = np.where(shared, (first + second) / 2, first)
+    plain = metrics.ghost_ratio(first[None], stride=stride, overlap=overlap, origin=origin)
+    found = metrics.ghost_ratio(ghosted[None], stride=stride, overlap=overlap, origin=origin)
+    assert 0.9 < plain.ratio < 1.1
+    assert found.ratio < 0.75 < found.elsewhere.min()
+    assert found.elsewhere.shape == (stride - 2 * overlap + 1,)
+
+
 def test_crps_by_its_definition_and_fair():
     members, truth = field(0, (5, 7)), field(1, (7,))
     want = np.abs(members - truth).mean() - np.abs(members[:, None] - members).sum() / (2 * 5 * 4 * 7)
@@ -127,6 +145,8 @@ def test_misuse_is_refused():
         metrics.psnr(a, a, data_range=0)
     with pytest.raises(ParameterError, match="stride 64"):
         metrics.seam_ratio(a, stride=64)
+    with pytest.raises(ParameterError, match="overlap of 9 px"):
+        metrics.ghost_ratio(np.ones((30, 30)), stride=16, overlap=9)
     with pytest.raises(ParameterError, match="first axis"):
         metrics.crps(a, a)
     with pytest.raises(ParameterError, match="2 group labels"):

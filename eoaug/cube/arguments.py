@@ -17,6 +17,7 @@ from eoaug import gaps
 from eoaug.bands import match_bands
 from eoaug.cube.geo import Band, Cube, read_cube
 from eoaug.cube.plan import Layer, Reduce, check_joint
+from eoaug.cube.progress import Progress
 from eoaug.errors import GeneratorError, GridError, ParameterError, TimeError
 from eoaug.generators import load
 from eoaug.generators.base import METADATA_FIELDS, Card, Generator, SteppedGenerator, Verb
@@ -85,8 +86,10 @@ class Options(TypedDict, total=False):
     """First denoising steps that are averaged over overlapping tiles. Default: the card's."""
     device: str
     """Where the generator runs, e.g. ``"cpu"``, ``"cuda:0"``. Default: the generator's choice."""
-    progress: bool
-    """True or False; default: a bar on a terminal or in a notebook once work takes some seconds."""
+    progress: Progress
+    """True, False, or ``"steps"`` to count every denoising step. Default: a bar on a terminal or in a
+    notebook once work takes some seconds. Lazy results are watched by who computes them: `eoaug.write`
+    draws a bar by chunks, a dask client's dashboard names the tasks by verb."""
 
 
 def unknown(what: str, value: Any, known: Iterable[str]) -> ParameterError:

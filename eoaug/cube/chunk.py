@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.cube.plan import IN_FLIGHT, Layer, Plan
+from eoaug.cube.progress import Watch
 from eoaug.cube.scene import Scene, date_range, places, read_scene, tile_request, to_fill, valid
 from eoaug.errors import GeneratorError
-from eoaug.generators.base import Request
+from eoaug.generators.base import Request, SteppedGenerator
 from eoaug.radiometry import cast
 from eoaug.tiles import Tile, Window
 
@@ -39,7 +40,7 @@ def run_chunk(
     index: tuple[int, int, int, int],
     arrays: Sequence[NDArray[Any]],
     mapper: Mapper = map,
-    progress: Callable[[int], None] | None = None,
+    seen: Watch | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Make one chunk of the result.
 
@@ -53,21 +54,22 @@ def run_chunk(
         The plan's inputs in `Inputs.arrays` order, cut to ``input_windows(plan, index)``.
     mapper
         ``map``, or a pool's: runs forwards side by side.
-    progress
-        Called with the number of tiles done.
+    seen
+        Told of the work that is done.
 
     Returns
     -------
     By layer name, shape (dates, rows, columns) in stored numbers; and the uint8 marks ``synthetic``.
     """
     member, t, y, x = index
+    seen = seen or Watch(lambda count: None)
     core = plan.core(y, x)
     dates = date_range(plan, t)
     scene = read_scene(plan, core, dates, arrays)
     outputs: dict[str, list[NDArray[Any]]] = {layer.name: [] for layer in plan.layers}
     outputs[SYNTHETIC] = []
     for k in plan.dates(t):
-        for name, array in _date(plan, k, member, core, scene, arrays, dates, mapper, progress).items():
+        for name, array in _date(plan, k, member, core, scene, arrays, dates, mapper, seen).items():
             outputs[name].append(array)
     return {name: np.stack(parts) for name, parts in outputs.items()}
 
@@ -81,7 +83,7 @@ def _date(
     arrays: Sequence[NDArray[Any]],
     dates: range,
     mapper: Mapper,
-    progress: Callable[[int], None] | None,
+    seen: Watch,
 ) -> dict[str, NDArray[Any]]:
     fill = to_fill(plan, k, scene)
     given = plan.given(k)
@@ -97,7 +99,7 @@ def _date(
     else:
         draws = range(plan.members or 1) if plan.reduce is not None else (member,)
         estimates = _Statistic(plan.reduce).over(
-            _estimate(plan, k, draw, core, scene, fill, mapper, progress)[slots] for draw in draws
+            _estimate(plan, k, draw, core, scene, fill, mapper, seen)[slots] for draw in draws
         )
     out: dict[str, NDArray[Any]] = {}
     shape = core.shape
@@ -173,9 +175,6 @@ class _Statistic:
 # -- tiles ------------------------------------------------------------------------------------------
 
 
-# -- tiles ------------------------------------------------------------------------------------------
-
-
 @dataclass
 class _Group:
     """Tiles that go through the generator together: of one ring and one number of dates."""
@@ -198,12 +197,12 @@ def _estimate(
     scene: Scene,
     fill: NDArray[np.bool_],
     mapper: Mapper,
-    progress: Callable[[int], None] | None,
+    seen: Watch,
 ) -> NDArray[np.float32]:
     """Return shape (C, rows, columns) of ``core``: the merged, projected estimate in model units."""
     region = plan.region(core)
-    requests = _requests(plan, k, member, region, scene, fill, progress)
-    pairs = _joint(plan, requests, mapper) if plan.stepped else _alone(plan, requests, mapper)
+    requests = _requests(plan, k, member, region, scene, fill)
+    pairs = (_joint if plan.stepped else _alone)(plan, requests, mapper, seen)
     canvas = _merge(plan, pairs, region)
     if plan.sensor is not None:
         _project(plan, k, canvas, region, scene)
@@ -266,7 +265,6 @@ def _requests(
     region: Window,
     scene: Scene,
     fill: NDArray[np.bool_],
-    progress: Callable[[int], None] | None,
 ) -> Iterator[tuple[int, Tile, Request]]:
     """Yield (ring, tile, request) of the tiles with something to fill, ring by ring in lattice order."""
     for ring, tiles in enumerate(plan.lattice.rings(region, plan.joint_steps)):
@@ -274,8 +272,6 @@ def _requests(
             request = tile_request(plan, k, member, tile, place, scene, fill)
             if request is not None:
                 yield ring, tile, request
-                if progress is not None:
-                    progress(1)
 
 
 def _groups(requests: Iterable[tuple[int, Tile, Request]], most: int) -> Iterator[_Group]:
@@ -314,7 +310,7 @@ def _targets(plan: Plan, group: _Group, result: NDArray[np.float32]) -> NDArray[
     return out
 
 
-def _alone(plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Mapper) -> _Pairs:
+def _alone(plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Mapper, seen: Watch) -> _Pairs:
     """Yield every tile with its own estimate; a few groups are held at a time."""
     issued: deque[Tile] = deque()
     done: dict[Tile, NDArray[np.float32]] = {}
@@ -325,7 +321,9 @@ def _alone(plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Ma
             yield item
 
     def call(group: _Group) -> NDArray[np.float32]:
-        return _targets(plan, group, plan.generator.generate(group.requests))
+        result = _targets(plan, group, _generated(plan, group.requests, seen))
+        seen.tiles(len(group.tiles))
+        return result
 
     for groups in batched(_groups(noted(), plan.batch_tiles), IN_FLIGHT):
         for group, result in zip(groups, mapper(call, groups), strict=True):
@@ -336,7 +334,22 @@ def _alone(plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Ma
             yield tile, done.pop(tile)
 
 
-def _joint(plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Mapper) -> _Pairs:
+def _generated(plan: Plan, requests: Sequence[Request], seen: Watch) -> NDArray[np.float32]:
+    """Return what the generator makes; where steps are counted and it has them, step by step."""
+    generator = plan.generator
+    if not (seen.by_step and isinstance(generator, SteppedGenerator)):
+        return generator.generate(requests)
+    parts = []
+    for batch in batched(requests, plan.card.batch):
+        state = generator.begin(batch)
+        for index in range(plan.steps):
+            generator.step(state, index)
+            seen.steps(len(batch))
+        parts.append(generator.finish(state))
+    return np.concatenate(parts)
+
+
+def _joint(plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Mapper, seen: Watch) -> _Pairs:
     """Walk the denoising steps; the first ones are averaged over overlapping tiles.
 
     MultiDiffusion (arXiv 2302.08113, eq. 5) over a bounded neighbourhood (InfiniteDiffusion,
@@ -352,10 +365,13 @@ def _joint(plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Ma
 
     def step(group: _Group, index: int) -> NDArray[np.float32]:
         estimate: NDArray[np.float32] = generator.step(group.state, index)
+        seen.steps(len(group.tiles))
         return estimate
 
     def finish(group: _Group) -> NDArray[np.float32]:
-        return _targets(plan, group, generator.finish(group.state))
+        result = _targets(plan, group, generator.finish(group.state))
+        seen.tiles(len(group.tiles))
+        return result
 
     list(mapper(begin, groups))
     for index in range(plan.steps):

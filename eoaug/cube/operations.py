@@ -42,6 +42,7 @@ from eoaug.cube.chunk import SYNTHETIC
 from eoaug.cube.geo import Cube, read_cube
 from eoaug.cube.lineage import record_of, residual_of, token_for
 from eoaug.cube.plan import Fill, Plan, lattice_for
+from eoaug.cube.progress import Progress
 from eoaug.cube.run import Inputs, build, compute
 from eoaug.errors import BandError, ParameterError, TimeError
 from eoaug.generators.base import Generator, Verb
@@ -232,7 +233,7 @@ class _Prepared:
     plan: Plan
     inputs: Inputs
     lazy: bool
-    progress: bool | None
+    progress: Progress
     parameters: Mapping[str, Any]
 
 

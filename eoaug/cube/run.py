@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from eoaug.cube.chunk import SYNTHETIC, Mapper, keeps_type, run_chunk
 from eoaug.cube.plan import Plan
+from eoaug.cube.progress import Progress, watch
 from eoaug.cube.scene import date_range
 from eoaug.generators.base import METADATA_FIELDS, Request
 from eoaug.tiles import Window
@@ -73,7 +74,7 @@ def _dtypes(plan: Plan) -> dict[str, np.dtype[Any]]:
     return types | {SYNTHETIC: np.dtype(np.uint8)}
 
 
-def compute(plan: Plan, inputs: Inputs, *, progress: bool | None = None) -> dict[str, NDArray[Any]]:
+def compute(plan: Plan, inputs: Inputs, *, progress: Progress = None) -> dict[str, NDArray[Any]]:
     """Run a plan here and now on NumPy inputs; forwards run side by side on all cores.
 
     Returns
@@ -84,14 +85,17 @@ def compute(plan: Plan, inputs: Inputs, *, progress: bool | None = None) -> dict
     shape = ((draws,) if draws else ()) + tuple(int(sum(c)) for c in plan.chunks)
     out = {name: np.empty(shape, dtype) for name, dtype in _dtypes(plan).items()}
     arrays = inputs.arrays()
-    with _pool() as mapper, _bar(plan, progress) as tick:
-        for index in _indices(plan):
+    units = {index: _units(plan, index, by_step=progress == "steps") for index in _indices(plan)}
+    unit = "step" if progress == "steps" else "tile"
+    with _pool() as mapper, watch(sum(units.values()), what=plan.verb, unit=unit, progress=progress) as seen:
+        for index in units:
             member, t, y, x = index
             cut = [
                 array[dates.start : dates.stop, w.top : w.bottom, w.left : w.right]
                 for array, (dates, w) in zip(arrays, input_windows(plan, inputs, index), strict=True)
             ]
-            chunk = run_chunk(plan, index, cut, mapper, tick)
+            chunk = run_chunk(plan, index, cut, mapper, seen)
+            seen.settle(units[index])
             core = plan.core(y, x).within(plan.scene)
             span = plan.dates(t)
             lead = (member,) if draws else ()
@@ -139,24 +143,14 @@ def _pool() -> Iterator[Mapper]:
         yield pool.map
 
 
-@contextmanager
-def _bar(plan: Plan, progress: bool | None) -> Iterator[Callable[[int], None] | None]:
-    if progress is False:
-        yield None
-        return
-    from tqdm.auto import tqdm
-
-    total = plan.explain().tiles
-    # Short work needs no bar; the delay keeps notebooks and logs quiet.
-    with tqdm(
-        total=total,
-        unit="tile",
-        desc=plan.verb,
-        delay=0 if progress else 3,
-        leave=bool(progress),
-        disable=None if progress is None else False,
-    ) as bar:
-        yield bar.update
+def _units(plan: Plan, index: tuple[int, int, int, int], *, by_step: bool) -> int:
+    """Return the tiles of a chunk, or their denoising steps."""
+    _, t, y, x = index
+    core = plan.core(y, x)
+    made = sum(plan.verb != "extend" or plan.given(k) is None for k in plan.dates(t))
+    draws = plan.members if plan.members is not None and plan.reduce is not None else 1
+    each = plan.tile_work(core) * max(plan.steps, 1) if by_step else len(plan.tiles(core)[0])
+    return round(each) * made * draws
 
 
 # -- everything later, anywhere -----------------------------------------------------------------------

@@ -29,6 +29,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from eoaug.cube.progress import watch
 from eoaug.errors import EoaugError, GridError, RadiometryError, TargetError
 from eoaug.radiometry import cast
 
@@ -204,15 +205,17 @@ def blocks(ds: xr.Dataset, dims: Sequence[str]) -> Iterator[tuple[dict[str, slic
     )
     at_once = max(1, min(32, _GROUP_BYTES // largest)) if lazy else 1
     names = [str(name) for name in ds.data_vars]
-    for start in range(0, len(regions), at_once):
-        group = regions[start : start + at_once]
-        parts = [[ds[name].isel(region).data for name in names] for region in group]
-        if lazy:
-            import dask.base
+    with watch(len(regions), what="writing", unit="block") as seen:
+        for start in range(0, len(regions), at_once):
+            group = regions[start : start + at_once]
+            parts = [[ds[name].isel(region).data for name in names] for region in group]
+            if lazy:
+                import dask.base
 
-            (parts,) = dask.base.compute(parts)
-        for region, values in zip(group, parts, strict=True):
-            yield region, dict(zip(names, (np.asarray(v) for v in values), strict=True))
+                (parts,) = dask.base.compute(parts)
+            for region, values in zip(group, parts, strict=True):
+                yield region, dict(zip(names, (np.asarray(v) for v in values), strict=True))
+                seen.tiles(1)
 
 
 @contextmanager

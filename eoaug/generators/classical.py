@@ -256,9 +256,7 @@ def surroundings(request: Request, date: int) -> _Image:
     return coarse_prior(request.coarse[date], _sensor(request))
 
 
-def consistent(
-    request: Request, date: int, estimate: _Image, around: _Image, *, passes: int = 1
-) -> _Image:
+def consistent(request: Request, date: int, estimate: _Image, around: _Image, *, passes: int = 1) -> _Image:
     """Return an estimate of a super-resolution request's tile, projected on the coarse measurement.
 
     Parameters

@@ -462,3 +462,36 @@ def test_tiles_hold_whole_coarse_pixels_and_whole_cells(factor, unit):
     for number in (lattice.size, lattice.stride):
         assert number % factor == 0
         assert number % unit == 0
+
+
+# -- what overlap costs -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("verb", "options", "most"),
+    [
+        ("inpaint", {"mask": "holes"}, 1.6),
+        ("super_resolve", {"factor": 2}, 1.6),
+        ("super_resolve", {"factor": 4}, 1.6),
+        ("inpaint", {"mask": "holes", "steps": 4}, 1.9),
+        ("extend", {"times": ["2021-09-01"], "steps": 4}, 1.9),
+        ("synthesize", {}, 1.9),
+    ],
+)
+def test_the_embedded_generators_overlap_stays_cheap(verb, options, most):
+    """Blended below 1.6 of the work of tiles side by side at chunks of 1024, joint below 1.9."""
+    size = 2048 // options.get("factor", 1)
+    box = grid((size, size))
+    ds = eoaug.synthesize(like=box, generator="classical", times=["2021-06-01"], chunks=1024)
+    if "mask" in options:
+        options = options | {"mask": ds.red < 0}
+    explained = eoaug.plan(verb, ds, chunks=1024, **options).explain()
+    assert 1 < explained.overlap_factor < most
+    assert not explained.warnings
+
+
+def test_a_plan_warns_of_chunks_that_are_mostly_overlap():
+    explained = eoaug.plan("synthesize", like=grid((512, 512)), times=["2021-06-01"], chunks=64).explain()
+    assert explained.overlap_factor > 1.9
+    assert "use chunks of" in explained.warnings[0]
+    assert explained.warnings[0] in explained._repr_html_().replace("&#x27;", "'")

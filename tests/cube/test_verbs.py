@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import dask
 import numpy as np
 import pytest
@@ -75,6 +77,54 @@ def test_a_cluster_gives_equal_bytes_and_loads_no_weights_into_the_graph():
     ):
         for verb, result in zip(lazy, dask.compute(*lazy.values()), strict=True):
             xr.testing.assert_equal(result, expected[verb])
+
+
+class Whereabouts:
+    """A generator that leaves the name of every dask worker it runs on in a folder."""
+
+    def __init__(self, folder):
+        self.folder, self.card = folder, TINY.card
+
+    def generate(self, requests):
+        import distributed
+
+        (self.folder / str(distributed.get_worker().name)).touch()
+        return TINY.generate(requests)
+
+
+@pytest.mark.parametrize("wanted", [True, False], ids=["annotated", "not annotated"])
+def test_a_worker_resource_decides_where_the_model_runs(tmp_path, wanted):
+    """Under dask.annotate(resources=...) only workers that have the resource run it, with equal bytes.
+
+    Low-level fusion of dask drops annotations, so it is switched off, as dask's documentation says.
+    """
+    distributed = pytest.importorskip("distributed")
+    ds = scene((150, 150), dates=1, bands=("blue", "nir"), content="texture")
+    expected = eoaug.inpaint(ds, mask=clouds(ds), generator=TINY, joint_steps=0)
+    with (
+        distributed.SpecCluster(
+            scheduler={
+                "cls": distributed.Scheduler,
+                "options": {"dashboard": False, "host": "127.0.0.1", "port": 0},
+            },
+            workers={
+                "plain": {"cls": distributed.Nanny, "options": {"nthreads": 1}},
+                "accelerated": {
+                    "cls": distributed.Nanny,
+                    "options": {"nthreads": 1, "resources": {"GPU": 1}},
+                },
+            },
+            silence_logs=50,
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        options = {"mask": clouds(ds), "generator": Whereabouts(tmp_path), "joint_steps": 0}
+        with dask.annotate(resources={"GPU": 1}) if wanted else contextlib.nullcontext():
+            lazy = eoaug.inpaint(ds, chunks={"y": 30, "x": 30}, **options)
+        with dask.config.set({"optimization.fuse.active": False}):
+            xr.testing.assert_equal(lazy.compute(), expected)
+    where = {path.name for path in tmp_path.iterdir()}
+    assert where == ({"accelerated"} if wanted else {"accelerated", "plain"})
 
 
 # -- measurements are kept ----------------------------------------------------------------------------

@@ -1,0 +1,105 @@
+"""Bars count what is done, once, and end at what was planned."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import numpy as np
+import pytest
+
+import eoaug
+from eoaug.cube.progress import Watch, watch
+from eoaug.testing import TinyDenoiser, grid, scene
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """The bars that were drawn: (what, unit, total, counts) of each."""
+    bars = []
+
+    class Bar:
+        def __init__(self, *, total, desc, unit, **_):
+            self.kept = (desc, unit, total, [])
+            bars.append(self.kept)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def update(self, count):
+            self.kept[3].append(count)
+
+    import tqdm.auto
+
+    monkeypatch.setattr(tqdm.auto, "tqdm", Bar)
+    return bars
+
+
+@pytest.mark.parametrize("joint", [0, 1, 2])
+@pytest.mark.parametrize("progress", [True, "steps"])
+def test_a_bar_counts_every_unit_of_an_unbounded_synthesis(drawn, joint, progress):
+    box = grid((150, 170))
+    options = {"generator": TinyDenoiser(), "times": ["2021-06-01"], "steps": 4, "joint_steps": joint}
+    lazy = eoaug.synthesize(like=box, **options)
+    assert not drawn, "a lazy result has nothing to watch yet"
+    like = lazy.compute()
+    made = eoaug.plan("synthesize", like=box, **options)
+    eoaug.synthesize(
+        like, strength=0.5, **{k: v for k, v in options.items() if k != "times"}, progress=progress
+    )
+    ((what, unit, total, counts),) = drawn
+    assert (what, unit) == ("synthesize", "tile" if progress is True else "step")
+    assert sum(counts) == total
+    first = made.tiles(made.core(0, 0))[0]
+    if progress is True:
+        assert total == len(first)
+    else:
+        assert total >= 4 * len(first)
+        assert max(counts) <= made.card.batch or joint, "one step of one group at a time"
+
+
+def test_tiles_with_nothing_to_fill_count_as_done(drawn):
+    ds = scene((300, 300), dates=2, content="texture")
+    mask = ds.blue.astype(bool) & False
+    mask.values[0, 150, 150] = True
+    eoaug.inpaint(ds, mask=mask, generator=TinyDenoiser(), progress=True)
+    ((_, _, total, counts),) = drawn
+    assert sum(counts) == total
+    assert len(counts) == 2, "the tile that was made, and the rest"
+
+
+def test_members_count_each(drawn):
+    ds = scene((100, 100), content="texture")
+    for members, reduce in ((None, None), (3, None), (3, "mean")):
+        eoaug.synthesize(ds, generator=TinyDenoiser(), members=members, reduce=reduce, progress=True)
+    one, several, mean = (total for _, _, total, _ in drawn)
+    assert several == mean == 3 * one
+    assert all(sum(counts) == total for _, _, total, counts in drawn)
+
+
+def test_no_bar_is_drawn_when_none_is_wanted(drawn, monkeypatch):
+    eoaug.synthesize(scene((70, 70)), generator=TinyDenoiser(), progress=False)
+    assert not drawn
+
+
+def test_a_log_stays_quiet(monkeypatch):
+    """Without a terminal, and unasked, nothing is written."""
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    with watch(3, what="work", unit="tile") as seen:
+        seen.tiles(3)
+    assert log.getvalue() == ""
+
+
+def test_a_watch_settles_what_was_not_needed():
+    counts = []
+    seen = Watch(counts.append)
+    seen.tiles(2)
+    seen.steps(100)
+    seen.settle(5)
+    seen.tiles(4)
+    seen.settle(4)
+    assert np.cumsum(counts).tolist()[-1] == 9
