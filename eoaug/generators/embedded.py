@@ -13,8 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -27,16 +26,11 @@ from eoaug import noise
 from eoaug.errors import GeneratorError
 from eoaug.generators import classical, denoise
 from eoaug.generators.base import Card, Request
-from eoaug.generators.conditions import (
-    Conditions,
-    category,
-    conditions,
-    from_log,
-    local_contrast,
-    present_bands,
-    to_log,
-)
+from eoaug.generators.conditions import from_log, present_bands, to_log
+from eoaug.generators.device import checked_device
+from eoaug.generators.execute import Precision, checked_precision, forward
 from eoaug.generators.gaussian import Gaussian
+from eoaug.generators.ground import Ground, Regressors, grounds
 from eoaug.generators.weights import load_weights
 from eoaug.sensor import Sensor
 
@@ -69,13 +63,19 @@ class Embedded:
         Folder with ``config.json`` and the safetensors that it names; None: the weights of the package.
     device
         Where the networks run, as torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``. Bytes are promised on
-        the CPU only; elsewhere the same networks run in float32.
+        the CPU only.
+    precision
+        ``"exact"`` (float32 everywhere) or ``"fast"`` (bfloat16 autocast, for accelerators; best estimates
+        differ from the exact ones by about 0.002 model units, `execute.forward`).
     """
 
-    def __init__(self, folder: str | Path | None = None, device: str = "cpu") -> None:
+    def __init__(
+        self, folder: str | Path | None = None, device: str = "cpu", precision: Precision = "exact"
+    ) -> None:
         self._folder = None if folder is None else str(folder)
         self._config = _config(self._folder)
-        self._device = _checked_device(device)
+        self._device = checked_device(device, "embedded")
+        self._precision = checked_precision(precision)
 
     @property
     def card(self) -> Card:
@@ -83,7 +83,7 @@ class Embedded:
         return self._config.card
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (type(self), self._folder, self._device, self.card.sha256)
+        return _restored, (type(self), self._folder, self._device, self._precision, self.card.sha256)
 
     def __repr__(self) -> str:
         return f"Embedded({'' if self._folder is None else repr(self._folder)})"
@@ -112,6 +112,7 @@ class Embedded:
         grounds = self._grounds([walk.asked for walk in state.walks])
         for walk, ground in zip(state.walks, grounds, strict=True):
             walk.ground, walk.estimate = ground, ground.base
+            walk.scale = ground.spread() * np.float32(self._config.scale["residual"][ground.category])
         varied = [walk for walk in state.walks if walk.request.strength < 1.0 and walk.plan.free]
         own = self._grounds([_measured(walk, _LAYOUT.degrade(walk.start)) for walk in varied])
         for walk, ground in zip(varied, own, strict=True):
@@ -119,7 +120,7 @@ class Embedded:
             walk.estimate = walk.ground.base + (walk.start - ground.base)
         for walk in state.walks:
             if walk.plan.path:
-                clean = (walk.estimate - walk.ground.base) / walk.ground.scale
+                clean = (walk.estimate - walk.ground.base) / walk.scale
                 walk.x = denoise.noised(clean, self._noise(walk), walk.plan.path[0])
         return state
 
@@ -136,7 +137,7 @@ class Embedded:
             )
         for walk, clean in self._denoised([walk for walk in state.walks if index < walk.plan.calls], index):
             ground = walk.ground
-            walk.estimate = ground.consistent(ground.base + ground.scale * clean)
+            walk.estimate = ground.consistent(ground.base + walk.scale * clean)
         state.index = index
         return np.stack([walk.estimate for walk in state.walks])
 
@@ -250,26 +251,21 @@ class Embedded:
             drawn = own + request.strength**4 * (drawn - own)
         return _measured(walk, from_log(drawn, self.card.mean, self.card.std), halo)
 
-    def _grounds(self, requests: Sequence[Request]) -> list[_Ground]:
+    def _grounds(self, requests: Sequence[Request]) -> list[Ground]:
         """Return what the residual of conditional requests is drawn upon."""
         config = self._config
-        grounds = [_Ground(request) for request in requests]
-        for ground in grounds:
-            ground.told = conditions(ground.request, ground.base, context=self.card.context)
-        for name in sorted(set(config.layers.values()) - {"prior"}):
-            served = [ground for ground in grounds if config.layers[ground.category] == name]
-            if served:
-                image, facts = [one.told.image for one in served], [one.told.facts for one in served]
-                moves = _forward(config, self._device, name, image, facts)
-                for ground, move in zip(served, moves, strict=True):
-                    unit = ground.told.contrast * np.float32(config.scale[name][ground.category])
-                    there = present_bands(ground.request)[:, None, None]
-                    ground.base = ground.consistent((ground.base + unit * move * there).astype(np.float32))
-        for ground in grounds:
-            told = ground.told
-            near = local_contrast((ground.base - told.centre) / told.contrast, told.known)
-            ground.scale = told.contrast * near * np.float32(config.scale["residual"][ground.category])
-        return grounds
+        return grounds(requests, config.context, Regressors(config.layers, config.scale, self._forward))
+
+    def _forward(self, name: str, *inputs: Sequence[_Float | np.float32]) -> _Float:
+        network = _network(self._config, name, self._device)
+        return forward(
+            network,
+            inputs,
+            batch=self.card.batch,
+            multiple_of=_UNIT,
+            device=self._device,
+            precision=self._precision,
+        )
 
     def _denoised(self, walks: Sequence[_Walk], index: int) -> list[tuple[_Walk, _Float]]:
         """Advance walks to a step; return their clean estimates in units of the residual."""
@@ -277,7 +273,7 @@ class Embedded:
             return []
         for walk in walks:
             if index > 0:
-                clean = (walk.estimate - walk.ground.base) / walk.ground.scale
+                clean = (walk.estimate - walk.ground.base) / walk.scale
                 path = walk.plan.path
                 walk.x = denoise.dpmpp_2m(
                     walk.x, clean, walk.before, path[max(index - 2, 0)], path[index - 1], path[index]
@@ -291,8 +287,8 @@ class Embedded:
             )
             for walk, point, when in zip(walks, points, t, strict=True)
         ]
-        image, facts = [walk.image() for walk in walks], [walk.ground.told.facts for walk in walks]
-        found = _forward(self._config, self._device, "residual", points, t, image, facts, linear)
+        image, facts = [walk.ground.image() for walk in walks], [walk.ground.told.facts for walk in walks]
+        found = self._forward("residual", points, t, image, facts, linear)
         return [(walk, one * walk.plan.present) for walk, one in zip(walks, found, strict=True)]
 
 
@@ -316,41 +312,6 @@ class _Plan:
 
 
 @dataclass(eq=False)
-class _Ground:
-    """What is expected of one conditional request; images (C, H, W) in model units."""
-
-    request: Request
-    around: _Float | None = field(init=False)
-    """The prior with the halo around it, where a coarse image binds the result."""
-    told: Conditions = field(init=False)
-    """What the networks are told."""
-    base: _Float = field(init=False)
-    """The best estimate: the prior and what a regressor adds to it."""
-    scale: _Float = field(init=False)
-    """One unit of the residual that is drawn upon the base."""
-
-    def __post_init__(self) -> None:
-        request = self.request
-        self.target = int(np.flatnonzero(request.target)[0])
-        self.category = category(request)
-        self.around = None
-        if request.coarse is None:
-            prior = classical.estimate(request)[self.target]
-        else:
-            self.around = classical.surroundings(request, self.target)
-            prior = classical.tile_of(request, self.around)
-        self.base = np.where(present_bands(request)[:, None, None], prior, np.float32(0))
-
-    def consistent(self, estimate: _Float) -> _Float:
-        """Return an estimate with every measurement put back: the coarse image, then the known pixels."""
-        request, out = self.request, estimate
-        if self.around is not None:
-            out = classical.consistent(request, self.target, out, self.around, passes=2)
-        known = request.known[self.target]
-        return np.where(known, request.values[self.target], out).astype(np.float32, copy=False)
-
-
-@dataclass(eq=False)
 class _Walk:
     """One request on its way from noise to image; images (C, H, W) in model units."""
 
@@ -366,8 +327,10 @@ class _Walk:
     """The point x_t of the path, in units of its network."""
     before: _Float | None = None
     """The clean estimate one step before, in the same units."""
-    ground: _Ground = field(init=False)
+    ground: Ground = field(init=False)
     """What the residual is drawn upon."""
+    scale: _Float = field(init=False)
+    """One unit of the residual."""
 
     def __post_init__(self) -> None:
         request, target = self.request, self.plan.target
@@ -376,12 +339,6 @@ class _Walk:
         values = np.where(known, request.values, np.float32(0))
         self.request = self.asked = replace(request, values=values, known=known)
         self.start = classical.push_pull(values[target], known[target])
-
-    def image(self) -> _Float:
-        """Return the residual net's image conditions: the base, then what the mean net saw."""
-        told = self.ground.told
-        base = np.clip((self.ground.base - told.centre) / told.contrast, -8, 8)
-        return np.concatenate([base * self.plan.present, told.image])
 
 
 @dataclass(eq=False)
@@ -401,6 +358,8 @@ class _Config:
     folder: Path
     card: Card
     networks: Mapping[str, Mapping[str, Any]]
+    context: int
+    """Other dates that the networks are told; the card's are those that the prior looks at."""
     layers: Mapping[str, str]
     scale: Mapping[str, Mapping[str, float]]
     layout: _Outline
@@ -436,9 +395,11 @@ def _measured(walk: _Walk, layout: _Float, halo: int = 0) -> Request:
     )
 
 
-def _restored(kind: type[Embedded], folder: str | None, device: str, sha256: str) -> Embedded:
+def _restored(
+    kind: type[Embedded], folder: str | None, device: str, precision: Precision, sha256: str
+) -> Embedded:
     """Rebuild a pickled generator, and refuse other weights than those it was pickled with."""
-    generator = kind(folder, device)
+    generator = kind(folder, device, precision)
     if generator.card.sha256 != sha256:
         raise GeneratorError(
             f"restoring the embedded generator: weights here have sha256 {generator.card.sha256}, "
@@ -477,6 +438,7 @@ def _config(folder: str | None) -> _Config:
                 description=card["description"],
             ),
             networks=raw["networks"],
+            context=raw["context"],
             layers=raw["layers"],
             scale=raw["scale"],
             layout=_Outline(**{name: np.asarray(raw["layout"][name], np.float64) for name in raw["layout"]}),
@@ -490,21 +452,6 @@ def _config(folder: str | None) -> _Config:
 
 _networks: dict[tuple[str, str, str], Any] = {}
 _networks_lock = threading.Lock()
-
-
-def _checked_device(device: str) -> str:
-    if device == "cpu":
-        return device
-    import torch
-
-    try:
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise GeneratorError(
-            f"embedded: device={device!r} cannot be used: {str(error).splitlines()[0]}",
-            'use device="cpu", or a device that torch lists',
-        ) from error
-    return device
 
 
 def _network(config: _Config, name: str, device: str) -> Any:
@@ -535,55 +482,3 @@ def _closed_forms(path: str, sha256: str) -> Mapping[str, Gaussian]:
     tensors = {name: tensor.astype(np.float32) for name, tensor in load_weights(path, sha256=sha256).items()}
     kinds = {name.split(".")[0] for name in tensors}
     return {kind: Gaussian(tensors[f"{kind}.mean"], tensors[f"{kind}.covariance"]) for kind in kinds}
-
-
-def _forward(config: _Config, device: str, name: str, *inputs: Sequence[_Float | np.float32]) -> _Float:
-    """Run a network on a list per input; return shape (n, C, H, W).
-
-    The forward has the card's batch and edges that the network divides; both are filled up with zeros.
-    """
-    import torch
-
-    network = _network(config, name, device)
-    H, W = max(np.shape(array)[-2:] for (array, *_) in inputs if np.ndim(array) == 3)
-    tensors = [torch.from_numpy(_filled_up(arrays, config.card.batch)).to(device) for arrays in inputs]
-    with _one_thread(), torch.inference_mode():
-        out: _Float = network(*tensors).cpu().numpy()
-    return out[: len(inputs[0]), :, :H, :W]
-
-
-def _filled_up(arrays: Sequence[_Float | np.float32], batch: int) -> _Float:
-    stack = np.stack(arrays)
-    room = [(0, batch - len(stack))] + [(0, 0)] * (stack.ndim - 1)
-    if stack.ndim == 4:
-        room[2:] = [(0, -n % _UNIT) for n in stack.shape[2:]]
-    return np.pad(stack, room).astype(np.float32, copy=False)
-
-
-_users = 0
-_users_lock = threading.Lock()
-_threads_before = 1
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Pin torch to one intra-op thread, on which alone bytes do not depend on the machine's settings.
-
-    The last user to leave restores what the first one found; torch keeps the number per thread, so every
-    user sets it.
-    """
-    import torch
-
-    global _users, _threads_before
-    with _users_lock:
-        if _users == 0:
-            _threads_before = torch.get_num_threads()
-        _users += 1
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        with _users_lock:
-            _users -= 1
-            if _users == 0:
-                torch.set_num_threads(_threads_before)

@@ -20,9 +20,9 @@ import yaml
 from numpy.typing import NDArray
 
 from eoaug.errors import ParameterError
-from eoaug.generators import classical
-from eoaug.generators.conditions import category, conditions, local_contrast, to_log
+from eoaug.generators.conditions import to_log
 from eoaug.generators.gaussian import Gaussian
+from eoaug.generators.ground import PRIOR, Ground, Regressors
 from eoaug.generators.weights import load_weights, save_weights, sha256_of
 from eoaug.sensor import Sensor
 from eoaug.training import samples
@@ -33,14 +33,19 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGES", "pretrain"]
 
-STAGES = ("mean", "residual", "layout")
-"""In the order of training: the residual's network needs the mean's; the layout is only fitted."""
+STAGES = ("detail", "fill", "residual", "layout")
+"""In the order of training: regressors of detail below a coarse pixel and of what fills a gap, the diffusion
+on top of them; the layout is only fitted."""
+
+_LEAST_ERROR = 0.05
+"""Added to a sample's squared error before the regression, in its typical size: empty scenes are easy."""
 
 _MIN_LEFT = 0.1
 """Least 1 - t that an error is divided by ("Back to basics", arXiv:2511.13720)."""
 
 _log = logging.getLogger(__name__)
 _Arrays = Mapping[str, NDArray[np.float32]]
+_Float = NDArray[np.float32]
 
 
 def pretrain(
@@ -92,15 +97,18 @@ def pretrain(
             hashes[stage] = _fit_layout(settings, config, cubes, out)
             continue
         batches, loss = _stage(stage, config, cubes, out)
-        hashes[stage] = _train(stage, settings, batches, loss, out, seed=config["seed"], minutes=minutes)
+        hashes[stage] = _train(
+            stage, settings, batches, loss, out, seed=config["seed"],
+            threads=config.get("threads", 1), minutes=minutes,
+        )  # fmt: skip
     _assemble(config, out)
     return hashes
 
 
 def _assemble(config: Mapping[str, Any], out: Path) -> None:
     """Write the generator's ``config.json`` beside its weights, once all stages are there."""
-    files = {"mean": "mean", "residual": "residual", "residual_gaussian": "residual_gaussian"}
-    paths = {name: out / f"{file}.safetensors" for name, file in files.items()}
+    trained = ("detail", "fill", "residual")
+    paths = {name: out / f"{name}.safetensors" for name in (*trained, "residual_gaussian")}
     if not all(path.exists() for path in (*paths.values(), out / "layout.json")):
         return
     networks: dict[str, dict[str, Any]] = {}
@@ -108,14 +116,13 @@ def _assemble(config: Mapping[str, Any], out: Path) -> None:
         networks[name] = {"file": path.name, "sha256": sha256_of(path)}
         if name in config["stages"]:
             networks[name]["architecture"] = config["stages"][name]["architecture"]
-    own = {name: config[name] for name in ("bands", "mean", "std", "tile_px", "context")}
+    own = {name: config[name] for name in ("bands", "mean", "std", "tile_px")}
     found = {
         "card": {"name": "embedded", **config["card"], **own},
+        "context": config["context"],
         "layers": config["layers"],
         "networks": networks,
-        "scale": {
-            stage: json.loads((out / f"{stage}_scale.json").read_text()) for stage in ("mean", "residual")
-        },
+        "scale": {stage: json.loads((out / f"{stage}_scale.json").read_text()) for stage in trained},
         "layout": json.loads((out / "layout.json").read_text()),
     }
     (out / "config.json").write_text(json.dumps(found, indent=1) + "\n")
@@ -132,49 +139,70 @@ class _Prepared:
     image: NDArray[np.float16]
     facts: NDArray[np.float32]
     residual: NDArray[np.float16]
-    """Truth minus the estimate below, in units of the tile's contrast."""
+    """Truth minus the estimate below, in the unit of the ground."""
     weight: NDArray[np.bool_]
     """Where the residual counts: measured and not given."""
     category: str
     """`conditions.category` of the request."""
 
 
-def _estimate(sample: Sample) -> NDArray[np.float32]:
-    target = int(np.flatnonzero(sample.request.target)[0])
-    estimate: NDArray[np.float32] = classical.estimate(sample.request)[target]
-    return estimate
-
-
-def _prepare(sample: Sample, context: int) -> _Prepared:
-    prior = _estimate(sample)
-    seen = conditions(sample.request, prior, context=context)
-    target = int(np.flatnonzero(sample.request.target)[0])
-    weight = sample.measured & ~sample.request.known[target]
-    residual = np.where(weight, (sample.truth - prior) / seen.contrast, 0)
-    return _Prepared(
-        image=seen.image.astype(np.float16),
-        facts=seen.facts,
-        residual=np.clip(residual, -20, 20).astype(np.float16),
-        weight=weight,
-        category=category(sample.request),
-    )
-
-
-def _pool(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube]) -> list[_Prepared]:
-    """Draw the stage's samples once: the classical estimates cost as much as a training step."""
+def _pool(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> list[_Prepared]:
+    """Draw the stage's samples once: the estimates below cost as much as a training step."""
     settings = config["stages"][stage]
     tasks, shares = zip(*settings["tasks"].items(), strict=True)
-    pool = []
+    below = _regressors(config, out) if stage == "residual" else None
+    pool: list[_Prepared] = []
     for number in range(settings["pool"]):
         rng = _rng(config["seed"], stage, 0, number)
         task = tasks[int(rng.choice(len(tasks), p=np.array(shares) / sum(shares)))]
         sample = samples.draw(
-            rng, cubes, task, mean=config["mean"], std=config["std"], tile_px=config["tile_px"]
-        )
-        pool.append(_prepare(sample, config["context"]))
+            rng, cubes, task, mean=config["mean"], std=config["std"], tile_px=config["tile_px"],
+            context=config["card"]["context"],
+        )  # fmt: skip
+        pool.append(_prepare(sample, config["context"], below))
         if number % 1000 == 999:
             _log.info("%s: %d samples drawn", stage, number + 1)
     return pool
+
+
+def _prepare(sample: Sample, context: int, below: Regressors | None) -> _Prepared:
+    """Encode a sample for a regressor, or with ``below`` for a network on top of the regressors."""
+    ground = Ground(sample.request, context)
+    if below is not None:
+        below.add([ground])
+    unit = ground.told.contrast if below is None else ground.spread()
+    weight = sample.measured & ~sample.request.known[ground.target]
+    residual = np.where(weight, (sample.truth - ground.base) / unit, 0)
+    return _Prepared(
+        image=(ground.told.image if below is None else ground.image()).astype(np.float16),
+        facts=ground.told.facts,
+        residual=np.clip(residual, -20, 20).astype(np.float16),
+        weight=weight,
+        category=ground.category,
+    )
+
+
+def _regressors(config: Mapping[str, Any], out: Path) -> Regressors:
+    """Return the trained regressors of the stages before."""
+    import torch
+
+    from eoaug.generators.network import build
+
+    layers = config["layers"]
+    used = sorted(set(layers.values()) - {PRIOR})
+    networks = {name: build(config["stages"][name]["architecture"]) for name in used}
+    for name, network in networks.items():
+        _load(network, load_weights(out / f"{name}.safetensors"))
+    scales = {name: json.loads((out / f"{name}_scale.json").read_text()) for name in used}
+
+    def forward(name: str, image: Sequence[_Float], facts: Sequence[_Float]) -> Sequence[_Float]:
+        with torch.inference_mode():
+            moves: NDArray[np.float32] = networks[name](
+                torch.from_numpy(np.stack(image)), torch.from_numpy(np.stack(facts))
+            ).numpy()
+        return list(moves)
+
+    return Regressors(layers, scales, forward)
 
 
 def _turn(arrays: Mapping[str, NDArray[Any]], turn: int) -> dict[str, NDArray[Any]]:
@@ -197,9 +225,7 @@ _Loss = Callable[["nn.Module", Mapping[str, "Tensor"]], "Tensor"]
 
 
 def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> tuple[_Batches, _Loss]:
-    pool = _pool(stage, config, cubes)
-    if stage == "residual":
-        pool = _on_the_mean(pool, config, out)
+    pool = _pool(stage, config, cubes, out)
     pool = _in_units(pool, out / f"{stage}_scale.json")
     settings = config["stages"][stage]
     fields = _fields(pool, out) if stage == "residual" else {}
@@ -211,12 +237,12 @@ def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Pa
             item = {"image": one.image, "facts": one.facts, "x": one.residual, "weight": one.weight}
             items.append(_turn(item, int(rng.integers(8))))
         arrays = _stack(items)
-        if stage == "mean":
+        if stage != "residual":
             return arrays
         arrays |= _noise(rng, arrays["x"], settings)
         return arrays | _linear(arrays, [fields[one.category] for one in chosen])
 
-    return batches, _mean_loss if stage == "mean" else _diffusion_loss
+    return batches, _diffusion_loss if stage == "residual" else _regression_loss
 
 
 def _noise(
@@ -310,33 +336,6 @@ def _fields(pool: Sequence[_Prepared], out: Path) -> dict[str, Gaussian]:
     return fields
 
 
-def _on_the_mean(pool: list[_Prepared], config: Mapping[str, Any], out: Path) -> list[_Prepared]:
-    """Return the pool with what the mean net leaves: its estimate among the conditions, the rest to learn."""
-    import torch
-
-    from eoaug.generators.network import build
-
-    network = build(config["stages"]["mean"]["architecture"])
-    _load(network, load_weights(out / "mean.safetensors"))
-    scales = json.loads((out / "mean_scale.json").read_text())
-    C = len(config["bands"])
-    left: list[_Prepared] = []
-    with torch.inference_mode():
-        for start in range(0, len(pool), 16):
-            part = pool[start : start + 16]
-            image = torch.from_numpy(np.stack([one.image for one in part]).astype(np.float32))
-            facts = torch.from_numpy(np.stack([one.facts for one in part]))
-            for one, unit in zip(part, network(image, facts).numpy(), strict=True):
-                # Of a category that it never met the mean net says nothing.
-                move = unit * np.float32(scales.get(one.category, 0.0))
-                known = one.image[C : 2 * C] > 0
-                base = one.image[:C] + np.where(known, 0, move)
-                rest = np.where(one.weight, one.residual - move, 0) / local_contrast(base, known)
-                image_on = np.concatenate([np.clip(base, -8, 8), one.image]).astype(np.float16)
-                left.append(replace(one, image=image_on, residual=rest.astype(np.float16)))
-    return left
-
-
 def _in_units(pool: list[_Prepared], path: Path) -> list[_Prepared]:
     """Return the pool with residuals in units of their typical size per category, which ``path`` records.
 
@@ -354,11 +353,16 @@ def _in_units(pool: list[_Prepared], path: Path) -> list[_Prepared]:
     ]
 
 
-def _mean_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Absolute error where something was to be found, each sample counting alike."""
-    error = (network(batch["image"], batch["facts"]) - batch["x"]).abs() * batch["weight"]
-    count = batch["weight"].sum(dim=(1, 2, 3)).clamp_min(256.0)
-    mean: Tensor = (error.sum(dim=(1, 2, 3)) / count).mean()
+def _regression_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
+    """Squared error over that of the estimate below, each sample counting alike.
+
+    The mean over samples of a ratio: what a figure in decibels, averaged over windows, rewards.
+    """
+    weight = batch["weight"]
+    count = weight.sum(dim=(1, 2, 3)).clamp_min(256.0)
+    error = ((network(batch["image"], batch["facts"]) - batch["x"]).square() * weight).sum(dim=(1, 2, 3))
+    before = (batch["x"].square() * weight).sum(dim=(1, 2, 3))
+    mean: Tensor = (error / (before + _LEAST_ERROR * count)).mean()
     return mean
 
 
@@ -387,6 +391,7 @@ def _train(
     out: Path,
     *,
     seed: int,
+    threads: int,
     minutes: float | None,
 ) -> str:
     """Run AdamW with warm-up and a cosine tail; average the weights; write both as they grow."""
@@ -394,6 +399,7 @@ def _train(
 
     from eoaug.generators.network import build
 
+    torch.set_num_threads(threads)
     torch.manual_seed(seed)
     network = build(settings["architecture"])
     parameters = dict(network.named_parameters())

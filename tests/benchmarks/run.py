@@ -29,7 +29,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 import eoaug
-from eoaug.generators import embedded
+from eoaug.generators import embedded, execute
 
 Row = dict[str, Any]
 
@@ -155,12 +155,12 @@ def naive_over_engine(quick: bool) -> list[Row]:
         Path(folder, "config.json").write_text(json.dumps(config))
         alone = embedded.Embedded(folder)
         alone.generate(generator.requests[:1])
-        pinned, embedded._one_thread = embedded._one_thread, nullcontext
+        pinned, execute.one_thread = execute.one_thread, nullcontext
         start = time.perf_counter()
         for request in generator.requests:
             alone.generate([request])
         naive = time.perf_counter() - start
-        embedded._one_thread = pinned
+        execute.one_thread = pinned
     return [
         {"what": "one tile per forward over eoaug", "ratio": naive / ours, "tiles": len(generator.requests)}
     ]

@@ -252,9 +252,9 @@ def test_it_pickles_by_name_and_hash():
 
 
 def test_a_pickle_of_other_weights_is_refused():
-    rebuild, (kind, folder, device, _) = generator().__reduce__()
+    rebuild, (kind, folder, device, precision, _) = generator().__reduce__()
     with pytest.raises(GeneratorError, match="sha256"):
-        rebuild(kind, folder, device, "0" * 64)
+        rebuild(kind, folder, device, precision, "0" * 64)
 
 
 def test_a_folder_without_weights_is_refused(tmp_path):
@@ -302,3 +302,20 @@ def test_free_tiles_agree_where_they_overlap():
     shared = one[:, :, 32:] - other[:, :, :32]
     blurred = [np.abs(part.reshape(C, 16, 4, 8, 4).mean(axis=(2, 4))) for part in (shared, one[:, :, 32:])]
     assert blurred[0].mean() < 0.15 * blurred[1].mean()
+
+
+def test_fast_is_near_to_exact():
+    """bfloat16 where autocast allows it: the best estimate stays within hundredths of a model unit."""
+    fast = Embedded(precision="fast")
+    for verb in ("inpaint", "super_resolve", "extend"):
+        asked = [request(verb, steps=0)]
+        exact, near = generator().generate(asked), fast.generate(asked)
+        assert near.dtype == np.float32
+        error = np.abs(near - exact)
+        assert error.max() < 0.05, verb
+        assert np.sqrt(np.mean(error**2)) < 0.005, verb
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(GeneratorError, match="precision='half' is not known"):
+        Embedded(precision="half")

@@ -1,0 +1,129 @@
+"""What is expected of a request before anything is drawn: the prior, and what a regressor adds to it.
+
+Numpy. Training and use come through here, so a network is trained on what it will be shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eoaug.generators import classical, kriging
+from eoaug.generators.base import Request
+from eoaug.generators.conditions import category, conditions, local_contrast, present_bands
+
+__all__ = ["PRIOR", "Ground", "Regressors", "grounds"]
+
+PRIOR = "prior"
+"""The layer without a network."""
+
+_CLIP = 8.0
+"""Limit of the normalised base among the conditions."""
+
+_Float = NDArray[np.float32]
+
+Forward = Callable[[str, Sequence[_Float], Sequence[_Float]], Iterable[_Float]]
+"""Network by name, conditions as images and as facts; to moves (C, H, W) in the network's unit."""
+
+
+class Ground:
+    """What one conditional request stands on; images (C, H, W) in model units.
+
+    Parameters
+    ----------
+    request
+        One date to fill.
+    context
+        Most other dates that the networks are told.
+
+    Attributes
+    ----------
+    target : int
+        Index of the date to fill.
+    category : str
+        `conditions.category`.
+    present : ndarray of bool
+        Shape (C, 1, 1), True for the bands that there are.
+    told : Conditions
+        What the networks are told.
+    base : ndarray
+        The best estimate so far: at first the prior, 0 for absent bands.
+    """
+
+    def __init__(self, request: Request, context: int) -> None:
+        self.request = request
+        self.target = int(np.flatnonzero(request.target)[0])
+        self.category = category(request)
+        self.present = present_bands(request)[:, None, None]
+        if request.coarse is None:
+            self._around = None
+            prior = kriging.estimate(request, self.target)
+        else:
+            self._around = classical.surroundings(request, self.target)
+            prior = classical.tile_of(request, self._around)
+        self.base = np.where(self.present, prior, np.float32(0))
+        self.told = conditions(request, self.base, context=context)
+
+    def consistent(self, estimate: _Float) -> _Float:
+        """Return an estimate with every measurement put back: the coarse image, then the known pixels."""
+        request, out = self.request, estimate
+        if self._around is not None:
+            out = classical.consistent(request, self.target, out, self._around, passes=2)
+        known = request.known[self.target]
+        return np.where(known, request.values[self.target], out).astype(np.float32, copy=False)
+
+    def move(self, units: _Float) -> None:
+        """Add to the base what a regressor expects, in units of the tile's contrast."""
+        moved = self.base + self.told.contrast * units * self.present
+        self.base = self.consistent(moved.astype(np.float32))
+
+    def spread(self) -> _Float:
+        """Return the size that missing detail will have around each pixel, model units."""
+        told = self.told
+        return told.contrast * local_contrast((self.base - told.centre) / told.contrast, told.known)
+
+    def image(self) -> _Float:
+        """Return the conditions of a network on top of the base: the base, then what is told."""
+        normal = np.clip((self.base - self.told.centre) / self.told.contrast, -_CLIP, _CLIP)
+        return np.concatenate([normal * self.present, self.told.image])
+
+
+class Regressors:
+    """Which network, if any, adds to the prior of each category, and in which unit.
+
+    Parameters
+    ----------
+    layers
+        Network by category, `PRIOR` for none.
+    scales
+        By network and category: one unit of its answer, in the tile's contrast.
+    forward
+        Runs a network.
+    """
+
+    def __init__(
+        self, layers: Mapping[str, str], scales: Mapping[str, Mapping[str, float]], forward: Forward
+    ) -> None:
+        self._layers, self._scales, self._forward = layers, scales, forward
+
+    def add(self, ground: Sequence[Ground]) -> None:
+        """Move the base of every ground whose category has a network."""
+        for name in sorted(set(self._layers.values()) - {PRIOR}):
+            served = [one for one in ground if self._layers[one.category] == name]
+            if not served:
+                continue
+            moves = self._forward(
+                name, [one.told.image for one in served], [one.told.facts for one in served]
+            )
+            for one, move in zip(served, moves, strict=True):
+                # Of a category that it never met in training a network says nothing.
+                one.move(np.float32(self._scales[name].get(one.category, 0.0)) * move)
+
+
+def grounds(requests: Sequence[Request], context: int, regressors: Regressors) -> list[Ground]:
+    """Return the grounds of conditional requests, regressors added."""
+    found = [Ground(request, context) for request in requests]
+    regressors.add(found)
+    return found
