@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,13 +18,16 @@ import yaml
 from numpy.typing import NDArray
 
 from eoaug.errors import ParameterError
+from eoaug.generators import denoise
 from eoaug.generators.conditions import to_log
 from eoaug.generators.gaussian import Gaussian
 from eoaug.generators.ground import PRIOR, Ground, Regressors
 from eoaug.generators.weights import load_weights, save_weights, sha256_of
 from eoaug.sensor import Sensor
 from eoaug.training import samples
+from eoaug.training.loop import Arrays, Task, load_into, optimise
 from eoaug.training.samples import Cube, Sample
+from eoaug.training.sheet import stretched
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -44,7 +45,6 @@ _MIN_LEFT = 0.1
 """Least 1 - t that an error is divided by ("Back to basics", arXiv:2511.13720)."""
 
 _log = logging.getLogger(__name__)
-_Arrays = Mapping[str, NDArray[np.float32]]
 _Float = NDArray[np.float32]
 
 
@@ -96,11 +96,9 @@ def pretrain(
         if stage == "layout":
             hashes[stage] = _fit_layout(settings, config, cubes, out)
             continue
-        batches, loss = _stage(stage, config, cubes, out)
-        hashes[stage] = _train(
-            stage, settings, batches, loss, out, seed=config["seed"],
-            threads=config.get("threads", 1), minutes=minutes,
-        )  # fmt: skip
+        task = _stage(stage, config, cubes, out)
+        network = _network(config, stage)
+        hashes[stage] = optimise(task, network, out, threads=config.get("threads", 1), minutes=minutes)
     _assemble(config, out)
     return hashes
 
@@ -142,6 +140,8 @@ class _Prepared:
     """Truth minus the estimate below, in the unit of the ground."""
     weight: NDArray[np.bool_]
     """Where the residual counts: measured and not given."""
+    unit: NDArray[np.float16]
+    """One unit of the residual, in the tile's contrast; broadcasts to the image."""
     category: str
     """`conditions.category` of the request."""
 
@@ -149,6 +149,8 @@ class _Prepared:
 def _pool(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> list[_Prepared]:
     """Draw the stage's samples once: the estimates below cost as much as a training step."""
     settings = config["stages"][stage]
+    held_out = set(settings.get("hold_out", ()))
+    cubes = [cube for cube in cubes if cube.name.removesuffix("/2") not in held_out]
     tasks, shares = zip(*settings["tasks"].items(), strict=True)
     below = _regressors(config, out) if stage == "residual" else None
     pool: list[_Prepared] = []
@@ -178,6 +180,7 @@ def _prepare(sample: Sample, context: int, below: Regressors | None) -> _Prepare
         facts=ground.told.facts,
         residual=np.clip(residual, -20, 20).astype(np.float16),
         weight=weight,
+        unit=(unit / ground.told.contrast).astype(np.float16),
         category=ground.category,
     )
 
@@ -186,13 +189,11 @@ def _regressors(config: Mapping[str, Any], out: Path) -> Regressors:
     """Return the trained regressors of the stages before."""
     import torch
 
-    from eoaug.generators.network import build
-
     layers = config["layers"]
     used = sorted(set(layers.values()) - {PRIOR})
-    networks = {name: build(config["stages"][name]["architecture"]) for name in used}
+    networks = {name: _network(config, name) for name in used}
     for name, network in networks.items():
-        _load(network, load_weights(out / f"{name}.safetensors"))
+        load_into(network, load_weights(out / f"{name}.safetensors"))
     scales = {name: json.loads((out / f"{name}_scale.json").read_text()) for name in used}
 
     def forward(name: str, image: Sequence[_Float], facts: Sequence[_Float]) -> Sequence[_Float]:
@@ -220,17 +221,24 @@ def _stack(items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[np.
     return {name: np.stack([item[name] for item in items]).astype(np.float32) for name in items[0]}
 
 
-_Batches = Callable[[np.random.Generator], _Arrays]
-_Loss = Callable[["nn.Module", Mapping[str, "Tensor"]], "Tensor"]
+def _network(config: Mapping[str, Any], stage: str) -> nn.Module:
+    """Return the stage's network with its first weights, a function of the seed."""
+    import torch
+
+    from eoaug.generators.network import build
+
+    torch.manual_seed(config["seed"])
+    return build(config["stages"][stage]["architecture"])
 
 
-def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> tuple[_Batches, _Loss]:
+def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> Task:
     pool = _pool(stage, config, cubes, out)
     pool = _in_units(pool, out / f"{stage}_scale.json")
-    settings = config["stages"][stage]
+    settings, seed = config["stages"][stage], config["seed"]
     fields = _fields(pool, out) if stage == "residual" else {}
 
-    def batches(rng: np.random.Generator) -> _Arrays:
+    def batches(step: int) -> Arrays:
+        rng = _rng(seed, stage, 1, step)
         chosen = [pool[index] for index in rng.integers(len(pool), size=settings["batch"])]
         items = []
         for one in chosen:
@@ -242,7 +250,47 @@ def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Pa
         arrays |= _noise(rng, arrays["x"], settings)
         return arrays | _linear(arrays, [fields[one.category] for one in chosen])
 
-    return batches, _diffusion_loss if stage == "residual" else _regression_loss
+    shown = {one.category: one for one in reversed(pool)}
+
+    def show(network: nn.Module) -> NDArray[np.floating]:
+        rows = []
+        for name in sorted(shown):
+            one = shown[name]
+            found = _answer(network, one, fields.get(name), seed)
+            below = one.image[: len(found)].astype(np.float32)
+            steps = one.unit.astype(np.float32) * np.stack([0 * found, found, one.residual])
+            images = below + np.where(one.weight, steps, 0)
+            rows.append(stretched(images, images[2]))
+        return np.stack(rows)
+
+    loss = _diffusion_loss if stage == "residual" else _regression_loss
+    return Task(stage, settings, seed, batches, loss, show)
+
+
+def _answer(network: nn.Module, one: _Prepared, field: Gaussian | None, seed: int) -> _Float:
+    """Return what a network makes of a sample: a regressor's answer, or with ``field`` a drawn residual."""
+    import torch
+
+    device = next(network.parameters()).device
+
+    def call(*arrays: NDArray[np.floating]) -> _Float:
+        tensors = [torch.from_numpy(np.asarray(array[None], np.float32)).to(device) for array in arrays]
+        with torch.inference_mode():
+            answer: _Float = network(*tensors)[0].cpu().numpy()
+        return answer
+
+    if field is None:
+        return call(one.image, one.facts)
+    there = one.facts[-len(one.residual) :] > 0
+
+    def clean(x_t: _Float, t: float) -> _Float:
+        point = (x_t * there[:, None, None]).astype(np.float32)
+        answer = call(point, np.array(t), one.image, one.facts, field.estimate(point, t, there))
+        return answer * there[:, None, None]
+
+    start = np.random.default_rng(seed).standard_normal(one.residual.shape, dtype=np.float32)
+    drawn: _Float = denoise.sample_dpmpp_2m(clean, start, denoise.karras(8))
+    return drawn
 
 
 def _noise(
@@ -311,7 +359,7 @@ def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
     return root
 
 
-def _linear(arrays: _Arrays, fields: Sequence[Gaussian]) -> dict[str, NDArray[np.float32]]:
+def _linear(arrays: Arrays, fields: Sequence[Gaussian]) -> dict[str, NDArray[np.float32]]:
     """Return the points x_t of the path and their estimates in closed form."""
     t = arrays["t"][:, None, None, None]
     # Bands that are not there are not noise but nothing, in use as well.
@@ -349,7 +397,12 @@ def _in_units(pool: list[_Prepared], path: Path) -> list[_Prepared]:
         scales[name] = max(round(float(np.median(sizes)), 4), 1e-3) if sizes else 1.0
     path.write_text(json.dumps(scales))
     return [
-        replace(one, residual=np.clip(one.residual / np.float32(scales[one.category]), -6, 6)) for one in pool
+        replace(
+            one,
+            residual=np.clip(one.residual / np.float32(scales[one.category]), -6, 6),
+            unit=one.unit * np.float16(scales[one.category]),
+        )
+        for one in pool
     ]
 
 
@@ -375,117 +428,3 @@ def _diffusion_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
     count = weight.sum(dim=(1, 2, 3)).clamp_min(256.0)
     mean: Tensor = (error.sum(dim=(1, 2, 3)) / count).mean()
     return mean
-
-
-def _load(module: nn.Module, tensors: Mapping[str, NDArray[np.generic]]) -> None:
-    import torch
-
-    module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()})
-
-
-def _train(
-    stage: str,
-    settings: Mapping[str, Any],
-    batches: _Batches,
-    loss: _Loss,
-    out: Path,
-    *,
-    seed: int,
-    threads: int,
-    minutes: float | None,
-) -> str:
-    """Run AdamW with warm-up and a cosine tail; average the weights; write both as they grow."""
-    import torch
-
-    from eoaug.generators.network import build
-
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    network = build(settings["architecture"])
-    parameters = dict(network.named_parameters())
-    averaged = {name: value.detach().clone() for name, value in parameters.items()}
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=settings["lr"], betas=(0.9, 0.98), weight_decay=settings["weight_decay"]
-    )
-    step, spent_s = _resume(stage, out, network, averaged, optimizer)
-    _log.info("%s: %d parameters, from step %d", stage, sum(p.numel() for p in parameters.values()), step)
-    begun, saved, total, counted = time.monotonic() - spent_s, time.monotonic(), 0.0, 0
-    limit_s = math.inf if minutes is None else minutes * 60
-    while step < settings["steps"]:
-        elapsed = time.monotonic() - begun
-        progress = max(step / settings["steps"], elapsed / limit_s)
-        if progress >= 1:
-            break
-        for group in optimizer.param_groups:
-            group["lr"] = settings["lr"] * min((step + 1) / 200, 1) * _cosine(progress)
-        arrays = batches(_rng(seed, stage, 1, step))
-        batch = {name: torch.from_numpy(np.ascontiguousarray(value)) for name, value in arrays.items()}
-        value = loss(network, batch)
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        step += 1
-        keep = min(settings["ema"], (1 + step) / (10 + step))
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                averaged[name].lerp_(parameter, 1 - keep)
-        total, counted = total + float(value.detach()), counted + 1
-        if step % 100 == 0:
-            elapsed = time.monotonic() - begun
-            _log.info("%s: step %d, %.0f s, loss %.4f", stage, step, elapsed, total / counted)
-            total, counted = 0.0, 0
-        if time.monotonic() - saved > settings["checkpoint_s"]:
-            _save(stage, out, network, averaged, optimizer, step, time.monotonic() - begun)
-            saved = time.monotonic()
-    return _save(stage, out, network, averaged, optimizer, step, time.monotonic() - begun)
-
-
-def _cosine(progress: float, flat: float = 0.5) -> float:
-    """Return the learning rate's factor: 1 for the first half, then a cosine to 0.02."""
-    if progress <= flat:
-        return 1.0
-    return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * (progress - flat) / (1 - flat)))
-
-
-def _save(
-    stage: str,
-    out: Path,
-    network: nn.Module,
-    averaged: Mapping[str, Tensor],
-    optimizer: Any,
-    step: int,
-    spent_s: float,
-) -> str:
-    tensors = {f"network.{name}": value.detach().numpy() for name, value in network.named_parameters()}
-    tensors |= {f"averaged.{name}": value.numpy() for name, value in averaged.items()}
-    for name, parameter in network.named_parameters():
-        for key, value in optimizer.state.get(parameter, {}).items():
-            tensors[f"optimizer.{key}.{name}"] = np.array(value.numpy())
-    save_weights(out / f"{stage}.checkpoint.safetensors", tensors, half=False)
-    (out / f"{stage}.checkpoint.json").write_text(json.dumps({"step": step, "spent_s": spent_s}))
-    return save_weights(
-        out / f"{stage}.safetensors", {name: value.numpy() for name, value in averaged.items()}
-    )
-
-
-def _resume(
-    stage: str, out: Path, network: nn.Module, averaged: dict[str, Tensor], optimizer: Any
-) -> tuple[int, float]:
-    """Load the stage's checkpoint where there is one; return its step and the seconds spent."""
-    import torch
-
-    path = out / f"{stage}.checkpoint.json"
-    if not path.exists():
-        return 0, 0.0
-    state = json.loads(path.read_text())
-    tensors = load_weights(out / f"{stage}.checkpoint.safetensors")
-    with torch.no_grad():
-        for name, parameter in network.named_parameters():
-            parameter.copy_(torch.from_numpy(tensors[f"network.{name}"]))
-            averaged[name].copy_(torch.from_numpy(tensors[f"averaged.{name}"]))
-            optimizer.state[parameter] = {
-                key: torch.from_numpy(tensors[f"optimizer.{key}.{name}"])
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
-    return int(state["step"]), float(state["spent_s"])

@@ -14,7 +14,7 @@ import pytest
 import xarray as xr
 
 import eoaug
-from eoaug.metrics import seam_ratio
+from eoaug.metrics import ghost_ratio, seam_ratio
 
 pytestmark = pytest.mark.slow
 
@@ -67,6 +67,34 @@ def test_no_setting_changes_a_byte(landsat, verb):
     assert _sha(_run(verb, cube.chunk(y=50, x=70)).compute(scheduler="synchronous")) == expected
 
 
+@pytest.mark.parametrize("verb", ["inpaint", "extend", "super_resolve", "synthesize"])
+def test_large_chunks_change_no_byte(landsat, verb):
+    """Chunks of 512 and 1000 px on a result that holds more than one of them."""
+    edge = 1024 // (4 if verb == "super_resolve" else 1)
+    settings = {"factor": 4} if verb == "super_resolve" else {}
+    cube = landsat.isel(y=slice(edge), x=slice(edge // 4))
+    expected = _sha(_run(verb, cube, **settings))
+    for size in (512, 1000):
+        lazy = _run(verb, cube, chunks=size, **settings)
+        assert lazy.B4.data.npartitions > 1
+        assert _sha(lazy.compute(scheduler="threads", num_workers=2)) == expected, size
+
+
+@pytest.mark.parametrize("workers", [1, 2, 4])
+def test_no_number_of_workers_changes_a_byte(landsat, workers):
+    distributed = pytest.importorskip("distributed")
+    cube = landsat.isel(y=slice(100, 260), x=slice(100, 260))
+    expected = {verb: _sha(_run(verb, cube)) for verb in ("inpaint", "super_resolve", "synthesize")}
+    with (
+        distributed.LocalCluster(
+            n_workers=workers, threads_per_worker=2, processes=True, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        for verb, sha256 in expected.items():
+            assert _sha(_run(verb, cube.chunk(y=70, x=50)).compute()) == sha256, verb
+
+
 _SCRIPT = """
 import sys
 sys.path.insert(0, {folder!r})
@@ -106,7 +134,9 @@ def _picture(name: str, result: xr.Dataset) -> None:
 
 @pytest.mark.parametrize("verb", ["inpaint", "extend", "super_resolve", "synthesize", "from nothing"])
 def test_no_seams_on_a_large_scene(landsat, verb):
-    """The step across tile borders is within the range of the steps at all other lines of the lattice."""
+    """The step across tile borders, and the detail kept in overlaps, are within the range of what they are
+    at all other offsets of the lattice.
+    """
     if verb == "from nothing":
         box = landsat.odc.geobox
         arguments = {"like": box, "times": ["2020-06-15"], "chunks": 512, "steps": 4}
@@ -134,3 +164,7 @@ def test_no_seams_on_a_large_scene(landsat, verb):
         alike = seams.elsewhere[plan.factor - 1 :: plan.factor]
         low, high = np.percentile(alike, [2.5, 97.5])
         assert low - 0.01 <= seams.ratio <= high + 0.01, (name, seams.ratio, low, high)
+        overlap = plan.lattice.size - stride
+        ghosts = ghost_ratio(image[None], stride=stride, overlap=overlap, origin=plan.origin)
+        low, high = np.percentile(ghosts.elsewhere, [2.5, 97.5])
+        assert low - 0.01 <= ghosts.ratio <= high + 0.01, (name, ghosts.ratio, low, high)

@@ -1,10 +1,15 @@
 """Training is a function of config, data and seed: stopping and going on changes nothing."""
 
 import copy
+import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
 import eoaug
 from eoaug.errors import ParameterError
@@ -110,3 +115,51 @@ def test_what_is_trained_generates(run, tmp_path):
 def test_an_unknown_stage_is_refused(run):
     with pytest.raises(ParameterError, match="texture"):
         run("out", stages=["texture"])
+
+
+@pytest.mark.parametrize("stage", ["fill", "residual"])
+def test_other_stages_go_on_as_well(run, tmp_path, stage):
+    before = STAGES[: STAGES.index(stage)]
+    for out in ("stopped", "through"):
+        run(out, steps=1, stages=before)
+    run("stopped", steps=2, stages=[stage])
+    assert run("stopped", stages=[stage]) == run("through", stages=[stage])
+
+
+def test_a_run_leaves_losses_and_a_sheet_to_look_at(run, tmp_path):
+    run("out", steps=100, stages=["detail"])
+    (row,) = map(json.loads, (tmp_path / "out" / "detail.log.jsonl").read_text().splitlines())
+    assert row["step"] == 100
+    assert 0 < row["loss"] < 10
+    pixels = np.asarray(Image.open(tmp_path / "out" / "detail.png"))
+    columns = (pixels.shape[1] // 2) // (64 + 2)
+    assert columns == 3, "below, found, truth"
+    assert pixels.std() > 5
+
+
+_TOGETHER = """
+import sys
+from eoaug.training.pretrain import pretrain
+pretrain(*sys.argv[1:4], stages=["detail"])
+"""
+
+
+def test_two_processes_learn_what_one_learns(run, tmp_path):
+    """Each takes half of every batch, and gradients are averaged: equal up to the order of sums."""
+    pytest.importorskip("accelerate")
+    run("alone", stages=["detail"])
+    (tmp_path / "together.py").write_text(_TOGETHER)
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    ports = ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    work = [str(tmp_path / name) for name in ("together.py", "train.yaml", "data", "together")]
+    done = subprocess.run(
+        [*launch, *ports, "--main_process_port", "0", *work],
+        capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    alone, together = (load_weights(tmp_path / out / "detail.safetensors") for out in ("alone", "together"))
+    moved = 0.0
+    for name, value in alone.items():
+        np.testing.assert_allclose(together[name], value, atol=2e-3)
+        moved = max(moved, float(np.abs(value).max()))
+    assert moved > 0.01
