@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.errors import ParameterError
-from eoaug.generators.base import Card, Generator, SteppedGenerator, Verb
+from eoaug.generators.base import WIDE_CELL_PX, WIDE_CELLS, Card, Generator, SteppedGenerator, Verb
 from eoaug.grid import gsd_m
 from eoaug.radiometry import Scaling
 from eoaug.sensor import Sensor
@@ -163,6 +163,20 @@ class Plan:
         return 0 if self.sensor is None else -(-self.sensor.radius_px // self.factor) * self.factor
 
     @property
+    def looks_around(self) -> bool:
+        """True if a tile is told what lies around it (`Request.wide`)."""
+        lattice = self.lattice
+        whole = lattice.size % WIDE_CELL_PX == 0 and lattice.stride % WIDE_CELL_PX == 0
+        return self.card.surroundings and self.verb == "inpaint" and whole
+
+    @property
+    def around_px(self) -> int:
+        """Pixels beyond a tile that its request tells of."""
+        if self.sensor is not None:
+            return SENSOR_CELLS * self.factor
+        return WIDE_CELLS * WIDE_CELL_PX if self.looks_around else 0
+
+    @property
     def margin_px(self) -> int:
         """Distance from a crop's edge beyond which the crop equals the scene, bit for bit.
 
@@ -170,8 +184,7 @@ class Plan:
         """
         if not self.bounded:
             return 0
-        reach = SENSOR_CELLS * self.factor if self.sensor is not None else 0
-        return (self.joint_steps + 1) * self.lattice.size + self.sensor_px + reach
+        return (self.joint_steps + 1) * self.lattice.size + self.sensor_px + self.around_px
 
     @cached_property
     def _edges(self) -> tuple[NDArray[np.int64], ...]:
@@ -198,9 +211,7 @@ class Plan:
     def reach(self, core: Window) -> Window:
         """Return the pixels of the result's grid that ``core`` depends on, within the scene if bounded."""
         whole = self.lattice.hull(self.region(core), self.joint_steps)
-        if self.sensor is not None:
-            whole = whole.pad(SENSOR_CELLS * self.factor)
-        return self._inside(whole)
+        return self._inside(whole.pad(self.around_px))
 
     def source_window(self, window: Window) -> Window:
         """Return the input pixels under a window of the result, counted from the input's first pixel."""

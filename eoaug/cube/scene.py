@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.cube.plan import SENSOR_CELLS, Layer, Plan
-from eoaug.generators.base import METADATA_FIELDS, Request
+from eoaug.generators.base import METADATA_FIELDS, WIDE_CELL_PX, WIDE_CELLS, Request
 from eoaug.grid import lonlat
 from eoaug.tiles import Tile, Window
 
@@ -33,6 +34,37 @@ class Scene:
     """Shape (n, C, h, w)."""
     mask: NDArray[np.bool_] | None
     layout: NDArray[np.float32] | None
+
+    @cached_property
+    def cells(self) -> NDArray[np.float32]:
+        """Shape (n, C, rows, columns): means of the known pixels of each cell that touches `reach`.
+
+        Cells of `WIDE_CELL_PX` pixels, counted from absolute pixel 0; NaN where nothing is known.
+        """
+        cells = self.reach.coarsen(WIDE_CELL_PX)
+        whole = cells.scale(WIDE_CELL_PX)
+        rows, cols = self.reach.within(whole)
+        out = np.empty((*self.values.shape[:2], *cells.shape), np.float32)
+        for date, (values, known) in enumerate(zip(self.values, self.known, strict=True)):
+            sums = []
+            for image in (values, known):
+                framed = np.zeros((len(image), *whole.shape), np.float32)
+                framed[:, rows, cols] = image
+                sums.append(_cell_sums(framed))
+            total, count = sums
+            out[date] = np.divide(total, count, out=np.full(total.shape, np.float32(np.nan)), where=count > 0)
+        return out
+
+
+def _cell_sums(image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the sums over cells, one line of pixels after the other: the order must not depend on the size."""
+    for axis in (1, 2):
+        lines = np.moveaxis(image, axis, 0)
+        total = lines[0::WIDE_CELL_PX].copy()
+        for first in range(1, WIDE_CELL_PX):
+            total += lines[first::WIDE_CELL_PX]
+        image = np.moveaxis(total, 0, axis)
+    return image
 
 
 def date_range(plan: Plan, t: int) -> range:
@@ -201,6 +233,8 @@ def tile_request(
         values[i][:, to[0], to[1]] = scene.values[frame][:, at[0], at[1]]
         known[i][:, to[0], to[1]] = scene.known[frame][:, at[0], at[1]]
     filled[slot_of_target][:, to[0], to[1]] = here
+    if plan.looks_around:
+        common["wide"] = _wide(window, scene, frames)
     times = [
         int(plan.out_times[k]) if i == slot_of_target else int(plan.in_times[scene.dates[frame]])  # type: ignore[index]
         for i, frame in enumerate(frames)
@@ -213,6 +247,19 @@ def tile_request(
         metadata=_metadata(plan, times, place, target=slot_of_target, k=k),
         **common,
     )
+
+
+def _wide(window: Window, scene: Scene, frames: Sequence[int | None]) -> NDArray[np.float32]:
+    """Return `Request.wide`: the cells around a tile on its dates."""
+    wanted = window.pad(WIDE_CELLS * WIDE_CELL_PX).coarsen(WIDE_CELL_PX)
+    there = scene.reach.coarsen(WIDE_CELL_PX)
+    common = wanted & there
+    to, at = common.within(wanted), common.within(there)
+    out = np.full((len(frames), scene.values.shape[1], *wanted.shape), np.nan, np.float32)
+    for i, frame in enumerate(frames):
+        if frame is not None:
+            out[i][:, *to] = scene.cells[frame][:, *at]
+    return out
 
 
 def _frames(plan: Plan, k: int, scene: Scene, at: tuple[slice, slice]) -> list[int | None]:

@@ -15,12 +15,26 @@ from numpy.typing import NDArray
 
 from eoaug.sensor import Sensor
 
-__all__ = ["METADATA_FIELDS", "Card", "Generator", "Request", "SteppedGenerator", "Verb"]
+__all__ = [
+    "METADATA_FIELDS",
+    "WIDE_CELLS",
+    "WIDE_CELL_PX",
+    "Card",
+    "Generator",
+    "Request",
+    "SteppedGenerator",
+    "Verb",
+]
 
 Verb = Literal["synthesize", "inpaint", "extend", "super_resolve"]
 
 METADATA_FIELDS = ("lon_deg", "lat_deg", "gsd_m", "cloud_fraction", "year", "month", "day")
 """The columns of `Request.metadata`, in DiffusionSat's order and in real-world units."""
+
+WIDE_CELL_PX = 8
+"""Edge of a cell of `Request.wide` in pixels."""
+WIDE_CELLS = 16
+"""Cells of `Request.wide` beyond the tile on every side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +72,8 @@ class Card:
     constants for the kind of band."""
     std: tuple[float, ...] = ()
     """Physical value (reflectance) of one model unit, per band slot; empty: as for ``mean``."""
+    surroundings: bool = False
+    """True if it looks at `Request.wide`; tile and stride are then multiples of `WIDE_CELL_PX`."""
     conditions: frozenset[str] = frozenset()
     """Optional conditions that it uses, of ``prompt``, ``layout``, ``metadata``, ``guidance``."""
     sha256: str = ""
@@ -98,6 +114,11 @@ class Request:
     """Pixels of the output grid per coarse pixel along one axis."""
     sensor: Sensor | None = None
     """How a coarse pixel was measured; given whenever ``coarse`` is."""
+    wide: NDArray[np.float32] | None = None
+    """Shape (T, C, H // 8 + 32, W // 8 + 32), model units: the surroundings in cells of `WIDE_CELL_PX` pixels,
+    `WIDE_CELLS` of them beyond the tile on every side; the mean of a cell's known pixels, NaN where there
+    are none. Only to fill gaps, for generators whose card says ``surroundings``: a gap may be wider than a
+    tile."""
     prompt: str | None = None
     """What to show, in words."""
     layout: NDArray[np.float32] | None = None
@@ -118,10 +139,11 @@ class Request:
         """The verb that this request comes from, told from what is known about its target dates."""
         if self.coarse is not None:
             return "super_resolve"
-        if self.strength < 1.0 or not self.known.any():
-            return "synthesize"
         target = self.target
-        return "inpaint" if self.known[target].any() else "extend"
+        around = self.wide is not None and bool(np.isfinite(self.wide[target]).any())
+        if self.strength < 1.0 or not (around or self.known.any()):
+            return "synthesize"
+        return "inpaint" if around or self.known[target].any() else "extend"
 
     @property
     def coarse_tile(self) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from scipy import ndimage
 
 from eoaug import noise
 from eoaug.errors import GeneratorError
-from eoaug.generators.base import Card, Request
+from eoaug.generators.base import WIDE_CELL_PX, WIDE_CELLS, Card, Request
 from eoaug.sensor import Sensor
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "coarse_prior",
     "consistent",
     "estimate",
+    "from_cells",
     "push_pull",
     "surroundings",
     "temporal",
@@ -110,6 +111,28 @@ def coarse_prior(coarse: _Image, sensor: Sensor) -> _Image:
     """
     start = sensor.upsample(push_pull(coarse, np.isfinite(coarse)))
     return sensor.project(start, coarse)
+
+
+def from_cells(cells: _Image) -> _Image:
+    """Return what the surroundings say of a tile: a surface through the known cells.
+
+    Parameters
+    ----------
+    cells
+        Shape (C, H // 8 + 32, W // 8 + 32), as `Request.wide`; NaN where unknown.
+
+    Returns
+    -------
+    Shape (C, H, W); 0 where no cell is known.
+    """
+    whole = push_pull(cells, np.isfinite(cells))
+    edge = WIDE_CELLS - 1
+    tile = whole[:, edge:-edge, edge:-edge]
+    size = WIDE_CELL_PX
+    while size > 1:
+        tile = _double(tile, 2 * tile.shape[1], 2 * tile.shape[2])
+        size //= 2
+    return tile[:, WIDE_CELL_PX:-WIDE_CELL_PX, WIDE_CELL_PX:-WIDE_CELL_PX]
 
 
 def texture(

@@ -427,6 +427,7 @@ def _config(folder: str | None) -> _Config:
                 multiple_of=card["multiple_of"],
                 batch=card["batch"],
                 context=card["context"],
+                surroundings=True,
                 steps=dict(card["steps"]),
                 member_steps=dict(card["member_steps"]),
                 joint_steps=card["joint_steps"],

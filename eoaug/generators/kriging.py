@@ -9,6 +9,7 @@ never to those that results are judged on. All sums are of fixed number and orde
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -16,14 +17,16 @@ from numpy.typing import NDArray
 from scipy import fft, ndimage
 
 from eoaug.generators import classical
-from eoaug.generators.base import Request
+from eoaug.generators.base import WIDE_CELL_PX, WIDE_CELLS, Request
 
-__all__ = ["estimate", "fill", "in_time", "regressed"]
+__all__ = ["Evidence", "estimate", "fill", "in_time", "regressed"]
 
 _EXPONENT = 2.4
 """Power spectra of land fall as frequency to the minus 2.4; push-pull's membrane is the case 2."""
 _LARGEST = 1e-3
 """Added to the Laplacian: beyond some 200 px the spectrum is flat."""
+_NEAREST = 4e-3
+"""The same for what surroundings do not explain: it is forgotten within some 30 px."""
 _ITERATIONS = 8
 """Of conjugate gradients; from 6 to 30 the error on real holes is the same to 0.01 dB."""
 
@@ -40,6 +43,10 @@ _LEAST_PX = 50
 """Clear pixels below which a tile learns no regression."""
 _FEATURE_FLOOR = 0.05
 """Least spread of a feature, model units: below it, noise would be blown up."""
+_CELL_WORTH = 16.0
+"""Pixels that a cell of the surroundings counts as: its 64 are much alike."""
+_NEAR_PX = 64.0
+"""Standard deviation of the distance over which surroundings count."""
 _ROUGH = 0.3
 """Noise in what a regression leaves, over its variance between neighbouring pixels."""
 
@@ -47,7 +54,9 @@ _Image = NDArray[np.float32]
 _Mask = NDArray[np.bool_]
 
 
-def fill(values: NDArray[np.floating], known: _Mask, *, noise: float = 0.0) -> _Image:
+def fill(
+    values: NDArray[np.floating], known: _Mask, *, noise: float = 0.0, mean: float | None = None
+) -> _Image:
     """Return ``values`` with the unknown pixels at their conditional mean under a power-law spectrum.
 
     Kriging (Matheron 1963, doi:10.2113/gsecongeo.58.8.1246) of all known pixels of a tile, solved by
@@ -59,6 +68,8 @@ def fill(values: NDArray[np.floating], known: _Mask, *, noise: float = 0.0) -> _
         Shape (C, H, W), any units; read only where ``known``.
     known
         The same shape. Known pixels come back bit for bit; a plane that has none comes back 0.
+    mean
+        What is expected far from known pixels; None: their mean.
     noise
         Variance of what pixels do not share with their neighbours, over the variance of the difference
         of neighbours.
@@ -66,11 +77,12 @@ def fill(values: NDArray[np.floating], known: _Mask, *, noise: float = 0.0) -> _
     start = classical.push_pull(values, known)
     if known.all() or min(values.shape[1:]) < 2:
         return start
-    spectrum = _spectrum(values.shape[1], values.shape[2], noise)
+    largest = _LARGEST if mean is None else _NEAREST
+    spectrum = _spectrum(values.shape[1], values.shape[2], noise, largest)
     precision = np.float32(1) / spectrum
     count = np.maximum(known.sum(axis=(1, 2), keepdims=True), 1)
     total = np.where(known, values, 0).sum(axis=(1, 2), keepdims=True, dtype=np.float64)
-    mean: _Image = (total / count).astype(np.float32)
+    level: _Image = (total / count if mean is None else np.full(total.shape, mean)).astype(np.float32)
     free = (~known & known.any(axis=(1, 2), keepdims=True)).astype(np.float32)
 
     def within(factor: _Image, image: _Image) -> _Image:
@@ -81,7 +93,7 @@ def fill(values: NDArray[np.floating], known: _Mask, *, noise: float = 0.0) -> _
     def product(a: _Image, b: _Image) -> NDArray[np.float32]:
         return np.asarray((a * b).sum(axis=(1, 2), keepdims=True))
 
-    x: _Image = start - mean
+    x: _Image = start - level
     rest = -within(precision, x)
     ahead = within(spectrum, rest)
     way, size = ahead, product(rest, ahead)
@@ -94,21 +106,21 @@ def fill(values: NDArray[np.floating], known: _Mask, *, noise: float = 0.0) -> _
         ahead = within(spectrum, rest)
         before, size = size, product(rest, ahead)
         way = np.asarray(ahead + size / np.maximum(before, tiny) * way)
-    return np.where(free > 0, x + mean, start).astype(np.float32, copy=False)
+    return np.where(free > 0, x + level, start).astype(np.float32, copy=False)
 
 
 @lru_cache(maxsize=16)
-def _spectrum(height: int, width: int, noise: float) -> _Image:
+def _spectrum(height: int, width: int, noise: float, largest: float) -> _Image:
     """Return the variance of each DCT-II frequency; neighbouring pixels differ by variance 1."""
     rows, cols = (2 - 2 * np.cos(np.pi * np.arange(n) / n) for n in (height, width))
-    variance = (rows[:, None] + cols + _LARGEST) ** (-_EXPONENT / 2)
+    variance = (rows[:, None] + cols + largest) ** (-_EXPONENT / 2)
     variance /= np.mean(variance * (rows[:, None] + cols) / 4)
     spectrum: _Image = (variance + noise).astype(np.float32)
     spectrum.flags.writeable = False
     return spectrum
 
 
-def in_time(dates: _Image, times: NDArray[np.int64], when: int) -> _Image:
+def in_time(dates: _Image, times: NDArray[np.int64], when: int, *, pixel: int = 1) -> _Image:
     """Return what is expected at a moment from other dates of the same place.
 
     Ordinary kriging with an exponential variogram, level and detail each with its own: the level of a tile
@@ -122,8 +134,11 @@ def in_time(dates: _Image, times: NDArray[np.int64], when: int) -> _Image:
         Shape (N,), seconds.
     when
         Seconds.
+    pixel
+        Edge of a pixel of ``dates`` in pixels of the grid.
     """
-    level = ndimage.gaussian_filter(dates, (0, 0, _LEVEL_PX, _LEVEL_PX), mode="reflect")
+    width = _LEVEL_PX / pixel
+    level = ndimage.gaussian_filter(dates, (0, 0, width, width), mode="reflect")
     away = (times - when) / _DAY_S
     out = _weighted(level, _weights(away, *_LEVEL)) + _weighted(dates - level, _weights(away, *_DETAIL))
     return out.astype(np.float32)
@@ -148,38 +163,73 @@ def _weighted(dates: _Image, weights: NDArray[np.float64]) -> _Image:
     return total
 
 
-def regressed(expected: _Image, dates: _Image, values: _Image, known: _Mask) -> _Image:
-    """Return what is expected of a date, corrected by how its clear pixels depart from it.
+@dataclass(frozen=True)
+class Evidence:
+    """What pixels, or cells, of a date tell of how it departs from what other dates let expect."""
 
-    A ridge regression per band of the departure on all bands of the other dates, over the clear pixels of
-    the tile: haze, another sun, another growth of each crop are learned where they can be seen.
+    dates: _Image
+    """Shape (N, C, H, W): the other dates, without gaps."""
+    departure: _Image
+    """Shape (C, H, W): the date less what was expected of it."""
+    seen: _Mask
+    """Shape (C, H, W), True where ``departure`` is known."""
+
+
+def regressed(here: Evidence, around: Evidence | None = None) -> list[_Image]:
+    """Return how a date departs from its expectation, as far as the other dates foretell it.
+
+    A ridge regression per band of the departure on all bands of the other dates, over the clear pixels:
+    haze, another sun, another growth of each crop are learned where they can be seen.
 
     Parameters
     ----------
-    expected
-        Shape (C, H, W), model units: a first estimate of the date.
-    dates
-        Shape (N, C, H, W): the other dates, without gaps.
-    values, known
-        Shape (C, H, W): the date itself, and where it was measured.
+    here
+        A tile, by pixels.
+    around
+        Its surroundings, by cells (`Request.wide`), which count the less the further they are away.
+
+    Returns
+    -------
+    The departure of the tile and, where given, that of the surroundings.
     """
-    planes = dates.reshape(-1, *dates.shape[2:]).astype(np.float64)
-    centre = planes.mean(axis=(1, 2), keepdims=True)
-    spread = np.maximum(planes.std(axis=(1, 2), keepdims=True), _FEATURE_FLOOR)
-    features = np.concatenate([np.ones((1, *planes.shape[1:])), (planes - centre) / spread])
-    out = expected.copy()
-    for band, seen in enumerate(known):
-        count = int(seen.sum())
-        if count < _LEAST_PX:
+    sources = [here] if around is None else [here, around]
+    planes = [source.dates.reshape(-1, *source.dates.shape[2:]).astype(np.float64) for source in sources]
+    # The wider view sets the scale, so that neighbouring tiles have much the same.
+    centre = planes[-1].mean(axis=(1, 2), keepdims=True)
+    spread = np.maximum(planes[-1].std(axis=(1, 2), keepdims=True), _FEATURE_FLOOR)
+    features = [np.concatenate([np.ones((1, *p.shape[1:])), (p - centre) / spread]) for p in planes]
+    weights = [np.ones(here.seen.shape[1:])]
+    if around is not None:
+        weights.append(_cell_weights(around.seen.shape[1:]))
+    moves = [np.zeros_like(source.departure) for source in sources]
+    count = len(features[0])
+    for band in range(len(here.seen)):
+        system, answer, total = np.zeros((count, count)), np.zeros(count), 0.0
+        for source, feature, weight in zip(sources, features, weights, strict=True):
+            seen = source.seen[band]
+            counted, weighed = feature[:, seen], feature[:, seen] * weight[seen]
+            system += weighed @ counted.T
+            answer += weighed @ source.departure[band][seen].astype(np.float64)
+            total += float(weight[seen].sum())
+        if total < _LEAST_PX:
             continue
-        here = features[:, seen]
-        system = here @ here.T
         # The constant is not shrunk.
-        system[np.diag_indices(len(system))] += np.r_[0, np.full(len(planes), _SHRINK * count)]
-        departure = (values[band] - expected[band])[seen].astype(np.float64)
-        slopes = np.linalg.solve(system, here @ departure)
-        out[band] += np.einsum("f,fhw->hw", slopes, features).astype(np.float32)
-    return out
+        system[np.diag_indices(count)] += np.r_[0, np.full(count - 1, _SHRINK * total)]
+        slopes = np.linalg.solve(system, answer)
+        for move, feature in zip(moves, features, strict=True):
+            move[band] = np.einsum("f,fhw->hw", slopes, feature)
+    return moves
+
+
+@lru_cache(maxsize=8)
+def _cell_weights(shape: tuple[int, int]) -> NDArray[np.float64]:
+    """Return the pixels that each cell of the surroundings is worth; none within the tile."""
+    rows, cols = (np.arange(n) - (n - 1) / 2 for n in shape)
+    away_px = np.hypot(rows[:, None], cols) * WIDE_CELL_PX
+    weights: NDArray[np.float64] = _CELL_WORTH * np.exp(-0.5 * (away_px / _NEAR_PX) ** 2)
+    weights[WIDE_CELLS:-WIDE_CELLS, WIDE_CELLS:-WIDE_CELLS] = 0
+    weights.flags.writeable = False
+    return weights
 
 
 def estimate(request: Request, target: int) -> _Image:
@@ -188,21 +238,40 @@ def estimate(request: Request, target: int) -> _Image:
     Parameters
     ----------
     request
-        Without a coarse measurement.
+        Without a coarse measurement. With ``wide``, what lies around the tile counts as well, so that tiles
+        within one large gap agree.
     target
         Index of the date. Its pixels under ``fill`` count as unknown.
     """
     known = request.known & ~request.fill
     values, seen = request.values[target], known[target]
     others = [date for date in range(len(known)) if date != target and known[date].any()]
-    if not others:
-        return fill(values, seen)
-    dates = _whole(request.values[others], known[others], request.times[others])
-    expected = in_time(dates, request.times[others], int(request.times[target]))
-    if not seen.any():
-        return expected
-    expected = regressed(expected, dates, values, seen)
-    return np.where(seen, values, expected + fill(values - expected, seen, noise=_ROUGH))
+    cells: _Image | None = None if request.wide is None else request.wide[target]
+    expected: _Image = np.zeros_like(values)
+    if others:
+        times, when = request.times[others], int(request.times[target])
+        dates = _whole(request.values[others], known[others], times)
+        expected = in_time(dates, times, when)
+        here = Evidence(dates, values - expected, seen)
+        around = None
+        if request.wide is not None:
+            wide = request.wide[others]
+            told = np.isfinite(wide)
+            beside = _whole(np.where(told, wide, np.float32(0)), told, times)
+            awaited = in_time(beside, times, when, pixel=WIDE_CELL_PX)
+            around = Evidence(beside, request.wide[target] - awaited, np.isfinite(request.wide[target]))
+            cells = around.departure
+        if not seen.any() and (around is None or not around.seen.any()):
+            return expected
+        moves = regressed(here, around)
+        expected = expected + moves[0]
+        if around is not None:
+            cells = around.departure - moves[1]
+    left, noise = values - expected, _ROUGH if others else 0.0
+    if cells is None:
+        return np.where(seen, values, expected + fill(left, seen, noise=noise))
+    expected = expected + classical.from_cells(cells)
+    return np.where(seen, values, expected + fill(values - expected, seen, noise=noise, mean=0.0))
 
 
 def _whole(values: _Image, known: _Mask, times: NDArray[np.int64]) -> _Image:
