@@ -1,9 +1,9 @@
-"""The diffusion model that ships in the package: a classical prior, a regressor on it, a diffusion on that.
+"""The diffusion model that ships in the package: a prior, a regressor on it, a diffusion on that.
 
 Imports the ground and this package's numpy modules; torch and the networks on first use. Three layers
-(CorrDiff, arXiv:2309.15214): the prior needs no weights; the mean net adds what can be expected; the
-residual net draws what cannot. Each is used for a task only where it beats the one below on places that
-training never saw; ``config.json`` holds the decision. Free synthesis is a cascade
+(CorrDiff, arXiv:2309.15214): the prior needs no weights (`kriging`, back-projection); a regressor adds what
+can be expected; the residual net draws what cannot. Each is used for a task only where it beats the one
+below on places that training never saw; ``config.json`` holds the decision. Free synthesis is a cascade
 (arXiv:2106.15282): a layout at a quarter of the resolution, a random field that belongs to the place so that
 tiles agree on it, is super-resolved by the three layers.
 """

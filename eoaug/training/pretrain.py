@@ -34,9 +34,12 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGES", "pretrain"]
 
-STAGES = ("detail", "fill", "residual", "layout")
-"""In the order of training: regressors of detail below a coarse pixel and of what fills a gap, the diffusion
-on top of them; the layout is only fitted."""
+STAGES = ("detail", "residual", "layout")
+"""In the order of training: a regressor of detail below a coarse pixel, the diffusion on top of it and of
+the priors; the layout is only fitted."""
+
+_STREAMS = {"detail": 0, "residual": 2, "layout": 3}
+"""Of random numbers; the shipped weights were drawn with these."""
 
 _LEAST_ERROR = 0.05
 """Added to a sample's squared error before the regression, in its typical size: empty scenes are easy."""
@@ -105,7 +108,7 @@ def pretrain(
 
 def _assemble(config: Mapping[str, Any], out: Path) -> None:
     """Write the generator's ``config.json`` beside its weights, once all stages are there."""
-    trained = ("detail", "fill", "residual")
+    trained = ("detail", "residual")
     paths = {name: out / f"{name}.safetensors" for name in (*trained, "residual_gaussian")}
     if not all(path.exists() for path in (*paths.values(), out / "layout.json")):
         return
@@ -127,7 +130,7 @@ def _assemble(config: Mapping[str, Any], out: Path) -> None:
 
 
 def _rng(seed: int, stage: str, *path: int) -> np.random.Generator:
-    return np.random.default_rng([seed, STAGES.index(stage), *path])
+    return np.random.default_rng([seed, _STREAMS[stage], *path])
 
 
 @dataclass(frozen=True)
@@ -149,8 +152,6 @@ class _Prepared:
 def _pool(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> list[_Prepared]:
     """Draw the stage's samples once: the estimates below cost as much as a training step."""
     settings = config["stages"][stage]
-    held_out = set(settings.get("hold_out", ()))
-    cubes = [cube for cube in cubes if cube.name.removesuffix("/2") not in held_out]
     tasks, shares = zip(*settings["tasks"].items(), strict=True)
     below = _regressors(config, out) if stage == "residual" else None
     pool: list[_Prepared] = []
