@@ -60,8 +60,9 @@ format: $(READY) ## let ruff put the code in form
 bench: $(READY) ## time, memory and import cost
 	$(PY) tests/benchmarks/run.py
 
-evaluate: $(READY) ## score the embedded model beside classical methods: make evaluate VALIDATION=folder
-	$(VENV)/bin/eoaug evaluate embedded --data "$(VALIDATION)" --out "$(OUT)/evaluation"
+evaluate: $(READY) ## score the embedded model in full (half an hour): make evaluate VALIDATION=folder DATA=folder
+	$(VENV)/bin/eoaug evaluate embedded --data "$(VALIDATION)" --train "$(DATA)" --all-windows --members 32 \
+	  --out "$(OUT)/evaluation"
 
 train-embedded: $(READY) ## train the embedded model anew: make train-embedded DATA=folder
 	$(VENV)/bin/eoaug train eoaug/weights/embedded/train.yaml --data "$(DATA)" --out "$(OUT)/embedded"

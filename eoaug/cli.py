@@ -420,28 +420,61 @@ def inspect_source(
     "evaluate",
     short_help="Score a generator.",
     help=_help(
-        "Score a generator beside classical methods on cubes whose truth is known.",
-        "eoaug evaluate embedded --data validation-cubes --out evaluation",
+        "Score a generator beside classical methods on cubes whose truth is known: holes with and without other "
+        "dates, super-resolution, whole dates, and images from nothing. Best estimates and single samples are "
+        "judged; --members adds ensembles. Writes table.md, table.json, sheets as PNG, and index.html, a page "
+        "with pictures that holds all it shows.",
+        "eoaug evaluate embedded --data validation-cubes --out evaluation\n"
+        "  eoaug evaluate embedded --data validation-cubes --train train-cubes --all-windows "
+        "--members 32 --out evaluation\n"
+        '  eoaug evaluate classical --data validation-cubes --tasks "inpaint,x2" --out evaluation',
     ),
 )
 @_told
 def evaluate(
     generator: Annotated[str, typer.Argument(help="Name of a generator.")],
     data: Annotated[Path, typer.Option(help="Folder of netCDF cubes it was not trained on.")],
-    out: Annotated[Path, typer.Option(help="Folder for table.md and table.json.")],
-    limit: Annotated[int | None, typer.Option(help="Most windows per task and place.")] = None,
-    steps: Annotated[int | None, typer.Option(help="Denoising steps. [default: its card's]")] = None,
-    seed: Annotated[int, typer.Option(help="Of the clouds and of the generator's noise.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder for the report; its files are replaced.")],
+    train: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the cubes it was trained on, to tell whether it repeats them."),
+    ] = None,
+    tasks: Annotated[
+        Texts,
+        typer.Option(
+            metavar="NAMES",
+            help="Of inpaint, 'inpaint with dates', x2, x4 (also 'x2 box', 'x2 triangle' ...), 'next date', "
+            "'date between', synthesis, throughput. [default: all]",
+        ),
+    ] = None,
+    limit: Annotated[int, typer.Option(help="Most windows per task and place.")] = 16,
+    all_windows: Annotated[
+        bool, typer.Option("--all-windows", help="Every window: figures of sensors with 100 or more.")
+    ] = False,
+    members: Annotated[
+        int, typer.Option(help="Size of ensembles, 32 for coverage of intervals; 0: none.")
+    ] = 0,
+    steps: Annotated[int | None, typer.Option(help="Steps of samples. [default: its card's]")] = None,
+    seed: Annotated[int, typer.Option(help="Of the holes and of the generator's noise.")] = 0,
 ) -> None:
     """Score a generator beside classical methods on cubes whose truth is known."""
+    from eoaug.evaluate import PARTS, write_report
     from eoaug.evaluate import evaluate as score
     from eoaug.generators import load
 
-    table = score(load(generator), data, limit=limit, steps=steps, seed=seed)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "table.md").write_text(table.to_markdown(), encoding="utf-8")
-    (out / "table.json").write_text(table.to_json(), encoding="utf-8")
-    typer.echo(table.to_markdown())
+    found = score(
+        load(generator),
+        data,
+        train_dir=train,
+        tasks=_split(tasks) or PARTS,
+        limit=None if all_windows else limit,
+        members=members,
+        steps=steps,
+        seed=seed,
+    )
+    page = write_report(found, out)
+    typer.echo(found.table.to_markdown())
+    typer.echo(page)
 
 
 @app.command(

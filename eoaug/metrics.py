@@ -22,13 +22,17 @@ __all__ = [
     "Seams",
     "bootstrap_interval",
     "consistency",
+    "coverage",
     "crps",
     "ergas",
     "ghost_ratio",
+    "kernel_distance",
+    "pattern_ratio",
     "psnr",
     "rmse",
     "sam",
     "seam_ratio",
+    "spectrum_distance",
     "spectrum_ratio",
     "ssim",
 ]
@@ -92,7 +96,9 @@ def psnr(
     return float("inf") if error == 0 else float(20 * np.log10(data_range / error))
 
 
-def ssim(estimate: _Image, truth: _Image, *, data_range: float) -> float:
+def ssim(
+    estimate: _Image, truth: _Image, *, data_range: float, where: NDArray[np.bool_] | None = None
+) -> float:
     """Return the structural similarity, -1 to 1, as the mean over bands and pixels.
 
     Wang et al. 2004, doi:10.1109/TIP.2003.819861: Gaussian window of 1.5 px (11 x 11), K = 0.01 and 0.03.
@@ -104,20 +110,25 @@ def ssim(estimate: _Image, truth: _Image, *, data_range: float) -> float:
     data_range
         Span of the values that the unit allows: 1 for reflectance. Dark scenes score higher than in papers
         that stretch each image.
+    where
+        Pixels whose windows count; None: all but the outermost five, as in the paper's code.
     """
     a, b = _pair(estimate, truth)
     _positive(data_range, "data_range")
-    return float(
-        structural_similarity(  # type: ignore[no-untyped-call]
-            a,
-            b,
-            channel_axis=0,
-            data_range=data_range,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-        )
+    mean, local = structural_similarity(  # type: ignore[no-untyped-call]
+        a,
+        b,
+        channel_axis=0,
+        data_range=data_range,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
     )
+    if where is None:
+        return float(mean)
+    where = np.broadcast_to(where, local.shape)
+    return float(local[where].mean()) if where.any() else float("nan")
 
 
 def sam(estimate: _Image, truth: _Image) -> float:
@@ -178,11 +189,17 @@ def consistency(fine: _Image, coarse: _Image, *, sensor: Sensor) -> float:
     return rmse(sensor.degrade(fine), np.nan_to_num(measured), where=np.isfinite(measured))
 
 
-def spectrum_ratio(estimate: _Image, truth: _Image, *, band: tuple[float, float] = (0.5, 1.0)) -> float:
+def spectrum_ratio(
+    estimate: _Image,
+    truth: _Image,
+    *,
+    band: tuple[float, float] = (0.5, 1.0),
+    where: NDArray[np.bool_] | None = None,
+) -> float:
     """Return the estimate's energy at high frequencies over the truth's; below 1 is soft, above 1 noisy.
 
-    Radially averaged power spectrum under a Hann window (Ulichney 1988, doi:10.1109/5.3288): the mean over
-    rings of one frequency step, so that every scale counts alike.
+    Radially averaged power spectrum (Ulichney 1988, doi:10.1109/5.3288): the mean over rings of one
+    frequency step, so that every scale counts alike.
 
     Parameters
     ----------
@@ -190,9 +207,85 @@ def spectrum_ratio(estimate: _Image, truth: _Image, *, band: tuple[float, float]
         Shape (C, H, W).
     band
         (low, high) frequency in units of the Nyquist frequency, 0 to 1.
+    where
+        Shape (H, W), the pixels that are looked at, under a window that falls to 0 at their border; None:
+        all, under a Hann window.
     """
     a, b = _pair(estimate, truth)
-    return float(np.sum(_ring_power(a, band)) / np.sum(_ring_power(b, band)))
+    ours, theirs = (_ring_power(image, band, where).sum() for image in (a, b))
+    if theirs == 0:
+        return 1.0 if ours == 0 else float("inf")
+    return float(ours / theirs)
+
+
+def spectrum_distance(estimate: _Image, truth: _Image, *, where: NDArray[np.bool_] | None = None) -> float:
+    """Return how far two radially averaged power spectra lie apart, in decibels; 0 is equal.
+
+    The log spectral distance (Gray & Markel 1976, doi:10.1109/TASSP.1976.1162849): root mean square over
+    rings of the difference of the logarithms, mean over bands. A ring counts with at most 60 dB.
+
+    Parameters
+    ----------
+    estimate, truth
+        Shape (C, H, W).
+    where
+        As for `spectrum_ratio`.
+    """
+    a, b = _pair(estimate, truth)
+    distances = []
+    for ours, theirs in zip(a, b, strict=True):
+        low = 2.0 / min(a.shape[1:])  # what lies below the first ring is the level and the window
+        p, q = (_ring_power(plane[None], (low, 1.0), where)[1:] for plane in (ours, theirs))
+        floor = np.finfo(float).tiny
+        ratio = np.clip(10 * np.log10(np.maximum(p, floor) / np.maximum(q, floor)), -60, 60)
+        distances.append(np.sqrt(np.mean(ratio**2)))
+    return float(np.mean(distances))
+
+
+def pattern_ratio(
+    image: _Image, *, period_px: int, where: NDArray[np.bool_] | None = None, reach: int = 6
+) -> float:
+    """Return the power at the frequencies of a pattern over that of the frequencies around them.
+
+    A network that folds or doubles pixels by p may print a pattern of period p: power at the multiples of
+    1/p along either axis (Odena et al. 2016, doi:10.23915/distill.00003). 1 = nothing to be seen.
+
+    Parameters
+    ----------
+    image
+        Shape (C, H, W), edges multiples of ``period_px``.
+    period_px
+        Period of the pattern.
+    where
+        As for `spectrum_ratio`.
+    reach
+        Radius of what is around, in frequency steps of the image; the pattern itself is the innermost one
+        and a half.
+    """
+    values = np.asarray(image, dtype=np.float64)
+    height, width = values.shape[-2:]
+    if period_px < 2 or height % period_px or width % period_px or min(height, width) < 4 * period_px:
+        raise ParameterError(
+            f"A pattern of {period_px} px was looked for in {height} x {width} pixels.",
+            "Give a period of at least 2 that divides the image's edges four times or more.",
+        )
+    power = _power(values, where).sum(axis=0)
+    on, around = np.zeros(power.shape, bool), np.zeros(power.shape, bool)
+    rows, cols = np.arange(height)[:, None], np.arange(width)[None, :]
+    for i in range(period_px):
+        for j in range(period_px):
+            if i == j == 0:
+                continue
+            away = [
+                np.minimum((index - k * size // period_px) % size, (k * size // period_px - index) % size)
+                for index, k, size in ((rows, i, height), (cols, j, width))
+            ]
+            distance = np.hypot(*away)
+            on |= distance <= 1.5
+            around |= (distance > 1.5) & (distance <= reach)
+    around &= ~on
+    beside = power[around].mean()
+    return float(power[on].mean() / beside) if beside > 0 else 1.0
 
 
 def seam_ratio(image: _Image, *, stride: int, origin: tuple[int, int] = (0, 0)) -> Seams:
@@ -315,6 +408,73 @@ def crps(members: _Image, truth: _Image, *, where: NDArray[np.bool_] | None = No
     return float(score.mean() if where is None else score[np.broadcast_to(where, score.shape)].mean())
 
 
+def coverage(
+    members: _Image, truth: _Image, *, level: float = 0.9, where: NDArray[np.bool_] | None = None
+) -> float:
+    """Return the share of pixels that lie inside the central interval of an ensemble.
+
+    The interval's ends are the (1 - level) / 2 and (1 + level) / 2 quantiles of the members of a pixel by
+    Weibull's rule, position p (M + 1) (type 6 of Hyndman & Fan 1996, doi:10.1080/00031305.1996.10473566):
+    a truth that cannot be told from a member lies inside with probability ``level``.
+
+    Parameters
+    ----------
+    members
+        Shape (M, ...), with M + 1 at least 2 / (1 - level): 19 members for 0.9.
+    truth
+        Shape (...).
+    level
+        Probability of the interval, 0 to 1.
+    where
+        Pixels that count; None: all.
+    """
+    ensemble, target = np.asarray(members, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    if ensemble.ndim == 0 or ensemble.shape[1:] != target.shape:
+        raise ParameterError(
+            f"An ensemble of shape {ensemble.shape} meets a truth of shape {target.shape}.",
+            "Put the members on the first axis.",
+        )
+    if not 0 < level < 1 or (len(ensemble) + 1) * (1 - level) < 2 - 1e-9:
+        raise ParameterError(
+            f"An interval of {level:g} was asked of {len(ensemble)} members.",
+            "Give at least 2 / (1 - level) - 1 members: 19 for 0.9.",
+        )
+    ends = [(1 - level) / 2, (1 + level) / 2]
+    low, high = np.quantile(ensemble, ends, axis=0, method="weibull")
+    inside = (low <= target) & (target <= high)
+    if where is not None:
+        inside = inside[np.broadcast_to(where, inside.shape)]
+    return float(inside.mean()) if inside.size else float("nan")
+
+
+def kernel_distance(first: _Image, second: _Image) -> float:
+    """Return the squared maximum mean discrepancy of two sets of features; about 0 for equal laws.
+
+    The kernel (x . y / d + 1)^3 and the unbiased estimator, which can be negative: the kernel inception
+    distance (Binkowski et al. 2018, arXiv:1801.01401) when the features are those of Inception.
+
+    Parameters
+    ----------
+    first, second
+        Shapes (N, d) and (M, d), at least two rows each.
+    """
+    x, y = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
+        raise ParameterError(
+            f"Features of shapes {x.shape} and {y.shape} cannot be compared.",
+            "Give two sets of at least two vectors of one length.",
+        )
+
+    def kernel(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray((a @ b.T / a.shape[1] + 1) ** 3)
+
+    def within(a: NDArray[np.float64]) -> float:
+        k = kernel(a, a)
+        return float((k.sum() - np.trace(k)) / (len(a) * (len(a) - 1)))
+
+    return within(x) + within(y) - 2 * float(kernel(x, y).mean())
+
+
 def bootstrap_interval(
     values: ArrayLike, groups: Sequence[object], *, level: float = 0.95, draws: int = 2000, seed: int = 0
 ) -> Interval:
@@ -368,15 +528,38 @@ def _positive(value: float, name: str) -> None:
         raise ParameterError(f"{name} is {value}.", f"Give a positive {name}.")
 
 
-def _ring_power(image: NDArray[np.float64], band: tuple[float, float]) -> NDArray[np.float64]:
+_RAMP_PX = 6.0
+"""Width of the slope of a window over some pixels only."""
+
+
+def _power(image: NDArray[np.float64], where: NDArray[np.bool_] | None) -> NDArray[np.float64]:
+    """Return the power spectra, shape (C, H, W), of the first differences under a window.
+
+    Differences whiten a landscape, so that what leaks through a ragged window is small (Blackman & Tukey
+    1958, prewhitening); in ratios of power their transfer cancels.
+    """
     height, width = image.shape[-2:]
-    window = np.hanning(height)[:, None] * np.hanning(width)[None, :]
-    level = (image * window).sum(axis=(-2, -1), keepdims=True) / window.sum()
-    power = np.abs(np.fft.fft2((image - level) * window)) ** 2
+    if where is None:
+        window = np.hanning(height)[:, None] * np.hanning(width)[None, :]
+    else:
+        depth = ndimage.distance_transform_edt(np.pad(where, 1))[1:-1, 1:-1]
+        window = np.sin(np.pi / 2 * np.minimum(depth / _RAMP_PX, 1)) ** 2
+    power = np.zeros(image.shape)
+    for axis in (-2, -1):
+        steps = np.diff(image, axis=axis, prepend=np.take(image, [0], axis=axis))
+        power += np.abs(np.fft.fft2(steps * window)) ** 2
+    return power
+
+
+def _ring_power(
+    image: NDArray[np.float64], band: tuple[float, float], where: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
+    """Return the mean power per ring of one frequency step, summed over bands; 0 beyond ``band``."""
+    height, width = image.shape[-2:]
     radius = 2 * np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
     rings = min(height, width) // 2
     ring = np.floor(radius * rings).astype(int)
     kept = (radius >= band[0]) & (radius < band[1])
-    planes = power.reshape(-1, height, width).sum(axis=0)
+    planes = _power(image, where).sum(axis=0)
     total = np.bincount(ring[kept], weights=planes[kept], minlength=rings)
     return np.asarray(total / np.maximum(np.bincount(ring[kept], minlength=rings), 1))

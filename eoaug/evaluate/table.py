@@ -1,4 +1,4 @@
-"""The table: every task, the generator and its opponents, with windows, places and intervals.
+"""The table: figures with their windows, places and intervals, and their text.
 
 A figure is the mean over places of the mean over a place's windows, so that one large scene does not
 outweigh the others; its interval comes from drawing places anew, because windows of a place resemble
@@ -9,46 +9,90 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from eoaug import metrics
-from eoaug.errors import ParameterError, RadiometryError, SourceError
-from eoaug.evaluate.opponents import OPPONENTS
-from eoaug.evaluate.windows import TASKS, Case, Series, Task, cases, read_series
-from eoaug.generators.base import Card, Generator
 
-__all__ = ["Figure", "Table", "evaluate"]
+__all__ = ["METRICS", "Figure", "Metric", "Table", "figure_of", "metric_of"]
 
-_BANDS = ("blue", "green", "red", "nir")
-"""Slots for generators that name none."""
-_DATA_RANGE = 1.0
-"""Reflectance from 0 to 1."""
+
+class Metric(NamedTuple):
+    """How a metric is written and averaged."""
+
+    heading: str
+    form: str
+    """Format of one value."""
+    meaning: str
+    """A sentence: unit, what is perfect, which pixels."""
+    ratio: bool = False
+    """Averaged as a logarithm: twice and half cancel."""
+
+
+METRICS: Mapping[str, Metric] = {
+    "psnr_db": Metric("PSNR dB", ".2f", "pixels to generate, reflectance, peak 1; higher is better"),
+    "ssim": Metric("SSIM", ".4f", "pixels to generate, peak 1; 1 is perfect"),
+    "sam_deg": Metric("SAM deg", ".2f", "spectral angle of the pixels to generate; 0 is perfect"),
+    "ergas": Metric("ERGAS", ".2f", "relative error over bands, divided by the factor; 0 is perfect"),
+    "spectrum_db": Metric(
+        "spectrum dB", ".2f", "distance of the radially averaged log power spectra; 0 is perfect"
+    ),
+    "detail": Metric(
+        "detail", ".2f", "energy above half the Nyquist frequency over the truth's; 1 is perfect", True
+    ),
+    "residual": Metric(
+        "residual",
+        ".1e",
+        "root mean square of degrade(result) - coarse, reflectance; data are stored in steps of 1e-4",
+    ),
+    "coverage": Metric(
+        "coverage", ".3f", "share of pixels inside the members' 90 % interval (Weibull's quantiles)"
+    ),
+    "crps": Metric(
+        "CRPS", ".5f", "ranked probability score, reflectance; for one image the mean absolute error"
+    ),
+    "pattern_2": Metric("2 px", ".2f", "power at a 2 px pattern's frequencies over those around", True),
+    "pattern_4": Metric("4 px", ".2f", "the same for 4 px", True),
+    "pattern_8": Metric("8 px", ".2f", "the same for 8 px", True),
+    "kid": Metric(
+        "KID", ".4f", "kernel distance of the filter-bank features (`synthesis.features`); about 0 is equal"
+    ),
+    "nearest_feature": Metric(
+        "nearest, features", ".2f", "median distance to the nearest training window, features"
+    ),
+    "nearest_pixel": Metric(
+        "nearest, pixels", ".4f", "median RMSE to the nearest training window, turned and mirrored"
+    ),
+    "closest_pixel": Metric("closest, pixels", ".4f", "the least of these"),
+    "mpx_per_s": Metric("Mpx/s", ".3f", "throughput, millions of pixels per second"),
+    "ratio": Metric("ratio to the data", ".2f", "statistic of generated over that of real windows"),
+}
+"""What is measured, in the order of the columns."""
+
+_LEAST_PER_SENSOR = 100
 
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
     """One number of the table."""
 
-    task: Task
+    task: str
     method: str
-    """The generator, an opponent, or ``"A - B"`` for the generator less the best opponent, window by
-    window."""
+    """The generator, an opponent, or ``"A - B"`` for A less B, window by window."""
     metric: str
-    """``psnr_db`` (pixels to generate, reflectance, range 1), ``ssim`` (range 1), or ``residual`` (root mean
-    square of degrade(result) - coarse, reflectance)."""
+    """A key of `METRICS`; statistics of bands are written ``"mean red"``."""
     value: float
     low: float
-    """Lower end of the 95 % interval over places; NaN with one place."""
+    """Lower end of the 95 % interval over places; NaN with one place, or where there is none."""
     high: float
     """Upper end."""
     windows: int
     places: int
+    sensor: str = ""
+    """Windows of this sensor alone; empty: of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,190 +102,205 @@ class Table:
     generator: str
     figures: tuple[Figure, ...]
     skipped: Mapping[str, str]
-    """Files of the folder that were left out, and why."""
+    """Files and tasks that were left out, and why."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the evaluation, and versions."""
+    sensors: Mapping[str, int] = field(default_factory=dict)
+    """By sensor: the largest number of windows that one task had."""
 
-    def figure(self, task: Task, method: str, metric: str = "psnr_db") -> Figure:
+    def figure(self, task: str, method: str, metric: str = "psnr_db", *, sensor: str = "") -> Figure:
         """Return one figure, or raise KeyError."""
         for one in self.figures:
-            if (one.task, one.method, one.metric) == (task, method, metric):
+            if (one.task, one.method, one.metric, one.sensor) == (task, method, metric, sensor):
                 return one
-        raise KeyError((task, method, metric))
+        raise KeyError((task, method, metric, sensor))
+
+    def best(self, task: str) -> str:
+        """Return the classical method of the highest PSNR of a task, or raise KeyError."""
+        start = f"{self.generator} - "
+        for one in self.figures:
+            if one.task == task and one.method.startswith(start) and not one.sensor:
+                return one.method.removeprefix(start)
+        raise KeyError(task)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain dicts, lists, strings and numbers; NaN becomes None."""
+        """Return plain dicts, lists, strings and numbers; NaN and infinity become None."""
         figures = [
-            {key: None if value != value else value for key, value in asdict(figure).items()}
+            {key: None if _no_number(value) else value for key, value in asdict(figure).items()}
             for figure in self.figures
         ]
-        return {"generator": self.generator, "figures": figures, "skipped": dict(self.skipped)}
+        return {
+            "generator": self.generator,
+            "settings": dict(self.settings),
+            "metrics": {name: metric.meaning for name, metric in METRICS.items()},
+            "figures": figures,
+            "sensors": dict(self.sensors),
+            "skipped": dict(self.skipped),
+        }
 
     def to_json(self) -> str:
         """Return `to_dict` as JSON text."""
         return json.dumps(self.to_dict(), indent=2)
 
     def to_markdown(self) -> str:
-        """Return a table in Markdown, and a line per file left out."""
-        lines = [
-            "| task | method | metric | value | 95 % over places | windows | places |",
-            "|---|---|---|---|---|---|---|",
-        ]
-        for f in self.figures:
-            form = {"psnr_db": ".2f", "ssim": ".4f"}.get(f.metric, ".1e")
-            interval = "-" if np.isnan(f.low) else f"{f.low:{form}} to {f.high:{form}}"
-            lines.append(
-                f"| {f.task} | {f.method} | {f.metric} | {f.value:{form}} | {interval} "
-                f"| {f.windows} | {f.places} |"
+        """Return all tables in Markdown, with the number of windows and places of each."""
+        lines = [f"# {self.generator}", ""]
+        for title, text, rows in self.sections():
+            lines += [f"## {title}", "", text, ""] if text else [f"## {title}", ""]
+            if rows:
+                lines += [_row(rows[0]), "|" + "---|" * len(rows[0]), *map(_row, rows[1:]), ""]
+        return "\n".join(lines).rstrip() + "\n"
+
+    def sections(self) -> Iterator[tuple[str, str, list[list[str]]]]:
+        """Yield (title, text, rows of cells with the heading first) of every table, the summary first."""
+        if summary := self._summary():
+            yield "Summary", _SUMMARY, summary
+        for task in dict.fromkeys(figure.task for figure in self.figures):
+            yield task, *_grid([f for f in self.figures if f.task == task and not f.sensor])
+        told = [f for f in self.figures if f.sensor]
+        for sensor, count in self.sensors.items():
+            title = f"Sensor: {sensor or 'not named by the file'}"
+            if count < _LEAST_PER_SENSOR:
+                yield title, f"Not stated: {count} windows, less than {_LEAST_PER_SENSOR}.", []
+            elif rows := [f for f in told if f.sensor == sensor]:
+                yield title, *_grid(rows, with_task=True)
+        left_out = "\n".join(f"- {name} was left out: {why}" for name, why in self.skipped.items())
+        if left_out:
+            yield "Left out", left_out, []
+        used = [METRICS[name] for name in METRICS if any(f.metric == name for f in self.figures)]
+        meaning = "\n".join(f"- {metric.heading}: {metric.meaning}" for metric in used)
+        yield "What the columns mean", f"{_ABOUT}\n\n{meaning}", []
+
+    def _summary(self) -> list[list[str]]:
+        rows = [["task", "windows / places", "best classical", "PSNR", "best estimate less that",
+                 "one sample less that", "detail: classical, sample",
+                 "spectrum: classical, sample", "residual: estimate, sample"]]  # fmt: skip
+        name = self.generator
+        for task in dict.fromkeys(figure.task for figure in self.figures):
+            try:
+                best = self.best(task)
+            except KeyError:
+                continue
+            sample = f"{name}, one sample"
+            psnr = self.figure(task, best)
+
+            def shown(method: str, metric: str = "psnr_db", *, task: str = task, bare: bool = True) -> str:
+                try:
+                    return _cell(self.figure(task, method, metric), bare=bare)
+                except KeyError:
+                    return "-"
+
+            rows.append(
+                [
+                    task,
+                    f"{psnr.windows} / {psnr.places}",
+                    best,
+                    shown(best),
+                    shown(f"{name} - {best}", bare=False),
+                    shown(f"{sample} - {best}", bare=False),
+                    f"{shown(best, 'detail')}, {shown(sample, 'detail')}",
+                    f"{shown(best, 'spectrum_db')}, {shown(sample, 'spectrum_db')}",
+                    f"{shown(name, 'residual')}, {shown(sample, 'residual')}",
+                ]
             )
-        left_out = [f"- {name} was left out: {why}" for name, why in self.skipped.items()]
-        return "\n".join([*lines, "", *left_out]).rstrip() + "\n"
+        return rows if len(rows) > 1 else []
 
 
-def evaluate(
-    generator: Generator,
-    data_dir: str | Path,
+_SUMMARY = (
+    "PSNR in dB with its 95 % interval over places. Detail is energy at high frequencies over the truth's (1 "
+    "is right), spectrum the distance from the truth's in dB. A best estimate wins on PSNR and is soft; a "
+    "sample has detail and must lose up to 3 dB."
+)
+_ABOUT = (
+    "Every figure is the mean over places of the mean over a place's windows of 64 x 64 pixels; in brackets "
+    "the 95 % interval from drawing places anew. Each file is taken for a place."
+)
+
+
+def figure_of(
+    task: str,
+    method: str,
+    metric: str,
+    values: Sequence[float],
+    labels: Sequence[str],
     *,
-    tasks: Sequence[Task] = TASKS,
-    limit: int | None = None,
-    steps: int | None = None,
-    seed: int = 0,
-) -> Table:
-    """Score a generator beside the classical methods on real cubes.
+    sensor: str = "",
+) -> Figure:
+    """Return the figure of per-window values.
 
     Parameters
     ----------
-    generator
-        Asked directly with requests of 64 x 64 pixels. What it makes for super-resolution is projected
-        onto the measurement as the engine does; the residual is that before the projection.
-    data_dir
-        Folder of netCDF cubes (see `windows.read_series`) on which the generator was not trained. Each
-        file is taken for a place of its own; 8-bit files without a scale are left out and listed.
-    tasks
-        Which of `TASKS` to ask; those that the card does not serve are passed over.
-    limit
-        Most windows per task and place, spread evenly over the file; None: all.
-    steps
-        Denoising steps; None: the card's.
-    seed
-        Of the synthetic clouds and of the generator's noise.
+    task, method, metric, sensor
+        As in `Figure`.
+    values
+        One per window; NaN does not count.
+    labels
+        The window's place.
     """
-    if limit is not None and limit < 1:
-        raise ParameterError(f"The limit of windows per place is {limit}.", "Give limit=1 or more, or None.")
-    if unknown := [task for task in tasks if task not in TASKS]:
-        raise ParameterError(f"No task is called {unknown[0]!r}.", f"Give some of {', '.join(TASKS)}.")
-    card = generator.card
-    paths = sorted(Path(data_dir).glob("*.nc"))
-    if not paths:
-        raise SourceError(f"{data_dir} holds no *.nc file.", "Pass the folder of the validation cubes.")
-    places: dict[str, list[Series]] = {}
-    skipped: dict[str, str] = {}
-    for path in paths:
-        try:
-            places[path.stem] = read_series(path, card.bands or _BANDS)
-        except (SourceError, RadiometryError) as error:
-            skipped[path.name] = error.problem
-    figures: list[Figure] = []
-    for task in tasks:
-        asked: list[Case] = []
-        for windows in places.values():
-            found = [case for series in windows for case in cases(task, series, card, steps=steps, seed=seed)]
-            asked += _spread(found, limit)
-        if asked:
-            figures += _score(generator, task, asked)
-    return Table(generator=card.name, figures=tuple(figures), skipped=skipped)
-
-
-def _spread(found: list[Case], limit: int | None) -> list[Case]:
-    if limit is None or len(found) <= limit:
-        return found
-    return [found[i] for i in np.linspace(0, len(found) - 1, limit).round().astype(int).tolist()]
-
-
-def _score(generator: Generator, task: Task, asked: list[Case]) -> Iterable[Figure]:
-    """Return the figures of one task, the generator's first."""
-    name, card = generator.card.name, generator.card
-    answers = _answers(generator, asked)
-    scores: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for case, answer in zip(asked, answers, strict=True):
-        if task in ("x2", "x4"):
-            _add(scores[name], case, _consistent(answer, case), card)
-            scores[name]["residual"].append(_residual(answer, case, card))
-        else:
-            _add(scores[name], case, answer, card)
-        for opponent, method in OPPONENTS[task].items():
-            made = method(case.request, case.target)
-            _add(scores[opponent], case, made, card)
-            if task in ("x2", "x4"):
-                scores[opponent]["residual"].append(_residual(made, case, card))
-    best = max(OPPONENTS[task], key=lambda opponent: float(np.mean(scores[opponent]["psnr_db"])))
-    gain = np.subtract(scores[name]["psnr_db"], scores[best]["psnr_db"])
-    scores[f"{name} - {best}"]["psnr_db"] = gain.tolist()
-    labels = [case.place for case in asked]
-    return [
-        _figure(task, method, metric, values, labels)
-        for method, by_metric in scores.items()
-        for metric, values in by_metric.items()
-    ]
-
-
-def _answers(generator: Generator, asked: list[Case]) -> list[NDArray[np.floating]]:
-    """Return (C, H, W) in model units per case; one call holds requests of one shape."""
-    answers: list[NDArray[np.floating]] = [np.empty(0)] * len(asked)
-    by_dates: dict[int, list[int]] = defaultdict(list)
-    for index, case in enumerate(asked):
-        by_dates[len(case.request.times)].append(index)
-    batch = max(generator.card.batch, 1)
-    for indices in by_dates.values():
-        for start in range(0, len(indices), batch):
-            part = indices[start : start + batch]
-            results = generator.generate([asked[index].request for index in part])
-            for index, result in zip(part, results, strict=True):
-                answers[index] = result[asked[index].target]
-    return answers
-
-
-def _add(scores: dict[str, list[float]], case: Case, made: NDArray[np.floating], card: Card) -> None:
-    result = _reflectance(made, card)
-    truth = np.nan_to_num(case.truth)
-    scores["psnr_db"].append(metrics.psnr(result, truth, data_range=_DATA_RANGE, where=case.counts))
-    if case.request.coarse is not None:
-        seen = np.isfinite(case.truth).all(axis=(1, 2))
-        scores["ssim"].append(metrics.ssim(result[seen], case.truth[seen], data_range=_DATA_RANGE))
-
-
-def _consistent(made: NDArray[np.floating], case: Case) -> NDArray[np.floating]:
-    request = case.request
-    assert request.sensor is not None  # only asked for super-resolution
-    assert request.coarse is not None
-    return request.sensor.project(made, request.coarse[case.target])
-
-
-def _residual(made: NDArray[np.floating], case: Case, card: Card) -> float:
-    request = case.request
-    assert request.sensor is not None  # only asked for super-resolution
-    assert request.coarse is not None
-    coarse = _reflectance(request.coarse[case.target], card)
-    return metrics.consistency(_reflectance(made, card), coarse, sensor=request.sensor)
-
-
-def _reflectance(values: NDArray[np.floating], card: Card) -> NDArray[np.float64]:
-    unit = np.asarray(card.std or (1.0,))[:, None, None]
-    centre = np.asarray(card.mean or (0.0,))[:, None, None]
-    return np.asarray(values * unit + centre)
-
-
-def _figure(task: Task, method: str, metric: str, values: list[float], labels: list[str]) -> Figure:
+    ratio = metric_of(metric).ratio
     by_place: dict[str, list[float]] = defaultdict(list)
     for value, label in zip(values, labels, strict=True):
-        by_place[label].append(value)
+        if not np.isnan(value):
+            by_place[label].append(float(np.log(np.clip(value, 1e-6, 1e6))) if ratio else value)
     means = [float(np.mean(part)) for part in by_place.values()]
     interval = metrics.bootstrap_interval(means, list(by_place))
+    numbers = np.array([np.mean(means) if means else np.nan, interval.low, interval.high])
+    value, low, high = (np.exp(numbers) if ratio else numbers).tolist()
     return Figure(
         task=task,
         method=method,
         metric=metric,
-        value=float(np.mean(means)),
-        low=interval.low,
-        high=interval.high,
-        windows=len(values),
+        value=value,
+        low=low,
+        high=high,
+        windows=sum(map(len, by_place.values())),
         places=len(by_place),
+        sensor=sensor,
     )
+
+
+def metric_of(name: str) -> Metric:
+    """Return how a metric is written; statistics of bands are ratios to the data."""
+    return METRICS.get(name, METRICS["ratio"])
+
+
+def _grid(figures: Sequence[Figure], *, with_task: bool = False) -> tuple[str, list[list[str]]]:
+    """Return a line about the windows, and a row per method with a column per metric."""
+    names = {figure.metric for figure in figures}
+    columns = [name for name in METRICS if name in names]
+    columns += [name for name in dict.fromkeys(f.metric for f in figures) if name not in METRICS]
+    counts = [(f.windows, f.places) for f in figures]
+    usual = max(set(counts), key=counts.count)
+    head = ["task"] if with_task else []
+    rows = [[*head, "method", *(METRICS[name].heading if name in METRICS else name for name in columns)]]
+    by_method: dict[tuple[str, str], dict[str, Figure]] = defaultdict(dict)
+    for figure in figures:
+        by_method[figure.task, figure.method][figure.metric] = figure
+    for (task, method), found in by_method.items():
+        one = next(iter(found.values()))
+        count = "" if (one.windows, one.places) == usual else f" ({one.windows} / {one.places})"
+        cells = [
+            _cell(found[name], bare=name not in ("psnr_db", "coverage")) if name in found else "-"
+            for name in columns
+        ]
+        rows.append([*([task] if with_task else []), method + count, *cells])
+    return f"{usual[0]} windows of {usual[1]} places; other numbers stand beside the method.", rows
+
+
+def _cell(figure: Figure, *, bare: bool) -> str:
+    form = metric_of(figure.metric).form
+    if _no_number(figure.value):
+        return "-"
+    sign = "+" if " - " in figure.method else ""
+    shown = f"{figure.value:{sign}{form}}"
+    if bare or _no_number(figure.low):
+        return shown
+    return f"{shown} ({figure.low:{sign}{form}} to {figure.high:{sign}{form}})"
+
+
+def _no_number(value: object) -> bool:
+    return isinstance(value, float) and not np.isfinite(value)
+
+
+def _row(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

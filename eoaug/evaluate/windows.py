@@ -1,47 +1,89 @@
 """Real cubes as questions with a known answer: windows of netCDF files become `Case` objects.
 
 Xarray only to read. Reflectance at the door, model units in the request; a window counts on the dates on
-which it has no missing pixel and at most 5 % cloud.
+which it has no missing pixel, at most 5 % cloud, and is not so bright that the mask must have missed a cloud.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from PIL import Image
 
 from eoaug.errors import RadiometryError, SourceError
 from eoaug.gaps import scl_mask, simulate
-from eoaug.generators.base import Card, Request
+from eoaug.generators.base import Card, Request, Verb
 from eoaug.radiometry import declared_scaling
 from eoaug.sensor import Sensor
 
-__all__ = ["TASKS", "WINDOW_PX", "Case", "Series", "Task", "cases", "read_series"]
+__all__ = [
+    "SLOTS",
+    "TASKS",
+    "WINDOW_PX",
+    "Case",
+    "Series",
+    "Task",
+    "cases",
+    "evenly",
+    "model_units",
+    "read_masks",
+    "read_series",
+    "reflectance",
+    "verb_of",
+]
 
-Task = Literal["inpaint", "inpaint with dates", "x2", "x4", "next date", "date between"]
-"""What is asked: fill clouds from one date; fill them with other dates at hand; super-resolve; a whole date
-after the last; a whole date between two."""
+Task = Literal[
+    "inpaint",
+    "inpaint with dates",
+    "x2",
+    "x2 box",
+    "x2 triangle",
+    "x4",
+    "x4 box",
+    "x4 triangle",
+    "next date",
+    "date between",
+]
+"""What is asked: fill irregular holes from one date; fill under real cloud masks with other dates at hand;
+super-resolve by 2 or 4; a whole date after the given ones; a whole date with dates on both sides.
+
+The coarse image was made, and the request says so, by the Gaussian sensor of MTF 0.3 (``x2``) or by a mean over
+cells (``box``). ``triangle`` is a kernel that the embedded model's training never used: a triangle two coarse
+pixels wide (Pillow's bilinear reduction, MTF 0.41), and the request wrongly assumes the Gaussian."""
 TASKS: tuple[Task, ...] = get_args(Task)
 
+SLOTS = ("blue", "green", "red", "nir")
+"""Bands asked of generators that name none."""
 WINDOW_PX = 64
 """Edge of a window in pixels."""
-CLOUD_COVER = 0.34
-"""Share of a window that synthetic clouds hide."""
+HOLE_COVER = (0.2, 0.4)
+"""Least and largest share of a window that synthetic holes hide."""
+_MASK_COVER = (0.05, 0.9)
+"""The same for real masks: less asks nothing, more leaves nothing to go by."""
 _MOST_CLOUD = 0.05
-_VERBS: Mapping[Task, str] = {
-    "inpaint": "inpaint",
-    "inpaint with dates": "inpaint",
-    "x2": "super_resolve",
-    "x4": "super_resolve",
-    "next date": "extend",
-    "date between": "extend",
-}
+_CLOUD_BLUE = 0.25
+"""Mean blue reflectance from which a window is taken for cloud whatever its mask says: Sen2Cor names some closed
+decks water or soil. Snow and salt go with them."""
+_UNIT = (0.15, 0.05)
+"""Reflectance of model unit 0 and of one unit for cards without constants: those of the engine."""
+
+_Mask = NDArray[np.bool_]
+
+
+def verb_of(task: Task) -> Verb:
+    """Return the verb that a task asks for."""
+    if task.startswith("inpaint"):
+        return "inpaint"
+    return "super_resolve" if task[0] == "x" else "extend"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,6 +92,8 @@ class Series:
 
     place: str
     """File name without suffix: each file of the set is a place."""
+    sensor: str
+    """Attribute ``platform`` of the file; empty without one."""
     values: NDArray[np.float32]
     """Shape (T, C, H, W), reflectance, a channel per slot; NaN where missing or the slot is absent."""
     clear: NDArray[np.bool_]
@@ -78,6 +122,8 @@ class Case:
 
     task: Task
     place: str
+    sensor: str
+    """As in `Series`."""
     request: Request
     """As the engine would write it."""
     target: int
@@ -86,6 +132,9 @@ class Case:
     """Shape (C, H, W), reflectance; NaN for slots that do not count."""
     counts: NDArray[np.bool_]
     """Shape (C, H, W), True for the pixels that the score looks at: generated and clear."""
+    elsewhen: NDArray[np.float32] | None
+    """Shape (C, H, W), model units: mean of all other clear dates of the window (for ``next date``, of the
+    earlier ones), more dates than the request may hold; None without any."""
 
 
 def read_series(path: Path, slots: Sequence[str]) -> list[Series]:
@@ -102,11 +151,11 @@ def read_series(path: Path, slots: Sequence[str]) -> list[Series]:
     Raises
     ------
     SourceError
-        The file has none of the bands.
+        The file cannot be read, has none of the bands, or they are no (time, y, x) on one grid.
     RadiometryError
         Its numbers have no declared scale.
     """
-    with xr.open_dataset(path, engine="h5netcdf", mask_and_scale=False) as ds:
+    with _opened(path) as ds:
         bands = {str(v.attrs["common_name"]): v for v in ds.data_vars.values() if "common_name" in v.attrs}
         found = {slot: bands[slot] for slot in slots if slot in bands}
         if not found:
@@ -115,43 +164,81 @@ def read_series(path: Path, slots: Sequence[str]) -> list[Series]:
                 "Leave it out, or set the attribute common_name of its bands.",
             )
         first = next(iter(found.values()))
+        if odd := [v for v in found.values() if v.ndim != 3 or v.shape != first.shape]:
+            raise SourceError(
+                f"Band {odd[0].name!r} of {path.name} has shape {odd[0].shape}.",
+                "Store all bands as (time, y, x) on one grid.",
+            )
         T, height, width = first.shape
         values = np.full((T, len(slots), height, width), np.nan, np.float32)
         sharp = np.zeros(len(slots), dtype=bool)
         for channel, slot in enumerate(slots):
             if slot in found:
-                values[:, channel] = _reflectance(found[slot])
-                gsd_m = float(found[slot].attrs["gsd_m"])
-                sharp[channel] = float(found[slot].attrs.get("native_gsd_m", gsd_m)) == gsd_m
-        clear = np.ones((T, height, width), dtype=bool)
-        if "scl" in ds:
-            clear = ~scl_mask(ds["scl"].values)
-        elif "cloud_mask" in ds:
-            clear = ds["cloud_mask"].values == 0
+                values[:, channel] = _calibrated(found[slot])
+                gsd_m = float(found[slot].attrs.get("gsd_m", np.nan))
+                sharp[channel] = "native_gsd_m" not in found[slot].attrs or (
+                    float(found[slot].attrs["native_gsd_m"]) == gsd_m
+                )
+        hidden = _clouds(ds)
+        clear = np.ones((T, height, width), dtype=bool) if hidden is None else ~hidden
         times = np.zeros(T, np.int64)
         if "time" in ds.coords:
             times = ds["time"].values.astype("datetime64[s]").astype(np.int64)
         bbox = np.asarray(ds.attrs.get("bbox_lonlat", [np.nan] * 4), dtype=np.float64)
-    metadata = _metadata(times, clear, bbox, float(first.attrs["gsd_m"]))
+        sensor = str(ds.attrs.get("platform", ""))
+    blue = values[:, slots.index("blue")] if "blue" in found else np.zeros(clear.shape)
+    metadata = _metadata(times, clear, bbox, float(first.attrs.get("gsd_m", np.nan)))
     edge = WINDOW_PX
     return [
         Series(
             place=path.stem,
+            sensor=sensor,
             values=values[:, :, row : row + edge, col : col + edge],
-            clear=clear[:, row : row + edge, col : col + edge],
+            clear=clear[:, row : row + edge, col : col + edge]
+            & (blue[:, row : row + edge, col : col + edge].mean(axis=(1, 2)) < _CLOUD_BLUE)[:, None, None],
             present=np.array([slot in found for slot in slots]),
             sharp=sharp,
             times=times,
             metadata=metadata,
             origin=(row, col),
         )
-        for row in range(0, height - edge + 1, edge)
-        for col in range(0, width - edge + 1, edge)
+        for row, col in _corners(height, width)
     ]
 
 
+def read_masks(path: Path) -> list[_Mask]:
+    """Return the real cloud masks of a netCDF file that hide a fair part of a window, window by window.
+
+    Parameters
+    ----------
+    path
+        Its variable ``scl`` or ``cloud_mask`` is read; without one there are no masks.
+
+    Returns
+    -------
+    Shape (`WINDOW_PX`, `WINDOW_PX`) each, True = cloud or shadow, between 5 and 90 % of the window.
+    """
+    with _opened(path) as ds:
+        hidden = _clouds(ds)
+    if hidden is None:
+        return []
+    edge, (least, most) = WINDOW_PX, _MASK_COVER
+    windows = [
+        date[row : row + edge, col : col + edge]
+        for row, col in _corners(*hidden.shape[1:])
+        for date in hidden
+    ]
+    return [window for window in windows if least <= float(window.mean()) <= most]
+
+
 def cases(
-    task: Task, series: Series, card: Card, *, steps: int | None = None, seed: int = 0
+    task: Task,
+    series: Series,
+    card: Card,
+    *,
+    masks: Sequence[_Mask] = (),
+    steps: int | None = None,
+    seed: int = 0,
 ) -> Iterator[Case]:
     """Yield every case of a task that a window can serve, by date.
 
@@ -163,80 +250,84 @@ def cases(
         The window, its slots those of ``card``.
     card
         Of the generator to be asked: verbs, context dates, model units.
+    masks
+        Real cloud masks, laid over one date after the other for ``inpaint with dates``; without any the
+        holes are synthetic.
     steps, seed
-        Passed on in the requests.
+        Passed on in the requests; the seed also chooses the synthetic holes.
     """
-    if _VERBS[task] not in card.verbs:
+    if verb_of(task) not in card.verbs:
         return
-    usable = series.usable
-    counted = series.sharp if task in ("x2", "x4") else series.present
+    counted = series.sharp if task[0] == "x" else series.present
     if not counted.any():
         return
-    for place in range(len(usable)):
-        context = _context(task, usable, place, series.times, card.context)
-        if context is None:
-            continue
-        dates = np.sort(np.append(context, usable[place]))
-        target = int(np.flatnonzero(dates == usable[place])[0])
-        yield _case(task, series, card, dates, target, counted, steps, seed)
+    for index, date in enumerate(series.usable.tolist()):
+        told = _context(task, series, date, card.context)
+        if told is not None:
+            mask = masks[index % len(masks)] if masks and task == "inpaint with dates" else None
+            yield _case(task, series, card, date, told, counted, mask, steps, seed)
 
 
-def _context(
-    task: Task, usable: NDArray[np.intp], place: int, times: NDArray[np.int64], most: int
-) -> NDArray[np.intp] | None:
-    """Return the dates told beside the target, or None where the task cannot be asked."""
-    before, after = usable[:place], usable[place + 1 :]
-    if task == "inpaint with dates":
-        others = np.delete(usable, place)
-        order = np.argsort(np.abs(times[others] - times[usable[place]]), kind="stable")
-        told = others[order[:most]]
-    elif task == "next date":
-        told = before[-min(most, 2) :] if most else before[:0]
-    elif task == "date between":
-        told = np.concatenate([before[-1:], after[:1]]) if most >= 2 else before[:0]
-        if told.size < 2:
+def _context(task: Task, series: Series, date: int, most: int) -> NDArray[np.intp] | None:
+    """Return the dates told beside the target, nearest first, or None where the task cannot be asked."""
+    usable, times = series.usable, series.times
+    others: NDArray[np.intp] = usable[usable != date]
+    if task in ("inpaint", "x2", "x2 box", "x2 triangle", "x4", "x4 box", "x4 triangle"):
+        return others[:0]
+    if task == "next date":
+        others = others[others < date]
+    nearest: NDArray[np.intp] = others[np.argsort(np.abs(times[others] - times[date]), kind="stable")]
+    if not most or not nearest.size or not times.any():
+        return None
+    told = nearest[:most]
+    if task == "date between":
+        sides = [nearest[nearest < date], nearest[nearest > date]]
+        if most < 2 or not all(side.size for side in sides):
             return None
-    else:
-        return usable[:0]
-    return told if told.size else None
+        for side in sides:
+            if not np.isin(told, side).any():
+                told = np.append(told[: most - 1], side[0])
+    return told
 
 
 def _case(
     task: Task,
     series: Series,
     card: Card,
-    dates: NDArray[np.intp],
-    target: int,
-    counted: NDArray[np.bool_],
+    date: int,
+    told: NDArray[np.intp],
+    counted: _Mask,
+    mask: _Mask | None,
     steps: int | None,
     seed: int,
 ) -> Case:
-    truth = np.where(counted[:, None, None], series.values[dates[target]], np.float32(np.nan))
-    values = _model_units(series.values[dates], card)
-    known = np.isfinite(values) & series.clear[dates][:, None] & counted[:, None, None]
+    dates = np.sort(np.append(told, date))
+    target = int(np.flatnonzero(dates == date)[0])
+    everywhere = np.broadcast_to(counted[:, None, None], series.values.shape[1:])
+    values = model_units(series.values[dates], card)
+    known = np.isfinite(values) & series.clear[dates][:, None] & everywhere
     fill = np.zeros_like(known)
     coarse = sensor = None
     factor = 1
-    if _VERBS[task] == "super_resolve":
-        factor = int(task[1:])
-        sensor = Sensor.of("gaussian", factor, len(counted))
-        with_gaps = np.where(counted[:, None, None], values, np.float32(np.nan))
-        coarse = sensor.degrade(with_gaps)
+    if task[0] == "x":
+        factor = int(task[1])
+        sensor = Sensor.of("box" if task.endswith("box") else "gaussian", factor, len(counted))
+        measured = np.where(everywhere, values, np.float32(np.nan))
+        coarse = _triangle(measured, factor) if task.endswith("triangle") else sensor.degrade(measured)
         known[:] = False
-        fill[target] = counted[:, None, None]
-    elif _VERBS[task] == "inpaint":
-        # A pattern of its own for every date and window.
-        number = int(dates[target])
-        fill[target] = (
-            simulate((WINDOW_PX, WINDOW_PX), CLOUD_COVER, seed=seed + number, origin=series.origin)
-            & counted[:, None, None]
-        )
+        fill[target] = everywhere
+    elif verb_of(task) == "inpaint":
+        fill[target] = (_hole(series, date, seed) if mask is None else mask) & everywhere
     else:
-        fill[target] = counted[:, None, None]
+        fill[target] = everywhere
     known &= ~fill
+    others = series.usable[series.usable != date]
+    if task == "next date":
+        others = others[others < date]
     return Case(
         task=task,
         place=series.place,
+        sensor=series.sensor,
         request=Request(
             values=np.where(known, values, 0).astype(np.float32),
             known=known,
@@ -251,18 +342,90 @@ def _case(
             steps=steps,
         ),
         target=target,
-        truth=truth,
-        counts=fill[target] & series.clear[dates[target]],
+        truth=np.where(everywhere, series.values[date], np.float32(np.nan)),
+        counts=fill[target] & series.clear[date],
+        elsewhen=model_units(series.values[others].mean(axis=0), card) if len(others) else None,
     )
 
 
-def _model_units(reflectance: NDArray[np.float32], card: Card) -> NDArray[np.float32]:
-    centre = np.asarray(card.mean or (0.0,))[:, None, None]
-    unit = np.asarray(card.std or (1.0,))[:, None, None]
-    return np.asarray((reflectance - centre) / unit, dtype=np.float32)
+def _hole(series: Series, date: int, seed: int) -> _Mask:
+    """Return irregular holes, another pattern and cover for every date and window."""
+    least, most = HOLE_COVER
+    cover = np.random.default_rng([seed, date, *series.origin]).uniform(least, most)
+    return simulate((WINDOW_PX, WINDOW_PX), cover, seed=seed + date, origin=series.origin)
 
 
-def _reflectance(band: xr.DataArray) -> NDArray[np.float32]:
+def _triangle(fine: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
+    size = (fine.shape[3] // factor, fine.shape[2] // factor)
+    planes = [
+        np.asarray(Image.fromarray(plane).resize(size, Image.Resampling.BILINEAR))
+        for plane in fine.reshape(-1, *fine.shape[2:])
+    ]
+    return np.stack(planes).reshape(*fine.shape[:2], *size[::-1])
+
+
+def evenly(count: int, most: int | None) -> list[int]:
+    """Return at most ``most`` of ``count`` indices, evenly spread; None: all."""
+    if most is None or count <= most:
+        return list(range(count))
+    chosen: list[int] = np.linspace(0, count - 1, most).round().astype(int).tolist()
+    return chosen
+
+
+def model_units(values: NDArray[np.floating[Any]], card: Card) -> NDArray[np.float32]:
+    """Return reflectance (..., C, H, W) in the model units of a card."""
+    centre, unit = _constants(card)
+    return np.asarray((values - centre) / unit, dtype=np.float32)
+
+
+def reflectance(values: NDArray[np.floating[Any]], card: Card) -> NDArray[np.float64]:
+    """Return model units (..., C, H, W) of a card in reflectance."""
+    centre, unit = _constants(card)
+    return np.asarray(values * unit + centre)
+
+
+def _constants(card: Card) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    zero, one = _UNIT
+    return (
+        np.asarray(card.mean or (zero,))[:, None, None],
+        np.asarray(card.std or (one,))[:, None, None],
+    )
+
+
+def _corners(height: int, width: int) -> list[tuple[int, int]]:
+    """Return the first pixels of windows side by side."""
+    edge = WINDOW_PX
+    return [
+        (row, col) for row in range(0, height - edge + 1, edge) for col in range(0, width - edge + 1, edge)
+    ]
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[xr.Dataset]:
+    if find_spec("h5netcdf") is None:
+        raise SourceError(
+            f"{path.name} cannot be read: h5netcdf is not installed.", "Type: pip install h5netcdf h5py"
+        )
+    try:
+        ds = xr.open_dataset(path, engine="h5netcdf", mask_and_scale=False)
+    except OSError as error:
+        raise SourceError(
+            f"{path.name} cannot be read as netCDF-4 ({error}).", "Convert it, or leave it out."
+        ) from error
+    with ds:
+        yield ds
+
+
+def _clouds(ds: xr.Dataset) -> _Mask | None:
+    """Return True under cloud and shadow, shape (T, H, W); None where the file has no mask."""
+    if "scl" in ds:
+        return np.asarray(scl_mask(ds["scl"].values))
+    if "cloud_mask" in ds:
+        return np.asarray(ds["cloud_mask"].values != 0)
+    return None
+
+
+def _calibrated(band: xr.DataArray) -> NDArray[np.float32]:
     if band.dtype == np.uint8 and "reflectance_scale" not in band.attrs:
         raise RadiometryError(
             f"Band {band.name!r} holds 8-bit display values without a declared scale.",

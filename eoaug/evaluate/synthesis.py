@@ -1,0 +1,362 @@
+"""Images from nothing, and variations: are they like land, and are they not the training data?
+
+Numpy and scipy. There is no pixel to compare with, so sets are compared: statistics of bands, the kernel
+distance of features, distances to the nearest training window. The encoder of the features is `features`,
+a fixed bank of filters that nobody trained.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from eoaug import metrics
+from eoaug.cube.progress import Watch
+from eoaug.errors import EoaugError
+from eoaug.evaluate.scores import answers
+from eoaug.evaluate.table import Figure
+from eoaug.evaluate.windows import WINDOW_PX, Series, evenly, model_units, reflectance
+from eoaug.generators.base import Generator, Request
+from eoaug.generators.classical import Classical
+
+__all__ = ["Sheet", "Synthesised", "Window", "features", "real_windows", "synthesise"]
+
+SAMPLES = 64
+"""Images that are made."""
+STRENGTH = 0.6
+"""Of variations: the verb's default."""
+_SCALES_PX = (1.0, 2.0, 4.0, 8.0)
+_ANGLES = np.deg2rad([0.0, 45.0, 90.0, 135.0])
+_FLOOR = 1e-4
+"""Reflectance below which differences are rounding: the step in which data are stored."""
+_MOST_PER_PLACE = 16
+
+_Image = NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Window:
+    """A real image."""
+
+    place: str
+    values: NDArray[np.float32]
+    """Shape (C, H, W), reflectance; NaN for absent slots."""
+    time: int
+    metadata: NDArray[np.float64]
+    """Shape (7,)."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Sheet:
+    """Many images to look at."""
+
+    title: str
+    text: str
+    images: Sequence[_Image]
+    """Shape (C, H, W) each, reflectance."""
+
+
+@dataclass(eq=False)
+class Synthesised:
+    """What was found."""
+
+    figures: list[Figure] = field(default_factory=list)
+    sheets: list[Sheet] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def features(image: _Image) -> NDArray[np.float64]:
+    """Return what a fixed bank of filters sees in an image.
+
+    A torch-free encoder after the texture statistics of Portilla & Simoncelli (2000,
+    doi:10.1023/A:1026553619983), with the first-derivative steerable filters of Freeman & Adelson (1991,
+    doi:10.1109/34.93808) at 1, 2, 4 and 8 px and 0, 45, 90 and 135 degrees. Per band: log of mean and of
+    standard deviation; per scale and angle the log energy; per scale how unevenly the gradient is
+    spread (the log of its mean square over its squared mean: edges against noise) and its
+    correlation with the next scale's. Per pair of bands: the correlation of pixels and, per scale, of gradient
+    magnitudes.
+
+    Parameters
+    ----------
+    image
+        Shape (C, H, W), reflectance.
+
+    Returns
+    -------
+    Shape (25 C + 5 C (C - 1) / 2,).
+    """
+    values = np.asarray(image, dtype=np.float64)
+    found: list[float] = []
+    magnitudes = []
+    for scale in _SCALES_PX:
+        rows, cols = (
+            ndimage.gaussian_filter(values, (0, scale, scale), order=order, mode="reflect") * scale
+            for order in ((0, 1, 0), (0, 0, 1))
+        )
+        magnitudes.append(np.hypot(rows, cols))
+        for row, col, size in zip(rows, cols, magnitudes[-1], strict=True):
+            energy = [np.mean((np.cos(a) * col + np.sin(a) * row) ** 2) for a in _ANGLES]
+            found += np.log(np.array(energy) + _FLOOR**2).tolist()
+            found.append(float(np.log((np.mean(size**2) + _FLOOR**2) / (np.mean(size) ** 2 + _FLOOR**2))))
+    for small, large in itertools.pairwise(magnitudes):
+        found += [_correlation(a, b) for a, b in zip(small, large, strict=True)]
+    for plane in values:
+        found += [
+            float(np.log(max(plane.mean(), 0) + 0.01)),
+            float(np.log(plane.std() + _FLOOR)),
+        ]
+    for i in range(len(values)):
+        for j in range(i):
+            found.append(_correlation(values[i], values[j]))
+            found += [_correlation(size[i], size[j]) for size in magnitudes]
+    return np.array(found)
+
+
+def _correlation(a: _Image, b: _Image) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    return float(np.mean(a * b) / np.sqrt((np.mean(a**2) + _FLOOR**2) * (np.mean(b**2) + _FLOOR**2)))
+
+
+def real_windows(places: Mapping[str, Sequence[Series]], most: int | None = _MOST_PER_PLACE) -> list[Window]:
+    """Return clear windows of real data, at most so many per place, spread evenly.
+
+    Parameters
+    ----------
+    places
+        Windows by place.
+    most
+        Most windows per place; None: all.
+    """
+    found = []
+    for place, windows in places.items():
+        dates = [(series, date) for series in windows for date in series.usable.tolist()]
+        for index in evenly(len(dates), most):
+            series, date = dates[index]
+            found.append(
+                Window(
+                    place=place,
+                    values=np.where(series.present[:, None, None], series.values[date], np.float32(np.nan)),
+                    time=int(series.times[date]),
+                    metadata=series.metadata[date],
+                )
+            )
+    return found
+
+
+def synthesise(
+    generator: Generator,
+    slots: Sequence[str],
+    real: Sequence[Window],
+    train: Sequence[Window],
+    *,
+    seed: int,
+    seen: Watch,
+    samples: int = SAMPLES,
+) -> Synthesised:
+    """Judge what a generator makes from nothing, and from a real image.
+
+    Parameters
+    ----------
+    generator
+        Its card serves synthesize. It is told place, date and pixel size of the real windows in turn.
+    slots
+        Common names of its bands.
+    real
+        What the images are compared with.
+    train
+        What the generator was trained on; empty: distances to it are not stated.
+    seed
+        Of the images.
+    seen
+        Told of every request answered.
+    samples
+        Number of images of either kind.
+    """
+    shared = np.flatnonzero(np.all([np.isfinite(w.values).all(axis=(1, 2)) for w in real], axis=0))
+    found = Synthesised()
+    if not shared.size:
+        found.skipped["synthesis"] = "the files have no band in common"
+        return found
+    chosen = [real[index % len(real)] for index in range(samples)]
+    kept = [w for w in train if np.isfinite(w.values[shared]).all()]
+    judge = _Judge(slots, shared, real, kept)
+    found.figures += judge.of_the_data()
+    for task, strength in (("synthesis", 1.0), ("variations", STRENGTH)):
+        requests = [
+            _request(generator, window, strength, seed=seed, member=member)
+            for member, window in enumerate(chosen)
+        ]
+        try:
+            made = answers(generator, requests, seen=seen)
+        except EoaugError as error:
+            found.skipped[task] = error.problem
+            continue
+        images = _shown(made, requests, generator)
+        found.figures += judge.judged(task, generator.card.name, chosen, images)
+        texture = Classical().generate(requests)[:, 0]
+        null = _shown(texture, requests, generator)
+        found.figures += judge.judged(task, "classical texture", chosen, null)
+        if task == "synthesis":
+            found.sheets.append(Sheet(title="synthesis", text="Made from nothing.", images=images))
+        else:
+            pairs = [x for w, image in zip(chosen, images, strict=True) for x in (w.values, image)]
+            text = f"Real windows, each followed by its variation of strength {STRENGTH:g}."
+            found.sheets.append(Sheet(title="variations", text=text, images=pairs[: 2 * len(real)][:samples]))
+    return found
+
+
+class _Judge:
+    """Compares sets of images with the data."""
+
+    def __init__(
+        self,
+        slots: Sequence[str],
+        shared: NDArray[np.intp],
+        real: Sequence[Window],
+        train: Sequence[Window],
+    ) -> None:
+        self.slots, self.shared, self.real, self.train = slots, shared, real, train
+        self.windows, self.places = len(real), len({w.place for w in real})
+        raw = np.stack([features(w.values[shared]) for w in real])
+        self.centre, self.unit = raw.mean(axis=0), raw.std(axis=0) + 1e-6
+        self.features = self._standard(raw)
+        if train:
+            self.trained = np.stack([w.values[shared].ravel() for w in train]).astype(np.float32)
+            self.trained_features = self._encoded([w.values for w in train])
+
+    def of_the_data(self) -> Iterator[Figure]:
+        """Yield the figures of real windows, which generated ones stand beside."""
+        if not self.train:
+            return
+        method = "real windows, against training"
+        images = [w.values for w in self.real]
+        yield self._figure("synthesis", method, "kid", self._kid(self._evenly_trained()))
+        for metric, value in self._nearest(images).items():
+            yield self._figure("synthesis", method, metric, value)
+        yield from self._patterns("synthesis", "real windows", images)
+
+    def judged(
+        self, task: str, method: str, asked: Sequence[Window], images: Sequence[_Image]
+    ) -> Iterator[Figure]:
+        """Yield the figures of generated images, shape (C, H, W) each, reflectance; NaN for absent bands.
+
+        A place counts by the windows of it that were ``asked`` about, in the images as in the data.
+        """
+        yield self._figure(task, method, "kid", self._kid(self._encoded(images)))
+        if self.train:
+            for metric, value in self._nearest(images).items():
+                yield self._figure(task, method, metric, value)
+        yield from self._patterns(task, method, images)
+        made = [
+            replace(window, values=np.asarray(image, np.float32))
+            for window, image in zip(asked, images, strict=True)
+        ]
+        ours, data = _statistics(made), _statistics(self.real)
+        trained = _statistics(self.train) if self.train else None
+        for index, (mean, std) in ours.items():
+            slot = self.slots[index]
+            for words, other in (("", data), (" over training", trained)):
+                if other is not None and index in other:
+                    yield self._figure(task, method, f"mean {slot}{words}", mean / other[index][0])
+                    yield self._figure(task, method, f"std {slot}{words}", std / other[index][1])
+
+    def _figure(self, task: str, method: str, metric: str, value: float) -> Figure:
+        nan = float("nan")
+        return Figure(task=task, method=method, metric=metric, value=float(value), low=nan, high=nan,
+                      windows=self.windows, places=self.places)  # fmt: skip
+
+    def _patterns(self, task: str, method: str, images: Sequence[_Image]) -> Iterator[Figure]:
+        for period in (2, 4, 8):
+            logs = [np.log(metrics.pattern_ratio(image[self.shared], period_px=period)) for image in images]
+            yield self._figure(task, method, f"pattern_{period}", float(np.exp(np.mean(logs))))
+
+    def _standard(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray((raw - self.centre) / self.unit)
+
+    def _encoded(self, images: Sequence[_Image]) -> NDArray[np.float64]:
+        return self._standard(np.stack([features(image[self.shared]) for image in images]))
+
+    def _kid(self, other: NDArray[np.float64]) -> float:
+        return metrics.kernel_distance(other, self.features)
+
+    def _evenly_trained(self) -> NDArray[np.float64]:
+        by_place: dict[str, list[int]] = defaultdict(list)
+        for index, window in enumerate(self.train):
+            by_place[window.place].append(index)
+        chosen = [part[i] for part in by_place.values() for i in evenly(len(part), _MOST_PER_PLACE)]
+        return self.trained_features[chosen]
+
+    def _nearest(self, images: Sequence[_Image]) -> dict[str, float]:
+        """Return distances to the nearest training window."""
+        encoded = self._encoded(images)
+        gaps = np.sqrt(np.stack([((self.trained_features - one) ** 2).mean(axis=1).min() for one in encoded]))
+        closest = np.sqrt([_least_square(image[self.shared], self.trained) for image in images])
+        return {
+            "nearest_feature": float(np.median(gaps)),
+            "nearest_pixel": float(np.median(closest)),
+            "closest_pixel": float(closest.min()),
+        }
+
+
+def _least_square(image: _Image, others: NDArray[np.float32]) -> float:
+    """Return the least mean square difference over the eight turns and mirrors of an image."""
+    square = np.einsum("nd,nd->n", others, others, dtype=np.float64)
+    least = np.inf
+    for mirrored in (image, image[:, :, ::-1]):
+        for turns in range(4):
+            flat = np.rot90(mirrored, turns, axes=(1, 2)).reshape(-1).astype(np.float32)
+            total = square + float(flat.astype(np.float64) @ flat) - 2.0 * (others @ flat)
+            least = min(least, float(total.min()) / flat.size)
+    return max(least, 0.0)
+
+
+def _statistics(windows: Sequence[Window]) -> dict[int, tuple[float, float]]:
+    """Return mean and standard deviation by band, every place counting alike."""
+    moments: dict[int, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
+    for window in windows:
+        for index, plane in enumerate(window.values):
+            if np.isfinite(plane).all():
+                exact = plane.astype(np.float64)
+                moments[index][window.place].append((float(exact.mean()), float((exact**2).mean())))
+    found = {}
+    for index, by_place in sorted(moments.items()):
+        first, second = np.mean([np.mean(part, axis=0) for part in by_place.values()], axis=0)
+        found[index] = (float(first), float(np.sqrt(max(second - first**2, 0.0))))
+    return found
+
+
+def _shown(made: Iterable[_Image], requests: Sequence[Request], generator: Generator) -> list[_Image]:
+    """Return answers in reflectance, NaN for bands that were not asked for."""
+    return [
+        np.where(request.fill[0], reflectance(one, generator.card), np.nan)
+        for one, request in zip(made, requests, strict=True)
+    ]
+
+
+def _request(generator: Generator, window: Window, strength: float, *, seed: int, member: int) -> Request:
+    """Return the request to make an image: from nothing, or from a real window if ``strength`` < 1."""
+    card = generator.card
+    values = model_units(window.values[None], card)
+    given = np.isfinite(values)
+    start = np.where(given, values, np.float32(0))
+    request = Request(
+        values=np.zeros_like(start),
+        known=np.zeros_like(given),
+        fill=np.ones_like(given),
+        times=np.array([window.time], np.int64),
+        metadata=window.metadata[None],
+        # Far from each other, so that no two share noise.
+        origin=(4 * WINDOW_PX * member, 0),
+        seed=seed,
+        member=member,
+    )
+    if strength == 1.0:
+        return request
+    return replace(request, values=start, known=given, fill=given, strength=strength)
