@@ -248,7 +248,8 @@ def pattern_ratio(
     """Return the power at the frequencies of a pattern over that of the frequencies around them.
 
     A network that folds or doubles pixels by p may print a pattern of period p: power at the multiples of
-    1/p along either axis (Odena et al. 2016, doi:10.23915/distill.00003). 1 = nothing to be seen.
+    1/p along either axis (Odena et al. 2016, doi:10.23915/distill.00003). The mean over these of the power
+    over that of the neighbouring frequencies; 1 = nothing to be seen.
 
     Parameters
     ----------
@@ -259,7 +260,7 @@ def pattern_ratio(
     where
         As for `spectrum_ratio`.
     reach
-        Radius of what is around, in frequency steps of the image; the pattern itself is the innermost one
+        Radius of what is around, in frequency steps of the image; a pattern's own are the innermost one
         and a half.
     """
     values = np.asarray(image, dtype=np.float64)
@@ -270,22 +271,20 @@ def pattern_ratio(
             "Give a period of at least 2 that divides the image's edges four times or more.",
         )
     power = _power(values, where).sum(axis=0)
-    on, around = np.zeros(power.shape, bool), np.zeros(power.shape, bool)
-    rows, cols = np.arange(height)[:, None], np.arange(width)[None, :]
-    for i in range(period_px):
-        for j in range(period_px):
-            if i == j == 0:
-                continue
-            away = [
-                np.minimum((index - k * size // period_px) % size, (k * size // period_px - index) % size)
-                for index, k, size in ((rows, i, height), (cols, j, width))
-            ]
-            distance = np.hypot(*away)
-            on |= distance <= 1.5
-            around |= (distance > 1.5) & (distance <= reach)
-    around &= ~on
-    beside = power[around].mean()
-    return float(power[on].mean() / beside) if beside > 0 else 1.0
+    points = np.zeros(power.shape)
+    points[:: height // period_px, :: width // period_px] = 1
+    away = np.hypot(*np.ogrid[-reach : reach + 1, -reach : reach + 1])
+    disc = (away <= 1.5).astype(float)
+
+    def near(of: NDArray[np.float64], kernel: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(ndimage.convolve(of, kernel, mode="wrap"))
+
+    beside = 1 - (near(points, disc) > 0)  # what belongs to no pattern
+    ring = (away <= reach).astype(float)
+    around = near(power * beside, ring) / np.maximum(near(beside, ring), 1)
+    points[0, 0] = 0
+    on, off = (near(power, disc) / disc.sum())[points > 0], around[points > 0]
+    return float(np.mean(np.divide(on, off, out=np.ones(on.shape), where=off > 0)))
 
 
 def seam_ratio(image: _Image, *, stride: int, origin: tuple[int, int] = (0, 0)) -> Seams:

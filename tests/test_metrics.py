@@ -151,3 +151,76 @@ def test_misuse_is_refused():
         metrics.crps(a, a)
     with pytest.raises(ParameterError, match="2 group labels"):
         metrics.bootstrap_interval([1.0], ["a", "b"])
+
+
+@given(seeds, st.floats(0.2, 5))
+def test_spectrum_distance_is_the_gain_in_decibels(seed, gain):
+    truth = field(seed)
+    expected = abs(20 * np.log10(gain))
+    assert metrics.spectrum_distance(gain * truth + 3, truth) == pytest.approx(expected, abs=1e-6)
+    assert metrics.spectrum_distance(np.zeros_like(truth), truth) == 60
+
+
+@settings(max_examples=10)
+@given(seeds, st.floats(0.3, 3))
+def test_spectra_inside_a_hole_do_not_see_the_rest(seed, gain):
+    """Steep spectra, as of land: what lies around leaks in too little to matter."""
+    rough = field(seed, (2, 64, 64))
+    truth = ndimage.gaussian_filter(rough, (0, 8, 8)) * 100 + 0.3 * rough
+    where = np.zeros((64, 64), bool)
+    where[10:50, 5:45] = True
+    smooth = ndimage.gaussian_filter(rough, (0, 8, 8)) * 100
+    changed = np.where(where, smooth + gain * (truth - smooth), truth)
+    assert metrics.spectrum_ratio(changed, truth, where=where) == pytest.approx(gain**2, rel=0.15)
+    elsewhere = np.where(where, truth, 0)
+    assert metrics.spectrum_ratio(elsewhere, truth, where=where) == pytest.approx(1, rel=0.2)
+
+
+@settings(max_examples=10)
+@given(seeds, st.sampled_from([2, 4, 8]))
+def test_patterns_are_found_at_their_period(seed, period):
+    scene = ndimage.gaussian_filter(field(seed, (2, 64, 64)), (0, 1, 1))
+    printed = scene + 0.2 * (np.arange(64) % period == 0)
+    assert metrics.pattern_ratio(field(seed, (2, 64, 64)), period_px=period) == pytest.approx(1, abs=0.5)
+    assert metrics.pattern_ratio(printed, period_px=period) > 3 * metrics.pattern_ratio(
+        scene, period_px=period
+    )
+    assert metrics.pattern_ratio(np.ones((1, 64, 64)), period_px=period) == 1
+
+
+def test_coverage_of_exchangeable_members():
+    """A truth that is drawn like the members lies inside at the level, whatever their number."""
+    for size in (19, 32, 99):
+        members, truth = field(size, (size, 40_000)), field(1000 + size, (40_000,))
+        assert metrics.coverage(members, truth) == pytest.approx(0.9, abs=0.01)
+        assert metrics.coverage(members / 2, truth) < 0.7
+    with pytest.raises(ParameterError, match="18 members"):
+        metrics.coverage(field(0, (18, 5)), field(0, (5,)))
+    with pytest.raises(ParameterError, match="first axis"):
+        metrics.coverage(field(0, (20, 5)), field(0, (6,)))
+
+
+def test_kernel_distance_is_unbiased():
+    rng = np.random.default_rng(0)
+    equal = [metrics.kernel_distance(*rng.normal(size=(2, 10, 4))) for _ in range(2000)]
+    assert abs(np.mean(equal)) < 4 * np.std(equal) / np.sqrt(len(equal))
+    a, b = rng.normal(size=(2, 6, 3))
+    b = b[:5]
+    k = [[(x @ y / 3 + 1) ** 3 for y in b] for x in a]
+    within = [
+        np.mean([(x @ y / 3 + 1) ** 3 for i, x in enumerate(s) for j, y in enumerate(s) if i != j])
+        for s in (a, b)
+    ]
+    assert metrics.kernel_distance(a, b) == pytest.approx(sum(within) - 2 * np.mean(k))
+    with pytest.raises(ParameterError, match="cannot be compared"):
+        metrics.kernel_distance(a, b[:, :2])
+
+
+def test_ssim_of_some_pixels():
+    truth = ndimage.gaussian_filter(field(0), (0, 1, 1))
+    where = np.zeros(truth.shape[1:], bool)
+    where[:, 30:] = True
+    spoilt = np.where(np.arange(40) < 12, 0, truth)
+    assert metrics.ssim(spoilt, truth, data_range=2, where=where) == pytest.approx(1)
+    assert metrics.ssim(spoilt, truth, data_range=2, where=~where) < 0.9
+    assert np.isnan(metrics.ssim(truth, truth, data_range=2, where=where & False))

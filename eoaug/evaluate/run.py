@@ -57,6 +57,7 @@ def evaluate(
     tasks: Sequence[str] = PARTS,
     limit: int | None = 16,
     members: int = 0,
+    samples: int = SAMPLES,
     steps: int | None = None,
     seed: int = 0,
     progress: Progress = None,
@@ -83,6 +84,8 @@ def evaluate(
     members
         Size of the ensembles, of which coverage (from 19 members on) and CRPS are told, and with 8 or more
         what further steps bring; 0: none.
+    samples
+        Number of images made from nothing, and of variations.
     steps
         Denoising steps of samples and members; None: the card's.
     seed
@@ -95,7 +98,7 @@ def evaluate(
     SourceError
         The folder has no usable file.
     """
-    _checked(tasks, limit, members)
+    _checked(tasks, limit, members, samples)
     card = generator.card
     slots = card.bands or SLOTS
     if WINDOW_PX % card.multiple_of:
@@ -118,7 +121,7 @@ def evaluate(
     examples: list[Example] = []
     sheets: list[Sheet] = []
     synthesises = "synthesis" in tasks and "synthesize" in card.verbs
-    total = sum(3 * len(found) for found in asked.values()) + 2 * SAMPLES * synthesises
+    total = sum(3 * len(found) for found in asked.values()) + 2 * samples * synthesises
     with watch(total, what=f"evaluating {card.name}", unit="image", progress=progress) as bar:
         for task, found in asked.items():
             try:
@@ -133,7 +136,13 @@ def evaluate(
             if train_dir is not None:
                 trained = _places(Path(train_dir), slots, skipped)
             made = synthesise(
-                generator, slots, real_windows(places), real_windows(trained, None), seed=seed, seen=bar
+                generator,
+                slots,
+                real_windows(places),
+                real_windows(trained, None),
+                samples=samples,
+                seed=seed,
+                seen=bar,
             )
             figures += made.figures
             sheets += made.sheets
@@ -154,6 +163,7 @@ def evaluate(
             "tasks": list(tasks),
             "limit": limit,
             "members": members,
+            "samples": samples,
             "steps": steps,
             "seed": seed,
             "with_training_data": train_dir is not None,
@@ -163,11 +173,13 @@ def evaluate(
     return Evaluation(table=table, slots=tuple(slots), examples=tuple(examples), sheets=tuple(sheets))
 
 
-def _checked(tasks: Sequence[str], limit: int | None, members: int) -> None:
+def _checked(tasks: Sequence[str], limit: int | None, members: int, samples: int) -> None:
     if limit is not None and limit < 1:
         raise ParameterError(f"The limit of windows per place is {limit}.", "Give limit=1 or more, or None.")
     if members < 0:
         raise ParameterError(f"Ensembles of {members} members were asked for.", "Give members=0 or more.")
+    if samples < 2:
+        raise ParameterError(f"{samples} synthetic images were asked for.", "Give samples=2 or more.")
     if unknown := [task for task in tasks if task not in PARTS]:
         raise ParameterError(f"No task is called {unknown[0]!r}.", f"Give some of {', '.join(PARTS)}.")
 

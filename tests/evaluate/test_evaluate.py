@@ -1,4 +1,4 @@
-"""Cases hide their answers, the table is in reflectance whatever the model units, and real cubes run."""
+"""Cases hide their answers, scores are right where the answer is known, any generator can be judged."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from eoaug.errors import ParameterError, SourceError
-from eoaug.evaluate import evaluate
-from eoaug.evaluate.windows import CLOUD_COVER, TASKS, WINDOW_PX, cases, read_series
+from eoaug.errors import GeneratorError, ParameterError, SourceError
+from eoaug.evaluate import Evaluation, evaluate, write_report
+from eoaug.evaluate.opponents import OPPONENTS
+from eoaug.evaluate.windows import HOLE_COVER, TASKS, cases, read_masks, read_series, verb_of
+from eoaug.generators.base import Card
 from eoaug.generators.classical import Classical
 
 pytest.importorskip("h5py", reason="h5netcdf reads netCDF4 through h5py")
@@ -21,6 +23,7 @@ pytest.importorskip("h5py", reason="h5netcdf reads netCDF4 through h5py")
 DATA = Path(os.environ.get("EOAUG_DATA", Path(__file__).parents[3] / "shared" / "data"))
 VALIDATION = DATA / "cubes" / "validation"
 SLOTS = ("green", "red", "nir", "swir16")
+SCALE = {"reflectance_scale": 1e-4, "reflectance_offset": 0.0}
 
 
 class InOtherUnits(Classical):
@@ -37,33 +40,63 @@ class InOtherUnits(Classical):
         )
 
 
+class Drawn(InOtherUnits):
+    """Members around the classical estimate: the truth of a test is drawn in the same way."""
+
+    @property
+    def card(self):
+        steps = {"inpaint": 4, "extend": 4, "super_resolve": 4}
+        return replace(super().card, name="drawn", member_steps=steps)
+
+    def generate(self, requests):
+        made = super().generate([replace(request, steps=None) for request in requests])
+        for one, request in zip(made, requests, strict=True):
+            if request.steps:
+                rng = np.random.default_rng([request.member, request.steps])
+                one += rng.normal(size=one.shape).astype(np.float32) / request.steps
+        return made
+
+
+class Bare:
+    """A generator of somebody else: no bands, no steps, one verb."""
+
+    card = Card(name="bare", verbs=frozenset({"inpaint"}))
+
+    def __init__(self, value=0.0, shape=None):
+        self.value, self.shape = value, shape
+
+    def generate(self, requests):
+        return np.full(self.shape or (len(requests), *requests[0].values.shape), self.value, np.float32)
+
+
+def bands(shape, dtype="uint16", **attrs):
+    rng = np.random.default_rng(0)
+    rows, cols = np.mgrid[: shape[1], : shape[2]]
+    scene = 1500 + 400 * np.sin(rows / 5) + 300 * np.cos(cols / 7)
+    dates = 50 * np.arange(shape[0])[:, None, None]
+    return {
+        name: (
+            ("time", "y", "x"),
+            (scene + dates + 30 * rng.normal(size=shape) + 100 * number).astype(dtype),
+            {"common_name": name, "gsd_m": 10.0, "_FillValue": 0, **attrs},
+        )
+        for number, name in enumerate(("red", "green", "nir"))
+    }
+
+
 @pytest.fixture
 def folder(tmp_path):
-    """Two places: five dates with a cloudy one, and one large scene; and an 8-bit file."""
-    rng = np.random.default_rng(0)
-
-    def bands(shape, dtype="uint16", **attrs):
-        rows, cols = np.mgrid[: shape[1], : shape[2]]
-        scene = 1500 + 400 * np.sin(rows / 5) + 300 * np.cos(cols / 7)
-        dates = 50 * np.arange(shape[0])[:, None, None]
-        return {
-            name: (
-                ("time", "y", "x"),
-                (scene + dates + 30 * rng.normal(size=shape) + 100 * number).astype(dtype),
-                {"common_name": name, "gsd_m": 10.0, "_FillValue": 0, **attrs},
-            )
-            for number, name in enumerate(("red", "green", "nir"))
-        }
-
-    scale = {"reflectance_scale": 1e-4, "reflectance_offset": 0.0}
+    """Two places: five dates with a cloudy one, and one large scene; and files that cannot be used."""
     scl = np.full((5, 70, 66), 4, np.uint8)
     scl[2] = 9
+    scl[2, :30] = 4
     times = np.array("2020-01-01", "datetime64[ns]") + np.array([0, 5, 10, 15, 40]) * np.timedelta64(1, "D")
-    series = {**bands((5, 70, 66), **scale), "scl": (("time", "y", "x"), scl)}
+    series = {**bands((5, 70, 66), **SCALE), "scl": (("time", "y", "x"), scl)}
     series["nir"][2]["native_gsd_m"] = 20.0
     series["red"][1][3, 0, 0] = 0
     xr.Dataset(series, coords={"time": times}).to_netcdf(tmp_path / "series.nc", engine="h5netcdf")
-    xr.Dataset(bands((1, 130, 128), **scale)).to_netcdf(tmp_path / "scene.nc", engine="h5netcdf")
+    scene = xr.Dataset(bands((1, 130, 128), **SCALE), attrs={"platform": "Satellite <1>"})
+    scene.to_netcdf(tmp_path / "scene.nc", engine="h5netcdf")
     xr.Dataset(bands((1, 64, 64), "uint8")).to_netcdf(tmp_path / "aerial.nc", engine="h5netcdf")
     return tmp_path
 
@@ -75,18 +108,30 @@ def test_windows_and_their_dates(folder):
     np.testing.assert_array_equal(window.sharp, [True, True, False, False])
     assert window.metadata[4].tolist()[2:] == [10, 0, 2020, 2, 10]
     assert 0.05 < np.nanmin(window.values) < np.nanmax(window.values) < 0.4
-    assert [w.origin for w in read_series(folder / "scene.nc", SLOTS)] == [(0, 0), (0, 64), (64, 0), (64, 64)]
+    scenes = read_series(folder / "scene.nc", SLOTS)
+    assert [w.origin for w in scenes] == [(0, 0), (0, 64), (64, 0), (64, 64)]
+    assert {w.sensor for w in scenes} == {"Satellite <1>"}
+
+
+def test_a_window_as_bright_as_cloud_is_not_used(folder):
+    found = bands((2, 64, 64), **SCALE)
+    found["red"][2]["common_name"] = "blue"
+    found["red"][1][1] += 2000
+    xr.Dataset(found).to_netcdf(folder / "bright.nc", engine="h5netcdf")
+    (window,) = read_series(folder / "bright.nc", ("blue", "nir"))
+    np.testing.assert_array_equal(window.usable, [0])
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_no_case_tells_its_answer(folder, task):
     (window,) = read_series(folder / "series.nc", SLOTS)
-    found = list(cases(task, window, InOtherUnits().card, steps=3, seed=5))
+    masks = read_masks(folder / "series.nc")
+    assert len(masks) == 1
+    found = list(cases(task, window, InOtherUnits().card, masks=masks, steps=3, seed=5))
     assert len(found) == {"next date": 2, "date between": 1}.get(task, 3)
     for case in found:
         request, target = case.request, case.target
-        verb = {"inpaint with dates": "inpaint", "x2": "super_resolve", "x4": "super_resolve"}
-        assert request.verb == verb.get(task, "extend" if "date" in task else task)
+        assert request.verb == verb_of(task)
         assert np.flatnonzero(request.target).tolist() == [target]
         assert not (request.known & request.fill).any()
         assert not request.values[~request.known].any()
@@ -94,11 +139,52 @@ def test_no_case_tells_its_answer(folder, task):
         assert (request.steps, request.seed) == (3, 5)
         assert not case.counts[3].any()
         assert np.isfinite(case.truth[case.counts]).all()
-        if request.verb == "inpaint":
-            assert request.fill[target, 0].sum() == round(CLOUD_COVER * WINDOW_PX**2)
+        if task == "inpaint":
+            assert HOLE_COVER[0] <= request.fill[target, 0].mean() <= HOLE_COVER[1]
+        if task == "inpaint with dates":
+            np.testing.assert_array_equal(request.fill[target, 0], masks[0])
+        if task == "next date":
+            assert target == len(request.times) - 1
+        if task == "date between":
+            assert 0 < target < len(request.times) - 1
         if request.verb == "super_resolve":
             assert not request.known.any()
             np.testing.assert_array_equal(case.counts.any(axis=(1, 2)), [True, True, False, False])
+
+
+def test_how_the_coarse_image_was_made(folder):
+    (window,) = read_series(folder / "series.nc", SLOTS)
+    card = InOtherUnits().card
+    made = {task: next(cases(task, window, card)) for task in TASKS if task[0] == "x"}
+    for factor in (2, 4):
+        right, box, wrong = (made[f"x{factor}{kind}"].request for kind in ("", " box", " triangle"))
+        assert wrong.sensor == right.sensor != box.sensor
+        model = (made[f"x{factor}"].truth - np.array(card.mean)[:, None, None]) / np.array(card.std)[
+            :, None, None
+        ]
+        f, plane = factor, model[0].astype(np.float64)
+        mean = plane.reshape(64 // f, f, 64 // f, f).mean(axis=(1, 3))
+        np.testing.assert_allclose(box.coarse[0, 0], mean, atol=1e-4)
+        taps = 1 - np.abs(np.arange(2 * f) + 0.5 - f) / f
+        weights = np.outer(taps, taps) / taps.sum() ** 2
+        inside = plane[4 * f - f // 2 : 6 * f - f // 2, 4 * f - f // 2 : 6 * f - f // 2]
+        assert wrong.coarse[0, 0, 4, 4] == pytest.approx(float((weights * inside).sum()), abs=1e-4)
+
+
+def test_between_has_both_sides_however_far(folder):
+    """Of ten dates, nine lie before the last but one; its nearest four are all earlier."""
+    times = np.array("2020-01-01", "datetime64[ns]") + np.r_[0:9, 300] * np.timedelta64(1, "D")
+    ds = xr.Dataset(bands((10, 64, 64), **SCALE), coords={"time": times})
+    ds.to_netcdf(folder / "many.nc", engine="h5netcdf")
+    (window,) = read_series(folder / "many.nc", SLOTS)
+    card = replace(InOtherUnits().card, context=4)
+    last = list(cases("date between", window, card))[-1]
+    days = (last.request.times - last.request.times[last.target]) // 86400
+    np.testing.assert_array_equal(days, [-3, -2, -1, 0, 292])
+    following = list(cases("next date", window, card))[-1]
+    np.testing.assert_allclose(
+        following.elsewhen[0] * 0.05 + 0.1, window.values[:9, 0].mean(axis=0), atol=1e-5
+    )
 
 
 def test_cards_limit_the_cases(folder):
@@ -107,54 +193,177 @@ def test_cards_limit_the_cases(folder):
     assert not list(cases("inpaint with dates", window, replace(card, context=0)))
     assert not list(cases("date between", window, replace(card, context=1)))
     assert not list(cases("x2", window, replace(card, verbs=frozenset({"inpaint"}))))
-    assert {len(c.request.times) for c in cases("inpaint with dates", window, replace(card, context=1))} == {
-        2
+    one = cases("inpaint with dates", window, replace(card, context=1))
+    assert {len(case.request.times) for case in one} == {2}
+
+
+def test_opponents_know_what_they_should(folder):
+    """On dates that are linear in time, and with a bias of its own on the target, the right ones are exact."""
+    (window,) = read_series(folder / "series.nc", SLOTS)
+    plane = window.values[0]
+    days = np.array([0, 5, 10, 15, 40])
+    line = plane[None] + 0.001 * days[:, None, None, None]
+    window = replace(window, values=line.astype(np.float32), clear=np.ones_like(window.clear))
+    hole = np.zeros((64, 64), bool)
+    hole[20:40, 20:40] = True
+    card = replace(InOtherUnits().card, context=4)
+    middle = list(cases("inpaint with dates", window, card, masks=[hole]))[2]
+    answer = {name: method(middle)[:3] for name, method in OPPONENTS["inpaint with dates"].items()}
+    unit = np.array(card.std)[:3, None, None]
+    error = {
+        name: np.abs(one * unit + np.array(card.mean)[:3, None, None] - middle.truth[:3])[:, hole].max()
+        for name, one in answer.items()
     }
+    assert max(error["linear in time"], error["linear, mean corrected"]) < 1e-5
+    assert error["nearest date"] == pytest.approx(0.005, abs=1e-4)
+    assert error["mean of the dates"] == pytest.approx(0.005, abs=1e-4)
+    biased = window.values.copy()
+    biased[2] += 0.02
+    middle = list(cases("inpaint with dates", replace(window, values=biased), card, masks=[hole]))[2]
+    answer = OPPONENTS["inpaint with dates"]["linear, mean corrected"](middle)[:3]
+    np.testing.assert_allclose(
+        answer * unit + np.array(card.mean)[:3, None, None], middle.truth[:3], atol=1e-5
+    )
+    coarse = next(cases("x4", window, card))
+    for name in ("bicubic, back-projected", "cubic convolution, back-projected"):
+        again = coarse.request.sensor.degrade(OPPONENTS["x4"][name](coarse)[:2])
+        np.testing.assert_allclose(again, coarse.request.coarse_tile[0, :2], atol=1e-5)
 
 
 def test_the_table_is_in_reflectance(folder):
-    bare, other = (evaluate(generator, folder, limit=2) for generator in (Classical(), InOtherUnits()))
-    for one, two in zip(bare.figures, other.figures, strict=True):
-        assert (one.task, one.metric, one.windows, one.places) == (
-            two.task,
-            two.metric,
-            two.windows,
-            two.places,
-        )
+    bare, other = (
+        evaluate(generator, folder, limit=1, tasks=TASKS).table for generator in (Classical(), InOtherUnits())
+    )
+    assert len(bare.figures) == len(other.figures)
     for task in TASKS:
         one, two = bare.figure(task, "classical"), other.figure(task, "other units")
         assert one.value == pytest.approx(two.value, abs=0.05)
-    assert bare.figure("inpaint", "classical").windows == 4
+    assert bare.figure("inpaint", "classical").windows == 2
     assert bare.figure("inpaint", "classical").places == 2
     assert np.isnan(bare.figure("date between", "classical").low)
+    assert bare.figure("inpaint", "classical").value == bare.figure("inpaint", "push-pull").value
+    residuals = [bare.figure("x2", name, "residual").value for name in ("classical", "bicubic")]
+    assert residuals[0] < residuals[1] / 50
+
+
+def test_samples_and_members_are_told_apart_from_estimates(folder):
+    table = evaluate(Drawn(), folder, limit=2, members=32, tasks=["inpaint"]).table
+    best = table.best("inpaint")
+    estimate, sample = (table.figure("inpaint", name) for name in ("drawn", "drawn, one sample"))
+    assert estimate.value > sample.value + 3
+    gain = table.figure("inpaint", f"drawn - {best}").value
+    assert gain == pytest.approx(estimate.value - table.figure("inpaint", best).value)
+    members = table.figure("inpaint", "drawn, 32 members")
+    assert sample.value < members.value < estimate.value + 1
+    assert 0.7 < table.figure("inpaint", "drawn, 32 members", "coverage").value < 1
+    spread, single = ("drawn, 32 members", "drawn (as one member)")
+    assert table.figure("inpaint", spread, "crps").value < table.figure("inpaint", single, "crps").value
+    few = table.figure("inpaint", "drawn, mean of 8 in 4 steps").value
+    many = table.figure("inpaint", "drawn, mean of 8 in 16 steps").value
+    difference = table.figure("inpaint", "drawn, mean of 8 in 4 steps - in 16")
+    assert difference.value == pytest.approx(few - many)
+    assert difference.value < -0.3  # its noise falls with the steps
+
+
+def test_detail_and_patterns_of_known_images(folder):
+    class Printed(InOtherUnits):
+        def generate(self, requests):
+            made = super().generate(requests)
+            made[..., ::2, :] += 0.3
+            return made
+
+    tables = [evaluate(one, folder, tasks=["next date"]).table for one in (InOtherUnits(), Printed())]
+    clean, printed = (table.figure("next date", "other units", "pattern_2").value for table in tables)
+    truth = tables[0].figure("next date", "truth", "pattern_2").value
+    assert 0.5 < clean / truth < 2
+    assert printed > 20 * truth
+    details = [table.figure("next date", "other units", "detail").value for table in tables]
+    assert details[1] > 2 * details[0]
+
+
+def test_sensors_are_stated_from_a_hundred_windows_on(folder):
+    for path in folder.glob("*.nc"):
+        path.unlink()
+    flat = xr.Dataset(bands((1, 64 * 10, 64 * 10), **SCALE), attrs={"platform": "Many"})
+    flat.to_netcdf(folder / "many.nc", engine="h5netcdf")
+    few = xr.Dataset(bands((1, 64, 64), **SCALE), attrs={"platform": "Few"})
+    few.to_netcdf(folder / "few.nc", engine="h5netcdf")
+    table = evaluate(Classical(), folder, limit=None, tasks=["x4"]).table
+    assert table.figure("x4", "classical", sensor="Many").windows == 100
+    with pytest.raises(KeyError):
+        table.figure("x4", "classical", sensor="Few")
+    assert table.sensors == {"Few": 1, "Many": 100}
+    assert "Not stated: 1 windows" in table.to_markdown()
+
+
+def test_any_generator_can_be_judged(folder):
+    found = evaluate(Bare(), folder, members=4)
+    assert {figure.task for figure in found.table.figures} == {"inpaint", "throughput"}
+    assert not any("members" in figure.method for figure in found.table.figures)  # they would all be equal
+    broken = evaluate(Bare(np.nan), folder, tasks=["inpaint"]).table
+    assert "not finite" in broken.skipped["inpaint"]
+    other = Bare()
+    other.card = replace(Bare.card, multiple_of=48)
+    with pytest.raises(GeneratorError, match=r"multiples of 48"):
+        evaluate(other, folder)
     assert (
-        bare.figure("x2", "classical", "residual").value < bare.figure("x2", "bicubic", "residual").value / 50
+        "with shape (1, 2)"
+        in evaluate(Bare(shape=(1, 2)), folder, tasks=["inpaint"]).table.skipped["inpaint"]
     )
 
 
-def test_the_table_as_text(folder):
-    table = evaluate(Classical(), folder, tasks=["x2"], limit=1)
-    assert "| x2 | classical | psnr_db | " in table.to_markdown()
-    assert "aerial.nc was left out: Band 'red' holds 8-bit" in table.to_markdown().replace("'green'", "'red'")
-    parsed = json.loads(table.to_json())
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    blue = bands((1, 64, 128), **SCALE)
+    blue["nir"][2]["common_name"] = "blue"
+    xr.Dataset(blue, attrs={"platform": "<b>Satellite</b>"}).to_netcdf(folder / "a <b>.nc", engine="h5netcdf")
+    found = evaluate(Classical(), folder, train_dir=folder, tasks=["x2", "synthesis"], samples=6)
+    return found, write_report(found, folder / "out")
+
+
+def test_the_report_as_files(report):
+    found, page = report
+    parsed = json.loads((page.parent / "table.json").read_text())
     assert parsed["generator"] == "classical"
-    assert len(parsed["figures"]) == len(table.figures)
+    assert len(parsed["figures"]) == len(found.table.figures)
+    assert all(figure["windows"] > 0 and figure["places"] > 0 for figure in parsed["figures"])
+    assert "| x2 | 2 / 1 | bicubic, back-projected |" in (page.parent / "table.md").read_text()
+    assert {path.name for path in page.parent.glob("*.png")} == {"x2.png", "synthesis.png", "variations.png"}
     with pytest.raises(KeyError):
-        table.figure("x4", "classical")
+        found.table.figure("x4", "classical")
+
+
+def test_the_page_holds_all_it_shows_and_escapes(report):
+    found, page = report
+    text = page.read_text()
+    assert "<b>" not in text
+    assert "a &lt;b&gt;, row 0, column " in text
+    assert "http" not in text.split("</head>")[1].replace("https://doi.org", "")
+    # Truth, given, best classical, estimate; two windows; two halves of two sheets.
+    assert text.count("<img") == 2 * 4 + 2 * 2
+    assert isinstance(found, Evaluation)
 
 
 def test_misuse_is_refused(folder, tmp_path_factory):
+    empty = tmp_path_factory.mktemp("empty")
     with pytest.raises(SourceError, match=r"no \*\.nc"):
-        evaluate(Classical(), tmp_path_factory.mktemp("empty"))
+        evaluate(Classical(), empty)
+    (empty / "text.nc").write_text("no netCDF")
+    xr.Dataset(bands((1, 32, 32), **SCALE)).to_netcdf(empty / "small.nc", engine="h5netcdf")
+    with pytest.raises(SourceError, match=r"None of the files .* small.nc has no clear window .* text.nc"):
+        evaluate(Classical(), empty)
     with pytest.raises(ParameterError, match="'x3'"):
         evaluate(Classical(), folder, tasks=["x3"])
     with pytest.raises(ParameterError, match="limit of windows per place is 0"):
         evaluate(Classical(), folder, limit=0)
+    with pytest.raises(ParameterError, match="-1 members"):
+        evaluate(Classical(), folder, members=-1)
 
 
 @pytest.mark.skipif(not VALIDATION.is_dir(), reason=f"no validation cubes at {VALIDATION}; set EOAUG_DATA")
 def test_the_classical_generator_on_real_cubes():
-    table = evaluate(Classical(), VALIDATION, limit=2)
+    table = evaluate(Classical(), VALIDATION, limit=2, tasks=TASKS).table
     assert "naip_nd_prairie_2019_2020.nc" in table.skipped
     for task, opponent in (
         ("inpaint", "nearest pixel"),
@@ -163,3 +372,6 @@ def test_the_classical_generator_on_real_cubes():
     ):
         gain = table.figure(task, "classical").value - table.figure(task, opponent).value
         assert gain > 0.5, (task, opponent)
+    # A smooth fill has no detail, a consistent one leaves no residual.
+    assert table.figure("inpaint", "classical", "detail").value < 0.1
+    assert table.figure("x4", "classical", "residual").value < 1e-4
