@@ -279,7 +279,7 @@ def pattern_ratio(
     def near(of: NDArray[np.float64], kernel: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(ndimage.convolve(of, kernel, mode="wrap"))
 
-    beside = 1 - (near(points, disc) > 0)  # what belongs to no pattern
+    beside = np.asarray(near(points, disc) == 0, dtype=np.float64)  # what belongs to no pattern
     ring = (away <= reach).astype(float)
     around = near(power * beside, ring) / np.maximum(near(beside, ring), 1)
     points[0, 0] = 0

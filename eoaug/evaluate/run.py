@@ -12,7 +12,7 @@ from time import perf_counter
 
 from eoaug.cube.progress import Progress, Watch, watch
 from eoaug.errors import EoaugError, GeneratorError, ParameterError, RadiometryError, SourceError
-from eoaug.evaluate.scores import Effort, Example, answers, score, threads
+from eoaug.evaluate.scores import Effort, Example, answers, planned, score, threads
 from eoaug.evaluate.synthesis import SAMPLES, Sheet, real_windows, synthesise
 from eoaug.evaluate.table import Figure, Table
 from eoaug.evaluate.windows import (
@@ -121,7 +121,7 @@ def evaluate(
     examples: list[Example] = []
     sheets: list[Sheet] = []
     synthesises = "synthesis" in tasks and "synthesize" in card.verbs
-    total = sum(3 * len(found) for found in asked.values()) + 2 * samples * synthesises
+    total = sum(planned(found, effort) for found in asked.values()) + 2 * samples * synthesises
     with watch(total, what=f"evaluating {card.name}", unit="image", progress=progress) as bar:
         for task, found in asked.items():
             try:

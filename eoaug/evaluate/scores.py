@@ -7,7 +7,7 @@ known pixels put back.
 from __future__ import annotations
 
 import os
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -24,7 +24,7 @@ from eoaug.evaluate.table import Figure, figure_of
 from eoaug.evaluate.windows import Case, Task, evenly, reflectance, verb_of
 from eoaug.generators.base import Card, Generator, Request
 
-__all__ = ["Effort", "Example", "Scored", "answers", "score", "threads"]
+__all__ = ["Effort", "Example", "Scored", "answers", "planned", "score", "threads"]
 
 _DATA_RANGE = 1.0
 """Reflectance from 0 to 1."""
@@ -38,7 +38,7 @@ _LEAST_PER_SENSOR = 100
 _LEAST_MEMBERS = 19
 """Below, a 90 % interval has no quantiles to end at."""
 
-_Image = NDArray[np.float64]
+_Image = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +148,24 @@ def _checked(generator: Generator, requests: Sequence[Request]) -> list[NDArray[
     return found
 
 
+def planned(asked: Sequence[Case], effort: Effort) -> int:
+    """Return how many images `score` will count at most.
+
+    Parameters
+    ----------
+    asked, effort
+        As for `score`.
+    """
+    total = 3 * len(asked)
+    if effort.members > 1:
+        by_place = Counter(case.place for case in asked).values()
+        total += effort.members * sum(min(count, effort.member_windows) for count in by_place)
+        total += 2 + 2 * min(effort.members, _FEW)
+        if effort.members >= _FEW:
+            total += 2 * _FEW * sum(min(count, effort.step_windows) for count in by_place)
+    return total
+
+
 def score(generator: Generator, task: Task, asked: Sequence[Case], effort: Effort, *, seen: Watch) -> Scored:
     """Return the figures of one task, the generator's first, and windows to look at.
 
@@ -190,7 +208,7 @@ class _Round:
             self.made[method] = []
         for case in self.asked:
             for method, answer in opponents.items():
-                self.made[method].append(reflectance(answer(case), self.card))
+                self.made[method].append(reflectance(answer(case), self.card).astype(np.float32))
             self.seen.tiles(1)
         scores: dict[str, dict[str, list[float]]] = {}
         for method, images in self.made.items():
@@ -223,7 +241,8 @@ class _Round:
         """Return what the engine would hand out, reflectance."""
         found = answers(self.generator, requests, seen=self.seen)
         cases = self.asked if cases is None else cases
-        return [_handed_out(one, case, self.card) for one, case in zip(found, cases, strict=True)]
+        handed = (_handed_out(one, case, self.card) for one, case in zip(found, cases, strict=True))
+        return [one.astype(np.float32) for one in handed]
 
     def _ensemble(self, case: Case, members: int, steps: int | None) -> _Image:
         requests = [replace(case.request, member=member, steps=steps) for member in range(members)]

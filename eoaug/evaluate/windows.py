@@ -265,7 +265,9 @@ def cases(
         told = _context(task, series, date, card.context)
         if told is not None:
             mask = masks[index % len(masks)] if masks and task == "inpaint with dates" else None
-            yield _case(task, series, card, date, told, counted, mask, steps, seed)
+            case = _case(task, series, card, date, told, counted, mask, steps, seed)
+            if case.counts.any():
+                yield case
 
 
 def _context(task: Task, series: Series, date: int, most: int) -> NDArray[np.intp] | None:

@@ -10,10 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from typer.testing import CliRunner
 
+from eoaug.cli import app
+from eoaug.cube.progress import Watch
 from eoaug.errors import GeneratorError, ParameterError, SourceError
 from eoaug.evaluate import Evaluation, evaluate, write_report
 from eoaug.evaluate.opponents import OPPONENTS
+from eoaug.evaluate.scores import Effort, planned, score
 from eoaug.evaluate.windows import HOLE_COVER, TASKS, cases, read_masks, read_series, verb_of
 from eoaug.generators.base import Card
 from eoaug.generators.classical import Classical
@@ -265,6 +269,19 @@ def test_samples_and_members_are_told_apart_from_estimates(folder):
     assert difference.value < -0.3  # its noise falls with the steps
 
 
+def test_the_bar_knows_how_much_there_is_to_do(folder):
+    found = [
+        case
+        for path in ("series.nc", "scene.nc")
+        for window in read_series(folder / path, SLOTS)
+        for case in cases("x2", window, Drawn().card)
+    ]
+    counted = []
+    effort = Effort(members=9, member_windows=2, step_windows=1)
+    score(Drawn(), "x2", found, effort, seen=Watch(counted.append))
+    assert sum(counted) == planned(found, effort) == 3 * 7 + 9 * 4 + 2 * 8 * 2 + 2 + 2 * 8
+
+
 def test_detail_and_patterns_of_known_images(folder):
     class Printed(InOtherUnits):
         def generate(self, requests):
@@ -375,3 +392,12 @@ def test_the_classical_generator_on_real_cubes():
     # A smooth fill has no detail, a consistent one leaves no residual.
     assert table.figure("inpaint", "classical", "detail").value < 0.1
     assert table.figure("x4", "classical", "residual").value < 1e-4
+
+
+def test_the_command_writes_the_report(folder):
+    out = folder / "out"
+    arguments = ["evaluate", "classical", "--data", folder, "--out", out, "--tasks", "x4", "--limit", 1]
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert (out / "table.md").read_text() in result.output
+    assert {"index.html", "table.json", "x4.png"} <= {path.name for path in out.iterdir()}
