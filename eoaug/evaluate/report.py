@@ -24,7 +24,7 @@ __all__ = ["montage", "picture", "write_report"]
 _EDGE_PX = 192
 _GAP_PX = 2
 _COLUMNS = 4
-_STD_WHITE = 0.05
+_STD_WHITE = 0.1
 """Reflectance of standard deviation that is shown as white."""
 
 _Image = NDArray[np.floating[Any]]
@@ -55,14 +55,15 @@ def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> Path
     sections = []
     for title, text, rows in table.sections():
         found = [_row(example, table.generator, slots) for example in shown.get(title, [])]
-        sheets = [_pictured(one, slots) for one in evaluation.sheets] if title == "synthesis" else []
-        sections.append(Section(title=title, text=text, table=rows, rows=[*found, *sheets]))
+        sheets = [_pictured(one, slots) for one in evaluation.sheets if one.title == title]
+        told = [text, *(one.text for one in evaluation.sheets if one.title == title)]
+        sections.append(Section(title=title, text="\n\n".join(told), table=rows, rows=[*found, *sheets]))
     for task, examples in shown.items():
         rows_of_pictures = [_row(example, table.generator, slots) for example in examples]
         name = f"{task.replace(' ', '-')}.png"
         sheet([Section(title=task, rows=rows_of_pictures)], out / name, edge_px=_EDGE_PX)
     for one in evaluation.sheets:
-        sheet([Section(title=one.title, rows=[_pictured(one, slots)])], out / f"{one.title}.png")
+        sheet([Section(title=one.text, rows=[_pictured(one, slots)])], out / f"{one.title}.png")
     return page(
         f"Evaluation of {table.generator}",
         sections,
@@ -113,8 +114,8 @@ def _pictured(one: Sheet, slots: Sequence[str]) -> list[Picture]:
     images = [np.where(bands[:, None, None], image, np.nan) for image in one.images]
     half = -(-len(images) // 2)
     return [
-        Picture(montage(part, slots, columns=_COLUMNS), one.title, one.text)
-        for part in (images[:half], images[half:])
+        Picture(montage(part, slots, columns=_COLUMNS), f"{one.title}, {words} half")
+        for part, words in ((images[:half], "first"), (images[half:], "second"))
         if part
     ]
 
@@ -146,7 +147,7 @@ def _row(example: Example, name: str, slots: Sequence[str]) -> list[Picture]:
     if example.spread is not None:
         mean = example.spread[bands].mean(axis=0)
         grey = np.rint(np.clip(mean / _STD_WHITE, 0, 1) * 255).astype(np.uint8)
-        note = f"white: {_STD_WHITE:g} of reflectance"
+        note = f"white: deviation {_STD_WHITE:g}"
         wide = enlarge(np.repeat(grey[..., None], 3, axis=-1), _EDGE_PX)
-        pictures.append(Picture(wide, "standard deviation of members", note))
+        pictures.append(Picture(wide, "spread of members", note))
     return pictures

@@ -223,7 +223,7 @@ class _Judge:
         train: Sequence[Window],
     ) -> None:
         self.slots, self.shared, self.real, self.train = slots, shared, real, train
-        self.windows, self.places = len(real), len({w.place for w in real})
+        self.places = len({w.place for w in real})
         raw = np.stack([features(w.values[shared]) for w in real])
         self.centre, self.unit = raw.mean(axis=0), raw.std(axis=0) + 1e-6
         self.features = self._standard(raw)
@@ -237,9 +237,9 @@ class _Judge:
             return
         method = "real windows, against training"
         images = [w.values for w in self.real]
-        yield self._figure("synthesis", method, "kid", self._kid(self._evenly_trained()))
+        yield self._figure("synthesis", method, "kid", self._kid(self._evenly_trained()), len(images))
         for metric, value in self._nearest(images).items():
-            yield self._figure("synthesis", method, metric, value)
+            yield self._figure("synthesis", method, metric, value, len(images))
         yield from self._patterns("synthesis", "real windows", images)
 
     def judged(
@@ -249,10 +249,10 @@ class _Judge:
 
         A place counts by the windows of it that were ``asked`` about, in the images as in the data.
         """
-        yield self._figure(task, method, "kid", self._kid(self._encoded(images)))
+        yield self._figure(task, method, "kid", self._kid(self._encoded(images)), len(images))
         if self.train:
             for metric, value in self._nearest(images).items():
-                yield self._figure(task, method, metric, value)
+                yield self._figure(task, method, metric, value, len(images))
         yield from self._patterns(task, method, images)
         made = [
             replace(window, values=np.asarray(image, np.float32))
@@ -261,21 +261,23 @@ class _Judge:
         ours, data = _statistics(made), _statistics(self.real)
         trained = _statistics(self.train) if self.train else None
         for index, (mean, std) in ours.items():
-            slot = self.slots[index]
-            for words, other in (("", data), (" over training", trained)):
+            label = f"{method}, {self.slots[index]}"
+            for suffix, other in (("", data), ("_trained", trained)):
                 if other is not None and index in other:
-                    yield self._figure(task, method, f"mean {slot}{words}", mean / other[index][0])
-                    yield self._figure(task, method, f"std {slot}{words}", std / other[index][1])
+                    ratios = {"mean": mean / other[index][0], "std": std / other[index][1]}
+                    for metric, value in ratios.items():
+                        yield self._figure(f"{task}, bands", label, metric + suffix, value, len(images))
 
-    def _figure(self, task: str, method: str, metric: str, value: float) -> Figure:
+    def _figure(self, task: str, method: str, metric: str, value: float, windows: int) -> Figure:
         nan = float("nan")
         return Figure(task=task, method=method, metric=metric, value=float(value), low=nan, high=nan,
-                      windows=self.windows, places=self.places)  # fmt: skip
+                      windows=windows, places=self.places)  # fmt: skip
 
     def _patterns(self, task: str, method: str, images: Sequence[_Image]) -> Iterator[Figure]:
         for period in (2, 4, 8):
             logs = [np.log(metrics.pattern_ratio(image[self.shared], period_px=period)) for image in images]
-            yield self._figure(task, method, f"pattern_{period}", float(np.exp(np.mean(logs))))
+            value = float(np.exp(np.mean(logs)))
+            yield self._figure(task, method, f"pattern_{period}", value, len(images))
 
     def _standard(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray((raw - self.centre) / self.unit)

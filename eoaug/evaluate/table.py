@@ -17,7 +17,7 @@ import numpy as np
 
 from eoaug import metrics
 
-__all__ = ["METRICS", "Figure", "Metric", "Table", "figure_of", "metric_of"]
+__all__ = ["METRICS", "Figure", "Metric", "Table", "figure_of"]
 
 
 class Metric(NamedTuple):
@@ -68,7 +68,10 @@ METRICS: Mapping[str, Metric] = {
     ),
     "closest_pixel": Metric("closest, pixels", ".4f", "the least of these"),
     "mpx_per_s": Metric("Mpx/s", ".3f", "throughput, millions of pixels per second"),
-    "ratio": Metric("ratio to the data", ".2f", "statistic of generated over that of real windows"),
+    "mean": Metric("mean", ".2f", "of the images over that of the data"),
+    "std": Metric("std", ".2f", "standard deviation of the images over that of the data"),
+    "mean_trained": Metric("mean / training", ".2f", "mean over that of the training data"),
+    "std_trained": Metric("std / training", ".2f", "standard deviation over that of the training data"),
 }
 """What is measured, in the order of the columns."""
 
@@ -83,7 +86,7 @@ class Figure:
     method: str
     """The generator, an opponent, or ``"A - B"`` for A less B, window by window."""
     metric: str
-    """A key of `METRICS`; statistics of bands are written ``"mean red"``."""
+    """A key of `METRICS`."""
     value: float
     low: float
     """Lower end of the 95 % interval over places; NaN with one place, or where there is none."""
@@ -237,7 +240,7 @@ def figure_of(
     labels
         The window's place.
     """
-    ratio = metric_of(metric).ratio
+    ratio = METRICS[metric].ratio
     by_place: dict[str, list[float]] = defaultdict(list)
     for value, label in zip(values, labels, strict=True):
         if not np.isnan(value):
@@ -259,20 +262,14 @@ def figure_of(
     )
 
 
-def metric_of(name: str) -> Metric:
-    """Return how a metric is written; statistics of bands are ratios to the data."""
-    return METRICS.get(name, METRICS["ratio"])
-
-
 def _grid(figures: Sequence[Figure], *, with_task: bool = False) -> tuple[str, list[list[str]]]:
     """Return a line about the windows, and a row per method with a column per metric."""
     names = {figure.metric for figure in figures}
     columns = [name for name in METRICS if name in names]
-    columns += [name for name in dict.fromkeys(f.metric for f in figures) if name not in METRICS]
     counts = [(f.windows, f.places) for f in figures]
     usual = max(set(counts), key=counts.count)
     head = ["task"] if with_task else []
-    rows = [[*head, "method", *(METRICS[name].heading if name in METRICS else name for name in columns)]]
+    rows = [[*head, "method", *(METRICS[name].heading for name in columns)]]
     by_method: dict[tuple[str, str], dict[str, Figure]] = defaultdict(dict)
     for figure in figures:
         by_method[figure.task, figure.method][figure.metric] = figure
@@ -288,7 +285,7 @@ def _grid(figures: Sequence[Figure], *, with_task: bool = False) -> tuple[str, l
 
 
 def _cell(figure: Figure, *, bare: bool) -> str:
-    form = metric_of(figure.metric).form
+    form = METRICS[figure.metric].form
     if _no_number(figure.value):
         return "-"
     sign = "+" if " - " in figure.method else ""

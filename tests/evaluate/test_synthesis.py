@@ -82,8 +82,8 @@ def test_a_generator_that_remembers_is_found():
         of = {(f.task, f.method, f.metric): f.value for f in found.figures}
         nearest[name] = of["synthesis", "remembering", "closest_pixel"]
         assert of["synthesis", "real windows, against training", "closest_pixel"] > 0.01
-        assert 0.97 < of["synthesis", "remembering", "mean red"] < 1.03
-        assert 0.9 < of["synthesis", "remembering", "std nir over training"] < 1.1
+        assert 0.97 < of["synthesis, bands", "remembering, red", "mean"] < 1.03
+        assert 0.9 < of["synthesis, bands", "remembering, nir", "std_trained"] < 1.1
         assert of["synthesis", "remembering", "kid"] < of["synthesis", "classical texture", "kid"]
         assert {sheet.title for sheet in found.sheets} == {"synthesis", "variations"}
     assert nearest["copy"] < 1e-4 < 0.01 < nearest["new"]
@@ -95,7 +95,8 @@ def test_bands_that_a_place_lacks_are_not_judged():
         Remembering([land(1)]), SLOTS, [lacking, window(1, "there")], [], seed=0, seen=QUIET, samples=4
     )
     assert not any(f.metric.startswith("nearest") for f in found.figures)
-    assert {f.metric for f in found.figures if f.metric.startswith("mean")} == {"mean red", "mean nir"}
+    told = {f.method for f in found.figures if f.metric == "mean"}
+    assert told == {f"{name}, {slot}" for name in ("remembering", "classical texture") for slot in SLOTS}
     nothing = replace(lacking, values=lacking.values[::-1])
     left_out = synthesise(Remembering([land(1)]), SLOTS, [lacking, nothing], [], seed=0, seen=QUIET)
     assert left_out.skipped == {"synthesis": "the files have no band in common"}
