@@ -20,7 +20,7 @@ from eoaug import metrics
 from eoaug.cube.progress import Watch
 from eoaug.errors import GeneratorError
 from eoaug.evaluate.opponents import OPPONENTS
-from eoaug.evaluate.table import Figure, figure_of
+from eoaug.evaluate.table import LEAST_PER_SENSOR, Figure, figure_of
 from eoaug.evaluate.windows import Case, Task, evenly, reflectance, verb_of
 from eoaug.generators.base import Card, Generator, Request
 
@@ -34,7 +34,6 @@ _FEW = 8
 """Members of a mean."""
 _STEPS = (4, 16)
 """Denoising steps that are compared."""
-_LEAST_PER_SENSOR = 100
 _LEAST_MEMBERS = 19
 """Below, a 90 % interval has no quantiles to end at."""
 
@@ -256,7 +255,7 @@ class _Round:
         found = []
         for sensor in dict.fromkeys(case.sensor for case in self.asked):
             indices = [index for index, case in enumerate(self.asked) if case.sensor == sensor]
-            if len(indices) >= _LEAST_PER_SENSOR:
+            if len(indices) >= LEAST_PER_SENSOR:
                 part = [values[index] for index in indices]
                 labels = [self.labels[index] for index in indices]
                 found.append(figure_of(self.task, method, metric, part, labels, sensor=sensor))

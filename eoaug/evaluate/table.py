@@ -17,7 +17,7 @@ import numpy as np
 
 from eoaug import metrics
 
-__all__ = ["METRICS", "Figure", "Metric", "Table", "figure_of"]
+__all__ = ["LEAST_PER_SENSOR", "METRICS", "Figure", "Metric", "Table", "figure_of"]
 
 
 class Metric(NamedTuple):
@@ -75,7 +75,8 @@ METRICS: Mapping[str, Metric] = {
 }
 """What is measured, in the order of the columns."""
 
-_LEAST_PER_SENSOR = 100
+LEAST_PER_SENSOR = 100
+"""Windows from which on figures of one sensor are stated."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,8 +164,8 @@ class Table:
         told = [f for f in self.figures if f.sensor]
         for sensor, count in self.sensors.items():
             title = f"Sensor: {sensor or 'not named by the file'}"
-            if count < _LEAST_PER_SENSOR:
-                yield title, f"Not stated: {count} windows, less than {_LEAST_PER_SENSOR}.", []
+            if count < LEAST_PER_SENSOR:
+                yield title, f"Not stated: {count} windows, less than {LEAST_PER_SENSOR}.", []
             elif rows := [f for f in told if f.sensor == sensor]:
                 yield title, *_grid(rows, with_task=True)
         left_out = "\n".join(f"- {name} was left out: {why}" for name, why in self.skipped.items())
