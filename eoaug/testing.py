@@ -463,9 +463,9 @@ def requests(card: Card, verb: Verb, count: int = 1, *, seed: int = 0, factor: i
     seed
         Of content, masks and of the requests.
     factor
-        Refinement of super-resolution.
+        Refinement of super-resolution, for cards that serve any.
     """
-    refinement = factor if verb == "super_resolve" else 1
+    refinement = (*card.factors, factor)[0] if verb == "super_resolve" else 1
     lattice = lattice_for(card, refinement)
     channels = len(card.bands) or 3
     dates = 1 + (min(card.context, 2) if verb in ("inpaint", "extend") else 0)

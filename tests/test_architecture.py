@@ -30,6 +30,7 @@ DOORS = {
     "transformers": ["generators", "training", "captions"],
     "peft": ["generators", "training"],
     "dask": ["cube.run", "cube.write"],  # the writer walks chunks; nobody else knows dask
+    "huggingface_hub": ["generators.checkpoint"],
     "distributed": ["cube.run"],
     "rasterio": ["cube.write", "stac"],
     "rioxarray": ["stac", "cli"],
@@ -61,7 +62,10 @@ NEVER_AT_ONCE = {
 CLIENTS = ["cli"]
 """Modules that use the package as users do, through its root."""
 
-LATE = ["generators.network", "generators.diffusion", "training", "captions", "stac", "evaluate"]
+LATE = [
+    *("generators.network", "generators.satnet", "generators.latent", "generators.diffusion"),
+    *("generators.diffusionsat", "training", "captions", "stac", "evaluate"),
+]
 """Modules that the package's root does not import."""
 
 

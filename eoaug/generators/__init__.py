@@ -1,13 +1,15 @@
 """Generators: what fills a cube's holes.
 
-`load` finds them by name in the entry-point group ``eoaug.generators``; importing this package loads no
-weights and no torch.
+`load` finds them by name in the entry-point group ``eoaug.generators``, and makes them of checkpoint folders;
+importing this package loads no weights and no torch.
 """
 
 from __future__ import annotations
 
 import difflib
+import json
 from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any
 
 from eoaug.errors import GeneratorError
@@ -24,22 +26,28 @@ def available() -> dict[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda p: p.name)}
 
 
-def load(generator: str | Generator = "embedded", **options: Any) -> Generator:
-    """Return a generator by name; a generator passes through.
+def load(generator: str | Path | Generator = "embedded", **options: Any) -> Generator:
+    """Return a generator by name, or from a checkpoint; a generator passes through.
 
     Parameters
     ----------
     generator
         A name of `available`: ``"embedded"`` (the small diffusion model that ships with eoaug),
-        ``"classical"`` (no weights, no torch), or what another package registers.
+        ``"classical"`` (no weights, no torch), or what another package registers. Or a checkpoint of the
+        Stable Diffusion family or of DiffusionSat: its folder, ``"owner/name@commit"`` on the hub, or a JSON
+        file with ``base`` and options.
     **options
-        Handed to the generator's factory, e.g. ``device="cuda"``.
+        Handed to the generator's factory, e.g. ``device="cuda"``; for checkpoints those of
+        `eoaug.generators.diffusion.Settings`, e.g. ``adapters=["my-lora"]``.
 
     Raises
     ------
     GeneratorError
-        Unknown name, options that the factory does not take, or a plugin that cannot be imported.
+        Unknown name, options that the factory does not take, a plugin that cannot be imported, or a
+        checkpoint that eoaug does not load.
     """
+    if isinstance(generator, Path):
+        generator = str(generator)
     if not isinstance(generator, str):
         if not isinstance(generator, Generator):
             raise GeneratorError(
@@ -48,12 +56,14 @@ def load(generator: str | Generator = "embedded", **options: Any) -> Generator:
             )
         return generator
     found = available()
+    if generator not in found and (Path(generator).exists() or "/" in generator):
+        return _from_checkpoint(generator, options)
     if generator not in found:
         close = difflib.get_close_matches(generator, found, 1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         raise GeneratorError(
             f"no generator is called {generator!r}",
-            f"{hint}installed: {', '.join(found) or 'none; reinstall eoaug'}",
+            f"{hint}installed: {', '.join(found) or 'none; reinstall eoaug'}; or give a checkpoint's folder",
         )
     try:
         factory = found[generator].load()
@@ -74,3 +84,40 @@ def load(generator: str | Generator = "embedded", **options: Any) -> Generator:
             "fulfil the Protocol eoaug.Generator; eoaug.testing has its contract suite",
         )
     return made
+
+
+def _from_checkpoint(source: str, options: dict[str, Any]) -> Generator:
+    path = Path(source)
+    if path.is_file():
+        source, options = _recipe(path, options)
+    try:
+        from eoaug.generators.diffusionsat import open_generator
+    except ImportError as error:
+        raise GeneratorError(
+            f"checkpoint {source} needs a package that is not installed: {error}",
+            "pip install 'eoaug[diffusion]'",
+        ) from error
+    return open_generator(source, options)
+
+
+def _recipe(path: Path, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return base and options of a JSON file; folders in it are relative to it."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        base = str(told.pop("base"))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise GeneratorError(
+            f"{path} is no description of a generator ({type(error).__name__}: {error})",
+            'write {"base": "FOLDER", "lift": "regress"}, with the options of eoaug.load',
+        ) from error
+
+    def beside(name: str) -> str:
+        return str(path.parent / name) if (path.parent / name).exists() else name
+
+    if told.get("unet") is not None:
+        told["unet"] = beside(told["unet"])
+    told["controlnets"] = [beside(one) for one in told.get("controlnets", [])]
+    told["adapters"] = [
+        beside(one) if isinstance(one, str) else (beside(one[0]), one[1]) for one in told.get("adapters", [])
+    ]
+    return beside(base), {**told, **options}

@@ -74,10 +74,18 @@ class Card:
     """Physical value (reflectance) of one model unit, per band slot; empty: as for ``mean``."""
     surroundings: bool = False
     """True if it looks at `Request.wide`; tile and stride are then multiples of `WIDE_CELL_PX`."""
+    factors: tuple[int, ...] = ()
+    """Refinements that super-resolution serves; empty: any."""
+    transferred: frozenset[str] = frozenset()
+    """Band slots that it derives from those that it generates, by a declared rule."""
+    kept: frozenset[str] = frozenset()
+    """Band slots that it takes and leaves as they are."""
     conditions: frozenset[str] = frozenset()
     """Optional conditions that it uses, of ``prompt``, ``layout``, ``metadata``, ``guidance``."""
     sha256: str = ""
     """Hash of the weights; empty when there are none."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of every file that it was loaded from, by name."""
     licence: str = "Apache-2.0"
     """SPDX identifier of the weights' licence."""
     description: str = ""

@@ -1,0 +1,791 @@
+"""Stable Diffusion and its kin as generators: a checkpoint folder becomes a `Generator` with a card.
+
+Imports the ground, this package's numpy modules and ``latent``, hence torch and diffusers. The denoising
+loop is walked here, request by request, so that noise belongs to the place and the engine can join tiles
+between steps; the networks run in forwards of one shape.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from eoaug import noise
+from eoaug.bands import EO_COMMON_NAMES
+from eoaug.errors import GeneratorError
+from eoaug.generators import latent
+from eoaug.generators.base import Card, Request, Verb
+from eoaug.generators.checkpoint import SETTINGS, Checkpoint, Part, open_checkpoint, read_header, read_json
+from eoaug.generators.classical import consistent, push_pull
+from eoaug.generators.device import checked_device, one_thread
+from eoaug.generators.lifting import RULES, Rule, lift
+from eoaug.generators.weights import sha256_of
+
+__all__ = ["RGB", "Diffusion", "Settings", "State", "filled"]
+
+RGB = ("red", "green", "blue")
+"""What picture models know, in their order."""
+
+_ADAPTER_FILES = ("pytorch_lora_weights.safetensors", "learned_embeds.safetensors")
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+_Float = NDArray[np.float32]
+_Given = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a checkpoint is used; every field is an option of `eoaug.load`."""
+
+    unet: str | None = None
+    """Folder whose UNet takes the place of the base's."""
+    controlnets: tuple[str, ...] = ()
+    """ControlNet folders; ``layout`` then holds their images, one after the other along its first axis."""
+    control_scales: tuple[float, ...] | None = None
+    """Weight of each ControlNet; None: 1."""
+    adapters: tuple[tuple[str, float], ...] = ()
+    """LoRA and learned tokens: a file or folder, and its weight."""
+    merge: bool = False
+    """Add LoRA to the weights once, instead of computing them in every step."""
+    stretch: tuple[float, float] | None = None
+    """Reflectance of the models' black and white; None: the checkpoint's, else 0 and 0.3."""
+    lift: Rule | None = None
+    """What becomes of bands that are not red, green or blue (`eoaug.generators.lifting.RULES`); None: refused."""
+    prompt: str | None = None
+    """Prompt of requests that have none; None: the checkpoint's, else empty."""
+    negative: str = ""
+    """What guidance leads away from."""
+    scheduler: str | None = None
+    """Sampler by name (`eoaug.generators.latent.SCHEDULERS`); None: the checkpoint's."""
+    steps: int | None = None
+    """Denoising steps of requests that name none; None: the checkpoint's, else 50."""
+    guidance: float | None = None
+    """Scale of classifier-free guidance; None: the checkpoint's, else what its family was published with."""
+    noise_level: int = 20
+    """Noise that an upscaler's input gets before it is sharpened."""
+    tile_px: int | None = None
+    """Edge of a tile; None: what the UNet was trained on."""
+    overlap_px: int | None = None
+    """Overlap of tiles; None: an eighth of a tile."""
+    batch: int = 1
+    """Requests in one forward."""
+    joint_steps: int = 2
+    """First steps that overlapping tiles take together."""
+    legacy_fp16: bool = False
+    """Round DiffusionSat's metadata to half precision, as the published pipeline did."""
+    device: str | None = None
+    """Where the networks run; None: a GPU if there is one."""
+    dtype: str | None = None
+    """``float32``, ``float16`` or ``bfloat16``; None: half precision on a GPU."""
+    memory: Literal["auto", "normal", "low"] = "auto"
+    """``low``: attention in slices, networks in main memory but for the one that runs; ``auto``: where a
+    GPU has less than one and a half times the weights free."""
+
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Settings:
+        """Return settings from options as a user or a JSON file writes them; refuse what is unknown."""
+        for name in options:
+            if name not in cls.__dataclass_fields__:
+                raise GeneratorError(
+                    f"checkpoints have no option {name!r}", f"they have {', '.join(cls.__dataclass_fields__)}"
+                )
+        given = dict(options)
+        if "adapters" in given:
+            given["adapters"] = tuple(
+                (str(one), 1.0) if isinstance(one, str | Path) else (str(one[0]), float(one[1]))
+                for one in given["adapters"]
+            )
+        if "controlnets" in given:
+            given["controlnets"] = tuple(str(one) for one in given["controlnets"])
+        for name in ("control_scales", "stretch"):
+            if given.get(name) is not None:
+                given[name] = tuple(float(value) for value in given[name])
+        if given.get("unet") is not None:
+            given["unet"] = str(given["unet"])
+        settings = cls(**given)
+        settings._check()
+        return settings
+
+    def _check(self) -> None:
+        choices: Mapping[str, Sequence[object]] = {
+            "lift": (None, *RULES),
+            "scheduler": (None, *latent.SCHEDULERS),
+            "dtype": (None, *_DTYPES),
+            "memory": ("auto", "normal", "low"),
+        }
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise GeneratorError(
+                    f"{name}={getattr(self, name)!r} is unknown",
+                    f"use one of {', '.join(str(one) for one in known if one is not None)}",
+                )
+        for name, least in (("batch", 1), ("joint_steps", 0), ("noise_level", 0), ("steps", 1)):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < least):
+                raise GeneratorError(
+                    f"{name}={value!r} is no integer from {least} on", f"e.g. {name}={least}"
+                )
+        if self.stretch is not None and not (
+            len(self.stretch) == 2 and self.stretch[0] < self.stretch[1] and np.isfinite(self.stretch).all()
+        ):
+            raise GeneratorError(
+                f"stretch={self.stretch} is no pair of reflectances, black below white",
+                "e.g. stretch=(0.0, 0.3)",
+            )
+        if self.control_scales is not None and len(self.control_scales) != len(self.controlnets):
+            raise GeneratorError(
+                f"{len(self.control_scales)} control_scales for {len(self.controlnets)} controlnets",
+                "give one weight per ControlNet",
+            )
+
+
+class Diffusion:
+    """A checkpoint of the Stable Diffusion family.
+
+    Thread-safe; networks are loaded once per process at first use; pickles as path, settings and hash. Every
+    forward has the card's batch shape, on one intra-op thread.
+
+    Parameters
+    ----------
+    base
+        Folder or pinned hub id, as for `eoaug.generators.checkpoint.open_checkpoint`.
+    settings
+        How to use it.
+    """
+
+    def __init__(self, base: str | Path, settings: Settings | None = None) -> None:
+        self._base = str(base)
+        self._settings = settings or Settings()
+        checkpoint = open_checkpoint(base)
+        extra = dict(checkpoint.files)
+        parts = dict(checkpoint.parts)
+        if self._settings.unet is not None:
+            other = open_checkpoint(self._settings.unet)
+            parts["unet"] = other.part("unet")
+            extra |= {f"unet of {other.root.name}/{name}": digest for name, digest in other.files.items()}
+        self._controls = (
+            [parts["controlnet"]] if "controlnet" in parts and not self._settings.controlnets else []
+        )
+        for folder in self._settings.controlnets:
+            other = open_checkpoint(folder)
+            self._controls.append(other.part("controlnet"))
+            extra |= {f"controlnet {folder_name(folder)}/{n}": digest for n, digest in other.files.items()}
+        self._adapters = [_adapter(path, scale) for path, scale in self._settings.adapters]
+        extra |= {f"adapter {a.path.parent.name}/{a.path.name}": a.sha256 for a in self._adapters}
+        self._checkpoint = Checkpoint(checkpoint.root, parts, checkpoint.settings, checkpoint.pipeline, extra)
+        for part in (*parts.values(), *self._controls):
+            latent.check_fit(part)
+        self._check_controls()
+        self._card = self._made_card()
+
+    @property
+    def card(self) -> Card:
+        """What the checkpoint can do, told by its configuration."""
+        return self._card
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (type(self), self._base, self._settings, self.card.sha256)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._base!r})"
+
+    # -- the card -----------------------------------------------------------------------------------
+
+    @property
+    def _kind(self) -> Literal["plain", "inpaint", "upscale"]:
+        """What the UNet is fed, told by its input channels."""
+        channels = self._unet["in_channels"]
+        kinds: dict[int, Literal["plain", "inpaint", "upscale"]] = {4: "plain", 9: "inpaint", 7: "upscale"}
+        if channels not in kinds:
+            raise GeneratorError(
+                f"the UNet of {self._checkpoint.root} takes {channels} channels",
+                "eoaug serves 4 (text to image), 9 (inpaint) and 7 (upscale)",
+            )
+        return kinds[channels]
+
+    @property
+    def _unet(self) -> Mapping[str, Any]:
+        return self._checkpoint.part("unet").config
+
+    def _verbs(self) -> frozenset[Verb]:
+        by_kind: dict[str, tuple[Verb, ...]] = {
+            "plain": ("synthesize", "inpaint"),
+            "inpaint": ("inpaint",),
+            "upscale": ("super_resolve",),
+        }
+        return frozenset(by_kind[self._kind])
+
+    def _conditions(self) -> frozenset[str]:
+        return frozenset({"prompt", "guidance", *(["layout"] if self._controls else [])})
+
+    def _bands(self) -> tuple[str, ...]:
+        if self._lift is None:
+            return RGB
+        others = (
+            name for name in EO_COMMON_NAMES if not name.startswith("lwir") and name not in ("pan", *RGB)
+        )
+        return (*RGB, *sorted(others))
+
+    def _default(self, name: str, fallback: Any) -> Any:
+        """Return a setting: the user's, else the checkpoint's, else the family's."""
+        own = getattr(self._settings, name)
+        fallback = self._published().get(name, fallback)
+        return self._checkpoint.settings.get(name, fallback) if own is None else own
+
+    def _published(self) -> dict[str, Any]:
+        """Return settings that the family was published with, where they differ from Stable Diffusion's."""
+        return {}
+
+    @property
+    def _lift(self) -> Rule | None:
+        rule: Rule | None = self._default("lift", None)
+        return rule
+
+    @property
+    def _stretch(self) -> tuple[float, float]:
+        low, high = self._default("stretch", (0.0, 0.3))
+        return float(low), float(high)
+
+    @property
+    def _guidance(self) -> float:
+        xl = self._unet.get("addition_embed_type") == "text_time"
+        family = {"plain": 5.0 if xl else 7.5, "inpaint": 7.5, "upscale": 9.0}[self._kind]
+        return float(self._default("guidance", family))
+
+    def _made_card(self) -> Card:
+        settings = self._settings
+        verbs = self._verbs()
+        factor = 2 ** (len(self._checkpoint.part("vae").config["block_out_channels"]) - 1)
+        size = self._unet.get("sample_size") or 64
+        tile = settings.tile_px or (size if isinstance(size, int) else min(size)) * factor
+        unit = factor * 2 ** (len(self._unet["block_out_channels"]) - 1)
+        overlap = settings.overlap_px if settings.overlap_px is not None else tile // 8
+        overlap = -(-overlap // factor) * factor
+        if tile % unit or not 0 <= overlap <= tile // 2:
+            raise GeneratorError(
+                f"tile_px={tile} with overlap_px={overlap} does not fit the checkpoint",
+                f"give a multiple of {unit} pixels, and an overlap of at most half of it",
+            )
+        low, high = self._stretch
+        bands = self._bands()
+        steps = int(self._default("steps", 50))
+        derived = frozenset(bands) - frozenset(RGB)
+        return Card(
+            name=str(self._checkpoint.settings.get("name", self._checkpoint.root.name)),
+            bands=bands,
+            verbs=verbs,
+            gsd_m=tuple(self._checkpoint.settings.get("gsd_m", (0.0, math.inf))),
+            tile_px=tile,
+            overlap_px=overlap,
+            multiple_of=factor,
+            latent_factor=factor,
+            batch=settings.batch,
+            context=self._context(),
+            steps=dict.fromkeys(verbs, steps),
+            joint_steps=min(settings.joint_steps, steps - 1),
+            mean=(round((low + high) / 2, 12),) * len(bands),
+            std=(round((high - low) / 2, 12),) * len(bands),
+            conditions=self._conditions(),
+            factors=(factor,) if self._kind == "upscale" else (),
+            transferred=derived if self._lift != "keep" else frozenset(),
+            kept=derived if self._lift == "keep" else frozenset(),
+            files=self._checkpoint.files,
+            sha256=self._checkpoint.identity,
+            licence=str(self._checkpoint.settings.get("licence", "unknown")),
+            description=str(self._checkpoint.settings.get("description", "A diffusion checkpoint.")),
+        )
+
+    def _context(self) -> int:
+        return 0
+
+    def _check_controls(self) -> None:
+        for part in self._controls:
+            width = part.config.get("cross_attention_dim")
+            if width != self._unet.get("cross_attention_dim"):
+                raise GeneratorError(
+                    f"the ControlNet {part.folder} reads text of width {width}, the UNet of "
+                    f"{self._unet.get('cross_attention_dim')}",
+                    "use a ControlNet of the same family as the base",
+                )
+
+    # -- the contract -------------------------------------------------------------------------------
+
+    def generate(self, requests: Sequence[Request]) -> _Float:
+        """Return shape (B, T, C, H, W) in model units.
+
+        Parameters
+        ----------
+        requests
+            Any number, of one shape; they may come from different verbs.
+        """
+        if not requests:
+            raise GeneratorError(f"{self.card.name}: generate was given no request", "pass one or more")
+        size = self.card.batch
+        batches = [requests[first : first + size] for first in range(0, len(requests), size)]
+        return np.concatenate([self.finish(self.begin(batch)) for batch in batches])
+
+    def begin(self, requests: Sequence[Request]) -> State:
+        """Return the state of at most ``card.batch`` requests before the first step."""
+        self._check(requests)
+        with one_thread(), torch.inference_mode():
+            return State([self._walk(request) for request in requests])
+
+    def step(self, state: State, index: int) -> _Float:
+        """Advance ``state`` to step ``index`` and return its clean estimate, shape (B, c, h, w) of latents."""
+        if index != state.index + 1:
+            raise GeneratorError(
+                f"{self.card.name}: step {index} was asked for after step {state.index}",
+                "walk the steps in order, from 0, each once",
+            )
+        active = [walk for walk in state.walks if index < walk.calls]
+        with one_thread(), torch.inference_mode():
+            for walk in active:
+                walk.advance(index)
+            for guided in (False, True):
+                group = [walk for walk in active if (walk.negative is not None) == guided]
+                if group:
+                    self._predict(group, index)
+        state.index = index
+        return np.stack([walk.estimate[0].float().cpu().numpy() for walk in state.walks])
+
+    def replace(self, state: State, estimate: _Float) -> None:
+        """Put ``estimate`` in the place of the one that `step` returned last."""
+        shape = (len(state.walks), *state.walks[0].estimate.shape[1:])
+        if estimate.shape != shape:
+            raise GeneratorError(
+                f"{self.card.name}: an estimate of shape {estimate.shape} cannot replace one of {shape}",
+                "give an array of the shape that step returned",
+            )
+        for walk, one in zip(state.walks, estimate, strict=True):
+            walk.replace(torch.from_numpy(np.ascontiguousarray(one))[None].to(walk.estimate))
+
+    def finish(self, state: State) -> _Float:
+        """Take the steps that are left and return the result, shape (B, T, C, H, W)."""
+        for index in range(state.index + 1, max(walk.calls for walk in state.walks)):
+            self.step(state, index)
+        with one_thread(), torch.inference_mode():
+            return np.stack([self._result(walk) for walk in state.walks])
+
+    # -- one request --------------------------------------------------------------------------------
+
+    def _check(self, requests: Sequence[Request]) -> None:
+        card = self.card
+        if not 0 < len(requests) <= card.batch:
+            raise GeneratorError(
+                f"{card.name}: begin was given {len(requests)} requests",
+                f"give 1 to {card.batch}, or use generate",
+            )
+        shapes = {request.values.shape for request in requests}
+        if len(shapes) > 1:
+            raise GeneratorError(
+                f"{card.name}: requests of different shapes {sorted(shapes)} in one batch",
+                "give requests of one shape",
+            )
+        for request in requests:
+            dates = int(request.target.sum())
+            if len(card.bands) != request.values.shape[1] or dates != 1:
+                raise GeneratorError(
+                    f"{card.name}: a request has {request.values.shape[1]} bands and {dates} dates to fill",
+                    f"give the slots {', '.join(card.bands)}, and one date",
+                )
+            if 1 + card.context < len(request.times):
+                raise GeneratorError(
+                    f"{card.name}: a request has {len(request.times) - 1} further dates",
+                    f"give at most {card.context}",
+                )
+            if card.factors and request.factor not in card.factors:
+                raise GeneratorError(
+                    f"{card.name} was asked to refine by {request.factor}",
+                    f"it refines by {card.factors[0]} alone",
+                )
+            if request.steps is not None and request.steps < 1:
+                raise GeneratorError(
+                    f"{card.name} was asked for steps={request.steps}: a diffusion model has no estimate without steps",
+                    "give steps=1 or more, or use generator='classical'",
+                )
+
+    def _walk(self, request: Request) -> _Walk:
+        nets = self._networks
+        target = int(np.flatnonzero(request.target)[0])
+        steps = request.steps or self.card.steps[next(iter(self.card.steps))]
+        scheduler = latent.scheduler_of(self._checkpoint.part("scheduler"), self._settings.scheduler)
+        scheduler.set_timesteps(steps, device=nets.device)
+        C, (H, W) = nets.vae.config.latent_channels, request.values.shape[2:]
+        drawn = self._noise(
+            request, target, "diffusion latent", (C, H // nets.factor, W // nets.factor), nets.factor
+        )
+        positive, negative = self._given(request, target)
+        walk = _Walk(request=request, target=target, scheduler=scheduler, positive=positive)
+        walk.noise = drawn.to(nets.dtype)
+        guidance = self._guidance if request.guidance is None else request.guidance
+        if guidance > 1:
+            walk.guidance, walk.negative = guidance, negative
+        known = request.known[target] & ~request.fill[target]
+        if request.strength < 1:
+            walk.start_from(nets.encode(self._image(request, target)), request.strength)
+        else:
+            walk.x = walk.noise * scheduler.init_noise_sigma
+            if self._kind == "plain" and known.any():
+                walk.clean = nets.encode(self._image(request, target))
+                walk.free = _cells(~known[:3].all(axis=0), nets.factor).to(walk.noise)
+        walk.estimate = torch.zeros_like(walk.noise) if walk.clean is None else walk.clean
+        return walk
+
+    def _given(self, request: Request, target: int) -> tuple[_Given, _Given]:
+        """Return the conditions of the forward, and those that guidance leads away from."""
+        nets, size = self._networks, request.values.shape[2:]
+        text = nets.text(self._prompt(request, target))
+        empty = nets.text(self._settings.negative)
+        positive, negative = {"text": text.hidden}, {"text": empty.hidden}
+        if text.pooled is not None and empty.pooled is not None:
+            zero = not self._settings.negative and self._checkpoint.pipeline.get(
+                "force_zeros_for_empty_prompt"
+            )
+            sizes = torch.tensor([*size, 0, 0, *size], dtype=nets.dtype, device=nets.device)
+            if zero:
+                negative["text"] = torch.zeros_like(empty.hidden)
+            pooled = torch.zeros_like(empty.pooled) if zero else empty.pooled
+            positive |= {"pooled": text.pooled, "sizes": sizes}
+            negative |= {"pooled": pooled, "sizes": sizes}
+        both = self._seen(request, target)
+        return positive | both, negative | both
+
+    def _prompt(self, request: Request, target: int) -> str:
+        del target
+        return request.prompt if request.prompt is not None else str(self._default("prompt", ""))
+
+    def _seen(self, request: Request, target: int) -> _Given:
+        """Return the image conditions, which guidance does not leave out."""
+        nets = self._networks
+        given: _Given = {}
+        if self._kind == "inpaint":
+            hole = ~(request.known[target] & ~request.fill[target])[:3].all(axis=0)
+            image = self._image(request, target) * torch.from_numpy(~hole).to(nets.device)
+            shown = nets.encode(image)[0]
+            given["concat"] = torch.cat([_cells(hole, nets.factor)[0].to(shown), shown])
+        if self._kind == "upscale":
+            assert request.coarse is not None
+            coarse = filled(request.coarse_tile[target])
+            drawn = self._noise(request, target, "diffusion coarse", coarse.shape, nets.factor).to(nets.dtype)
+            level = torch.tensor([self._settings.noise_level], device=nets.device)
+            low = latent.scheduler_of(self._checkpoint.part("low_res_scheduler"), None)
+            image = torch.from_numpy(coarse)[None].to(drawn)
+            given |= {"concat": low.add_noise(image, drawn, level)[0], "noise_level": level[0]}
+        return given | self._layouts(request)
+
+    def _layouts(self, request: Request) -> _Given:
+        """Return the images of the ControlNets."""
+        if not self._controls:
+            return {}
+        counts = [int(part.config.get("conditioning_channels", 3)) for part in self._controls]
+        layout = request.layout
+        if layout is not None and len(layout) == len(counts):
+            layout = np.concatenate(
+                [np.repeat(one[None], n, 0) for one, n in zip(layout, counts, strict=True)]
+            )
+        if layout is None or len(layout) != sum(counts):
+            held = "none" if layout is None else f"{len(layout)} layers"
+            raise GeneratorError(
+                f"{self.card.name} has {len(counts)} ControlNets that see {counts} channels; layout has {held}",
+                f"give layout= with {sum(counts)} layers, or one per ControlNet, with values from 0 to 1",
+            )
+        nets = self._networks
+        cuts = np.split(layout, np.cumsum(counts)[:-1])
+        images = (torch.from_numpy(np.ascontiguousarray(cut)).to(nets.device, nets.dtype) for cut in cuts)
+        return {f"control{i}": image for i, image in enumerate(images)}
+
+    def _image(self, request: Request, target: int) -> Tensor:
+        """Return the colours of a date, shape (1, 3, H, W) in [-1, 1], filled where unknown."""
+        image = filled(np.where(request.known[target], request.values[target], np.float32(np.nan)))
+        return torch.from_numpy(image)[None].to(self._networks.device)
+
+    def _noise(
+        self, request: Request, target: int, stream: str, shape: tuple[int, ...], factor: int
+    ) -> Tensor:
+        row, col = request.origin
+        drawn = noise.normal(
+            (row // factor, col // factor),
+            (shape[0], shape[1], shape[2]),
+            seed=request.seed,
+            stream=stream,
+            member=request.member,
+            time=int(request.times[target]),
+        )
+        return torch.from_numpy(drawn)[None].to(self._networks.device)
+
+    def _predict(self, walks: Sequence[_Walk], index: int) -> None:
+        """Run the networks for walks that are guided, or for walks that are not."""
+        nets, batch = self._networks, self.card.batch
+        x = [walk.scaled(index)[0] for walk in walks]
+        t = [walk.time(index) for walk in walks]
+        given = [[walk.positive for walk in walks]]
+        if walks[0].negative is not None:
+            given.insert(0, [walk.negative or {} for walk in walks])
+        twice = len(given)
+        stacked = {
+            name: torch.cat([_padded([one[name] for one in half], batch) for half in given])
+            for name in given[0][0]
+        }
+        scales = self._settings.control_scales or (1.0,) * len(self._controls)
+        out = nets.predict(
+            torch.cat([_padded(x, batch)] * twice), torch.cat([_padded(t, batch)] * twice), stacked, scales
+        )
+        for i, walk in enumerate(walks):
+            mine = out[-batch:][i : i + 1]
+            if twice == 2:
+                empty = out[:batch][i : i + 1]
+                mine = empty + walk.guidance * (mine - empty)
+            walk.predicted(mine, index)
+
+    def _result(self, walk: _Walk) -> _Float:
+        request, target = walk.request, walk.target
+        result = np.where(request.known, request.values, np.float32(0))
+        if walk.calls:
+            walk.advance(walk.calls)
+            colours = self._networks.decode(walk.x)[0].cpu().numpy()
+        else:
+            colours = self._image(request, target)[0].cpu().numpy()
+        final = colours
+        if self._lift is not None:
+            final = np.concatenate([colours, lift(self._lift, request, target, colours)])
+        if request.coarse is not None and request.sensor is not None:
+            final = consistent(request, target, final, passes=2)
+        known = request.known[target] & ~request.fill[target]
+        final = np.where(known, request.values[target], final)
+        result[target] = np.where(request.fill[target], final, result[target])
+        return result.astype(np.float32, copy=False)
+
+    # -- the networks -------------------------------------------------------------------------------
+
+    @property
+    def _networks(self) -> latent.Networks:
+        """The networks of this process, loaded on first use."""
+        settings = self._settings
+        device = settings.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        dtype = settings.dtype or ("float32" if device == "cpu" else "float16")
+        low = settings.memory == "low"
+        key = (
+            self.card.sha256,
+            str(self._checkpoint.root),
+            device,
+            dtype,
+            settings.adapters,
+            settings.merge,
+            low,
+        )
+        with _loaded_lock:
+            if key not in _loaded:
+                checked_device(device, self.card.name)
+                if settings.memory == "auto" and device.startswith("cuda"):
+                    low = _short_of_memory(self._checkpoint, self._controls, device)
+                _loaded[key] = latent.Networks(
+                    self._checkpoint,
+                    controls=self._controls,
+                    adapters=self._adapters,
+                    merge=settings.merge,
+                    device=device,
+                    dtype=_DTYPES[dtype],
+                    slicing=low,
+                    offload=low and device != "cpu",
+                )
+            return _loaded[key]
+
+
+@dataclass(eq=False)
+class _Walk:
+    """One request on its way from noise to latents; tensors (1, c, h, w)."""
+
+    request: Request
+    target: int
+    scheduler: Any
+    positive: _Given
+    negative: _Given | None = None
+    """Conditions that guidance leads away from; None: no guidance."""
+    guidance: float = 1.0
+    first: int = 0
+    """Steps of the schedule that a start lets leave out."""
+    x: Tensor = field(init=False)
+    noise: Tensor = field(init=False)
+    estimate: Tensor = field(init=False)
+    """Clean estimate of the last step."""
+    output: Tensor = field(init=False)
+    """What the network said there, in its own parametrisation."""
+    clean: Tensor | None = None
+    """Latents of what is known."""
+    free: Tensor | None = None
+    """Shape (1, 1, h, w), 1 where the latents are not held to what is known."""
+
+    @property
+    def calls(self) -> int:
+        """Number of steps."""
+        return len(self.scheduler.timesteps) - self.first
+
+    def start_from(self, clean: Tensor, strength: float) -> None:
+        """Begin at a known image, as far into the noise as ``strength`` says (SDEdit, arXiv:2108.01073)."""
+        steps = len(self.scheduler.timesteps)
+        self.first = steps - min(int(steps * strength), steps)
+        self.clean = clean.to(self.noise)
+        self.x = self.clean
+        if self.calls:
+            if hasattr(self.scheduler, "set_begin_index"):
+                self.scheduler.set_begin_index(self.first)
+            self.x = self.scheduler.add_noise(self.clean, self.noise, self.time(0)[None])
+
+    def time(self, index: int) -> Tensor:
+        """Return the diffusion time of a step."""
+        time: Tensor = self.scheduler.timesteps[self.first + index]
+        return time
+
+    def scaled(self, index: int) -> Tensor:
+        """Return x as the network takes it."""
+        x: Tensor = self.scheduler.scale_model_input(self.x, self.time(index))
+        return x
+
+    def predicted(self, output: Tensor, index: int) -> None:
+        """Note the network's output of a step, and the clean estimate that it means."""
+        signal, spread, scale = self._levels(index)
+        x = self.x * scale
+        self.output = output
+        self.estimate = {
+            "epsilon": lambda: (x - spread * output) / signal,
+            "v_prediction": lambda: signal * x - spread * output,
+            "sample": lambda: output,
+        }[self.scheduler.config.prediction_type]()
+        self._at = index
+
+    def replace(self, estimate: Tensor) -> None:
+        """Take another clean estimate, and the output that would have meant it."""
+        if torch.equal(estimate, self.estimate):
+            return
+        signal, spread, scale = self._levels(self._at)
+        x = self.x * scale
+        self.estimate = estimate
+        self.output = {
+            "epsilon": lambda: (x - signal * estimate) / spread,
+            "v_prediction": lambda: (signal * x - estimate) / spread,
+            "sample": lambda: estimate,
+        }[self.scheduler.config.prediction_type]()
+
+    def advance(self, index: int) -> None:
+        """Move x from the step before to step ``index``; hold what is known to its own noise level."""
+        if index == 0:
+            return
+        self.x = self.scheduler.step(self.output, self.time(index - 1), self.x, return_dict=False)[0]
+        if self.free is None or self.clean is None:
+            return
+        known = self.clean.to(self.x)
+        if index < self.calls:
+            known = self.scheduler.add_noise(known, self.noise, self.time(index)[None])
+        self.x = (1 - self.free) * known + self.free * self.x
+
+    _at: int = 0
+
+    def _levels(self, index: int) -> tuple[float, float, float]:
+        """Return signal and noise of the variance-preserving path at a step, and x's scale to it."""
+        if not hasattr(self.scheduler, "sigmas"):
+            share = float(self.scheduler.alphas_cumprod[int(self.time(index))])
+            return math.sqrt(share), math.sqrt(1 - share), 1.0
+        sigma = float(self.scheduler.sigmas[self.first + index])
+        signal = 1 / math.sqrt(sigma**2 + 1)
+        # Euler's x is the clean image plus noise, whose variance explodes; the others preserve it.
+        exploding = isinstance(self.scheduler, latent.SCHEDULERS["euler"])
+        return signal, sigma * signal, signal if exploding else 1.0
+
+
+@dataclass(eq=False)
+class State:
+    """A batch of requests between two steps."""
+
+    walks: list[_Walk]
+    """In the order of the requests."""
+    index: int = -1
+    """Last step taken; -1 before the first."""
+
+
+_loaded: dict[tuple[Any, ...], latent.Networks] = {}
+_loaded_lock = threading.Lock()
+
+
+@lru_cache(maxsize=8)
+def _restored(kind: type[Diffusion], base: str, settings: Settings, identity: str) -> Diffusion:
+    """Rebuild a pickled generator, and refuse other weights than those it was pickled with."""
+    generator = kind(base, settings)
+    if generator.card.sha256 != identity:
+        raise GeneratorError(
+            f"restoring {base}: the files here have identity {generator.card.sha256}, the sender's {identity}",
+            "give every worker the same folder",
+        )
+    return generator
+
+
+def _adapter(source: str, scale: float) -> latent.Adapter:
+    """Return an adapter from a file, or from the folder that holds it."""
+    path = Path(source).expanduser()
+    token = ""
+    if path.is_dir():
+        if (path / SETTINGS).is_file():
+            token = str(read_json(path / SETTINGS).get("token", ""))
+        found = [path / name for name in _ADAPTER_FILES if (path / name).is_file()]
+        if len(found) != 1:
+            raise GeneratorError(
+                f"adapter folder {path} holds {len(found)} of {', '.join(_ADAPTER_FILES)}", "name one file"
+            )
+        path = found[0]
+    if path.suffix != ".safetensors" or not path.is_file():
+        raise GeneratorError(
+            f"adapter {source} is no safetensors file", "eoaug convert-weights FOLDER turns .bin into it"
+        )
+    read_header(path)
+    return latent.Adapter(path.resolve(), scale, sha256_of(path), token)
+
+
+def folder_name(path: str) -> str:
+    """Return the last part of a path."""
+    return Path(path).name
+
+
+def filled(colours: _Float) -> _Float:
+    """Return the colours of an image without gaps, in [-1, 1].
+
+    Parameters
+    ----------
+    colours
+        Shape (C, H, W), the colours first; NaN where unknown. A colour that is unknown everywhere becomes the
+        mean of the others.
+    """
+    colours = colours[: len(RGB)]
+    known = np.isfinite(colours)
+    there = known.any(axis=(1, 2))
+    image = push_pull(np.nan_to_num(colours), known)
+    if there.any() and not there.all():
+        image[~there] = image[there].mean(axis=0)
+    return np.clip(image, -1, 1)
+
+
+def _cells(mask: NDArray[np.bool_], factor: int) -> Tensor:
+    """Return shape (1, 1, h, w), 1 for the latent cells with any pixel of the mask (H, W)."""
+    H, W = mask.shape
+    cells = mask.reshape(H // factor, factor, W // factor, factor).any(axis=(1, 3))
+    return torch.from_numpy(cells.astype(np.float32))[None, None]
+
+
+def _padded(parts: Sequence[Tensor], count: int) -> Tensor:
+    """Stack, and fill up with zeros to ``count``."""
+    stack = torch.stack(list(parts))
+    return torch.cat([stack, stack.new_zeros(count - len(stack), *stack.shape[1:])])
+
+
+def _short_of_memory(checkpoint: Checkpoint, controls: Sequence[Part], device: str) -> bool:
+    folders = [part.folder for part in (*checkpoint.parts.values(), *controls)]
+    needed = sum(path.stat().st_size for folder in folders for path in folder.glob("*.safetensors"))
+    return torch.cuda.mem_get_info(device)[0] < 1.5 * needed
