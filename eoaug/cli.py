@@ -502,6 +502,25 @@ def train(
         typer.echo(f"{stage} {sha256}")
 
 
+@app.command(
+    "convert-weights",
+    short_help="Turn pickled weights into safetensors.",
+    help=_help(
+        "Write safetensors beside the pickled weights of a checkpoint, read in a process that can do nothing else.",
+        "eoaug convert-weights diffusionsat-512",
+    ),
+)
+@_told
+def convert(
+    folder: Annotated[Path, typer.Argument(exists=True, file_okay=False, help="Checkpoint folder.")],
+) -> None:
+    """Write safetensors beside the pickled weights of a checkpoint."""
+    from eoaug.generators.convert import convert_weights
+
+    for path in convert_weights(folder):
+        typer.echo(path)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         import eoaug

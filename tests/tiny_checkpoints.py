@@ -23,11 +23,8 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-from transformers.models.clip.tokenization_clip import CLIPTokenizer as _Tokenizer
 
 from eoaug.generators.satnet import SatControlNet, SatControlNet3D, SatUNet
-
-assert _Tokenizer is CLIPTokenizer
 
 WIDTH = 32
 """Of the text states."""
@@ -146,7 +143,7 @@ def upscaler(folder: Path) -> Path:
     """Stable Diffusion x4 upscaler: the coarse image beside the latents, a noise level as class."""
     torch.manual_seed(4)
     unet = UNet2DConditionModel(**{**UNET, "sample_size": 16}, in_channels=7, num_class_embeds=1000)
-    parts = _parts(folder, unet=_shaken(unet), vae=_vae(3))
+    parts = _parts(folder, unet=_shaken(unet), vae=_vae(3, scaling_factor=0.08333))
     parts["scheduler"] = DDIMScheduler(**SCHEDULE, clip_sample=False, prediction_type="v_prediction")
     parts.pop("requires_safety_checker")
     StableDiffusionUpscalePipeline(**parts, low_res_scheduler=DDPMScheduler(**_plain())).save_pretrained(

@@ -496,7 +496,7 @@ class Diffusion:
         if layout is None or len(layout) != sum(counts):
             held = "none" if layout is None else f"{len(layout)} layers"
             raise GeneratorError(
-                f"{self.card.name} has {len(counts)} ControlNets that see {counts} channels; layout has {held}",
+                f"{self.card.name} has {len(counts)} ControlNets that see {sum(counts)} channels; layout has {held}",
                 f"give layout= with {sum(counts)} layers, or one per ControlNet, with values from 0 to 1",
             )
         nets = self._networks

@@ -1,0 +1,338 @@
+"""Checkpoints of the Stable Diffusion family: the contract, and the same pictures as diffusers' own pipelines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from diffusers.pipelines.stable_diffusion import (
+    pipeline_stable_diffusion_img2img,
+    pipeline_stable_diffusion_inpaint,
+    pipeline_stable_diffusion_upscale,
+)
+from safetensors.torch import save_file
+
+import eoaug
+from eoaug import noise
+from eoaug.errors import GeneratorError
+from eoaug.generators import latent
+from eoaug.generators.base import Request
+from eoaug.generators.checkpoint import open_checkpoint
+from eoaug.testing import check_generator, requests
+
+Make = Callable[..., Path]
+STEPS = 4
+
+
+def colours(generator: Any, request: Request) -> torch.Tensor:
+    """Return the generated colours as diffusers returns pictures: (3, H, W) in [0, 1]."""
+    made = generator.generate([request])[0, -1, :3]
+    return torch.from_numpy((made + 1) / 2)
+
+
+def drawn(request: Request, channels: int, factor: int, stream: str = "diffusion latent") -> torch.Tensor:
+    H, W = (n // factor for n in request.values.shape[2:])
+    origin = (request.origin[0] // factor, request.origin[1] // factor)
+    field = noise.normal(
+        origin, (channels, H, W), seed=request.seed, stream=stream, time=int(request.times[-1])
+    )
+    return torch.from_numpy(field)[None]
+
+
+def plain(kind: Any, folder: Path, scheduler: str | None = None, **parts: Any) -> Any:
+    """Return diffusers' own pipeline of a folder, silent."""
+    parts |= {"safety_checker": None} if "Upscale" not in kind.__name__ and "XL" not in kind.__name__ else {}
+    made = kind.from_pretrained(folder, local_files_only=True, **parts)
+    made.scheduler = latent.scheduler_of(open_checkpoint(folder).part("scheduler"), scheduler)
+    made.set_progress_bar_config(disable=True)
+    return made
+
+
+def assert_equal_pictures(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    assert ours.std() > 0.01
+    assert float((ours - theirs[0]).abs().max()) <= 1e-5
+
+
+@pytest.fixture
+def fixed_draws(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let a pipeline module draw given noise, and encode pictures as the mode of the posterior."""
+
+    def fix(module: Any, *draws: torch.Tensor) -> None:
+        queue = list(draws)
+        monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: queue.pop(0))
+        if hasattr(module, "retrieve_latents"):
+            monkeypatch.setattr(module, "retrieve_latents", lambda out, **_: out.latent_dist.mode())
+
+    return fix
+
+
+CONTRACT = {
+    "sd": ("sd", {"lift": "regress", "batch": 3}),
+    "sd, dpm++, inject": ("sd", {"lift": "inject", "scheduler": "dpmpp_2m"}),
+    "sd, euler, keep": ("sd", {"lift": "keep", "scheduler": "euler", "joint_steps": 1}),
+    "inpaint": ("inpaint", {}),
+    "xl": ("xl", {"scheduler": "unipc"}),
+    "upscaler": ("upscaler", {"lift": "inject"}),
+}
+
+
+@pytest.mark.parametrize("case", CONTRACT)
+def test_contract(tiny: Make, case: str) -> None:
+    name, options = CONTRACT[case]
+    check_generator(eoaug.load(tiny(name), steps=3, **options))
+
+
+@pytest.mark.parametrize("scheduler", [None, *latent.SCHEDULERS])
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_text_to_image_is_diffusers(tiny: Make, prediction: str, scheduler: str | None) -> None:
+    folder = tiny("sd", prediction=prediction)
+    generator = eoaug.load(folder, scheduler=scheduler)
+    (request,) = requests(generator.card, "synthesize")
+    request = replace(request, prompt="fields in spring", guidance=5.0, steps=STEPS)
+    theirs = plain(diffusers.StableDiffusionPipeline, folder, scheduler)(
+        "fields in spring", latents=drawn(request, 4, 8), num_inference_steps=STEPS, guidance_scale=5.0,
+        output_type="pt",
+    ).images  # fmt: skip
+    assert_equal_pictures(colours(generator, request), theirs)
+
+
+def test_a_sampler_that_draws_noise_gives_way_to_ddim(tiny: Make) -> None:
+    part = open_checkpoint(tiny("sd", pndm=True)).part("scheduler")
+    assert part.kind == "PNDMScheduler"
+    assert isinstance(latent.scheduler_of(part, None), diffusers.DDIMScheduler)
+
+
+def test_xl_is_diffusers(tiny: Make) -> None:
+    folder = tiny("xl")
+    generator = eoaug.load(folder, steps=STEPS)
+    (request,) = requests(generator.card, "synthesize")
+    theirs = plain(diffusers.StableDiffusionXLPipeline, folder)(
+        "", latents=drawn(request, 4, 8), num_inference_steps=STEPS, guidance_scale=5.0,
+        height=64, width=64, output_type="pt",
+    ).images  # fmt: skip
+    assert_equal_pictures(colours(generator, request), theirs)
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "dpmpp_2m", "euler"])
+def test_image_to_image_is_diffusers(tiny: Make, fixed_draws: Callable[..., None], scheduler: str) -> None:
+    folder = tiny("sd")
+    generator = eoaug.load(folder, scheduler=scheduler)
+    (request,) = requests(generator.card, "synthesize")
+    start = np.random.default_rng(0).uniform(-1, 1, request.values.shape).astype(np.float32)
+    known = np.ones_like(request.known)
+    request = replace(request, values=start, known=known, strength=0.5, steps=STEPS, prompt="a lake")
+    fixed_draws(pipeline_stable_diffusion_img2img, drawn(request, 4, 8))
+    theirs = plain(diffusers.StableDiffusionImg2ImgPipeline, folder, scheduler)(
+        "a lake", image=torch.from_numpy((start[0] + 1) / 2)[None], strength=0.5, num_inference_steps=STEPS,
+        guidance_scale=7.5, output_type="pt",
+    ).images  # fmt: skip
+    assert_equal_pictures(colours(generator, request), theirs)
+
+
+@pytest.mark.parametrize("name", ["sd", "inpaint"])
+def test_inpainting_is_diffusers(tiny: Make, fixed_draws: Callable[..., None], name: str) -> None:
+    folder = tiny(name)
+    generator = eoaug.load(folder, steps=STEPS)
+    (request,) = requests(generator.card, "synthesize")
+    image = np.random.default_rng(1).uniform(-1, 1, request.values.shape).astype(np.float32)
+    hole = np.zeros(request.fill.shape, bool)
+    hole[..., 16:40, 24:64] = True
+    if name == "sd":
+        # The pipeline encodes what a user hides behind the mask; here nobody knows it.
+        image[hole] = 0
+    request = replace(request, values=np.where(hole, 0, image), known=~hole, fill=hole)
+    seen = generator._image(request, 0)[0].numpy() if name == "sd" else image[0]
+    fixed_draws(pipeline_stable_diffusion_inpaint, drawn(request, 4, 8))
+    theirs = plain(diffusers.StableDiffusionInpaintPipeline, folder)(
+        "", image=torch.from_numpy((seen + 1) / 2)[None], mask_image=torch.from_numpy(hole[0, :1].astype(np.float32)),
+        num_inference_steps=STEPS, guidance_scale=7.5, strength=1.0, height=64, width=64, output_type="pt",
+    ).images  # fmt: skip
+    ours = colours(generator, request)
+    inside = torch.from_numpy(hole[0])
+    assert float((ours - theirs[0]).abs()[inside].max()) <= 1e-5
+    assert np.array_equal(generator.generate([request])[~hole[None]], image[~hole])
+
+
+def test_upscaling_is_diffusers(tiny: Make, fixed_draws: Callable[..., None]) -> None:
+    folder = tiny("upscaler")
+    generator = eoaug.load(folder, steps=STEPS, prompt="roofs")
+    (request,) = requests(generator.card, "super_resolve")
+    assert request.coarse is not None
+    coarse = np.clip(request.coarse, -1, 1)
+    request = replace(request, coarse=coarse)
+    fixed_draws(pipeline_stable_diffusion_upscale, drawn(request, 3, 4, "diffusion coarse"))
+    theirs = plain(diffusers.StableDiffusionUpscalePipeline, folder)(
+        "roofs", image=torch.from_numpy((coarse + 1) / 2), latents=drawn(request, 4, 4),
+        num_inference_steps=STEPS, guidance_scale=9.0, noise_level=20, output_type="pt",
+    ).images  # fmt: skip
+    walks = generator.begin([request])
+    for index in range(STEPS):
+        generator.step(walks, index)
+    with torch.inference_mode():
+        # Before the measurement is put back, which diffusers does not do.
+        walks.walks[0].advance(STEPS)
+        ours = (generator._networks.decode(walks.walks[0].x)[0] + 1) / 2
+    assert_equal_pictures(ours, theirs)
+    with pytest.raises(GeneratorError, match="by 2"):
+        generator.generate([replace(request, factor=2)])
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_controlnets_are_diffusers(tiny: Make, count: int) -> None:
+    folder = tiny("sd")
+    nets = [tiny("controlnet"), tiny("controlnet", seed=8)][:count]
+    scales = (1.0, 0.5)[:count]
+    generator = eoaug.load(folder, controlnets=nets, control_scales=scales, steps=STEPS, batch=2)
+    (request,) = requests(generator.card, "synthesize")
+    layout = np.random.default_rng(2).uniform(0, 1, (count, 64, 64)).astype(np.float32)
+    images = [torch.from_numpy(one)[None].repeat(3, 1, 1)[None] for one in layout]
+    models = [diffusers.ControlNetModel.from_pretrained(net) for net in nets]
+    theirs = plain(
+        diffusers.StableDiffusionControlNetPipeline, folder, controlnet=models if count > 1 else models[0]
+    )(
+        "", image=images if count > 1 else images[0], latents=drawn(request, 4, 8), num_inference_steps=STEPS,
+        guidance_scale=7.5, controlnet_conditioning_scale=list(scales) if count > 1 else scales[0],
+        output_type="pt",
+    ).images  # fmt: skip
+    assert_equal_pictures(colours(generator, replace(request, layout=layout)), theirs)
+    with pytest.raises(GeneratorError, match=f"see {3 * count} channels; layout has none"):
+        generator.generate([request])
+
+
+def lora(folder: Path, seed: int = 0) -> Path:
+    """Write a LoRA in diffusers' form for the attention of `sd`'s UNet and text encoder."""
+    rng = torch.Generator().manual_seed(seed)
+    at = {
+        "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q": (32, 32),
+        "text_encoder.text_model.encoder.layers.0.self_attn.q_proj": (32, 32),
+    }
+    tensors = {}
+    for name, (out, into) in at.items():
+        tensors[f"{name}.lora_A.weight"] = torch.randn(4, into, generator=rng)
+        tensors[f"{name}.lora_B.weight"] = torch.randn(out, 4, generator=rng)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "pytorch_lora_weights.safetensors")
+    return folder
+
+
+def test_a_lora_is_used_scaled_merged_and_left_out(tiny: Make, tmp_path: Path) -> None:
+    folder, adapter = tiny("sd"), lora(tmp_path / "lora")
+    base = eoaug.load(folder, steps=2)
+    (request,) = requests(base.card, "synthesize")
+    request = replace(request, prompt="a quarry")
+    before = base.generate([request])
+    full = eoaug.load(folder, steps=2, adapters=[adapter])
+    made = full.generate([request])
+    assert full.card.sha256 != base.card.sha256
+    assert np.abs(made - before).max() > 1e-3
+    none = eoaug.load(folder, steps=2, adapters=[(adapter, 0.0)]).generate([request])
+    assert none.tobytes() == before.tobytes()
+    merged = eoaug.load(folder, steps=2, adapters=[adapter], merge=True).generate([request])
+    np.testing.assert_allclose(merged, made, atol=1e-4)
+    # Loading an adapter leaves the base alone: to unload is to load without it.
+    assert eoaug.load(folder, steps=2).generate([request]).tobytes() == before.tobytes()
+    pipeline = plain(diffusers.StableDiffusionPipeline, folder)
+    pipeline.load_lora_weights(str(adapter), weight_name="pytorch_lora_weights.safetensors")
+    theirs = pipeline(
+        "a quarry", latents=drawn(request, 4, 8), num_inference_steps=4, guidance_scale=7.5, output_type="pt"
+    ).images
+    assert_equal_pictures(colours(full, replace(request, steps=4)), theirs)
+
+
+def test_a_learned_token_is_a_word(tiny: Make, tmp_path: Path) -> None:
+    file = tmp_path / "sar.safetensors"
+    save_file({"<sar>": torch.randn(2, 32, generator=torch.Generator().manual_seed(3))}, file)
+    folder = tiny("sd")
+    generator = eoaug.load(folder, steps=4, adapters=[file])
+    (request,) = requests(generator.card, "synthesize")
+    pipeline = plain(diffusers.StableDiffusionPipeline, folder)
+    pipeline.load_textual_inversion(str(file))
+    theirs = pipeline(
+        "a <sar> image",
+        latents=drawn(request, 4, 8),
+        num_inference_steps=4,
+        guidance_scale=7.5,
+        output_type="pt",
+    ).images
+    assert_equal_pictures(colours(generator, replace(request, prompt="a <sar> image")), theirs)
+
+
+def test_an_adapter_of_another_base_is_refused(tiny: Make, tmp_path: Path) -> None:
+    save_file({"<x>": torch.zeros(1, 7)}, tmp_path / "x.safetensors")
+    generator = eoaug.load(tiny("sd"), adapters=[tmp_path / "x.safetensors"])
+    with pytest.raises(GeneratorError, match="7 numbers, the text encoder 32"):
+        generator.generate(requests(generator.card, "synthesize"))
+    save_file({"transformer.a.lora_A.weight": torch.zeros(1, 7)}, tmp_path / "y.safetensors")
+    generator = eoaug.load(tiny("sd"), adapters=[tmp_path / "y.safetensors"])
+    with pytest.raises(GeneratorError, match="belongs to no network"):
+        generator.generate(requests(generator.card, "synthesize"))
+
+
+def test_replaced_estimates_are_walked_from(tiny: Make) -> None:
+    # With the truth in the place of every estimate, any sampler arrives there but for its last noise (0.03).
+    for scheduler in latent.SCHEDULERS:
+        generator = eoaug.load(tiny("sd", prediction="v_prediction"), steps=6, scheduler=scheduler)
+        (request,) = requests(generator.card, "synthesize")
+        state = generator.begin([request])
+        truth = np.random.default_rng(4).normal(size=state.walks[0].x.shape).astype(np.float32)
+        for index in range(6):
+            generator.step(state, index)
+            generator.replace(state, truth)
+        with torch.inference_mode():
+            state.walks[0].advance(6)
+        np.testing.assert_allclose(state.walks[0].x.numpy(), truth, atol=0.12)
+
+
+def test_low_memory_changes_last_bits_alone(tiny: Make) -> None:
+    (request,) = requests(eoaug.load(tiny("sd")).card, "synthesize")
+    request = replace(request, steps=2)
+    normal, low = (eoaug.load(tiny("sd"), memory=m).generate([request]) for m in ("normal", "low"))
+    np.testing.assert_allclose(low, normal, atol=1e-5)
+
+
+WRONG = {
+    "an unknown option": ({"stretsh": (0, 1)}, "no option 'stretsh'"),
+    "a stretch upside down": ({"stretch": (0.3, 0.0)}, "black below white"),
+    "a rule that is none": ({"lift": "guess"}, "lift='guess'"),
+    "a scheduler that draws": ({"scheduler": "ddpm"}, "scheduler='ddpm'"),
+    "a tile that does not divide": ({"tile_px": 60}, "multiple of 16"),
+    "no steps": ({"steps": 0}, "steps=0"),
+    "a type": ({"dtype": "int8"}, "dtype='int8'"),
+    "scales without nets": ({"control_scales": (1.0,)}, "1 control_scales for 0"),
+    "an adapter that is not there": ({"adapters": ["nowhere.bin"]}, "no safetensors file"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_wrong_options_are_named(tiny: Make, case: str) -> None:
+    options, told = WRONG[case]
+    with pytest.raises(GeneratorError, match=told):
+        eoaug.load(tiny("sd"), **options)
+
+
+def test_a_prompt_too_long_is_not_cut(tiny: Make) -> None:
+    generator = eoaug.load(tiny("sd"), steps=2)
+    (request,) = requests(generator.card, "synthesize")
+    with pytest.raises(GeneratorError, match="the text encoder reads 77"):
+        generator.generate([replace(request, prompt="x " * 80)])
+
+
+def test_a_file_describes_a_generator(tiny: Make, tmp_path: Path) -> None:
+    lora(tmp_path / "mine")
+    (tmp_path / "recipe.json").write_text(
+        f'{{"base": "{tiny("sd")}", "adapters": [["mine", 0.5]], "stretch": [0.0, 0.4], "steps": 7}}'
+    )
+    card = eoaug.load(tmp_path / "recipe.json", lift="keep").card
+    assert card.steps["synthesize"] == 7
+    assert card.mean[0] == card.std[0] == 0.2
+    assert "nir" in card.kept
+    assert any("mine" in name for name in card.files)
+    (tmp_path / "bad.json").write_text("[]")
+    with pytest.raises(GeneratorError, match="no description"):
+        eoaug.load(tmp_path / "bad.json")
