@@ -337,7 +337,9 @@ def _indexed(root: Path) -> tuple[dict[str, Part], dict[str, Any]]:
         library, kind = (str(one) for one in (value if len(value) == 2 else (None, value)))
         if library not in _LIBRARIES or kind not in CLASSES:
             _refuse(path, f"wants {role} from {library!r}, class {kind!r}", "only known classes are loaded")
-        parts[role] = _declared(role, kind, root / role)
+        # What is not there (a UNet that another folder brings) is missed when it is used.
+        if (root / role).is_dir():
+            parts[role] = _declared(role, kind, root / role)
     beside = root / "controlnet"
     if "controlnet" not in parts and (beside / "config.json").is_file():
         parts["controlnet"] = _component(beside, root)
@@ -346,10 +348,6 @@ def _indexed(root: Path) -> tuple[dict[str, Part], dict[str, Any]]:
 
 def _declared(role: str, kind: str, folder: Path) -> Part:
     """Return a part as the index declares it; its own configuration knows its class better."""
-    if not folder.is_dir():
-        raise GeneratorError(
-            f"checkpoint {folder.parent} names {role}, but has no folder {role}/", "get it again"
-        )
     config = folder / "config.json"
     if role in ("unet", "controlnet", "vae") and config.is_file():
         return _component(folder, folder.parent)

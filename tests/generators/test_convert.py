@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 
 import eoaug
 from eoaug.errors import GeneratorError
+from eoaug.generators import convert
 from eoaug.generators.convert import convert_weights
 
 Make = Callable[..., Path]
@@ -62,17 +62,18 @@ def test_a_published_folder_is_converted_and_loads(tiny: Make, tmp_path: Path) -
     ],
     ids=["system", "write", "eval", "text"],
 )
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pickle"])
+@pytest.mark.parametrize("guard", ["unpickler", "process"])
 def test_a_pickle_that_does_more_is_refused(
-    tmp_path: Path, call: Callable[[Path], Any], zipped: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[Path], Any], guard: str
 ) -> None:
+    if guard == "process":
+        # The unpickler was passed by once (CVE-2025-32434): the process must hold alone.
+        loose = convert._CHILD.replace("weights_only=True", "weights_only=False")
+        monkeypatch.setattr(convert, "_CHILD", loose)
     canary = tmp_path / "canary"
     source = tmp_path / "unet" / "diffusion_pytorch_model.bin"
     source.parent.mkdir()
-    if zipped:
-        torch.save(call(canary), source)
-    else:
-        source.write_bytes(pickle.dumps(call(canary)))
+    torch.save(call(canary), source)
     with pytest.raises(GeneratorError, match="no file of weights alone"):
         convert_weights(tmp_path)
     assert not canary.exists()
