@@ -66,7 +66,9 @@ def _open_options(
 
 
 def _engine_options(
-    generator: Annotated[str, typer.Option(help="Name of a generator; see `eoaug generators`.")] = "embedded",
+    generator: Annotated[
+        str, typer.Option(help="Name (see `eoaug generators`), checkpoint folder, or JSON with options.")
+    ] = "embedded",
     seed: Annotated[int, typer.Option(help="Another seed, another draw.")] = 0,
     steps: Annotated[
         int | None, typer.Option(help="Denoising steps; 0: best estimate. [default: its card's]")
@@ -76,6 +78,9 @@ def _engine_options(
         str | None, typer.Option(help="Over members: mean, std or a quantile in (0, 1).")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="What to show, in words, where supported.")] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Raster file on the result's grid: what ControlNets see, 0 to 1.")
+    ] = None,
     guidance: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")] = None,
     metadata: Annotated[Texts, typer.Option(metavar="KEY=VALUE", help="Overrides, e.g. month=7.")] = None,
     chunks: Annotated[int | None, typer.Option(help="Chunk edge of the work in pixels.")] = None,
@@ -326,7 +331,7 @@ def _nodes(cube: Any) -> Iterator[Any]:
 def _show_plan(verb: Any, cube: Any, arguments: Mapping[str, Any]) -> None:
     import eoaug
 
-    typer.echo(str(eoaug.plan(verb, cube, **_with_mask(arguments, cube)).explain()))
+    typer.echo(str(eoaug.plan(verb, cube, **_with_rasters(arguments, cube)).explain()))
 
 
 def _run(verb: str, cube: Any, arguments: Mapping[str, Any], target: Mapping[str, Any]) -> None:
@@ -334,22 +339,30 @@ def _run(verb: str, cube: Any, arguments: Mapping[str, Any], target: Mapping[str
 
     if cube is not None and cube.nbytes <= _EAGER_BYTES and "chunks" not in arguments:
         cube = cube.load()
-    result = getattr(eoaug, verb)(cube, **_with_mask(arguments, cube))
+    result = getattr(eoaug, verb)(cube, **_with_rasters(arguments, cube))
     options = {name: value for name, value in target.items() if name != "out"}
     for item in eoaug.write(result, target["out"], **options):
         typer.echo(item.get_self_href())
 
 
-def _with_mask(arguments: Mapping[str, Any], cube: Any) -> dict[str, Any]:
-    """Open a mask that is a raster file; any other is for the verb to understand."""
+def _with_rasters(arguments: Mapping[str, Any], cube: Any) -> dict[str, Any]:
+    """Open a mask and a layout that are raster files; any other mask is for the verb to understand."""
     given = dict(arguments)
-    mask = given.get("mask")
+    mask, layout = given.get("mask"), given.get("layout")
     if mask is not None and mask not in cube.variables and Path(mask).is_file():
-        import rioxarray
-
-        opened: Any = rioxarray.open_rasterio(mask)
-        given["mask"] = opened.isel(band=0, drop=True).load()
+        given["mask"] = _raster(mask).isel(band=0, drop=True)
+    if layout is not None:
+        if not Path(layout).is_file():
+            raise ParameterError(f"--layout {layout!r} is no file", "give a raster on the result's grid")
+        given["layout"] = _raster(layout)
     return given
+
+
+def _raster(path: str) -> Any:
+    import rioxarray
+
+    opened: Any = rioxarray.open_rasterio(path)
+    return opened.load()
 
 
 def _help(about: str, example: str) -> str:

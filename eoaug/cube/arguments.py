@@ -460,6 +460,8 @@ def empty_cube(geobox: Any, times: NDArray[np.datetime64] | None, card: Card) ->
             encoding={},
         )
         for name in card.bands or _SYNTHESIS_BANDS
+        # From nothing there is nothing to derive another band from.
+        if name not in card.kept | card.transferred
     )
     # The bands are listed as empty variables, so that the result's variables keep their order.
     source = xr.Dataset({band.name: xr.Variable((), np.float32(0)) for band in bands}, coords)

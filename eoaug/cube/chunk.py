@@ -26,7 +26,7 @@ from eoaug.tiles import Tile, Window
 
 __all__ = ["SYNTHETIC", "Mapper", "keeps_type", "run_chunk"]
 
-MEASURED, GENERATED, OUTSIDE = np.uint8(0), np.uint8(1), np.uint8(255)
+MEASURED, GENERATED, TRANSFERRED, OUTSIDE = (np.uint8(n) for n in (0, 1, 2, 255))
 
 SYNTHETIC = "synthetic"
 """Name of the variable that marks where each pixel comes from."""
@@ -111,7 +111,9 @@ def _date(
         )
         if stored[i] is not None and plan.factor == 1:
             marks[valid(layer, np.asarray(stored[i])) & ~target & (marks == OUTSIDE)] = MEASURED
-    marks[wanted.any(axis=0)] = GENERATED
+    own = [layer.slot for layer in plan.layers if plan.origin_of(layer) == "generated"]
+    marks[wanted.any(axis=0)] = TRANSFERRED
+    marks[wanted[own].any(axis=0)] = GENERATED
     out[SYNTHETIC] = marks
     return out
 

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import pickle
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata as package_metadata
 from typing import Any
 
@@ -19,6 +20,8 @@ from eoaug.cube.run import Inputs
 from eoaug.cube.scene import valid
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import Generator
+
+_CHECKPOINT_LIBRARIES = ("diffusers", "peft", "transformers")
 
 __all__ = ["record_of", "residual_of", "token_for"]
 
@@ -88,11 +91,20 @@ def record_of(made: Plan, cube: Cube, parameters: Mapping[str, Any]) -> Provenan
         for joined, link in zip(ids, links, strict=True):
             pairs = zip(str(joined).split(";"), str(link).split(";"), strict=False)
             sources += [{"id": one, "href": href} for one, href in pairs if one]
-    return Provenance(
+    slots = made.card.bands
+    units = (
+        {layer.name: (made.card.mean[layer.slot], made.card.std[layer.slot]) for layer in made.layers}
+        if made.card.mean and slots
+        else {}
+    )
+    record = Provenance(
         operation=made.verb,
         generator=made.card.name,
         model_sha256=made.card.sha256,
         licence=made.card.licence,
+        model_files=dict(made.card.files),
+        model_units=units,
+        bands={layer.name: made.origin_of(layer) for layer in made.layers},
         seed=made.seed,
         members=made.members,
         parameters=parameters,
@@ -100,6 +112,10 @@ def record_of(made: Plan, cube: Cube, parameters: Mapping[str, Any]) -> Provenan
         sources=tuple(sources),
         digital_source_type=digital_source_type(trained=bool(made.card.sha256), measured=made.has_input),
     )
+    # A checkpoint's pixels depend on the libraries that build its networks, too.
+    used = _CHECKPOINT_LIBRARIES if made.card.files else ()
+    versions = {name: package_metadata.version(name) for name in used}
+    return replace(record, software={**record.software, **versions})
 
 
 def residual_of(

@@ -41,11 +41,11 @@ from eoaug.cube.arguments import (
 from eoaug.cube.chunk import SYNTHETIC
 from eoaug.cube.geo import Cube, read_cube
 from eoaug.cube.lineage import record_of, residual_of, token_for
-from eoaug.cube.plan import Fill, Plan, lattice_for
+from eoaug.cube.plan import Fill, Layer, Plan, lattice_for
 from eoaug.cube.progress import Progress
 from eoaug.cube.run import Inputs, build, compute
 from eoaug.errors import BandError, ParameterError, TimeError
-from eoaug.generators.base import Generator, Verb
+from eoaug.generators.base import Card, Generator, Verb
 from eoaug.grid import absolute_origin, as_geobox, gsd_m, refine
 from eoaug.sensor import Sensor
 
@@ -357,6 +357,12 @@ def _prepare_super_resolve(
     cube = read_cube(ds, verb="super_resolve")
     if isinstance(factor, bool) or not isinstance(factor, int | np.integer) or not 2 <= factor <= 8:
         raise ParameterError(f"factor={factor!r} is not an integer from 2 to 8", "e.g. factor=2 or factor=4")
+    served = generator.card.factors
+    if served and factor not in served:
+        raise ParameterError(
+            f"factor={factor} is none that generator {generator.card.name!r} refines by",
+            f"use factor={' or '.join(map(str, served))}",
+        )
     model = Sensor.of(sensor, int(factor), len(cube.bands))
     return _prepared(
         "super_resolve", cube, generator, options, fill="measured", sensor=model,
@@ -387,6 +393,7 @@ def _prepared(
 ) -> _Prepared:
     card = generator.card
     layers = layers_of(cube, card)
+    _check_kept(verb, card, layers)
     channels = len(card.bands) or len(layers)
     factor = 1 if sensor is None else sensor.factor
     if sensor is not None and sensor.mtf is not None and len(sensor.mtf) > 1:
@@ -442,6 +449,16 @@ def _prepared(
     return _Prepared(cube, made, inputs, lazy, options.get("progress"), parameters)
 
 
+def _check_kept(verb: Verb, card: Card, layers: Sequence[Layer]) -> None:
+    """Refuse verbs whose result has places where a band that is left as it is was never measured."""
+    kept = [layer.name for layer in layers if card.bands and card.bands[layer.slot] in card.kept]
+    if kept and verb in ("extend", "super_resolve"):
+        raise BandError(
+            f"{verb}: generator {card.name!r} keeps {', '.join(kept)} as measured, and makes pixels where nothing was",
+            "load it with lift='regress' or lift='inject', or leave these bands out",
+        )
+
+
 def _finish(prepared: _Prepared) -> Any:
     cube, made = prepared.cube, prepared.plan
     record = record_of(made, cube, prepared.parameters)
@@ -458,7 +475,7 @@ def _finish(prepared: _Prepared) -> Any:
         inside = int((marks != 255).sum())
         record = replace(
             record,
-            synthetic_fraction=float((marks == 1).sum()) / inside if inside else None,
+            synthetic_fraction=float(((marks == 1) | (marks == 2)).sum()) / inside if inside else None,
             residual=residual_of(made, prepared.inputs, arrays),
         )
     times = None

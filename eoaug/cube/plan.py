@@ -28,13 +28,16 @@ from eoaug.tiles import Lattice, Tile, Window
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
-__all__ = ["Fill", "Layer", "Plan", "Reduce", "lattice_for"]
+__all__ = ["Fill", "Layer", "Origin", "Plan", "Reduce", "lattice_for"]
 
 Fill = Literal["mask", "gaps", "everything", "footprint", "measured", "scene"]
 """What a verb fills: a given mask; gaps that another date measured; all that is missing; new dates
 wherever any date measured; measured pixels (anew); the whole scene."""
 
 Reduce = Literal["mean", "std"] | float
+
+Origin = Literal["generated", "transferred", "observed"]
+"""Where a band's new pixels come from: the generator, by a rule from bands that it made, or nowhere."""
 
 NEIGHBOUR_DATES = 6
 """Dates on either side of a target date that context dates are chosen from."""
@@ -141,6 +144,13 @@ class Plan:
     def card(self) -> Card:
         """The generator's card."""
         return self.generator.card
+
+    def origin_of(self, layer: Layer) -> Origin:
+        """Return where the new pixels of a band come from."""
+        slot = self.card.bands[layer.slot] if self.card.bands else ""
+        if slot in self.card.kept:
+            return "observed"
+        return "transferred" if slot in self.card.transferred else "generated"
 
     @cached_property
     def lattice(self) -> Lattice:

@@ -98,6 +98,13 @@ class Provenance:
     """Hash of its weights; empty when it has none."""
     licence: str = ""
     """SPDX identifier of its weights' licence."""
+    model_files: Mapping[str, str] = field(default_factory=dict)
+    """sha256 of every file that it was loaded from, by name; empty for what ships with a package."""
+    model_units: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """By band the physical value of model unit 0 and the size of one unit: the stretch, affine and invertible."""
+    bands: Mapping[str, str] = field(default_factory=dict)
+    """By band where its new pixels come from: ``generated``, ``transferred`` by a rule from generated bands,
+    or ``observed``, which are none."""
     seed: int = 0
     """Seed of the whole request."""
     members: int | None = None

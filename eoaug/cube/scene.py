@@ -107,7 +107,7 @@ def valid(layer: Layer, stored: NDArray[Any]) -> NDArray[np.bool_]:
 def to_fill(plan: Plan, k: int, scene: Scene) -> NDArray[np.bool_]:
     """Return shape (C, h, w) on the result's grid over ``scene.reach``: what to generate on date ``k``."""
     height, width = scene.reach.shape
-    slots = [layer.slot for layer in plan.layers]
+    slots = [layer.slot for layer in plan.layers if plan.origin_of(layer) != "observed"]
     fill = np.zeros((plan.channels, height, width), bool)
     given = plan.given(k)
     if plan.fill == "scene":

@@ -36,7 +36,7 @@ __all__ = ["RGB", "Diffusion", "Settings", "State", "filled"]
 RGB = ("red", "green", "blue")
 """What picture models know, in their order."""
 
-_ADAPTER_FILES = ("pytorch_lora_weights.safetensors", "learned_embeds.safetensors")
+_ADAPTER_FILES = ("learned_embeds.safetensors", "pytorch_lora_weights.safetensors")
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 _Float = NDArray[np.float32]
@@ -180,7 +180,7 @@ class Diffusion:
             other = open_checkpoint(folder)
             self._controls.append(other.part("controlnet"))
             extra |= {f"controlnet {folder_name(folder)}/{n}": digest for n, digest in other.files.items()}
-        self._adapters = [_adapter(path, scale) for path, scale in self._settings.adapters]
+        self._adapters = [one for path, scale in self._settings.adapters for one in _adapters(path, scale)]
         extra |= {f"adapter {a.path.parent.name}/{a.path.name}": a.sha256 for a in self._adapters}
         self._checkpoint = Checkpoint(checkpoint.root, parts, checkpoint.settings, checkpoint.pipeline, extra)
         for part in (*parts.values(), *self._controls):
@@ -237,10 +237,15 @@ class Diffusion:
         return (*RGB, *sorted(others))
 
     def _default(self, name: str, fallback: Any) -> Any:
-        """Return a setting: the user's, else the checkpoint's, else the family's."""
+        """Return a setting: the user's, else an adapter's, the checkpoint's or the family's."""
         own = getattr(self._settings, name)
-        fallback = self._published().get(name, fallback)
-        return self._checkpoint.settings.get(name, fallback) if own is None else own
+        if own is not None:
+            return own
+        told = [adapter.settings for adapter in self._adapters] + [
+            self._checkpoint.settings,
+            self._published(),
+        ]
+        return next((settings[name] for settings in told if name in settings), fallback)
 
     def _published(self) -> dict[str, Any]:
         """Return settings that the family was published with, where they differ from Stable Diffusion's."""
@@ -728,25 +733,26 @@ def _restored(kind: type[Diffusion], base: str, settings: Settings, identity: st
     return generator
 
 
-def _adapter(source: str, scale: float) -> latent.Adapter:
-    """Return an adapter from a file, or from the folder that holds it."""
+def _adapters(source: str, scale: float) -> list[latent.Adapter]:
+    """Return the adapters of a file, or of the folder that holds them; learned tokens come first."""
     path = Path(source).expanduser()
-    token = ""
+    settings: Mapping[str, Any] = {}
+    files = [path]
     if path.is_dir():
         if (path / SETTINGS).is_file():
-            token = str(read_json(path / SETTINGS).get("token", ""))
-        found = [path / name for name in _ADAPTER_FILES if (path / name).is_file()]
-        if len(found) != 1:
+            settings = read_json(path / SETTINGS)
+        files = [path / name for name in _ADAPTER_FILES if (path / name).is_file()]
+        if not files:
             raise GeneratorError(
-                f"adapter folder {path} holds {len(found)} of {', '.join(_ADAPTER_FILES)}", "name one file"
+                f"adapter folder {path} holds none of {', '.join(_ADAPTER_FILES)}", "name the file"
             )
-        path = found[0]
-    if path.suffix != ".safetensors" or not path.is_file():
-        raise GeneratorError(
-            f"adapter {source} is no safetensors file", "eoaug convert-weights FOLDER turns .bin into it"
-        )
-    read_header(path)
-    return latent.Adapter(path.resolve(), scale, sha256_of(path), token)
+    for file in files:
+        if file.suffix != ".safetensors" or not file.is_file():
+            raise GeneratorError(
+                f"adapter {source} is no safetensors file", "eoaug convert-weights FOLDER turns .bin into it"
+            )
+        read_header(file)
+    return [latent.Adapter(file.resolve(), scale, sha256_of(file), settings) for file in files]
 
 
 def folder_name(path: str) -> str:

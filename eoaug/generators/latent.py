@@ -10,7 +10,7 @@ import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -48,8 +48,8 @@ class Adapter:
     scale: float
     sha256: str
     """Of the weights."""
-    token: str = ""
-    """Name of a learned token whose file does not tell it."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What its folder's ``eoaug.json`` says, e.g. ``token``: the name of a token whose file does not tell it."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +101,12 @@ class Networks:
         upcast = checkpoint.part("vae").config.get("force_upcast", False)
         self.vae = build(checkpoint.part("vae"), torch.float32 if upcast else dtype)
         self.controls = [build(part, dtype) for part in controls]
-        self._readers = []
+        self.readers: list[tuple[Any, Any]] = []
         for suffix in ("", "_2"):
             if f"text_encoder{suffix}" in checkpoint.parts:
                 encoder = build(checkpoint.part(f"text_encoder{suffix}"), dtype)
-                self._readers.append((_tokenizer(checkpoint.part(f"tokenizer{suffix}")), encoder))
-        if not self._readers:
+                self.readers.append((_tokenizer(checkpoint.part(f"tokenizer{suffix}")), encoder))
+        if not self.readers:
             checkpoint.part("text_encoder")
         self._tokens: dict[str, str] = {}
         self._adapt(adapters, merge)
@@ -116,10 +116,10 @@ class Networks:
             module.eval().requires_grad_(False)
             if not offload:
                 module.to(device)
-        self._read = lru_cache(maxsize=64)(self._read_prompt)
+        self._kept = lru_cache(maxsize=64)(self.read)
 
     def _modules(self) -> list[Any]:
-        return [self.unet, self.vae, *self.controls, *(encoder for _, encoder in self._readers)]
+        return [self.unet, self.vae, *self.controls, *(encoder for _, encoder in self.readers)]
 
     @property
     def xl(self) -> bool:
@@ -147,15 +147,16 @@ class Networks:
     # -- text ---------------------------------------------------------------------------------------
 
     def text(self, prompt: str) -> Text:
-        """Return the states of a prompt; longer ones than the encoder reads are refused."""
+        """Return the states of a prompt, kept from the last time; see `read`."""
         with self._lock:
-            return self._read(prompt)
+            return self._kept(prompt)
 
-    def _read_prompt(self, prompt: str) -> Text:
+    def read(self, prompt: str) -> Text:
+        """Return the states of a prompt; one that is longer than the encoder reads is refused."""
         for token, several in self._tokens.items():
             prompt = prompt.replace(token, several)
         states, pooled = [], None
-        for tokenizer, encoder in self._readers:
+        for tokenizer, encoder in self.readers:
             ids = tokenizer(prompt, truncation=False).input_ids
             most = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
             if len(ids) > most:
@@ -254,12 +255,12 @@ class Networks:
                 # A LoRA of scale 0 changes nothing, so it is not there: the base's bytes.
                 self._add_lora(f"adapter{i}", adapter)
                 names[f"adapter{i}"] = adapter.scale
-        for module in (self.unet, *(encoder for _, encoder in self._readers)):
+        for module in (self.unet, *(encoder for _, encoder in self.readers)):
             own = [name for name in names if name in getattr(module, "peft_config", {})]
             if own:
                 set_weights_and_activate_adapters(module, own, [names[name] for name in own])
         if merge and names:
-            for module in (self.unet, *(encoder for _, encoder in self._readers)):
+            for module in (self.unet, *(encoder for _, encoder in self.readers)):
                 _merged(module)
 
     def _add_lora(self, name: str, adapter: Adapter) -> None:
@@ -276,7 +277,7 @@ class Networks:
             _check_lora(state, adapter.path)
             if any(key.startswith("unet.") for key in state):
                 family.load_lora_into_unet(state, alphas, self.unet, adapter_name=name, metadata=told)
-            for i, (_, encoder) in enumerate(self._readers):
+            for i, (_, encoder) in enumerate(self.readers):
                 prefix = "text_encoder" if i == 0 else f"text_encoder_{i + 1}"
                 if any(key.startswith(f"{prefix}.") for key in state):
                     family.load_lora_into_text_encoder(
@@ -290,30 +291,49 @@ class Networks:
                 "use it with the base that it was trained on",
             ) from error
 
+    def add_words(self, reader: int, token: str, rows: Tensor, source: object) -> list[int]:
+        """Add a learned token (textual inversion, arXiv:2208.01618) to a vocabulary; return its rows' numbers.
+
+        Parameters
+        ----------
+        reader
+            Which text encoder.
+        token
+            What it is called in prompts.
+        rows
+            Shape (n, D): the token stands for n words in a row.
+        source
+            Where it comes from, for messages.
+        """
+        tokenizer, encoder = self.readers[reader]
+        width = encoder.get_input_embeddings().weight.shape[1]
+        if rows.shape[1] != width:
+            raise GeneratorError(
+                f"adapter {source}: token {token!r} has {rows.shape[1]} numbers, the text encoder {width}",
+                "use it with the base that it was trained on",
+            )
+        words = [token, *(f"{token}_{i}" for i in range(1, len(rows)))]
+        if tokenizer.add_tokens(words) != len(words):
+            raise GeneratorError(
+                f"adapter {source}: the tokenizer has {token!r} already", "give it another token"
+            )
+        encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        table = encoder.get_input_embeddings().weight
+        numbers: list[int] = tokenizer.convert_tokens_to_ids(words)
+        with torch.no_grad():
+            table[numbers] = rows.to(table)
+        self._tokens[token] = " ".join(words)
+        return numbers
+
     def _learn(self, adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
-        """Add learned tokens (textual inversion, arXiv:2208.01618) to the vocabulary."""
         kohya = {"clip_l": 0, "clip_g": 1}
         for name, tensor in tensors.items():
             rows = tensor if tensor.ndim == 2 else tensor[None]
-            token = adapter.token or (adapter.path.stem if name in (*kohya, "emb_params") else name)
-            tokenizer, encoder = self._readers[min(kohya.get(name, 0), len(self._readers) - 1)]
-            table = encoder.get_input_embeddings().weight
-            if rows.shape[1] != table.shape[1]:
-                raise GeneratorError(
-                    f"adapter {adapter.path}: token {token!r} has {rows.shape[1]} numbers, "
-                    f"the text encoder {table.shape[1]}",
-                    "use it with the base that it was trained on",
-                )
-            words = [token, *(f"{token}_{i}" for i in range(1, len(rows)))]
-            if tokenizer.add_tokens(words) != len(words):
-                raise GeneratorError(
-                    f"adapter {adapter.path}: the tokenizer has {token!r} already", "give it another token"
-                )
-            encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
-            table = encoder.get_input_embeddings().weight
-            with torch.no_grad():
-                table[tokenizer.convert_tokens_to_ids(words)] = adapter.scale * rows.to(table.dtype)
-            self._tokens[token] = " ".join(words)
+            token = adapter.settings.get("token") or (
+                adapter.path.stem if name in (*kohya, "emb_params") else name
+            )
+            reader = min(kohya.get(name, 0), len(self.readers) - 1)
+            self.add_words(reader, token, adapter.scale * rows, adapter.path)
 
 
 def scheduler_of(part: Part, name: str | None) -> Any:

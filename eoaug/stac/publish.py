@@ -478,6 +478,9 @@ def _marks(prov: Provenance, member: int | None, share: float | None, *, masked:
         "eoaug:member": member,
         "eoaug:model_sha256": prov.model_sha256 or None,
         "eoaug:model_licence": prov.licence or None,
+        "eoaug:model_files": dict(prov.model_files) or None,
+        "eoaug:model_units": {name: list(pair) for name, pair in prov.model_units.items()} or None,
+        "eoaug:bands": dict(prov.bands) or None,
         "eoaug:config_hash": prov.token or None,
         "eoaug:digital_source_type": prov.digital_source_type if synthetic else None,
         "eoaug:synthetic_fraction": prov.synthetic_fraction if share is None else share,
@@ -524,6 +527,7 @@ def _roles(name: str, *, synthetic: bool) -> list[str]:
 
 
 def _cog_asset(cube: _Cube, name: str, path: Path, synthetic: bool) -> dict[str, Any]:
+    synthetic = synthetic and (cube.prov is None or cube.prov.bands.get(name) != "observed")
     return {
         "href": f"./{path.name}",
         "type": _COG,
