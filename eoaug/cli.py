@@ -534,6 +534,70 @@ def convert(
         typer.echo(path)
 
 
+@app.command(
+    "finetune",
+    short_help="Fine-tune a checkpoint on cubes.",
+    help=_help(
+        "Train a LoRA, a word or all weights of a checkpoint on netCDF cubes; a stopped training goes on.",
+        'eoaug finetune --base sd-folder --cubes cubes --out my-lora --rank 16 --token "<field>"',
+    ),
+)
+@_told
+def tune(
+    base: Annotated[str, typer.Option(help="Checkpoint folder, or owner/name@commit on the hub.")],
+    cubes: Annotated[
+        Path, typer.Option(exists=True, file_okay=False, help="Folder of netCDF cubes; captions.json beside.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the adapter and its state.")],
+    mode: Annotated[
+        Literal["lora", "full"], typer.Option(help="Low-rank matrices, or all weights.")
+    ] = "lora",
+    target: Annotated[list[str], typer.Option(metavar="NAMES", help="Of unet,text,vae.")] = ["unet"],  # noqa: B006
+    rank: Annotated[int, typer.Option(help="Of the LoRA.")] = 16,
+    token: Annotated[str | None, typer.Option(help="A new word to learn, e.g. <sar>.")] = None,
+    steps: Annotated[int, typer.Option(help="Training steps.")] = 1000,
+    batch: Annotated[int, typer.Option(help="Windows per step.")] = 1,
+    rate: Annotated[float, typer.Option(help="Learning rate.")] = 1e-4,
+    precision: Annotated[
+        Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the forward.")
+    ] = "float32",
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, more time.")] = False,
+    stretch: Annotated[str, typer.Option(help="Reflectance of black and white.")] = "0,0.3",
+    tile_px: Annotated[int | None, typer.Option(help="Edge of a window. [default: the UNet's]")] = None,
+    seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:0. [default: a GPU if there is one]")] = None,
+) -> None:
+    """Train a LoRA, a word or all weights of a checkpoint on netCDF cubes."""
+    from tqdm import tqdm
+
+    from eoaug.training.finetune import Tuning, finetune
+
+    low, high = _floats(stretch, "stretch", 2) or (0.0, 0.3)
+    tuning = Tuning(
+        mode=mode,
+        target=tuple(_split(target) or ()),
+        rank=rank,
+        token=token,
+        steps=steps,
+        batch=batch,
+        rate=rate,
+        precision=precision,
+        checkpointing=checkpointing,
+        stretch=(low, high),
+        tile_px=tile_px,
+        seed=seed,
+        device=device,
+    )
+    with tqdm(total=steps, unit="step", disable=None) as bar:
+
+        def tell(step: int, loss: float) -> None:
+            bar.update(step - bar.n)
+            bar.set_postfix(loss=f"{loss:.4f}")
+
+        tuned = finetune(base, cubes, out, tuning, progress=tell)
+    typer.echo(tuned.path)
+
+
 def _version(wanted: bool) -> None:
     if wanted:
         import eoaug

@@ -35,7 +35,7 @@ def test_version() -> None:
 COMMANDS = [
     *(("inpaint",), ("extend",), ("super-resolve",), ("synthesize",)),
     *(("plan", verb) for verb in ("inpaint", "extend", "super-resolve", "synthesize")),
-    *(("generators",), ("inspect",), ("evaluate",), ("train",), ("convert-weights",)),
+    *(("generators",), ("inspect",), ("evaluate",), ("train",), ("convert-weights",), ("finetune",)),
 ]
 
 

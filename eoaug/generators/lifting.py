@@ -116,7 +116,7 @@ def _gain(grey: _Float, band: _Float) -> float:
 
 
 def _detail(grey: NDArray[np.floating], sensor: Sensor) -> _Float:
-    """Return what a sensor does not pass of an image (H, W)."""
+    """Return what a sensor does not pass of an image (H, W): to add it changes no measurement."""
     one = sensor.of_band(0)
-    low = one.upsample(one.degrade(grey[None].astype(np.float32)))
+    low = coarse_prior(one.degrade(grey[None].astype(np.float32)), one)
     return np.asarray(grey - low[0], np.float32)

@@ -166,7 +166,7 @@ def test_marks_and_record_tell_the_bands_apart(tiny: Make, scene: xr.Dataset, tm
     record = made.eoaug.provenance
     flags = {band: "transferred" if band == "nir08" else "generated" for band in BANDS}
     assert record.bands == flags
-    assert all(pair == (0.15, 0.15) for pair in record.model_units.values())
+    assert all(tuple(pair) == (0.15, 0.15) for pair in record.model_units.values())
     assert record.model_files["unet/config.json"]
     assert {"diffusers", "transformers", "torch"} <= record.software.keys()
     (item,) = eoaug.write(made, tmp_path)
