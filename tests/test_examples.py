@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pystac
 import pytest
+import tiny_checkpoints
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHORT = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "demo.py")
@@ -33,6 +34,14 @@ def test_short_examples(path: Path, tmp_path: Path) -> None:
     done = run(path, "classical", "made", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert done.stdout
+
+
+def test_a_checkpoint_is_a_generator_of_an_example(tmp_path: Path) -> None:
+    tiny = tiny_checkpoints.sd(tmp_path / "tiny")
+    (tmp_path / "tiny.json").write_text('{"base": "tiny", "lift": "inject", "steps": 2}')
+    done = run(EXAMPLES / "checkpoint_variation.py", tiny.with_suffix(".json"), "made", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "nir: transferred, stretch" in done.stdout
 
 
 def test_demo(tmp_path: Path) -> None:
