@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, TypedDict
 
 import numpy as np
@@ -59,8 +60,8 @@ _DEFAULT_CHUNK_PX = 1024
 class Options(TypedDict, total=False):
     """Keyword arguments that all four verbs share."""
 
-    generator: str | Generator
-    """Name or object, as for `eoaug.load`. Default ``"embedded"``."""
+    generator: str | Path | Generator
+    """Name, checkpoint or object, as for `eoaug.load`. Default ``"embedded"``."""
     steps: int
     """Denoising steps; 0 asks for the generator's deterministic best estimate. Default: the card's."""
     seed: int
@@ -104,7 +105,7 @@ def generator_for(options: Options, verb: Verb) -> Generator:
     """Return the generator that the options name; refuse one that cannot do the verb."""
     device = options.get("device")
     given = options.get("generator", "embedded")
-    if device is not None and not isinstance(given, str):
+    if device is not None and not isinstance(given, str | Path):
         raise ParameterError(
             f"device={device!r} does not go with a loaded generator", "eoaug.load(name, device=...) instead"
         )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -27,6 +27,7 @@ from eoaug.generators import latent
 from eoaug.generators.base import Card, Request, Verb
 from eoaug.generators.checkpoint import SETTINGS, Checkpoint, Part, open_checkpoint, read_header, read_json
 from eoaug.generators.classical import consistent, push_pull
+from eoaug.generators.conditions import present_bands
 from eoaug.generators.device import checked_device, one_thread
 from eoaug.generators.lifting import RULES, Rule, lift
 from eoaug.generators.weights import sha256_of
@@ -100,6 +101,9 @@ class Settings:
                     f"checkpoints have no option {name!r}", f"they have {', '.join(cls.__dataclass_fields__)}"
                 )
         given = dict(options)
+        for name in ("adapters", "controlnets"):
+            if isinstance(given.get(name), str | Path):
+                given[name] = [given[name]]
         if "adapters" in given:
             given["adapters"] = tuple(
                 (str(one), 1.0) if isinstance(one, str | Path) else (str(one[0]), float(one[1]))
@@ -179,7 +183,7 @@ class Diffusion:
         for folder in self._settings.controlnets:
             other = open_checkpoint(folder)
             self._controls.append(other.part("controlnet"))
-            extra |= {f"controlnet {folder_name(folder)}/{n}": digest for n, digest in other.files.items()}
+            extra |= {f"controlnet {other.root.name}/{name}": digest for name, digest in other.files.items()}
         self._adapters = [one for path, scale in self._settings.adapters for one in _adapters(path, scale)]
         extra |= {f"adapter {a.path.parent.name}/{a.path.name}": a.sha256 for a in self._adapters}
         self._checkpoint = Checkpoint(checkpoint.root, parts, checkpoint.settings, checkpoint.pipeline, extra)
@@ -560,11 +564,17 @@ class Diffusion:
             colours = self._networks.decode(walk.x)[0].cpu().numpy()
         else:
             colours = self._image(request, target)[0].cpu().numpy()
-        final = colours
+        # Bands that the cube lacks are not worth their arithmetic.
+        present = present_bands(request)
+        present[: len(RGB)] = True
+        narrow = _narrowed(request, present)
+        made = colours
         if self._lift is not None:
-            final = np.concatenate([colours, lift(self._lift, request, target, colours)])
-        if request.coarse is not None and request.sensor is not None:
-            final = consistent(request, target, final, passes=2)
+            made = np.concatenate([colours, lift(self._lift, narrow, target, colours)])
+        if narrow.coarse is not None and narrow.sensor is not None:
+            made = consistent(narrow, target, made, passes=2)
+        final = np.zeros_like(result[target])
+        final[present] = made
         known = request.known[target] & ~request.fill[target]
         final = np.where(known, request.values[target], final)
         result[target] = np.where(request.fill[target], final, result[target])
@@ -755,9 +765,19 @@ def _adapters(source: str, scale: float) -> list[latent.Adapter]:
     return [latent.Adapter(file.resolve(), scale, sha256_of(file), settings) for file in files]
 
 
-def folder_name(path: str) -> str:
-    """Return the last part of a path."""
-    return Path(path).name
+def _narrowed(request: Request, keep: NDArray[np.bool_]) -> Request:
+    """Return a request for some of its bands."""
+    sensor = request.sensor
+    if sensor is not None and sensor.mtf is not None and len(sensor.mtf) > 1:
+        sensor = replace(sensor, mtf=tuple(mtf for mtf, kept in zip(sensor.mtf, keep, strict=True) if kept))
+    return replace(
+        request,
+        values=request.values[:, keep],
+        known=request.known[:, keep],
+        fill=request.fill[:, keep],
+        coarse=None if request.coarse is None else request.coarse[:, keep],
+        sensor=sensor,
+    )
 
 
 def filled(colours: _Float) -> _Float:

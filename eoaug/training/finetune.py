@@ -122,8 +122,8 @@ def finetune(
     tuning
         How; None: `Tuning`'s defaults.
     captions
-        Prompt by cube name (file name without suffix), or a class label. None: ``captions.json`` beside the
-        cubes, else ``tuning.prompt``.
+        Prompt by cube name (file name without suffix), or a class label (a single word). None:
+        ``captions.json`` beside the cubes, else ``tuning.prompt``.
     progress
         Called with the number of steps done and the loss of the last.
 
@@ -132,14 +132,16 @@ def finetune(
     Where the result lies, and the losses.
     """
     from eoaug.generators.device import one_thread
+    from eoaug.generators.diffusionsat import caption
 
     tuning = tuning or Tuning()
     source, target = Path(cubes), Path(out)
     if captions is None:
         listed = source / "captions.json"
         captions = {name: str(text) for name, text in read_json(listed).items()} if listed.is_file() else {}
+    told = {name: text if " " in text else caption(None, text) for name, text in captions.items()}
     with one_thread():
-        training = _Training(base, source, target, tuning, captions)
+        training = _Training(base, source, target, tuning, told)
         while training.step < tuning.steps:
             loss = training.advance()
             if progress is not None:

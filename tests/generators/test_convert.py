@@ -62,7 +62,7 @@ def test_a_published_folder_is_converted_and_loads(tiny: Make, tmp_path: Path) -
     ],
     ids=["system", "write", "eval", "text"],
 )
-@pytest.mark.parametrize("guard", ["unpickler", "process"])
+@pytest.mark.parametrize("guard", ["unpickler", pytest.param("process", marks=pytest.mark.slow)])
 def test_a_pickle_that_does_more_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[[Path], Any], guard: str
 ) -> None:

@@ -80,9 +80,11 @@ CONTRACT = {
     "xl": ("xl", {"scheduler": "unipc"}),
     "upscaler": ("upscaler", {"lift": "inject"}),
 }
+SLOW = ("sd, dpm++, inject", "sd, euler, keep", "xl")
+"""Contracts whose every part another case or a parity test has, too."""
 
 
-@pytest.mark.parametrize("case", CONTRACT)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=[pytest.mark.slow] * (c in SLOW)) for c in CONTRACT])
 def test_contract(tiny: Make, case: str) -> None:
     name, options = CONTRACT[case]
     check_generator(eoaug.load(tiny(name), steps=3, **options))
@@ -287,6 +289,28 @@ def test_replaced_estimates_are_walked_from(tiny: Make) -> None:
         with torch.inference_mode():
             state.walks[0].advance(6)
         np.testing.assert_allclose(state.walks[0].x.numpy(), truth, atol=0.12)
+
+
+def test_half_precision_is_near(tiny: Make, tmp_path: Path) -> None:
+    adapter = lora(tmp_path / "lora")
+    (request,) = requests(eoaug.load(tiny("sd")).card, "synthesize")
+    request = replace(request, steps=3)
+    full, half = (
+        eoaug.load(tiny("sd"), adapters=adapter, dtype=dtype).generate([request])
+        for dtype in ("float32", "bfloat16")
+    )
+    assert 0 < np.abs(half - full).mean() < 0.05
+
+
+def test_offloaded_networks_are_the_same(tiny: Make) -> None:
+    checkpoint = open_checkpoint(tiny("sd"))
+    x, t = torch.ones(1, 4, 8, 8), torch.tensor([5])
+    with torch.inference_mode():
+        one, other = (
+            nets.predict(x, t, {"text": nets.text("a field").hidden[None]})
+            for nets in (latent.Networks(checkpoint), latent.Networks(checkpoint, offload=True))
+        )
+    assert torch.equal(one, other)
 
 
 def test_low_memory_changes_last_bits_alone(tiny: Make) -> None:

@@ -139,6 +139,13 @@ def test_other_families_train(cubes: Path, tmp_path: Path, name: str) -> None:
     generator.generate(requests(generator.card, "synthesize"))
 
 
+def test_a_class_label_becomes_a_caption(base: Path, cubes: Path, tmp_path: Path) -> None:
+    name = "worldcereal_be_westflanders_2018_s2l2a"
+    tuned = finetune(base, cubes, tmp_path / "out", Tuning(steps=1, **QUICK), captions={name: "crop_field"})
+    card = json.loads((tuned.path / "eoaug.json").read_text())
+    assert card["captions"] == {name: "a satellite image of crop field"}
+
+
 def test_the_command_line_trains(base: Path, cubes: Path, tmp_path: Path) -> None:
     arguments = ["finetune", "--base", base, "--cubes", cubes, "--out", tmp_path / "out", "--steps", 1,
                  "--target", "unet,text", "--rank", 2, "--token", "<field>"]  # fmt: skip
