@@ -26,7 +26,7 @@ from eoaug.errors import GeneratorError
 from eoaug.generators import latent
 from eoaug.generators.base import Card, Request, Verb
 from eoaug.generators.checkpoint import SETTINGS, Checkpoint, Part, open_checkpoint, read_header, read_json
-from eoaug.generators.classical import consistent, push_pull
+from eoaug.generators.classical import consistent, push_pull, surroundings
 from eoaug.generators.conditions import present_bands
 from eoaug.generators.device import checked_device, one_thread
 from eoaug.generators.lifting import RULES, Rule, lift
@@ -38,6 +38,8 @@ RGB = ("red", "green", "blue")
 """What picture models know, in their order."""
 
 _ADAPTER_FILES = ("learned_embeds.safetensors", "pytorch_lora_weights.safetensors")
+_TOLD = ("stretch", "lift", "prompt", "steps", "guidance")
+"""Settings that the ``eoaug.json`` of a checkpoint or an adapter may hold."""
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
 _Float = NDArray[np.float32]
@@ -100,6 +102,19 @@ class Settings:
                 raise GeneratorError(
                     f"checkpoints have no option {name!r}", f"they have {', '.join(cls.__dataclass_fields__)}"
                 )
+        try:
+            settings = cls(**cls._brought(options))
+        except (TypeError, ValueError, IndexError) as error:
+            raise GeneratorError(
+                f"options {str(dict(options))[:200]} hold a value of the wrong kind: {error}",
+                "see eoaug.generators.diffusion.Settings for the kind of each",
+            ) from error
+        settings._check()
+        return settings
+
+    @staticmethod
+    def _brought(options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return options with lists as tuples and paths as texts."""
         given = dict(options)
         for name in ("adapters", "controlnets"):
             if isinstance(given.get(name), str | Path):
@@ -116,9 +131,9 @@ class Settings:
                 given[name] = tuple(float(value) for value in given[name])
         if given.get("unet") is not None:
             given["unet"] = str(given["unet"])
-        settings = cls(**given)
-        settings._check()
-        return settings
+        if given.get("guidance") is not None:
+            given["guidance"] = float(given["guidance"])
+        return given
 
     def _check(self) -> None:
         choices: Mapping[str, Sequence[object]] = {
@@ -128,11 +143,14 @@ class Settings:
             "memory": ("auto", "normal", "low"),
         }
         for name, known in choices.items():
-            if getattr(self, name) not in known:
+            if not any(getattr(self, name) is one or getattr(self, name) == one for one in known):
                 raise GeneratorError(
                     f"{name}={getattr(self, name)!r} is unknown",
                     f"use one of {', '.join(str(one) for one in known if one is not None)}",
                 )
+        for name in ("prompt", "negative"):
+            if not isinstance(getattr(self, name), str | None):
+                raise GeneratorError(f"{name}={getattr(self, name)!r} is no text", f"e.g. {name}='a lake'")
         for name, least in (("batch", 1), ("joint_steps", 0), ("noise_level", 0), ("steps", 1)):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < least):
@@ -186,6 +204,9 @@ class Diffusion:
             extra |= {f"controlnet {other.root.name}/{name}": digest for name, digest in other.files.items()}
         self._adapters = [one for path, scale in self._settings.adapters for one in _adapters(path, scale)]
         extra |= {f"adapter {a.path.parent.name}/{a.path.name}": a.sha256 for a in self._adapters}
+        # What a folder says of itself is as strange as the rest of it.
+        for told in (checkpoint.settings, *(adapter.settings for adapter in self._adapters)):
+            Settings.of({name: told[name] for name in _TOLD if name in told})
         self._checkpoint = Checkpoint(checkpoint.root, parts, checkpoint.settings, checkpoint.pipeline, extra)
         for part in (*parts.values(), *self._controls):
             latent.check_fit(part)
@@ -245,11 +266,9 @@ class Diffusion:
         own = getattr(self._settings, name)
         if own is not None:
             return own
-        told = [adapter.settings for adapter in self._adapters] + [
-            self._checkpoint.settings,
-            self._published(),
-        ]
-        return next((settings[name] for settings in told if name in settings), fallback)
+        adapters = [adapter.settings for adapter in self._adapters]
+        told = [*adapters, self._checkpoint.settings, self._published()]
+        return next((one[name] for one in told if one.get(name) is not None), fallback)
 
     def _published(self) -> dict[str, Any]:
         """Return settings that the family was published with, where they differ from Stable Diffusion's."""
@@ -276,7 +295,12 @@ class Diffusion:
         verbs = self._verbs()
         factor = 2 ** (len(self._checkpoint.part("vae").config["block_out_channels"]) - 1)
         size = self._unet.get("sample_size") or 64
-        tile = settings.tile_px or (size if isinstance(size, int) else min(size)) * factor
+        sizes = size if isinstance(size, list) else [size]
+        if not all(isinstance(n, int) and n > 0 for n in sizes):
+            raise GeneratorError(
+                f"the UNet of {self._checkpoint.root} has sample_size={size!r}", "get the folder again"
+            )
+        tile = settings.tile_px or min(sizes) * factor
         unit = factor * 2 ** (len(self._unet["block_out_channels"]) - 1)
         overlap = settings.overlap_px if settings.overlap_px is not None else tile // 8
         overlap = -(-overlap // factor) * factor
@@ -293,7 +317,7 @@ class Diffusion:
             name=str(self._checkpoint.settings.get("name", self._checkpoint.root.name)),
             bands=bands,
             verbs=verbs,
-            gsd_m=tuple(self._checkpoint.settings.get("gsd_m", (0.0, math.inf))),
+            gsd_m=_range(self._checkpoint.settings.get("gsd_m", (0.0, math.inf)), self._checkpoint.root),
             tile_px=tile,
             overlap_px=overlap,
             multiple_of=factor,
@@ -568,11 +592,12 @@ class Diffusion:
         present = present_bands(request)
         present[: len(RGB)] = True
         narrow = _narrowed(request, present)
+        around = None if narrow.coarse is None else surroundings(narrow, target)
         made = colours
         if self._lift is not None:
-            made = np.concatenate([colours, lift(self._lift, narrow, target, colours)])
-        if narrow.coarse is not None and narrow.sensor is not None:
-            made = consistent(narrow, target, made, passes=2)
+            made = np.concatenate([colours, lift(self._lift, narrow, target, colours, around)])
+        if around is not None:
+            made = consistent(narrow, target, made, around, passes=2)
         final = np.zeros_like(result[target])
         final[present] = made
         known = request.known[target] & ~request.fill[target]
@@ -763,6 +788,17 @@ def _adapters(source: str, scale: float) -> list[latent.Adapter]:
             )
         read_header(file)
     return [latent.Adapter(file.resolve(), scale, sha256_of(file), settings) for file in files]
+
+
+def _range(told: Any, root: Path) -> tuple[float, float]:
+    """Return the pixel sizes that a checkpoint says it was made for."""
+    if not (
+        isinstance(told, list | tuple) and len(told) == 2 and all(isinstance(n, int | float) for n in told)
+    ):
+        raise GeneratorError(
+            f"{root / SETTINGS} says gsd_m={told!r}", "write two numbers of metres, such as [0.3, 10]"
+        )
+    return float(told[0]), float(told[1])
 
 
 def _narrowed(request: Request, keep: NDArray[np.bool_]) -> Request:

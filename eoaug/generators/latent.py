@@ -6,6 +6,7 @@ local files; what does not fit its configuration to the last key is refused.
 
 from __future__ import annotations
 
+import inspect
 import math
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -287,7 +288,7 @@ class Networks:
             if isinstance(error, GeneratorError):
                 raise
             raise GeneratorError(
-                f"adapter {adapter.path} does not fit {self.checkpoint.root}: {str(error).splitlines()[0]}",
+                f"adapter {adapter.path} does not fit {self.checkpoint.root}: {_first_line(error)}",
                 "use it with the base that it was trained on",
             ) from error
 
@@ -348,12 +349,24 @@ def scheduler_of(part: Part, name: str | None) -> Any:
     """
     if name is not None and name not in SCHEDULERS:
         raise GeneratorError(f"there is no scheduler {name!r}", f"use one of {', '.join(SCHEDULERS)}")
-    own = {kind.__name__: kind for kind in SCHEDULERS.values()}
+    own = {one.__name__: one for one in SCHEDULERS.values()}
     kind = SCHEDULERS[name] if name else own.get(part.kind, diffusers.DDIMScheduler)
     settings = {key: value for key, value in part.config.items() if not key.startswith("_")}
     # Latents have no range to be clipped to.
     settings |= {"clip_sample": False, "thresholding": False}
-    scheduler = kind.from_config(settings)
+    _check_kinds(kind, part)
+    try:
+        scheduler = kind.from_config(settings)
+        scheduler.set_timesteps(2)  # some settings are looked at only now
+    except Exception as error:  # whatever a stranger's numbers make of it
+        raise GeneratorError(
+            f"checkpoint part {part.folder} makes no scheduler: {_first_line(error)}", "get the folder again"
+        ) from error
+    times = scheduler.config.num_train_timesteps
+    if scheduler.alphas_cumprod.shape != (times,) or not torch.isfinite(scheduler.alphas_cumprod).all():
+        raise GeneratorError(
+            f"checkpoint part {part.folder} has no noise schedule of {times} levels", "get the folder again"
+        )
     if scheduler.config.prediction_type not in ("epsilon", "v_prediction", "sample"):
         raise GeneratorError(
             f"checkpoint part {part.folder} predicts {scheduler.config.prediction_type!r}",
@@ -395,9 +408,9 @@ def build(part: Part, dtype: torch.dtype = torch.float32) -> Any:
                 output_loading_info=True,
                 torch_dtype=dtype,
             )
-    except (ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError) as error:
+    except Exception as error:  # whatever a stranger's numbers make of it
         raise GeneratorError(
-            f"checkpoint part {part.folder} cannot be loaded: {str(error).splitlines()[0][:300]}",
+            f"checkpoint part {part.folder} cannot be loaded: {_first_line(error)}",
             "get the folder again, or use the configuration that belongs to the weights",
         ) from error
     # Early text encoders stored the numbers 0, 1, 2 ... as a parameter.
@@ -424,15 +437,16 @@ def check_fit(part: Part) -> None:
     if kind is None:
         return
     settings = {key: value for key, value in part.config.items() if not key.startswith("_")}
+    _check_kinds(kind, part)
     try:
         with torch.device("meta"):
             if issubclass(kind, transformers.PreTrainedModel):
                 network = kind(kind.config_class.from_dict(settings))
             else:
                 network = kind.from_config(settings)
-    except (ValueError, TypeError, KeyError, RuntimeError, IndexError, AttributeError) as error:
+    except Exception as error:  # whatever a stranger's numbers make of it
         raise GeneratorError(
-            f"checkpoint part {part.folder}: its configuration makes no {part.kind}: {str(error).splitlines()[0]}",
+            f"checkpoint part {part.folder}: its configuration makes no {part.kind}: {_first_line(error)}",
             "get the folder again",
         ) from error
     stored = {
@@ -454,12 +468,52 @@ def check_fit(part: Part) -> None:
         )
 
 
+_PER_LEVEL = frozenset(
+    {"attention_head_dim", "num_attention_heads", "layers_per_block", "transformer_layers_per_block", "sample_size",
+     "cross_attention_dim", "only_cross_attention"}
+)  # fmt: skip
+"""Numbers of a configuration that may be a list, one per level of the UNet."""
+
+
+def _check_kinds(kind: Any, part: Part) -> None:
+    """Refuse values of another kind than the defaults that the class has in their place."""
+    defaults = _defaults(kind)
+    for name, value in part.config.items():
+        default = defaults.get(name)
+        if isinstance(value, list) and name in _PER_LEVEL and all(isinstance(n, bool | int) for n in value):
+            continue
+        kinds: Any = {bool: bool, str: str | None, int: int | float | None, float: int | float}.get(
+            type(default)
+        )
+        wrong = kinds is not None and not (
+            isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
+        )
+        if wrong or (isinstance(default, tuple) and not isinstance(value, list | tuple | None)):
+            raise GeneratorError(
+                f"checkpoint part {part.folder}: its configuration has {name}={str(value)[:60]!r}, "
+                f"where {default!r} would be usual",
+                "get the folder again",
+            )
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    """Return what a class's configuration holds when nothing is said."""
+    if issubclass(kind, transformers.PreTrainedModel):
+        return dict(kind.config_class().to_dict())
+    signatures = [inspect.signature(vars(one)["__init__"]) for one in kind.__mro__ if "__init__" in vars(one)]
+    return {name: p.default for signature in reversed(signatures) for name, p in signature.parameters.items()}
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
 def _tokenizer(part: Part) -> Any:
     try:
         return transformers.CLIPTokenizer.from_pretrained(str(part.folder), local_files_only=True)
     except Exception as error:  # the tokenizer's parser raises bare Exceptions
         raise GeneratorError(
-            f"checkpoint part {part.folder} is no CLIP tokenizer: {str(error).splitlines()[0]}",
+            f"checkpoint part {part.folder} is no CLIP tokenizer: {_first_line(error)}",
             "get the folder again",
         ) from error
 

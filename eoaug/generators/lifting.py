@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.generators.base import Request
-from eoaug.generators.classical import coarse_prior, push_pull
+from eoaug.generators.classical import coarse_prior, push_pull, surroundings, tile_of
 from eoaug.sensor import Sensor
 
 __all__ = ["RULES", "Rule", "lift"]
@@ -35,7 +35,7 @@ _Float = NDArray[np.float32]
 _Mask = NDArray[np.bool_]
 
 
-def lift(rule: Rule, request: Request, target: int, colours: _Float) -> _Float:
+def lift(rule: Rule, request: Request, target: int, colours: _Float, around: _Float | None = None) -> _Float:
     """Return the bands behind the colours, shape (C - 3, H, W) in model units.
 
     Parameters
@@ -48,12 +48,15 @@ def lift(rule: Rule, request: Request, target: int, colours: _Float) -> _Float:
         Its date to fill.
     colours
         Shape (3, H, W), generated.
+    around
+        Of a super-resolution, what `classical.surroundings` returns; None: computed here.
     """
     if rule == "keep":
         known = request.known[target, 3:]
         return np.where(known, request.values[target, 3:], np.float32(0))
     if request.coarse is not None and request.sensor is not None:
-        return _lift_coarse(rule, request, target, colours, request.sensor)
+        around = surroundings(request, target) if around is None else around
+        return _lift_coarse(rule, request, target, colours, request.sensor, tile_of(request, around))
     values, known = request.values[target], request.known[target]
     before = push_pull(values[:3], known[:3])
     seen = known[:3].all(axis=0)
@@ -73,14 +76,12 @@ def lift(rule: Rule, request: Request, target: int, colours: _Float) -> _Float:
     return np.stack(out).astype(np.float32) if out else np.empty((0, *colours.shape[1:]), np.float32)
 
 
-def _lift_coarse(rule: Rule, request: Request, target: int, colours: _Float, sensor: Sensor) -> _Float:
-    """Lift a super-resolved tile: coefficients from the coarse pixels, which hold every band."""
+def _lift_coarse(
+    rule: Rule, request: Request, target: int, colours: _Float, sensor: Sensor, smooth: _Float
+) -> _Float:
+    """Lift a super-resolved tile from its prior: coefficients from the coarse pixels, which hold every band."""
     assert request.coarse is not None
     coarse = request.coarse[target]
-    edge = request.halo * request.factor
-    H, W = colours.shape[-2:]
-    inner = (slice(edge, edge + H), slice(edge, edge + W))
-    smooth = coarse_prior(coarse, sensor)[:, *inner]
     seen = np.isfinite(coarse[:3]).all(axis=0)
     out = []
     for band, base in zip(coarse[3:], smooth[3:], strict=True):
@@ -92,7 +93,7 @@ def _lift_coarse(rule: Rule, request: Request, target: int, colours: _Float, sen
         else:
             gain = _gain(coarse[:3, both].mean(axis=0), band[both])
             out.append(base + gain * _detail(colours.mean(axis=0), sensor))
-    return np.stack(out).astype(np.float32) if out else np.empty((0, H, W), np.float32)
+    return np.stack(out).astype(np.float32) if out else np.empty((0, *colours.shape[1:]), np.float32)
 
 
 def _fitted(colours: _Float, band: _Float) -> tuple[float, NDArray[np.float64]]:

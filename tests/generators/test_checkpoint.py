@@ -296,3 +296,33 @@ def test_the_header_is_what_safetensors_reads(tiny: Make) -> None:
     assert {name: shape for name, (_, shape) in read.items()} == {
         n: tuple(t.shape) for n, t in tensors.items()
     }
+
+
+STRANGE = [None, "x", -1, 0, 1e30, [], {}, [[1]], True, ["a", 3]]
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "text_encoder", "scheduler", "eoaug"])
+def test_strange_configurations_raise_eoaugs_error_alone(tiny: Make, tmp_path: Path, part: str) -> None:
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "sd"
+    shutil.copytree(tiny("sd"), folder)
+    names = {"scheduler": "scheduler/scheduler_config.json", "eoaug": "eoaug.json"}
+    path = folder / names.get(part, f"{part}/config.json")
+    if part == "eoaug":
+        told = {"stretch": [0.0, 0.3], "lift": "keep", "prompt": "a", "steps": 2, "guidance": 3.0, "gsd_m": [0, 9],
+                "licence": "MIT", "name": "n"}  # fmt: skip
+        path.write_text(json.dumps(told))
+    sound = json.loads(path.read_text())
+    refused = 0
+    for _ in range(40):
+        key = str(rng.choice([name for name in sound if not name.startswith("_")]))
+        value = STRANGE[int(rng.integers(len(STRANGE)))]
+        path.write_text(json.dumps(sound | {key: value}))
+        try:
+            generator = eoaug.load(folder, **({} if part == "eoaug" else {"steps": 1}))
+            generator.generate(requests(generator.card, "synthesize"))
+        except GeneratorError as error:
+            refused += bool(error.remedy)
+        except Exception as error:
+            raise AssertionError(f"{part}: {key}={value!r}") from error
+    assert refused
