@@ -314,7 +314,7 @@ def test_strange_configurations_raise_eoaugs_error_alone(tiny: Make, tmp_path: P
         path.write_text(json.dumps(told))
     sound = json.loads(path.read_text())
     refused = 0
-    for _ in range(40):
+    for _ in range(20):
         key = str(rng.choice([name for name in sound if not name.startswith("_")]))
         value = STRANGE[int(rng.integers(len(STRANGE)))]
         path.write_text(json.dumps(sound | {key: value}))
