@@ -158,14 +158,18 @@ def local_contrast(image: NDArray[np.floating], known: NDArray[np.bool_]) -> NDA
 
 
 def category(request: Request) -> str:
-    """Return which of the residual's typical sizes holds for a request: ``gap``, ``dates`` or ``x2`` ...
+    """Return which of the residual's typical sizes holds for a request.
 
-    A factor between the trained ones (2, 4, 8) takes the next smaller.
+    ``gap``: part of a date is known, and no other date; ``mixed``: other dates as well; ``dates``: only
+    those; ``x2``, ``x4``, ``x8``. A factor between the trained ones (2, 4, 8) takes the next smaller.
     """
     if request.coarse is not None:
         return "x2" if request.factor < 4 else "x4" if request.factor < 8 else "x8"
-    others = ~request.target
-    return "dates" if request.known[others].any() else "gap"
+    target = request.target
+    if not request.known[~target].any():
+        return "gap"
+    around = request.wide is not None and bool(np.isfinite(request.wide[target]).any())
+    return "mixed" if around or request.known[target].any() else "dates"
 
 
 def to_log(values: NDArray[np.floating], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
