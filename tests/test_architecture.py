@@ -13,7 +13,19 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "eoaug"
 
 FLOORS = {
-    "ground": ["errors", "bands", "grid", "noise", "tiles", "radiometry", "gaps", "sensor", "metrics"],
+    "ground": [
+        "errors",
+        "faults",
+        "guard",
+        "bands",
+        "grid",
+        "noise",
+        "tiles",
+        "radiometry",
+        "gaps",
+        "sensor",
+        "metrics",
+    ],
     "generators": ["generators"],
     "cube": ["cube"],
     "stac": ["stac"],

@@ -23,7 +23,7 @@ from eoaug.generators.base import Generator
 
 _CHECKPOINT_LIBRARIES = ("diffusers", "peft", "transformers")
 
-__all__ = ["record_of", "residual_of", "token_for"]
+__all__ = ["record_of", "residual_of", "settings_of", "token_for"]
 
 
 def _version() -> str:
@@ -40,7 +40,7 @@ def token_for(made: Plan, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
         {
             "version": _version(),
             "verb": made.verb,
-            "generator": [card.name, card.sha256, _settings(made.generator)],
+            "generator": [card.name, card.sha256, settings_of(made.generator)],
             "parameters": parameters,
             "seed": made.seed,
             "members": made.members,
@@ -54,7 +54,7 @@ def token_for(made: Plan, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
     )
 
 
-def _settings(generator: Generator) -> str:
+def settings_of(generator: Generator) -> str:
     """Return the hash of what a generator pickles as: name, path and settings, never weights."""
     try:
         return hashlib.sha256(pickle.dumps(generator)).hexdigest()

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 import json
 import platform
-import re
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import Any, cast
-from urllib.parse import urlsplit, urlunsplit
 
 import xarray as xr
 
 from eoaug.errors import ParameterError, SourceError
+from eoaug.guard import clean_href
 
 __all__ = [
     "ALGORITHMIC",
@@ -27,10 +26,10 @@ __all__ = [
     "COMPOSITE",
     "TRAINED",
     "Provenance",
-    "clean_href",
     "digital_source_type",
     "marked_synthetic",
     "of",
+    "renamed",
     "stamp",
 ]
 
@@ -178,6 +177,18 @@ class Provenance:
         return replace(self, sources=kept)
 
 
+def renamed[T: xr.Dataset | xr.DataArray](ds: T, token: str) -> T:
+    """Return ``ds`` with another token in its record and history.
+
+    A lazy cube's own token holds names of its graph; who knows what its inputs contain can say it better.
+    """
+    prov = of(ds)
+    if prov is None or not prov.token:
+        return ds
+    told = {name: str(ds.attrs[name]).replace(prov.token, token) for name in (ATTRIBUTE, "history")}
+    return cast("T", ds.assign_attrs(told))
+
+
 def stamp[T: xr.Dataset | xr.DataArray](ds: T, prov: Provenance) -> T:
     """Return ``ds`` with the record, the synthetic flag and a line of history in its attributes.
 
@@ -205,12 +216,3 @@ def of(ds: xr.Dataset | xr.DataArray) -> Provenance | None:
 def marked_synthetic(ds: xr.Dataset | xr.DataArray) -> bool:
     """Tell whether a cube says of itself that some of its pixels were generated."""
     return ATTRIBUTE in ds.attrs or str(ds.attrs.get(_FLAG, "")).lower() == "true"
-
-
-def clean_href(href: str) -> str:
-    """Return ``href`` without user name, password, query string and fragment; local paths stay."""
-    text = str(href)
-    if not re.match(r"^[a-zA-Z][a-zA-Z0-9+.-]+://", text):
-        return text
-    parts = urlsplit(text)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -31,16 +31,22 @@ from odc.geo.geobox import GeoBox
 
 from eoaug.cube.progress import watch
 from eoaug.errors import EoaugError, GridError, RadiometryError, TargetError
+from eoaug.faults import reach
 from eoaug.radiometry import cast
 
 __all__ = [
     "CogFile",
     "Stored",
+    "alive",
     "blocks",
+    "busy",
     "checksum",
     "crs_fields",
     "finished",
     "geobox_of",
+    "machine",
+    "room_in",
+    "settle",
     "store_form",
     "sweep",
     "write_cog",
@@ -219,10 +225,55 @@ def blocks(ds: xr.Dataset, dims: Sequence[str]) -> Iterator[tuple[dict[str, slic
 
 
 @contextmanager
-def finished(target: Path, *, overwrite: bool, keep: bool = True) -> Iterator[Path]:
-    """Give a scratch path beside ``target``; rename it to ``target`` when the block ends without error.
+def room_in(folder: Path) -> Iterator[Path]:
+    """Give a scratch folder inside ``folder``, on its file system; it is removed in the end.
 
-    With ``keep=False`` it is room for intermediate files, and dropped at the end.
+    Raises
+    ------
+    TargetError
+        When the place cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        room = Path(tempfile.mkdtemp(prefix=f"{_rooms()}{os.getpid()}-", dir=folder))
+    except OSError as error:
+        raise TargetError(
+            f"cannot write to {str(folder)!r}: {error.strerror or error}.",
+            "Choose a folder that you may write.",
+        ) from error
+    try:
+        yield room
+    except OSError as error:
+        raise TargetError(
+            f"writing to {str(folder)!r} failed: {error.strerror or error}.",
+            "Check the free space and the permissions of the folder; nothing was left there.",
+        ) from error
+    finally:
+        _discard(room)
+
+
+def settle(scratch: Path, target: Path, *, point: str = "data") -> None:
+    """Give a complete file or folder its name: flushed to disk first, so that the name means complete.
+
+    A file replaces what is there in one step. A folder that is there is moved away first, into the scratch
+    folder, from where it comes back if this process dies in between.
+    """
+    reach(f"{point} written")
+    _flush(scratch)
+    reach(f"{point} flushed")
+    if not target.parent.is_dir():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        _flush_folder(target.parent.parent)
+    if target.is_dir():
+        target.rename(scratch.parent / f"{target.name}{_REPLACED}")
+    scratch.replace(target)
+    reach(f"{point} renamed")
+    _flush_folder(target.parent)
+
+
+@contextmanager
+def finished(target: Path, *, overwrite: bool, point: str = "data") -> Iterator[Path]:
+    """Give a scratch path beside ``target``; rename it to ``target`` when the block ends without error.
 
     Works for a file and for a folder. After an exception nothing is left behind.
 
@@ -233,30 +284,15 @@ def finished(target: Path, *, overwrite: bool, keep: bool = True) -> Iterator[Pa
     """
     if target.exists() and not overwrite:
         raise TargetError(f"{str(target)!r} exists already.", "Pass overwrite=True, or choose another name.")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        room = Path(tempfile.mkdtemp(prefix=f"{_rooms()}{os.getpid()}-", dir=target.parent))
-    except OSError as error:
-        raise TargetError(
-            f"cannot write {str(target)!r}: {error.strerror or error}.", "Choose a folder that you may write."
-        ) from error
-    scratch = room / target.name
-    try:
+    with room_in(target.parent) as room:
+        scratch = room / target.name
         yield scratch
-        if not keep:
-            return
-        _flush(scratch)
-        if target.is_dir():
-            target.rename(room / f"{target.name}{_REPLACED}")
-        scratch.replace(target)
-        _flush_folder(target.parent)
-    except OSError as error:
-        raise TargetError(
-            f"writing {str(target)!r} failed: {error.strerror or error}.",
-            "Check the free space and the permissions of the folder; nothing was left there.",
-        ) from error
-    finally:
-        _discard(room)
+        settle(scratch, target, point=point)
+
+
+def machine() -> str:
+    """Return what tells this machine, or container, from others: process ids mean something only there."""
+    return _rooms().removeprefix(".eoaug-").rstrip("-")
 
 
 @cache
@@ -271,17 +307,28 @@ def _rooms() -> str:
     return f".eoaug-{hashlib.sha256(place.encode()).hexdigest()[:8]}-"
 
 
-def sweep(folder: Path) -> None:
-    """Clear away what killed writes have left in a folder.
+def sweep(folder: Path) -> int:
+    """Clear away what killed writes have left in a folder; return the number of what went.
 
-    Only scratch folders of `finished` go, whose process was on this machine and is dead. What it was about
-    to replace is put back.
+    Only scratch folders go, whose process was on this machine and is dead. What it was about to replace is
+    put back.
     """
+    gone = 0
     for room in folder.glob(f"{_rooms()}*"):
         process = room.name.removeprefix(_rooms()).partition("-")[0]
-        if not process.isdigit() or _alive(int(process)) or room.is_symlink() or not room.is_dir():
+        if not process.isdigit() or alive(int(process)) or room.is_symlink() or not room.is_dir():
             continue
         _discard(room)
+        gone += 1
+    return gone
+
+
+def busy(folder: Path) -> bool:
+    """Tell whether a living process, or one of another machine, has a scratch folder here."""
+    return any(
+        not room.name.startswith(_rooms()) or alive(int(room.name.removeprefix(_rooms()).partition("-")[0]))
+        for room in folder.glob(".eoaug-*-*-*")
+    )
 
 
 def _discard(room: Path) -> None:
@@ -294,7 +341,8 @@ def _discard(room: Path) -> None:
     shutil.rmtree(room, ignore_errors=True)
 
 
-def _alive(process: int) -> bool:
+def alive(process: int) -> bool:
+    """Tell whether a process of this machine lives."""
     if sys.platform == "win32":  # signal 0 is Ctrl-C there
         return True
     try:

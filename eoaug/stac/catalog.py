@@ -2,12 +2,14 @@
 
 Only links and extents change in documents that were there before; whatever else they hold stays. Several
 processes may write to one catalog: each document is read, changed and replaced under a lock of its own.
+Documents that eoaug makes carry a seal, a checksum of themselves, so that `validate` finds every change.
 """
 
 from __future__ import annotations
 
 import copy
 import errno
+import hashlib
 import json
 import os
 import re
@@ -23,11 +25,40 @@ from typing import Any
 
 from eoaug.cube.write import finished
 from eoaug.errors import TargetError
+from eoaug.faults import reach
+from eoaug.guard import safe_id
 
-__all__ = ["GENERATORS", "Root", "relative", "safe_id", "write_json"]
+__all__ = [
+    "DATA_NAME",
+    "GENERATORS",
+    "MADE_BY",
+    "SEAL",
+    "STATE",
+    "Root",
+    "broken_seal",
+    "item_href",
+    "read_json",
+    "relative",
+    "replace_json",
+    "sealed",
+    "sole_writer",
+    "write_json",
+]
 
 GENERATORS = "generators"
 """Folder of the sub-catalog that holds the items of the models that made results."""
+
+STATE = ".eoaug"
+"""Folder beside a catalog that holds what jobs remember: journals, leases, reports."""
+
+SEAL = "eoaug:checksum"
+"""Field of a document with the multihash of its own text without that field."""
+
+MADE_BY = "Written by eoaug."
+"""Description of catalogs that eoaug made."""
+
+DATA_NAME = r"[0-9a-f]{16}"
+"""Name of a folder with the data of an item: it follows from their content."""
 
 _LOCK_TIMEOUT_S = 60.0
 """A document is locked for milliseconds; who waits that long waits for a process that hangs."""
@@ -58,7 +89,7 @@ class Root:
             ]
             file = existing[0] if existing else path / "catalog.json"
         if file.is_file():
-            document = _read_json(file)
+            document = read_json(file)
             if document.get("type") not in ("Catalog", "Collection"):
                 raise TargetError(
                     f"{str(file)!r} is no STAC catalog or collection (type {document.get('type')!r}).",
@@ -91,16 +122,30 @@ class Root:
             )
 
     def register(self, name: str, items: Sequence[Mapping[str, Any]], about: str) -> None:
-        """Add items to the collection, and the collection to the catalog, whatever else they hold."""
+        """Add items to the collection, and the collection to the catalog, whatever else they hold.
+
+        Of an item, ``id``, ``bbox`` and the dates among ``properties`` are looked at.
+        """
         file = self.folder / name / "collection.json"
 
         def add_items(document: dict[str, Any]) -> None:
             _extend(document, items)
-            for item in items:
-                _add_link(document, "item", f"./{item['id']}/{item['id']}.json", "application/geo+json")
+            _add_links(document, "item", [item_href(item["id"]) for item in items], "application/geo+json")
 
         _edit(file, lambda: _new_collection(name, about, self, file), add_items)
         self._add_child(f"./{name}/collection.json")
+        reach("catalog told")
+
+    def listed(self, name: str) -> set[str]:
+        """Return the ids of the items of eoaug that the collection lists, if the catalog lists it."""
+        file = self.folder / name / "collection.json"
+        if not file.is_file() or not self.parent.is_file():
+            return set()
+        children = {Path(href) for href in _hrefs(read_json(self.parent), "child")}
+        if Path(f"{name}/collection.json") not in children:
+            return set()
+        found = (Path(href).stem for href in _hrefs(read_json(file), "item"))
+        return set(found)
 
     def model_file(self, item: Mapping[str, Any]) -> Path:
         """Return where the item of a model stands in this catalog."""
@@ -109,12 +154,12 @@ class Root:
     def register_model(self, item: Mapping[str, Any]) -> None:
         """Put the item of a model into the catalog, unless it is there; other weights have another id."""
         file = self.model_file(item)
-        if not file.is_file():
+        if not file.is_file() or broken_seal(file.read_bytes()):
             home = [
                 {"rel": "root", "href": relative(self.top, file.parent), "type": "application/json"},
                 {"rel": "parent", "href": "./catalog.json", "type": "application/json"},
             ]
-            _replace_json(file, {**item, "links": home})
+            replace_json(file, sealed({**item, "links": home}))
         above = file.parent / "catalog.json"
 
         def blank() -> dict[str, Any]:
@@ -124,20 +169,29 @@ class Root:
             ]
             return _new_catalog(GENERATORS, "Models that made items of this catalog.", links)
 
-        _edit(above, blank, lambda found: _add_link(found, "item", f"./{file.name}", "application/geo+json"))
+        _edit(
+            above, blank, lambda found: _add_links(found, "item", [f"./{file.name}"], "application/geo+json")
+        )
         self._add_child(f"./{GENERATORS}/catalog.json")
 
     def _add_child(self, href: str) -> None:
         def blank() -> dict[str, Any]:
             home = [{"rel": "root", "href": f"./{self.parent.name}", "type": "application/json"}]
-            return _new_catalog(safe_id(self.folder.name), "Written by eoaug.", home)
+            return _new_catalog(safe_id(self.folder.name), MADE_BY, home)
 
-        _edit(self.parent, blank, lambda found: _add_link(found, "child", href, "application/json"))
+        _edit(self.parent, blank, lambda found: _add_links(found, "child", [href], "application/json"))
+
+
+def item_href(name: str) -> str:
+    """Return where an item stands, as its collection sees it."""
+    return f"./{name}/{name}.json"
 
 
 def _is_foreign(path: Path) -> bool:
     """Tell whether a path in a folder without a collection is not from a write that is under way."""
-    return not (path.name.startswith(".") or (path / f"{path.name}.json").is_file())
+    if path.name.startswith(".") or (path / f"{path.name}.json").is_file():
+        return False
+    return not path.is_dir() or not all(re.fullmatch(DATA_NAME, inner.name) for inner in path.iterdir())
 
 
 def _new_catalog(name: str, about: str, links: list[dict[str, Any]]) -> dict[str, Any]:
@@ -180,25 +234,33 @@ def _extend(document: dict[str, Any], items: Sequence[Mapping[str, Any]]) -> Non
     extent["temporal"]["interval"][:1] = [[ends[0], ends[-1]]]
 
 
-def _add_link(document: dict[str, Any], rel: str, href: str, media_type: str) -> None:
+def _hrefs(document: Mapping[str, Any], rel: str) -> list[str]:
+    links = document.get("links", [])
+    return [str(link.get("href")) for link in links if isinstance(link, dict) and link.get("rel") == rel]
+
+
+def _add_links(document: dict[str, Any], rel: str, hrefs: Sequence[str], media_type: str) -> None:
+    known = {Path(href) for href in _hrefs(document, rel)}
     links = document.setdefault("links", [])
-    if not any(k.get("rel") == rel and Path(str(k.get("href"))) == Path(href) for k in links):
-        links.append({"rel": rel, "href": href, "type": media_type})
+    links += [{"rel": rel, "href": h, "type": media_type} for h in hrefs if Path(h) not in known]
+    if SEAL in document:
+        # Workers finish in any order; the document must not depend on it.
+        links.sort(key=lambda link: (link["rel"] in ("item", "child"), link["rel"], link["href"]))
 
 
 def _edit(file: Path, blank: Callable[[], dict[str, Any]], change: Callable[[dict[str, Any]], None]) -> None:
     """Change a document, or a blank one where there is none, against no other process."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _sole_writer(file):
-        before = _read_json(file) if file.is_file() else None
-        document = blank() if before is None else copy.deepcopy(before)
+    with sole_writer(file):
+        before = read_json(file) if file.is_file() else None
+        document = sealed(blank()) if before is None else copy.deepcopy(before)
         change(document)
         if document != before:
-            _replace_json(file, document)
+            replace_json(file, sealed(document) if SEAL in document else document)
 
 
 @contextmanager
-def _sole_writer(file: Path) -> Iterator[None]:
+def sole_writer(file: Path) -> Iterator[None]:
     """Hold the right to replace a document; a process that dies lets go of it.
 
     The system keeps the lock, not the file's presence, so none is ever stale.
@@ -252,7 +314,14 @@ def _is_same(handle: int, path: Path) -> bool:
         return False
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a document of the target.
+
+    Raises
+    ------
+    TargetError
+        It cannot be read, or is no JSON object.
+    """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -264,22 +333,41 @@ def _read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a document with its own checksum as its last field."""
+    bare = {key: value for key, value in document.items() if key != SEAL}
+    return {**bare, SEAL: "1220" + hashlib.sha256(_spelled(bare)).hexdigest()}
+
+
+def broken_seal(content: bytes) -> str:
+    """Return what is wrong with a sealed document, byte for byte; nothing for an intact one."""
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        return f"is no JSON: {error}"
+    if not isinstance(document, dict) or SEAL not in document:
+        return f"has lost its {SEAL}"
+    if _spelled(sealed(document)) != content:
+        return f"was changed since its {SEAL}"
+    return ""
+
+
+def _spelled(document: Mapping[str, Any]) -> bytes:
+    """Spell a document for people and diffs, in the one way that seals are made for."""
+    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
+
+
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document for people and diffs; not atomic, for scratch folders."""
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    """Write a document; not atomic, for scratch folders."""
+    path.write_bytes(_spelled(document))
 
 
-def _replace_json(path: Path, document: Mapping[str, Any]) -> None:
-    with finished(path, overwrite=True) as scratch:
+def replace_json(path: Path, document: Mapping[str, Any]) -> None:
+    """Put a document in the place of another in one step."""
+    with finished(path, overwrite=True, point="document") as scratch:
         write_json(scratch, document)
 
 
 def relative(target: Path, home: Path) -> str:
     """Return the path to ``target`` as seen from the folder ``home``, with slashes."""
     return Path(os.path.relpath(target.resolve(), home.resolve())).as_posix()
-
-
-def safe_id(text: str) -> str:
-    """Return ``text`` as a name that is one path segment on every system."""
-    name = re.sub(r"[^A-Za-z0-9._+-]+", "_", text).strip("._")[:128]
-    return name or "item"

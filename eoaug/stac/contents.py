@@ -95,7 +95,7 @@ def inspect(
             query={},
             limit=limit,
         )
-        for item in find(source, search, text=datetime)[0]:
+        for item, _ in find(source, search, text=datetime):
             found.setdefault(item.collection_id or "", []).append(item)
     return [_contents(name, items) for name, items in found.items()]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import rasterio
 import zarr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
@@ -17,7 +18,9 @@ from odc.loader import RioDriver
 from odc.loader.types import RasterBandMetadata, RasterGroupMetadata
 from rasterio.warp import reproject
 
-from eoaug.stac.items import BandSource, unreadable
+from eoaug.errors import EoaugError
+from eoaug.guard import GDAL_OPTIONS
+from eoaug.stac.items import BandSource, opened, unreadable
 
 __all__ = ["SOURCE", "Driver"]
 
@@ -59,10 +62,26 @@ class _NamingReader:
 
     def read(self, *args: Any, **kwargs: Any) -> Any:
         """Read as odc does."""
+        source = self._source
         try:
-            return self._reader.read(*args, **kwargs)
+            # Where the pixels are read may be another machine than where the item was.
+            address = source.guard.address(
+                source.href, what=f"asset {source.asset!r} of item {source.item!r}"
+            )
+            if source.array:
+                return self._reader.read(*args, **kwargs)
+            return self._read_raster(address, *args, **kwargs)
+        except EoaugError:
+            raise
         except Exception as error:  # rasterio, zarr, numpy and the network each have their own
             unreadable(self._source.item, self._source.asset, self._source.href, error)
+
+    def _read_raster(self, address: str, *args: Any, **kwargs: Any) -> Any:
+        source = self._source
+        what = f"asset {source.asset!r} of item {source.item!r}"
+        with opened(address, source.driver, source.guard, what=what), rasterio.Env(**GDAL_OPTIONS):
+            # odc opens by content: what one of these drivers has opened, no other driver takes for its own.
+            return self._reader.read(*args, **kwargs)
 
 
 class Driver(RioDriver):

@@ -10,11 +10,13 @@ from __future__ import annotations
 import difflib
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import numpy as np
 import pystac
@@ -23,12 +25,12 @@ from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
 from eoaug.bands import band_of, common_name, is_mask_name
-from eoaug.cube.provenance import clean_href
 from eoaug.errors import BandError, EoaugError, GridError, RadiometryError, SourceError
+from eoaug.guard import GDAL_OPTIONS, Guard, clean_href, driver_of
 from eoaug.stac.groups import read_dates
 from eoaug.stac.search import first_line, item_times
 
-__all__ = ["INHERITED", "BandSource", "Scene", "pixel_size", "read_scenes", "unreadable"]
+__all__ = ["INHERITED", "BandSource", "Scene", "opened", "pixel_size", "read_scenes", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,10 @@ class BandSource:
     asset: str
     href: str
     """Of the raster file or the Zarr group."""
+    driver: str
+    """GDAL's driver of a raster file, from its media type."""
+    guard: Guard
+    """What the reader checks again, where it reads."""
     index: int
     """Number of the band in a raster file."""
     names: tuple[str, ...]
@@ -87,22 +93,33 @@ def pixel_size(geobox: GeoBox) -> float:
 
 
 def read_scenes(
-    item: pystac.Item, wanted: tuple[str, ...], patch: Callable[[str], str] | None
+    item: pystac.Item, wanted: tuple[str, ...], patch: Callable[[str], str] | None, guard: Guard
 ) -> list[Scene]:
     """Read the bands' metadata of an item: from the item, and what it does not tell from the files.
 
     Returns one scene, or for a Zarr group one per date and member.
     """
-    item_times(item)
     try:
-        candidates = list(_bands(item)) or list(_arrays(item))
+        return _read_scenes(item, wanted, patch, guard)
     except EoaugError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # whatever a value of the wrong kind makes pystac, pyproj or numpy raise
         raise SourceError(
-            f"item {item.id!r} has a malformed asset: {type(error).__name__}: {first_line(error)}.",
+            f"item {item.id!r} is malformed: {type(error).__name__}: {first_line(error)}.",
             "Correct the item, or leave it out with ids=.",
         ) from error
+
+
+def _read_scenes(
+    item: pystac.Item, wanted: tuple[str, ...], patch: Callable[[str], str] | None, guard: Guard
+) -> list[Scene]:
+    item_times(item)
+    candidates = list(_bands(item)) or list(_arrays(item))
+    if len(candidates) > guard.limits.bands:
+        raise SourceError(
+            f"item {item.id!r} has {len(candidates)} bands; the most is {guard.limits.bands}.",
+            "Leave it out with ids=.",
+        )
     chosen = _choose(item, candidates, wanted)
     if not chosen:
         raise BandError(
@@ -110,7 +127,7 @@ def read_scenes(
             "Name the assets to read, e.g. bands=['B04'].",
         )
     headers: dict[str, _Header] = {}
-    sources = {name: _complete(item, raw, name, headers, patch) for name, raw in chosen.items()}
+    sources = {name: _complete(item, raw, name, headers, patch, guard) for name, raw in chosen.items()}
     member = item.properties.get("eoaug:member")
     scene = Scene(
         item=item,
@@ -254,10 +271,8 @@ def _is_raster(asset: pystac.Asset) -> bool:
     media = (asset.media_type or "").split(";")[0].lower()
     path = urlsplit(asset.href).path.lower() if "://" in asset.href else asset.href.lower()
     if media:
-        return media.startswith("image/") or media in {"application/x-hdf5", "application/x-netcdf"}
-    return path.endswith((".tif", ".tiff", ".jp2", ".img", ".nc", ".hdf", ".vrt")) or "data" in (
-        asset.roles or ()
-    )
+        return media.startswith("image/")
+    return path.endswith((".tif", ".tiff", ".jp2")) or "data" in (asset.roles or ())
 
 
 def _choose(item: pystac.Item, candidates: Sequence[_Raw], wanted: tuple[str, ...]) -> dict[str, _Raw]:
@@ -310,9 +325,21 @@ def _complete(
     name: str,
     headers: dict[str, _Header],
     patch: Callable[[str], str] | None,
+    guard: Guard,
 ) -> BandSource:
     href = _asset_href(item, raw)
-    address = patch(href) if patch is not None else href
+    what = f"asset {raw.key!r} of item {item.id!r}"
+    address = guard.address(patch(href) if patch is not None else href, what=what)
+    driver = "" if raw.array else driver_of(raw.asset.media_type, address)
+    if "://" not in address:
+        there = Path(address).is_dir() if raw.array else Path(address).is_file()
+        if not there:
+            raise SourceError(
+                f"{what} is not there: {href!r}.",
+                "Copy the file to where the item says, or choose other bands= or ids=.",
+            )
+        if raw.array:
+            guard.check_tree(address, what=what)
 
     def header() -> _Header:
         if raw.array:
@@ -322,11 +349,11 @@ def _complete(
                 f"Open it with xarray, e.g. xr.open_zarr({clean_href(href)!r}).",
             )
         if address not in headers:
-            headers[address] = _read_header(address, item, raw.key)
+            headers[address] = _read_header(address, item, raw.key, driver, guard)
         return headers[address]
 
     told = raw.told
-    geobox = _declared_grid(item, raw) or header().geobox
+    geobox = _declared_grid(item, raw, guard) or header().geobox
     if geobox is None or geobox.crs is None:
         raise GridError(
             f"asset {raw.key!r} of item {item.id!r} has no coordinate reference system: neither "
@@ -361,6 +388,8 @@ def _complete(
         item=item.id,
         asset=raw.key,
         href=address,
+        driver=driver,
+        guard=guard,
         index=raw.index,
         names=(name, *raw.names),
         dtype=_dtype(dtype, item, raw),
@@ -376,25 +405,16 @@ def _complete(
 
 def _asset_href(item: pystac.Item, raw: _Raw) -> str:
     href = raw.asset.get_absolute_href() or raw.asset.href
-    if href.startswith("file://"):
-        href = unquote(urlsplit(href).path)
     if raw.array and not raw.asset.extra_fields.get("bands"):
         href = _split(href)[0]
-    there = Path(href).is_dir() if raw.array else Path(href).is_file()
-    if "://" not in href and not href.startswith("/vsi") and not there:
-        raise SourceError(
-            f"asset {raw.key!r} of item {item.id!r} is not there: {href!r}.",
-            "Copy the file to where the item says, or choose other bands= or ids=.",
-        )
     return href
 
 
-def _read_header(href: str, item: pystac.Item, key: str) -> _Header:
-    import rasterio
+def _read_header(href: str, item: pystac.Item, key: str, driver: str, guard: Guard) -> _Header:
     from rasterio.errors import RasterioError
 
     try:
-        with rasterio.open(href) as file:
+        with opened(href, driver, guard, what=f"asset {key!r} of item {item.id!r}") as file:
             grid = None
             if file.crs is not None and file.transform is not None:
                 grid = GeoBox(file.shape, file.transform, CRS(file.crs.to_wkt()))
@@ -405,6 +425,23 @@ def _read_header(href: str, item: pystac.Item, key: str) -> _Header:
         unreadable(item.id, key, href, error)
 
 
+@contextmanager
+def opened(address: str, driver: str, guard: Guard, *, what: str) -> Iterator[Any]:
+    """Open a raster of an input by the driver of its media type alone, and refuse one that is a bomb."""
+    import rasterio
+
+    with rasterio.Env(**GDAL_OPTIONS), rasterio.open(guard.final(address, what=what), driver=driver) as file:
+        guard.admit(
+            what,
+            shape_yx=file.shape,
+            bands=file.count,
+            itemsize=max(np.dtype(kind).itemsize for kind in file.dtypes),
+            block_yx=max(file.block_shapes, key=math.prod),
+            stored_bytes=os.path.getsize(address) if "://" not in address else None,
+        )
+        yield file
+
+
 def unreadable(item: str, key: str, href: str, error: Exception) -> NoReturn:
     """Raise the error of an asset that cannot be read."""
     raise SourceError(
@@ -413,7 +450,7 @@ def unreadable(item: str, key: str, href: str, error: Exception) -> NoReturn:
     ) from error
 
 
-def _declared_grid(item: pystac.Item, raw: _Raw) -> GeoBox | None:
+def _declared_grid(item: pystac.Item, raw: _Raw, guard: Guard) -> GeoBox | None:
     """The band's grid as the projection extension v1 or v2 tells it, band over asset over item."""
 
     def told(name: str) -> Any:
@@ -428,7 +465,10 @@ def _declared_grid(item: pystac.Item, raw: _Raw) -> GeoBox | None:
     try:
         crs = CRS(json.dumps(code) if isinstance(code, Mapping) else code)
         height, width = (int(n) for n in shape)
+        guard.admit(f"asset {raw.key!r} of item {item.id!r}", shape_yx=(height, width))
         return GeoBox((height, width), Affine(*map(float, transform[:6])), crs)
+    except EoaugError:
+        raise
     except Exception as error:  # pyproj, odc-geo and affine each have their own
         raise GridError(
             f"asset {raw.key!r} of item {item.id!r} declares a grid that makes no sense: code {code!r}, "

@@ -18,7 +18,7 @@ from eoaug import bands as sensors
 from eoaug.cube.provenance import Provenance
 from eoaug.generators import available
 from eoaug.generators.base import METADATA_FIELDS, Card
-from eoaug.stac.catalog import safe_id
+from eoaug.guard import safe_id
 from eoaug.stac.extensions import EO, FILE, MLM, SCHEMA_URI
 
 __all__ = ["Artifact", "embedded_item", "item_id", "known_item", "model_item"]

@@ -1,17 +1,19 @@
 """From a cube to a STAC catalog: `write`.
 
-Everything an item says is read off the cube's grid, coordinates and provenance. An item and its files
-appear together, by one rename; the collection and the catalog follow. The model that made a result gets an
-item of its own, which the result links to.
+Everything an item says is read off the cube's grid, coordinates and provenance. The files of an item come
+first, in a folder named after their content; then the item, by one rename; then collection and catalog. So
+what is listed is complete, and a replaced item changes in one instant. The model that made a result gets
+an item of its own, which the result links to.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
@@ -24,30 +26,35 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from eoaug.bands import EO_COMMON_NAMES, common_name, is_mask_name
-from eoaug.cube.provenance import ATTRIBUTE, Provenance, clean_href, marked_synthetic, of
+from eoaug.cube.provenance import ATTRIBUTE, Provenance, marked_synthetic, of
 from eoaug.cube.write import (
     CogFile,
     Stored,
     blocks,
     checksum,
     crs_fields,
-    finished,
     geobox_of,
+    room_in,
+    settle,
     store_form,
     sweep,
     write_zarr,
 )
 from eoaug.errors import ParameterError, TargetError, TimeError
-from eoaug.stac.catalog import GENERATORS, Root, relative, safe_id, write_json
+from eoaug.faults import reach
+from eoaug.guard import clean_href, safe_id
+from eoaug.stac.catalog import GENERATORS, MADE_BY, Root, relative, sealed, write_json
 from eoaug.stac.extensions import EO, FILE, PROCESSING, PROJECTION, RASTER, SCHEMA_URI, schema
 from eoaug.stac.footprint import footprint, ground_sampling_distance
 from eoaug.stac.model_item import known_item
 
-__all__ = ["SCHEMA_URI", "schema", "write"]
+__all__ = ["MANIFEST", "SCHEMA_URI", "Claim", "collection_of", "publish", "schema", "write"]
 
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _ZARR = "application/vnd.zarr; version=3"
 _MASK = "synthetic"
+MANIFEST = "manifest.json"
+"""Beside a Zarr group: size and checksum of every file in it."""
 
 
 def write(
@@ -110,36 +117,104 @@ def write(
         nodes = [node.to_dataset() for node in ds.leaves]
         how: dict[str, Any] = {"format": format, "collection": collection, "overwrite": overwrite}
         return [item for node in nodes for item in write(node, catalog, **how)]
-    cube = _Cube.of(ds)
     root = Root.at(Path(catalog).expanduser())
-    default = f"{cube.source_collection}-eoaug" if cube.source_collection else "eoaug"
-    name = safe_id(default) if collection is None else _given_id(collection, "collection")
-    if name == GENERATORS:
-        raise ParameterError(f"collection={name!r} is where models have their items.", "Give another name.")
+    cube = _Cube.of(ds)
+    name = collection_of(collection, cube.source_collection)
     folder = root.folder / name
     root.check(folder)
-    for place in (root.folder, folder, root.folder / GENERATORS):
-        sweep(place)
-    model = known_item(cube.prov)
-    labels = _item_ids(cube, ids, single=format == "zarr")
-    for label in labels:
-        if (folder / label).exists() and not overwrite:
+    for label in _item_ids(cube, ids, single=format == "zarr"):
+        if (folder / label / f"{label}.json").exists() and not overwrite:
             raise TargetError(
                 f"item {label!r} exists already in {str(folder)!r}.",
                 "Pass overwrite=True, or give other ids=.",
             )
-    maker = _write_cogs if format == "cog" else _write_group
-    target = _Target(root, folder, model, overwrite)
-    written: list[dict[str, Any]] = []
-    placed = False
-    for item in maker(cube, target, labels):
-        written.append(item)
-        if model is not None and not placed and "processing:expression" in item["properties"]:
-            root.register_model(model)
-            placed = True
+    written = []
+    for item in publish(ds, root, name, format=format, ids=ids):
+        written.append(item["id"])
         # After every item, so that a long job which is stopped leaves what it finished in the catalog.
-        root.register(name, written[-1:], cube.about)
-    return [pystac.Item.from_file(str(folder / item["id"] / f"{item['id']}.json")) for item in written]
+        root.register(name, [item], cube.about)
+    return [pystac.Item.from_file(str(folder / label / f"{label}.json")) for label in written]
+
+
+def collection_of(given: str | None, source: str) -> str:
+    """Return the id of the collection to write to.
+
+    Parameters
+    ----------
+    given
+        What the user asked for; None: made from the source's.
+    source
+        Id of the collection that the data come from; empty when unknown.
+    """
+    name = (
+        safe_id(f"{source}-eoaug" if source else "eoaug") if given is None else _given_id(given, "collection")
+    )
+    if name == GENERATORS:
+        raise ParameterError(f"collection={name!r} is where models have their items.", "Give another name.")
+    return name
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a job says of the items that it publishes, and its right to do so."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Properties of every item."""
+    check: Callable[[], None] = lambda: None
+    """Called before every item appears; raises when the right is lost."""
+
+
+def publish(
+    ds: xr.Dataset | xr.DataArray,
+    root: Root,
+    name: str,
+    *,
+    format: Literal["cog", "zarr"],  # noqa: A002
+    ids: Sequence[str] | None = None,
+    claim: Claim | None = None,
+) -> Iterator[dict[str, Any]]:
+    """Put the items of a cube into the folder of a collection; the collection does not list them yet.
+
+    An item that is there is replaced. With a claim, the first one appears last and lists the others as
+    ``eoaug:siblings``: where it stands, all of them do.
+
+    Parameters
+    ----------
+    ds, format, ids
+        As for `write`.
+    root, name
+        The catalog, and the id of the collection.
+    claim
+        Of a job.
+
+    Yields
+    ------
+    dict
+        Every item once it stands in its place.
+    """
+    cube = _Cube.of(ds)
+    labels = _item_ids(cube, ids, single=format == "zarr")
+    folder = root.folder / name
+    for place in (root.folder, folder, root.folder / GENERATORS):
+        sweep(place)
+    model = known_item(cube.prov)
+    target = _Target(root, folder, model, claim or Claim())
+    maker = _write_cogs if format == "cog" else _write_group
+    told = False
+    with room_in(folder) as room:
+        reach("data begun")
+        waiting: _Made | None = None
+        for data, item in maker(cube, target, labels, room):
+            if model is not None and not told and "processing:expression" in item["properties"]:
+                root.register_model(model)
+                told = True
+            if claim is not None and item["id"] == labels[0] and len(labels) > 1:
+                item["properties"]["eoaug:siblings"] = labels[1:]
+                waiting = data, item
+            else:
+                yield _put(data, item, target)
+        if waiting is not None:
+            yield _put(*waiting, target)
 
 
 @dataclass(frozen=True)
@@ -151,7 +226,7 @@ class _Target:
     """Of the collection."""
     model: Mapping[str, Any] | None
     """Item of the model that made the cube."""
-    overwrite: bool
+    claim: Claim
 
     def home(self, label: str) -> Path:
         """Return the folder of an item."""
@@ -232,8 +307,7 @@ class _Cube:
     @property
     def about(self) -> str:
         """Description of a collection made for it."""
-        text = f"Written by eoaug from {self.source_collection}." if self.source_collection else ""
-        text = text or "Written by eoaug."
+        text = f"Written by eoaug from {self.source_collection}." if self.source_collection else MADE_BY
         if self.prov is not None:
             text += " Holds synthetic pixels: see the eoaug: fields and the synthetic-mask assets."
         return text
@@ -300,8 +374,12 @@ def _with_time(ds: xr.Dataset) -> xr.Dataset:
 # ------------------------------------------------------------------------------------------- the files
 
 
-def _write_cogs(cube: _Cube, target: _Target, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Write the items of one time chunk after the other."""
+_Made = tuple[Path, dict[str, Any]]
+"""A scratch folder with the data of an item, and the item."""
+
+
+def _write_cogs(cube: _Cube, target: _Target, labels: Sequence[str], room: Path) -> Iterator[_Made]:
+    """Make the items of one time chunk after the other."""
     y, x = cube.yx
     numbers: Sequence[int | None] = cube.members or [None]
     members = len(numbers)
@@ -309,71 +387,96 @@ def _write_cogs(cube: _Cube, target: _Target, labels: Sequence[str]) -> Iterator
     edges = np.cumsum([0, *chunks.get("time", [1] * cube.ds.sizes["time"])])
     for first, last in pairwise(edges):
         part = cube.ds.isel(time=slice(int(first), int(last)))
-        with finished(target.home(f".{labels[first * members]}"), overwrite=False, keep=False) as room:
-            room.mkdir()
-            wanted = [
-                (int(t), m, labels[int(t) * members + m]) for t in range(first, last) for m in range(members)
-            ]
-            files = {
-                (t, m, name): CogFile(room / f"{t}-{m}-{number}.tif", cube.geobox, form, name=name)
-                for t, m, _ in wanted
-                for number, (name, form) in enumerate(cube.forms.items())
-            }
-            counts = {(t, m): _Count() for t, m, _ in wanted}
-            for region, values in blocks(part, ("time", y, x)):
-                for name, block in values.items():
-                    pixels = block[None] if cube.members is None else block
-                    packed = cube.forms[name].pack(pixels)
-                    for m in range(members):
-                        for row in range(packed.shape[1]):
-                            t = int(first) + region["time"].start + row
-                            files[t, m, name].put(region[y], region[x], packed[m, row])
-                            if name == _MASK:
-                                counts[t, m].add(packed[m, row])
-            for t, m, label in wanted:
-                with finished(target.home(label), overwrite=target.overwrite) as scratch:
-                    scratch.mkdir()
-                    share = counts[t, m].share if _MASK in cube.forms else None
-                    synthetic = cube.prov is not None and (share is None or share > 0)
-                    tags = _file_tags(cube.prov, synthetic)
-                    for name in cube.forms:
-                        mask = is_mask_name(name, cube.ds[name].attrs)
-                        files[t, m, name].close(scratch / f"{safe_id(name)}.tif", tags=tags, categorical=mask)
-                    item = _item(cube, target, label, [t], numbers[m], share)
-                    item["assets"] = {
-                        name: _cog_asset(cube, name, scratch / f"{safe_id(name)}.tif", synthetic)
-                        for name in cube.forms
-                    }
-                    _link(item, cube, [t], target)
-                    write_json(scratch / f"{label}.json", item)
-                yield item
+        wanted = [
+            (int(t), m, labels[int(t) * members + m]) for t in range(first, last) for m in range(members)
+        ]
+        files = {
+            (t, m, name): CogFile(room / f"{t}-{m}-{number}.tif", cube.geobox, form, name=name)
+            for t, m, _ in wanted
+            for number, (name, form) in enumerate(cube.forms.items())
+        }
+        counts = {(t, m): _Count() for t, m, _ in wanted}
+        for region, values in blocks(part, ("time", y, x)):
+            for name, block in values.items():
+                pixels = block[None] if cube.members is None else block
+                packed = cube.forms[name].pack(pixels)
+                for m in range(members):
+                    for row in range(packed.shape[1]):
+                        t = int(first) + region["time"].start + row
+                        files[t, m, name].put(region[y], region[x], packed[m, row])
+                        if name == _MASK:
+                            counts[t, m].add(packed[m, row])
+        for t, m, label in wanted:
+            data = room / f"{t}-{m}"
+            data.mkdir()
+            share = counts[t, m].share if _MASK in cube.forms else None
+            synthetic = cube.prov is not None and (share is None or share > 0)
+            tags = _file_tags(cube.prov, synthetic)
+            assets = {}
+            for name in cube.forms:
+                path = data / f"{safe_id(name)}.tif"
+                mask = is_mask_name(name, cube.ds[name].attrs)
+                files[t, m, name].close(path, tags=tags, categorical=mask)
+                assets[name] = _cog_asset(cube, name, path, synthetic)
+            yield data, _item(cube, target, label, [t], numbers[m], share, assets)
 
 
-def _write_group(cube: _Cube, target: _Target, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Write everything as one Zarr group with one item."""
+def _write_group(cube: _Cube, target: _Target, labels: Sequence[str], room: Path) -> Iterator[_Made]:
+    """Make everything as one Zarr group with one item."""
     (label,) = labels
     count = _Count()
-    with finished(target.home(label), overwrite=target.overwrite) as scratch:
-        scratch.mkdir()
-        ds = cube.ds.drop_vars([n for n in ("item_href",) if n in cube.ds.coords])
-        attrs = dict(ds.attrs)
-        if cube.prov is not None:
-            attrs[ATTRIBUTE] = cube.prov.portable().to_json()
-        group = scratch / f"{label}.zarr"
-        tags = _file_tags(cube.prov, True)
-        write_zarr(
-            ds,
-            group,
-            attrs=attrs | tags,
-            on_block=lambda _, values: count.add(values[_MASK]) if _MASK in values else None,
-        )
-        share = count.share if _MASK in cube.forms else None
-        times = list(range(len(cube.times)))
-        item = _item(cube, target, label, times, None, share)
-        item["assets"] = _zarr_assets(cube, group, bool(tags))
-        _link(item, cube, times, target)
-        write_json(scratch / f"{label}.json", item)
-    yield item
+    ds = cube.ds.drop_vars([n for n in ("item_href",) if n in cube.ds.coords])
+    attrs = dict(ds.attrs)
+    if cube.prov is not None:
+        attrs[ATTRIBUTE] = cube.prov.portable().to_json()
+    data = room / "data"
+    group = data / f"{label}.zarr"
+    tags = _file_tags(cube.prov, True)
+    write_zarr(
+        ds,
+        group,
+        attrs=attrs | tags,
+        on_block=lambda _, values: count.add(values[_MASK]) if _MASK in values else None,
+    )
+    parts = sorted(part for part in group.rglob("*") if part.is_file())
+    write_json(
+        data / MANIFEST,
+        sealed({"files": {part.relative_to(data).as_posix(): _file_fields(part) for part in parts}}),
+    )
+    share = count.share if _MASK in cube.forms else None
+    times = list(range(len(cube.times)))
+    yield data, _item(cube, target, label, times, None, share, _zarr_assets(cube, group, bool(tags)))
+
+
+def _put(data: Path, item: dict[str, Any], target: _Target) -> dict[str, Any]:
+    """Let an item appear, after its data."""
+    label = item["id"]
+    told = sorted(f"{asset['href']} {asset.get('file:checksum')}" for asset in item["assets"].values())
+    place = target.home(label) / hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+    if not _same(data, place):
+        settle(data, place)
+    for asset in item["assets"].values():
+        asset["href"] = f"./{place.name}/{asset['href']}"
+    whole = sealed(item)
+    scratch = data.parent / f"{label}.json"
+    write_json(scratch, whole)
+    target.claim.check()
+    settle(scratch, place.parent / scratch.name, point="document")
+    if data.is_dir() and not place.is_dir():  # cleared away before the item named it
+        settle(data, place)
+    reach("item published")
+    return whole
+
+
+def _same(one: Path, two: Path) -> bool:
+    """Tell whether two folders hold the same files."""
+    if not two.is_dir():
+        return False
+    found = [
+        [(part.relative_to(root), checksum(part)) for part in sorted(root.rglob("*")) if part.is_file()]
+        for root in (one, two)
+    ]
+    return found[0] == found[1]
 
 
 class _Count:
@@ -408,7 +511,13 @@ def _file_tags(prov: Provenance | None, synthetic: bool) -> dict[str, str]:
 
 
 def _item(
-    cube: _Cube, target: _Target, label: str, times: Sequence[int], member: int | None, share: float | None
+    cube: _Cube,
+    target: _Target,
+    label: str,
+    times: Sequence[int],
+    member: int | None,
+    share: float | None,
+    assets: Mapping[str, Any],
 ) -> dict[str, Any]:
     geometry, bbox = footprint(cube.geobox)
     dates = [cube.times[t] for t in times]
@@ -433,17 +542,19 @@ def _item(
         if href is not None and properties["eoaug:synthetic"]:
             properties["processing:expression"] = {"format": "stac-mlm", "expression": href}
         extensions += [PROCESSING, SCHEMA_URI]
-    return {
+    item = {
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": extensions,
         "id": label,
         "geometry": geometry,
         "bbox": bbox,
-        "properties": properties,
+        "properties": {**properties, **target.claim.fields},
         "links": [],
-        "assets": {},
+        "assets": assets,
     }
+    _link(item, cube, times, target)
+    return item
 
 
 def _projection(geobox: GeoBox) -> dict[str, Any]:
@@ -466,7 +577,7 @@ def _marks(prov: Provenance, member: int | None, share: float | None, *, masked:
         "processing:version": version,
         "processing:lineage": f"{prov.operation} by eoaug {version} with generator {prov.generator}, "
         f"seed {prov.seed}" + ("" if synthetic else "; every pixel of this item is a measurement"),
-        "processing:datetime": _stamp(datetime.now(UTC)),
+        "processing:datetime": _stamp(_now()),
         "eoaug:synthetic": synthetic,
         "eoaug:operation": prov.operation,
         "eoaug:generator": prov.generator,
@@ -529,23 +640,26 @@ def _roles(name: str, *, synthetic: bool) -> list[str]:
 def _cog_asset(cube: _Cube, name: str, path: Path, synthetic: bool) -> dict[str, Any]:
     synthetic = synthetic and (cube.prov is None or cube.prov.bands.get(name) != "observed")
     return {
-        "href": f"./{path.name}",
+        "href": path.name,
         "type": _COG,
         "roles": _roles(name, synthetic=synthetic),
         "gsd": ground_sampling_distance(cube.geobox),
         **_projection(cube.geobox),
         **_data_fields(cube, name),
         "bands": [_band_fields(cube, name)],
-        "file:size": path.stat().st_size,
-        "file:checksum": checksum(path),
+        **_file_fields(path),
     }
+
+
+def _file_fields(path: Path) -> dict[str, Any]:
+    return {"file:size": path.stat().st_size, "file:checksum": checksum(path)}
 
 
 def _zarr_assets(cube: _Cube, group: Path, synthetic: bool) -> dict[str, Any]:
     bands = [{**_band_fields(cube, n), **_data_fields(cube, n)} for n in cube.forms if n != _MASK]
     assets = {
         "data": {
-            "href": f"./{group.name}",
+            "href": group.name,
             "type": _ZARR,
             "roles": _roles("", synthetic=synthetic),
             "gsd": ground_sampling_distance(cube.geobox),
@@ -555,12 +669,18 @@ def _zarr_assets(cube: _Cube, group: Path, synthetic: bool) -> dict[str, Any]:
     }
     if _MASK in cube.forms:
         assets[_MASK] = {
-            "href": f"./{group.name}/{_MASK}",
+            "href": f"{group.name}/{_MASK}",
             "type": _ZARR,
             "roles": _roles(_MASK, synthetic=synthetic),
             **_projection(cube.geobox),
             **_data_fields(cube, _MASK),
         }
+    assets["manifest"] = {
+        "href": MANIFEST,
+        "type": "application/json",
+        "roles": ["metadata"],
+        **_file_fields(group.parent / MANIFEST),
+    }
     return assets
 
 
@@ -592,6 +712,12 @@ def _link(item: dict[str, Any], cube: _Cube, times: Sequence[int], target: _Targ
                 "mlm:name": target.model["properties"]["mlm:name"],
             }
         )
+
+
+def _now() -> datetime:
+    """The time of writing, or the one that reproducible builds set (reproducible-builds.org)."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
 
 
 def _stamp(time: datetime) -> str:

@@ -44,6 +44,7 @@ from eoaug.stac.search import (
     parse_bbox,
     parse_interval,
     show,
+    signer_of,
 )
 
 __all__ = ["known_sources", "open_cube"]
@@ -71,6 +72,7 @@ def open_cube(
     chunks: Mapping[str, int] | None = DEFAULT_CHUNKS,
     resampling: str | Mapping[str, str] = "nearest",
     patch_url: Callable[[str], str] | None = None,
+    allow: Sequence[str] = (),
 ) -> Any:
     """Open a STAC source as a georeferenced cube in physical units.
 
@@ -110,6 +112,10 @@ def open_cube(
         knows. The default changes no value.
     patch_url
         Applied to every asset's address before it is read, for links that need a signature.
+    allow
+        What addresses in the source may point to beside its own folder or host: folders (``"/data"``,
+        ``"./data"``), hosts (``"data.example.org"``, ``"*.example.org"``, ``"localhost:9000"``) and
+        networks of private addresses (``"10.0.0.0/8"``).
 
     Returns
     -------
@@ -146,9 +152,9 @@ def open_cube(
         query=dict(query or {}),
         limit=limit,
     )
-    items, sign = find(source, search, text=datetime)
-    patch = patch_url or sign
-    found = [scene for item in items for scene in read_scenes(item, wanted, patch)]
+    items = find(source, search, text=datetime, allow=allow)
+    patch = patch_url or signer_of(source)
+    found = [scene for item, guard in items for scene in read_scenes(item, wanted, patch, guard)]
     scenes = sorted((s for s in found if search.covers(s.item)), key=lambda s: item_times(s.item)[0])
     if not scenes:
         raise SourceError(

@@ -1,4 +1,7 @@
-"""Which items: static catalogs, STAC APIs and lists of items, and the filters on them."""
+"""Which items: static catalogs, STAC APIs and lists of items, and the filters on them.
+
+Documents are read one by one and through the guard; a catalog of any size is walked in little memory.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,18 @@ from functools import partial
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pystac
 
-from eoaug.cube.provenance import clean_href
 from eoaug.errors import EoaugError, ParameterError, SourceError, TimeError
+from eoaug.guard import Guard, clean_href
 
 __all__ = [
     "Bbox",
+    "Found",
     "Search",
+    "as_item",
     "find",
     "first_line",
     "item_times",
@@ -27,16 +33,18 @@ __all__ = [
     "parse_bbox",
     "parse_interval",
     "show",
+    "signer_of",
+    "stream",
 ]
 
 Bbox = tuple[float, float, float, float]
 """West, south, east, north in degrees; west > east crosses the antimeridian."""
 
 
-def known_sources() -> dict[str, dict[str, str]]:
-    """Return the public STAC APIs that `open_cube` knows by name, each with ``url`` and ``title``."""
+def known_sources() -> dict[str, dict[str, Any]]:
+    """Return the public STAC APIs that `open_cube` knows by name, with ``url``, ``title`` and ``hosts``."""
     text = resources.files(__package__).joinpath("sources.json").read_text(encoding="utf-8")
-    found: dict[str, dict[str, str]] = json.loads(text)
+    found: dict[str, dict[str, Any]] = json.loads(text)
     return found
 
 
@@ -85,38 +93,29 @@ class Search:
         return ", ".join(f"{key}={value}" for key, value in told.items() if value) or "no filter"
 
 
+@dataclass(frozen=True)
+class Found:
+    """An item as its document says it, and where the document stands."""
+
+    document: Mapping[str, Any]
+    href: str
+    """Absolute; empty for an item that was made here."""
+    guard: Guard
+    """What its addresses may point to."""
+    item: pystac.Item | None = None
+    """The item itself, where the user gave one; then ``document`` is empty."""
+
+
 def find(
-    source: Any, search: Search, *, text: str | None
-) -> tuple[list[pystac.Item], Callable[[str], str] | None]:
-    """Return the items that pass, in order of time, and how to sign their addresses."""
-    sign = None
-    if isinstance(source, pystac.Item):
-        found: Iterable[pystac.Item] = [source]
-    elif isinstance(source, pystac.Catalog):
-        found = _walk(source, search.collections)
-    elif isinstance(source, str | Path):
-        known = known_sources().get(str(source))
-        href = known["url"] if known else str(source)
-        sign = _signer(known.get("sign")) if known else None
-        found = _from_href(href, search, text)
-    elif isinstance(source, Iterable):
-        found = list(source)
-        for index, item in enumerate(found):
-            if not isinstance(item, pystac.Item):
-                raise SourceError(
-                    f"entry {index} of the list is a {type(item).__name__}, not a pystac.Item.",
-                    "Give items, e.g. list(pystac_client.Client.open(url).search(...).items()).",
-                )
-    else:
-        raise SourceError(
-            f"cannot open a {type(source).__name__} as a cube.",
-            "Give a path or URL of a catalog, a list of items, or an xarray object.",
-        )
+    source: Any, search: Search, *, text: str | None, allow: Sequence[str] = ()
+) -> list[tuple[pystac.Item, Guard]]:
+    """Return the items that pass, in order of time, each with what its addresses may point to."""
     kept, seen = [], 0
-    for item in found:
+    for found in stream(source, search, text=text, allow=allow):
         seen += 1
+        item = as_item(found)
         if search.keeps(item):
-            kept.append(item)
+            kept.append((item, found.guard))
     if not kept:
         names = ", ".join(known_sources())
         raise SourceError(
@@ -125,37 +124,145 @@ def find(
             if not seen
             else "Widen the search, or check bbox (west, south, east, north in degrees) and datetime.",
         )
-    origins = sorted({item.collection_id or "" for item in kept})
+    origins = sorted({item.collection_id or "" for item, _ in kept})
     if len(origins) > 1 and not search.collections:
         raise ParameterError(
             f"{show(source)} holds items of several collections: {origins}.",
             f"Choose, e.g. collections={origins[:1]!r}; several can be named.",
         )
-    kept.sort(key=lambda item: (item_times(item)[0], item.id))
-    return kept[: search.limit], sign
+    kept.sort(key=lambda one: (item_times(one[0])[0], one[0].id))
+    return kept[: search.limit]
 
 
-def _from_href(href: str, search: Search, text: str | None) -> Iterable[pystac.Item]:
+def stream(source: Any, search: Search, *, text: str | None, allow: Sequence[str] = ()) -> Iterator[Found]:
+    """Yield the items of a source as they come, one document in memory at a time.
+
+    Parameters
+    ----------
+    source
+        As for `eoaug.open_cube`.
+    search
+        Collections that are not asked for are not opened; every other filter is the caller's, by
+        `Search.keeps`.
+    text
+        The interval as the user wrote it, for an API.
+    allow
+        What addresses may point to beside the source's own place, as for `Guard.around`.
+    """
+    if isinstance(source, pystac.Item):
+        yield _given(source, allow)
+    elif isinstance(source, pystac.Catalog):
+        yield from _opened(source, search, Guard.around(source.get_self_href() or "", allow))
+    elif isinstance(source, str | Path):
+        known = known_sources().get(str(source))
+        href = known["url"] if known else str(source)
+        yield from _from_href(href, search, text, Guard.around(href, allow, known["hosts"] if known else ()))
+    elif isinstance(source, Iterable):
+        for index, item in enumerate(source):
+            if not isinstance(item, pystac.Item):
+                raise SourceError(
+                    f"entry {index} of the list is a {type(item).__name__}, not a pystac.Item.",
+                    "Give items, e.g. list(pystac_client.Client.open(url).search(...).items()).",
+                )
+            yield _given(item, allow)
+    else:
+        raise SourceError(
+            f"cannot open a {type(source).__name__} as a cube.",
+            "Give a path or URL of a catalog, a list of items, or an xarray object.",
+        )
+
+
+def as_item(found: Found) -> pystac.Item:
+    """Return the item that a document spells.
+
+    Raises
+    ------
+    SourceError
+        The document is no item.
+    """
+    if found.item is not None:
+        return found.item
+    item: pystac.Item = _stac(
+        lambda: pystac.Item.from_dict(dict(found.document), href=found.href or None), found.href or "an item"
+    )
+    if not isinstance(item.id, str) or not item.id:
+        raise SourceError(f"an item at {clean_href(found.href)!r} has the id {item.id!r}.", "Give it a name.")
+    if not isinstance(item.properties, dict) or not all(isinstance(key, str) for key in item.properties):
+        raise SourceError(f"item {item.id!r} has no properties.", "Correct the document.")
+    return item
+
+
+def _given(item: pystac.Item, allow: Sequence[str]) -> Found:
+    """An item that was made or read by the user; its hrefs are relative to where it says it stands."""
+    href = item.get_self_href() or ""
+    return Found({}, href, Guard.around(href, allow), item)
+
+
+def signer_of(source: Any) -> Callable[[str], str] | None:
+    """Return how addresses of a named source are signed; None where they need not be."""
+    known = known_sources().get(str(source)) if isinstance(source, str) else None
+    return _signer(known.get("sign")) if known else None
+
+
+def _from_href(href: str, search: Search, text: str | None, guard: Guard) -> Iterator[Found]:
     if "://" not in href:
         href = str(_local_file(Path(href).expanduser()))
     try:
-        document = pystac.StacIO.default().read_json(href)
-    except Exception as error:  # whatever a broken file or server makes the reader raise
+        document = guard.read_json(href, what="the source")
+    except SourceError as error:
         hint = difflib.get_close_matches(href, known_sources(), n=1)
         raise SourceError(
-            f"cannot read {clean_href(href)!r} as STAC: {first_line(error)}.",
-            f"Did you mean {hint[0]!r}?" if hint else "Give a catalog, collection, item or STAC API.",
+            error.problem, f"Did you mean {hint[0]!r}?" if hint else error.remedy or "Give a catalog."
         ) from error
     links = document.get("links")
     links = links if isinstance(links, list) else []
     if document.get("conformsTo") or any(isinstance(k, dict) and k.get("rel") == "search" for k in links):
-        return _from_api(href, search, text)
-    if document.get("type") == "FeatureCollection":
-        return list(_stac(lambda: pystac.ItemCollection.from_dict(document), href))
-    opened = _stac(lambda: pystac.read_file(href), href)
-    if isinstance(opened, pystac.Item):
-        return [opened]
-    return _walk(opened, search.collections)
+        yield from _from_api(href, search, text, guard)
+    else:
+        yield from _walk(document, href, search.collections, guard)
+
+
+def _from_api(href: str, search: Search, text: str | None, guard: Guard) -> Iterator[Found]:
+    from pystac_client import Client
+    from pystac_client.stac_api_io import StacApiIO
+
+    if not (search.collections or search.ids):
+        raise ParameterError(
+            f"a search of {clean_href(href)!r} needs to know what for.",
+            "Give collections=[...], e.g. ['sentinel-2-l2a'], or ids=[...].",
+        )
+
+    def checked(request: Any) -> Any:
+        guard.address(request.url, what="the API")
+        return request
+
+    def ask() -> Iterator[dict[str, Any]]:
+        door = StacApiIO(request_modifier=checked)
+        # Requests follows redirects by itself; every one of them passes here first.
+        door.session.hooks["response"].append(partial(_check_redirect, guard))
+        found = Client.open(href, stac_io=door).search(
+            collections=list(search.collections) or None,
+            ids=list(search.ids) or None,
+            bbox=search.bbox,
+            datetime=text,
+            query={k: v if isinstance(v, Mapping) else {"eq": v} for k, v in search.query.items()} or None,
+            max_items=search.limit,
+        )
+        return found.items_as_dicts()
+
+    answers = iter(_stac(ask, href))
+    while (document := _stac(lambda: next(answers, None), href)) is not None:
+        own = [
+            k.get("href")
+            for k in document.get("links") or ()
+            if isinstance(k, dict) and k.get("rel") == "self"
+        ]
+        yield Found(document, str(own[0]) if own and own[0] else href, guard)
+
+
+def _check_redirect(guard: Guard, answer: Any, **_: Any) -> None:
+    if answer.is_redirect:
+        guard.address(urljoin(answer.url, answer.headers["location"]), what="a redirect of the API")
 
 
 def _local_file(path: Path) -> Path:
@@ -176,49 +283,82 @@ def _local_file(path: Path) -> Path:
     return path.resolve()
 
 
-def _from_api(href: str, search: Search, text: str | None) -> Iterable[pystac.Item]:
-    from pystac_client import Client
+def _walk(
+    document: Mapping[str, Any], href: str, collections: Sequence[str], guard: Guard
+) -> Iterator[Found]:
+    """Yield the items of a static catalog once each, also where its links run in a circle."""
+    seen: set[str] = {href}
+    waiting = [(document, href)]
+    while waiting:
+        here, base = waiting.pop()
+        if here.get("type") == "Feature":
+            yield Found(here, base, guard)
+            continue
+        if here.get("type") == "FeatureCollection" and isinstance(here.get("features"), list):
+            yield from (Found(item, base, guard) for item in here["features"] if isinstance(item, dict))
+            continue
+        links = here.get("links")
+        if here.get("type") not in ("Catalog", "Collection", None) or not isinstance(links, list):
+            raise SourceError(
+                f"{clean_href(base)!r} is no STAC object: its type is {here.get('type')!r}.",
+                "Give a catalog, collection, item or STAC API.",
+            )
+        # Links to a collection that is not asked for are followed: collections may hold others.
+        skip = here.get("type") == "Collection" and bool(collections) and here.get("id") not in collections
+        for link in links:
+            rel = link.get("rel") if isinstance(link, dict) else None
+            if rel not in ("item", "child") or (rel == "item" and skip):
+                continue
+            what = f"link {rel!r} of {str(here.get('id'))[:80]!r}"
+            target = guard.address(_absolute(link.get("href"), base), what=what)
+            if target in seen:
+                continue
+            seen.add(target)
+            if len(seen) > guard.limits.documents:
+                raise SourceError(
+                    f"{clean_href(href)!r} leads to more than {guard.limits.documents} documents.",
+                    "Open one of its collections.",
+                )
+            inner = guard.read_json(target, what=what)
+            if inner.get("type") == "Feature":
+                yield Found(inner, target, guard)
+            else:
+                waiting.append((inner, target))
 
-    def ask() -> list[pystac.Item]:
-        found = Client.open(href).search(
-            collections=list(search.collections) or None,
-            ids=list(search.ids) or None,
-            bbox=search.bbox,
-            datetime=text,
-            query={k: v if isinstance(v, Mapping) else {"eq": v} for k, v in search.query.items()} or None,
-            max_items=search.limit,
-        )
-        return list(found.items())
 
-    if not (search.collections or search.ids):
-        raise ParameterError(
-            f"a search of {clean_href(href)!r} needs to know what for.",
-            "Give collections=[...], e.g. ['sentinel-2-l2a'], or ids=[...].",
-        )
-    found: list[pystac.Item] = _stac(ask, href)
+def _absolute(href: Any, base: str) -> str:
+    """Join a link with the place of its document, as pystac does; `Guard.address` judges the result."""
+    if not isinstance(href, str):
+        return ""
+    found: str = _stac(lambda: pystac.utils.make_absolute_href(href, base, start_is_dir=False), base)
     return found
 
 
-def _walk(catalog: pystac.Catalog, collections: Sequence[str]) -> Iterator[pystac.Item]:
-    """Yield the items of a static catalog once each, also where its links run in a circle."""
-    seen: set[str] = set()
-    waiting = [catalog]
+def _opened(catalog: pystac.Catalog, search: Search, guard: Guard) -> Iterator[Found]:
+    """Walk a catalog in memory; what it has not opened yet is read as any other document."""
+    seen: set[int] = set()
+    waiting: list[pystac.Catalog] = [catalog]
     while waiting:
         here = waiting.pop()
-        # Links to a collection that is not asked for are followed: collections may hold others.
-        skip = isinstance(here, pystac.Collection) and bool(collections) and here.id not in collections
+        skip = (
+            isinstance(here, pystac.Collection)
+            and bool(search.collections)
+            and here.id not in search.collections
+        )
         for link in here.get_links():
             if link.rel not in ("item", "child") or (link.rel == "item" and skip):
                 continue
-            href = link.get_absolute_href() or ""
-            if href in seen:
-                continue
-            seen.add(href)
-            target = _stac(partial(link.resolve_stac_object, root=catalog.get_root()), href).target
-            if isinstance(target, pystac.Item):
-                yield target
-            elif isinstance(target, pystac.Catalog):
-                waiting.append(target)
+            if not link.is_resolved():
+                target = guard.address(
+                    link.get_absolute_href() or "", what=f"link {link.rel!r} of {here.id!r}"
+                )
+                inner = guard.read_json(target, what=f"link {link.rel!r} of {here.id!r}")
+                yield from _walk(inner, target, search.collections, guard)
+            elif isinstance(link.target, pystac.Item):
+                yield Found({}, link.target.get_self_href() or "", guard, link.target)
+            elif isinstance(link.target, pystac.Catalog) and id(link.target) not in seen:
+                seen.add(id(link.target))
+                waiting.append(link.target)
 
 
 def _stac(read: Callable[[], Any], href: str) -> Any:

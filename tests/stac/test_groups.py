@@ -228,16 +228,21 @@ def test_every_wrong_group_names_culprit_and_remedy(tmp_path):
         write(ds, tmp_path / name, format="zarr", ids=["g"])
         return edited(tmp_path / name, change)
 
+    def there(path):
+        return next(path.parent.glob("*/g.zarr"))
+
     def lose(item, path):
-        shutil.rmtree(path.parent / "g.zarr")
+        shutil.rmtree(there(path))
 
     def empty(item, path):
-        shutil.rmtree(path.parent / "g.zarr")
-        (path.parent / "g.zarr").mkdir()
+        group = there(path)
+        shutil.rmtree(group)
+        group.mkdir()
 
     def foreign(item, path):
-        shutil.rmtree(path.parent / "g.zarr")
-        xr.Dataset({"B02": (("y", "x"), np.zeros((32, 32), np.uint16))}).to_zarr(path.parent / "g.zarr")
+        group = there(path)
+        shutil.rmtree(group)
+        xr.Dataset({"B02": (("y", "x"), np.zeros((32, 32), np.uint16))}).to_zarr(group)
 
     def other_array(item, path):
         item["assets"]["data"]["bands"][0]["name"] = "B99"
@@ -249,7 +254,7 @@ def test_every_wrong_group_names_culprit_and_remedy(tmp_path):
         del item["assets"]["data"]["bands"][0]["data_type"]
 
     def damaged(item, path):
-        for chunk in (path.parent / "g.zarr" / "B02" / "c").rglob("*"):
+        for chunk in (there(path) / "B02" / "c").rglob("*"):
             if chunk.is_file():
                 chunk.write_bytes(b"x")
 

@@ -13,7 +13,7 @@ import numpy as np
 import pystac
 import pytest
 
-from eoaug.cube.write import finished, sweep
+from eoaug.cube.write import finished, room_in, sweep
 from eoaug.errors import TargetError
 from eoaug.stac import catalog
 from eoaug.stac.publish import write
@@ -115,8 +115,8 @@ def dead():
 
 
 def test_only_scratch_of_dead_processes_of_this_machine_goes(tmp_path, dead):
-    with finished(tmp_path / "x", overwrite=False, keep=False) as scratch:
-        begin = scratch.parent.name.split(f"{os.getpid()}-")[0]
+    with room_in(tmp_path) as room:
+        begin = room.name.split(f"{os.getpid()}-")[0]
     stale = f"{begin}{dead}-abc"
     kept = [
         f"{begin}{os.getpid()}-abc", f"{begin}1-abc", f"{begin}x-abc", f".eoaug-00000000-{dead}-abc",
@@ -134,8 +134,8 @@ def test_only_scratch_of_dead_processes_of_this_machine_goes(tmp_path, dead):
 
 
 def test_what_a_killed_write_was_replacing_comes_back(tmp_path, dead):
-    with finished(tmp_path / "x", overwrite=False, keep=False) as scratch:
-        room = tmp_path / scratch.parent.name.replace(f"{os.getpid()}-", f"{dead}-")
+    with room_in(tmp_path) as mine:
+        room = tmp_path / mine.name.replace(f"{os.getpid()}-", f"{dead}-")
     for name in ("gone.old", "there.old"):
         (room / name).mkdir(parents=True)
         (room / name / "mine").write_text("old")
