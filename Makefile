@@ -14,7 +14,7 @@ PYTHONS := python3.12 python3.13 python3.14 python3 python \
 	$(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow lint format bench evaluate train-embedded constraints clean
+.PHONY: help venv demo test test-slow test-long lint format bench evaluate train-embedded constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,10 +43,13 @@ demo: $(READY) ## four verbs on real Sentinel-2 data: a catalog, a picture and a
 	$(PY) examples/demo.py --out demo-output
 
 test: lint ## lint, then the tests (a few minutes)
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow and not long"
 
 test-slow: $(READY) ## the long tests
 	$(PY) -m pytest -m slow || test $$? -eq 5  # 5: none is marked so
+
+test-long: $(READY) ## jobs killed, corrupted and attacked in full counts (most of an hour)
+	$(PY) -m pytest -m long
 
 lint: $(READY) ## ruff and mypy
 	$(PY) -m ruff check $(CODE)

@@ -21,6 +21,7 @@ from eoaug.errors import EoaugError
 from eoaug.generators import Card, Generator, Request, load
 
 if TYPE_CHECKING:
+    from eoaug.stac.pipeline import run_job
     from eoaug.stac.publish import write
     from eoaug.stac.read import open_cube
 
@@ -38,12 +39,17 @@ __all__ = [
     "load",
     "open_cube",
     "plan",
+    "run_job",
     "super_resolve",
     "synthesize",
     "write",
 ]
 
-_LATER = {"open_cube": "eoaug.stac.read", "write": "eoaug.stac.publish"}
+_LATER = {
+    "open_cube": "eoaug.stac.read",
+    "run_job": "eoaug.stac.pipeline",
+    "write": "eoaug.stac.publish",
+}
 
 del _accessor
 

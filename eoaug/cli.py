@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from eoaug import cli_jobs
 from eoaug.errors import EoaugError, GridError, ParameterError
 
 __all__ = ["app", "main"]
@@ -32,6 +33,7 @@ plans = typer.Typer(
     short_help="Tell what a command would cost.",
     no_args_is_help=True,
     rich_markup_mode=None,
+    cls=cli_jobs.JobsToo,
 )
 app.add_typer(plans, name="plan")
 
@@ -596,6 +598,9 @@ def tune(
 
         tuned = finetune(base, cubes, out, tuning, progress=tell)
     typer.echo(tuned.path)
+
+
+cli_jobs.register(app, plans, _told)
 
 
 def _version(wanted: bool) -> None:

@@ -11,6 +11,7 @@ __all__ = [
     "EoaugError",
     "GeneratorError",
     "GridError",
+    "JobError",
     "ParameterError",
     "RadiometryError",
     "SourceError",
@@ -70,3 +71,7 @@ class SourceError(EoaugError):
 
 class TargetError(EoaugError):
     """A result cannot be written where it should be."""
+
+
+class JobError(EoaugError):
+    """A job cannot begin or go on, or one of its items took too long or took its worker down."""

@@ -36,6 +36,7 @@ COMMANDS = [
     *(("inpaint",), ("extend",), ("super-resolve",), ("synthesize",)),
     *(("plan", verb) for verb in ("inpaint", "extend", "super-resolve", "synthesize")),
     *(("generators",), ("inspect",), ("evaluate",), ("train",), ("convert-weights",), ("finetune",)),
+    *(("run",), ("resume",), ("status",), ("validate",), ("gc",), ("plan", "job")),
 ]
 
 

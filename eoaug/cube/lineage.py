@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eoaug.cube.geo import Cube
 from eoaug.cube.plan import Plan, token_of
-from eoaug.cube.provenance import Provenance, digital_source_type
+from eoaug.cube.provenance import Provenance, capability, digital_source_type, software
 from eoaug.cube.run import Inputs
 from eoaug.cube.scene import valid
 from eoaug.errors import GeneratorError
@@ -81,7 +81,8 @@ def _identity(inputs: Inputs) -> list[Any]:
 
 def record_of(made: Plan, cube: Cube, parameters: Mapping[str, Any]) -> Provenance:
     """Return the record that the result and its files carry."""
-    if made.card.sha256:
+    torch = bool(made.card.sha256)
+    if torch:
         # Bytes are promised per version of torch and instruction set; the record names both.
         importlib.import_module("torch")
     ids, hrefs = cube.along_time("item_id"), cube.along_time("item_href")
@@ -110,7 +111,9 @@ def record_of(made: Plan, cube: Cube, parameters: Mapping[str, Any]) -> Provenan
         parameters=parameters,
         token=made.token,
         sources=tuple(sources),
-        digital_source_type=digital_source_type(trained=bool(made.card.sha256), measured=made.has_input),
+        digital_source_type=digital_source_type(trained=torch, measured=made.has_input),
+        software=software(torch=torch),
+        cpu_capability=capability(torch=torch),
     )
     # A checkpoint's pixels depend on the libraries that build its networks, too.
     used = _CHECKPOINT_LIBRARIES if made.card.files else ()

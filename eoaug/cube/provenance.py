@@ -26,10 +26,12 @@ __all__ = [
     "COMPOSITE",
     "TRAINED",
     "Provenance",
+    "capability",
     "digital_source_type",
     "marked_synthetic",
     "of",
     "renamed",
+    "software",
     "stamp",
 ]
 
@@ -67,10 +69,13 @@ def digital_source_type(trained: bool, measured: bool) -> str:
     return ALTERED if measured else ALGORITHMIC
 
 
-def _software() -> dict[str, str]:
-    names = ["eoaug", "numpy"] + (["torch"] if "torch" in sys.modules else [])
+def software(*, torch: bool) -> dict[str, str]:
+    """Return the versions of eoaug, of numpy, and of torch if it took part.
+
+    Whether torch happens to be imported says nothing: two processes must tell the same of the same work.
+    """
     found = {}
-    for name in names:
+    for name in ["eoaug", "numpy"] + (["torch"] if torch else []):
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
@@ -78,11 +83,11 @@ def _software() -> dict[str, str]:
     return found
 
 
-def _capability() -> str:
-    torch = sys.modules.get("torch")
-    if torch is None:
+def capability(*, torch: bool) -> str:
+    """Return the machine, and the instruction set of torch if it took part."""
+    if not torch:
         return platform.machine()
-    return f"{platform.machine()} {torch.backends.cpu.get_cpu_capability()}"
+    return f"{platform.machine()} {sys.modules['torch'].backends.cpu.get_cpu_capability()}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +117,7 @@ class Provenance:
     """The verb's other arguments; JSON values only."""
     token: str = ""
     """Hash of inputs, parameters and model, in hex: the plan's token."""
-    software: Mapping[str, str] = field(default_factory=_software)
+    software: Mapping[str, str] = field(default_factory=lambda: software(torch=False))
     """Versions of eoaug, numpy and (when it took part) torch."""
     sources: tuple[Mapping[str, str], ...] = ()
     """The items that the cube was made from, each with ``id`` and ``href``; hrefs lose user names,
@@ -123,7 +128,7 @@ class Provenance:
     """Share of pixels inside the scene that were not measured, 0 to 1; None when not counted."""
     residual: Any = None
     """Largest disagreement with the measurement, as a number or by band, in physical units."""
-    cpu_capability: str = field(default_factory=_capability)
+    cpu_capability: str = field(default_factory=lambda: capability(torch=False))
     """Instruction set that the bytes are promised for."""
 
     def __post_init__(self) -> None:

@@ -62,6 +62,8 @@ _ZARR_CHUNK_PX = 512
 
 _REPLACED = ".old"
 """Ending of a folder that is about to be replaced, in the scratch folder."""
+_BROKEN = ".broken"
+"""The same for one that nobody wants back."""
 
 _PROJ_CONVENTION = {
     "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
@@ -181,7 +183,9 @@ def geobox_of(ds: xr.Dataset | xr.DataArray, *, attempt: str) -> tuple[GeoBox, s
     return geobox, y, x
 
 
-def blocks(ds: xr.Dataset, dims: Sequence[str]) -> Iterator[tuple[dict[str, slice], dict[str, NDArray[Any]]]]:
+def blocks(
+    ds: xr.Dataset, dims: Sequence[str], *, scheduler: str | None = None
+) -> Iterator[tuple[dict[str, slice], dict[str, NDArray[Any]]]]:
     """Walk a cube block by block, computing every chunk of it once.
 
     Parameters
@@ -190,6 +194,8 @@ def blocks(ds: xr.Dataset, dims: Sequence[str]) -> Iterator[tuple[dict[str, slic
         Variables over the same ``dims``, lazy or not.
     dims
         Dimensions that blocks divide; others stay whole, so that one computation serves all of them.
+    scheduler
+        dask's, by name; None: the one in force.
 
     Yields
     ------
@@ -218,7 +224,7 @@ def blocks(ds: xr.Dataset, dims: Sequence[str]) -> Iterator[tuple[dict[str, slic
             if lazy:
                 import dask.base
 
-                (parts,) = dask.base.compute(parts)
+                (parts,) = dask.base.compute(parts, scheduler=scheduler)
             for region, values in zip(group, parts, strict=True):
                 yield region, dict(zip(names, (np.asarray(v) for v in values), strict=True))
                 seen.tiles(1)
@@ -256,7 +262,7 @@ def settle(scratch: Path, target: Path, *, point: str = "data") -> None:
     """Give a complete file or folder its name: flushed to disk first, so that the name means complete.
 
     A file replaces what is there in one step. A folder that is there is moved away first, into the scratch
-    folder, from where it comes back if this process dies in between.
+    folder; if that lies beside the target, it comes back when this process dies in between.
     """
     reach(f"{point} written")
     _flush(scratch)
@@ -265,7 +271,8 @@ def settle(scratch: Path, target: Path, *, point: str = "data") -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         _flush_folder(target.parent.parent)
     if target.is_dir():
-        target.rename(scratch.parent / f"{target.name}{_REPLACED}")
+        beside = target.parent == scratch.parent.parent
+        target.rename(scratch.parent / (target.name + (_REPLACED if beside else _BROKEN)))
     scratch.replace(target)
     reach(f"{point} renamed")
     _flush_folder(target.parent)
@@ -465,6 +472,7 @@ def write_zarr(
     attrs: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     on_block: Callable[[Mapping[str, slice], Mapping[str, NDArray[Any]]], None] | None = None,
+    scheduler: str | None = None,
 ) -> None:
     """Write a cube as one Zarr v3 group, completely or not at all.
 
@@ -484,6 +492,8 @@ def write_zarr(
         Replace an existing group.
     on_block
         Called with region and values of every block as it is written.
+    scheduler
+        dask's, by name; None: the one in force.
 
     Raises
     ------
@@ -502,7 +512,7 @@ def write_zarr(
             scratch, mode="w-", compute=False, zarr_format=3, encoding=encoding, consolidated=False
         )
         group = zarr.open_group(scratch, mode="r+")
-        for region, values in blocks(ds, dims):
+        for region, values in blocks(ds, dims, scheduler=scheduler):
             for name, part in values.items():
                 order = [region.get(str(dim), slice(None)) for dim in ds[name].dims]
                 array = group[name]

@@ -23,7 +23,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from eoaug.cube.write import finished
+from eoaug.cube.write import finished, sweep
 from eoaug.errors import TargetError
 from eoaug.faults import reach
 from eoaug.guard import safe_id
@@ -146,6 +146,10 @@ class Root:
             return set()
         found = (Path(href).stem for href in _hrefs(read_json(file), "item"))
         return set(found)
+
+    def sweep(self, name: str) -> int:
+        """Clear away what killed writes have left for a collection; return the number of what went."""
+        return sum(sweep(place) for place in (self.folder, self.folder / name, self.folder / GENERATORS))
 
     def model_file(self, item: Mapping[str, Any]) -> Path:
         """Return where the item of a model stands in this catalog."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,8 +19,11 @@ from pydantic import (
     ValidationError,
     WithJsonSchema,
     field_validator,
+    model_validator,
 )
 
+from eoaug.cube import operations
+from eoaug.cube.arguments import Options
 from eoaug.cube.lineage import settings_of
 from eoaug.errors import ParameterError
 from eoaug.generators import Generator
@@ -103,6 +107,17 @@ class Run(_Part):
     """Items shown in the report."""
 
 
+_NOT_IN_YAML = {"ds", "like", "resolution", "crs", "layout", "options", "progress"}
+"""Arguments of verbs that are no plain values, or belong to another way of working."""
+
+_ELSEWHERE = {
+    "generator": "generator",
+    "chunks": "run.chunks",
+    "batch_tiles": "run.batch_tiles",
+    "device": "run.device",
+}
+
+
 def _as_generator(value: Any) -> Any:
     if isinstance(value, str | Generator):
         return value
@@ -120,6 +135,19 @@ class Job(_Part):
     """A name; from Python, also a generator."""
     output: Output
     run: Run = Run()
+
+    @model_validator(mode="after")
+    def _known_parameters(self) -> Job:
+        own = list(signature(getattr(operations, self.verb)).parameters)
+        known = sorted({*own, *Options.__annotations__} - _NOT_IN_YAML)
+        for name in self.parameters:
+            if name in _ELSEWHERE:
+                raise ValueError(f"{name!r} stands elsewhere: write {_ELSEWHERE[name]}")
+            if name not in known:
+                near = difflib.get_close_matches(name, known, 1)
+                hint = f"did you mean {near[0]!r}? " if near else ""
+                raise ValueError(f"{self.verb} has no argument {name!r}; {hint}known: {', '.join(known)}")
+        return self
 
     def described(self) -> dict[str, Any]:
         """Return what decides the results, as JSON values: everything but ``run``."""
@@ -202,6 +230,8 @@ def _explained(error: ValidationError, what: str) -> ParameterError:
     if first["type"] == "missing":
         return ParameterError(f"{what} has no {key!r}.", f"Add it, e.g.: {_EXAMPLES.get(key, key + ': ...')}")
     told = first["msg"].removeprefix("Value error, ")
+    if not path:
+        return ParameterError(f"{what}: {told}.", "Correct that key.")
     return ParameterError(f"{what}: {key}={first['input']!r} is wrong: {told}.", "Correct that value.")
 
 

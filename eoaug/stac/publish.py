@@ -37,7 +37,6 @@ from eoaug.cube.write import (
     room_in,
     settle,
     store_form,
-    sweep,
     write_zarr,
 )
 from eoaug.errors import ParameterError, TargetError, TimeError
@@ -128,6 +127,7 @@ def write(
                 f"item {label!r} exists already in {str(folder)!r}.",
                 "Pass overwrite=True, or give other ids=.",
             )
+    root.sweep(name)
     written = []
     for item in publish(ds, root, name, format=format, ids=ids):
         written.append(item["id"])
@@ -162,6 +162,8 @@ class Claim:
     """Properties of every item."""
     check: Callable[[], None] = lambda: None
     """Called before every item appears; raises when the right is lost."""
+    scheduler: str | None = None
+    """dask's, by name, for the computation; None: the one in force."""
 
 
 def publish(
@@ -195,8 +197,6 @@ def publish(
     cube = _Cube.of(ds)
     labels = _item_ids(cube, ids, single=format == "zarr")
     folder = root.folder / name
-    for place in (root.folder, folder, root.folder / GENERATORS):
-        sweep(place)
     model = known_item(cube.prov)
     target = _Target(root, folder, model, claim or Claim())
     maker = _write_cogs if format == "cog" else _write_group
@@ -396,7 +396,7 @@ def _write_cogs(cube: _Cube, target: _Target, labels: Sequence[str], room: Path)
             for number, (name, form) in enumerate(cube.forms.items())
         }
         counts = {(t, m): _Count() for t, m, _ in wanted}
-        for region, values in blocks(part, ("time", y, x)):
+        for region, values in blocks(part, ("time", y, x), scheduler=target.claim.scheduler):
             for name, block in values.items():
                 pixels = block[None] if cube.members is None else block
                 packed = cube.forms[name].pack(pixels)
@@ -437,6 +437,7 @@ def _write_group(cube: _Cube, target: _Target, labels: Sequence[str], room: Path
         group,
         attrs=attrs | tags,
         on_block=lambda _, values: count.add(values[_MASK]) if _MASK in values else None,
+        scheduler=target.claim.scheduler,
     )
     parts = sorted(part for part in group.rglob("*") if part.is_file())
     write_json(

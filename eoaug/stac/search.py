@@ -134,7 +134,13 @@ def find(
     return kept[: search.limit]
 
 
-def stream(source: Any, search: Search, *, text: str | None, allow: Sequence[str] = ()) -> Iterator[Found]:
+Lost = Callable[[str, EoaugError], None]
+"""Told of a document that cannot be read: where it is, and why. Without one, the error is raised."""
+
+
+def stream(
+    source: Any, search: Search, *, text: str | None, allow: Sequence[str] = (), lost: Lost | None = None
+) -> Iterator[Found]:
     """Yield the items of a source as they come, one document in memory at a time.
 
     Parameters
@@ -148,6 +154,8 @@ def stream(source: Any, search: Search, *, text: str | None, allow: Sequence[str
         The interval as the user wrote it, for an API.
     allow
         What addresses may point to beside the source's own place, as for `Guard.around`.
+    lost
+        Called for documents that cannot be read, so that the others still come.
     """
     if isinstance(source, pystac.Item):
         yield _given(source, allow)
@@ -156,7 +164,9 @@ def stream(source: Any, search: Search, *, text: str | None, allow: Sequence[str
     elif isinstance(source, str | Path):
         known = known_sources().get(str(source))
         href = known["url"] if known else str(source)
-        yield from _from_href(href, search, text, Guard.around(href, allow, known["hosts"] if known else ()))
+        yield from _from_href(
+            href, search, text, Guard.around(href, allow, known["hosts"] if known else ()), lost
+        )
     elif isinstance(source, Iterable):
         for index, item in enumerate(source):
             if not isinstance(item, pystac.Item):
@@ -204,7 +214,9 @@ def signer_of(source: Any) -> Callable[[str], str] | None:
     return _signer(known.get("sign")) if known else None
 
 
-def _from_href(href: str, search: Search, text: str | None, guard: Guard) -> Iterator[Found]:
+def _from_href(
+    href: str, search: Search, text: str | None, guard: Guard, lost: Lost | None
+) -> Iterator[Found]:
     if "://" not in href:
         href = str(_local_file(Path(href).expanduser()))
     try:
@@ -219,7 +231,7 @@ def _from_href(href: str, search: Search, text: str | None, guard: Guard) -> Ite
     if document.get("conformsTo") or any(isinstance(k, dict) and k.get("rel") == "search" for k in links):
         yield from _from_api(href, search, text, guard)
     else:
-        yield from _walk(document, href, search.collections, guard)
+        yield from _walk(document, href, search.collections, guard, lost)
 
 
 def _from_api(href: str, search: Search, text: str | None, guard: Guard) -> Iterator[Found]:
@@ -284,7 +296,7 @@ def _local_file(path: Path) -> Path:
 
 
 def _walk(
-    document: Mapping[str, Any], href: str, collections: Sequence[str], guard: Guard
+    document: Mapping[str, Any], href: str, collections: Sequence[str], guard: Guard, lost: Lost | None
 ) -> Iterator[Found]:
     """Yield the items of a static catalog once each, also where its links run in a circle."""
     seen: set[str] = {href}
@@ -310,7 +322,15 @@ def _walk(
             if rel not in ("item", "child") or (rel == "item" and skip):
                 continue
             what = f"link {rel!r} of {str(here.get('id'))[:80]!r}"
-            target = guard.address(_absolute(link.get("href"), base), what=what)
+            target = _absolute(link.get("href"), base)
+            try:
+                target = guard.address(target, what=what)
+                inner = {} if target in seen else guard.read_json(target, what=what)
+            except EoaugError as error:
+                if lost is None:
+                    raise
+                lost(clean_href(target), error)
+                continue
             if target in seen:
                 continue
             seen.add(target)
@@ -319,7 +339,6 @@ def _walk(
                     f"{clean_href(href)!r} leads to more than {guard.limits.documents} documents.",
                     "Open one of its collections.",
                 )
-            inner = guard.read_json(target, what=what)
             if inner.get("type") == "Feature":
                 yield Found(inner, target, guard)
             else:
@@ -353,7 +372,7 @@ def _opened(catalog: pystac.Catalog, search: Search, guard: Guard) -> Iterator[F
                     link.get_absolute_href() or "", what=f"link {link.rel!r} of {here.id!r}"
                 )
                 inner = guard.read_json(target, what=f"link {link.rel!r} of {here.id!r}")
-                yield from _walk(inner, target, search.collections, guard)
+                yield from _walk(inner, target, search.collections, guard, None)
             elif isinstance(link.target, pystac.Item):
                 yield Found({}, link.target.get_self_href() or "", guard, link.target)
             elif isinstance(link.target, pystac.Catalog) and id(link.target) not in seen:

@@ -1,0 +1,229 @@
+"""The commands of jobs: ``run``, ``resume``, ``status``, ``validate``, ``gc``, and a job's ``plan``.
+
+Registered by `eoaug.cli`. Exit codes: 0 all well, 1 something is not sound, 2 a wrong use, 3 items failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from eoaug.errors import ParameterError
+
+__all__ = ["JobsToo", "register"]
+
+_JOB_HELP = """\b
+A job is a YAML file:
+  source:
+    catalog: catalogs/sample          # path, URL, or name of a STAC API
+    collections: [sentinel-2-l2a]     # also ids, bbox, datetime, query, limit
+    bands: [B02, B03, B04, B08]
+  verb: super_resolve                 # inpaint, extend, synthesize
+  parameters: {factor: 2}             # the verb's arguments, seed, steps, members
+  generator: embedded
+  output: {catalog: augmented, format: cog}
+  run: {chunks: 1024, retries: 2, timeout_s: 600}"""
+
+JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="YAML file of the job.")]
+Catalog = Annotated[Path, typer.Argument(help="Folder or JSON file of a catalog that eoaug wrote to.")]
+Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler, e.g. tcp://10.0.0.5:8786.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Start so many workers on this machine.")]
+Recompute = Annotated[bool, typer.Option("--recompute", help="Go on with a job of another version of eoaug.")]
+
+
+class JobsToo(TyperGroup):
+    """A group of commands in which the name of a YAML file is the command ``job``."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Send ``eoaug plan job.yaml`` to ``eoaug plan job job.yaml``."""
+        if args and args[0] not in self.commands and args[0].endswith((".yaml", ".yml", ".json")):
+            args = ["job", *args]
+        return super().resolve_command(ctx, args)
+
+
+def register(app: typer.Typer, plans: typer.Typer, told: Callable[..., Any]) -> None:
+    """Add the commands.
+
+    Parameters
+    ----------
+    app, plans
+        The command line, and its group ``plan``.
+    told
+        Decorator that prints errors of eoaug and leaves with code 2.
+    """
+
+    def command(name: str, short: str, about: str, example: str) -> Callable[..., Any]:
+        text = f"{about}\n\n\b\nExample:\n  {example}"
+        return app.command(name, short_help=short, help=text)
+
+    @command(
+        "run",
+        "Run a job: a verb over every item of a catalog.",
+        "Run a job, or what is left of it. Killed at any instant, it goes on with the same command; items that "
+        f"stand are skipped.\n\n{_JOB_HELP}",
+        "eoaug run job.yaml --workers 4",
+    )
+    @told
+    def run(
+        job: JobFile,
+        scheduler: Scheduler = None,
+        workers: Workers = None,
+        recompute: Recompute = False,
+        verify: Annotated[
+            bool, typer.Option("--verify", help="Check checksums of what stands; make anew what is damaged.")
+        ] = False,
+        schema: Annotated[
+            bool,
+            typer.Option(
+                "--schema",
+                callback=_schema,
+                is_eager=True,
+                help="Print the JSON schema of jobs, for editors.",
+            ),
+        ] = False,
+    ) -> None:
+        from eoaug.stac.config import read_job
+
+        del schema
+        found = read_job(job)
+        if verify:
+            found = found.model_copy(update={"run": found.run.model_copy(update={"verify": True})})
+        _leave(_run([found], scheduler, workers, recompute=recompute))
+
+    @command(
+        "resume",
+        "Go on with the jobs of a catalog.",
+        "Go on with every job that has written to a catalog, as its journal tells; no YAML is needed.",
+        "eoaug resume augmented --workers 4",
+    )
+    @told
+    def resume(
+        catalog: Catalog, scheduler: Scheduler = None, workers: Workers = None, recompute: Recompute = False
+    ) -> None:
+        from eoaug.stac.pipeline import resumable
+
+        _leave(_run(resumable(catalog), scheduler, workers, recompute=recompute))
+
+    @command(
+        "status",
+        "Tell how far a job is.",
+        "Tell what a job has published, what failed, and what is under work, also while it runs.",
+        "eoaug status job.yaml",
+    )
+    @told
+    def status(job: JobFile) -> None:
+        from eoaug.stac.pipeline import job_status
+
+        typer.echo(str(job_status(job)))
+
+    @command(
+        "validate",
+        "Check every byte that eoaug wrote to a catalog.",
+        "Check checksums, georeference, schema and marks of everything that eoaug wrote to a catalog. Exit code 1 "
+        "when something is not sound.",
+        "eoaug validate augmented",
+    )
+    @told
+    def validate(catalog: Catalog) -> None:
+        from eoaug.stac.audit import validate as check
+
+        found = check(catalog)
+        typer.echo(str(found))
+        raise typer.Exit(0 if found.sound else 1)
+
+    @command(
+        "gc",
+        "Clear away what killed jobs have left.",
+        "Remove scratch files of dead processes, stale leases, and data that no item names any more.",
+        "eoaug gc augmented",
+    )
+    @told
+    def gc(
+        catalog: Catalog,
+        unlisted: Annotated[
+            bool, typer.Option("--unlisted", help="Remove complete items too that no collection lists.")
+        ] = False,
+    ) -> None:
+        from eoaug.stac.audit import collect_garbage
+
+        typer.echo(str(collect_garbage(catalog, unlisted=unlisted)))
+
+    @plans.command(
+        "job",
+        short_help="A whole job; `eoaug plan job.yaml` does the same.",
+        help="Tell what a job would do: items, model calls, disk, memory.\n\n\b\nExample:\n  eoaug plan job job.yaml",
+    )
+    @told
+    def plan(job: JobFile) -> None:
+        from eoaug.stac.pipeline import plan_job
+
+        typer.echo(str(plan_job(job)))
+
+
+def _schema(wanted: bool) -> None:
+    if wanted:
+        from eoaug.stac.config import job_schema
+
+        typer.echo(json.dumps(job_schema(), indent=2))
+        raise typer.Exit
+
+
+def _run(jobs: list[Any], scheduler: str | None, workers: int | None, *, recompute: bool) -> list[Any]:
+    """Run jobs one after the other in this process, on new workers, or on a scheduler."""
+    from eoaug.guard import lock_gdal
+
+    if scheduler is not None and workers is not None:
+        raise ParameterError("--scheduler and --workers do not go together.", "Give one of them.")
+    # This process and its workers do nothing but work on inputs; their GDAL needs no other driver.
+    lock_gdal()
+    from eoaug.stac.pipeline import local_cluster, run_job
+
+    team: Any = nullcontext()
+    if workers is not None:
+        team = local_cluster(workers, memory=jobs[0].run.worker_memory)
+    elif scheduler is not None:
+        team = _connected(scheduler)
+    reports = []
+    with team as client:
+        if client is not None:
+            typer.echo(f"dashboard: {client.dashboard_link}", err=True)
+        for job in jobs:
+            reports.append(run_job(job, client, recompute=recompute))
+            typer.echo(str(reports[-1]))
+            if reports[-1].folder:
+                typer.echo(f"report: {Path(reports[-1].folder) / 'report.html'}")
+    return reports
+
+
+def _connected(scheduler: str) -> Any:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise ParameterError(
+            "--scheduler needs the package distributed.", "pip install 'eoaug[cluster]'"
+        ) from error
+    try:
+        return Client(scheduler, timeout=20)
+    except (OSError, ValueError) as error:
+        raise ParameterError(
+            f"--scheduler {scheduler!r} does not answer: {error}.",
+            "Check the address, e.g. tcp://10.0.0.5:8786.",
+        ) from error
+
+
+def _leave(reports: list[Any]) -> None:
+    code = 3 if any(report.failures for report in reports) else 0
+    if any(report.timed_out for report in reports):
+        # A thread that hangs would keep Python from ending.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    raise typer.Exit(code)

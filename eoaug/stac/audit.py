@@ -1,0 +1,380 @@
+"""What stands in a catalog of eoaug, judged: `validate` finds damage, `collect_garbage` clears leftovers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from eoaug.cube.provenance import Provenance
+from eoaug.cube.write import busy, room_in
+from eoaug.errors import EoaugError, TargetError
+from eoaug.stac.catalog import (
+    DATA_NAME,
+    GENERATORS,
+    MADE_BY,
+    SEAL,
+    Root,
+    broken_seal,
+    item_href,
+    read_json,
+    sole_writer,
+)
+from eoaug.stac.extensions import SCHEMA_URI, schema
+from eoaug.stac.ledger import live_leases, sweep_leases
+from eoaug.stac.work import damage
+
+__all__ = ["Finding", "Garbage", "Validation", "collect_garbage", "validate"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong."""
+
+    place: str
+    """File or document, from the catalog's folder."""
+    problem: str
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What `validate` found."""
+
+    items: int
+    """Items of eoaug that were looked at."""
+    files: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def __str__(self) -> str:
+        """Return a line per finding, and a sum."""
+        lines = [f"{one.place}: {one.problem}" for one in self.findings]
+        what = f"{self.items} items, {self.files} files: " + (
+            f"{len(lines)} findings" if lines else "all sound"
+        )
+        return "\n".join([*lines, what])
+
+
+def validate(catalog: str | os.PathLike[str]) -> Validation:
+    """Check everything that eoaug wrote to a catalog: every byte, georeference, schema and marks.
+
+    Documents and files of others are left alone.
+
+    Parameters
+    ----------
+    catalog
+        Folder or JSON file.
+
+    Raises
+    ------
+    TargetError
+        There is no catalog.
+    """
+    root = Root.at(Path(catalog).expanduser())
+    if not root.parent.is_file():
+        raise TargetError(
+            f"there is no catalog at {str(catalog)!r}.", "Give the folder that holds catalog.json."
+        )
+    found: list[Finding] = []
+    counts: Counter[str] = Counter()
+
+    def note(place: Path, problem: str) -> None:
+        found.append(Finding(place.relative_to(root.folder).as_posix(), problem))
+
+    top = _document(root.parent, note, ours=None)
+    children = _targets(top, "child", root.parent, note)
+    for file in sorted(root.folder.glob("*/collection.json")):
+        if _is_ours(file):
+            if children.count(file) != 1:
+                note(file, f"is listed {children.count(file)} times in the catalog")
+            _check_collection(file, note, counts)
+    models = root.folder / GENERATORS / "catalog.json"
+    if models.is_file():
+        listed = _targets(_document(models, note, ours=True), "item", models, note)
+        for file in sorted(set(models.parent.glob("*.json")) - {models}):
+            if listed.count(file) != 1:
+                note(file, f"is listed {listed.count(file)} times")
+            _document(file, note, ours=True)
+    return Validation(counts["items"], counts["files"], tuple(found))
+
+
+_Note = Callable[[Path, str], None]
+
+
+def _document(file: Path, note: _Note, *, ours: bool | None) -> dict[str, Any]:
+    """Read a document and check its seal; None: only if it shows that eoaug made it."""
+    try:
+        content = file.read_bytes()
+        document = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
+        note(file, f"cannot be read: {error}")
+        return {}
+    if not isinstance(document, dict):
+        note(file, "is no STAC object")
+        return {}
+    made = SEAL in document or document.get("description") == MADE_BY if ours is None else ours
+    if made and (problem := broken_seal(content)):
+        note(file, problem)
+    return document
+
+
+def _is_ours(file: Path) -> bool:
+    """Tell whether a collection is of eoaug: two traces, so that one flipped bit cannot hide it."""
+    content = file.read_bytes()
+    if SEAL.encode() in content or MADE_BY[:-1].encode() in content:
+        return True
+    return any(_is_item(home) for home in file.parent.iterdir())
+
+
+def _is_item(home: Path) -> bool:
+    return home.is_dir() and any(map(_is_data, home.iterdir()))
+
+
+def _is_data(folder: Path) -> bool:
+    return folder.is_dir() and re.fullmatch(DATA_NAME, folder.name) is not None
+
+
+def _targets(document: Mapping[str, Any], rel: str, file: Path, note: _Note) -> list[Path]:
+    links = document.get("links", [])
+    hrefs = [link.get("href") for link in links if isinstance(link, dict) and link.get("rel") == rel]
+    found = [Path(os.path.normpath(file.parent / str(href))) for href in hrefs if "://" not in str(href)]
+    for path in found:
+        if not path.is_file():
+            note(file, f"lists {str(path.name)!r}, which is not there")
+    return found
+
+
+def _check_collection(file: Path, note: _Note, counts: Counter[str]) -> None:
+    folder = file.parent
+    listed = Counter(_targets(_document(file, note, ours=True), "item", file, note))
+    homes = [
+        home for home in sorted(folder.iterdir()) if _is_item(home) or (home / f"{home.name}.json").is_file()
+    ]
+    for home in homes:
+        path = home / f"{home.name}.json"
+        if home.name.startswith("."):
+            continue
+        if listed[path] != 1:
+            note(path if path.is_file() else home, f"is listed {listed[path]} times in its collection")
+        if not path.is_file():
+            continue
+        item = _document(path, note, ours=True)
+        if item:
+            counts["items"] += 1
+            try:
+                _check_item(home, item, note, counts)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                note(path, f"is no item of eoaug: {type(error).__name__}: {error}")
+
+
+def _check_item(home: Path, item: Mapping[str, Any], note: _Note, counts: Counter[str]) -> None:
+    path = home / f"{home.name}.json"
+    if item["id"] != home.name:
+        note(path, f"has the id {item['id']!r}")
+    broken = list(damage(home, item, deep=True))
+    counts["files"] += sum("file:checksum" in asset for asset in item["assets"].values())
+    for place, problem in broken:
+        note(place, problem)
+    for problem in _schema_problems(item):
+        note(path, problem)
+    if not broken:
+        for name, asset in item["assets"].items():
+            if str(asset.get("type", "")).startswith("image/tiff"):
+                for problem in _raster_problems(home / asset["href"], item, name, asset):
+                    note(home / asset["href"], problem)
+
+
+def _schema_problems(item: Mapping[str, Any]) -> Iterator[str]:
+    for error in _validator().iter_errors(item):
+        yield f"does not fit the STAC schema: {error.message[:200]} at {'/'.join(map(str, error.absolute_path))}"
+    if SCHEMA_URI in item.get("stac_extensions", ()):
+        for error in _own_validator().iter_errors(item):
+            yield f"does not fit eoaug's schema: {error.message[:200]}"
+
+
+@cache
+def _own_validator() -> Any:
+    from jsonschema import Draft7Validator
+
+    return Draft7Validator(schema())
+
+
+@cache
+def _validator() -> Any:
+    """STAC's own schema of items, which ships with pystac: nothing is fetched."""
+    from jsonschema import Draft7Validator
+    from pystac import STACObjectType
+    from pystac.validation import RegisteredValidator
+    from referencing import Registry, Resource
+
+    known: Any = RegisteredValidator.get_validator()
+    uri = known.schema_uri_map.get_object_schema_uri(STACObjectType.ITEM, "1.1.0")
+    shipped = [(name, Resource.from_contents(text)) for name, text in known.schema_cache.items()]
+    registry: Any = Registry().with_resources(shipped)
+    return Draft7Validator(known.schema_cache[uri], registry=registry)
+
+
+def _raster_problems(
+    file: Path, item: Mapping[str, Any], name: str, asset: Mapping[str, Any]
+) -> Iterator[str]:
+    """Compare a file with what its item says of it: georeference, type and marks."""
+    import rasterio
+    from rasterio.crs import CRS
+    from rasterio.errors import RasterioError
+
+    try:
+        with rasterio.open(file, driver="GTiff") as raster:
+            told = {**item["properties"], **asset}
+            if list(raster.shape) != list(told["proj:shape"]):
+                yield f"has shape {raster.shape}, the item says {told['proj:shape']}"
+            affine = tuple(raster.transform)[:6]
+            if not all(
+                math.isclose(a, b, abs_tol=1e-9) for a, b in zip(affine, told["proj:transform"], strict=False)
+            ):
+                yield f"has the transform {affine}, the item says {told['proj:transform']}"
+            code = told.get("proj:code")
+            if code and (raster.crs is None or CRS.from_user_input(code) != raster.crs):
+                yield f"has the reference system {raster.crs}, the item says {code}"
+            if raster.dtypes[0] != told["data_type"]:
+                yield f"has type {raster.dtypes[0]}, the item says {told['data_type']}"
+            tags = raster.tags()
+    except RasterioError as error:
+        yield f"cannot be opened: {error}"
+        return
+    synthetic = item["properties"].get("eoaug:synthetic")
+    if synthetic is None:
+        return
+    if tags.get("EOAUG_SYNTHETIC") != str(synthetic).lower():
+        yield f"is marked EOAUG_SYNTHETIC={tags.get('EOAUG_SYNTHETIC')}, the item says {synthetic}"
+    try:
+        made = Provenance.from_json(tags.get("EOAUG_PROVENANCE", ""))
+    except EoaugError:
+        yield "has lost its EOAUG_PROVENANCE"
+        return
+    if made.operation != item["properties"]["eoaug:operation"]:
+        yield f"says it was made by {made.operation}, the item by {item['properties']['eoaug:operation']}"
+    mask = item["properties"].get("eoaug:mask")
+    if mask is not None and mask not in item["assets"]:
+        yield f"belongs to an item whose mask {mask!r} is not there"
+
+
+# -- garbage ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What `collect_garbage` removed."""
+
+    scratch: int = 0
+    """Scratch folders of dead processes."""
+    leases: int = 0
+    data: int = 0
+    """Data folders that no item names: replaced, or never named."""
+    items: int = 0
+    """Items that their collection does not list."""
+    stored_bytes: int = 0
+    left: tuple[str, ...] = ()
+    """Collections that somebody writes to right now, and that were left alone."""
+
+    def __str__(self) -> str:
+        """Return one line."""
+        text = (
+            f"removed {self.scratch} scratch folders, {self.leases} leases, {self.data} data folders and "
+            f"{self.items} unlisted items: {self.stored_bytes / 1e6:.2f} MB"
+        )
+        return text + (f"; left alone, being written: {', '.join(self.left)}" if self.left else "")
+
+
+def collect_garbage(catalog: str | os.PathLike[str], *, unlisted: bool = False) -> Garbage:
+    """Remove what killed jobs and replaced items have left; nothing that an item names goes.
+
+    Parameters
+    ----------
+    catalog
+        Folder or JSON file.
+    unlisted
+        Remove complete items too that their collection does not list. The job that made them would
+        otherwise list them when it is run again.
+
+    Raises
+    ------
+    TargetError
+        There is no catalog, or it cannot be changed.
+    """
+    root = Root.at(Path(catalog).expanduser())
+    if not root.folder.is_dir():
+        raise TargetError(
+            f"there is no catalog at {str(catalog)!r}.", "Give the folder that holds catalog.json."
+        )
+    for lock in [path for path in root.folder.rglob(".*.lock") if path.is_file()]:
+        with sole_writer(lock.with_name(lock.name[1:].removesuffix(".lock"))):
+            pass  # whoever lets go of a lock removes its file
+    leases, working = sweep_leases(root.folder), live_leases(root.folder)
+    counts: Counter[str] = Counter()
+    left = []
+    for folder in sorted(
+        path for path in root.folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    ):
+        counts["scratch"] += root.sweep(folder.name)
+        spare = list(_spare(folder, unlisted=unlisted)) if folder.name != GENERATORS else []
+        if spare and (busy(folder) or any(name.startswith(f"{folder.name}/") for name in working)):
+            left.append(folder.name)
+        elif spare:
+            counts += _removed(folder, spare)
+    return Garbage(counts["scratch"], leases, counts["data"], counts["items"], counts["bytes"], tuple(left))
+
+
+def _removed(folder: Path, spare: list[Path]) -> Counter[str]:
+    """Remove folders; one that was named in the meantime goes back to its place."""
+    counts: Counter[str] = Counter()
+    with room_in(folder) as room, sole_writer(folder / "collection.json"):
+        for number, path in enumerate(spare):
+            aside, kind = room / str(number), "data" if _is_data(path) else "items"
+            path.rename(aside)
+            home = path.parent
+            if kind == "data" and path.name in _named(home):
+                aside.rename(path)
+                continue
+            counts[kind] += 1
+            counts["bytes"] += sum(part.stat().st_size for part in aside.rglob("*") if part.is_file())
+            if kind == "data" and not any(home.iterdir()):
+                home.rmdir()
+    return counts
+
+
+def _spare(folder: Path, *, unlisted: bool) -> Iterator[Path]:
+    """Yield data folders that no item names, and on demand items that nobody lists."""
+    collection = folder / "collection.json"
+    links = read_json(collection).get("links", []) if collection.is_file() else []
+    listed = {Path(str(link.get("href"))) for link in links if link.get("rel") == "item"}
+    for home in sorted(folder.iterdir()):
+        if home.name.startswith(".") or not _is_item(home):
+            continue
+        if unlisted and Path(item_href(home.name)) not in listed:
+            yield home
+            continue
+        named = _named(home)
+        yield from (path for path in sorted(home.iterdir()) if _is_data(path) and path.name not in named)
+
+
+def _named(home: Path) -> set[str]:
+    """Names of the data folders that an item needs; all of them where the item cannot be read."""
+    file = home / f"{home.name}.json"
+    if not file.is_file():
+        return set()
+    try:
+        assets = read_json(file).get("assets", {})
+        return {Path(str(asset.get("href"))).parts[0] for asset in assets.values()}
+    except (TargetError, AttributeError, IndexError):
+        return {path.name for path in home.iterdir()}

@@ -1,0 +1,291 @@
+"""Catalogs of many small items, jobs over them, and what an independent reader makes of the result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from affine import Affine
+from numpy.typing import NDArray
+
+from eoaug.generators import load
+from eoaug.generators.base import Card, Request
+from eoaug.stac.config import Job, read_job
+
+ROOT = Path(__file__).parents[2]
+EDGE_PX = 24
+
+
+def pixels(number: int, edge: int = EDGE_PX) -> NDArray[np.uint16]:
+    return np.random.default_rng(number).integers(500, 5000, (edge, edge)).astype(np.uint16)
+
+
+def add_item(folder: Path, number: int, *, values: NDArray[np.uint16] | None = None) -> Path:
+    """Write one item of a band; the caller lists it."""
+    name = f"item-{number:05d}"
+    home = folder / "source" / name
+    home.mkdir(parents=True, exist_ok=True)
+    grid = Affine(10, 0, 500000 + 1000 * (number % 100), 0, -10, 5000000 - 1000 * (number // 100))
+    band = pixels(number) if values is None else values
+    profile = {
+        "driver": "GTiff",
+        "height": band.shape[0],
+        "width": band.shape[1],
+        "count": 1,
+        "dtype": "uint16",
+    }
+    with rasterio.open(home / "B04.tif", "w", crs="EPSG:32633", transform=grid, nodata=0, **profile) as file:
+        file.write(band, 1)
+    content = (home / "B04.tif").read_bytes()
+    document = {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": [],
+        "id": name,
+        "collection": "source",
+        "geometry": {"type": "Polygon", "coordinates": [[[15, 45], [15.1, 45], [15.1, 45.1], [15, 45]]]},
+        "bbox": [15, 45, 15.1, 45.1],
+        "properties": {
+            "datetime": "2021-06-01T10:00:00Z",
+            "platform": "sentinel-2a",
+            "proj:code": "EPSG:32633",
+        },
+        "links": [],
+        "assets": {
+            "B04": {
+                "href": "./B04.tif",
+                "type": "image/tiff; application=geotiff",
+                "roles": ["data"],
+                "data_type": "uint16",
+                "nodata": 0,
+                "raster:scale": 1e-4,
+                "raster:offset": 0.0,
+                "proj:shape": list(band.shape),
+                "proj:transform": list(grid)[:6],
+                "bands": [{"name": "B04", "eo:common_name": "red"}],
+                "file:checksum": "1220" + hashlib.sha256(content).hexdigest(),
+            }
+        },
+    }
+    (home / f"{name}.json").write_text(json.dumps(document))
+    return home
+
+
+def list_items(folder: Path) -> None:
+    """Write collection and catalog of the items that are there."""
+    names = sorted(home.name for home in (folder / "source").iterdir() if home.is_dir())
+    links = [{"rel": "item", "href": f"./{name}/{name}.json"} for name in names]
+    about = {"stac_version": "1.1.0", "description": "made for a test"}
+    extent = {
+        "spatial": {"bbox": [[15, 45, 15.1, 45.1]]},
+        "temporal": {"interval": [["2021-06-01T10:00:00Z", None]]},
+    }
+    collection = {
+        "type": "Collection",
+        "id": "source",
+        "license": "other",
+        "extent": extent,
+        "links": links,
+        **about,
+    }
+    (folder / "source" / "collection.json").write_text(json.dumps(collection))
+    child = [{"rel": "child", "href": "./source/collection.json"}]
+    (folder / "catalog.json").write_text(json.dumps({"type": "Catalog", "id": "c", "links": child, **about}))
+
+
+def make_source(folder: Path, count: int) -> Path:
+    for number in range(count):
+        add_item(folder, number)
+    list_items(folder)
+    return folder
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Six items."""
+    return make_source(tmp_path / "in", 6)
+
+
+def a_job(inputs: Path, out: Path, generator: Any = "classical", **changes: Any) -> Job:
+    config: dict[str, Any] = {
+        "source": {"catalog": str(inputs), **changes.pop("source", {})},
+        "verb": changes.pop("verb", "super_resolve"),
+        "parameters": changes.pop("parameters", {"factor": 2}),
+        "generator": generator,
+        "output": {"catalog": str(out), **changes.pop("output", {})},
+        "run": {"pictures": 0, "retries": 0, **changes.pop("run", {})},
+    }
+    assert not changes, changes
+    return read_job(config)
+
+
+# -- generators, at module level so that workers find them -------------------------------------------------
+
+
+class Fickle:
+    """The classical generator with something amiss, chosen per item by its seed-independent first pixel.
+
+    Parameters
+    ----------
+    folder
+        Every call leaves a file here, so that calls are counted over processes.
+    trouble
+        ``""``, ``"raise"``, ``"hang"``, ``"memory"`` or ``"die"``.
+    marked
+        Values of the first coarse pixel of the items that get into trouble; empty: all.
+    """
+
+    def __init__(self, folder: str, trouble: str = "", marked: Sequence[int] = ()) -> None:
+        self.folder, self.trouble, self.marked = folder, trouble, tuple(marked)
+
+    @property
+    def card(self) -> Card:
+        return load("classical").card
+
+    def generate(self, requests: Sequence[Request]) -> NDArray[np.float32]:
+        name = hashlib.sha256(os.urandom(16)).hexdigest()[:16]
+        (Path(self.folder) / f"{os.getpid()}-{name}").touch()
+        if self.trouble and self._is_marked(requests[0]):
+            if self.trouble == "raise":
+                raise RuntimeError("the generator is in trouble")
+            if self.trouble == "memory":
+                raise MemoryError
+            if self.trouble == "die":
+                os.kill(os.getpid(), 9)
+            release = Path(self.folder).with_name("release")
+            while not release.exists():  # so that the process that tests it can end
+                time.sleep(0.05)
+            raise RuntimeError("released")
+        return load("classical").generate(requests)
+
+    def _is_marked(self, request: Request) -> bool:
+        if not self.marked:
+            return True
+        coarse = request.coarse_tile if request.coarse is not None else request.values
+        return any(np.isclose(coarse, mark, rtol=0, atol=1e-3).any() for mark in self.marked)
+
+
+def calls(folder: Path) -> int:
+    return sum(1 for _ in folder.iterdir())
+
+
+# -- the independent reader ---------------------------------------------------------------------------------
+
+
+def snapshot(out: Path) -> dict[str, bytes]:
+    """Every published file by name: what two runs must share to the last byte."""
+    found = {}
+    for path in sorted(out.rglob("*")):
+        name = path.relative_to(out).as_posix()
+        if path.is_file() and not name.startswith(".eoaug/"):
+            found[name] = path.read_bytes()
+    return found
+
+
+def strays(out: Path) -> list[str]:
+    """Scratch, locks and leases of nobody."""
+    found = [p for p in out.rglob("*") if p.name.startswith(".") and p.name != ".eoaug"]
+    found += list((out / ".eoaug" / "leases").rglob("*.json"))
+    return [path.relative_to(out).as_posix() for path in found]
+
+
+READER = """
+import hashlib, json, sys, warnings
+warnings.simplefilter("ignore")
+import numpy as np, pystac, rasterio, xarray as xr
+from pathlib import Path
+
+def look(out):
+    catalog = Path(out) / "catalog.json"
+    if not catalog.is_file():
+        return 0
+    count = 0
+    for child in pystac.Catalog.from_file(str(catalog)).get_children():
+        hrefs = [link.get_absolute_href() for link in child.get_links("item")]
+        assert len(hrefs) == len(set(hrefs)), "an item is listed twice"
+        for href in hrefs:
+            item = pystac.Item.from_file(href)
+            for name, asset in item.assets.items():
+                path = Path(asset.get_absolute_href())
+                told = asset.extra_fields
+                if path.suffix == ".tif":
+                    content = path.read_bytes()
+                    assert told["file:size"] == len(content), path
+                    assert told["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest(), path
+                    with rasterio.open(path) as file:
+                        assert list(file.shape) == told["proj:shape"]
+                        assert file.read(1).any()
+                elif name == "data":
+                    with xr.open_zarr(path) as group:
+                        assert all(np.isfinite(v).all() for v in group.data_vars.values() if v.ndim > 1)
+            count += 1
+    return count
+"""
+"""An independent reader: pystac, rasterio and xarray, nothing of eoaug."""
+
+_WATCH = (
+    READER
+    + """
+from pathlib import Path
+out, stop = sys.argv[1:]
+looks = most = 0
+while not Path(stop).exists():
+    most = max(most, look(out))
+    looks += 1
+print(json.dumps({"looks": looks, "most": most, "last": look(out)}))
+"""
+)
+
+
+class Watcher:
+    """A process that reads the catalog over and over, and fails at the first thing that is not complete."""
+
+    def __init__(self, out: Path, room: Path) -> None:
+        self._stop = room / "stop-watching"
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _WATCH, str(out), str(self._stop)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def result(self) -> dict[str, int]:
+        self._stop.touch()
+        out, errors = self._process.communicate(timeout=120)
+        assert self._process.returncode == 0, errors
+        told: dict[str, int] = json.loads(out)
+        return told
+
+    def end(self) -> None:
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+
+@pytest.fixture
+def watch(tmp_path: Path) -> Iterator[Any]:
+    watchers: list[Watcher] = []
+
+    def start(out: Path) -> Watcher:
+        watchers.append(Watcher(out, tmp_path))
+        return watchers[-1]
+
+    yield start
+    for watcher in watchers:
+        watcher.end()
+
+
+@pytest.fixture(autouse=True)
+def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The time of writing is the one thing in an item that differs between runs."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
