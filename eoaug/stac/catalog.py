@@ -42,6 +42,7 @@ __all__ = [
     "replace_json",
     "sealed",
     "sole_writer",
+    "spelled",
     "write_json",
 ]
 
@@ -340,7 +341,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
     """Return a document with its own checksum as its last field."""
     bare = {key: value for key, value in document.items() if key != SEAL}
-    return {**bare, SEAL: "1220" + hashlib.sha256(_spelled(bare)).hexdigest()}
+    return {**bare, SEAL: "1220" + hashlib.sha256(spelled(bare)).hexdigest()}
 
 
 def broken_seal(content: bytes) -> str:
@@ -351,19 +352,19 @@ def broken_seal(content: bytes) -> str:
         return f"is no JSON: {error}"
     if not isinstance(document, dict) or SEAL not in document:
         return f"has lost its {SEAL}"
-    if _spelled(sealed(document)) != content:
+    if spelled(sealed(document)) != content:
         return f"was changed since its {SEAL}"
     return ""
 
 
-def _spelled(document: Mapping[str, Any]) -> bytes:
+def spelled(document: Mapping[str, Any]) -> bytes:
     """Spell a document for people and diffs, in the one way that seals are made for."""
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a document; not atomic, for scratch folders."""
-    path.write_bytes(_spelled(document))
+    path.write_bytes(spelled(document))
 
 
 def replace_json(path: Path, document: Mapping[str, Any]) -> None:

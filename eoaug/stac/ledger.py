@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from eoaug.cube.write import alive, machine
+from eoaug.cube.write import alive, machine, sweep
 from eoaug.errors import SourceError, TargetError
 from eoaug.faults import reach
 from eoaug.stac.catalog import STATE, read_json, replace_json, sole_writer
@@ -145,9 +145,13 @@ def live_leases(root: Path) -> list[str]:
 
 
 def sweep_leases(root: Path) -> int:
-    """Remove the leases of dead processes; return how many."""
+    """Remove the leases of dead processes, and what these left; return how many."""
     gone = 0
-    for file in sorted((root / STATE / "leases").rglob("*.json")):
+    folder = root / STATE / "leases"
+    for place in [folder, *folder.rglob("*")]:
+        if place.is_dir():
+            sweep(place)
+    for file in sorted(folder.rglob("*.json")):
         with sole_writer(file):
             if not _lives(_holder(file)):
                 file.unlink(missing_ok=True)

@@ -200,7 +200,7 @@ def strays(out: Path) -> list[str]:
 
 
 READER = """
-import hashlib, json, sys, warnings
+import hashlib, json, sys, time, warnings
 warnings.simplefilter("ignore")
 import numpy as np, pystac, rasterio, xarray as xr
 from pathlib import Path
@@ -237,23 +237,28 @@ _WATCH = (
     READER
     + """
 from pathlib import Path
-out, stop = sys.argv[1:]
-looks = most = 0
-while not Path(stop).exists():
-    most = max(most, look(out))
+outs, stop = map(Path, sys.argv[1:])
+
+def look_around():
+    return sum(look(out) for out in outs.iterdir()) if outs.is_dir() else 0
+
+looks = 0
+while not stop.exists():
+    look_around()
     looks += 1
-print(json.dumps({"looks": looks, "most": most, "last": look(out)}))
+    time.sleep(0.02)
+print(json.dumps({"looks": looks, "last": look_around()}))
 """
 )
 
 
 class Watcher:
-    """A process that reads the catalog over and over, and fails at the first thing that is not complete."""
+    """A process that reads all catalogs in a folder over and over, and fails at the first thing that is not complete."""
 
-    def __init__(self, out: Path, room: Path) -> None:
+    def __init__(self, outs: Path, room: Path) -> None:
         self._stop = room / "stop-watching"
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _WATCH, str(out), str(self._stop)],
+            [sys.executable, "-c", _WATCH, str(outs), str(self._stop)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -276,8 +281,8 @@ class Watcher:
 def watch(tmp_path: Path) -> Iterator[Any]:
     watchers: list[Watcher] = []
 
-    def start(out: Path) -> Watcher:
-        watchers.append(Watcher(out, tmp_path))
+    def start(outs: Path) -> Watcher:
+        watchers.append(Watcher(outs, tmp_path))
         return watchers[-1]
 
     yield start

@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,51 +20,111 @@ import pytest
 
 from eoaug.faults import POINTS
 from eoaug.stac.audit import collect_garbage, validate
+from eoaug.stac.catalog import sealed, spelled
 from eoaug.stac.pipeline import local_cluster, run_job
 
 from .conftest import ROOT, Fickle, Watcher, a_job, calls, make_source, snapshot, strays
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes")
 
-_JOB = """
+_LAUNCHER = """
 import json, os, signal, sys, warnings
 warnings.simplefilter("ignore")
 from tests.jobs.conftest import Fickle
 from eoaug import faults
 from eoaug.stac.pipeline import run_job
 
-told = json.loads(sys.argv[1])
-point, times = told["point"], told["times"]
+def child(told):
+    os.setsid()
+    times = told["times"]
 
-def stop(reached):
-    global times
-    if reached == point:
-        times -= 1
-        if times == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+    def stop(reached):
+        nonlocal times
+        if reached == told["point"]:
+            times -= 1
+            if times == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
 
-faults.set_hook(stop)
-config = told["config"]
-if told["calls"]:
-    config["generator"] = Fickle(told["calls"])
+    faults.set_hook(stop)
+    config = told["config"]
+    if told["calls"]:
+        config["generator"] = Fickle(told["calls"])
+    report = run_job(config, progress=False)
+    with open(told["said"], "w") as file:
+        json.dump([report.published, report.skipped, report.adopted, len(report.failures)], file)
+
 print("ready", flush=True)
-report = run_job(config, progress=False)
-print(report.published, report.skipped, report.adopted, len(report.failures))
+for line in sys.stdin:
+    told = json.loads(line)
+    if "wait" in told:
+        _, status = os.waitpid(told["wait"], 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+        continue
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child(told)
+        finally:
+            os._exit(0 if os.path.exists(told["said"]) else 1)
+    print(pid, flush=True)
 """
-"""A job in a process of its own, which kills itself when it reaches a point for the n-th time."""
+"""Runs jobs in processes of their own, which kill themselves when they reach a point for the n-th time. It forks
+them, since Python with GDAL takes seconds to start."""
 
 
-def start(job: Any, *, point: str = "", times: int = 0, counted: Path | None = None) -> subprocess.Popen[str]:
-    config = job.model_dump(mode="json", exclude={"generator"}) | {"generator": "classical"}
-    told = {"config": config, "point": point, "times": times, "calls": str(counted) if counted else ""}
-    return subprocess.Popen(
-        [sys.executable, "-c", _JOB, json.dumps(told)],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+class Launcher:
+    def __init__(self, room: Path) -> None:
+        self._room, self._count = room, 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _LAUNCHER],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._answer() == "ready"
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def _ask(self, told: Any) -> int:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(told) + "\n")
+        self._process.stdin.flush()
+        return int(self._answer())
+
+    def start(
+        self, job: Any, *, point: str = "", times: int = 0, counted: Path | None = None
+    ) -> tuple[int, Path]:
+        """Return the process and the file where it says what it did, if it lives so long."""
+        self._count += 1
+        said = self._room / f"said-{self._count}"
+        config = job.model_dump(mode="json", exclude={"generator"}) | {"generator": "classical"}
+        told = {
+            "config": config,
+            "point": point,
+            "times": times,
+            "calls": str(counted or ""),
+            "said": str(said),
+        }
+        return self._ask(told), said
+
+    def wait(self, pid: int) -> int:
+        return self._ask({"wait": pid})
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+@pytest.fixture(scope="module")
+def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
+    found = Launcher(tmp_path_factory.mktemp("said"))
+    yield found
+    found.end()
+    del os.environ["SOURCE_DATE_EPOCH"]
 
 
 def finish(job: Any, quiet: dict[str, bytes], out: Path) -> None:
@@ -70,169 +132,163 @@ def finish(job: Any, quiet: dict[str, bytes], out: Path) -> None:
     report = run_job(job, progress=False)
     assert not report.failures
     collect_garbage(out)
-    assert snapshot(out) == quiet
+    made = snapshot(out)
+    assert set(made) == set(quiet)
+    assert {name: content for name, content in made.items() if content != quiet[name]} == {}
     assert not strays(out)
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, dict[str, bytes]]]:
+def small(
+    launcher: Launcher, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, dict[str, bytes]]]:
     """Three items, and what quiet runs make of them in each format."""
     folder = tmp_path_factory.mktemp("small")
     source, quiet = make_source(folder / "in", 3), {}
-    os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
-    try:
-        for form in ("cog", "zarr"):
-            run_job(a_job(source, folder / form / "out", output={"format": form}), progress=False)
-            quiet[form] = snapshot(folder / form / "out")
-    finally:
-        del os.environ["SOURCE_DATE_EPOCH"]
+    for form in ("cog", "zarr"):
+        run_job(a_job(source, folder / form / "out", output={"format": form}), progress=False)
+        quiet[form] = snapshot(folder / form / "out")
     return source, quiet
 
 
-@pytest.mark.parametrize("point", POINTS)
+def named(quiet: dict[str, bytes], out: Path) -> dict[str, bytes]:
+    """What the quiet run made, but for the id of the catalog: that is the name of its folder."""
+    told = json.loads(quiet["catalog.json"])
+    return quiet | {"catalog.json": spelled(sealed(told | {"id": out.name}))}
+
+
+LONG = pytest.mark.long
+
+
+@pytest.mark.parametrize(
+    ("form", "counts"),
+    [
+        ("cog", [1]),
+        pytest.param("cog", [1, 2, 3, 4, 6], marks=LONG),
+        pytest.param("zarr", [1, 2, 3, 4, 6], marks=LONG),
+    ],
+)
 def test_a_job_killed_at_any_point_is_finished_by_the_same_command(
-    point: str, small: tuple[Path, Any], tmp_path: Path, watch: Any
+    form: str, counts: list[int], small: tuple[Path, Any], launcher: Launcher, tmp_path: Path, watch: Any
 ) -> None:
     source, quiet = small
-    out = tmp_path / "out"
-    job = a_job(source, out)
-    watcher: Watcher = watch(out)
-    process = start(job, point=point, times=1)
-    process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL, f"{point} was not reached"
-    finish(job, quiet["cog"], out)
-    seen = watcher.result()
-    assert seen["last"] == 3
-    assert validate(out).sound
-
-
-@pytest.mark.long
-@pytest.mark.parametrize("times", [2, 3])
-@pytest.mark.parametrize("form", ["cog", "zarr"])
-@pytest.mark.parametrize("point", POINTS)
-def test_every_point_of_every_format(
-    point: str, form: str, times: int, small: tuple[Path, Any], tmp_path: Path, watch: Any
-) -> None:
-    source, quiet = small
-    out = tmp_path / "out"
-    job = a_job(source, out, output={"format": form})
-    watcher = watch(out)
-    process = start(job, point=point, times=times)
-    process.communicate(timeout=120)
-    finish(job, quiet[form], out)
-    assert watcher.result()["last"] == 3
-    assert validate(out).sound
+    # As deep as the quiet run's: items point to their sources by relative paths.
+    outs = source.parent / f"points-{form}-{len(counts)}"
+    watcher: Watcher = watch(outs)
+    for count in counts:
+        for point in POINTS:
+            out = outs / f"{point}-{count}".replace(" ", "-")
+            job = a_job(source, out, output={"format": form})
+            pid, _ = launcher.start(job, point=point, times=count)
+            code = launcher.wait(pid)
+            assert code == -signal.SIGKILL or count > 1, f"{point} was not reached"
+            finish(job, named(quiet[form], out), out)
+        assert validate(out).sound
+    assert watcher.result()["last"] == 3 * len(POINTS) * len(counts)
 
 
 @pytest.mark.parametrize(
     ("rounds", "form"),
-    [
-        (3, "cog"),
-        pytest.param(50, "cog", marks=pytest.mark.long),
-        pytest.param(50, "zarr", marks=pytest.mark.long),
-    ],
+    [(5, "cog"), pytest.param(50, "cog", marks=LONG), pytest.param(50, "zarr", marks=LONG)],
 )
 def test_a_process_group_killed_at_random_instants(
-    rounds: int, form: str, small: tuple[Path, Any], tmp_path: Path, watch: Any
+    rounds: int, form: str, small: tuple[Path, Any], launcher: Launcher, tmp_path: Path, watch: Any
 ) -> None:
     source, quiet = small
     chance = random.Random(6)
-    out = tmp_path / "out"
-    job = a_job(source, out, output={"format": form})
-    watcher = watch(out)
-    for _ in range(rounds):
-        process = start(job)
-        assert process.stdout is not None
-        process.stdout.readline()
-        time.sleep(chance.uniform(0.0, 1.2))
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        if chance.random() < 0.5 and out.exists():
-            # Half of the kills meet a job that has nothing yet, the others one that has something.
-            finish(job, quiet[form], out)
-            for home in (out / f"{'source'}-eoaug").glob("item-*"):
-                (home / f"{home.name}.json").unlink()
-            collect_garbage(out)
-    finish(job, quiet[form], out)
-    watcher.end()  # items are deleted under its eyes; what it saw while none was is told by the other tests
-    assert validate(out).sound
+    outs = source.parent / f"random-{form}-{rounds}"
+    watcher: Watcher = watch(outs)
+    for number in range(rounds):
+        # Every third kill meets a job that has nothing yet, the others one that was killed before.
+        job = a_job(source, outs / f"{number // 3}", output={"format": form})
+        pid, _ = launcher.start(job)
+        time.sleep(chance.uniform(0.0, 0.6))
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            os.kill(pid, signal.SIGKILL)  # so early that it has no group yet
+        launcher.wait(pid)
+    for number in range((rounds + 2) // 3):
+        out = outs / f"{number}"
+        finish(a_job(source, out, output={"format": form}), named(quiet[form], out), out)
+        assert validate(out).sound
+    assert watcher.result()["last"] == 3 * ((rounds + 2) // 3)
 
 
-@pytest.mark.parametrize(
-    "kills", [8, *(pytest.param(25, marks=pytest.mark.long, id=f"25-{k}") for k in range(20))]
-)
+@pytest.mark.parametrize("kills", [6, *(pytest.param(25, marks=LONG, id=f"25-{k}") for k in range(20))])
 def test_workers_killed_again_and_again(
     kills: int, tmp_path: Path, watch: Any, request: pytest.FixtureRequest
 ) -> None:
     """R1: random SIGKILLs over two workers, after the first published item."""
     chance = random.Random(request.node.name)
-    source = make_source(tmp_path / "in", 100 if kills >= 25 else 30)
-    job = a_job(source, tmp_path / "quiet" / "out", run={"retries": 20})
-    run_job(job, progress=False)
-    quiet, out = snapshot(tmp_path / "quiet" / "out"), tmp_path / "out"
+    count = 100 if kills >= 25 else 20
+    source = make_source(tmp_path / "in", count)
+    run_job(a_job(source, tmp_path / "quiet" / "out"), progress=False)
+    quiet, out = snapshot(tmp_path / "quiet" / "out"), tmp_path / "killed" / "out"
     job = a_job(source, out, run={"retries": 20})
-    watcher = watch(out)
-    done = 0
+    watcher: Watcher = watch(out.parent)
+    done = []
+    over = threading.Event()
+
+    def kill(workers: Any) -> None:
+        while not list(out.rglob("item-*.json")) and not over.wait(0.01):
+            pass
+        while len(done) < kills and not over.is_set():
+            found = workers()
+            if found:
+                chance.choice(found).kill()
+                done.append(time.monotonic())
+            over.wait(chance.uniform(0.05, 0.6))
+
     with local_cluster(2) as client:
-        import threading
-
-        over = threading.Event()
-
-        def kill() -> None:
-            nonlocal done
-            while not list(out.rglob("item-*.json")) and not over.wait(0.01):
-                pass
-            while done < kills and not over.is_set():
-                workers = [
-                    child
-                    for child in psutil.Process().children(recursive=True)
-                    if child.is_running()
-                    and "multiprocessing" in " ".join(child.cmdline())
-                    and "spawn_main" in " ".join(child.cmdline())
-                ]
-                if workers:
-                    chance.choice(workers).kill()
-                    done += 1
-                over.wait(chance.uniform(0.05, 0.6))
-
-        killer = threading.Thread(target=kill, daemon=True)
+        killer = threading.Thread(target=kill, args=[_workers_of(client)], daemon=True)
         killer.start()
         report = run_job(job, client, progress=False)
-        rounds = 1
-        while done < kills:  # the job was faster than the killer: give it more to do
-            shutil.rmtree(out / "source-eoaug" / f"item-00000-super-resolve-{job.request[:8]}")
-            again = run_job(job, client, progress=False)
-            assert not again.failures
-            rounds += 1
+        deleted = False
+        while len(done) < kills:  # the job was faster than the killer: give it more to do
+            deleted = True
+            for number in range(0, count, 3):
+                shutil.rmtree(out / "source-eoaug" / f"item-{number:05d}-super-resolve-{job.request[:8]}")
+            assert not run_job(job, client, progress=False).failures
         over.set()
         killer.join()
     assert not report.failures, report.failures[:3]
-    assert done >= kills
-    finish(job, {name.replace("quiet", "out"): content for name, content in quiet.items()}, out)
+    finish(job, quiet, out)
+    if not deleted:
+        assert watcher.result()["last"] == count
     watcher.end()
-    assert validate(out).items == (100 if kills >= 25 else 30)
+    assert validate(out).items == count
 
 
-@pytest.mark.parametrize(("processes", "rounds"), [(4, 1), pytest.param(4, 20, marks=pytest.mark.long)])
+def _workers_of(client: Any) -> Any:
+    """Return a function that lists the worker processes which answer at the moment."""
+
+    def found() -> list[psutil.Process]:
+        pids = [nanny.pid for nanny in client.cluster.workers.values() if nanny.process is not None]
+        alive = [psutil.Process(pid) for pid in pids if pid is not None and psutil.pid_exists(pid)]
+        return [process for process in alive if process.is_running()]
+
+    return found
+
+
+@pytest.mark.parametrize(("processes", "rounds"), [(4, 1), pytest.param(4, 20, marks=LONG)])
 def test_several_processes_on_one_job_make_each_item_once(
-    processes: int, rounds: int, tmp_path: Path, watch: Any
+    processes: int, rounds: int, launcher: Launcher, tmp_path: Path, watch: Any
 ) -> None:
     """R6: the calls of the generator, counted over all processes, are those of one."""
     source = make_source(tmp_path / "in", 12)
     alone = tmp_path / "alone"
     alone.mkdir()
     run_job(a_job(source, tmp_path / "quiet" / "out", Fickle(str(alone))), progress=False)
+    watcher: Watcher = watch(tmp_path / "outs")
     for number in range(rounds):
-        out, counted = tmp_path / str(number) / "out", tmp_path / str(number) / "calls"
+        out, counted = tmp_path / "outs" / str(number), tmp_path / f"calls-{number}"
         counted.mkdir(parents=True)
-        job = a_job(source, out)
-        watcher = watch(out)
-        running = [start(job, counted=counted) for _ in range(processes)]
-        told = [process.communicate(timeout=300) for process in running]
-        sums = [list(map(int, text.split()[1:])) for text, _ in told]
-        assert [process.returncode for process in running] == [0] * processes, told
+        running = [launcher.start(a_job(source, out), counted=counted) for _ in range(processes)]
+        assert [launcher.wait(pid) for pid, _ in running] == [0] * processes
+        sums = [json.loads(said.read_text()) for _, said in running]
         assert sum(made for made, *_ in sums) == 12
         assert calls(counted) == calls(alone)
-        assert watcher.result()["last"] == 12
-        assert validate(out).sound
-        (tmp_path / "stop-watching").unlink()
+        assert validate(out).items == 12
+        assert not strays(out)
+    assert watcher.result()["last"] == 12 * rounds
