@@ -414,7 +414,7 @@ def safe_id(text: str) -> str:
     """Return ``text`` as a name that is one path segment on every system."""
     name = re.sub(r"[^A-Za-z0-9._+-]+", "_", text).strip("._")[:128].rstrip("._")
     if name.partition(".")[0].lower() in _DEVICES:
-        name = f"{name.partition('.')[0]}_{name.partition('.')[2]}".rstrip("_.") + "_"
+        name = f"item-{name}"[:128].rstrip("._")
     return name or "item"
 
 

@@ -167,7 +167,17 @@ def open_cube(
         groups.setdefault("all" if crs is not None else _grid_key(scene.grid, resolution), []).append(scene)
     nodes = {}
     for group in groups.values():
-        target = _target_grid(group, box=box, crs=crs, resolution=resolution)
+        try:
+            target = _target_grid(group, box=box, crs=crs, resolution=resolution)
+        except EoaugError:
+            raise
+        except (
+            Exception
+        ) as error:  # coordinates beyond the globe: pyproj, shapely and floor each have their own
+            raise GridError(
+                f"the grid of item {group[0].item.id!r} cannot be drawn on a map: {first_line(error)}.",
+                "Correct its proj:transform and proj:code, or leave it out with ids=.",
+            ) from error
         if target is not None:
             nodes[_node_name(target)] = _load(
                 group, target, groupby=groupby, chunks=chunks, resampling=resampling, order=wanted
@@ -353,7 +363,7 @@ def _pixels(
         )
     except EoaugError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, ArithmeticError, AttributeError) as error:
         raise SourceError(
             f"reading {len(scenes)} items failed: {first_line(error)}.",
             f"Check groupby={groupby!r}, chunks={chunks!r} and resampling={resampling!r}.",

@@ -1,0 +1,349 @@
+"""Damage, full disks, power loss, long runs, and a machine that does everything in any order."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+import xarray as xr
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from eoaug import faults
+from eoaug.cube.write import write_zarr
+from eoaug.errors import TargetError
+from eoaug.stac.audit import collect_garbage, validate
+from eoaug.stac.pipeline import run_job
+from eoaug.testing import CountingGenerator, scene
+
+from .conftest import READER, ROOT, Fickle, a_job, add_item, list_items, make_source, pixels, strays
+
+LONG = pytest.mark.long
+
+look: Any = None
+exec(READER)  # the same code that the independent process runs
+
+
+# -- R3: every flipped bit, every lost byte -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [30, pytest.param(1000, marks=LONG)])
+@pytest.mark.parametrize("form", ["cog", "zarr"])
+def test_validate_finds_every_truncation_and_every_flipped_bit(
+    count: int, form: str, source: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    run_job(a_job(source, out, source={"limit": 2}, output={"format": form}))
+    assert validate(out).sound
+    files = [path for path in sorted(out.rglob("*")) if path.is_file() and ".eoaug" not in path.parts]
+    chance, missed = random.Random(3), []
+    for number in range(count):
+        victim = chance.choice(files)
+        content = victim.read_bytes()
+        if number % 2:
+            victim.write_bytes(content[: chance.randrange(len(content))])
+        else:
+            changed = bytearray(content)
+            changed[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+            victim.write_bytes(changed)
+        if validate(out).sound:
+            missed.append((victim.name, number))
+        victim.write_bytes(content)
+    assert missed == []
+    assert validate(out).sound
+
+
+def test_validate_tells_what_else_is_wrong(source: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run_job(a_job(source, out, source={"limit": 2}))
+    home = next((out / "source-eoaug").glob("item-*"))
+    data = next(path for path in home.iterdir() if path.is_dir())
+    cases = {
+        "is not there": lambda: (data / "B04.tif").unlink(),
+        "is listed 0 times": lambda: shutil.copytree(home, home.with_name("twin")),
+        "which is not there": lambda: shutil.rmtree(home),
+    }
+    for told, harm in cases.items():
+        saved = tmp_path / "saved"
+        shutil.copytree(out, saved)
+        harm()
+        assert told in str(validate(out))
+        shutil.rmtree(out)
+        saved.rename(out)
+    with pytest.raises(TargetError, match="no catalog"):
+        validate(tmp_path / "nowhere")
+
+
+# -- R9: no space --------------------------------------------------------------------------------------------
+
+_FULL = """
+import json, resource, signal, sys, warnings
+warnings.simplefilter("ignore")
+from eoaug.stac.pipeline import run_job
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
+report = run_job(json.loads(sys.argv[1]), progress=False)
+print(json.dumps([report.published, [one.problem for one in report.failures], [one.error for one in report.failures]]))
+"""
+
+
+def test_a_full_disk_is_told_and_leaves_nothing(source: Path, tmp_path: Path) -> None:
+    add_item(source, 6, values=pixels(6, edge=200))
+    list_items(source)
+    out = tmp_path / "out"
+    job = a_job(source, out)
+    config = job.model_dump(mode="json")
+    done = subprocess.run(
+        [sys.executable, "-c", _FULL, json.dumps(config), "60000"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    published, problems, errors = json.loads(done.stdout)
+    assert (published, errors) == (6, ["TargetError"])
+    assert "item-00006" in problems[0] or "writing" in problems[0]
+    assert not strays(out)
+    assert validate(out).items == 6
+    assert run_job(job).published == 1
+
+
+# -- R8: who writes what ----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=20, suppress_health_check=list(HealthCheck))
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 1100), st.integers(1, 700)),
+    chunks=st.tuples(st.integers(1, 3), st.integers(40, 900), st.integers(40, 900)),
+)
+def test_blocks_of_any_shape_make_the_same_group(
+    shape: tuple[int, int, int], chunks: tuple[int, int, int]
+) -> None:
+    """R8: chunks of the computation need not be those of the group."""
+    dates, *size = shape
+    ds = scene((size[0], size[1]), dates=dates, bands=["red"])
+    with tempfile.TemporaryDirectory() as folder:
+        write_zarr(ds.chunk(dict(zip(("time", "y", "x"), chunks, strict=True))), Path(folder) / "a.zarr")
+        with xr.open_zarr(Path(folder) / "a.zarr", mask_and_scale=False) as back:
+            assert np.array_equal(back.red.values, ds.red.values)
+
+
+# -- R23: power loss -------------------------------------------------------------------------------------------
+
+
+def test_content_is_on_the_disk_before_it_has_its_name(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every rename to a public name comes after a flush of every byte below it; data before item before catalog."""
+    events: list[tuple[str, str]] = []
+    true_fsync, true_replace = os.fsync, os.replace
+
+    def fsync(handle: int) -> None:
+        events.append(("fsync", os.readlink(f"/proc/self/fd/{handle}")))
+        true_fsync(handle)
+
+    def replace(one: Any, two: Any, **how: Any) -> None:
+        if "leases" not in str(two):
+            inside = [str(p) for p in Path(one).rglob("*") if p.is_file()] or [str(one)]
+            flushed = {name for kind, name in events if kind == "fsync"}
+            assert set(inside) <= flushed, f"{one} was renamed before it was flushed"
+            events.append(("rename", str(two)))
+        true_replace(one, two, **how)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    run_job(a_job(source, tmp_path / "out", source={"limit": 1}))
+    renamed = [name.rpartition("out/")[2] for kind, name in events if kind == "rename"]
+    kinds = ["data" if "." not in Path(n).name else Path(n).name for n in renamed if ".eoaug" not in n]
+    item = next(kind for kind in kinds if kind.startswith("item-"))
+    assert kinds == ["data", item, "collection.json", "catalog.json"]
+    # The folders that hold the names are flushed too.
+    for name in (str(tmp_path / "out" / "source-eoaug" / item[:-5]), str(tmp_path / "out" / "source-eoaug")):
+        assert ("fsync", name) in events
+
+
+# -- R21: long runs ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("count", [pytest.param(500, marks=LONG)])
+def test_memory_and_handles_stay(count: int, tmp_path: Path) -> None:
+    source, me, seen = make_source(tmp_path / "in", count), psutil.Process(), []
+
+    def sample(point: str) -> None:
+        if point == "item published":
+            gc.collect()
+            seen.append((me.memory_info().rss, me.num_fds()))
+
+    faults.set_hook(sample)
+    try:
+        run_job(a_job(source, tmp_path / "out"))
+    finally:
+        faults.set_hook(None)
+    half = len(seen) // 2
+    slope = np.polyfit(np.arange(half), [rss for rss, _ in seen[-half:]], 1)[0]
+    print(f"{slope / 1e6:.4f} MB per item, handles {seen[half][1]} to {seen[-1][1]}")
+    assert slope < 0.2e6
+    assert seen[-1][1] <= seen[half][1] + 2
+
+
+# -- ten thousand items ------------------------------------------------------------------------------------------
+
+_PLAN = """
+import json, resource, sys, time, warnings
+warnings.simplefilter("ignore")
+from eoaug.stac.pipeline import plan_job
+begun = time.monotonic()
+told = plan_job(json.loads(sys.argv[1]))
+print(json.dumps([told.items, time.monotonic() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024]))
+"""
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=LONG)])
+def test_planning_needs_little_memory_for_any_number_of_items(count: int, tmp_path: Path) -> None:
+    source = make_source(tmp_path / "in", count)
+    config = a_job(source, tmp_path / "out").model_dump(mode="json")
+    done = subprocess.run(
+        [sys.executable, "-c", _PLAN, json.dumps(config)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    items, seconds, megabytes = json.loads(done.stdout)
+    print(f"{items} items planned in {seconds:.1f} s, {megabytes:.0f} MB")
+    assert items == count
+    assert megabytes < 500
+
+
+# -- R22: everything in any order ----------------------------------------------------------------------------------
+
+
+class Operator(RuleBasedStateMachine):
+    """What an operator, and fate, may do to one job; the promise holds after each step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp())
+        self.source, self.out = make_source(self.folder / "in", 1), self.folder / "out"
+        self.contents = {0: 0}
+        self.seed, self.harmed, self.seeds = 0, False, {0: set()}
+        os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
+
+    def job(self) -> Any:
+        return a_job(self.source, self.out, parameters={"factor": 2, "seed": self.seed}, run={"verify": True})
+
+    @precondition(lambda self: len(self.contents) < 4)
+    @rule()
+    def add(self) -> None:
+        self.contents[len(self.contents)] = len(self.contents)
+        add_item(self.source, len(self.contents) - 1)
+        list_items(self.source)
+
+    @rule(number=st.integers(0, 3))
+    def change(self, number: int) -> None:
+        if number in self.contents:
+            self.contents[number] += 100
+            add_item(self.source, number, values=pixels(self.contents[number]))
+
+    @rule(seed=st.integers(0, 1))
+    def configure(self, seed: int) -> None:
+        self.seed = seed
+        self.seeds.setdefault(seed, set())
+
+    @rule()
+    def run(self) -> None:
+        report = run_job(self.job(), progress=False)
+        assert not report.failures
+        assert report.seen == len(self.contents)
+        self.seeds[self.seed] = set(self.contents)
+        counting = CountingGenerator(Fickle(str(self.folder)))
+        assert run_job(self.job(), progress=False).skipped == len(self.contents)
+        assert counting.calls == 0
+        self.harmed = self.harmed and len(self.seeds) > 1
+        if not self.harmed:
+            assert validate(self.out).sound
+
+    @rule(point=st.sampled_from(faults.POINTS), times=st.integers(1, 3))
+    def kill(self, point: str, times: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            left = times
+
+            def stop(reached: str) -> None:
+                nonlocal left
+                left -= reached == point
+                if left == 0:
+                    os.kill(os.getpid(), 9)
+
+            try:
+                faults.set_hook(stop)
+                run_job(self.job(), progress=False)
+            finally:
+                os._exit(0)
+        os.waitpid(pid, 0)
+
+    @precondition(lambda self: self.out.exists() and list(self.out.rglob("B04.tif")))
+    @rule(data=st.data())
+    def corrupt(self, data: Any) -> None:
+        named = [
+            p
+            for p in sorted(self.out.rglob("B04.tif"))
+            if not p.relative_to(self.out).as_posix().startswith(".")
+        ]
+        victim = data.draw(st.sampled_from(named))
+        content = bytearray(victim.read_bytes())
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1
+        victim.write_bytes(content)
+        self.harmed = True
+
+    @precondition(lambda self: self.out.exists() and list(self.out.glob("source-eoaug/item-*/*.json")))
+    @rule(data=st.data())
+    def delete(self, data: Any) -> None:
+        file = data.draw(st.sampled_from(sorted(self.out.glob("source-eoaug/item-*/*.json"))))
+        shutil.rmtree(file.parent)
+        self.harmed = True
+
+    @precondition(lambda self: self.out.exists())
+    @rule()
+    def collect(self) -> None:
+        collect_garbage(self.out)
+        assert not strays(self.out)
+
+    @invariant()
+    def what_is_listed_is_complete(self) -> None:
+        if not self.harmed:
+            look(self.out)
+
+    def teardown(self) -> None:
+        shutil.rmtree(self.folder)
+        del os.environ["SOURCE_DATE_EPOCH"]
+
+
+class LongOperator(Operator):
+    """The same, for as long as one likes."""
+
+
+Operator.TestCase.settings = settings(
+    max_examples=4,
+    stateful_step_count=8,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+    derandomize=True,
+)
+LongOperator.TestCase.settings = settings(
+    max_examples=50, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
+)
+TestOperator = Operator.TestCase
+TestLongOperator = pytest.mark.long(LongOperator.TestCase)
