@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import json
 import os
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from eoaug.stac.pipeline import run_job
 from eoaug.testing import CountingGenerator, scene
 
 from .conftest import READER, ROOT, Fickle, a_job, add_item, list_items, make_source, pixels, strays
+from .test_kills import Launcher
 
 LONG = pytest.mark.long
 
@@ -230,6 +233,13 @@ def test_planning_needs_little_memory_for_any_number_of_items(count: int, tmp_pa
 # -- R22: everything in any order ----------------------------------------------------------------------------------
 
 
+@cache
+def _launcher() -> Launcher:
+    found = Launcher(Path(tempfile.mkdtemp()))
+    atexit.register(found.end)
+    return found
+
+
 class Operator(RuleBasedStateMachine):
     """What an operator, and fate, may do to one job; the promise holds after each step."""
 
@@ -240,6 +250,7 @@ class Operator(RuleBasedStateMachine):
         self.contents = {0: 0}
         self.seed, self.harmed, self.seeds = 0, False, {0: set()}
         os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
+        self.launcher = _launcher()
 
     def job(self) -> Any:
         return a_job(self.source, self.out, parameters={"factor": 2, "seed": self.seed}, run={"verify": True})
@@ -277,22 +288,9 @@ class Operator(RuleBasedStateMachine):
 
     @rule(point=st.sampled_from(faults.POINTS), times=st.integers(1, 3))
     def kill(self, point: str, times: int) -> None:
-        pid = os.fork()
-        if pid == 0:
-            left = times
-
-            def stop(reached: str) -> None:
-                nonlocal left
-                left -= reached == point
-                if left == 0:
-                    os.kill(os.getpid(), 9)
-
-            try:
-                faults.set_hook(stop)
-                run_job(self.job(), progress=False)
-            finally:
-                os._exit(0)
-        os.waitpid(pid, 0)
+        # Not by forking this process: its threads would be missing in the child.
+        pid, _ = self.launcher.start(self.job(), point=point, times=times)
+        self.launcher.wait(pid)
 
     @precondition(lambda self: self.out.exists() and list(self.out.rglob("B04.tif")))
     @rule(data=st.data())
