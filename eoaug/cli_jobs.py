@@ -184,13 +184,13 @@ def _run(jobs: list[Any], scheduler: str | None, workers: int | None, *, recompu
         raise ParameterError("--scheduler and --workers do not go together.", "Give one of them.")
     # This process and its workers do nothing but work on inputs; their GDAL needs no other driver.
     lock_gdal()
-    from eoaug.stac.pipeline import local_cluster, run_job
+    from eoaug.stac.pipeline import local_cluster, remote_cluster, run_job
 
     team: Any = nullcontext()
     if workers is not None:
         team = local_cluster(workers, memory=jobs[0].run.worker_memory)
     elif scheduler is not None:
-        team = _connected(scheduler)
+        team = remote_cluster(scheduler)
     reports = []
     with team as client:
         if client is not None:
@@ -201,22 +201,6 @@ def _run(jobs: list[Any], scheduler: str | None, workers: int | None, *, recompu
             if reports[-1].folder:
                 typer.echo(f"report: {Path(reports[-1].folder) / 'report.html'}")
     return reports
-
-
-def _connected(scheduler: str) -> Any:
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise ParameterError(
-            "--scheduler needs the package distributed.", "pip install 'eoaug[cluster]'"
-        ) from error
-    try:
-        return Client(scheduler, timeout=20)
-    except (OSError, ValueError) as error:
-        raise ParameterError(
-            f"--scheduler {scheduler!r} does not answer: {error}.",
-            "Check the address, e.g. tcp://10.0.0.5:8786.",
-        ) from error
 
 
 def _leave(reports: list[Any]) -> None:

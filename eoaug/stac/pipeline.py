@@ -37,7 +37,16 @@ from eoaug.stac.search import (
 )
 from eoaug.stac.work import Outcome, Task, Unit, content_key, perform, standing, unit_of, version
 
-__all__ = ["JobPlan", "JobStatus", "job_status", "local_cluster", "plan_job", "resumable", "run_job"]
+__all__ = [
+    "JobPlan",
+    "JobStatus",
+    "job_status",
+    "local_cluster",
+    "plan_job",
+    "remote_cluster",
+    "resumable",
+    "run_job",
+]
 
 _FLUSH_S = 2.0
 """Seconds between two updates of the catalog, at least; its document is written anew each time."""
@@ -374,12 +383,9 @@ def local_cluster(workers: int, *, memory: str = "auto") -> Iterator[Any]:
     memory
         Limit of each, e.g. ``"4GB"``.
     """
-    try:
-        from distributed import Client, LocalCluster
-    except ImportError as error:
-        raise JobError("workers need the package distributed.", "pip install 'eoaug[cluster]'") from error
+    dask = _distributed()
     with (
-        LocalCluster(
+        dask.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
             processes=True,
@@ -388,9 +394,38 @@ def local_cluster(workers: int, *, memory: str = "auto") -> Iterator[Any]:
             dashboard_address="127.0.0.1:0",
             env={"OMP_NUM_THREADS": "1"},
         ) as cluster,
-        Client(cluster) as client,
+        dask.Client(cluster) as client,
     ):
         yield client
+
+
+@contextmanager
+def remote_cluster(scheduler: str) -> Iterator[Any]:
+    """Give a client of a scheduler that runs already.
+
+    Parameters
+    ----------
+    scheduler
+        Its address, e.g. ``"tcp://10.0.0.5:8786"``.
+    """
+    dask = _distributed()
+    try:
+        client = dask.Client(scheduler, timeout=20)
+    except (OSError, ValueError) as error:
+        raise JobError(
+            f"the scheduler {scheduler!r} does not answer: {error}.",
+            "Check the address, e.g. tcp://10.0.0.5:8786.",
+        ) from error
+    with client:
+        yield client
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise JobError("workers need the package distributed.", "pip install 'eoaug[cluster]'") from error
+    return distributed
 
 
 @contextmanager

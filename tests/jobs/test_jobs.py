@@ -235,7 +235,7 @@ def test_a_generator_in_trouble_fails_its_item_alone(
         source,
         tmp_path / "out",
         Fickle(str(tmp_path / "calls"), trouble, [mark]),
-        run={"timeout_s": 3 if trouble == "hang" else 60},
+        run={"timeout_s": 8 if trouble == "hang" else 60},
     )
     try:
         report = run_job(job)
