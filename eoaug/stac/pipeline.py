@@ -52,6 +52,10 @@ _FLUSH_S = 2.0
 """Seconds between two updates of the catalog, at least; its document is written anew each time."""
 _FLUSH_SHARE = 10
 """Update the catalog only after so many times the seconds that the last update took."""
+_LOOK_S = 10.0
+"""Seconds between two looks for workers while none answers."""
+_ALONE_S = 600.0
+"""Seconds without any worker after which a job gives up; queues of clusters take their time."""
 _BUSY_S = 0.5
 """Wait before asking again for items that another job works on."""
 
@@ -330,6 +334,7 @@ class _Cluster:
                     done.add(self._send(unit, task, flying, losses=0))
                 if not flying:
                     return
+                self._await(done, len(flying))
                 future = next(done)
                 unit, losses = flying.pop(future.key)
                 error = future.exception()
@@ -347,6 +352,21 @@ class _Cluster:
                 f"the cluster was lost with {len(flying)} items under way: {error}.",
                 "Run the same command again; what is published stays, and the rest is done.",
             ) from error
+
+    def _await(self, done: Any, flying: int) -> None:
+        """Wait for a result, but not for ever on a cluster whose workers are all gone for good."""
+        seen = looked = time.monotonic()
+        while not done.has_ready():
+            time.sleep(0.02)
+            now = time.monotonic()
+            if now - looked > _LOOK_S:
+                looked = now
+                seen = now if self._client.nthreads() else seen
+                if now - seen > _ALONE_S:
+                    raise JobError(
+                        f"the cluster has had no worker for {_ALONE_S:g} s, with {flying} items under way.",
+                        "Start workers, and run the same command again; what is published stays.",
+                    )
 
     def _send(self, unit: Unit, task: Task, flying: dict[str, tuple[Unit, int]], *, losses: int) -> Any:
         self._sent += 1
