@@ -65,7 +65,14 @@ CONFIG = {
         "licence": "Apache-2.0",
         "description": "tiny",
     },
-    "layers": {"gap": "prior", "mixed": "prior", "dates": "prior", "x2": "detail", "x4": "detail", "x8": "detail"},
+    "layers": {
+        "gap": "prior",
+        "mixed": "prior",
+        "dates": "prior",
+        "x2": "detail",
+        "x4": "detail",
+        "x8": "detail",
+    },
 }
 for _stage in CONFIG["stages"].values():
     _stage |= {"batch": 2, "steps": 4, "lr": 1e-3, "weight_decay": 0.0, "ema": 0.9, "checkpoint_s": 1e9}
