@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pystac
 import pytest
-import tiny_checkpoints
+
+from tests import tiny_checkpoints
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHORT = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "demo.py")

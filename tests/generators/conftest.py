@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import tiny_checkpoints
+
+from tests import tiny_checkpoints
 
 Make = Callable[..., Path]
 

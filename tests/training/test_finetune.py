@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import tiny_checkpoints
 import xarray as xr
 from safetensors.numpy import load_file
 from typer.testing import CliRunner
@@ -20,6 +19,7 @@ from eoaug.cli import app
 from eoaug.errors import ParameterError, SourceError
 from eoaug.testing import requests
 from eoaug.training.finetune import Tuning, finetune
+from tests import tiny_checkpoints
 
 LORA = "pytorch_lora_weights.safetensors"
 GAIN = 0.05
