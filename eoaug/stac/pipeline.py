@@ -416,6 +416,8 @@ def local_cluster(workers: int, *, memory: str = "auto") -> Iterator[Any]:
         ) as cluster,
         dask.Client(cluster) as client,
     ):
+        # A nanny starts its worker anew, but not one that dies while it starts; this keeps their number.
+        cluster.adapt(minimum=workers, maximum=workers)
         yield client
 
 

@@ -261,14 +261,12 @@ def test_workers_killed_again_and_again(
 
 
 def _workers_of(client: Any) -> Any:
-    """Return a function that lists the workers that have joined; dask gives up one that dies while it starts."""
-    cluster = client.cluster
+    """Return a function that lists the workers that are at work, not those that still start."""
 
     def found() -> list[psutil.Process]:
-        joined = [
-            nanny for nanny in cluster.workers.values() if nanny.worker_address in cluster.scheduler.workers
-        ]
-        return [psutil.Process(nanny.pid) for nanny in joined if nanny.pid and psutil.pid_exists(nanny.pid)]
+        nannies = [n for n in list(client.cluster.workers.values()) if n.process is not None]
+        pids = [n.process.pid for n in nannies if n.process.status.name == "running"]
+        return [psutil.Process(pid) for pid in pids if pid and psutil.pid_exists(pid)]
 
     return found
 
