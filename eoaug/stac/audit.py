@@ -81,7 +81,15 @@ def validate(catalog: str | os.PathLike[str]) -> Validation:
     TargetError
         There is no catalog.
     """
-    root = Root.at(Path(catalog).expanduser())
+    place = Path(catalog).expanduser()
+    try:
+        root = Root.at(place)
+    except TargetError as error:
+        file = place if place.suffix == ".json" else place / "catalog.json"
+        if not file.is_file():
+            raise
+        # The catalog itself is what is damaged.
+        return Validation(0, 0, (Finding(file.name, error.problem),))
     if not root.parent.is_file():
         raise TargetError(
             f"there is no catalog at {str(catalog)!r}.", "Give the folder that holds catalog.json."

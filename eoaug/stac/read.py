@@ -361,9 +361,9 @@ def _pixels(
             driver=Driver(),
             debug=True,
         )
-    except EoaugError:
+    except (EoaugError, MemoryError):
         raise
-    except (ValueError, KeyError, TypeError, ArithmeticError, AttributeError) as error:
+    except Exception as error:  # pyproj, rasterio, numpy and dask each have their own
         raise SourceError(
             f"reading {len(scenes)} items failed: {first_line(error)}.",
             f"Check groupby={groupby!r}, chunks={chunks!r} and resampling={resampling!r}.",
