@@ -318,12 +318,12 @@ class Guard:
             raise SourceError(f"{what} is no JSON: {_reason(error)}.", remedy) from error
         if not isinstance(document, dict):
             raise SourceError(f"{what} is a {type(document).__name__}, not a STAC object.", remedy)
-        if data.count(b"{") + data.count(b"[") > limits.json_depth and _depth(document) > limits.json_depth:
-            raise SourceError(f"{what} nests more than {limits.json_depth} objects.", remedy)
         for name, most in (("links", limits.links), ("assets", limits.assets)):
             count = len(document[name]) if isinstance(document.get(name), list | dict) else 0
             if count > most:
                 raise SourceError(f"{what} has {count} {name}; the most is {most}.", remedy)
+        if data.count(b"{") + data.count(b"[") > limits.json_depth and _depth(document) > limits.json_depth:
+            raise SourceError(f"{what} nests more than {limits.json_depth} objects.", remedy)
         return document
 
     def _open(self, address: str, what: str) -> Any:
