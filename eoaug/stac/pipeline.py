@@ -56,6 +56,8 @@ _LOOK_S = 10.0
 """Seconds between two looks for workers while none answers."""
 _ALONE_S = 600.0
 """Seconds without any worker after which a job gives up; queues of clusters take their time."""
+_CLUSTER_LOST = "the cluster was lost with {} items under way: {}."
+_AGAIN = "Run the same command again; what is published stays, and the rest is done."
 _BUSY_S = 0.5
 """Wait before asking again for items that another job works on."""
 
@@ -337,21 +339,22 @@ class _Cluster:
                 self._await(done, len(flying))
                 future = next(done)
                 unit, losses = flying.pop(future.key)
-                error = future.exception()
-                if error is None:
+                try:
                     outcome: Outcome = future.result()
-                    if outcome.timed_out:
-                        self._restart(future)
-                    yield outcome
-                elif losses < self._job.run.retries:
-                    done.add(self._send(unit, task, flying, losses=losses + 1))
-                else:
-                    yield Outcome(unit, "failed", attempts=losses + 1, error=_lost_worker(unit, error))
+                except Exception as error:
+                    # `perform` never raises: the worker died at work, or with the result still on it.
+                    if self._client.status != "running":
+                        raise JobError(_CLUSTER_LOST.format(len(flying) + 1, error), _AGAIN) from error
+                    if losses < self._job.run.retries:
+                        done.add(self._send(unit, task, flying, losses=losses + 1))
+                    else:
+                        yield Outcome(unit, "failed", attempts=losses + 1, error=_lost_worker(unit, error))
+                    continue
+                if outcome.timed_out:
+                    self._restart(future)
+                yield outcome
         except (CommClosedError, OSError, TimeoutError) as error:
-            raise JobError(
-                f"the cluster was lost with {len(flying)} items under way: {error}.",
-                "Run the same command again; what is published stays, and the rest is done.",
-            ) from error
+            raise JobError(_CLUSTER_LOST.format(len(flying), error), _AGAIN) from error
 
     def _await(self, done: Any, flying: int) -> None:
         """Wait for a result, but not for ever on a cluster whose workers are all gone for good."""
@@ -365,7 +368,7 @@ class _Cluster:
                 if now - seen > _ALONE_S:
                     raise JobError(
                         f"the cluster has had no worker for {_ALONE_S:g} s, with {flying} items under way.",
-                        "Start workers, and run the same command again; what is published stays.",
+                        f"Start workers. {_AGAIN}",
                     )
 
     def _send(self, unit: Unit, task: Task, flying: dict[str, tuple[Unit, int]], *, losses: int) -> Any:
