@@ -5,6 +5,8 @@ from __future__ import annotations
 import base64
 import io
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -181,3 +183,25 @@ def test_equal_sections_give_equal_pages(tmp_path: Path) -> None:
     sections = [Section("one", rows=[[picture()]])]
     first = page("t", sections, tmp_path / "a.html").read_bytes()
     assert first == page("t", sections, tmp_path / "b.html").read_bytes()
+
+
+@pytest.mark.slow
+def test_a_browser_shows_the_pictures(tmp_path: Path) -> None:
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        pytest.skip("no Chromium here")
+    colours = [(200, 30, 40), (30, 160, 60)]
+    pictures = [
+        Picture(np.full((8, 8, 3), colour, np.uint8), f"picture {i}") for i, colour in enumerate(colours)
+    ]
+    path = page(HOSTILE, [Section(HOSTILE, rows=[pictures])], tmp_path / "page.html")
+    shot = tmp_path / "shot.png"
+    subprocess.run(
+        [browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+         f"--user-data-dir={tmp_path / 'profile'}", "--host-resolver-rules=MAP * ~NOTFOUND", "--window-size=1000,900",
+         f"--screenshot={shot}", path.as_uri()],
+        check=True, capture_output=True, timeout=120,
+    )  # fmt: skip
+    seen = np.asarray(Image.open(shot).convert("RGB")).astype(int)
+    for colour in colours:
+        assert (np.abs(seen - colour).max(axis=-1) <= 2).sum() > 1000

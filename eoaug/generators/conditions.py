@@ -32,8 +32,10 @@ _CONTRAST_FLOOR = 0.03
 """Least contrast of a band in model units: below it, sensor noise would be blown up to structure."""
 _LOCAL_PX = 3.0
 """Standard deviation of the window that a local contrast is taken over, pixels."""
-_LOCAL_FLOOR = 0.05
+_LOCAL_FLOOR = 0.1
 """Least local contrast, in units of the tile's."""
+_LOCAL_POWER = 0.75
+"""Errors grow less than the contrast around them: fitted to what is missing below coarse pixels and in gaps."""
 _CLIP = 6.0
 """Limit of normalised inputs: a context date may differ from the target by far more than its contrast."""
 _LOG_FLOOR = 0.02
@@ -126,7 +128,7 @@ def conditions(request: Request, prior: NDArray[np.float32], *, context: int) ->
 
 
 def local_contrast(image: NDArray[np.floating], known: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Return how much an image varies around each pixel: the size that its missing detail will have.
+    """Return the size that missing detail will have around each pixel, from how much an image varies there.
 
     A flat field lacks little and a town much; one size for a whole tile would print the tiles.
 
@@ -139,7 +141,8 @@ def local_contrast(image: NDArray[np.floating], known: NDArray[np.bool_]) -> NDA
 
     Returns
     -------
-    Shape (C, H, W), standard deviation within a few pixels and a floor, in units of ``image``.
+    Shape (C, H, W), a power of the standard deviation within a few pixels and of a floor, for an image of
+    standard deviation 1.
     """
     seen = known.astype(np.float64) if known.any() else np.ones(image.shape)
 
@@ -154,7 +157,7 @@ def local_contrast(image: NDArray[np.floating], known: NDArray[np.bool_]) -> NDA
     near = np.sqrt(variance).astype(np.float32)
     if known.any():
         near = push_pull(near, weight > 0.3)
-    return np.hypot(near, np.float32(_LOCAL_FLOOR)).astype(np.float32)
+    return (np.hypot(near, np.float32(_LOCAL_FLOOR)) ** np.float32(_LOCAL_POWER)).astype(np.float32)
 
 
 def category(request: Request) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from eoaug import noise
 from eoaug.errors import GeneratorError
@@ -31,6 +32,7 @@ from eoaug.generators.device import checked_device
 from eoaug.generators.execute import Precision, checked_precision, forward
 from eoaug.generators.gaussian import Gaussian
 from eoaug.generators.ground import Ground, Regressors, grounds
+from eoaug.generators.mosaic import parcels
 from eoaug.generators.weights import load_weights
 from eoaug.sensor import Sensor
 
@@ -39,6 +41,8 @@ __all__ = ["Embedded"]
 _FOLDER = Path(__file__).parent.parent / "weights" / "embedded"
 _LAYOUT = Sensor(factor=4, mtf=(0.6,))
 """How a layout's pixel relates to the image's: softly, for a mean over 4 x 4 would print its squares."""
+_CUT = (0.4, 0.95)
+"""Least and most that parcels make of a layout's variance."""
 _LAYOUT_HALO = 2
 """Layout pixels that a tile sees beyond its own."""
 _UNIT = 8
@@ -224,8 +228,9 @@ class Embedded:
     def _outlined(self, walk: _Walk) -> Request:
         """Return the request to super-resolve the layout of a free tile.
 
-        From nothing: a Gaussian random field in log reflectance with the bands' covariance, around a level
-        that seed, member and date share over the whole plane. With a start: the start's own layout, moved
+        From nothing: a random field in log reflectance with the bands' covariance, partly a texture and
+        partly a mosaic of parcels, around a level; level and parts are shared by the whole plane of a seed,
+        member and date. With a start: the start's own layout, moved
         towards such a field as the strength nears 1.
         """
         request, outline = walk.request, self._config.layout
@@ -238,13 +243,16 @@ class Embedded:
         halo = 0 if request.strength < 1.0 else _LAYOUT_HALO
         pad = (halo + _LAYOUT_HALO) * _LAYOUT.factor
         row, col = request.origin
-        field = classical.texture(
-            (row - pad, col - pad), (C, H + 2 * pad, W + 2 * pad), correlation=0.0, **identity
-        )
+        window = (row - pad, col - pad), (C, H + 2 * pad, W + 2 * pad)
+        shared = noise.normal((0, 0), (C + 1, 1, 1), stream="embedded scene", **identity)[:, 0, 0]
+        gsd_m = float(request.metadata[walk.plan.target, 2])
+        least, most = _CUT
+        cut = least + (most - least) * special.ndtr(float(shared[C]))
+        field = np.sqrt(1 - cut) * classical.texture(*window, correlation=0.0, **identity)
+        field += np.sqrt(cut) * parcels(*window, gsd_m=gsd_m, **identity)
         inner = slice(_LAYOUT_HALO, -_LAYOUT_HALO)
         unit = _LAYOUT.degrade(field)[:, inner, inner]
-        scene = noise.normal((0, 0), (C, 1, 1), stream="embedded scene", **identity)[:, 0, 0]
-        level = outline.mean + outline.between @ scene
+        level = outline.mean + outline.between @ shared[:C]
         drawn = level[:, None, None] + np.einsum("ij,jhw->ihw", outline.within, unit.astype(np.float64))
         if request.strength < 1.0:
             own = to_log(_LAYOUT.degrade(walk.start), self.card.mean, self.card.std)

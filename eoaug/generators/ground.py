@@ -59,8 +59,9 @@ class Ground:
         self.present = present_bands(request)[:, None, None]
         if request.coarse is None:
             self._around = None
-            prior = kriging.estimate(request, self.target)
+            prior, self._doubt = kriging.estimate(request, self.target)
         else:
+            self._doubt = None
             self._around = classical.surroundings(request, self.target)
             prior = classical.tile_of(request, self._around)
         self.base = np.where(self.present, prior, np.float32(0))
@@ -80,7 +81,9 @@ class Ground:
         self.base = self.consistent(moved.astype(np.float32))
 
     def spread(self) -> _Float:
-        """Return the size that missing detail will have around each pixel, model units."""
+        """Return the size that what is missing will have around each pixel, model units."""
+        if self._doubt is not None:
+            return self._doubt
         told = self.told
         return told.contrast * local_contrast((self.base - told.centre) / told.contrast, told.known)
 

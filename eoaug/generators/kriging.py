@@ -50,6 +50,13 @@ _NEAR_PX = 64.0
 _ROUGH = 0.3
 """Noise in what a regression leaves, over its variance between neighbouring pixels."""
 
+_NEAR_DOUBT_PX, _FAR_DOUBT_PX = 10.0, 20.0
+"""Standard deviations of the windows that errors are averaged over: of clear pixels, of whole dates."""
+_DOUBT_FLOOR = 0.02
+"""Least expected error, model units: noise of the sensor."""
+_DOUBTS = {"pixels": 0.83, "dates": 0.83, "one date": 1.4}
+"""Errors over their foretold size: median over windows of the training cubes."""
+
 _Image = NDArray[np.float32]
 _Mask = NDArray[np.bool_]
 
@@ -232,8 +239,11 @@ def _cell_weights(shape: tuple[int, int]) -> NDArray[np.float64]:
     return weights
 
 
-def estimate(request: Request, target: int) -> _Image:
-    """Return the best linear estimate of a date, shape (C, H, W), model units; known pixels as they are.
+def estimate(request: Request, target: int) -> tuple[_Image, _Image | None]:
+    """Return the best linear estimate of a date and, with other dates, how far off it may be.
+
+    Both of shape (C, H, W) and in model units: the estimate, with known pixels as they are, and the root
+    mean square of its error as clear pixels of the date, or each other date estimated from the rest, tell it.
 
     Parameters
     ----------
@@ -248,6 +258,7 @@ def estimate(request: Request, target: int) -> _Image:
     others = [date for date in range(len(known)) if date != target and known[date].any()]
     cells: _Image | None = None if request.wide is None else request.wide[target]
     expected: _Image = np.zeros_like(values)
+    doubt: _Image | None = None
     if others:
         times, when = request.times[others], int(request.times[target])
         dates = _whole(request.values[others], known[others], times)
@@ -261,17 +272,43 @@ def estimate(request: Request, target: int) -> _Image:
             awaited = in_time(beside, times, when, pixel=WIDE_CELL_PX)
             around = Evidence(beside, request.wide[target] - awaited, np.isfinite(request.wide[target]))
             cells = around.departure
-        if not seen.any() and (around is None or not around.seen.any()):
-            return expected
+        if not seen.any():
+            doubt = _doubt_of_dates(dates, times)
+            if around is None or not around.seen.any():
+                return expected, doubt
         moves = regressed(here, around)
         expected = expected + moves[0]
         if around is not None:
             cells = around.departure - moves[1]
+        if doubt is None:
+            doubt = _doubt_of_pixels(values - expected, seen)
     left, noise = values - expected, _ROUGH if others else 0.0
     if cells is None:
-        return np.where(seen, values, expected + fill(left, seen, noise=noise))
+        return np.where(seen, values, expected + fill(left, seen, noise=noise)), doubt
     expected = expected + classical.from_cells(cells)
-    return np.where(seen, values, expected + fill(values - expected, seen, noise=noise, mean=0.0))
+    return np.where(seen, values, expected + fill(values - expected, seen, noise=noise, mean=0.0)), doubt
+
+
+def _doubt_of_pixels(left: _Image, seen: _Mask) -> _Image:
+    """Return the size of errors as what is left at clear pixels around tells it."""
+    spread = (0, _NEAR_DOUBT_PX, _NEAR_DOUBT_PX)
+    weight = ndimage.gaussian_filter(seen.astype(np.float32), spread, mode="reflect")
+    square = ndimage.gaussian_filter(np.where(seen, left, 0) ** 2, spread, mode="reflect")
+    size = np.sqrt(square / np.maximum(weight, 1e-3))
+    return np.hypot(_DOUBTS["pixels"] * classical.push_pull(size, weight > 0.1), _DOUBT_FLOOR)
+
+
+def _doubt_of_dates(dates: _Image, times: NDArray[np.int64]) -> _Image:
+    """Return the size of errors as each date, expected from the others, tells it."""
+    if len(dates) == 1:
+        contrast: _Image = dates[0].std(axis=(1, 2), keepdims=True)
+        return np.hypot(_DOUBTS["one date"] * contrast, _DOUBT_FLOOR) + np.zeros_like(dates[0])
+    square = np.zeros_like(dates[0])
+    for date in range(len(dates)):
+        rest = np.arange(len(dates)) != date
+        square += (dates[date] - in_time(dates[rest], times[rest], int(times[date]))) ** 2
+    square = ndimage.gaussian_filter(square, (0, _FAR_DOUBT_PX, _FAR_DOUBT_PX), mode="reflect")
+    return np.hypot(_DOUBTS["dates"] * np.sqrt(square / len(dates)), _DOUBT_FLOOR)
 
 
 def _whole(values: _Image, known: _Mask, times: NDArray[np.int64]) -> _Image:
