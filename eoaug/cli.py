@@ -119,6 +119,13 @@ def _extend_options(
     times: Annotated[
         list[str], typer.Option(metavar="DATES", help="Dates to add, e.g. 2018-03-01,2018-09-01.")
     ],
+    sequence: Annotated[
+        bool | None,
+        typer.Option(
+            "--sequence/--apart",
+            help="Dates one after the other, each told of those before. [default: its card's]",
+        ),
+    ] = None,
 ) -> None: ...
 
 

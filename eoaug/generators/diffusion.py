@@ -324,6 +324,7 @@ class Diffusion:
             latent_factor=factor,
             batch=settings.batch,
             context=self._context(),
+            sequence=self._context() > 0,
             steps=dict.fromkeys(verbs, steps),
             joint_steps=min(settings.joint_steps, steps - 1),
             mean=(round((low + high) / 2, 12),) * len(bands),
