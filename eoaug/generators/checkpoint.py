@@ -53,8 +53,14 @@ CLASSES: Mapping[str, str] = {
     "EulerAncestralDiscreteScheduler": "scheduler",
     "DPMSolverMultistepScheduler": "scheduler",
     "UniPCMultistepScheduler": "scheduler",
-}
-"""The only classes that a folder may name, with the role they play."""
+    **dict.fromkeys(
+        ("DEISMultistepScheduler", "DPMSolverSDEScheduler", "DPMSolverSinglestepScheduler", "HeunDiscreteScheduler",
+         "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "LCMScheduler", "TCDScheduler"),
+        "scheduler",
+    ),
+}  # fmt: skip
+"""The only classes that a folder may name, with the role they play. The last schedulers are read for their
+noise schedule; another sampler walks it."""
 
 _PIPELINES = (
     "StableDiffusion", "StableDiffusionXL", "DiffusionSat", "StableDiffusionControlNet",
@@ -336,7 +342,8 @@ def _indexed(root: Path) -> tuple[dict[str, Part], dict[str, Any]]:
             _refuse(path, "holds several ControlNets", "name them: load(base, controlnets=[FOLDER, FOLDER])")
         library, kind = (str(one) for one in (value if len(value) == 2 else (None, value)))
         if library not in _LIBRARIES or kind not in CLASSES:
-            _refuse(path, f"wants {role} from {library!r}, class {kind!r}", "only known classes are loaded")
+            known = [name for name, plays in CLASSES.items() if plays == role.removesuffix("_2")]
+            _refuse(path, f"wants {role} from {library!r}, class {kind!r}", f"eoaug loads {', '.join(known)}")
         # What is not there (a UNet that another folder brings) is missed when it is used.
         if (root / role).is_dir():
             parts[role] = _declared(role, kind, root / role)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,7 +23,7 @@ from torch import Tensor
 from eoaug import noise
 from eoaug.bands import EO_COMMON_NAMES
 from eoaug.errors import GeneratorError
-from eoaug.generators import latent
+from eoaug.generators import latent, samplers
 from eoaug.generators.base import Card, Request, Verb
 from eoaug.generators.checkpoint import SETTINGS, Checkpoint, Part, open_checkpoint, read_header, read_json
 from eoaug.generators.classical import consistent, push_pull, surroundings
@@ -69,7 +69,7 @@ class Settings:
     negative: str = ""
     """What guidance leads away from."""
     scheduler: str | None = None
-    """Sampler by name (`eoaug.generators.latent.SCHEDULERS`); None: the checkpoint's."""
+    """Sampler by name (`eoaug.generators.samplers.SCHEDULERS`); None: the checkpoint's."""
     steps: int | None = None
     """Denoising steps of requests that name none; None: the checkpoint's, else 50."""
     guidance: float | None = None
@@ -138,7 +138,7 @@ class Settings:
     def _check(self) -> None:
         choices: Mapping[str, Sequence[object]] = {
             "lift": (None, *RULES),
-            "scheduler": (None, *latent.SCHEDULERS),
+            "scheduler": (None, *samplers.SCHEDULERS),
             "dtype": (None, *_DTYPES),
             "memory": ("auto", "normal", "low"),
         }
@@ -211,6 +211,7 @@ class Diffusion:
         for part in (*parts.values(), *self._controls):
             latent.check_fit(part)
         self._check_controls()
+        latent.scheduler_of(self._checkpoint.part("scheduler"), self._settings.scheduler)
         self._card = self._made_card()
 
     @property
@@ -461,6 +462,9 @@ class Diffusion:
         positive, negative = self._given(request, target)
         walk = _Walk(request=request, target=target, scheduler=scheduler, positive=positive)
         walk.noise = drawn.to(nets.dtype)
+        walk.draw = lambda step: self._noise(
+            request, target, f"diffusion step {step}", (C, H // nets.factor, W // nets.factor), nets.factor
+        ).to(nets.dtype)
         guidance = self._guidance if request.guidance is None else request.guidance
         if guidance > 1:
             walk.guidance, walk.negative = guidance, negative
@@ -657,6 +661,8 @@ class _Walk:
     """Steps of the schedule that a start lets leave out."""
     x: Tensor = field(init=False)
     noise: Tensor = field(init=False)
+    draw: Callable[[int], Tensor] = field(init=False)
+    """Noise of a step of the schedule, for samplers that add some."""
     estimate: Tensor = field(init=False)
     """Clean estimate of the last step."""
     output: Tensor = field(init=False)
@@ -673,13 +679,10 @@ class _Walk:
 
     def start_from(self, clean: Tensor, strength: float) -> None:
         """Begin at a known image, as far into the noise as ``strength`` says (SDEdit, arXiv:2108.01073)."""
-        steps = len(self.scheduler.timesteps)
-        self.first = steps - min(int(steps * strength), steps)
+        self.first = samplers.begin(self.scheduler, strength)
         self.clean = clean.to(self.noise)
         self.x = self.clean
         if self.calls:
-            if hasattr(self.scheduler, "set_begin_index"):
-                self.scheduler.set_begin_index(self.first)
             self.x = self.scheduler.add_noise(self.clean, self.noise, self.time(0)[None])
 
     def time(self, index: int) -> Tensor:
@@ -721,7 +724,9 @@ class _Walk:
         """Move x from the step before to step ``index``; hold what is known to its own noise level."""
         if index == 0:
             return
-        self.x = self.scheduler.step(self.output, self.time(index - 1), self.x, return_dict=False)[0]
+        step, time = self.first + index - 1, self.time(index - 1)
+        more = {"variance_noise": self.draw(step)} if samplers.draws(self.scheduler) else {}
+        self.x = self.scheduler.step(self.output, time, self.x, return_dict=False, **more)[0]
         if self.free is None or self.clean is None:
             return
         known = self.clean.to(self.x)
@@ -738,9 +743,7 @@ class _Walk:
             return math.sqrt(share), math.sqrt(1 - share), 1.0
         sigma = float(self.scheduler.sigmas[self.first + index])
         signal = 1 / math.sqrt(sigma**2 + 1)
-        # Euler's x is the clean image plus noise, whose variance explodes; the others preserve it.
-        exploding = isinstance(self.scheduler, latent.SCHEDULERS["euler"])
-        return signal, sigma * signal, signal if exploding else 1.0
+        return signal, sigma * signal, signal if samplers.explodes(self.scheduler) else 1.0
 
 
 @dataclass(eq=False)

@@ -27,18 +27,10 @@ from torch import Tensor
 
 from eoaug.errors import GeneratorError
 from eoaug.generators.checkpoint import Checkpoint, Part, read_header, weight_files
+from eoaug.generators.samplers import SCHEDULERS, Sampler
 from eoaug.generators.satnet import SatControlNet, SatControlNet3D, SatUNet
 
-__all__ = ["SCHEDULERS", "Adapter", "Networks", "Text", "build", "check_fit", "scheduler_of"]
-
-SCHEDULERS: Mapping[str, Any] = {
-    "ddim": diffusers.DDIMScheduler,
-    "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
-    "euler": diffusers.EulerDiscreteScheduler,
-    "unipc": diffusers.UniPCMultistepScheduler,
-}
-"""Samplers by name: deterministic ones with one call of the network per step. The others draw noise of their
-own, which would not belong to the place."""
+__all__ = ["Adapter", "Networks", "Text", "build", "check_fit", "scheduler_of"]
 
 
 @dataclass(frozen=True)
@@ -343,15 +335,14 @@ def scheduler_of(part: Part, name: str | None) -> Any:
     Parameters
     ----------
     part
-        The checkpoint's scheduler; where it is not one of `SCHEDULERS`, DDIM takes its place.
+        The checkpoint's scheduler.
     name
-        A name of `SCHEDULERS`.
+        A name of `SCHEDULERS`; None: the checkpoint's own.
     """
     if name is not None and name not in SCHEDULERS:
         raise GeneratorError(f"there is no scheduler {name!r}", f"use one of {', '.join(SCHEDULERS)}")
-    own = {one.__name__: one for one in SCHEDULERS.values()}
-    kind = SCHEDULERS[name] if name else own.get(part.kind, diffusers.DDIMScheduler)
-    settings = {key: value for key, value in part.config.items() if not key.startswith("_")}
+    kind, _, own = SCHEDULERS[name] if name else _own_sampler(part)
+    settings = {key: value for key, value in part.config.items() if not key.startswith("_")} | own
     # Latents have no range to be clipped to.
     settings |= {"clip_sample": False, "thresholding": False}
     _check_kinds(kind, part)
@@ -373,6 +364,19 @@ def scheduler_of(part: Part, name: str | None) -> Any:
             "eoaug knows epsilon, v_prediction and sample",
         )
     return scheduler
+
+
+def _own_sampler(part: Part) -> Sampler:
+    """Return the sampler of the class that a checkpoint names, with its own settings."""
+    for sampler in SCHEDULERS.values():
+        if part.kind == sampler.named:
+            # Which solver, that class leaves to the checkpoint's own settings.
+            own = {name: value for name, value in sampler.settings.items() if name != "algorithm_type"}
+            return sampler._replace(settings=own)
+    raise GeneratorError(
+        f"checkpoint part {part.folder} names the sampler {part.kind}, whose noise eoaug cannot tie to a place",
+        f"choose one on the same noise schedule: scheduler={' or '.join(map(repr, SCHEDULERS))}",
+    )
 
 
 def _class_of(part: Part) -> Any:

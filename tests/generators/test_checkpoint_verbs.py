@@ -207,7 +207,9 @@ def test_the_command_line_makes_a_sequence(tiny: Make, eoaug_data: Path, tmp_pat
     cube = eoaug.open_cube(source, ids=some, bands=["B02", "B03", "B04"], chunks=None)
     for flag, sequence in (([], True), (["--apart"], False)):
         out = tmp_path / f"out{sequence}"
-        done = CliRunner().invoke(app, ["extend", *one, *dates, *flag, "--out", str(out)], catch_exceptions=False)
+        done = CliRunner().invoke(
+            app, ["extend", *one, *dates, *flag, "--out", str(out)], catch_exceptions=False
+        )
         assert done.exit_code == 0, done.output
         expected = cube.eoaug.extend(times=SEQUENCE[:2], sequence=sequence, generator=eoaug.load(recipe))
         written = eoaug.open_cube(out, bands=["B04"], chunks=None)
