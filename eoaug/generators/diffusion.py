@@ -50,6 +50,8 @@ _Given = dict[str, Tensor]
 class Settings:
     """How a checkpoint is used; every field is an option of `eoaug.load`."""
 
+    variant: str | None = None
+    """Weights to take where a part has several, e.g. ``fp16``; None: the plain ones."""
     unet: str | None = None
     """Folder whose UNet takes the place of the base's."""
     controlnets: tuple[str, ...] = ()
@@ -58,6 +60,8 @@ class Settings:
     """Weight of each ControlNet; None: 1."""
     adapters: tuple[tuple[str, float], ...] = ()
     """LoRA and learned tokens: a file or folder, and its weight."""
+    any_base: bool = False
+    """Use adapters that say they were trained on other weights than the base's."""
     merge: bool = False
     """Add LoRA to the weights once, instead of computing them in every step."""
     stretch: tuple[float, float] | None = None
@@ -148,6 +152,8 @@ class Settings:
                     f"{name}={getattr(self, name)!r} is unknown",
                     f"use one of {', '.join(str(one) for one in known if one is not None)}",
                 )
+        if self.variant is not None and not (isinstance(self.variant, str) and self.variant.isidentifier()):
+            raise GeneratorError(f"variant={self.variant!r} is no name of weights", "e.g. variant='fp16'")
         for name in ("prompt", "negative"):
             if not isinstance(getattr(self, name), str | None):
                 raise GeneratorError(f"{name}={getattr(self, name)!r} is no text", f"e.g. {name}='a lake'")
@@ -188,18 +194,19 @@ class Diffusion:
     def __init__(self, base: str | Path, settings: Settings | None = None) -> None:
         self._base = str(base)
         self._settings = settings or Settings()
-        checkpoint = open_checkpoint(base)
+        variant = self._settings.variant
+        checkpoint = open_checkpoint(base, variant)
         extra = dict(checkpoint.files)
         parts = dict(checkpoint.parts)
         if self._settings.unet is not None:
-            other = open_checkpoint(self._settings.unet)
+            other = open_checkpoint(self._settings.unet, variant)
             parts["unet"] = other.part("unet")
             extra |= {f"unet of {other.root.name}/{name}": digest for name, digest in other.files.items()}
         self._controls = (
             [parts["controlnet"]] if "controlnet" in parts and not self._settings.controlnets else []
         )
         for folder in self._settings.controlnets:
-            other = open_checkpoint(folder)
+            other = open_checkpoint(folder, variant)
             self._controls.append(other.part("controlnet"))
             extra |= {f"controlnet {other.root.name}/{name}": digest for name, digest in other.files.items()}
         self._adapters = [one for path, scale in self._settings.adapters for one in _adapters(path, scale)]
@@ -208,6 +215,13 @@ class Diffusion:
         for told in (checkpoint.settings, *(adapter.settings for adapter in self._adapters)):
             Settings.of({name: told[name] for name in _TOLD if name in told})
         self._checkpoint = Checkpoint(checkpoint.root, parts, checkpoint.settings, checkpoint.pipeline, extra)
+        if variant is not None and all(
+            part.variant != variant for part in (*parts.values(), *self._controls)
+        ):
+            raise GeneratorError(
+                f"no part of {checkpoint.root} has weights of variant={variant!r}", "leave variant out"
+            )
+        self._check_bases()
         for part in (*parts.values(), *self._controls):
             latent.check_fit(part)
         self._check_controls()
@@ -351,6 +365,17 @@ class Diffusion:
                     f"the ControlNet {part.folder} reads text of width {width}, the UNet of "
                     f"{self._unet.get('cross_attention_dim')}",
                     "use a ControlNet of the same family as the base",
+                )
+
+    def _check_bases(self) -> None:
+        """Refuse adapters that name other weights than those they would change."""
+        for adapter in self._adapters:
+            trained_on, base = adapter.settings.get("base"), self._checkpoint.base
+            if trained_on is not None and trained_on != base and not self._settings.any_base:
+                raise GeneratorError(
+                    f"adapter {adapter.path} was trained on weights {str(trained_on)[:16]}, those of "
+                    f"{self._checkpoint.root} are {base[:16]}",
+                    "load it with the base that it was trained on, or any_base=True if they are kin",
                 )
 
     # -- the contract -------------------------------------------------------------------------------
@@ -852,6 +877,6 @@ def _padded(parts: Sequence[Tensor], count: int) -> Tensor:
 
 
 def _short_of_memory(checkpoint: Checkpoint, controls: Sequence[Part], device: str) -> bool:
-    folders = [part.folder for part in (*checkpoint.parts.values(), *controls)]
-    needed = sum(path.stat().st_size for folder in folders for path in folder.glob("*.safetensors"))
+    parts = (*checkpoint.parts.values(), *controls)
+    needed = sum(path.stat().st_size for part in parts for path in part.weights)
     return torch.cuda.mem_get_info(device)[0] < 1.5 * needed

@@ -265,6 +265,6 @@ def open_generator(source: str | Path, options: Mapping[str, Any]) -> Diffusion:
         Fields of `Settings`.
     """
     settings = Settings.of(options)
-    unet = open_checkpoint(source if settings.unet is None else settings.unet).part("unet")
+    unet = open_checkpoint(source if settings.unet is None else settings.unet, settings.variant).part("unet")
     told = unet.kind == "SatUNet" or bool(unet.config.get("use_metadata"))
     return (DiffusionSat if told else Diffusion)(source, settings)

@@ -26,7 +26,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from eoaug.errors import GeneratorError
-from eoaug.generators.checkpoint import Checkpoint, Part, read_header, weight_files
+from eoaug.generators.checkpoint import Checkpoint, Part, read_header
 from eoaug.generators.samplers import SCHEDULERS, Sampler
 from eoaug.generators.satnet import SatControlNet, SatControlNet3D, SatUNet
 
@@ -411,6 +411,7 @@ def build(part: Part, dtype: torch.dtype = torch.float32) -> Any:
                 use_safetensors=True,
                 output_loading_info=True,
                 torch_dtype=dtype,
+                variant=part.variant,
             )
     except Exception as error:  # whatever a stranger's numbers make of it
         raise GeneratorError(
@@ -453,9 +454,7 @@ def check_fit(part: Part) -> None:
             f"checkpoint part {part.folder}: its configuration makes no {part.kind}: {_first_line(error)}",
             "get the folder again",
         ) from error
-    stored = {
-        name: shape for file in weight_files(part.folder) for name, (_, shape) in read_header(file).items()
-    }
+    stored = {name: shape for file in part.weights for name, (_, shape) in read_header(file).items()}
     for name, tensor in network.named_parameters():
         if name in stored and stored[name] != tuple(tensor.shape):
             raise GeneratorError(

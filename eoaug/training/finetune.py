@@ -439,7 +439,7 @@ class _Training:
         own = asdict(self.tuning)
         told = {name: own[name] for name in own if name not in ("steps", "device", "save_every", "prompt")}
         told |= {
-            "base": self.checkpoint.identity,
+            "base": self.checkpoint.base,
             "captions": {cube.name: self.captions.get(cube.name, self.tuning.prompt) for cube in self.cubes},
             "licence": self.checkpoint.settings.get("licence", "unknown"),
             "description": f"{self.tuning.mode} fine-tuning of {self.checkpoint.root.name}, {self.step} steps.",

@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 import eoaug
 from eoaug.cli import app
-from eoaug.errors import ParameterError, SourceError
+from eoaug.errors import GeneratorError, ParameterError, SourceError
+from eoaug.generators.checkpoint import open_checkpoint
 from eoaug.testing import requests
 from eoaug.training.finetune import Tuning, finetune
 from tests import tiny_checkpoints
@@ -66,8 +67,23 @@ def test_a_lora_learns_loads_and_scale_0_is_the_base(base: Path, cubes: Path, tm
     merged = eoaug.load(base, steps=2, adapters=[tuned.path], merge=True)
     np.testing.assert_allclose(merged.generate([request]), adapted.generate([request]), atol=1e-3)
     card = json.loads((tuned.path / "eoaug.json").read_text())
-    assert card["base"] == plain.card.sha256
+    assert card["base"] == open_checkpoint(base).base
     assert card["captions"] == {"worldcereal_be_westflanders_2018_s2l2a": "a <field> in Flanders"}
+
+
+def test_an_adapter_wants_the_weights_that_it_was_trained_on(base: Path, cubes: Path, tmp_path: Path) -> None:
+    tuned = finetune(base, cubes, tmp_path / "lora", Tuning(steps=1, **QUICK))
+    kin = tiny_checkpoints.sd(tmp_path / "kin", pndm=True)
+    # The sampler is no weight: another one of the same base does.
+    assert eoaug.load(kin, adapters=[tuned.path]).card.files
+    path = kin / "unet/diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"conv_in.bias": tensors["conv_in.bias"] + np.float32(1)}, path, {"format": "pt"})
+    with pytest.raises(GeneratorError, match="was trained on weights") as caught:
+        eoaug.load(kin, adapters=[tuned.path])
+    assert "any_base=True" in caught.value.remedy
+    generator = eoaug.load(kin, adapters=[tuned.path], any_base=True, steps=1)
+    generator.generate(requests(generator.card, "synthesize"))
 
 
 def test_a_resumed_training_is_the_same_training(base: Path, cubes: Path, tmp_path: Path) -> None:
