@@ -342,7 +342,8 @@ def scheduler_of(part: Part, name: str | None) -> Any:
     if name is not None and name not in SCHEDULERS:
         raise GeneratorError(f"there is no scheduler {name!r}", f"use one of {', '.join(SCHEDULERS)}")
     kind, _, own = SCHEDULERS[name] if name else _own_sampler(part)
-    settings = {key: value for key, value in part.config.items() if not key.startswith("_")} | own
+    settings = {key: value for key, value in part.config.items() if not key.startswith("_")}
+    settings |= own
     # Latents have no range to be clipped to.
     settings |= {"clip_sample": False, "thresholding": False}
     _check_kinds(kind, part)

@@ -49,6 +49,8 @@ class _EulerAncestral(diffusers.EulerAncestralDiscreteScheduler):  # type: ignor
 class _PLMS(diffusers.PNDMScheduler):  # type: ignore[misc]
     """Pseudo linear multistep (arXiv:2202.09778) as Stable Diffusion 1 came with: its second step is done twice."""
 
+    timesteps: Tensor
+
     def keep_last(self, count: int) -> None:
         """Walk the last steps of the schedule alone, the second of them twice."""
         times = torch.unique(self.timesteps, sorted=True)[:count].flip(0)
