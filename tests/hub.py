@@ -39,6 +39,10 @@ class Hub:
     def address(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
 
+    def of(self, repository: str) -> list[str]:
+        """Return the paths of requests for a repository; the library has questions of its own besides."""
+        return [path for _, path in self.asked if repository in path]
+
     def __enter__(self) -> Self:
         Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         return self

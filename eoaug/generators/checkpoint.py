@@ -21,6 +21,7 @@ from eoaug.errors import GeneratorError
 from eoaug.generators.weights import sha256_of
 
 __all__ = [
+    "ADAPTER_FILES",
     "CLASSES",
     "SETTINGS",
     "Checkpoint",
@@ -33,6 +34,9 @@ __all__ = [
 
 SETTINGS = "eoaug.json"
 """File beside ``model_index.json`` in which a folder says how eoaug is to use it."""
+
+ADAPTER_FILES = ("learned_embeds.safetensors", "pytorch_lora_weights.safetensors")
+"""What a folder of an adapter holds, learned tokens first."""
 
 CLASSES: Mapping[str, str] = {
     "UNet2DConditionModel": "unet",
@@ -199,7 +203,7 @@ def _snapshot(repo: str, revision: str, variant: str | None) -> Path:
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     # Only what is loaded: no single-file copies of the whole pipeline, no second set of weights.
-    stems = [name.removesuffix(".safetensors") for name in _WEIGHTS]
+    stems = [name.removesuffix(".safetensors") for name in (*_WEIGHTS, *ADAPTER_FILES)]
     ending = f"*.{variant}*.safetensors" if variant else "*.safetensors"
     wanted: dict[str, Any] = {
         "repo_id": repo,

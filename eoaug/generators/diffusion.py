@@ -25,7 +25,16 @@ from eoaug.bands import EO_COMMON_NAMES
 from eoaug.errors import GeneratorError
 from eoaug.generators import latent, samplers
 from eoaug.generators.base import Card, Request, Verb
-from eoaug.generators.checkpoint import SETTINGS, Checkpoint, Part, open_checkpoint, read_header, read_json
+from eoaug.generators.checkpoint import (
+    ADAPTER_FILES,
+    SETTINGS,
+    Checkpoint,
+    Part,
+    find,
+    open_checkpoint,
+    read_header,
+    read_json,
+)
 from eoaug.generators.classical import consistent, push_pull, surroundings
 from eoaug.generators.conditions import present_bands
 from eoaug.generators.device import checked_device, one_thread
@@ -37,7 +46,6 @@ __all__ = ["RGB", "Diffusion", "Settings", "State", "filled"]
 RGB = ("red", "green", "blue")
 """What picture models know, in their order."""
 
-_ADAPTER_FILES = ("learned_embeds.safetensors", "pytorch_lora_weights.safetensors")
 _TOLD = ("stretch", "lift", "prompt", "steps", "guidance")
 """Settings that the ``eoaug.json`` of a checkpoint or an adapter may hold."""
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -59,7 +67,7 @@ class Settings:
     control_scales: tuple[float, ...] | None = None
     """Weight of each ControlNet; None: 1."""
     adapters: tuple[tuple[str, float], ...] = ()
-    """LoRA and learned tokens: a file or folder, and its weight."""
+    """LoRA and learned tokens: a file, a folder or a pinned hub id, and its weight."""
     any_base: bool = False
     """Use adapters that say they were trained on other weights than the base's."""
     merge: bool = False
@@ -800,15 +808,17 @@ def _restored(kind: type[Diffusion], base: str, settings: Settings, identity: st
 def _adapters(source: str, scale: float) -> list[latent.Adapter]:
     """Return the adapters of a file, or of the folder that holds them; learned tokens come first."""
     path = Path(source).expanduser()
+    if "@" in source and not path.exists():
+        path = find(source)
     settings: Mapping[str, Any] = {}
     files = [path]
     if path.is_dir():
         if (path / SETTINGS).is_file():
             settings = read_json(path / SETTINGS)
-        files = [path / name for name in _ADAPTER_FILES if (path / name).is_file()]
+        files = [path / name for name in ADAPTER_FILES if (path / name).is_file()]
         if not files:
             raise GeneratorError(
-                f"adapter folder {path} holds none of {', '.join(_ADAPTER_FILES)}", "name the file"
+                f"adapter folder {path} holds none of {', '.join(ADAPTER_FILES)}", "name the file"
             )
     for file in files:
         if file.suffix != ".safetensors" or not file.is_file():
@@ -816,7 +826,7 @@ def _adapters(source: str, scale: float) -> list[latent.Adapter]:
                 f"adapter {source} is no safetensors file", "eoaug convert-weights FOLDER turns .bin into it"
             )
         read_header(file)
-    return [latent.Adapter(file.resolve(), scale, sha256_of(file), settings) for file in files]
+    return [latent.Adapter(file.absolute(), scale, sha256_of(file), settings) for file in files]
 
 
 def _range(told: Any, root: Path) -> tuple[float, float]:

@@ -104,7 +104,8 @@ class Networks:
         self._tokens: dict[str, str] = {}
         self._adapt(adapters, merge)
         if slicing:
-            self.unet.set_attention_slice("auto")
+            for module in (self.unet, *self.controls):
+                module.set_attention_slice("auto")
         for module in self._modules():
             module.eval().requires_grad_(False)
             if not offload:

@@ -329,16 +329,29 @@ def test_a_pinned_model_is_fetched_once_with_a_bar_and_hashed(
     # Neither pickles nor code, no second copy, nothing that is not used.
     assert left == {"safety_checker/model.safetensors", "v1-5-pruned.safetensors", "unet/diffusion_pytorch_model.bin",
                     "pipeline.py"}  # fmt: skip
-    assert all(COMMIT in path for _, path in hub.asked)
+    assert [path for path in hub.of("someone/model") if COMMIT not in path] == []
     assert generator.card.files[UNET] == hashlib.sha256((folder / UNET).read_bytes()).hexdigest()
     assert generator.card.sha256 == eoaug.load(tiny("sd")).card.sha256
     made = generator.generate(requests(generator.card, "synthesize"))
     # From now on nobody is asked, although the hub is there.
     hub.asked.clear()
     again = eoaug.load(f"someone/model@{COMMIT}", steps=1)
-    assert hub.asked == []
+    assert hub.of("someone/model") == []
     assert again.generate(requests(again.card, "synthesize")).tobytes() == made.tobytes()
     assert not (hub.root / CANARY).exists()
+
+
+def test_adapters_and_controlnets_are_fetched_too(tiny: Make, hub: Hub) -> None:
+    shutil.copytree(tiny("controlnet"), hub.root / "someone/edges")
+    (hub.root / "someone/word").mkdir()
+    save_torch({"<x>": torch.ones(1, 32)}, hub.root / "someone/word/learned_embeds.safetensors")
+    generator = eoaug.load(
+        tiny("sd"), controlnets=[f"someone/edges@{COMMIT}"], adapters=[(f"someone/word@{COMMIT}", 0.5)]
+    )
+    assert any(name.endswith("learned_embeds.safetensors") for name in generator.card.files)
+    assert "layout" in generator.card.conditions
+    with pytest.raises(GeneratorError, match="may move"):
+        eoaug.load(tiny("sd"), adapters=["someone/word@main"])
 
 
 def test_a_download_that_broke_off_is_taken_up_again(tiny: Make, hub: Hub) -> None:

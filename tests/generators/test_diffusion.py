@@ -23,7 +23,7 @@ from diffusers.schedulers import (
     scheduling_dpmsolver_multistep,
     scheduling_euler_ancestral_discrete,
 )
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import eoaug
 from eoaug import noise
@@ -306,12 +306,30 @@ def test_controlnets_are_diffusers(tiny: Make, count: int) -> None:
         generator.generate([request])
 
 
+def test_a_controlnet_of_xl_is_diffusers(tiny: Make) -> None:
+    folder, net = tiny("xl"), tiny("controlnet", xl=True)
+    generator = eoaug.load(folder, controlnets=[net], steps=STEPS)
+    (request,) = requests(generator.card, "synthesize")
+    layout = np.random.default_rng(2).uniform(0, 1, (1, 64, 64)).astype(np.float32)
+    theirs = plain(
+        diffusers.StableDiffusionXLControlNetPipeline,
+        folder,
+        controlnet=diffusers.ControlNetModel.from_pretrained(net),
+    )(
+        "", image=torch.from_numpy(layout).repeat(3, 1, 1)[None], latents=drawn(request, 4, 8),
+        num_inference_steps=STEPS, guidance_scale=5.0, controlnet_conditioning_scale=1.0, height=64, width=64,
+        output_type="pt",
+    ).images  # fmt: skip
+    assert_equal_pictures(colours(generator, replace(request, layout=layout)), theirs)
+
+
 def lora(folder: Path, seed: int = 0) -> Path:
     """Write a LoRA in diffusers' form for the attention of `sd`'s UNet and text encoder."""
     rng = torch.Generator().manual_seed(seed)
     at = {
         "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q": (32, 32),
         "text_encoder.text_model.encoder.layers.0.self_attn.q_proj": (32, 32),
+        "text_encoder.text_model.encoder.layers.0.self_attn.out_proj": (32, 32),
     }
     tensors = {}
     for name, (out, into) in at.items():
@@ -344,6 +362,26 @@ def test_a_lora_is_used_scaled_merged_and_left_out(tiny: Make, tmp_path: Path) -
         "a quarry", latents=drawn(request, 4, 8), num_inference_steps=4, guidance_scale=7.5, output_type="pt"
     ).images
     assert_equal_pictures(colours(full, replace(request, steps=4)), theirs)
+
+
+def test_a_lora_of_another_trainer_is_the_same(tiny: Make, tmp_path: Path) -> None:
+    adapter = lora(tmp_path / "lora")
+    tensors = load_file(adapter / "pytorch_lora_weights.safetensors")
+    kohya = {}
+    for name, tensor in tensors.items():
+        layer, which = name.removesuffix(".weight").split(".lora_")
+        prefix = "lora_te_" if layer.startswith("text_encoder.") else "lora_unet_"
+        key = prefix + layer.split(".", 1)[1].replace(".", "_")
+        kohya[f"{key}.lora_{'down' if which == 'A' else 'up'}.weight"] = tensor
+        kohya[f"{key}.alpha"] = torch.tensor(4.0)  # the rank: a scale of 1
+    save_file(kohya, tmp_path / "kohya.safetensors")
+    (request,) = requests(eoaug.load(tiny("sd")).card, "synthesize")
+    request = replace(request, prompt="a quarry", steps=2)
+    one, other = (
+        eoaug.load(tiny("sd"), adapters=[path]).generate([request])
+        for path in (adapter, tmp_path / "kohya.safetensors")
+    )
+    np.testing.assert_allclose(one, other, atol=1e-6)
 
 
 def test_a_learned_token_is_a_word(tiny: Make, tmp_path: Path) -> None:
