@@ -10,6 +10,7 @@ import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -413,12 +414,15 @@ class _Training:
 
     # -- files --------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def _identity(self) -> str:
         """What a state belongs to: base, settings, captions and cubes; not how long or how often saved."""
         told = {k: v for k, v in asdict(self.tuning).items() if k not in ("steps", "save_every")}
-        names = [cube.name for cube in self.cubes]
-        text = json.dumps([self.checkpoint.identity, told, dict(self.captions), names], sort_keys=True)
+        cubes = [
+            [cube.name, sha256(np.ascontiguousarray(cube.values).view(np.uint8).reshape(-1)).hexdigest()]
+            for cube in self.cubes
+        ]
+        text = json.dumps([self.checkpoint.identity, told, dict(self.captions), cubes], sort_keys=True)
         return sha256(text.encode()).hexdigest()
 
     def save(self) -> None:

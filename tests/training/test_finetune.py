@@ -217,6 +217,8 @@ def test_any_cube_trains_and_is_read_in_physical_units(base: Path, eoaug_data: P
     tuning = Tuning(steps=1, rank=2, bands=("vv", "vh", "vv"), stretch=(-25.0, 0.0))
     tuned = finetune(base, {"radar": radar}, tmp_path / "out", tuning, captions={"radar": "a radar picture"})
     assert json.loads((tuned.path / "eoaug.json").read_text())["captions"] == {"radar": "a radar picture"}
+    with pytest.raises(ParameterError, match="other cubes"):
+        finetune(base, {"radar": radar + 1}, tmp_path / "out", tuning, captions={"radar": "a radar picture"})
     with pytest.raises(BandError, match="no band red, green, blue"):
         finetune(base, radar, tmp_path / "no")
 
