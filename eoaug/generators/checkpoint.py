@@ -220,12 +220,15 @@ def _snapshot(repo: str, revision: str, variant: str | None) -> Path:
     }
     try:
         return Path(snapshot_download(**wanted, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
+    except LocalEntryNotFoundError as error:
+        part: str | None = getattr(error, "snapshot_path", None)
     try:
         # Its own progress bar tells of the download; HF_HUB_OFFLINE=1 forbids it.
         return Path(snapshot_download(**wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if part is not None and isinstance(error, LocalEntryNotFoundError):
+            # Nobody can be asked, and what is here may do: it is checked before use.
+            return Path(part)
         raise GeneratorError(
             f"hub id '{repo}@{revision}' is not in the local cache and cannot be fetched: "
             f"{str(error).splitlines()[0]}",

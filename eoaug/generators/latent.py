@@ -376,7 +376,7 @@ def _own_sampler(part: Part) -> Sampler:
             own = {name: value for name, value in sampler.settings.items() if name != "algorithm_type"}
             return sampler._replace(settings=own)
     raise GeneratorError(
-        f"checkpoint part {part.folder} names the sampler {part.kind}, whose noise eoaug cannot tie to a place",
+        f"checkpoint part {part.folder} names the sampler {part.kind}, which eoaug does not walk",
         f"choose one on the same noise schedule: scheduler={' or '.join(map(repr, SCHEDULERS))}",
     )
 

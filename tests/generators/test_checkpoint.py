@@ -442,6 +442,19 @@ def test_only_the_variant_that_was_asked_for_is_fetched(tiny: Make, hub: Hub) ->
     assert any(".fp16." in name for name in half.card.files)
 
 
+def test_without_a_network_a_part_of_a_model_is_used_if_it_will_do(
+    tiny: Make, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halved(published(hub, tiny("sd")), beside=True)
+    half = eoaug.load(f"someone/model@{COMMIT}", variant="fp16")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub.asked.clear()
+    assert eoaug.load(f"someone/model@{COMMIT}").card.sha256 == half.card.sha256
+    with pytest.raises(GeneratorError, match="weights of variant='bf16'"):
+        eoaug.load(f"someone/model@{COMMIT}", variant="bf16")
+    assert hub.of("someone/model") == []
+
+
 def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
     with pytest.raises(GeneratorError, match="neither model_index"):
         eoaug.load(tmp_path)
