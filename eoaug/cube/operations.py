@@ -155,7 +155,7 @@ def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         A date or a list of dates to add (anything that pandas reads).
     sequence
         True makes several new dates one after the other, each told of those before it: onward in time from
-        the first given date, then back from it. False makes each from the given dates alone. Default: as
+        the first given date, then back from it; every member of an ensemble sees its own. False makes each from the given dates alone. Default: as
         the generator's card says.
     **options
         See `Options`.
@@ -353,10 +353,10 @@ def _prepare_extend(ds: Any, options: Options, *, times: Any, sequence: Any = No
     if sequence not in (None, True, False):
         raise ParameterError(f"sequence={sequence!r} is not True or False", "e.g. sequence=True")
     in_turn = len(new) > 1 and bool(generator.card.sequence if sequence is None else sequence)
-    if in_turn and options.get("members") is not None:
+    if in_turn and options.get("reduce") is not None:
         raise ParameterError(
-            f"members={options['members']} does not go with a sequence of {len(new)} dates",
-            "draw one sequence per seed=, or make the dates apart: sequence=False",
+            f"reduce={options['reduce']!r} does not go with a sequence of {len(new)} dates, whose members part",
+            "reduce the result over its dimension member, or make the dates apart: sequence=False",
         )
     own: dict[str, Any] = {"times": [str(t) for t in new.astype("datetime64[s]")]}
     return _prepared(

@@ -130,6 +130,8 @@ class Plan:
     guidance: float | None = None
     prompt: str | None = None
     members: int | None = None
+    first_member: int = 0
+    """Number of the first of the members, or of the only one."""
     reduce: Reduce | None = None
     sequence: bool = False
     """True if new dates are made one after the other, each told of those before it; see `turn`."""
@@ -283,7 +285,7 @@ class Plan:
             out_times=np.asarray(wanted, np.int64),
             cloud=self.cloud[places],
             chunks=(cut, *self.chunks[1:]),
-            token=f"{self.token} {wanted[-1]}",
+            token=f"{self.token} {self.first_member} {wanted[-1]}",
         )
 
     def date_fields(self, k: int) -> tuple[float, float, float]:

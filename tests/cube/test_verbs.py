@@ -237,10 +237,28 @@ def test_a_crop_of_a_sequence_agrees_beyond_its_margin():
     xr.testing.assert_equal(inner, crop.isel(x=slice(margin, None)))
 
 
+def test_every_member_of_a_sequence_goes_its_own_way():
+    ds = scene((40, 70), dates=1, bands=("blue", "nir"), content="texture")
+    arguments = {"times": ONE_BY_ONE[:2], "sequence": True, "generator": TINY}
+    single = eoaug.extend(ds, **arguments)
+    several = eoaug.extend(ds, members=3, **arguments)
+    assert several.sizes["member"] == 3
+    xr.testing.assert_equal(several.sel(member=0, drop=True), single)
+    # On the second new date members differ by more than their own noise: each saw its own first one.
+    apart = eoaug.extend(ds, members=3, **{**arguments, "sequence": False})
+    for member in (1, 2):
+        one, other = several.sel(member=member), apart.sel(member=member)
+        assert one.sel(time=ONE_BY_ONE[0]).equals(other.sel(time=ONE_BY_ONE[0]))
+        assert not one.sel(time=ONE_BY_ONE[1]).equals(other.sel(time=ONE_BY_ONE[1]))
+        assert not one.sel(time=ONE_BY_ONE[1]).equals(several.sel(member=0, time=ONE_BY_ONE[1]))
+    lazy = eoaug.extend(ds.chunk({"y": 32, "x": 32}), members=3, chunks=40, **arguments)
+    xr.testing.assert_equal(lazy.compute(scheduler="synchronous"), several)
+
+
 def test_a_sequence_is_refused_where_it_cannot_be():
     ds = scene((40, 50), dates=2, bands=("blue", "nir"))
-    with pytest.raises(ParameterError, match="members=3 does not go with a sequence of 2 dates"):
-        eoaug.extend(ds, times=ONE_BY_ONE[:2], sequence=True, members=3, generator=TINY)
+    with pytest.raises(ParameterError, match="reduce='mean' does not go with a sequence of 2 dates"):
+        eoaug.extend(ds, times=ONE_BY_ONE[:2], sequence=True, members=3, reduce="mean", generator=TINY)
     with pytest.raises(ParameterError, match="sequence='yes'"):
         eoaug.extend(ds, times=ONE_BY_ONE[:2], sequence="yes", generator=TINY)
     # A single date is its own sequence.
