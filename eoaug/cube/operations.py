@@ -155,8 +155,8 @@ def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         A date or a list of dates to add (anything that pandas reads).
     sequence
         True makes several new dates one after the other, each told of those before it: onward in time from
-        the first given date, then back from it; every member of an ensemble sees its own. False makes each from the given dates alone. Default: as
-        the generator's card says.
+        the first given date, then back from it; every member of an ensemble sees its own. False makes each
+        from the given dates alone. Default: as the generator's card says.
     **options
         See `Options`.
 
