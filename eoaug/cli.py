@@ -119,6 +119,13 @@ def _extend_options(
     times: Annotated[
         list[str], typer.Option(metavar="DATES", help="Dates to add, e.g. 2018-03-01,2018-09-01.")
     ],
+    sequence: Annotated[
+        bool | None,
+        typer.Option(
+            "--sequence/--apart",
+            help="Dates one after the other, each told of those before. [default: its card's]",
+        ),
+    ] = None,
 ) -> None: ...
 
 
@@ -540,15 +547,18 @@ def convert(
     "finetune",
     short_help="Fine-tune a checkpoint on cubes.",
     help=_help(
-        "Train a LoRA, a word or all weights of a checkpoint on netCDF cubes; a stopped training goes on.",
-        'eoaug finetune --base sd-folder --cubes cubes --out my-lora --rank 16 --token "<field>"',
+        "Train a LoRA, a word or all weights of a checkpoint on cubes: netCDF files, or the items of a catalog; "
+        "a stopped training goes on.",
+        'eoaug finetune --base sd-folder --cubes cubes --out my-lora --rank 16 --token "<field>"\n'
+        "  eoaug finetune --base sd-folder --cubes sentinel-1-catalog --bands vv,vh,vv --stretch -25,0 \\\n"
+        "    --captions captions.json --out sar-lora",
     ),
 )
 @_told
 def tune(
     base: Annotated[str, typer.Option(help="Checkpoint folder, or owner/name@commit on the hub.")],
     cubes: Annotated[
-        Path, typer.Option(exists=True, file_okay=False, help="Folder of netCDF cubes; captions.json beside.")
+        str, typer.Option(help="Folder of netCDF cubes, or a catalog, collection, item or STAC API.")
     ],
     out: Annotated[Path, typer.Option(help="Folder for the adapter and its state.")],
     mode: Annotated[
@@ -564,14 +574,34 @@ def tune(
         Literal["float32", "bfloat16", "float16"], typer.Option(help="Of the forward.")
     ] = "float32",
     checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Less memory, more time.")] = False,
+    bands: Annotated[
+        Texts, typer.Option(metavar="NAMES", help="Of the three channels. [default: red,green,blue]")
+    ] = None,
     stretch: Annotated[str, typer.Option(help="Reflectance of black and white.")] = "0,0.3",
+    captions: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="JSON: prompt or class by cube (file name, or item id). [default: captions.json there]",
+        ),
+    ] = None,
+    prompt: Annotated[str, typer.Option(help="Caption of cubes that have none.")] = "a satellite image",
+    collections: Annotated[Texts, typer.Option(metavar="NAMES", help="Only these collections.")] = None,
+    bbox: Annotated[str | None, typer.Option(help="Only items in west,south,east,north in degrees.")] = None,
+    datetime: Annotated[str | None, typer.Option(help="Only items of this date or interval.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many items per collection.")] = None,
     tile_px: Annotated[int | None, typer.Option(help="Edge of a window. [default: the UNet's]")] = None,
+    snr: Annotated[float, typer.Option(help="Largest signal-to-noise weight (min-SNR); 0: none.")] = 5.0,
+    ema: Annotated[float, typer.Option(help="Decay of the average that is written; 0: none.")] = 0.999,
+    save_every: Annotated[int, typer.Option(help="Steps between states to go on from.")] = 250,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Annotated[str | None, typer.Option(help="cpu, cuda:0. [default: a GPU if there is one]")] = None,
 ) -> None:
-    """Train a LoRA, a word or all weights of a checkpoint on netCDF cubes."""
+    """Train a LoRA, a word or all weights of a checkpoint on cubes."""
     from tqdm import tqdm
 
+    from eoaug.generators.checkpoint import read_json
     from eoaug.training.finetune import Tuning, finetune
 
     low, high = _floats(stretch, "stretch", 2) or (0.0, 0.3)
@@ -585,18 +615,31 @@ def tune(
         rate=rate,
         precision=precision,
         checkpointing=checkpointing,
+        bands=tuple(_split(bands) or ("red", "green", "blue")),  # type: ignore[arg-type]
+        prompt=prompt,
+        snr=snr or None,
+        ema=ema or None,
+        save_every=save_every,
         stretch=(low, high),
         tile_px=tile_px,
         seed=seed,
         device=device,
     )
+    told = {
+        "collections": _split(collections),
+        "bbox": _floats(bbox, "bbox", 4),
+        "datetime": datetime,
+        "limit": limit,
+    }
+    search = {name: value for name, value in told.items() if value is not None}
+    texts = None if captions is None else {k: str(v) for k, v in read_json(captions).items()}
     with tqdm(total=steps, unit="step", disable=None) as bar:
 
         def tell(step: int, loss: float) -> None:
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{loss:.4f}")
 
-        tuned = finetune(base, cubes, out, tuning, progress=tell)
+        tuned = finetune(base, cubes, out, tuning, captions=texts, search=search, progress=tell)
     typer.echo(tuned.path)
 
 

@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+# No test asks a model hub, but those that bring one of their own.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
 # `ci` is the one that `make test` runs: the same examples every time. `default` looks further.

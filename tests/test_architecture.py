@@ -75,7 +75,13 @@ CLIENTS = ["cli", "cli_jobs"]
 """Modules that use the package as users do, through its root."""
 
 LATE = [
-    *("generators.network", "generators.satnet", "generators.latent", "generators.diffusion"),
+    *(
+        "generators.network",
+        "generators.satnet",
+        "generators.samplers",
+        "generators.latent",
+        "generators.diffusion",
+    ),
     *("generators.diffusionsat", "training", "captions", "stac", "evaluate"),
 ]
 """Modules that the package's root does not import."""

@@ -17,7 +17,7 @@ VERBS = ["synthesize", "inpaint", "extend", "super_resolve"]
 SIGNATURES = {
     "synthesize": ["ds", "like", "resolution", "crs", "times", "strength"],
     "inpaint": ["ds", "mask", "fill"],
-    "extend": ["ds", "times"],
+    "extend": ["ds", "times", "sequence"],
     "super_resolve": ["ds", "factor", "sensor"],
 }
 """The verbs' own arguments; all others are those of `Options`."""

@@ -120,13 +120,18 @@ def inpaint(folder: Path) -> Path:
     return folder
 
 
+_XL: dict[str, Any] = {
+    "cross_attention_dim": 2 * WIDTH,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 8,
+    "projection_class_embeddings_input_dim": WIDTH + 48,
+}
+
+
 def xl(folder: Path) -> Path:
     """Stable Diffusion XL."""
     torch.manual_seed(3)
-    size = {"addition_embed_type": "text_time", "addition_time_embed_dim": 8}
-    unet = UNet2DConditionModel(
-        **{**UNET, "cross_attention_dim": 2 * WIDTH}, **size, projection_class_embeddings_input_dim=WIDTH + 48
-    )
+    unet = UNet2DConditionModel(**{**UNET, **_XL})
     StableDiffusionXLPipeline(
         vae=_vae(force_upcast=True),
         text_encoder=_text(),
@@ -156,11 +161,11 @@ def _plain() -> dict[str, Any]:
     return {key: value for key, value in SCHEDULE.items() if key != "steps_offset"}
 
 
-def controlnet(folder: Path, seed: int = 5) -> Path:
-    """A ControlNet for `sd`."""
+def controlnet(folder: Path, seed: int = 5, *, xl: bool = False) -> Path:
+    """A ControlNet for `sd`, or for `xl`."""
     torch.manual_seed(seed)
     keys = ("block_out_channels", "down_block_types", "cross_attention_dim", "attention_head_dim")
-    shape = {key: UNET[key] for key in (*keys, "layers_per_block", "norm_num_groups")}
+    shape = {key: UNET[key] for key in (*keys, "layers_per_block", "norm_num_groups")} | (_XL if xl else {})
     net = ControlNetModel(**shape, conditioning_embedding_out_channels=(8, 8, 16, 16))
     _shaken(net).save_pretrained(folder)
     return folder

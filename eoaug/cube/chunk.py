@@ -97,7 +97,7 @@ def _date(
     if not wanted.any():
         estimates: list[NDArray[np.float32]] = []
     else:
-        draws = range(plan.members or 1) if plan.reduce is not None else (member,)
+        draws = range(plan.members or 1) if plan.reduce is not None else (member + plan.first_member,)
         estimates = _Statistic(plan.reduce).over(
             _estimate(plan, k, draw, core, scene, fill, mapper, seen)[slots] for draw in draws
         )

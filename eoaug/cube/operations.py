@@ -142,7 +142,9 @@ def inpaint[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     return result
 
 
-def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](ds: T, *, times: Any, **options: Unpack[Options]) -> T:
+def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
+    ds: T, *, times: Any, sequence: bool | None = None, **options: Unpack[Options]
+) -> T:
     """Add dates before, between or after the given ones; the given dates come back bit for bit.
 
     Parameters
@@ -151,6 +153,10 @@ def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](ds: T, *, times: Any, **o
         The cube, with dates.
     times
         A date or a list of dates to add (anything that pandas reads).
+    sequence
+        True makes several new dates one after the other, each told of those before it: onward in time from
+        the first given date, then back from it; every member of an ensemble sees its own. False makes each
+        from the given dates alone. Default: as the generator's card says.
     **options
         See `Options`.
 
@@ -164,7 +170,7 @@ def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](ds: T, *, times: Any, **o
     EoaugError
         With the argument, its value and the remedy.
     """
-    result: T = _over_tree(_prepare_extend, ds, options, times=times)
+    result: T = _over_tree(_prepare_extend, ds, options, times=times, sequence=sequence)
     return result
 
 
@@ -330,7 +336,7 @@ def _prepare_inpaint(ds: Any, options: Options, *, mask: Any = None, fill: str =
     )
 
 
-def _prepare_extend(ds: Any, options: Options, *, times: Any) -> _Prepared:
+def _prepare_extend(ds: Any, options: Options, *, times: Any, sequence: Any = None) -> _Prepared:
     generator = generator_for(options, "extend")
     cube = read_cube(ds, verb="extend")
     if cube.times is None or cube.name_time is None:
@@ -344,9 +350,18 @@ def _prepare_extend(ds: Any, options: Options, *, times: Any) -> _Prepared:
         raise TimeError(f"the cube has {np.datetime64(int(both[0]), 's')} already", "leave it out of times=")
     dates = np.sort(np.concatenate([cube.times.astype("datetime64[ns]"), new]))
     unit = cube.times.dtype
+    if sequence not in (None, True, False):
+        raise ParameterError(f"sequence={sequence!r} is not True or False", "e.g. sequence=True")
+    in_turn = len(new) > 1 and bool(generator.card.sequence if sequence is None else sequence)
+    if in_turn and options.get("reduce") is not None:
+        raise ParameterError(
+            f"reduce={options['reduce']!r} does not go with a sequence of {len(new)} dates, whose members part",
+            "reduce the result over its dimension member, or make the dates apart: sequence=False",
+        )
+    own: dict[str, Any] = {"times": [str(t) for t in new.astype("datetime64[s]")]}
     return _prepared(
-        "extend", cube, generator, options, fill="footprint", dates=dates.astype(unit),
-        own={"times": [str(t) for t in new.astype("datetime64[s]")]},
+        "extend", cube, generator, options, fill="footprint", dates=dates.astype(unit), sequence=in_turn,
+        own={**own, "sequence": True} if in_turn else own,
     )  # fmt: skip
 
 
@@ -390,6 +405,7 @@ def _prepared(
     dates: NDArray[np.datetime64] | None = None,
     sensor: Sensor | None = None,
     strength: float = 1.0,
+    sequence: bool = False,
 ) -> _Prepared:
     card = generator.card
     layers = layers_of(cube, card)
@@ -438,6 +454,7 @@ def _prepared(
         prompt=prompt_for(options.get("prompt"), card),
         members=members,
         reduce=reduce,
+        sequence=sequence,
         chunks=chunks,
         batch_tiles=integer("batch_tiles", options.get("batch_tiles", card.batch), 1, 4096),
     )

@@ -10,8 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -130,7 +130,11 @@ class Plan:
     guidance: float | None = None
     prompt: str | None = None
     members: int | None = None
+    first_member: int = 0
+    """Number of the first of the members, or of the only one."""
     reduce: Reduce | None = None
+    sequence: bool = False
+    """True if new dates are made one after the other, each told of those before it; see `turn`."""
     chunks: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]] = ((1,), (1,), (1,))
     """Chunk lengths of the result along (time, y, x)."""
     batch_tiles: int = 8
@@ -194,7 +198,8 @@ class Plan:
         """
         if not self.bounded:
             return 0
-        return (self.joint_steps + 1) * self.lattice.size + self.sensor_px + self.around_px
+        turns = len(self.new_dates) if self.sequence else 1
+        return turns * ((self.joint_steps + 1) * self.lattice.size + self.sensor_px + self.around_px)
 
     @cached_property
     def _edges(self) -> tuple[NDArray[np.int64], ...]:
@@ -252,6 +257,36 @@ class Plan:
             return range(0) if at is None else range(at, at + 1)
         at = int(np.searchsorted(self.in_times, self.out_times[k]))
         return range(max(at - NEIGHBOUR_DATES, 0), min(at + NEIGHBOUR_DATES + 1, len(self.in_times)))
+
+    @property
+    def new_dates(self) -> list[int]:
+        """The dates that are not given, in the order of a sequence: onward in time, then back from the first."""
+        new = np.setdiff1d(self.out_times, self.in_times)
+        onward = new > self.in_times[0]
+        return [*new[onward].tolist(), *new[~onward][::-1].tolist()]
+
+    def turn(self, given: Sequence[int], wanted: Sequence[int]) -> Plan:
+        """Return the plan of some dates of a sequence.
+
+        Parameters
+        ----------
+        given
+            Dates that the inputs then hold, ascending.
+        wanted
+            Dates to make, or to hand through, ascending.
+        """
+        places = np.searchsorted(self.out_times, wanted)
+        size = self.chunks[0][0]
+        cut = tuple(min(size, len(wanted) - first) for first in range(0, len(wanted), size))
+        return replace(
+            self,
+            sequence=False,
+            in_times=np.asarray(given, np.int64),
+            out_times=np.asarray(wanted, np.int64),
+            cloud=self.cloud[places],
+            chunks=(cut, *self.chunks[1:]),
+            token=f"{self.token} {self.first_member} {wanted[-1]}",
+        )
 
     def date_fields(self, k: int) -> tuple[float, float, float]:
         """Return (year, month, day) of result date ``k``, NaN without dates."""

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,8 @@ def compute(plan: Plan, inputs: Inputs, *, progress: Progress = None) -> dict[st
     -------
     By layer name (and ``synthetic``), shape ([member,] T, Y, X).
     """
+    if plan.sequence:
+        return _in_turn(plan, inputs, partial(compute, progress=progress), np)
     draws = plan.members if plan.members is not None and plan.reduce is None else None
     shape = ((draws,) if draws else ()) + tuple(int(sum(c)) for c in plan.chunks)
     out = {name: np.empty(shape, dtype) for name, dtype in _dtypes(plan).items()}
@@ -102,6 +105,34 @@ def compute(plan: Plan, inputs: Inputs, *, progress: Progress = None) -> dict[st
             for name, values in chunk.items():
                 out[name][(*lead, slice(span.start, span.stop), *core)] = values
     return out
+
+
+def _in_turn(
+    plan: Plan, inputs: Inputs, run: Callable[[Plan, Inputs], Mapping[str, Any]], arrays: Any
+) -> dict[str, Any]:
+    """Make a sequence: every new date is an input of those after it, as if it had been given.
+
+    Parameters
+    ----------
+    plan, inputs
+        The sequence, and what is given of it. Every member goes its own way.
+    run
+        `compute` or `build`, for the plan of one turn.
+    arrays
+        NumPy or dask.array.
+    """
+    if plan.members is not None:
+        alone = [replace(plan, members=None, first_member=member) for member in range(plan.members)]
+        ways = [_in_turn(one, inputs, run, arrays) for one in alone]
+        return {name: arrays.stack([way[name] for way in ways]) for name in ways[0]}
+    given = plan.in_times.tolist()
+    first = run(plan.turn(given, given), inputs)
+    made = {time: {name: array[i : i + 1] for name, array in first.items()} for i, time in enumerate(given)}
+    for date in plan.new_dates:
+        there = sorted(made)
+        bands = tuple(arrays.concatenate([made[time][layer.name] for time in there]) for layer in plan.layers)
+        made[date] = dict(run(plan.turn(there, [date]), replace(inputs, bands=bands)))
+    return {name: arrays.concatenate([made[time][name] for time in sorted(made)]) for name in first}
 
 
 def calibrate(plan: Plan) -> float:
@@ -236,6 +267,10 @@ def build(plan: Plan, inputs: Inputs) -> dict[str, Any]:
     from dask.highlevelgraph import HighLevelGraph
     from dask.task_spec import DataNode, List, Task, TaskRef
 
+    if plan.sequence:
+        lead = () if plan.members is None else ((1,) * plan.members,)
+        made = _in_turn(plan, inputs, build, da)
+        return {name: array.rechunk(lead + plan.chunks) for name, array in made.items()}
     arrays: list[Any] = [
         a if isinstance(a, da.Array) else da.from_array(a, chunks=_source_chunks(plan, a))
         for a in inputs.arrays()

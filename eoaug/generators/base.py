@@ -61,6 +61,9 @@ class Card:
     """Requests in one forward; shorter batches are padded to this by the generator."""
     context: int = 0
     """Number of further dates that a request may hold beside its target date."""
+    sequence: bool = False
+    """True if several new dates are made one after the other unless a user says otherwise, each told of
+    those before it."""
     steps: Mapping[str, int] = field(default_factory=dict)
     """Default number of denoising steps by verb; 0 is the deterministic best estimate."""
     member_steps: Mapping[str, int] = field(default_factory=dict)

@@ -11,7 +11,7 @@ import math
 import re
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +21,7 @@ from eoaug.errors import GeneratorError
 from eoaug.generators.weights import sha256_of
 
 __all__ = [
+    "ADAPTER_FILES",
     "CLASSES",
     "SETTINGS",
     "Checkpoint",
@@ -29,11 +30,13 @@ __all__ = [
     "open_checkpoint",
     "read_header",
     "read_json",
-    "weight_files",
 ]
 
 SETTINGS = "eoaug.json"
 """File beside ``model_index.json`` in which a folder says how eoaug is to use it."""
+
+ADAPTER_FILES = ("learned_embeds.safetensors", "pytorch_lora_weights.safetensors")
+"""What a folder of an adapter holds, learned tokens first."""
 
 CLASSES: Mapping[str, str] = {
     "UNet2DConditionModel": "unet",
@@ -53,8 +56,14 @@ CLASSES: Mapping[str, str] = {
     "EulerAncestralDiscreteScheduler": "scheduler",
     "DPMSolverMultistepScheduler": "scheduler",
     "UniPCMultistepScheduler": "scheduler",
-}
-"""The only classes that a folder may name, with the role they play."""
+    **dict.fromkeys(
+        ("DEISMultistepScheduler", "DPMSolverSDEScheduler", "DPMSolverSinglestepScheduler", "HeunDiscreteScheduler",
+         "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "LCMScheduler", "TCDScheduler"),
+        "scheduler",
+    ),
+}  # fmt: skip
+"""The only classes that a folder may name, with the role they play. The last schedulers are read for their
+noise schedule; another sampler walks it."""
 
 _PIPELINES = (
     "StableDiffusion", "StableDiffusionXL", "DiffusionSat", "StableDiffusionControlNet",
@@ -67,12 +76,15 @@ _ROLES = frozenset(
     {"unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler",
      "low_res_scheduler", "controlnet"}
 )  # fmt: skip
+_NETWORKS = frozenset({"unet", "vae", "text_encoder", "text_encoder_2", "controlnet"})
 _LEFT_OUT = frozenset({"safety_checker", "feature_extractor", "image_encoder", "watermarker"})
 """Parts of published folders that are not needed and never loaded."""
 _CODE = frozenset({".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh"})
 _REMOTE = frozenset({"auto_map", "trust_remote_code", "custom_pipeline", "custom_pipelines"})
 _WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
-_READ = frozenset({".json", ".safetensors", ".txt"})
+_READ = frozenset({".json", ".txt"})
+_VARIANTS = ("fp16", "bf16", "non_ema", "ema")
+"""Sets of weights that published folders hold beside or in place of the plain one."""
 
 _MOST_JSON = 32 * 2**20
 _MOST_HEADER = 100 * 2**20
@@ -95,6 +107,13 @@ class Part:
     kind: str
     """Class name, one of `CLASSES`."""
     folder: Path
+    variant: str | None = None
+    """Which of several sets of weights, e.g. ``fp16``; None: the plain one."""
+
+    @property
+    def weights(self) -> list[Path]:
+        """Its safetensors files: one, or the shards that an index lists; none of what is no network."""
+        return _weight_files(self.folder, self.variant) if CLASSES[self.kind] in _NETWORKS else []
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
@@ -122,8 +141,16 @@ class Checkpoint:
     @property
     def identity(self) -> str:
         """Hash of all files."""
-        lines = "".join(f"{name} {digest}\n" for name, digest in sorted(self.files.items()))
-        return sha256(lines.encode()).hexdigest()
+        return _together(self.files)
+
+    @property
+    def base(self) -> str:
+        """Hash of what an adapter builds on: the weights of UNet, autoencoder and text encoders."""
+        roles = ("text_encoder", "text_encoder_2", "unet", "vae")
+        parts = [self.parts[role] for role in roles if role in self.parts]
+        return _together(
+            {f"{part.role}/{path.name}": _digest(path) for part in parts for path in part.weights}
+        )
 
     def part(self, role: str) -> Part:
         """Return a component that the folder must have."""
@@ -135,13 +162,15 @@ class Checkpoint:
         return self.parts[role]
 
 
-def find(source: str | Path) -> Path:
+def find(source: str | Path, variant: str | None = None) -> Path:
     """Return the folder of a path or of a pinned hub id; the hub's cache is asked before the network.
 
     Parameters
     ----------
     source
         A folder, or ``"owner/name@revision"`` with the 40 digits of a commit.
+    variant
+        Of the weights to fetch; None: the plain ones.
 
     Raises
     ------
@@ -166,26 +195,40 @@ def find(source: str | Path) -> Path:
             f"hub id {source!r}: revision {revision!r} may move, so it identifies no weights",
             f"give the commit: '{repo}@<40 digits>' (the page of the repository, History, shows it)",
         )
-    return _snapshot(repo, revision)
+    return _snapshot(repo, revision, variant)
 
 
-def _snapshot(repo: str, revision: str) -> Path:
+def _snapshot(repo: str, revision: str, variant: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
+    # Only what is loaded: no single-file copies of the whole pipeline, no second set of weights.
+    stems = [name.removesuffix(".safetensors") for name in (*_WEIGHTS, *ADAPTER_FILES)]
+    ending = f"*.{variant}*.safetensors" if variant else "*.safetensors"
     wanted: dict[str, Any] = {
         "repo_id": repo,
         "revision": revision,
-        "allow_patterns": ["*.json", "*.safetensors", "*.txt"],
+        "allow_patterns": [
+            "*.json",
+            "*.txt",
+            *(f"{at}{stem}{ending}" for stem in stems for at in ("", "*/")),
+        ],
+        "ignore_patterns": [
+            *(f"{part}/*" for part in sorted(_LEFT_OUT)),
+            *([] if variant else [f"*.{name}*.safetensors" for name in _VARIANTS]),
+        ],
     }
     try:
         return Path(snapshot_download(**wanted, local_files_only=True))
-    except LocalEntryNotFoundError:
-        pass
+    except LocalEntryNotFoundError as error:
+        part: str | None = getattr(error, "snapshot_path", None)
     try:
         # Its own progress bar tells of the download; HF_HUB_OFFLINE=1 forbids it.
         return Path(snapshot_download(**wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if part is not None and isinstance(error, LocalEntryNotFoundError):
+            # Nobody can be asked, and what is here may do: it is checked before use.
+            return Path(part)
         raise GeneratorError(
             f"hub id '{repo}@{revision}' is not in the local cache and cannot be fetched: "
             f"{str(error).splitlines()[0]}",
@@ -193,7 +236,7 @@ def _snapshot(repo: str, revision: str) -> Path:
         ) from error
 
 
-def open_checkpoint(source: str | Path) -> Checkpoint:
+def open_checkpoint(source: str | Path, variant: str | None = None) -> Checkpoint:
     """Check a folder and return what it holds.
 
     Parameters
@@ -202,13 +245,16 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
         As for `find`. A pipeline's root (``model_index.json``); a training state inside one
         (``checkpoint-N`` or ``checkpoint-N/unet_ema``), whose UNet then takes the place of the root's; or
         the folder of a single component (``config.json``), such as a ControlNet.
+    variant
+        Which weights to take where a part has several, e.g. ``"fp16"``; other parts keep their plain ones.
+        None: the plain ones, and where a part has a single variant in their place, that.
 
     Raises
     ------
     GeneratorError
         The folder is none of these, or holds something that eoaug does not load: see the message.
     """
-    folder = find(source)
+    folder = find(source, variant)
     state: Part | None = None
     root = folder
     if not (folder / "model_index.json").is_file():
@@ -222,6 +268,7 @@ def open_checkpoint(source: str | Path) -> Checkpoint:
         parts, scalars = _indexed(root)
     if state is not None:
         parts[state.role] = state
+    parts = {role: replace(part, variant=_variant_of(part.folder, variant)) for role, part in parts.items()}
     for part in parts.values():
         _check_part(part)
     settings = read_json(root / SETTINGS) if (root / SETTINGS).is_file() else {}
@@ -292,12 +339,35 @@ def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     return found
 
 
-def weight_files(folder: Path) -> list[Path]:
-    """Return the safetensors files of a component: one, or the shards that its index lists."""
+def _added(name: str, variant: str | None) -> str:
+    return f"{name}.{variant}" if variant else name
+
+
+def _variant_of(folder: Path, wanted: str | None) -> str | None:
+    """Return the variant to read: the wanted one, else none, else the only one that is there."""
+    there = set()
+    for path in folder.glob("*.safetensors*"):
+        for name in _WEIGHTS:
+            stem = re.escape(name.removesuffix(".safetensors"))
+            match = re.fullmatch(rf"{stem}(?:\.(\w+))?\.safetensors(?:\.index(?:\.(\w+))?\.json)?", path.name)
+            if match is not None:
+                there.add(match[1] or match[2])
+    if wanted in there or None in there or not there:
+        return wanted if wanted in there else None
+    if len(there) > 1:
+        names = " and ".join(sorted(map(str, there)))
+        raise GeneratorError(
+            f"checkpoint part {folder} has weights {names}, and no plain ones", "choose: variant='fp16'"
+        )
+    return str(there.pop())
+
+
+def _weight_files(folder: Path, variant: str | None) -> list[Path]:
     for name in _WEIGHTS:
-        if (folder / name).is_file():
-            return [folder / name]
-        index = folder / f"{name}.index.json"
+        single = folder / f"{_added(name.removesuffix('.safetensors'), variant)}.safetensors"
+        if single.is_file():
+            return [single]
+        index = folder / f"{_added(f'{name}.index', variant)}.json"
         if index.is_file():
             listed = read_json(index).get("weight_map", {})
             names = sorted({str(shard) for shard in listed.values()}) if isinstance(listed, dict) else []
@@ -312,7 +382,11 @@ def weight_files(folder: Path) -> list[Path]:
         path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt")
     )
     held = f"only {', '.join(pickled)}, which may hold code" if pickled else "no weights"
-    remedy = f"eoaug convert-weights {folder}" if pickled else "get the folder again"
+    remedy = (
+        f"eoaug convert-weights {folder}"
+        if pickled
+        else "get the folder again; on the hub, some have half precision alone: variant='fp16'"
+    )
     raise GeneratorError(f"checkpoint part {folder} has {held}; eoaug reads safetensors", remedy)
 
 
@@ -336,7 +410,8 @@ def _indexed(root: Path) -> tuple[dict[str, Part], dict[str, Any]]:
             _refuse(path, "holds several ControlNets", "name them: load(base, controlnets=[FOLDER, FOLDER])")
         library, kind = (str(one) for one in (value if len(value) == 2 else (None, value)))
         if library not in _LIBRARIES or kind not in CLASSES:
-            _refuse(path, f"wants {role} from {library!r}, class {kind!r}", "only known classes are loaded")
+            known = [name for name, plays in CLASSES.items() if plays == role.removesuffix("_2")]
+            _refuse(path, f"wants {role} from {library!r}, class {kind!r}", f"eoaug loads {', '.join(known)}")
         # What is not there (a UNet that another folder brings) is missed when it is used.
         if (root / role).is_dir():
             parts[role] = _declared(role, kind, root / role)
@@ -398,11 +473,9 @@ def _check_part(part: Part) -> None:
             isinstance(n, int | float) and not abs(n) <= limit for n in numbers
         ):
             _refuse(part.folder, f"declares {key}={str(value)[:60]} in its configuration")
-    if CLASSES[part.kind] not in ("unet", "vae", "text_encoder", "text_encoder_2", "controlnet"):
+    if CLASSES[part.kind] not in _NETWORKS:
         return
-    shapes = {
-        name: shape for file in weight_files(part.folder) for name, (_, shape) in read_header(file).items()
-    }
+    shapes = {name: shape for file in part.weights for name, (_, shape) in read_header(file).items()}
     frames = len(shapes.get("controlnet_cond_embedding.conv_in.weight", ())) == 5
     if part.role == "controlnet" and frames != (part.kind == "ControlNetModel3D"):
         held = "a 3D ControlNet (a sequence of images)" if frames else "a 2D ControlNet (one image)"
@@ -416,10 +489,16 @@ def _hashes(root: Path, parts: Mapping[str, Part]) -> Iterator[tuple[str, str]]:
         if (root / name).is_file():
             yield name, _digest(root / name)
     for role, part in sorted(parts.items()):
-        for path in sorted(part.folder.iterdir()):
-            # What is not read (pickles, pictures) does not change a pixel.
-            if path.suffix in _READ and path.is_file():
-                yield f"{role}/{path.name}", _digest(path)
+        for path in sorted(
+            [*part.weights, *(p for p in part.folder.iterdir() if p.suffix in _READ and p.is_file())]
+        ):
+            # What is not read (pickles, pictures, another variant) does not change a pixel.
+            yield f"{role}/{path.name}", _digest(path)
+
+
+def _together(files: Mapping[str, str]) -> str:
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(files.items()))
+    return sha256(lines.encode()).hexdigest()
 
 
 def _digest(path: Path) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
@@ -23,9 +23,18 @@ from torch import Tensor
 from eoaug import noise
 from eoaug.bands import EO_COMMON_NAMES
 from eoaug.errors import GeneratorError
-from eoaug.generators import latent
+from eoaug.generators import latent, samplers
 from eoaug.generators.base import Card, Request, Verb
-from eoaug.generators.checkpoint import SETTINGS, Checkpoint, Part, open_checkpoint, read_header, read_json
+from eoaug.generators.checkpoint import (
+    ADAPTER_FILES,
+    SETTINGS,
+    Checkpoint,
+    Part,
+    find,
+    open_checkpoint,
+    read_header,
+    read_json,
+)
 from eoaug.generators.classical import consistent, push_pull, surroundings
 from eoaug.generators.conditions import present_bands
 from eoaug.generators.device import checked_device, one_thread
@@ -37,7 +46,6 @@ __all__ = ["RGB", "Diffusion", "Settings", "State", "filled"]
 RGB = ("red", "green", "blue")
 """What picture models know, in their order."""
 
-_ADAPTER_FILES = ("learned_embeds.safetensors", "pytorch_lora_weights.safetensors")
 _TOLD = ("stretch", "lift", "prompt", "steps", "guidance")
 """Settings that the ``eoaug.json`` of a checkpoint or an adapter may hold."""
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
@@ -50,6 +58,8 @@ _Given = dict[str, Tensor]
 class Settings:
     """How a checkpoint is used; every field is an option of `eoaug.load`."""
 
+    variant: str | None = None
+    """Weights to take where a part has several, e.g. ``fp16``; None: the plain ones."""
     unet: str | None = None
     """Folder whose UNet takes the place of the base's."""
     controlnets: tuple[str, ...] = ()
@@ -57,7 +67,9 @@ class Settings:
     control_scales: tuple[float, ...] | None = None
     """Weight of each ControlNet; None: 1."""
     adapters: tuple[tuple[str, float], ...] = ()
-    """LoRA and learned tokens: a file or folder, and its weight."""
+    """LoRA and learned tokens: a file, a folder or a pinned hub id, and its weight."""
+    any_base: bool = False
+    """Use adapters that say they were trained on other weights than the base's."""
     merge: bool = False
     """Add LoRA to the weights once, instead of computing them in every step."""
     stretch: tuple[float, float] | None = None
@@ -69,7 +81,7 @@ class Settings:
     negative: str = ""
     """What guidance leads away from."""
     scheduler: str | None = None
-    """Sampler by name (`eoaug.generators.latent.SCHEDULERS`); None: the checkpoint's."""
+    """Sampler by name (`eoaug.generators.samplers.SCHEDULERS`); None: the checkpoint's."""
     steps: int | None = None
     """Denoising steps of requests that name none; None: the checkpoint's, else 50."""
     guidance: float | None = None
@@ -138,7 +150,7 @@ class Settings:
     def _check(self) -> None:
         choices: Mapping[str, Sequence[object]] = {
             "lift": (None, *RULES),
-            "scheduler": (None, *latent.SCHEDULERS),
+            "scheduler": (None, *samplers.SCHEDULERS),
             "dtype": (None, *_DTYPES),
             "memory": ("auto", "normal", "low"),
         }
@@ -148,6 +160,8 @@ class Settings:
                     f"{name}={getattr(self, name)!r} is unknown",
                     f"use one of {', '.join(str(one) for one in known if one is not None)}",
                 )
+        if self.variant is not None and not (isinstance(self.variant, str) and self.variant.isidentifier()):
+            raise GeneratorError(f"variant={self.variant!r} is no name of weights", "e.g. variant='fp16'")
         for name in ("prompt", "negative"):
             if not isinstance(getattr(self, name), str | None):
                 raise GeneratorError(f"{name}={getattr(self, name)!r} is no text", f"e.g. {name}='a lake'")
@@ -188,18 +202,19 @@ class Diffusion:
     def __init__(self, base: str | Path, settings: Settings | None = None) -> None:
         self._base = str(base)
         self._settings = settings or Settings()
-        checkpoint = open_checkpoint(base)
+        variant = self._settings.variant
+        checkpoint = open_checkpoint(base, variant)
         extra = dict(checkpoint.files)
         parts = dict(checkpoint.parts)
         if self._settings.unet is not None:
-            other = open_checkpoint(self._settings.unet)
+            other = open_checkpoint(self._settings.unet, variant)
             parts["unet"] = other.part("unet")
             extra |= {f"unet of {other.root.name}/{name}": digest for name, digest in other.files.items()}
         self._controls = (
             [parts["controlnet"]] if "controlnet" in parts and not self._settings.controlnets else []
         )
         for folder in self._settings.controlnets:
-            other = open_checkpoint(folder)
+            other = open_checkpoint(folder, variant)
             self._controls.append(other.part("controlnet"))
             extra |= {f"controlnet {other.root.name}/{name}": digest for name, digest in other.files.items()}
         self._adapters = [one for path, scale in self._settings.adapters for one in _adapters(path, scale)]
@@ -208,9 +223,17 @@ class Diffusion:
         for told in (checkpoint.settings, *(adapter.settings for adapter in self._adapters)):
             Settings.of({name: told[name] for name in _TOLD if name in told})
         self._checkpoint = Checkpoint(checkpoint.root, parts, checkpoint.settings, checkpoint.pipeline, extra)
+        if variant is not None and all(
+            part.variant != variant for part in (*parts.values(), *self._controls)
+        ):
+            raise GeneratorError(
+                f"no part of {checkpoint.root} has weights of variant={variant!r}", "leave variant out"
+            )
+        self._check_bases()
         for part in (*parts.values(), *self._controls):
             latent.check_fit(part)
         self._check_controls()
+        latent.scheduler_of(self._checkpoint.part("scheduler"), self._settings.scheduler)
         self._card = self._made_card()
 
     @property
@@ -324,6 +347,7 @@ class Diffusion:
             latent_factor=factor,
             batch=settings.batch,
             context=self._context(),
+            sequence=self._context() > 0,
             steps=dict.fromkeys(verbs, steps),
             joint_steps=min(settings.joint_steps, steps - 1),
             mean=(round((low + high) / 2, 12),) * len(bands),
@@ -349,6 +373,17 @@ class Diffusion:
                     f"the ControlNet {part.folder} reads text of width {width}, the UNet of "
                     f"{self._unet.get('cross_attention_dim')}",
                     "use a ControlNet of the same family as the base",
+                )
+
+    def _check_bases(self) -> None:
+        """Refuse adapters that name other weights than those they would change."""
+        for adapter in self._adapters:
+            trained_on, base = adapter.settings.get("base"), self._checkpoint.base
+            if trained_on is not None and trained_on != base and not self._settings.any_base:
+                raise GeneratorError(
+                    f"adapter {adapter.path} was trained on weights {str(trained_on)[:16]}, those of "
+                    f"{self._checkpoint.root} are {base[:16]}",
+                    "load it with the base that it was trained on, or any_base=True if they are kin",
                 )
 
     # -- the contract -------------------------------------------------------------------------------
@@ -460,6 +495,9 @@ class Diffusion:
         positive, negative = self._given(request, target)
         walk = _Walk(request=request, target=target, scheduler=scheduler, positive=positive)
         walk.noise = drawn.to(nets.dtype)
+        walk.draw = lambda step: self._noise(
+            request, target, f"diffusion step {step}", (C, H // nets.factor, W // nets.factor), nets.factor
+        ).to(nets.dtype)
         guidance = self._guidance if request.guidance is None else request.guidance
         if guidance > 1:
             walk.guidance, walk.negative = guidance, negative
@@ -656,6 +694,8 @@ class _Walk:
     """Steps of the schedule that a start lets leave out."""
     x: Tensor = field(init=False)
     noise: Tensor = field(init=False)
+    draw: Callable[[int], Tensor] = field(init=False)
+    """Noise of a step of the schedule, for samplers that add some."""
     estimate: Tensor = field(init=False)
     """Clean estimate of the last step."""
     output: Tensor = field(init=False)
@@ -672,13 +712,10 @@ class _Walk:
 
     def start_from(self, clean: Tensor, strength: float) -> None:
         """Begin at a known image, as far into the noise as ``strength`` says (SDEdit, arXiv:2108.01073)."""
-        steps = len(self.scheduler.timesteps)
-        self.first = steps - min(int(steps * strength), steps)
+        self.first = samplers.begin(self.scheduler, strength)
         self.clean = clean.to(self.noise)
         self.x = self.clean
         if self.calls:
-            if hasattr(self.scheduler, "set_begin_index"):
-                self.scheduler.set_begin_index(self.first)
             self.x = self.scheduler.add_noise(self.clean, self.noise, self.time(0)[None])
 
     def time(self, index: int) -> Tensor:
@@ -720,7 +757,9 @@ class _Walk:
         """Move x from the step before to step ``index``; hold what is known to its own noise level."""
         if index == 0:
             return
-        self.x = self.scheduler.step(self.output, self.time(index - 1), self.x, return_dict=False)[0]
+        step, time = self.first + index - 1, self.time(index - 1)
+        more = {"variance_noise": self.draw(step)} if samplers.draws(self.scheduler) else {}
+        self.x = self.scheduler.step(self.output, time, self.x, return_dict=False, **more)[0]
         if self.free is None or self.clean is None:
             return
         known = self.clean.to(self.x)
@@ -737,9 +776,7 @@ class _Walk:
             return math.sqrt(share), math.sqrt(1 - share), 1.0
         sigma = float(self.scheduler.sigmas[self.first + index])
         signal = 1 / math.sqrt(sigma**2 + 1)
-        # Euler's x is the clean image plus noise, whose variance explodes; the others preserve it.
-        exploding = isinstance(self.scheduler, latent.SCHEDULERS["euler"])
-        return signal, sigma * signal, signal if exploding else 1.0
+        return signal, sigma * signal, signal if samplers.explodes(self.scheduler) else 1.0
 
 
 @dataclass(eq=False)
@@ -771,15 +808,17 @@ def _restored(kind: type[Diffusion], base: str, settings: Settings, identity: st
 def _adapters(source: str, scale: float) -> list[latent.Adapter]:
     """Return the adapters of a file, or of the folder that holds them; learned tokens come first."""
     path = Path(source).expanduser()
+    if "@" in source and not path.exists():
+        path = find(source)
     settings: Mapping[str, Any] = {}
     files = [path]
     if path.is_dir():
         if (path / SETTINGS).is_file():
             settings = read_json(path / SETTINGS)
-        files = [path / name for name in _ADAPTER_FILES if (path / name).is_file()]
+        files = [path / name for name in ADAPTER_FILES if (path / name).is_file()]
         if not files:
             raise GeneratorError(
-                f"adapter folder {path} holds none of {', '.join(_ADAPTER_FILES)}", "name the file"
+                f"adapter folder {path} holds none of {', '.join(ADAPTER_FILES)}", "name the file"
             )
     for file in files:
         if file.suffix != ".safetensors" or not file.is_file():
@@ -787,7 +826,7 @@ def _adapters(source: str, scale: float) -> list[latent.Adapter]:
                 f"adapter {source} is no safetensors file", "eoaug convert-weights FOLDER turns .bin into it"
             )
         read_header(file)
-    return [latent.Adapter(file.resolve(), scale, sha256_of(file), settings) for file in files]
+    return [latent.Adapter(file.absolute(), scale, sha256_of(file), settings) for file in files]
 
 
 def _range(told: Any, root: Path) -> tuple[float, float]:
@@ -848,6 +887,6 @@ def _padded(parts: Sequence[Tensor], count: int) -> Tensor:
 
 
 def _short_of_memory(checkpoint: Checkpoint, controls: Sequence[Part], device: str) -> bool:
-    folders = [part.folder for part in (*checkpoint.parts.values(), *controls)]
-    needed = sum(path.stat().st_size for folder in folders for path in folder.glob("*.safetensors"))
+    parts = (*checkpoint.parts.values(), *controls)
+    needed = sum(path.stat().st_size for part in parts for path in part.weights)
     return torch.cuda.mem_get_info(device)[0] < 1.5 * needed

@@ -123,8 +123,8 @@ class DiffusionSat(Diffusion):
 
     The single-image model serves ``synthesize`` and ``inpaint``; with its 2D ControlNet it super-resolves;
     with its 3D ControlNet it looks at other dates, in ascending order, to ``extend`` and ``inpaint``, and
-    super-resolves too. A sequence of new dates is made by extending date after date: each then sees the
-    ones before.
+    super-resolves too. Several new dates are made one after the other: each sees the ones before
+    (autoregression as in the paper's appendix A.3.1).
 
     Parameters
     ----------
@@ -265,6 +265,6 @@ def open_generator(source: str | Path, options: Mapping[str, Any]) -> Diffusion:
         Fields of `Settings`.
     """
     settings = Settings.of(options)
-    unet = open_checkpoint(source if settings.unet is None else settings.unet).part("unet")
+    unet = open_checkpoint(source if settings.unet is None else settings.unet, settings.variant).part("unet")
     told = unet.kind == "SatUNet" or bool(unet.config.get("use_metadata"))
     return (DiffusionSat if told else Diffusion)(source, settings)

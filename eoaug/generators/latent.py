@@ -26,19 +26,11 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from eoaug.errors import GeneratorError
-from eoaug.generators.checkpoint import Checkpoint, Part, read_header, weight_files
+from eoaug.generators.checkpoint import Checkpoint, Part, read_header
+from eoaug.generators.samplers import SCHEDULERS, Sampler
 from eoaug.generators.satnet import SatControlNet, SatControlNet3D, SatUNet
 
-__all__ = ["SCHEDULERS", "Adapter", "Networks", "Text", "build", "check_fit", "scheduler_of"]
-
-SCHEDULERS: Mapping[str, Any] = {
-    "ddim": diffusers.DDIMScheduler,
-    "dpmpp_2m": diffusers.DPMSolverMultistepScheduler,
-    "euler": diffusers.EulerDiscreteScheduler,
-    "unipc": diffusers.UniPCMultistepScheduler,
-}
-"""Samplers by name: deterministic ones with one call of the network per step. The others draw noise of their
-own, which would not belong to the place."""
+__all__ = ["Adapter", "Networks", "Text", "build", "check_fit", "scheduler_of"]
 
 
 @dataclass(frozen=True)
@@ -112,7 +104,8 @@ class Networks:
         self._tokens: dict[str, str] = {}
         self._adapt(adapters, merge)
         if slicing:
-            self.unet.set_attention_slice("auto")
+            for module in (self.unet, *self.controls):
+                module.set_attention_slice("auto")
         for module in self._modules():
             module.eval().requires_grad_(False)
             if not offload:
@@ -343,15 +336,15 @@ def scheduler_of(part: Part, name: str | None) -> Any:
     Parameters
     ----------
     part
-        The checkpoint's scheduler; where it is not one of `SCHEDULERS`, DDIM takes its place.
+        The checkpoint's scheduler.
     name
-        A name of `SCHEDULERS`.
+        A name of `SCHEDULERS`; None: the checkpoint's own.
     """
     if name is not None and name not in SCHEDULERS:
         raise GeneratorError(f"there is no scheduler {name!r}", f"use one of {', '.join(SCHEDULERS)}")
-    own = {one.__name__: one for one in SCHEDULERS.values()}
-    kind = SCHEDULERS[name] if name else own.get(part.kind, diffusers.DDIMScheduler)
+    kind, _, own = SCHEDULERS[name] if name else _own_sampler(part)
     settings = {key: value for key, value in part.config.items() if not key.startswith("_")}
+    settings |= own
     # Latents have no range to be clipped to.
     settings |= {"clip_sample": False, "thresholding": False}
     _check_kinds(kind, part)
@@ -373,6 +366,19 @@ def scheduler_of(part: Part, name: str | None) -> Any:
             "eoaug knows epsilon, v_prediction and sample",
         )
     return scheduler
+
+
+def _own_sampler(part: Part) -> Sampler:
+    """Return the sampler of the class that a checkpoint names, with its own settings."""
+    for sampler in SCHEDULERS.values():
+        if part.kind == sampler.named:
+            # Which solver, that class leaves to the checkpoint's own settings.
+            own = {name: value for name, value in sampler.settings.items() if name != "algorithm_type"}
+            return sampler._replace(settings=own)
+    raise GeneratorError(
+        f"checkpoint part {part.folder} names the sampler {part.kind}, which eoaug does not walk",
+        f"choose one on the same noise schedule: scheduler={' or '.join(map(repr, SCHEDULERS))}",
+    )
 
 
 def _class_of(part: Part) -> Any:
@@ -407,6 +413,7 @@ def build(part: Part, dtype: torch.dtype = torch.float32) -> Any:
                 use_safetensors=True,
                 output_loading_info=True,
                 torch_dtype=dtype,
+                variant=part.variant,
             )
     except Exception as error:  # whatever a stranger's numbers make of it
         raise GeneratorError(
@@ -449,9 +456,7 @@ def check_fit(part: Part) -> None:
             f"checkpoint part {part.folder}: its configuration makes no {part.kind}: {_first_line(error)}",
             "get the folder again",
         ) from error
-    stored = {
-        name: shape for file in weight_files(part.folder) for name, (_, shape) in read_header(file).items()
-    }
+    stored = {name: shape for file in part.weights for name, (_, shape) in read_header(file).items()}
     for name, tensor in network.named_parameters():
         if name in stored and stored[name] != tuple(tensor.shape):
             raise GeneratorError(

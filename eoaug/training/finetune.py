@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+import xarray as xr
 
-from eoaug.errors import ParameterError, SourceError
+from eoaug.errors import BandError, ParameterError, SourceError
 from eoaug.generators.checkpoint import SETTINGS, open_checkpoint, read_json
 from eoaug.training import samples
 
@@ -62,8 +64,10 @@ class Tuning:
     """Compute activations anew on the way back: less memory, more time."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
     """Of the forward; weights and their average stay in float32."""
+    bands: tuple[str, str, str] = ("red", "green", "blue")
+    """What the picture's three channels show: names of bands or variables, one may be given more than once."""
     stretch: tuple[float, float] = (0.0, 0.3)
-    """Reflectance of black and white, as for `eoaug.load`."""
+    """Reflectance (or what the bands are in) of black and white, as for `eoaug.load`."""
     prompt: str = "a satellite image"
     """Caption of cubes that have none."""
     tile_px: int | None = None
@@ -83,6 +87,11 @@ class Tuning:
         for name, low in (("rank", 1), ("steps", 1), ("batch", 1), ("save_every", 1)):
             if getattr(self, name) < low:
                 raise ParameterError(f"{name}={getattr(self, name)} is too small", f"e.g. {name}={low}")
+        if len(self.bands) != 3:
+            raise ParameterError(
+                f"bands={','.join(self.bands)!r} are {len(self.bands)}, a picture has 3 channels",
+                "give three; one may come more than once: bands=('vv', 'vh', 'vv')",
+            )
         if self.mode not in ("lora", "full") or self.precision not in ("float32", "bfloat16", "float16"):
             raise ParameterError(
                 f"mode={self.mode!r} with precision={self.precision!r} is unknown",
@@ -102,11 +111,12 @@ class Tuned:
 
 def finetune(
     base: str | Path,
-    cubes: str | Path,
+    cubes: str | Path | xr.Dataset | Mapping[str, xr.Dataset],
     out: str | Path,
     tuning: Tuning | None = None,
     *,
     captions: Mapping[str, str] | None = None,
+    search: Mapping[str, Any] | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Tuned:
     """Train on the windows of cubes and write what `eoaug.load` uses.
@@ -116,7 +126,9 @@ def finetune(
     base
         Checkpoint folder or pinned hub id.
     cubes
-        Folder of netCDF cubes with red, green and blue (`samples.read_cubes`).
+        Folder of netCDF cubes (`samples.read_cubes`); a STAC catalog or whatever else `eoaug.open_cube` takes
+        as a source, every item a cube of its own, called by its id; or a cube, or cubes by name, however
+        opened. All are read into memory.
     out
         Folder to write; a training that was stopped there goes on.
     tuning
@@ -124,6 +136,9 @@ def finetune(
     captions
         Prompt by cube name (file name without suffix), or a class label (a single word). None:
         ``captions.json`` beside the cubes, else ``tuning.prompt``.
+    search
+        Which items of a STAC source: ``collections``, ``bbox``, ``datetime``, ``limit``, as for
+        `eoaug.open_cube`.
     progress
         Called with the number of steps done and the loss of the last.
 
@@ -135,13 +150,14 @@ def finetune(
     from eoaug.generators.diffusionsat import caption
 
     tuning = tuning or Tuning()
-    source, target = Path(cubes), Path(out)
     if captions is None:
-        listed = source / "captions.json"
-        captions = {name: str(text) for name, text in read_json(listed).items()} if listed.is_file() else {}
+        beside = Path(cubes) if isinstance(cubes, str | Path) else Path()
+        listed = (beside if beside.is_dir() else beside.parent) / "captions.json"
+        found = listed.is_file() and isinstance(cubes, str | Path)
+        captions = {name: str(text) for name, text in read_json(listed).items()} if found else {}
     told = {name: text if " " in text else caption(None, text) for name, text in captions.items()}
     with one_thread():
-        training = _Training(base, source, target, tuning, told)
+        training = _Training(base, _opened(cubes, tuning.bands, search or {}), Path(out), tuning, told)
         while training.step < tuning.steps:
             loss = training.advance()
             if progress is not None:
@@ -150,14 +166,51 @@ def finetune(
                 training.save()
         training.save()
         training.write()
-    return Tuned(target, tuple(training.losses))
+    return Tuned(Path(out), tuple(training.losses))
+
+
+def _opened(
+    cubes: str | Path | xr.Dataset | Mapping[str, xr.Dataset], bands: Sequence[str], search: Mapping[str, Any]
+) -> list[samples.Cube]:
+    """Read cubes from wherever they are."""
+    if isinstance(cubes, xr.Dataset):
+        return [samples.from_dataset(cubes, "cube", bands)]
+    if not isinstance(cubes, str | Path):
+        return [samples.from_dataset(ds, name, bands) for name, ds in cubes.items()]
+    folder = Path(cubes)
+    if folder.is_dir() and (any(folder.glob("*.nc")) or not any(folder.glob("*.json"))):
+        return samples.read_cubes(folder, bands, tile_px=1, pyramid=0)
+    from eoaug.stac.contents import inspect
+    from eoaug.stac.read import open_cube
+
+    read = []
+    for found in inspect(str(cubes), **search):
+        own = [found.collection] if found.collection else None
+        for name in found.items:
+            # Clouds are left out where the item tells of them.
+            for quality in (["scl"], ["qa_pixel"], []):
+                wanted = [*dict.fromkeys(bands), *quality]
+                try:
+                    ds = open_cube(str(cubes), ids=[name], collections=own, bands=wanted, chunks=None)
+                except BandError:
+                    if quality:
+                        continue
+                    raise
+                read.append(samples.from_dataset(ds, name, bands))
+                break
+    return read
 
 
 class _Training:
     """Networks, what of them is trained, and the state that goes from step to step."""
 
     def __init__(
-        self, base: str | Path, cubes: Path, out: Path, tuning: Tuning, captions: Mapping[str, str]
+        self,
+        base: str | Path,
+        cubes: Sequence[samples.Cube],
+        out: Path,
+        tuning: Tuning,
+        captions: Mapping[str, str],
     ) -> None:
         import torch
 
@@ -176,12 +229,11 @@ class _Training:
         size = self.nets.unet.config.sample_size or 64
         self.edge = tuning.tile_px or int(size) * self.nets.factor
         self.schedule = scheduler_of(self.checkpoint.part("scheduler"), "ddim")
-        self.cubes = samples.read_cubes(cubes, ("red", "green", "blue"), tile_px=self.edge, pyramid=0)
-        self.cubes = [cube for cube in self.cubes if cube.bands.all()]
+        self.cubes = [c for c in cubes if c.bands.all() and min(c.values.shape[2:]) >= self.edge]
         if not self.cubes:
             raise SourceError(
-                f"{cubes} has no cube with red, green and blue of {self.edge} pixels or more",
-                "give larger cubes, or a smaller tile_px",
+                f"none of {len(cubes)} cubes has {', '.join(tuning.bands)} and {self.edge} pixels or more",
+                "give larger cubes, a smaller tile_px, or other bands",
             )
         self.step, self.losses = 0, list[float]()
         self.rows = self._new_word()
@@ -362,12 +414,15 @@ class _Training:
 
     # -- files --------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def _identity(self) -> str:
         """What a state belongs to: base, settings, captions and cubes; not how long or how often saved."""
         told = {k: v for k, v in asdict(self.tuning).items() if k not in ("steps", "save_every")}
-        names = [cube.name for cube in self.cubes]
-        text = json.dumps([self.checkpoint.identity, told, dict(self.captions), names], sort_keys=True)
+        cubes = [
+            [cube.name, sha256(np.ascontiguousarray(cube.values).view(np.uint8).reshape(-1)).hexdigest()]
+            for cube in self.cubes
+        ]
+        text = json.dumps([self.checkpoint.identity, told, dict(self.captions), cubes], sort_keys=True)
         return sha256(text.encode()).hexdigest()
 
     def save(self) -> None:
@@ -387,6 +442,7 @@ class _Training:
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / "state.part"
         told = {"step": str(self.step), "identity": self._identity, "losses": json.dumps(self.losses)}
+        told["scaler"] = json.dumps(self.scaler.state_dict())
         save_file({k: v.contiguous().clone() for k, v in tensors.items()}, part, metadata=told)
         part.replace(folder / "state.safetensors")
 
@@ -413,6 +469,8 @@ class _Training:
                         "exp_avg": file.get_tensor(f"{i}.mean").to(parameter),
                         "exp_avg_sq": file.get_tensor(f"{i}.square").to(parameter),
                     }
+        if scaler := json.loads(told["scaler"]):
+            self.scaler.load_state_dict(scaler)
         self.step, self.losses = int(told["step"]), json.loads(told["losses"])
 
     def write(self) -> None:
@@ -439,7 +497,7 @@ class _Training:
         own = asdict(self.tuning)
         told = {name: own[name] for name in own if name not in ("steps", "device", "save_every", "prompt")}
         told |= {
-            "base": self.checkpoint.identity,
+            "base": self.checkpoint.base,
             "captions": {cube.name: self.captions.get(cube.name, self.tuning.prompt) for cube in self.cubes},
             "licence": self.checkpoint.settings.get("licence", "unknown"),
             "description": f"{self.tuning.mode} fine-tuning of {self.checkpoint.root.name}, {self.step} steps.",

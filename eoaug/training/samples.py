@@ -1,11 +1,12 @@
 """Training samples from real cubes: a netCDF file becomes a `Cube`, a window of it a `Sample`.
 
-Imports the ground, ``generators.base`` and xarray. A sample is a `Request`, exactly as the engine would
+Imports the ground, ``generators.base``, ``cube.geo`` and xarray. A sample is a `Request`, exactly as the engine would
 write it, beside the truth: what a network is trained on is what it will be asked.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -18,11 +19,24 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from eoaug import gaps, grid
+from eoaug.cube import geo
 from eoaug.errors import BandError, ParameterError, SourceError
 from eoaug.generators.base import Request
 from eoaug.sensor import Sensor
 
-__all__ = ["TASKS", "Cube", "Sample", "draw", "halve", "hole", "read_cube", "read_cubes", "statistics"]
+__all__ = [
+    "TASKS",
+    "Cube",
+    "Sample",
+    "draw",
+    "from_dataset",
+    "halve",
+    "hole",
+    "read_cube",
+    "read_cubes",
+    "statistics",
+]
 
 Task = Literal["holes", "dates", "x2", "x4", "x8", "free"]
 
@@ -171,6 +185,66 @@ def read_cube(path: str | Path, bands: Sequence[str]) -> Cube:
             calibrated=calibrated,
             sharp=native == 0.0 or gsd_m >= 2 * native,
         )
+
+
+def from_dataset(ds: xr.Dataset, name: str, bands: Sequence[str]) -> Cube:
+    """Return a sample cube of what the verbs take, such as `eoaug.open_cube` opens; read at once.
+
+    Parameters
+    ----------
+    ds
+        A cube with physical units, or numbers and a declared scale. Clouds are told by a variable ``scl`` or
+        ``qa_pixel``; without one, all that was measured counts as clear.
+    name
+        What to call it.
+    bands
+        Variables, or common names, in the order of the channels; one may come more than once.
+
+    Raises
+    ------
+    BandError
+        The cube lacks one of the bands.
+    """
+    cube = geo.read_cube(ds, verb=f"reading {name}")
+    known = {band.common_name: band for band in cube.bands} | {band.name: band for band in cube.bands}
+    missing = [one for one in bands if one not in known]
+    if missing:
+        raise BandError(
+            f"reading {name}: no band {', '.join(missing)}",
+            f"choose among {', '.join(sorted(str(one) for one in known if one is not None))}",
+        )
+    channels = []
+    for band in (known[one] for one in bands):
+        stored = np.asarray(band.data)
+        there = np.isfinite(stored) if band.nodata is None else np.isfinite(stored) & (stored != band.nodata)
+        channels.append(np.where(there, band.scaling(stored), np.nan).astype(np.float32))
+    values = np.stack(channels, axis=1)
+    times = np.zeros(len(values), np.int64)
+    if cube.times is not None:
+        times = cube.times.astype("datetime64[s]").astype(np.int64)
+    H, W = values.shape[2:]
+    lonlat = grid.lonlat(cube.geobox, [H / 2], [W / 2])[0] if cube.georeferenced else (math.nan, math.nan)
+    return Cube(
+        name=name,
+        values=values,
+        clear=_clear_by_quality(ds, cube, values),
+        times=times,
+        gsd_m=grid.gsd_m(cube.geobox, float(lonlat[1])) if cube.georeferenced else math.nan,
+        lonlat_deg=(float(lonlat[0]), float(lonlat[1])),
+        calibrated=True,
+        sharp=True,
+    )
+
+
+def _clear_by_quality(ds: xr.Dataset, cube: geo.Cube, values: NDArray[np.float32]) -> NDArray[np.bool_]:
+    tests = {"scl": gaps.scl_mask, "qa_pixel": gaps.qa_pixel_mask}
+    for name, variable in ds.data_vars.items():
+        test = tests.get(str(name).lower())
+        if test is not None:
+            dims = [cube.name_time] if cube.name_time in variable.dims else []
+            cloudy = test(variable.transpose(*dims, *cube.names_yx).values)
+            return np.broadcast_to(~cloudy, values[:, 0].shape)
+    return np.ones(values[:, 0].shape, bool)
 
 
 def halve(cube: Cube) -> Cube:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import eoaug
 from eoaug.cube.geo import read_cube
+from eoaug.errors import ParameterError
 from eoaug.generators.classical import Classical
 from eoaug.sensor import Sensor
 from eoaug.testing import CountingGenerator, TinyDenoiser, datasets, decode, scene
@@ -175,6 +176,94 @@ def test_given_dates_are_untouched_by_extend(dtype):
     marks = result.synthetic
     assert (marks.sel(time=ds.time) == 0).all()
     assert (marks.drop_sel(time=ds.time) == 1).all()
+
+
+ONE_BY_ONE = ["2022-01-01", "2022-03-01", "2020-12-01", "2020-06-01"]
+"""Onward from the first given date, then back from it."""
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_a_sequence_is_extended_date_by_date(dtype):
+    ds = scene((70, 50), dates=2, bands=("blue", "nir"), content="texture", dtype=dtype)
+    by_hand = ds
+    for date in ONE_BY_ONE:
+        by_hand = by_hand.eoaug.extend(times=date, generator=TINY)
+    result = ds.eoaug.extend(times=sorted(ONE_BY_ONE), sequence=True, generator=TINY)
+    xr.testing.assert_equal(result, by_hand)
+    apart = ds.eoaug.extend(times=sorted(ONE_BY_ONE), generator=TINY)
+    # The first of each direction has the given dates nearest; those after it were told of it.
+    for first in ONE_BY_ONE[::2]:
+        xr.testing.assert_equal(result.sel(time=first), apart.sel(time=first))
+    for later in ONE_BY_ONE[1::2]:
+        assert not result.sel(time=later).equals(apart.sel(time=later))
+    record = result.eoaug.provenance
+    assert record.operation == "extend"
+    assert record.parameters["sequence"] is True
+    assert len(record.parameters["times"]) == 4
+    assert record.token not in (apart.eoaug.provenance.token, by_hand.eoaug.provenance.token)
+    assert (result.synthetic.sel(time=ds.time) == 0).all()
+    assert (result.synthetic.drop_sel(time=ds.time) == 1).all()
+
+
+def test_a_lazy_sequence_has_the_same_bytes_and_calls_nothing_before():
+    ds = scene((70, 90), dates=2, bands=("blue", "nir"), content="texture")
+    expected = eoaug.extend(ds, times=ONE_BY_ONE, sequence=True, generator=TINY)
+    generator = CountingGenerator(TINY)
+    lazy = [
+        eoaug.extend(ds.chunk({"time": time, "y": 40, "x": 50}), times=ONE_BY_ONE, sequence=True,
+                     generator=generator, chunks=chunks)
+        for time, chunks in ((1, 32), (2, 64))
+    ]  # fmt: skip
+    plan = eoaug.plan("extend", ds, times=ONE_BY_ONE, sequence=True, generator=TINY)
+    single = eoaug.plan("extend", ds, times=ONE_BY_ONE[0], generator=TINY)
+    assert plan.explain().tiles == 4 * single.explain().tiles
+    assert plan.token == expected.eoaug.provenance.token
+    assert generator.calls == 0
+    for result in lazy:
+        xr.testing.assert_equal(result.compute(scheduler="synchronous"), expected)
+    # One date, alone, needs those before it and none after.
+    first = lazy[0].sel(time="2022-01-01").compute(scheduler="synchronous")
+    xr.testing.assert_equal(first, expected.sel(time="2022-01-01"))
+
+
+def test_a_crop_of_a_sequence_agrees_beyond_its_margin():
+    ds = scene((90, 420), dates=1, bands=("blue", "nir"), content="texture")
+    arguments = {"times": ONE_BY_ONE[:2], "sequence": True, "generator": TINY}
+    margin = eoaug.plan("extend", ds, **arguments).margin_px
+    assert margin == 2 * eoaug.plan("extend", ds, times=ONE_BY_ONE[:1], generator=TINY).margin_px
+    whole = eoaug.extend(ds, **arguments)
+    crop = eoaug.extend(ds.isel(x=slice(100, None)), **arguments)
+    inner = whole.isel(x=slice(100 + margin, None))
+    xr.testing.assert_equal(inner, crop.isel(x=slice(margin, None)))
+
+
+def test_every_member_of_a_sequence_goes_its_own_way():
+    ds = scene((40, 70), dates=1, bands=("blue", "nir"), content="texture")
+    arguments = {"times": ONE_BY_ONE[:2], "sequence": True, "generator": TINY}
+    single = eoaug.extend(ds, **arguments)
+    several = eoaug.extend(ds, members=3, **arguments)
+    assert several.sizes["member"] == 3
+    xr.testing.assert_equal(several.sel(member=0, drop=True), single)
+    # On the second new date members differ by more than their own noise: each saw its own first one.
+    apart = eoaug.extend(ds, members=3, **{**arguments, "sequence": False})
+    for member in (1, 2):
+        one, other = several.sel(member=member), apart.sel(member=member)
+        assert one.sel(time=ONE_BY_ONE[0]).equals(other.sel(time=ONE_BY_ONE[0]))
+        assert not one.sel(time=ONE_BY_ONE[1]).equals(other.sel(time=ONE_BY_ONE[1]))
+        assert not one.sel(time=ONE_BY_ONE[1]).equals(several.sel(member=0, time=ONE_BY_ONE[1]))
+    lazy = eoaug.extend(ds.chunk({"y": 32, "x": 32}), members=3, chunks=40, **arguments)
+    xr.testing.assert_equal(lazy.compute(scheduler="synchronous"), several)
+
+
+def test_a_sequence_is_refused_where_it_cannot_be():
+    ds = scene((40, 50), dates=2, bands=("blue", "nir"))
+    with pytest.raises(ParameterError, match="reduce='mean' does not go with a sequence of 2 dates"):
+        eoaug.extend(ds, times=ONE_BY_ONE[:2], sequence=True, members=3, reduce="mean", generator=TINY)
+    with pytest.raises(ParameterError, match="sequence='yes'"):
+        eoaug.extend(ds, times=ONE_BY_ONE[:2], sequence="yes", generator=TINY)
+    # A single date is its own sequence.
+    single = eoaug.extend(ds, times=ONE_BY_ONE[0], sequence=True, members=2, generator=TINY)
+    assert single.sizes["member"] == 2
 
 
 def degraded(fine, ds, sensor, factor):

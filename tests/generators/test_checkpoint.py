@@ -7,7 +7,7 @@ import json
 import pickle
 import shutil
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +16,13 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 from safetensors.torch import load_file as load_torch
+from safetensors.torch import save_file as save_torch
 
 import eoaug
 from eoaug.errors import GeneratorError
 from eoaug.generators.checkpoint import find, open_checkpoint, read_header
 from eoaug.testing import requests
+from tests.hub import Hub
 
 Make = Callable[..., Path]
 CANARY = Path("canary")
@@ -280,6 +282,177 @@ def test_the_hub_is_asked_of_the_cache_first(
     assert open_checkpoint(f"someone/model@{commit}").root == snapshot
     with pytest.raises(GeneratorError, match="not in the local cache"):
         eoaug.load(f"someone/other@{commit}")
+
+
+COMMIT = "0123456789" * 4
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """A hub on this machine, an empty cache, and a library that knows both."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    with Hub(tmp_path / "repositories", COMMIT) as one:
+        # What HF_ENDPOINT sets, in a process that has read it already.
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", one.address)
+        template = f"{one.address}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield one
+
+
+def published(hub: Hub, source: Path) -> Path:
+    """Put a checkpoint on the hub with what such repositories hold beside it; return its folder there."""
+    folder = hub.root / "someone/model"
+    shutil.copytree(source, folder)
+    (folder / "safety_checker").mkdir()
+    (folder / "safety_checker/model.safetensors").write_bytes((folder / UNET).read_bytes())
+    (folder / "v1-5-pruned.safetensors").write_bytes(b"the whole pipeline again")
+    (folder / "unet/diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb(hub.root / CANARY)))
+    (folder / "pipeline.py").write_text("raise SystemExit")
+    return folder
+
+
+def test_a_pinned_model_is_fetched_once_with_a_bar_and_hashed(
+    tiny: Make, hub: Hub, capfd: pytest.CaptureFixture[str]
+) -> None:
+    folder = published(hub, tiny("sd"))
+    generator = eoaug.load(f"someone/model@{COMMIT}", steps=1)
+    told = capfd.readouterr().err
+    assert "files" in told
+    assert "100%" in told
+    fetched = {
+        path.rpartition(f"{COMMIT}/")[2]
+        for method, path in hub.asked
+        if method == "GET" and "/resolve/" in path
+    }
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()} - fetched
+    # Neither pickles nor code, no second copy, nothing that is not used.
+    assert left == {"safety_checker/model.safetensors", "v1-5-pruned.safetensors", "unet/diffusion_pytorch_model.bin",
+                    "pipeline.py"}  # fmt: skip
+    assert [path for path in hub.of("someone/model") if COMMIT not in path] == []
+    assert generator.card.files[UNET] == hashlib.sha256((folder / UNET).read_bytes()).hexdigest()
+    assert generator.card.sha256 == eoaug.load(tiny("sd")).card.sha256
+    made = generator.generate(requests(generator.card, "synthesize"))
+    # From now on nobody is asked, although the hub is there.
+    hub.asked.clear()
+    again = eoaug.load(f"someone/model@{COMMIT}", steps=1)
+    assert hub.of("someone/model") == []
+    assert again.generate(requests(again.card, "synthesize")).tobytes() == made.tobytes()
+    assert not (hub.root / CANARY).exists()
+
+
+def test_adapters_and_controlnets_are_fetched_too(tiny: Make, hub: Hub) -> None:
+    shutil.copytree(tiny("controlnet"), hub.root / "someone/edges")
+    (hub.root / "someone/word").mkdir()
+    save_torch({"<x>": torch.ones(1, 32)}, hub.root / "someone/word/learned_embeds.safetensors")
+    generator = eoaug.load(
+        tiny("sd"), controlnets=[f"someone/edges@{COMMIT}"], adapters=[(f"someone/word@{COMMIT}", 0.5)]
+    )
+    assert any(name.endswith("learned_embeds.safetensors") for name in generator.card.files)
+    assert "layout" in generator.card.conditions
+    with pytest.raises(GeneratorError, match="may move"):
+        eoaug.load(tiny("sd"), adapters=["someone/word@main"])
+
+
+def test_a_download_that_broke_off_is_taken_up_again(tiny: Make, hub: Hub) -> None:
+    published(hub, tiny("sd"))
+    hub.refused = {UNET}
+    with pytest.raises(GeneratorError, match="cannot be fetched"):
+        eoaug.load(f"someone/model@{COMMIT}")
+    hub.refused = set()
+    hub.asked.clear()
+    assert eoaug.load(f"someone/model@{COMMIT}").card.sha256 == eoaug.load(tiny("sd")).card.sha256
+    assert ("GET", f"/someone/model/resolve/{COMMIT}/{UNET}") in hub.asked
+    assert ("GET", f"/someone/model/resolve/{COMMIT}/vae/config.json") not in hub.asked
+
+
+def test_what_the_hub_does_not_have_is_told(hub: Hub) -> None:
+    with pytest.raises(GeneratorError, match=r"someone/nothing@0123.* cannot be fetched") as caught:
+        eoaug.load(f"someone/nothing@{COMMIT}")
+    assert "give a folder" in caught.value.remedy
+
+
+def halved(folder: Path, *, beside: bool) -> None:
+    """Write half-precision variants of all weights, beside the plain ones or in their place."""
+    for path in [*folder.rglob("model.safetensors"), *folder.rglob("diffusion_pytorch_model.safetensors")]:
+        tensors = {
+            name: one.half() if one.is_floating_point() else one for name, one in load_torch(path).items()
+        }
+        save_torch(tensors, path.with_name(f"{path.stem}.fp16.safetensors"), {"format": "pt"})
+        if not beside:
+            path.unlink()
+
+
+def test_half_precision_is_a_variant_by_name(tiny: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "sd"
+    shutil.copytree(tiny("sd"), folder)
+    halved(folder, beside=True)
+    plain, half = eoaug.load(folder, steps=1), eoaug.load(folder, steps=1, variant="fp16")
+    assert plain.card.sha256 == eoaug.load(tiny("sd")).card.sha256 != half.card.sha256
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in half.card.files
+    assert UNET not in half.card.files
+    asked = requests(plain.card, "synthesize")
+    difference = np.abs(half.generate(asked) - plain.generate(asked))
+    assert 0 < difference.mean() < 0.05
+    assert pickle.loads(pickle.dumps(half)).card.sha256 == half.card.sha256
+    with pytest.raises(GeneratorError, match="weights of variant='bf16'"):
+        eoaug.load(folder, variant="bf16")
+    with pytest.raises(GeneratorError, match="no name of weights"):
+        eoaug.load(folder, variant="../fp16")
+
+
+def test_a_folder_of_half_precision_alone_is_read_as_it_is(tiny: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "sd"
+    shutil.copytree(tiny("sd"), folder)
+    halved(folder, beside=False)
+    generator = eoaug.load(folder, steps=1)
+    assert "vae/diffusion_pytorch_model.fp16.safetensors" in generator.card.files
+    generator.generate(requests(generator.card, "synthesize"))
+    for path in list(folder.rglob("*.fp16.safetensors")):
+        shutil.copy(path, path.with_name(path.name.replace("fp16", "bf16")))
+    with pytest.raises(GeneratorError, match="bf16 and fp16, and no plain"):
+        eoaug.load(folder)
+
+
+def test_shards_of_a_variant_are_listed_by_their_index(tiny: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "sd"
+    shutil.copytree(tiny("sd"), folder)
+    tensors = load_torch(folder / UNET)
+    names = sorted(tensors)
+    shards = {f"diffusion_pytorch_model-0000{i + 1}-of-00002.fp16.safetensors": names[i::2] for i in range(2)}
+    for name, held in shards.items():
+        save_torch({key: tensors[key].half() for key in held}, folder / "unet" / name, {"format": "pt"})
+    index = {"metadata": {}, "weight_map": {key: name for name, held in shards.items() for key in held}}
+    (folder / "unet/diffusion_pytorch_model.safetensors.index.fp16.json").write_text(json.dumps(index))
+    generator = eoaug.load(folder, variant="fp16", steps=1)
+    assert {f"unet/{name}" for name in shards} <= generator.card.files.keys()
+    generator.generate(requests(generator.card, "synthesize"))
+
+
+def test_only_the_variant_that_was_asked_for_is_fetched(tiny: Make, hub: Hub) -> None:
+    halved(published(hub, tiny("sd")), beside=True)
+    eoaug.load(f"someone/model@{COMMIT}")
+    assert not any(".fp16." in path for _, path in hub.asked)
+    hub.asked.clear()
+    # The cache holds another variant: that is no reason not to look.
+    half = eoaug.load(f"someone/model@{COMMIT}", variant="fp16")
+    weights = [path for method, path in hub.asked if method == "GET" and path.endswith(".safetensors")]
+    assert weights
+    assert all(".fp16." in path for path in weights)
+    assert any(".fp16." in name for name in half.card.files)
+
+
+def test_without_a_network_a_part_of_a_model_is_used_if_it_will_do(
+    tiny: Make, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    halved(published(hub, tiny("sd")), beside=True)
+    half = eoaug.load(f"someone/model@{COMMIT}", variant="fp16")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    hub.asked.clear()
+    assert eoaug.load(f"someone/model@{COMMIT}").card.sha256 == half.card.sha256
+    with pytest.raises(GeneratorError, match="weights of variant='bf16'"):
+        eoaug.load(f"someone/model@{COMMIT}", variant="bf16")
+    assert hub.of("someone/model") == []
 
 
 def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:

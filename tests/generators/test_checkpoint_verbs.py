@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 import eoaug
 from eoaug.cli import app
 from eoaug.errors import BandError, EoaugError, GeneratorError, ParameterError
+from eoaug.generators.diffusionsat import DiffusionSat
 
 Make = Callable[..., Path]
 LANDSAT = "LC08_L2SP_008059_20191201_20200825_02_T1.json"
@@ -145,6 +146,75 @@ def test_bytes_are_equal_however_computed(
         assert bytes_of(lazy.compute(scheduler="synchronous")) == expected, (chunks, batch)
     lazy = run(whole, generator=generator, chunks=64, **given)
     assert bytes_of(two_processes.compute(lazy).result()) == expected
+
+
+SEQUENCE = ["2018-01-15", "2018-02-15", "2016-12-01"]
+"""After the given dates, after that, and before them."""
+
+
+@pytest.mark.slow
+def test_a_sequence_is_autoregressive_and_its_bytes_are_equal_however_computed(
+    tiny: Make, series: xr.Dataset, two_processes: Any
+) -> None:
+    generator = load(tiny, "diffusionsat, 3D")
+    cube = series.isel(time=slice(0, 2))
+    # The card says that several dates are made one after the other, as the paper does.
+    made = cube.eoaug.extend(times=SEQUENCE, generator=generator)
+    assert made.eoaug.provenance.parameters["sequence"] is True
+    by_hand = cube
+    for date in SEQUENCE:
+        by_hand = by_hand.eoaug.extend(times=date, generator=generator)
+    assert bytes_of(made) == bytes_of(by_hand)
+    apart = cube.eoaug.extend(times=SEQUENCE, sequence=False, generator=generator)
+    assert bytes_of(made.sel(time=SEQUENCE[0])) == bytes_of(apart.sel(time=SEQUENCE[0]))
+    assert bytes_of(made.sel(time=SEQUENCE[1])) != bytes_of(apart.sel(time=SEQUENCE[1]))
+    for chunks, batch in ((32, 4), (64, 1)):
+        lazy = cube.eoaug.extend(times=SEQUENCE, generator=generator, chunks=chunks, batch_tiles=batch)
+        assert bytes_of(lazy.compute(scheduler="synchronous")) == bytes_of(made), (chunks, batch)
+    lazy = cube.eoaug.extend(times=SEQUENCE, generator=generator, chunks=32)
+    assert bytes_of(two_processes.compute(lazy).result()) == bytes_of(made)
+
+
+def test_frames_of_a_sequence_ascend_and_hold_what_was_made(
+    tiny: Make, series: xr.Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = load(tiny, "diffusionsat, 3D")
+    seen: list[tuple[list[str], int]] = []
+    condition = DiffusionSat._condition
+
+    def noted(self: Any, request: Any, target: int) -> Any:
+        seen.append(([str(np.datetime64(int(t), "s"))[:10] for t in request.times], target))
+        return condition(self, request, target)
+
+    monkeypatch.setattr(DiffusionSat, "_condition", noted)
+    one = series.isel(time=slice(0, 1))
+    given = str(one.time.values[0].astype("datetime64[D]"))
+    one.eoaug.extend(times=SEQUENCE, generator=generator)
+    onward = [given, *SEQUENCE[:2]]
+    expected = [(onward[:2], 1), (onward, 2), ([SEQUENCE[2], *onward], 0)]
+    assert [told for i, told in enumerate(seen) if told not in seen[:i]] == expected
+
+
+def test_the_command_line_makes_a_sequence(tiny: Make, eoaug_data: Path, tmp_path: Path) -> None:
+    case = "diffusionsat, 3D"
+    recipe = tmp_path / "generator.json"
+    recipe.write_text(json.dumps(options_of(tiny, case), default=str))
+    source = eoaug_data / "catalogs/worldcereal_s2"
+    items = pystac.Collection.from_file(source / "collection.json").get_items(recursive=True)
+    some = sorted(item.id for item in items)[:2]
+    one = [str(source), "--ids", ",".join(some), "--bands", "B02,B03,B04", "--generator", str(recipe)]
+    dates = ["--times", ",".join(SEQUENCE[:2])]
+    cube = eoaug.open_cube(source, ids=some, bands=["B02", "B03", "B04"], chunks=None)
+    for flag, sequence in (([], True), (["--apart"], False)):
+        out = tmp_path / f"out{sequence}"
+        done = CliRunner().invoke(
+            app, ["extend", *one, *dates, *flag, "--out", str(out)], catch_exceptions=False
+        )
+        assert done.exit_code == 0, done.output
+        expected = cube.eoaug.extend(times=SEQUENCE[:2], sequence=sequence, generator=eoaug.load(recipe))
+        written = eoaug.open_cube(out, bands=["B04"], chunks=None)
+        low = np.clip(expected.B04.values, 1e-4, None)
+        np.testing.assert_allclose(np.nan_to_num(written.B04.values), np.nan_to_num(low), atol=0.51e-4)
 
 
 @pytest.mark.parametrize("case", SERVED)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,12 +18,17 @@ from diffusers.pipelines.stable_diffusion import (
     pipeline_stable_diffusion_inpaint,
     pipeline_stable_diffusion_upscale,
 )
-from safetensors.torch import save_file
+from diffusers.schedulers import (
+    scheduling_ddpm,
+    scheduling_dpmsolver_multistep,
+    scheduling_euler_ancestral_discrete,
+)
+from safetensors.torch import load_file, save_file
 
 import eoaug
 from eoaug import noise
 from eoaug.errors import GeneratorError
-from eoaug.generators import latent
+from eoaug.generators import latent, samplers
 from eoaug.generators.base import Request
 from eoaug.generators.checkpoint import open_checkpoint
 from eoaug.testing import check_generator, requests
@@ -45,11 +52,33 @@ def drawn(request: Request, channels: int, factor: int, stream: str = "diffusion
     return torch.from_numpy(field)[None]
 
 
+STOCK: dict[str, tuple[Any, dict[str, Any]]] = {
+    "ddim": (diffusers.DDIMScheduler, {}),
+    "ddpm": (diffusers.DDPMScheduler, {"clip_sample": False}),
+    "dpmpp_2m": (diffusers.DPMSolverMultistepScheduler, {}),
+    "dpmpp_2m_sde": (diffusers.DPMSolverMultistepScheduler, {"algorithm_type": "sde-dpmsolver++"}),
+    "euler": (diffusers.EulerDiscreteScheduler, {}),
+    "euler_a": (diffusers.EulerAncestralDiscreteScheduler, {}),
+    "lms": (diffusers.LMSDiscreteScheduler, {}),
+    "pndm": (diffusers.PNDMScheduler, {"skip_prk_steps": True}),
+    "unipc": (diffusers.UniPCMultistepScheduler, {}),
+}
+"""The schedulers that diffusers itself has under eoaug's names."""
+DRAWING = {
+    "ddpm": scheduling_ddpm,
+    "dpmpp_2m_sde": scheduling_dpmsolver_multistep,
+    "euler_a": scheduling_euler_ancestral_discrete,
+}
+"""Those that draw noise in every step, with the module that they draw it in."""
+
+
 def plain(kind: Any, folder: Path, scheduler: str | None = None, **parts: Any) -> Any:
     """Return diffusers' own pipeline of a folder, silent."""
     parts |= {"safety_checker": None} if "Upscale" not in kind.__name__ and "XL" not in kind.__name__ else {}
     made = kind.from_pretrained(folder, local_files_only=True, **parts)
-    made.scheduler = latent.scheduler_of(open_checkpoint(folder).part("scheduler"), scheduler)
+    if scheduler is not None:
+        kind, settings = STOCK[scheduler]
+        made.scheduler = kind.from_config(made.scheduler.config, **settings)
     made.set_progress_bar_config(disable=True)
     return made
 
@@ -90,13 +119,17 @@ def test_contract(tiny: Make, case: str) -> None:
     check_generator(eoaug.load(tiny(name), steps=3, **options))
 
 
-@pytest.mark.parametrize("scheduler", [None, *latent.SCHEDULERS])
+@pytest.mark.parametrize("scheduler", [None, *samplers.SCHEDULERS])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_text_to_image_is_diffusers(tiny: Make, prediction: str, scheduler: str | None) -> None:
+def test_text_to_image_is_diffusers(
+    tiny: Make, fixed_draws: Callable[..., None], prediction: str, scheduler: str | None
+) -> None:
     folder = tiny("sd", prediction=prediction)
     generator = eoaug.load(folder, scheduler=scheduler)
     (request,) = requests(generator.card, "synthesize")
     request = replace(request, prompt="fields in spring", guidance=5.0, steps=STEPS)
+    if scheduler in DRAWING:
+        fixed_draws(DRAWING[scheduler], *(drawn(request, 4, 8, f"diffusion step {i}") for i in range(STEPS)))
     theirs = plain(diffusers.StableDiffusionPipeline, folder, scheduler)(
         "fields in spring", latents=drawn(request, 4, 8), num_inference_steps=STEPS, guidance_scale=5.0,
         output_type="pt",
@@ -104,10 +137,76 @@ def test_text_to_image_is_diffusers(tiny: Make, prediction: str, scheduler: str 
     assert_equal_pictures(colours(generator, request), theirs)
 
 
-def test_a_sampler_that_draws_noise_gives_way_to_ddim(tiny: Make) -> None:
-    part = open_checkpoint(tiny("sd", pndm=True)).part("scheduler")
-    assert part.kind == "PNDMScheduler"
-    assert isinstance(latent.scheduler_of(part, None), diffusers.DDIMScheduler)
+def test_checkpoints_keep_their_own_sampler(tiny: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "sd"
+    shutil.copytree(tiny("sd", pndm=True), folder)
+    (request,) = requests(eoaug.load(folder).card, "synthesize")
+    request = replace(request, prompt="a mine", guidance=4.0, steps=STEPS)
+    theirs = plain(diffusers.StableDiffusionPipeline, folder)(
+        "a mine", latents=drawn(request, 4, 8), num_inference_steps=STEPS, guidance_scale=4.0, output_type="pt"
+    ).images  # fmt: skip
+    assert_equal_pictures(colours(eoaug.load(folder), request), theirs)
+    path = folder / "scheduler/scheduler_config.json"
+    config = json.loads(path.read_text())
+    index = json.loads((folder / "model_index.json").read_text())
+    made = {}
+    for name, (kind, settings) in STOCK.items():
+        path.write_text(json.dumps(config | settings | {"_class_name": kind.__name__}))
+        told = index | {"scheduler": ["diffusers", kind.__name__]}
+        (folder / "model_index.json").write_text(json.dumps(told))
+        made[name] = eoaug.load(folder).generate([request])
+        assert made[name].tobytes() == eoaug.load(folder, scheduler=name).generate([request]).tobytes(), name
+    assert len({one.tobytes() for one in made.values()}) == len(STOCK)
+
+
+def test_a_sampler_without_a_place_for_its_noise_is_refused_by_name(tiny: Make, tmp_path: Path) -> None:
+    folder = tmp_path / "sd"
+    shutil.copytree(tiny("sd"), folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", "HeunDiscreteScheduler"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(GeneratorError, match="HeunDiscreteScheduler") as caught:
+        eoaug.load(folder)
+    assert all(repr(name) in caught.value.remedy for name in samplers.SCHEDULERS)
+    assert eoaug.load(folder, scheduler="euler_a").card.steps
+    index["scheduler"] = ["diffusers", "VQDiffusionScheduler"]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(GeneratorError, match=r"eoaug loads .*DDIMScheduler"):
+        eoaug.load(folder, scheduler="ddim")
+
+
+@pytest.mark.parametrize("scheduler", DRAWING)
+def test_noise_of_the_steps_belongs_to_the_place(tiny: Make, scheduler: str) -> None:
+    generator = eoaug.load(tiny("sd"), scheduler=scheduler, steps=STEPS, batch=2)
+    one, other = requests(generator.card, "synthesize", 2)
+    alone, together = generator.generate([one]), generator.generate([other, one])
+    assert alone[0].tobytes() == together[1].tobytes()
+    torch.manual_seed(1)
+    again = generator.generate([one])
+    assert again.tobytes() == alone.tobytes()
+    assert np.abs(generator.generate([replace(one, member=1)]) - alone).max() > 1e-3
+
+
+def test_a_start_inside_the_schedule_walks_the_second_step_twice(tiny: Make) -> None:
+    generator = eoaug.load(tiny("sd"), scheduler="pndm")
+    (request,) = requests(generator.card, "synthesize")
+    known = np.ones_like(request.known)
+    start = np.random.default_rng(0).uniform(-1, 1, request.values.shape).astype(np.float32)
+    request = replace(request, values=start, known=known, steps=8)
+    full = generator.begin([request]).walks[0].scheduler.timesteps.tolist()
+    half = generator.begin([replace(request, strength=0.5)]).walks[0].scheduler.timesteps.tolist()
+    assert full == [876, 751, 751, 626, 501, 376, 251, 126, 1]
+    assert half == [376, 251, 251, 126, 1]
+    # Noise levels and times agree: a walk along the start's own latents comes back to them.
+    state = generator.begin([replace(request, strength=0.5)])
+    (walk,) = state.walks
+    assert walk.clean is not None
+    for index in range(walk.calls):
+        generator.step(state, index)
+        generator.replace(state, walk.clean.numpy())
+    with torch.inference_mode():
+        walk.advance(walk.calls)
+    np.testing.assert_allclose(walk.x.numpy(), walk.clean.numpy(), atol=0.12)
 
 
 def test_xl_is_diffusers(tiny: Make) -> None:
@@ -207,12 +306,30 @@ def test_controlnets_are_diffusers(tiny: Make, count: int) -> None:
         generator.generate([request])
 
 
+def test_a_controlnet_of_xl_is_diffusers(tiny: Make) -> None:
+    folder, net = tiny("xl"), tiny("controlnet", xl=True)
+    generator = eoaug.load(folder, controlnets=[net], steps=STEPS)
+    (request,) = requests(generator.card, "synthesize")
+    layout = np.random.default_rng(2).uniform(0, 1, (1, 64, 64)).astype(np.float32)
+    theirs = plain(
+        diffusers.StableDiffusionXLControlNetPipeline,
+        folder,
+        controlnet=diffusers.ControlNetModel.from_pretrained(net),
+    )(
+        "", image=torch.from_numpy(layout).repeat(3, 1, 1)[None], latents=drawn(request, 4, 8),
+        num_inference_steps=STEPS, guidance_scale=5.0, controlnet_conditioning_scale=1.0, height=64, width=64,
+        output_type="pt",
+    ).images  # fmt: skip
+    assert_equal_pictures(colours(generator, replace(request, layout=layout)), theirs)
+
+
 def lora(folder: Path, seed: int = 0) -> Path:
     """Write a LoRA in diffusers' form for the attention of `sd`'s UNet and text encoder."""
     rng = torch.Generator().manual_seed(seed)
     at = {
         "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q": (32, 32),
         "text_encoder.text_model.encoder.layers.0.self_attn.q_proj": (32, 32),
+        "text_encoder.text_model.encoder.layers.0.self_attn.out_proj": (32, 32),
     }
     tensors = {}
     for name, (out, into) in at.items():
@@ -247,6 +364,26 @@ def test_a_lora_is_used_scaled_merged_and_left_out(tiny: Make, tmp_path: Path) -
     assert_equal_pictures(colours(full, replace(request, steps=4)), theirs)
 
 
+def test_a_lora_of_another_trainer_is_the_same(tiny: Make, tmp_path: Path) -> None:
+    adapter = lora(tmp_path / "lora")
+    tensors = load_file(adapter / "pytorch_lora_weights.safetensors")
+    kohya = {}
+    for name, tensor in tensors.items():
+        layer, which = name.removesuffix(".weight").split(".lora_")
+        prefix = "lora_te_" if layer.startswith("text_encoder.") else "lora_unet_"
+        key = prefix + layer.split(".", 1)[1].replace(".", "_")
+        kohya[f"{key}.lora_{'down' if which == 'A' else 'up'}.weight"] = tensor
+        kohya[f"{key}.alpha"] = torch.tensor(4.0)  # the rank: a scale of 1
+    save_file(kohya, tmp_path / "kohya.safetensors")
+    (request,) = requests(eoaug.load(tiny("sd")).card, "synthesize")
+    request = replace(request, prompt="a quarry", steps=2)
+    one, other = (
+        eoaug.load(tiny("sd"), adapters=[path]).generate([request])
+        for path in (adapter, tmp_path / "kohya.safetensors")
+    )
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
 def test_a_learned_token_is_a_word(tiny: Make, tmp_path: Path) -> None:
     file = tmp_path / "sar.safetensors"
     save_file({"<sar>": torch.randn(2, 32, generator=torch.Generator().manual_seed(3))}, file)
@@ -278,16 +415,17 @@ def test_an_adapter_of_another_base_is_refused(tiny: Make, tmp_path: Path) -> No
 
 def test_replaced_estimates_are_walked_from(tiny: Make) -> None:
     # With the truth in the place of every estimate, any sampler arrives there but for its last noise (0.03).
-    for scheduler in latent.SCHEDULERS:
+    for scheduler in samplers.SCHEDULERS:
         generator = eoaug.load(tiny("sd", prediction="v_prediction"), steps=6, scheduler=scheduler)
         (request,) = requests(generator.card, "synthesize")
         state = generator.begin([request])
         truth = np.random.default_rng(4).normal(size=state.walks[0].x.shape).astype(np.float32)
-        for index in range(6):
+        calls = state.walks[0].calls
+        for index in range(calls):
             generator.step(state, index)
             generator.replace(state, truth)
         with torch.inference_mode():
-            state.walks[0].advance(6)
+            state.walks[0].advance(calls)
         np.testing.assert_allclose(state.walks[0].x.numpy(), truth, atol=0.12)
 
 
@@ -324,7 +462,7 @@ WRONG = {
     "an unknown option": ({"stretsh": (0, 1)}, "no option 'stretsh'"),
     "a stretch upside down": ({"stretch": (0.3, 0.0)}, "black below white"),
     "a rule that is none": ({"lift": "guess"}, "lift='guess'"),
-    "a scheduler that draws": ({"scheduler": "ddpm"}, "scheduler='ddpm'"),
+    "a scheduler that is none": ({"scheduler": "heun"}, "scheduler='heun'"),
     "a tile that does not divide": ({"tile_px": 60}, "multiple of 16"),
     "no steps": ({"steps": 0}, "steps=0"),
     "a type": ({"dtype": "int8"}, "dtype='int8'"),

@@ -22,6 +22,7 @@ from eoaug.generators.checkpoint import open_checkpoint
 from eoaug.generators.diffusion import Diffusion
 from eoaug.generators.diffusionsat import DiffusionSat, caption, metadata_vector, multispectral_image
 from eoaug.generators.latent import build
+from eoaug.generators.satnet import SatControlNet3D
 from eoaug.testing import CountingGenerator, check_generator, requests
 
 Make = Callable[..., Path]
@@ -316,6 +317,70 @@ def test_a_3d_net_that_says_2d_is_told_apart(tiny: Make, tmp_path: Path) -> None
     (tmp_path / "mixed/config.json").write_text(json.dumps(config | {"_class_name": "ControlNetModel"}))
     with pytest.raises(GeneratorError, match="weights are of a 3D ControlNet"):
         eoaug.load(tiny("diffusionsat"), controlnets=[tmp_path / "mixed"])
+
+
+def test_a_2d_net_that_says_3d_is_told_apart(tiny: Make, tmp_path: Path) -> None:
+    shutil.copytree(tiny("sat_controlnet", frames=False, channels=3), tmp_path / "mixed")
+    config = json.loads((tmp_path / "mixed/config.json").read_text())
+    (tmp_path / "mixed/config.json").write_text(json.dumps(config | {"_class_name": "ControlNetModel3D"}))
+    with pytest.raises(GeneratorError, match="weights are of a 2D ControlNet"):
+        eoaug.load(tiny("diffusionsat"), controlnets=[tmp_path / "mixed"])
+
+
+def test_null_is_embedded_and_not_left_out(tiny: Make) -> None:
+    # The value 0 has cosine 1: a model told nothing is not a model without metadata.
+    unet = build(open_checkpoint(tiny("diffusionsat")).part("unet")).eval()
+    x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([7]), torch.randn(1, 5, 32)
+    embedding = unet.metadata_embedding
+    with torch.inference_mode():
+        assert float(embedding(torch.zeros(1, 7)).abs().max()) > 1e-3
+        null = unet(x, t, text, added_cond_kwargs={"metadata": torch.zeros(1, 7)}).sample
+        unet.metadata_embedding = None
+        without = unet(x, t, text, added_cond_kwargs={}).sample
+    assert float((null - without).abs().max()) > 1e-5
+
+
+def test_frames_are_attended_to_at_the_published_places_without_positions() -> None:
+    # Stable Diffusion 2.1's shape, without memory: 64 heads of 5, 10 and 20 numbers at the three downsamplings.
+    with torch.device("meta"):
+        net = SatControlNet3D(
+            block_out_channels=(320, 640, 1280, 1280), attention_head_dim=(5, 10, 20, 20),
+            cross_attention_dim=1024, use_linear_projection=True,
+        )  # fmt: skip
+    assert net.temporal_blocks is not None
+    attended = {
+        i: (block.transformer_blocks[0].attn1.heads, block.proj_in.out_features)
+        for i, block in enumerate(net.temporal_blocks)
+        if not isinstance(block, torch.nn.Identity)
+    }
+    assert attended == {0: (8, 512), 3: (64, 320), 6: (64, 640), 9: (64, 1280)}
+    keys = set(net.state_dict())
+    assert not [key for key in keys if key.startswith("temporal_blocks") and "pos" in key]
+    assert {f"mixing_attns.{i}" for i in range(12)} <= keys
+
+
+def test_a_training_state_is_its_unet_and_the_average_is_asked_for(tiny: Make, tmp_path: Path) -> None:
+    # The authors' notebook loads the weights, not their average: which one must be a choice.
+    root = tmp_path / "released"
+    shutil.copytree(tiny("diffusionsat"), root)
+    file = "diffusion_pytorch_model.safetensors"
+    for number, name in enumerate(("unet", "unet_ema"), 1):
+        shutil.copytree(root / "unet", root / "checkpoint-7" / name)
+        tensors = load_file(root / "unet" / file)
+        tensors["conv_in.bias"] = tensors["conv_in.bias"] + number
+        save_file(tensors, root / "checkpoint-7" / name / file, metadata={"format": "pt"})
+
+    def bias(folder: Path) -> float:
+        return float(build(open_checkpoint(folder).part("unet")).conv_in.bias[0])
+
+    base = bias(root)
+    assert bias(root / "checkpoint-7") == pytest.approx(base + 1)
+    assert bias(root / "checkpoint-7/unet_ema") == pytest.approx(base + 2)
+    kinds = [
+        eoaug.load(folder).card.sha256
+        for folder in (root, root / "checkpoint-7", root / "checkpoint-7/unet_ema")
+    ]
+    assert len(set(kinds)) == 3
 
 
 def test_a_stock_controlnet_does_not_fit(tiny: Make) -> None:

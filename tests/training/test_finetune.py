@@ -10,15 +10,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 import eoaug
 from eoaug.cli import app
-from eoaug.errors import ParameterError, SourceError
+from eoaug.errors import BandError, GeneratorError, ParameterError, SourceError
+from eoaug.generators.checkpoint import open_checkpoint
 from eoaug.testing import requests
 from eoaug.training.finetune import Tuning, finetune
+from eoaug.training.samples import from_dataset
 from tests import tiny_checkpoints
 
 LORA = "pytorch_lora_weights.safetensors"
@@ -66,8 +69,23 @@ def test_a_lora_learns_loads_and_scale_0_is_the_base(base: Path, cubes: Path, tm
     merged = eoaug.load(base, steps=2, adapters=[tuned.path], merge=True)
     np.testing.assert_allclose(merged.generate([request]), adapted.generate([request]), atol=1e-3)
     card = json.loads((tuned.path / "eoaug.json").read_text())
-    assert card["base"] == plain.card.sha256
+    assert card["base"] == open_checkpoint(base).base
     assert card["captions"] == {"worldcereal_be_westflanders_2018_s2l2a": "a <field> in Flanders"}
+
+
+def test_an_adapter_wants_the_weights_that_it_was_trained_on(base: Path, cubes: Path, tmp_path: Path) -> None:
+    tuned = finetune(base, cubes, tmp_path / "lora", Tuning(steps=1, **QUICK))
+    kin = tiny_checkpoints.sd(tmp_path / "kin", pndm=True)
+    # The sampler is no weight: another one of the same base does.
+    assert eoaug.load(kin, adapters=[tuned.path]).card.files
+    path = kin / "unet/diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    save_file(tensors | {"conv_in.bias": tensors["conv_in.bias"] + np.float32(1)}, path, {"format": "pt"})
+    with pytest.raises(GeneratorError, match="was trained on weights") as caught:
+        eoaug.load(kin, adapters=[tuned.path])
+    assert "any_base=True" in caught.value.remedy
+    generator = eoaug.load(kin, adapters=[tuned.path], any_base=True, steps=1)
+    generator.generate(requests(generator.card, "synthesize"))
 
 
 def test_a_resumed_training_is_the_same_training(base: Path, cubes: Path, tmp_path: Path) -> None:
@@ -154,9 +172,83 @@ def test_the_command_line_trains(base: Path, cubes: Path, tmp_path: Path) -> Non
     assert {LORA, "learned_embeds.safetensors", "eoaug.json"} <= set(os.listdir(tmp_path / "out"))
 
 
+def test_items_of_a_catalog_train_with_bands_by_choice(base: Path, eoaug_data: Path, tmp_path: Path) -> None:
+    source = eoaug_data / "catalogs/worldcereal_s2"
+    ids = [
+        path.stem
+        for path in sorted(source.rglob("*.json"))
+        if json.loads(path.read_text())["type"] == "Feature"
+    ]
+    assert len(ids) >= 3
+    texts = {json.loads(path.read_text())["id"]: "a red-edge picture" for path in source.rglob("*.json")}
+    (tmp_path / "captions.json").write_text(json.dumps(texts))
+    arguments = ["finetune", "--base", base, "--cubes", source, "--out", tmp_path / "out", "--steps", 1,
+                 "--rank", 2, "--bands", "B08,B04,B03", "--stretch", "0,0.5", "--limit", 3, "--snr", 0, "--ema", 0,
+                 "--captions", tmp_path / "captions.json"]  # fmt: skip
+    done = CliRunner().invoke(app, [str(one) for one in arguments], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    card = json.loads((tmp_path / "out/eoaug.json").read_text())
+    assert card["bands"] == ["B08", "B04", "B03"]
+    assert 1 <= len(card["captions"]) <= 3
+    assert set(card["captions"].values()) == {"a red-edge picture"}
+    assert card["snr"] is card["ema"] is None
+
+
+def test_any_cube_trains_and_is_read_in_physical_units(base: Path, eoaug_data: Path, tmp_path: Path) -> None:
+    opened = eoaug.open_cube(
+        eoaug_data / "catalogs/worldcereal_s2", bands=["B04", "B03", "B02", "SCL"], limit=2, chunks=None
+    )
+    cube = from_dataset(opened, "flanders", ("red", "B03", "red"))
+    assert np.array_equal(cube.values[:, 0], opened.B04.values, equal_nan=True)
+    assert np.array_equal(cube.values[:, 2], cube.values[:, 0], equal_nan=True)
+    assert cube.times.tolist() == opened.time.values.astype("datetime64[s]").astype(int).tolist()
+    assert cube.gsd_m == pytest.approx(10, rel=0.01)
+    west, south, east, north = opened.odc.geobox.geographic_extent.boundingbox.bbox
+    assert west < cube.lonlat_deg[0] < east
+    assert south < cube.lonlat_deg[1] < north
+    cloudy = np.isin(opened.SCL.values, (3, 8, 9, 10))
+    assert not cube.clear[cloudy].any()
+    # Radar in decibels, made up: what counts is that two bands in another unit train.
+    rng = np.random.default_rng(0)
+    radar = xr.Dataset(
+        {name: (("y", "x"), rng.normal(-12, 3, (96, 96)).astype(np.float32)) for name in ("vv", "vh")},
+        {"y": 5e6 - 10.0 * np.arange(96), "x": 5e5 + 10.0 * np.arange(96)},
+    )
+    tuning = Tuning(steps=1, rank=2, bands=("vv", "vh", "vv"), stretch=(-25.0, 0.0))
+    tuned = finetune(base, {"radar": radar}, tmp_path / "out", tuning, captions={"radar": "a radar picture"})
+    assert json.loads((tuned.path / "eoaug.json").read_text())["captions"] == {"radar": "a radar picture"}
+    with pytest.raises(ParameterError, match="other cubes"):
+        finetune(base, {"radar": radar + 1}, tmp_path / "out", tuning, captions={"radar": "a radar picture"})
+    with pytest.raises(BandError, match="no band red, green, blue"):
+        finetune(base, radar, tmp_path / "no")
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_the_weight_of_a_step_is_that_of_min_snr(cubes: Path, tmp_path: Path, kind: str) -> None:
+    """min(SNR, 5) / SNR for noise, over SNR + 1 for v: equal weights on the clean image (arXiv:2303.09556)."""
+    base = tiny_checkpoints.sd(tmp_path / "base", prediction=kind)
+    weighed, plain = (
+        finetune(base, cubes, tmp_path / str(snr), Tuning(steps=1, snr=snr, rate=0.0, seed=3)).losses[0]
+        for snr in (5.0, None)
+    )
+    draws = torch.Generator().manual_seed(3 * 1_000_003)
+    torch.randn((1, 4, 8, 8), generator=draws)
+    time = int(torch.randint(0, 1000, (1,), generator=draws))
+    betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
+    share = np.cumprod(1 - betas)[time]
+    ratio = share / (1 - share)
+    expected = min(ratio, 5) / (ratio if kind == "epsilon" else ratio + 1)
+    assert weighed / plain == pytest.approx(expected, rel=1e-4)
+    assert abs(expected - 1) > 0.01
+
+
 def test_wrong_uses_are_told(base: Path, cubes: Path, tmp_path: Path) -> None:
     with pytest.raises(ParameterError, match="target='vae'"):
         Tuning(target=("vae",))
+    with pytest.raises(ParameterError, match="a picture has 3 channels"):
+        Tuning(bands=("vv", "vh"))  # type: ignore[arg-type]
+    with pytest.raises(SourceError, match="none of 1 cubes has red, green, blue and 512 pixels"):
+        finetune(base, cubes, tmp_path / "large", Tuning(tile_px=512))
     with pytest.raises(ParameterError, match="rank=0"):
         Tuning(rank=0)
     with pytest.raises(SourceError, match="no file matches"):
