@@ -42,7 +42,7 @@ class BandSource:
     href: str
     """Of the raster file or the Zarr group."""
     driver: str
-    """GDAL's driver of a raster file, from its media type."""
+    """GDAL's driver of a raster file, or ``zarr`` or ``icechunk``; from the media type."""
     guard: Guard
     """What the reader checks again, where it reads."""
     index: int
@@ -145,7 +145,10 @@ def _dates(scene: Scene) -> list[Scene]:
     try:
         if len({source.href for source in sources.values()}) > 1:
             raise ValueError("its bands lie in several groups")
-        found = read_dates(first.href, {source.array: source.geobox for source in sources.values()})
+        grids = {source.array: source.geobox for source in sources.values()}
+        found = read_dates(first.href, grids, form=first.driver)
+    except EoaugError:
+        raise
     except Exception as error:  # zarr, xarray, fsspec and the network each have their own
         raise SourceError(
             f"asset {first.asset!r} of item {item.id!r} is no Zarr group of eoaug that can be read, "
@@ -229,6 +232,10 @@ def _arrays(item: pystac.Item) -> Iterator[_Raw]:
             yield _Raw(asset, key, 1, names, base | band, data, array=band["name"])
         if not asset.extra_fields.get("bands"):
             yield _Raw(asset, key, 1, _names(key, {}), base, data, array=_split(asset.href)[1])
+
+
+def _group_form(asset: pystac.Asset) -> str:
+    return "icechunk" if "icechunk" in (asset.media_type or "") else "zarr"
 
 
 def _split(href: str) -> tuple[str, str]:
@@ -330,7 +337,7 @@ def _complete(
     href = _asset_href(item, raw)
     what = f"asset {raw.key!r} of item {item.id!r}"
     address = guard.address(patch(href) if patch is not None else href, what=what)
-    driver = "" if raw.array else driver_of(raw.asset.media_type, address)
+    driver = _group_form(raw.asset) if raw.array else driver_of(raw.asset.media_type, address)
     if "://" not in address:
         there = Path(address).is_dir() if raw.array else Path(address).is_file()
         if not there:
