@@ -28,6 +28,7 @@ from eoaug.bands import band_of, common_name, is_mask_name
 from eoaug.errors import BandError, EoaugError, GridError, RadiometryError, SourceError
 from eoaug.guard import GDAL_OPTIONS, Guard, clean_href, driver_of
 from eoaug.stac.groups import read_dates
+from eoaug.stac.integrity import group_damage
 from eoaug.stac.search import first_line, item_times
 
 __all__ = ["INHERITED", "BandSource", "Scene", "opened", "pixel_size", "read_scenes", "unreadable"]
@@ -138,6 +139,16 @@ def _read_scenes(
     return _dates(scene) if scene.in_group else [scene]
 
 
+def _refuse_incomplete(source: BandSource) -> None:
+    data = Path(source.href).parent
+    for file, problem in group_damage(data, deep=False):
+        raise SourceError(
+            f"asset {source.asset!r} of item {source.item!r} is a Zarr group that is not complete: "
+            f"{file.relative_to(data).as_posix()!r} {problem}.",
+            "Copy its folder again, manifest.json included, or leave the item out with ids=.",
+        )
+
+
 def _dates(scene: Scene) -> list[Scene]:
     """Split the scene of a Zarr group into one per date and member."""
     item, sources = scene.item, scene.sources
@@ -145,6 +156,8 @@ def _dates(scene: Scene) -> list[Scene]:
     try:
         if len({source.href for source in sources.values()}) > 1:
             raise ValueError("its bands lie in several groups")
+        if "://" not in first.href:
+            _refuse_incomplete(first)
         grids = {source.array: source.geobox for source in sources.values()}
         found = read_dates(first.href, grids, form=first.driver)
     except EoaugError:

@@ -47,10 +47,10 @@ from eoaug.guard import clean_href, safe_id
 from eoaug.stac.catalog import GENERATORS, MADE_BY, Root, relative, sealed, write_json
 from eoaug.stac.extensions import EO, FILE, PROCESSING, PROJECTION, RASTER, SCHEMA_URI, schema
 from eoaug.stac.footprint import footprint, ground_sampling_distance
+from eoaug.stac.integrity import MANIFEST
 from eoaug.stac.model_item import known_item
 
 __all__ = [
-    "MANIFEST",
     "SCHEMA_URI",
     "Claim",
     "Format",
@@ -68,8 +68,6 @@ _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
 _GROUPS = {"zarr": "application/vnd.zarr; version=3", "icechunk": "application/vnd.zarr+icechunk"}
 """Media types of Zarr groups, by format."""
 _MASK = "synthetic"
-MANIFEST = "manifest.json"
-"""Beside a Zarr group: size and checksum of every file in it."""
 
 
 def write(
