@@ -28,7 +28,7 @@ from eoaug.stac.ledger import Journal, leased, read_journals
 from eoaug.stac.pipeline import job_status, plan_job, resumable, run_job
 from eoaug.testing import CountingGenerator
 
-from .conftest import Fickle, a_job, add_item, list_items, make_source, pixels, snapshot, strays
+from .conftest import Fickle, a_job, add_item, coarse_unit, list_items, make_source, pixels, snapshot, strays
 
 
 def everything(folder: Path) -> dict[str, tuple[int, int]]:
@@ -231,7 +231,7 @@ def test_a_generator_in_trouble_fails_its_item_alone(
     """R10 and R11 in one process: the item that needs too much or never ends, and the others."""
     (tmp_path / "calls").mkdir()
     add_item(source, 4, values=np.full((24, 24), 7777, np.uint16))
-    mark = _coarse_unit(source)
+    mark = coarse_unit(source)
     job = a_job(
         source,
         tmp_path / "out",
@@ -253,25 +253,6 @@ def test_a_generator_in_trouble_fails_its_item_alone(
     while strays(tmp_path / "out") and time.monotonic() < end:
         time.sleep(0.1)
     assert not strays(tmp_path / "out")
-
-
-def _coarse_unit(source: Path) -> float:
-    """What the generator sees where the item says 7777."""
-    seen: list[float] = []
-
-    class Spy:
-        card = eoaug.load("classical").card
-
-        def generate(self, requests: Any) -> Any:
-            seen.append(float(np.nanmax(requests[0].coarse_tile)))
-            return eoaug.load("classical").generate(requests)
-
-        def __reduce__(self) -> Any:
-            return eoaug.load, ("classical",)
-
-    cube = eoaug.open_cube(source, ids=["item-00004"], chunks=None)
-    cube.eoaug.super_resolve(factor=2, generator=Spy())
-    return seen[0]
 
 
 def test_passing_errors_are_tried_again(
