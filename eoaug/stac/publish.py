@@ -351,6 +351,11 @@ class _Cube:
         told = self.ds["member"].values
         return [int(n) for n in told] if told.dtype.kind in "iu" else list(range(len(told)))
 
+    def end(self, name: str, index: int) -> datetime:
+        """Return ``start_datetime`` or ``end_datetime`` of a date; the date itself where it is an instant."""
+        told = self.along(name, index)
+        return self.times[index] if told is None else datetime.fromisoformat(str(told))
+
     def along(self, name: str, index: int) -> Any:
         """Return a coordinate's value at a date; None when absent, empty or not a number."""
         if name not in self.ds.coords:
@@ -550,10 +555,13 @@ def _item(
 ) -> dict[str, Any]:
     geometry, bbox = footprint(cube.geobox)
     dates = [cube.times[t] for t in times]
+    starts, ends = ([cube.end(name, t) for t in times] for name in ("start_datetime", "end_datetime"))
     properties: dict[str, Any] = {"datetime": _stamp(dates[0])}
-    if len(dates) > 1:
-        span = {"start_datetime": _stamp(min(dates)), "end_datetime": _stamp(max(dates))}
-        properties = {"datetime": None, **span}
+    if max(ends) > min(starts):
+        span = {"start_datetime": _stamp(min(starts)), "end_datetime": _stamp(max(ends))}
+        # A date that stands at the beginning of its range is no instant that the source told.
+        instant = len(dates) == 1 and dates[0] > min(starts)
+        properties = {"datetime": _stamp(dates[0]) if instant else None, **span}
     platforms = {cube.along("platform", t) for t in times} - {None}
     if len(platforms) == 1 and ";" not in (platform := str(platforms.pop())):
         properties["platform"] = platform
