@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import json
 import os
@@ -11,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ import numpy as np
 import psutil
 import pytest
 import xarray as xr
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -30,7 +33,7 @@ from eoaug.stac.audit import collect_garbage, validate
 from eoaug.stac.pipeline import run_job
 from eoaug.testing import CountingGenerator, scene
 
-from .conftest import READER, ROOT, Fickle, a_job, add_item, list_items, make_source, pixels, strays
+from .conftest import READER, ROOT, Fickle, a_job, add_item, list_items, make_source, pixels, snapshot, strays
 from .test_kills import Launcher
 
 LONG = pytest.mark.long
@@ -43,10 +46,11 @@ exec(READER)  # the same code that the independent process runs
 
 
 @pytest.mark.parametrize("count", [30, pytest.param(1000, marks=LONG)])
-@pytest.mark.parametrize("form", ["cog", "zarr"])
+@pytest.mark.parametrize("form", ["cog", "zarr", "icechunk"])
 def test_validate_finds_every_truncation_and_every_flipped_bit(
     count: int, form: str, source: Path, tmp_path: Path
 ) -> None:
+    """R3: half of them truncations, half of them single bits, anywhere in what was published."""
     out = tmp_path / "out"
     run_job(a_job(source, out, source={"limit": 2}, output={"format": form}))
     assert validate(out).sound
@@ -66,6 +70,7 @@ def test_validate_finds_every_truncation_and_every_flipped_bit(
         victim.write_bytes(content)
     assert missed == []
     assert validate(out).sound
+    print(f"{count - len(missed)} of {count} damages found in {len(files)} files, {form}")
 
 
 def test_validate_tells_what_else_is_wrong(source: Path, tmp_path: Path) -> None:
@@ -103,6 +108,7 @@ print(json.dumps([report.published, [one.problem for one in report.failures], [o
 
 
 def test_a_full_disk_is_told_and_leaves_nothing(source: Path, tmp_path: Path) -> None:
+    """R9: a file that may not grow is what a full disk is to its writer."""
     add_item(source, 6, values=pixels(6, edge=200))
     list_items(source)
     out = tmp_path / "out"
@@ -123,33 +129,89 @@ def test_a_full_disk_is_told_and_leaves_nothing(source: Path, tmp_path: Path) ->
     assert run_job(job).published == 1
 
 
+@pytest.mark.parametrize("word", ["fsync", "replace"])
+def test_a_disk_that_fails_anywhere_harms_no_other_item(
+    word: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R9: the n-th flush or rename fails, for every n that a job of two items has."""
+    quiet = tmp_path / "quiet" / "out"
+    run_job(a_job(source, quiet, source={"limit": 2}))
+    expected, true = snapshot(quiet), getattr(os, word)
+    for number in range(100):
+        left, out = [number], tmp_path / f"{number}" / "out"
+        code = (errno.EIO, errno.ENOSPC, errno.EROFS)[number % 3]
+
+        def fail(*arguments: Any, left: list[int] = left, code: int = code, **how: Any) -> None:
+            left[0] -= 1
+            if left[0] == -1:
+                raise OSError(code, os.strerror(code))
+            true(*arguments, **how)
+
+        monkeypatch.setattr(os, word, fail)
+        job = a_job(source, out, source={"limit": 2})
+        told = ""
+        try:
+            report = run_job(job)
+            assert len(report.failures) <= 1
+            told = "".join(one.problem for one in report.failures)
+        except TargetError as error:  # the books themselves could not be written
+            told = error.problem
+        monkeypatch.undo()
+        monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+        if told:
+            assert os.strerror(code) in told
+        look(out)
+        assert not run_job(job).failures
+        collect_garbage(out)
+        assert snapshot(out) == expected
+        assert not strays(out)
+        if left[0] >= 0:
+            break
+    assert 10 < number < 99
+    print(f"an error at each of {number} calls of {word}: told, and nothing else harmed")
+
+
 # -- R8: who writes what ----------------------------------------------------------------------------------------
 
 
-@settings(max_examples=20, suppress_health_check=list(HealthCheck))
-@given(
-    shape=st.tuples(st.integers(1, 3), st.integers(1, 1100), st.integers(1, 700)),
-    chunks=st.tuples(st.integers(1, 3), st.integers(40, 900), st.integers(40, 900)),
-)
-def test_blocks_of_any_shape_make_the_same_group(
-    shape: tuple[int, int, int], chunks: tuple[int, int, int]
-) -> None:
-    """R8: chunks of the computation need not be those of the group."""
-    dates, *size = shape
-    ds = scene((size[0], size[1]), dates=dates, bands=["red"])
-    with tempfile.TemporaryDirectory() as folder:
-        write_zarr(ds.chunk(dict(zip(("time", "y", "x"), chunks, strict=True))), Path(folder) / "a.zarr")
-        with xr.open_zarr(Path(folder) / "a.zarr", mask_and_scale=False) as back:
-            assert np.array_equal(back.red.values, ds.red.values)
+@pytest.mark.parametrize("count", [20, pytest.param(1000, marks=LONG)])
+def test_blocks_of_any_shape_make_the_same_group(count: int) -> None:
+    """R8: chunks of the computation need not be those of the group, since one thread writes them all."""
+    writers: set[int] = set()
+    true = zarr.Array.__setitem__
+
+    def put(self: Any, region: Any, values: Any) -> None:
+        writers.add(threading.get_ident())
+        true(self, region, values)
+
+    @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(
+        shape=st.tuples(st.integers(1, 3), st.integers(1, 1100), st.integers(1, 700)),
+        chunks=st.tuples(st.integers(1, 3), st.integers(40, 900), st.integers(40, 900)),
+    )
+    def check(shape: tuple[int, int, int], chunks: tuple[int, int, int]) -> None:
+        ds = scene((shape[1], shape[2]), dates=shape[0], bands=["red"])
+        writers.clear()
+        with tempfile.TemporaryDirectory() as folder:
+            write_zarr(ds.chunk(dict(zip(("time", "y", "x"), chunks, strict=True))), Path(folder) / "a.zarr")
+            with xr.open_zarr(Path(folder) / "a.zarr", mask_and_scale=False) as back:
+                assert np.array_equal(back.red.values, ds.red.values)
+        assert writers == {threading.get_ident()}
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(zarr.Array, "__setitem__", put)
+        check()
+    print(f"{count} random shapes and chunks: equal pixels, one writer")
 
 
 # -- R23: power loss -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("form", ["cog", "zarr"])
 def test_content_is_on_the_disk_before_it_has_its_name(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    form: str, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every rename to a public name comes after a flush of every byte below it; data before item before catalog."""
+    """R23: Every rename to a public name comes after a flush of every byte below it; data before item before catalog."""
     events: list[tuple[str, str]] = []
     true_fsync, true_replace = os.fsync, os.replace
 
@@ -158,7 +220,7 @@ def test_content_is_on_the_disk_before_it_has_its_name(
         true_fsync(handle)
 
     def replace(one: Any, two: Any, **how: Any) -> None:
-        if "leases" not in str(two):
+        if "leases" not in str(two) and "/.eoaug-" not in str(two):
             inside = [str(p) for p in Path(one).rglob("*") if p.is_file()] or [str(one)]
             flushed = {name for kind, name in events if kind == "fsync"}
             assert set(inside) <= flushed, f"{one} was renamed before it was flushed"
@@ -167,7 +229,7 @@ def test_content_is_on_the_disk_before_it_has_its_name(
 
     monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", replace)
-    run_job(a_job(source, tmp_path / "out", source={"limit": 1}))
+    run_job(a_job(source, tmp_path / "out", source={"limit": 1}, output={"format": form}))
     renamed = [name.rpartition("out/")[2] for kind, name in events if kind == "rename"]
     kinds = ["data" if "." not in Path(n).name else Path(n).name for n in renamed if ".eoaug" not in n]
     item = next(kind for kind in kinds if kind.startswith("item-"))
@@ -180,8 +242,9 @@ def test_content_is_on_the_disk_before_it_has_its_name(
 # -- R21: long runs ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [pytest.param(500, marks=LONG)])
+@pytest.mark.parametrize("count", [30, pytest.param(500, marks=LONG)])
 def test_memory_and_handles_stay(count: int, tmp_path: Path) -> None:
+    """R21: the memory of so few items as the short form has is noise; its handles are not."""
     source, me, seen = make_source(tmp_path / "in", count), psutil.Process(), []
 
     def sample(point: str) -> None:
@@ -197,7 +260,7 @@ def test_memory_and_handles_stay(count: int, tmp_path: Path) -> None:
     half = len(seen) // 2
     slope = np.polyfit(np.arange(half), [rss for rss, _ in seen[-half:]], 1)[0]
     print(f"{slope / 1e6:.4f} MB per item, handles {seen[half][1]} to {seen[-1][1]}")
-    assert slope < 0.2e6
+    assert slope < 0.2e6 or count < 100
     assert seen[-1][1] <= seen[half][1] + 2
 
 
