@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import distributed  # noqa: F401  (brings the settings that a test changes)
+import distributed
 import numpy as np
 import psutil
 import pystac
@@ -278,6 +278,16 @@ def test_a_process_group_killed_at_random_instants(
     print(f"{rounds} kills at random instants, {form}: {sum(seen)} items seen right after them, {_sum(told)}")
 
 
+@pytest.fixture
+def quick_workers() -> Iterator[None]:
+    """Fork workers from a process that has imported everything: most of the time of a killed one is its start."""
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        served = distributed.utils.get_mp_context()
+        served.set_forkserver_preload(["distributed", "eoaug.stac.work", "tests.jobs.conftest"])
+        yield
+
+
+@pytest.mark.usefixtures("quick_workers")
 @pytest.mark.parametrize("kills", [6, *(pytest.param(25, marks=LONG, id=f"25-{k}") for k in range(20))])
 def test_workers_killed_again_and_again(
     kills: int, tmp_path: Path, watch: Any, request: pytest.FixtureRequest
@@ -430,6 +440,7 @@ def pixels_of(out: Path) -> dict[str, Any]:
     return {name.partition("-super")[0]: cube.B04.values for name, cube in cubes.items()}
 
 
+@pytest.mark.usefixtures("quick_workers")
 @pytest.mark.parametrize("trouble", ["die", "eat", "hang"])
 def test_an_item_that_takes_its_workers_down_fails_alone(
     trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -456,6 +467,7 @@ def test_an_item_that_takes_its_workers_down_fails_alone(
     assert not strays(tmp_path / "out")
 
 
+@pytest.mark.usefixtures("quick_workers")
 @pytest.mark.parametrize("count", [60, pytest.param(10_000, marks=LONG)])
 def test_two_workers_stay_busy_and_the_graph_stays_small(count: int, tmp_path: Path) -> None:
     """Items are sent as workers finish others, so that the scheduler never knows more than a few."""
