@@ -222,6 +222,8 @@ def publish(
     cube = _Cube.of(ds)
     labels = _item_ids(cube, ids, single=format != "cog")
     folder = root.folder / name
+    for label in labels:
+        root.keep_inside(folder / label)
     model = known_item(cube.prov)
     target = _Target(root, folder, model, claim or Claim())
     maker = _write_cogs if format == "cog" else partial(_write_group, form=format)

@@ -13,14 +13,14 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from eoaug.cube.provenance import ATTRIBUTE, of, stamp
-from eoaug.cube.write import checksum, store_form
+from eoaug.cube.write import store_form
 from eoaug.errors import BandError, EoaugError, ParameterError, SourceError
 from eoaug.stac.catalog import sealed, write_json
 from eoaug.stac.integrity import MANIFEST
 from eoaug.stac.publish import write
 from eoaug.stac.read import open_cube
 
-from .conftest import augmented, grid, made_cube, provenance
+from .conftest import augmented, grid, made_cube, provenance, told_anew
 
 OWN = ("item_id", "item_href")
 """Coordinates that tell which item was read, so they differ between the two forms."""
@@ -221,15 +221,6 @@ def edited(root, change):
     change(item, path)
     path.write_text(json.dumps(item))
     return root
-
-
-def told_anew(group):
-    """Have the manifest beside a group name what the group holds by now."""
-    files = {p.relative_to(group.parent).as_posix(): p for p in group.rglob("*") if p.is_file()}
-    fields = {
-        name: {"file:size": p.stat().st_size, "file:checksum": checksum(p)} for name, p in files.items()
-    }
-    write_json(group.with_name(MANIFEST), sealed({"files": fields}))
 
 
 def test_every_wrong_group_names_culprit_and_remedy(tmp_path):
