@@ -24,16 +24,23 @@ import xarray as xr
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from eoaug import faults
-from eoaug.cube.write import write_zarr
+from eoaug.cube.write import checksum, write_zarr
 from eoaug.errors import TargetError
+from eoaug.generators import load
 from eoaug.stac.audit import collect_garbage, validate
-from eoaug.stac.pipeline import run_job
-from eoaug.testing import CountingGenerator, scene
+from eoaug.stac.pipeline import resumable, run_job
+from eoaug.testing import scene
 
-from .conftest import READER, ROOT, Fickle, a_job, add_item, list_items, make_source, pixels, snapshot, strays
+from .conftest import READER, ROOT, a_job, add_item, list_items, make_source, pixels, snapshot, strays
 from .test_kills import Launcher
 
 LONG = pytest.mark.long
@@ -305,20 +312,71 @@ def _launcher() -> Launcher:
     return found
 
 
+@cache
+def _reference(number: int, content: int, seed: int) -> bytes:
+    """What a quiet job of one item makes of it."""
+    folder = Path(tempfile.mkdtemp())
+    add_item(folder / "in", number, values=pixels(content))
+    list_items(folder / "in")
+    assert run_job(_job(folder / "in", folder / "out", seed), progress=False).published == 1
+    (file,) = (folder / "out").rglob("B04.tif")
+    found = file.read_bytes()
+    shutil.rmtree(folder)
+    return found
+
+
+def _job(source: Path, out: Path, seed: int) -> Any:
+    return a_job(source, out, parameters={"factor": 2, "seed": seed}, run={"verify": True})
+
+
 class Operator(RuleBasedStateMachine):
-    """What an operator, and fate, may do to one job; the promise holds after each step."""
+    """R22: what an operator, and fate, may do to a catalog of two jobs; the promise holds after each step."""
+
+    steps = 0
 
     def __init__(self) -> None:
         super().__init__()
         self.folder = Path(tempfile.mkdtemp())
         self.source, self.out = make_source(self.folder / "in", 1), self.folder / "out"
-        self.contents = {0: 0}
-        self.seed, self.harmed, self.seeds = 0, False, {0: set()}
-        os.environ["SOURCE_DATE_EPOCH"] = "1700000000"
+        self.contents, self.seed = {0: 0}, 0
+        self.harmed: set[int] = set()
+        """Seeds of jobs whose items may be damaged."""
+        self.pending: set[int] = set()
+        """Seeds of jobs that were killed and not run to their end since."""
+        self.patched = pytest.MonkeyPatch()
+        self.patched.setenv("SOURCE_DATE_EPOCH", "1700000000")
+        self.calls, kind = 0, type(load("classical"))
+        true = kind.generate
+
+        def counted(generator: Any, requests: Any) -> Any:
+            self.calls += 1
+            return true(generator, requests)
+
+        self.patched.setattr(kind, "generate", counted)
         self.launcher = _launcher()
 
     def job(self) -> Any:
-        return a_job(self.source, self.out, parameters={"factor": 2, "seed": self.seed}, run={"verify": True})
+        return _job(self.source, self.out, self.seed)
+
+    def home(self, number: int, seed: int) -> Path:
+        request = _job(self.source, self.out, seed).request[:8]
+        return self.out / "source-eoaug" / f"item-{number:05d}-super-resolve-{request}"
+
+    def standing(self) -> dict[Path, int]:
+        """Folders of the items that there are, and the seeds that they were made with."""
+        if not (self.out / "source-eoaug" / "collection.json").exists():
+            return {}
+        homes = {self.home(number, seed): seed for number in self.contents for seed in (0, 1)}
+        return {h: seed for h, seed in homes.items() if (h / f"{h.name}.json").exists()}
+
+    def check(self) -> None:
+        """What holds when a job has come to its end."""
+        for number, content in self.contents.items():
+            home = self.home(number, self.seed)
+            named = json.loads((home / f"{home.name}.json").read_text())["assets"]["B04"]["href"]
+            assert (home / named).read_bytes() == _reference(number, content, self.seed)
+        if not self.harmed | self.pending:
+            assert validate(self.out).sound
 
     @precondition(lambda self: len(self.contents) < 4)
     @rule()
@@ -336,47 +394,56 @@ class Operator(RuleBasedStateMachine):
     @rule(seed=st.integers(0, 1))
     def configure(self, seed: int) -> None:
         self.seed = seed
-        self.seeds.setdefault(seed, set())
 
     @rule()
     def run(self) -> None:
         report = run_job(self.job(), progress=False)
         assert not report.failures
         assert report.seen == len(self.contents)
-        self.seeds[self.seed] = set(self.contents)
-        counting = CountingGenerator(Fickle(str(self.folder)))
+        self.harmed.discard(self.seed)
+        self.pending.discard(self.seed)
+        self.check()
+        before = self.calls
         assert run_job(self.job(), progress=False).skipped == len(self.contents)
-        assert counting.calls == 0
-        self.harmed = self.harmed and len(self.seeds) > 1
-        if not self.harmed:
-            assert validate(self.out).sound
+        assert self.calls == before
+
+    @precondition(lambda self: not self.harmed and (self.out / ".eoaug" / "journal").is_dir())
+    @rule()
+    def resume(self) -> None:
+        jobs = resumable(self.out)
+        for job in jobs:
+            assert not run_job(job, progress=False).failures
+            self.pending.discard(job.parameters["seed"])
+        if self.seed in [job.parameters["seed"] for job in jobs]:
+            self.check()
 
     @rule(point=st.sampled_from(faults.POINTS), times=st.integers(1, 3))
     def kill(self, point: str, times: int) -> None:
         # Not by forking this process: its threads would be missing in the child.
         pid, _ = self.launcher.start(self.job(), point=point, times=times)
         self.launcher.wait(pid)
+        self.pending.add(self.seed)
 
-    @precondition(lambda self: self.out.exists() and list(self.out.rglob("B04.tif")))
+    @precondition(lambda self: self.standing() and (self.out / "catalog.json").exists())
     @rule(data=st.data())
     def corrupt(self, data: Any) -> None:
-        named = [
-            p
-            for p in sorted(self.out.rglob("B04.tif"))
-            if not p.relative_to(self.out).as_posix().startswith(".")
-        ]
-        victim = data.draw(st.sampled_from(named))
+        home, seed = data.draw(st.sampled_from(sorted(self.standing().items())))
+        asset = data.draw(st.sampled_from(["B04", "synthetic"]))
+        victim = home / json.loads((home / f"{home.name}.json").read_text())["assets"][asset]["href"]
         content = bytearray(victim.read_bytes())
-        content[data.draw(st.integers(0, len(content) - 1))] ^= 1
+        content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
         victim.write_bytes(content)
-        self.harmed = True
+        self.harmed.add(seed)
+        told = json.loads((home / f"{home.name}.json").read_text())["assets"][asset]["file:checksum"]
+        if checksum(victim) != told:  # the same bit, flipped twice
+            assert not validate(self.out).sound
 
-    @precondition(lambda self: self.out.exists() and list(self.out.glob("source-eoaug/item-*/*.json")))
+    @precondition(lambda self: self.standing())
     @rule(data=st.data())
     def delete(self, data: Any) -> None:
-        file = data.draw(st.sampled_from(sorted(self.out.glob("source-eoaug/item-*/*.json"))))
-        shutil.rmtree(file.parent)
-        self.harmed = True
+        home, seed = data.draw(st.sampled_from(sorted(self.standing().items())))
+        shutil.rmtree(home)
+        self.harmed.add(seed)
 
     @precondition(lambda self: self.out.exists())
     @rule()
@@ -386,27 +453,26 @@ class Operator(RuleBasedStateMachine):
 
     @invariant()
     def what_is_listed_is_complete(self) -> None:
+        Operator.steps += 1
         if not self.harmed:
             look(self.out)
 
     def teardown(self) -> None:
+        self.patched.undo()
         shutil.rmtree(self.folder)
-        del os.environ["SOURCE_DATE_EPOCH"]
 
 
-class LongOperator(Operator):
-    """The same, for as long as one likes."""
-
-
-Operator.TestCase.settings = settings(
-    max_examples=4,
-    stateful_step_count=8,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    derandomize=True,
+@pytest.mark.parametrize(
+    ("runs", "steps"), [(4, 8), *(pytest.param(10, 40, marks=LONG, id=f"10-40-{part}") for part in range(5))]
 )
-LongOperator.TestCase.settings = settings(
-    max_examples=50, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck)
-)
-TestOperator = Operator.TestCase
-TestLongOperator = pytest.mark.long(LongOperator.TestCase)
+def test_anything_in_any_order(runs: int, steps: int) -> None:
+    Operator.steps = 0
+    how = settings(
+        max_examples=runs,
+        stateful_step_count=steps,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=runs < 10,
+    )
+    run_state_machine_as_test(Operator, settings=how)
+    print(f"{Operator.steps} steps in {runs} runs of {steps}: the promise held after each")
