@@ -274,7 +274,7 @@ def catalogs():
     return sorted(found, key=lambda out: out.stat().st_mtime)
 
 while True:
-    if select.select([sys.stdin], [], [], 0.02)[0]:
+    if select.select([sys.stdin], [], [], 0.3)[0]:  # a reader that never rests would take the time of the job
         asked = sys.stdin.readline().strip()
         if not asked:
             break

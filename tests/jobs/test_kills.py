@@ -11,7 +11,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -287,17 +288,33 @@ def quick_workers() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="module")
+def quiet_run(
+    launcher: Launcher, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], tuple[Path, dict[str, bytes]]]:
+    """Give a source of so many items, and what a quiet run makes of it; one run serves all seeds."""
+    folder = tmp_path_factory.mktemp("many")
+
+    @cache
+    def made(count: int) -> tuple[Path, dict[str, bytes]]:
+        source = make_source(folder / str(count) / "in", count)
+        out = source.parent / "quiet" / "out"
+        run_job(a_job(source, out), progress=False)
+        return source, snapshot(out)
+
+    return made
+
+
 @pytest.mark.usefixtures("quick_workers")
 @pytest.mark.parametrize("kills", [6, *(pytest.param(25, marks=LONG, id=f"25-{k}") for k in range(20))])
 def test_workers_killed_again_and_again(
-    kills: int, tmp_path: Path, watch: Any, request: pytest.FixtureRequest
+    kills: int, quiet_run: Any, watch: Any, request: pytest.FixtureRequest
 ) -> None:
     """R1: random SIGKILLs over two workers, after the first published item."""
     chance = random.Random(request.node.name)
     count = 100 if kills >= 25 else 20
-    source = make_source(tmp_path / "in", count)
-    run_job(a_job(source, tmp_path / "quiet" / "out"), progress=False)
-    quiet, out = snapshot(tmp_path / "quiet" / "out"), tmp_path / "killed" / "out"
+    source, quiet = quiet_run(count)
+    out = source.parent / request.node.callspec.id / "out"
     job = a_job(source, out, run={"retries": 20})
     watcher: Watcher = watch(out.parent)
     done = []
