@@ -95,7 +95,8 @@ def _engine_options(
 def _target_options(
     out: Annotated[Path, typer.Option(help="Catalog to write to: new, or existing (also the source).")],
     format: Annotated[  # noqa: A002
-        Literal["cog", "zarr"], typer.Option(help="A COG per band, or one Zarr group.")
+        Literal["cog", "zarr", "icechunk"],
+        typer.Option(help="A COG per band, one Zarr group, or that in an Icechunk repository."),
     ] = "cog",
     collection: Annotated[
         str | None, typer.Option(help="Collection to write to. [default: source's, with -eoaug]")

@@ -29,7 +29,7 @@ A job is a YAML file:
   verb: super_resolve                 # inpaint, extend, synthesize
   parameters: {factor: 2}             # the verb's arguments, seed, steps, members
   generator: embedded
-  output: {catalog: augmented, format: cog}
+  output: {catalog: augmented, format: cog}  # or zarr, icechunk
   run: {chunks: 1024, retries: 2, timeout_s: 600}"""
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="YAML file of the job.")]
@@ -68,7 +68,8 @@ def register(app: typer.Typer, plans: typer.Typer, told: Callable[..., Any]) -> 
         "run",
         "Run a job: a verb over every item of a catalog.",
         "Run a job, or what is left of it. Killed at any instant, it goes on with the same command; items that "
-        f"stand are skipped.\n\n{_JOB_HELP}",
+        "stand are skipped. One bad item never stops the others. Exit code 3 when items failed: the report, which "
+        f"is named last, tells which and what to do.\n\n{_JOB_HELP}",
         "eoaug run job.yaml --workers 4",
     )
     @told
@@ -159,7 +160,8 @@ def register(app: typer.Typer, plans: typer.Typer, told: Callable[..., Any]) -> 
     @plans.command(
         "job",
         short_help="A whole job; `eoaug plan job.yaml` does the same.",
-        help="Tell what a job would do: items, model calls, disk, memory.\n\n\b\nExample:\n  eoaug plan job job.yaml",
+        help="Tell what a job would do: items, model calls, disk, memory. Nothing is computed or written.\n\n\b\n"
+        "Example:\n  eoaug plan job.yaml",
     )
     @told
     def plan(job: JobFile) -> None:

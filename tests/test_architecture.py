@@ -47,6 +47,7 @@ DOORS = {
     "rasterio": ["cube.write", "stac"],
     "rioxarray": ["stac", "cli"],
     "zarr": ["cube.write", "stac"],
+    "icechunk": ["cube.repository"],
     "pystac": ["stac"],
     "pystac_client": ["stac"],
     "odc.stac": ["stac"],
@@ -68,6 +69,7 @@ NEVER_AT_ONCE = {
     "hypothesis",
     "rasterio",
     "zarr",
+    "icechunk",
 }
 """Libraries that only a function may import, except in modules that are themselves imported by functions."""
 

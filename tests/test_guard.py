@@ -11,23 +11,28 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pystac
 import pytest
 import rasterio
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import eoaug
 from eoaug.errors import EoaugError, ParameterError, SourceError
 from eoaug.guard import Guard, clean_href, driver_of, safe_id
+from eoaug.stac.catalog import Root, replace_json
 from eoaug.stac.publish import write
+from eoaug.stac.search import Found
+from eoaug.stac.work import unit_of
 
 from .jobs.conftest import a_job, make_source
-from .stac.conftest import SAMPLE, grid, made_cube, make_item
+from .stac.conftest import SAMPLE, grid, made_cube, make_item, told_anew
 
 LONG = pytest.mark.long
 
@@ -89,7 +94,15 @@ def hostile_hrefs(port: int, secret: Path) -> list[str]:
         f"simplecache::http://127.0.0.1:{port}/", f"reference://?fo={path}", f"ftp://127.0.0.1:{port}/a", f"gopher://127.0.0.1:{port}/",
         f"dict://127.0.0.1:{port}/", f"s3://bucket@127.0.0.1:{port}/a", f"data:text/plain,{path}", "javascript:alert(1)",
         "<VRTDataset rasterXSize='1' rasterYSize='1'/>", '{"type":"FeatureCollection"}', "", " ", "\n", "~root/.ssh/id", "a" * 100_000,
-        "http://", "https://", "http://[", "http://[::1", f"http://127.0.0.1:{port}:80/", "http://a b/", "https://ho\nst/",
+        "http://", "https://", "http://[", "http://[::1", f"http://127.0.0.1:{port}:80/", f"s3://127.0.0.1:{port}/a", f"gs://127.0.0.1:{port}/a", f"az://127.0.0.1:{port}/a",
+        f"/vsis3/127.0.0.1:{port}/a", "/vsigs_streaming/a", "/vsiaz/a", f"/vsihdfs/127.0.0.1:{port}/a", f"/vsiwebhdfs/http://127.0.0.1:{port}/",
+        f"/vsi7z/{path}", f"/vsirar/{path}", f"/vsicrypt/{path}", f"/vsisparse/{path}", "/vsioss/a", "/vsiswift/a", "/vsiadls/a",
+        f"GTIFF_DIR:1:{path}", f"GTIFF_RAW:{path}", "MEM:::DATAPOINTER=1,PIXELS=1,LINES=1", f"OGR_VRT:{path}", f"PG:host=127.0.0.1 port={port}",
+        f"zip::{path}", f"filecache::file://{path}", f"blockcache::http://127.0.0.1:{port}/", f"kerchunk://{path}", f"local://{path}",
+        f"github://a:b@/{path}", f"hdfs://127.0.0.1:{port}/", f"sftp://127.0.0.1:{port}/", f"ssh://127.0.0.1:{port}/", f"ws://127.0.0.1:{port}/",
+        f"http://127.0.0.1:{port}/a.tif#@good.example.org", f"https://good.example.org@127.0.0.1:{port}/a", f"http:/\\127.0.0.1:{port}/a",
+        f"http:///127.0.0.1:{port}/a", f"http:/127.0.0.1:{port}/a", f"https://127.0.0.1%2f:{port}/a", "https://127.0.0.1%00.good.example.org/a",
+        "http://a b/", "https://ho\nst/",
     ]  # fmt: skip
     return found
 
@@ -98,7 +111,7 @@ def hostile_hrefs(port: int, secret: Path) -> list[str]:
 def test_no_spelling_leads_out(
     rel: str, listener: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """S4, S5: 200 spellings, 0 connections, 0 files outside, only our errors."""
+    """S4, S5, S7: 200 spellings, 0 connections, 0 files outside, only our errors."""
     port, asked = listener
     secret = tmp_path / "secret" / "s.tif"
     secret.parent.mkdir()
@@ -112,7 +125,7 @@ def test_no_spelling_leads_out(
     link = inside / "link.tif"
     link.symlink_to(secret)
     hrefs += ["./link.tif", str(link)]
-    assert len(hrefs) >= 180
+    assert len(set(hrefs)) >= 200
     for href in hrefs:
         if rel == "asset":
             document["assets"]["B02"]["href"] = href
@@ -135,6 +148,7 @@ def test_no_spelling_leads_out(
         assert time.process_time() - begun < 2, href
         assert caught.value.remedy, href
     assert asked == []
+    print(f"{len(set(hrefs))} spellings as {rel}: 0 connections, 0 files outside")
 
 
 def test_a_redirect_is_an_address_like_any_other(listener: Any, tmp_path: Path) -> None:
@@ -266,7 +280,8 @@ def test_groups_hold_no_links_and_no_pickles(tmp_path: Path) -> None:
     (group / "zarr.json").write_text(
         json.dumps({**json.loads((group / "zarr.json").read_text()), "consolidated_metadata": None})
     )
-    with pytest.raises(SourceError):
+    told_anew(group)
+    with pytest.raises(SourceError, match="pickle"):
         eoaug.open_cube(item).compute()
 
 
@@ -274,6 +289,20 @@ def test_groups_hold_no_links_and_no_pickles(tmp_path: Path) -> None:
 
 
 def bomb_tiff(path: Path, kind: str) -> None:
+    if kind in ("zstd", "deflate", "lzw"):  # no holes: every block is there, and small
+        size, block = (32_768, 40_960), {"tiled": True, "blockxsize": 8192, "blockysize": 8192}
+        whole = {
+            "driver": "GTiff",
+            "height": size[0],
+            "width": size[1],
+            "count": 1,
+            "dtype": "uint8",
+            "compress": kind,
+        }
+        with rasterio.open(path, "w", **whole, **block) as file:
+            for _, window in file.block_windows(1):
+                file.write(np.zeros((1, window.height, window.width), np.uint8), window=window)
+        return
     size = {"sparse": 200_000, "zeros": 40_000}.get(kind, 1 << 15)
     profile: dict[str, Any] = {
         "driver": "GTiff",
@@ -300,28 +329,33 @@ import resource, sys, time, json, warnings
 warnings.simplefilter("ignore")
 import eoaug, eoaug.stac.read
 from eoaug.errors import EoaugError
-limit = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 + 1500 * 2**20
 eoaug.open_cube(sys.argv[1]).compute()
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 1500 * 2**20,) * 2)
+slowest = 0.0
 for path in sys.argv[2:]:
     begun = time.process_time()
     try:
         eoaug.open_cube(path).compute()
         print("OPENED", path)
     except EoaugError as error:
-        if time.process_time() - begun > 2:
-            print("SLOW", path)
-if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 > limit:
-    print("MEMORY")
-print("done")
+        slowest = max(slowest, time.process_time() - begun)
+    except BaseException as error:
+        print("FOREIGN", path, type(error).__name__, error)
+print("done", slowest)
 """
 
 
 def test_bombs_are_refused_before_they_are_read(tmp_path: Path) -> None:
-    """S9: sparse and highly compressed rasters, thousands of bands, strips as large as the file, lying items."""
+    """S9: 30 of them in a process that may take 1.5 GB more.
+
+    Sparse and highly compressed rasters, thousands of bands, strips as large as the file, lying items, and groups
+    whose metadata declare too much.
+    """
     (tmp_path / "good").mkdir()
     make_item(tmp_path / "good")
     paths = [str(tmp_path / "good" / "one.json")]
-    for kind in ("sparse", "zeros", "bands", "strip", "wide"):
+    for kind in ("sparse", "zeros", "bands", "strip", "wide", "zstd", "deflate", "lzw"):
         for declared in (True, False):
             folder = tmp_path / f"{kind}-{declared}"
             folder.mkdir()
@@ -338,8 +372,31 @@ def test_bombs_are_refused_before_they_are_read(tmp_path: Path) -> None:
         folder.mkdir()
         make_item(folder, fields={"proj:shape": shape})
         paths.append(str(folder / "one.json"))
+    for change in (
+        {"shape": [1, 10**6, 10**6]}, {"shape": [10**9, 32, 32]}, {"shape": [1, 2**62, 2**62]},
+        {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1, 2**20, 2**20]}}},
+        {"chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [0, 0, 0]}}},
+        {"data_type": "float64"}, {"codecs": [{"name": "bytes"}] * 10_000},
+    ):  # fmt: skip
+        (item,) = write(made_cube(grid()), tmp_path / f"group-{len(paths)}", format="zarr", ids=["g"])
+        retold(Path(item.assets["data"].get_absolute_href()), "B02", change)
+        paths.append(str(item.get_self_href()))
+    assert len(paths) - 1 >= 30
     done = subprocess.run([sys.executable, "-c", _BOMBS, *paths], capture_output=True, text=True, timeout=300)
-    assert done.stdout == "done\n", done.stdout + done.stderr
+    assert done.stdout.startswith("done "), done.stdout + done.stderr
+    print(
+        f"{len(paths) - 1} bombs refused, the slowest in {float(done.stdout.split()[1]):.2f} s of the processor"
+    )
+
+
+def retold(group: Path, name: str, change: dict[str, Any]) -> None:
+    """Change what a group says of an array, in all places, manifest included."""
+    array, whole = group / name / "zarr.json", group / "zarr.json"
+    told, top = json.loads(array.read_text()), json.loads(whole.read_text())
+    top["consolidated_metadata"]["metadata"][name].update(change)
+    array.write_text(json.dumps({**told, **change}))
+    whole.write_text(json.dumps(top))
+    told_anew(group)
 
 
 @pytest.mark.parametrize(
@@ -413,15 +470,47 @@ def test_names_are_one_plain_segment(name: str) -> None:
     assert safe_id(plain) == plain
 
 
-@pytest.mark.long
-@settings(max_examples=10_000)
-@given(name=_names)
-def test_ten_thousand_names_stay_inside(name: str) -> None:
-    root = Path("/catalog")
-    place = Path(str(root / safe_id(name) / f"{safe_id(name)}.json"))
-    assert Path(*place.parts) == place
-    assert ".." not in place.parts
-    assert place.is_relative_to(root)
+@pytest.mark.parametrize("count", [50, pytest.param(10_000, marks=LONG)])
+def test_items_of_any_name_stay_inside(count: int, tmp_path: Path) -> None:
+    """S3: item and collection of the source are called anything, and their results are put into a catalog."""
+    root, names = Root.at(tmp_path / "root" / "catalog"), set()
+    job = a_job(tmp_path, tmp_path / "root" / "catalog")
+    found = Found({}, "", Guard())
+
+    @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(name=_names, collection=_names)
+    def put(name: str, collection: str) -> None:
+        item = pystac.Item(name, None, None, datetime(2021, 6, 1, tzinfo=UTC), {}, collection=collection)
+        try:
+            unit = unit_of(found, item, job)
+        except ParameterError:
+            return
+        folder = root.folder / unit.collection
+        root.check(folder)
+        file = folder / unit.label / f"{unit.label}.json"
+        replace_json(file, {"id": unit.label})
+        assert file.resolve() == file
+        names.add(unit.label)
+
+    put()
+    outside = [path for path in tmp_path.rglob("*") if not path.is_relative_to(root.folder.parent)]
+    assert outside == []
+    assert {path.name for path in root.folder.parent.iterdir()} == {"catalog"}
+    print(f"{len(names)} names of items written: 0 files outside")
+
+
+def test_a_link_in_the_target_leads_nowhere(tmp_path: Path) -> None:
+    """S3: a collection's folder that is a link to another place is not written through."""
+    from eoaug.stac.pipeline import run_job
+
+    source, out, elsewhere = make_source(tmp_path / "in", 1), tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    (out / "source-eoaug").symlink_to(elsewhere)
+    report = run_job(a_job(source, out))
+    assert (report.published, [one.error for one in report.failures]) == (0, ["TargetError"])
+    assert "outside" in report.failures[0].problem
+    assert list(elsewhere.iterdir()) == []
 
 
 def test_a_job_over_evil_names_stays_inside(tmp_path: Path) -> None:
@@ -514,7 +603,10 @@ def test_malformed_items_raise_our_errors(count: int, tmp_path: Path) -> None:
         slow = max(slow, time.process_time() - begun)
     assert not foreign, f"{len(foreign)} of {count}\n" + "\n".join(foreign[:5])
     assert opened > 0
-    assert slow < 30  # nothing hangs; the figure itself depends on the machine
+    assert slow < 2
+    print(
+        f"{count} malformed items: {opened} opened, {count - opened} refused, 0 foreign errors, slowest {slow:.2f} s"
+    )
 
 
 _FUZZ = """
@@ -554,6 +646,7 @@ def test_mutated_rasters_raise_our_errors(count: int, tmp_path: Path) -> None:
         [sys.executable, "-c", _FUZZ, *arguments], capture_output=True, text=True, timeout=600
     )
     assert done.stdout == "done\n", done.stdout[-2000:] + done.stderr[-500:]
+    print(f"{count} mutated rasters: 0 foreign errors, no crash, none over 2 s of the processor")
 
 
 @pytest.mark.parametrize("count", [100, pytest.param(1_000, marks=LONG)])
@@ -561,18 +654,23 @@ def test_malformed_groups_raise_our_errors(count: int, tmp_path: Path) -> None:
     (item,) = write(made_cube(grid(), times=2), tmp_path / "out", format="zarr", ids=["g"])
     group = Path(item.assets["data"].get_absolute_href())
     whole = {path: path.read_text() for path in group.rglob("zarr.json")}
-    chance, foreign = random.Random(8), []
+    chance, foreign, slow = random.Random(8), [], 0.0
     for _ in range(count):
         for path, text in whole.items():
             path.write_text(text)
         victim = chance.choice(sorted(whole))
         victim.write_text(json.dumps(_mutated(json.loads(whole[victim]), chance)))
+        told_anew(group)
+        begun = time.process_time()
         try:
             eoaug.open_cube(item, chunks=None)
         except EoaugError as error:
             assert error.remedy
         except Exception as error:
             foreign.append(f"{type(error).__name__}: {error} {victim.read_text()[:200]}")
+        slow = max(slow, time.process_time() - begun)
+    assert slow < 2
+    print(f"{count} malformed groups: 0 foreign errors, slowest {slow:.2f} s of the processor")
     assert not foreign, f"{len(foreign)} of {count}\n" + "\n".join(foreign[:5])
 
 

@@ -17,12 +17,12 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from eoaug.cube.progress import watch
+from eoaug.cube.repository import committed
 from eoaug.errors import EoaugError, GridError, RadiometryError, TargetError
 from eoaug.faults import reach
 from eoaug.radiometry import cast
@@ -469,6 +470,7 @@ def write_zarr(
     ds: xr.Dataset,
     path: str | os.PathLike[str],
     *,
+    form: Literal["zarr", "icechunk"] = "zarr",
     attrs: Mapping[str, Any] | None = None,
     overwrite: bool = False,
     on_block: Callable[[Mapping[str, slice], Mapping[str, NDArray[Any]]], None] | None = None,
@@ -486,6 +488,8 @@ def write_zarr(
         Variables over (time, y, x) or (member, time, y, x) with a grid; packed as `store_form` tells.
     path
         Target folder.
+    form
+        ``icechunk``: the group is the one commit of an Icechunk repository.
     attrs
         Attributes of the group; default: those of ``ds``.
     overwrite
@@ -506,12 +510,11 @@ def write_zarr(
     geobox, y, x = geobox_of(ds, attempt="writing Zarr")
     forms = {str(name): store_form(var) for name, var in ds.data_vars.items()}
     dims = [dim for dim in ("time", y, x) if dim in ds.dims]
-    with finished(Path(path), overwrite=overwrite) as scratch:
+    store: Any = nullcontext if form == "zarr" else committed
+    with finished(Path(path), overwrite=overwrite) as scratch, store(scratch) as room:
         template, encoding = _template(ds, forms, geobox, (y, x), ds.attrs if attrs is None else attrs)
-        template.to_zarr(
-            scratch, mode="w-", compute=False, zarr_format=3, encoding=encoding, consolidated=False
-        )
-        group = zarr.open_group(scratch, mode="r+")
+        template.to_zarr(room, mode="w-", compute=False, zarr_format=3, encoding=encoding, consolidated=False)
+        group = zarr.open_group(room, mode="r+")
         for region, values in blocks(ds, dims, scheduler=scheduler):
             for name, part in values.items():
                 order = [region.get(str(dim), slice(None)) for dim in ds[name].dims]
@@ -520,10 +523,11 @@ def write_zarr(
                 array[tuple(order)] = forms[name].pack(part)
             if on_block is not None:
                 on_block(region, values)
-        with warnings.catch_warnings():
-            # Zarr v3's specification has no consolidated metadata yet; readers without it ignore ours.
-            warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
-            zarr.consolidate_metadata(scratch)
+        if form == "zarr":  # a repository keeps its metadata together as it is
+            with warnings.catch_warnings():
+                # Zarr v3's specification has no consolidated metadata yet; readers without it ignore ours.
+                warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+                zarr.consolidate_metadata(scratch)
 
 
 def _template(

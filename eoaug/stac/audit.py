@@ -28,8 +28,8 @@ from eoaug.stac.catalog import (
     sole_writer,
 )
 from eoaug.stac.extensions import SCHEMA_URI, schema
+from eoaug.stac.integrity import damage
 from eoaug.stac.ledger import live_leases, sweep_leases
-from eoaug.stac.work import damage
 
 __all__ = ["Finding", "Garbage", "Validation", "collect_garbage", "validate"]
 

@@ -104,10 +104,17 @@ class Root:
             raise TargetError(f"{str(path)!r} is a file, not a catalog.", "Give a folder.")
         return cls(file.resolve(), file.resolve())
 
+    def keep_inside(self, place: Path) -> None:
+        """Refuse a place that lies outside of the catalog's folder, or leads there by a link."""
+        if self.folder.resolve() not in place.resolve().parents:
+            raise TargetError(
+                f"{str(place)!r} lies outside of the catalog.",
+                "Give a plain collection id, and have a folder in its place, no link.",
+            )
+
     def check(self, folder: Path) -> None:
         """Refuse a target that cannot be written, before anything is computed."""
-        if self.folder.resolve() not in folder.resolve().parents:
-            raise TargetError(f"{str(folder)!r} lies outside of the catalog.", "Give a plain collection id.")
+        self.keep_inside(folder)
         place = folder
         while not place.exists():
             place = place.parent

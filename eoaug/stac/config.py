@@ -80,7 +80,8 @@ class Output(_Part):
     """Folder or JSON file of a catalog; made when there is none; may be the source."""
     collection: str | None = None
     """Default: the id of the source's collection with -eoaug behind."""
-    format: Literal["cog", "zarr"] = "cog"
+    format: Literal["cog", "zarr", "icechunk"] = "cog"
+    """Icechunk needs ``eoaug[icechunk]``."""
 
 
 class Run(_Part):

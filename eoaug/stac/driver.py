@@ -20,6 +20,7 @@ from rasterio.warp import reproject
 
 from eoaug.errors import EoaugError
 from eoaug.guard import GDAL_OPTIONS
+from eoaug.stac.groups import store_of
 from eoaug.stac.items import BandSource, opened, unreadable
 
 __all__ = ["SOURCE", "Driver"]
@@ -98,7 +99,7 @@ class Driver(RioDriver):
         """Return the reader of one band of one date."""
         source: BandSource = src.driver_data
         if source.array:
-            reader: Any = _ArrayReader(source.href, source.array, source.place, source.geobox)
+            reader: Any = _ArrayReader(source.href, source.driver, source.array, source.place, source.geobox)
         else:
             reader = super().open(replace(src, band=source.index), ctx)
         return _NamingReader(reader, source)
@@ -109,6 +110,8 @@ class _ArrayReader:
     """One date of one array; reads as odc's reader of raster files does."""
 
     href: str
+    form: str
+    """``zarr`` or ``icechunk``."""
     array: str
     place: tuple[int, ...]
     """Index along the dimensions before y and x."""
@@ -131,7 +134,7 @@ class _ArrayReader:
         if roi_is_empty(fit.roi_src):
             out[...] = 0 if cfg.fill_value is None else cfg.fill_value
             return roi, out
-        array = zarr.open_array(self.href, path=self.array, mode="r")
+        array = zarr.open_array(store_of(self.href, self.form), path=self.array, mode="r")
         part: Any = (*self.place, *fit.roi_src)
         window = np.asarray(array[part])
         if fit.paste_ok and fit.read_shrink == 1:

@@ -11,7 +11,11 @@ from typing import Any
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-__all__ = ["Dates", "read_dates"]
+from eoaug.cube.repository import last_commit
+from eoaug.errors import SourceError
+from eoaug.guard import clean_href
+
+__all__ = ["Dates", "read_dates", "store_of"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,19 @@ class Dates:
     """Item properties of each date: ``platform`` and ``eo:cloud_cover``, where known."""
 
 
-def read_dates(href: str, grids: Mapping[str, GeoBox]) -> Dates:
+def store_of(href: str, form: str) -> Any:
+    """Return what Zarr opens: the address of a group, or what an Icechunk repository holds."""
+    if form != "icechunk":
+        return href
+    if "://" in href:
+        raise SourceError(
+            f"{clean_href(href)!r} is an Icechunk repository on another machine, which is not read.",
+            "Copy it to this file system, or leave the item out with ids=.",
+        )
+    return last_commit(href)
+
+
+def read_dates(href: str, grids: Mapping[str, GeoBox], *, form: str) -> Dates:
     """Read what a group says of its dates.
 
     Parameters
@@ -34,6 +50,8 @@ def read_dates(href: str, grids: Mapping[str, GeoBox]) -> Dates:
         The group.
     grids
         Its arrays that are wanted, and the grids that the item declares for them.
+    form
+        ``zarr`` or ``icechunk``.
 
     Raises
     ------
@@ -42,7 +60,7 @@ def read_dates(href: str, grids: Mapping[str, GeoBox]) -> Dates:
     Exception
         Whatever a store that is damaged or out of reach makes Zarr raise.
     """
-    with xr.open_zarr(href, chunks=None, mask_and_scale=False) as group:
+    with xr.open_zarr(store_of(href, form), chunks=None, mask_and_scale=False) as group:
         lead: set[tuple[str, ...]] = set()
         for name, grid in grids.items():
             if name not in group.data_vars:

@@ -28,6 +28,7 @@ from eoaug.bands import band_of, common_name, is_mask_name
 from eoaug.errors import BandError, EoaugError, GridError, RadiometryError, SourceError
 from eoaug.guard import GDAL_OPTIONS, Guard, clean_href, driver_of
 from eoaug.stac.groups import read_dates
+from eoaug.stac.integrity import group_damage
 from eoaug.stac.search import first_line, item_times
 
 __all__ = ["INHERITED", "BandSource", "Scene", "opened", "pixel_size", "read_scenes", "unreadable"]
@@ -42,7 +43,7 @@ class BandSource:
     href: str
     """Of the raster file or the Zarr group."""
     driver: str
-    """GDAL's driver of a raster file, from its media type."""
+    """GDAL's driver of a raster file, or ``zarr`` or ``icechunk``; from the media type."""
     guard: Guard
     """What the reader checks again, where it reads."""
     index: int
@@ -138,6 +139,16 @@ def _read_scenes(
     return _dates(scene) if scene.in_group else [scene]
 
 
+def _refuse_incomplete(source: BandSource) -> None:
+    data = Path(source.href).parent
+    for file, problem in group_damage(data, deep=False):
+        raise SourceError(
+            f"asset {source.asset!r} of item {source.item!r} is a Zarr group that is not complete: "
+            f"{file.relative_to(data).as_posix()!r} {problem}.",
+            "Copy its folder again, manifest.json included, or leave the item out with ids=.",
+        )
+
+
 def _dates(scene: Scene) -> list[Scene]:
     """Split the scene of a Zarr group into one per date and member."""
     item, sources = scene.item, scene.sources
@@ -145,7 +156,12 @@ def _dates(scene: Scene) -> list[Scene]:
     try:
         if len({source.href for source in sources.values()}) > 1:
             raise ValueError("its bands lie in several groups")
-        found = read_dates(first.href, {source.array: source.geobox for source in sources.values()})
+        if "://" not in first.href:
+            _refuse_incomplete(first)
+        grids = {source.array: source.geobox for source in sources.values()}
+        found = read_dates(first.href, grids, form=first.driver)
+    except EoaugError:
+        raise
     except Exception as error:  # zarr, xarray, fsspec and the network each have their own
         raise SourceError(
             f"asset {first.asset!r} of item {item.id!r} is no Zarr group of eoaug that can be read, "
@@ -229,6 +245,10 @@ def _arrays(item: pystac.Item) -> Iterator[_Raw]:
             yield _Raw(asset, key, 1, names, base | band, data, array=band["name"])
         if not asset.extra_fields.get("bands"):
             yield _Raw(asset, key, 1, _names(key, {}), base, data, array=_split(asset.href)[1])
+
+
+def _group_form(asset: pystac.Asset) -> str:
+    return "icechunk" if "icechunk" in (asset.media_type or "") else "zarr"
 
 
 def _split(href: str) -> tuple[str, str]:
@@ -330,7 +350,7 @@ def _complete(
     href = _asset_href(item, raw)
     what = f"asset {raw.key!r} of item {item.id!r}"
     address = guard.address(patch(href) if patch is not None else href, what=what)
-    driver = "" if raw.array else driver_of(raw.asset.media_type, address)
+    driver = _group_form(raw.asset) if raw.array else driver_of(raw.asset.media_type, address)
     if "://" not in address:
         there = Path(address).is_dir() if raw.array else Path(address).is_file()
         if not there:

@@ -23,6 +23,7 @@ from eoaug.stac.catalog import MADE_BY, Root
 from eoaug.stac.config import Job, read_job
 from eoaug.stac.items import pixel_size, read_scenes
 from eoaug.stac.ledger import Journal, live_leases, read_journals
+from eoaug.stac.publish import check_format
 from eoaug.stac.read import open_cube
 from eoaug.stac.report import Failure, Report, write_report
 from eoaug.stac.search import (
@@ -98,6 +99,7 @@ def run_job(
     >>> eoaug.run_job("job.yaml").published  # doctest: +SKIP
     """
     job = read_job(config)
+    check_format(job.output.format)
     root = Root.at(Path(job.output.catalog).expanduser())
     _refuse_other_version(root, job, recompute=recompute)
     root.check(root.folder / (job.output.collection or "eoaug"))

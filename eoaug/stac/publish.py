@@ -15,9 +15,10 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pystac
@@ -27,6 +28,7 @@ from odc.geo.geobox import GeoBox
 
 from eoaug.bands import EO_COMMON_NAMES, common_name, is_mask_name
 from eoaug.cube.provenance import ATTRIBUTE, Provenance, marked_synthetic, of
+from eoaug.cube.repository import require
 from eoaug.cube.write import (
     CogFile,
     Stored,
@@ -45,22 +47,34 @@ from eoaug.guard import clean_href, safe_id
 from eoaug.stac.catalog import GENERATORS, MADE_BY, Root, relative, sealed, write_json
 from eoaug.stac.extensions import EO, FILE, PROCESSING, PROJECTION, RASTER, SCHEMA_URI, schema
 from eoaug.stac.footprint import footprint, ground_sampling_distance
+from eoaug.stac.integrity import MANIFEST
 from eoaug.stac.model_item import known_item
 
-__all__ = ["MANIFEST", "SCHEMA_URI", "Claim", "collection_of", "publish", "schema", "write"]
+__all__ = [
+    "SCHEMA_URI",
+    "Claim",
+    "Format",
+    "check_format",
+    "collection_of",
+    "publish",
+    "schema",
+    "write",
+]
+
+Format = Literal["cog", "zarr", "icechunk"]
+"""Of the files of an item."""
 
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
-_ZARR = "application/vnd.zarr; version=3"
+_GROUPS = {"zarr": "application/vnd.zarr; version=3", "icechunk": "application/vnd.zarr+icechunk"}
+"""Media types of Zarr groups, by format."""
 _MASK = "synthetic"
-MANIFEST = "manifest.json"
-"""Beside a Zarr group: size and checksum of every file in it."""
 
 
 def write(
     ds: xr.Dataset | xr.DataArray | xr.DataTree,
     catalog: str | os.PathLike[str],
     *,
-    format: Literal["cog", "zarr"] = "cog",  # noqa: A002  (the word that users know)
+    format: Format = "cog",  # noqa: A002  (the word that users know)
     collection: str | None = None,
     ids: Sequence[str] | None = None,
     overwrite: bool = False,
@@ -79,7 +93,8 @@ def write(
         changes. Several processes may write to one catalog at once.
     format
         ``cog``: an item per date (and member), a single-band COG per variable. ``zarr``: one item with
-        one Zarr v3 group.
+        one Zarr v3 group. ``icechunk``: the same group as the one commit of an Icechunk repository; needs
+        ``eoaug[icechunk]``. Its files carry random names, so only the pixels are the same every time.
     collection
         Id of the collection; default: that of the source with ``-eoaug`` behind, else ``eoaug``.
     ids
@@ -105,8 +120,7 @@ def write(
     --------
     >>> eoaug.write(result, "catalogs/augmented")  # doctest: +SKIP
     """
-    if format not in ("cog", "zarr"):
-        raise ParameterError(f"format={format!r} is not known.", "Use format='cog' or format='zarr'.")
+    check_format(format)
     if isinstance(ds, xr.DataTree):
         if ids is not None:
             raise ParameterError(
@@ -121,7 +135,7 @@ def write(
     name = collection_of(collection, cube.source_collection)
     folder = root.folder / name
     root.check(folder)
-    for label in _item_ids(cube, ids, single=format == "zarr"):
+    for label in _item_ids(cube, ids, single=format != "cog"):
         if (folder / label / f"{label}.json").exists() and not overwrite:
             raise TargetError(
                 f"item {label!r} exists already in {str(folder)!r}.",
@@ -134,6 +148,17 @@ def write(
         # After every item, so that a long job which is stopped leaves what it finished in the catalog.
         root.register(name, [item], cube.about)
     return [pystac.Item.from_file(str(folder / label / f"{label}.json")) for label in written]
+
+
+def check_format(name: str) -> None:
+    """Refuse a format that is unknown, or whose library is not installed, before anything is computed."""
+    known = get_args(Format)
+    if name not in known:
+        raise ParameterError(
+            f"format={name!r} is not known.", f"Use {' or '.join(f'format={one!r}' for one in known)}."
+        )
+    if name == "icechunk":
+        require(ParameterError)
 
 
 def collection_of(given: str | None, source: str) -> str:
@@ -171,7 +196,7 @@ def publish(
     root: Root,
     name: str,
     *,
-    format: Literal["cog", "zarr"],  # noqa: A002
+    format: Format,  # noqa: A002
     ids: Sequence[str] | None = None,
     claim: Claim | None = None,
 ) -> Iterator[dict[str, Any]]:
@@ -195,11 +220,13 @@ def publish(
         Every item once it stands in its place.
     """
     cube = _Cube.of(ds)
-    labels = _item_ids(cube, ids, single=format == "zarr")
+    labels = _item_ids(cube, ids, single=format != "cog")
     folder = root.folder / name
+    for label in labels:
+        root.keep_inside(folder / label)
     model = known_item(cube.prov)
     target = _Target(root, folder, model, claim or Claim())
-    maker = _write_cogs if format == "cog" else _write_group
+    maker = _write_cogs if format == "cog" else partial(_write_group, form=format)
     told = False
     with room_in(folder) as room:
         reach("data begun")
@@ -326,6 +353,11 @@ class _Cube:
         told = self.ds["member"].values
         return [int(n) for n in told] if told.dtype.kind in "iu" else list(range(len(told)))
 
+    def end(self, name: str, index: int) -> datetime:
+        """Return ``start_datetime`` or ``end_datetime`` of a date; the date itself where it is an instant."""
+        told = self.along(name, index)
+        return self.times[index] if told is None else datetime.fromisoformat(str(told))
+
     def along(self, name: str, index: int) -> Any:
         """Return a coordinate's value at a date; None when absent, empty or not a number."""
         if name not in self.ds.coords:
@@ -421,7 +453,9 @@ def _write_cogs(cube: _Cube, target: _Target, labels: Sequence[str], room: Path)
             yield data, _item(cube, target, label, [t], numbers[m], share, assets)
 
 
-def _write_group(cube: _Cube, target: _Target, labels: Sequence[str], room: Path) -> Iterator[_Made]:
+def _write_group(
+    cube: _Cube, target: _Target, labels: Sequence[str], room: Path, *, form: Literal["zarr", "icechunk"]
+) -> Iterator[_Made]:
     """Make everything as one Zarr group with one item."""
     (label,) = labels
     count = _Count()
@@ -430,11 +464,12 @@ def _write_group(cube: _Cube, target: _Target, labels: Sequence[str], room: Path
     if cube.prov is not None:
         attrs[ATTRIBUTE] = cube.prov.portable().to_json()
     data = room / "data"
-    group = data / f"{label}.zarr"
+    group = data / f"{label}.{form}"
     tags = _file_tags(cube.prov, True)
     write_zarr(
         ds,
         group,
+        form=form,
         attrs=attrs | tags,
         on_block=lambda _, values: count.add(values[_MASK]) if _MASK in values else None,
         scheduler=target.claim.scheduler,
@@ -446,7 +481,7 @@ def _write_group(cube: _Cube, target: _Target, labels: Sequence[str], room: Path
     )
     share = count.share if _MASK in cube.forms else None
     times = list(range(len(cube.times)))
-    yield data, _item(cube, target, label, times, None, share, _zarr_assets(cube, group, bool(tags)))
+    yield data, _item(cube, target, label, times, None, share, _group_assets(cube, group, form, bool(tags)))
 
 
 def _put(data: Path, item: dict[str, Any], target: _Target) -> dict[str, Any]:
@@ -522,10 +557,13 @@ def _item(
 ) -> dict[str, Any]:
     geometry, bbox = footprint(cube.geobox)
     dates = [cube.times[t] for t in times]
+    starts, ends = ([cube.end(name, t) for t in times] for name in ("start_datetime", "end_datetime"))
     properties: dict[str, Any] = {"datetime": _stamp(dates[0])}
-    if len(dates) > 1:
-        span = {"start_datetime": _stamp(min(dates)), "end_datetime": _stamp(max(dates))}
-        properties = {"datetime": None, **span}
+    if max(ends) > min(starts):
+        span = {"start_datetime": _stamp(min(starts)), "end_datetime": _stamp(max(ends))}
+        # A date that stands at the beginning of its range is no instant that the source told.
+        instant = len(dates) == 1 and dates[0] > min(starts)
+        properties = {"datetime": _stamp(dates[0]) if instant else None, **span}
     platforms = {cube.along("platform", t) for t in times} - {None}
     if len(platforms) == 1 and ";" not in (platform := str(platforms.pop())):
         properties["platform"] = platform
@@ -656,12 +694,13 @@ def _file_fields(path: Path) -> dict[str, Any]:
     return {"file:size": path.stat().st_size, "file:checksum": checksum(path)}
 
 
-def _zarr_assets(cube: _Cube, group: Path, synthetic: bool) -> dict[str, Any]:
+def _group_assets(cube: _Cube, group: Path, form: str, synthetic: bool) -> dict[str, Any]:
+    media = _GROUPS[form]
     bands = [{**_band_fields(cube, n), **_data_fields(cube, n)} for n in cube.forms if n != _MASK]
     assets = {
         "data": {
             "href": group.name,
-            "type": _ZARR,
+            "type": media,
             "roles": _roles("", synthetic=synthetic),
             "gsd": ground_sampling_distance(cube.geobox),
             **_projection(cube.geobox),
@@ -669,12 +708,14 @@ def _zarr_assets(cube: _Cube, group: Path, synthetic: bool) -> dict[str, Any]:
         }
     }
     if _MASK in cube.forms:
+        told = _data_fields(cube, _MASK)
+        # In a repository no path leads to an array: the asset names it as its band.
+        where = {"href": group.name, "bands": [{"name": _MASK, **told}]}
         assets[_MASK] = {
-            "href": f"{group.name}/{_MASK}",
-            "type": _ZARR,
+            **(where if form == "icechunk" else {"href": f"{group.name}/{_MASK}", **told}),
+            "type": media,
             "roles": _roles(_MASK, synthetic=synthetic),
             **_projection(cube.geobox),
-            **_data_fields(cube, _MASK),
         }
     assets["manifest"] = {
         "href": MANIFEST,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from types import MappingProxyType
 from typing import Any
 
@@ -229,6 +230,8 @@ def _target_grid(
     scenes: Sequence[Scene], *, box: Bbox | None, crs: Any, resolution: float | None
 ) -> GeoBox | None:
     """The cube's grid: the finest band's own, extended over all items and cut to ``box``."""
+    if crs is None:
+        _refuse_two_systems(scenes)
     base = scenes[0].grid
     if crs is not None or resolution is not None:
         base = _requested_grid(base, crs, resolution)
@@ -296,6 +299,17 @@ def _pixel_bounds(base: GeoBox, shapes: Iterable[Any], *, widen: bool = False) -
 def _points(shape: Any) -> list[tuple[float, float]]:
     parts = list(shape.geom.geoms) if hasattr(shape.geom, "geoms") else [shape.geom]
     return [(x, y) for part in parts for x, y, *_ in part.exterior.coords]
+
+
+def _refuse_two_systems(scenes: Sequence[Scene]) -> None:
+    """On the grid of one band, a band of another zone would mostly be missing."""
+    for scene in scenes:
+        for name, source in scene.sources.items():
+            if source.geobox.crs != scene.grid.crs:
+                raise GridError(
+                    f"band {name!r} of item {source.item!r} lies in {source.geobox.crs}, others in {scene.grid.crs}.",
+                    "Choose bands= of one reference system, or give crs= and resolution=.",
+                )
 
 
 def _refuse_empty(cube: GeoBox, scenes: Sequence[Scene]) -> None:
@@ -578,6 +592,12 @@ def _time_coords(groups: Sequence[Sequence[Scene]], grid: GeoBox) -> dict[str, A
         numbers = [[float(v) for v in row if isinstance(v, int | float)] for row in rows]
         return [sum(row) / len(row) if row else math.nan for row in numbers]
 
+    spans = [_span(group) for group in groups]
+    ranges = {
+        name: ("time", [_stamp(span[end]) if span else "" for span in spans])
+        for end, name in enumerate(("start_datetime", "end_datetime"))
+        if any(spans)
+    }
     # The cube's pixel, not the sensor's, is what a model is told about; degrees leave the item's word.
     metres = grid.crs is not None and grid.crs.projected and grid.crs.units[0] in ("metre", "meter")
     gsd = [pixel_size(grid)] * len(groups) if metres else mean("gsd")
@@ -590,7 +610,20 @@ def _time_coords(groups: Sequence[Sequence[Scene]], grid: GeoBox) -> dict[str, A
             [joined(str(scene.item.properties.get("platform", "")) for scene in group) for group in groups],
         ),
         "gsd": ("time", gsd, {"units": "m"}),
+        **ranges,
     }
+
+
+def _span(group: Sequence[Scene]) -> tuple[datetime, datetime] | None:
+    """What the items of a date say that it covers; None where none of them tells a range."""
+    if not any({"start_datetime", "end_datetime"} <= set(scene.item.properties) for scene in group):
+        return None
+    times = [item_times(scene.item) for scene in group]
+    return min(start for start, _ in times), max(end for _, end in times)
+
+
+def _stamp(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
 
 
 def _strings(value: Sequence[str] | str | None, name: str) -> tuple[str, ...]:

@@ -30,13 +30,14 @@ from eoaug.generators import Generator, load
 from eoaug.guard import clean_href, safe_id
 from eoaug.stac.catalog import Root, broken_seal
 from eoaug.stac.config import Job
+from eoaug.stac.integrity import damage
 from eoaug.stac.items import Scene, read_scenes
 from eoaug.stac.ledger import Lease, leased
-from eoaug.stac.publish import MANIFEST, Claim, collection_of, publish
+from eoaug.stac.publish import Claim, collection_of, publish
 from eoaug.stac.read import open_cube
 from eoaug.stac.search import Found, as_item, signer_of
 
-__all__ = ["Outcome", "Task", "Unit", "content_key", "damage", "perform", "standing", "unit_of", "version"]
+__all__ = ["Outcome", "Task", "Unit", "content_key", "perform", "standing", "unit_of", "version"]
 
 Status = Literal["published", "present", "busy", "failed"]
 
@@ -332,42 +333,3 @@ def standing(root: Root, unit: Unit, key: str, *, verify: bool) -> tuple[dict[st
         except (OSError, ValueError, KeyError, TypeError):
             return ()
     return tuple(found)
-
-
-def damage(home: Path, item: Mapping[str, Any], *, deep: bool) -> Any:
-    """Yield what is wrong with the files of an item, as (file, problem).
-
-    Parameters
-    ----------
-    home
-        Folder of the item.
-    item
-        Its document.
-    deep
-        Read every byte; else only sizes are looked at.
-    """
-    for asset in item["assets"].values():
-        if "file:checksum" not in asset:
-            continue
-        file = home / asset["href"]
-        yield from _file_damage(file, asset, deep=deep)
-        if file.name == MANIFEST and file.is_file():
-            content = file.read_bytes()
-            if problem := broken_seal(content):
-                yield file, problem
-                continue
-            files = json.loads(content)["files"]
-            for name, told in files.items():
-                yield from _file_damage(file.parent / name, told, deep=deep)
-            extra = {part for part in file.parent.rglob("*") if part.is_file() and part != file}
-            for part in sorted(extra - {file.parent / name for name in files}):
-                yield part, "is not in the manifest"
-
-
-def _file_damage(file: Path, told: Mapping[str, Any], *, deep: bool) -> Any:
-    if not file.is_file():
-        yield file, "is not there"
-    elif file.stat().st_size != told["file:size"]:
-        yield file, f"has {file.stat().st_size} bytes instead of {told['file:size']}"
-    elif deep and checksum(file) != told["file:checksum"]:
-        yield file, "was changed since its file:checksum"

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
+import pickle
 import shutil
+import subprocess
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -78,6 +84,76 @@ def test_a_pickle_that_does_more_is_refused(
         convert_weights(tmp_path)
     assert not canary.exists()
     assert list(source.parent.iterdir()) == [source]
+
+
+def _zipped(path: Path, call: Call) -> None:
+    torch.save({"weights": torch.zeros(2), "more": call}, path)
+
+
+def _plain(path: Path, call: Call, protocol: int = 2) -> None:
+    path.write_bytes(pickle.dumps({"weights": call}, protocol))
+
+
+def _renamed_inside(path: Path, call: Call) -> None:
+    """A zip whose records torch finds by their ending, one of them a second pickle."""
+    _zipped(path, call)
+    with zipfile.ZipFile(path, "a") as file:
+        file.writestr("archive/code/data.pkl", pickle.dumps(call))
+
+
+def _appended(path: Path, call: Call) -> None:
+    torch.save({"weights": torch.zeros(2)}, path)
+    path.write_bytes(pickle.dumps(call) + path.read_bytes())
+
+
+def _legacy(path: Path, call: Call) -> None:
+    torch.save({"weights": call}, path, _use_new_zipfile_serialization=False)
+
+
+_CALLS: dict[str, Callable[[Path], Call]] = {
+    "system": lambda c: Call(os.system, f"touch {c}"),
+    "popen": lambda c: Call(os.popen, f"touch {c}"),
+    "spawn": lambda c: Call(os.spawnlp, os.P_WAIT, "touch", "touch", str(c)),
+    "subprocess": lambda c: Call(subprocess.call, ["touch", str(c)]),
+    "exec": lambda c: Call(exec, f"open({str(c)!r}, 'w')"),
+    "eval": lambda c: Call(eval, f"open({str(c)!r}, 'w')"),
+    "open": lambda c: Call(open, str(c), "w"),
+    "mkdir": lambda c: Call(os.mkdir, str(c)),
+    "touch": lambda c: Call(Path.touch, c),
+    "memmap": lambda c: Call(np.memmap, str(c), "uint8", "w+", 0, (1,)),
+    "numpy": lambda c: Call(np.save, str(c), np.zeros(1)),
+    "torch": lambda c: Call(torch.save, torch.zeros(1), str(c)),
+    "hub": lambda c: Call(torch.hub.load, str(c.parent), "evil", "local"),
+    "unpickler": lambda c: Call(pickle.loads, pickle.dumps(Call(os.system, f"touch {c}"))),
+    "partial": lambda c: Call(functools.reduce, os.system, [f"touch {c}"]),
+    "module": lambda c: Call(importlib.import_module, "antigravity"),
+}
+_WRAPS: dict[str, Callable[[Path, Call], None]] = {
+    "zip": _zipped, "plain": _plain, "renamed": _renamed_inside, "appended": _appended, "legacy": _legacy,
+}  # fmt: skip
+HOSTILE = [
+    *((_CALLS[name], _WRAPS["zip"]) for name in _CALLS),
+    *((_CALLS["system"], wrap) for name, wrap in _WRAPS.items() if name != "zip"),
+]
+
+
+@pytest.mark.long
+def test_twenty_hostile_pickles_run_nothing(tiny: Make, tmp_path: Path) -> None:
+    """S1: neither where a checkpoint is loaded, nor where it is converted."""
+    canary, count = tmp_path / "canary", 0
+    (tmp_path / "hubconf.py").write_text(f"open({str(canary)!r}, 'w')")
+    for number, (call, wrap) in enumerate(HOSTILE):
+        folder = tmp_path / str(number)
+        shutil.copytree(tiny("sd"), folder)
+        (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+        wrap(folder / "unet" / "diffusion_pytorch_model.bin", call(canary))
+        for use in (eoaug.load, convert_weights):
+            with pytest.raises(GeneratorError):
+                use(folder)
+        count += 1
+        assert not canary.exists()
+    assert count >= 20
+    print(f"{count} hostile pickles, loaded and converted: 0 executions")
 
 
 def test_nothing_to_convert_is_told(tmp_path: Path) -> None:

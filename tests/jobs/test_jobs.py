@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
+import sys
 import time
 import warnings
 from dataclasses import replace
@@ -28,7 +30,18 @@ from eoaug.stac.ledger import Journal, leased, read_journals
 from eoaug.stac.pipeline import job_status, plan_job, resumable, run_job
 from eoaug.testing import CountingGenerator
 
-from .conftest import Fickle, a_job, add_item, list_items, make_source, pixels, snapshot, strays
+from .conftest import (
+    ROOT,
+    Fickle,
+    a_job,
+    add_item,
+    coarse_unit,
+    list_items,
+    make_source,
+    pixels,
+    snapshot,
+    strays,
+)
 
 
 def everything(folder: Path) -> dict[str, tuple[int, int]]:
@@ -231,7 +244,7 @@ def test_a_generator_in_trouble_fails_its_item_alone(
     """R10 and R11 in one process: the item that needs too much or never ends, and the others."""
     (tmp_path / "calls").mkdir()
     add_item(source, 4, values=np.full((24, 24), 7777, np.uint16))
-    mark = _coarse_unit(source)
+    mark = coarse_unit(source)
     job = a_job(
         source,
         tmp_path / "out",
@@ -255,23 +268,39 @@ def test_a_generator_in_trouble_fails_its_item_alone(
     assert not strays(tmp_path / "out")
 
 
-def _coarse_unit(source: Path) -> float:
-    """What the generator sees where the item says 7777."""
-    seen: list[float] = []
+_RUN = "import sys; from eoaug.cli import main; main()"
 
-    class Spy:
-        card = eoaug.load("classical").card
 
-        def generate(self, requests: Any) -> Any:
-            seen.append(float(np.nanmax(requests[0].coarse_tile)))
-            return eoaug.load("classical").generate(requests)
+def test_a_run_ends_with_its_code_though_items_hang(source: Path, tmp_path: Path) -> None:
+    """R11: here every item takes longer than it may; the process ends all the same."""
+    config = a_job(source, tmp_path / "out", run={"timeout_s": 0.001}).model_dump(mode="json")
+    (tmp_path / "job.yaml").write_text(yaml.safe_dump(config))
+    command = [sys.executable, "-W", "ignore", "-c", _RUN, "run", "job.yaml"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 3, done.stderr
+    assert "6, 6 by time" in done.stdout
+    assert not list((tmp_path / "out").glob("source-eoaug/*/item-*.json"))
+    collect_garbage(tmp_path / "out")
+    assert not strays(tmp_path / "out")
 
-        def __reduce__(self) -> Any:
-            return eoaug.load, ("classical",)
 
-    cube = eoaug.open_cube(source, ids=["item-00004"], chunks=None)
-    cube.eoaug.super_resolve(factor=2, generator=Spy())
-    return seen[0]
+def test_chunks_and_batches_change_no_byte(tmp_path: Path) -> None:
+    """R12, of what a job writes."""
+    add_item(tmp_path / "in", 0, values=pixels(0, edge=100))
+    list_items(tmp_path / "in")
+    ways = [
+        {"chunks": 1024},
+        {"chunks": 16, "batch_tiles": 1},
+        {"chunks": 37, "batch_tiles": 5},
+        {"chunks": 100, "batch_tiles": 2},
+    ]
+    made = []
+    for number, way in enumerate(ways):
+        out = tmp_path / str(number) / "out"
+        assert run_job(a_job(tmp_path / "in", out, run=way)).published == 1
+        made.append(snapshot(out))
+    assert all(one == made[0] for one in made)
 
 
 def test_passing_errors_are_tried_again(

@@ -11,19 +11,36 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import dask
+import distributed
+import numpy as np
 import psutil
+import pystac
 import pytest
 
 from eoaug.faults import POINTS
 from eoaug.stac.audit import collect_garbage, validate
-from eoaug.stac.catalog import sealed, spelled
+from eoaug.stac.catalog import broken_seal, sealed, spelled
 from eoaug.stac.pipeline import local_cluster, run_job
+from eoaug.stac.read import open_cube
 
-from .conftest import ROOT, Fickle, Watcher, a_job, calls, make_source, snapshot, strays
+from .conftest import (
+    ROOT,
+    Fickle,
+    Watcher,
+    a_job,
+    add_item,
+    calls,
+    coarse_unit,
+    make_source,
+    snapshot,
+    strays,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes")
 
@@ -31,11 +48,22 @@ _LAUNCHER = """
 import json, os, signal, sys, warnings
 warnings.simplefilter("ignore")
 from tests.jobs.conftest import Fickle
+from pathlib import Path
 from eoaug import faults
+from eoaug.stac.catalog import Root
 from eoaug.stac.pipeline import run_job
+
+def list_on(out):
+    root, number = Root.at(Path(out)), told["times"]
+    about = {"bbox": [15, 45, 15.1, 45.1], "properties": {"datetime": "2021-06-01T10:00:00Z"}}
+    while True:
+        root.register("c", [{"id": f"item-{number:05d}", **about}], "Made for a test.")
+        number += 1
 
 def child(told):
     os.setsid()
+    if told["lists"]:
+        list_on(told["lists"])
     times = told["times"]
 
     def stop(reached):
@@ -107,8 +135,21 @@ class Launcher:
             "times": times,
             "calls": str(counted or ""),
             "said": str(said),
+            "lists": "",
         }
         return self._ask(told), said
+
+    def list_on(self, out: Path, number: int) -> int:
+        """Start a process that adds items to a collection until it is killed; return the process."""
+        return self._ask({"lists": str(out), "times": number, "said": ""})
+
+    def kill(self, pid: int) -> None:
+        """Kill a process with all that it has started."""
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            os.kill(pid, signal.SIGKILL)  # so early that it has no group yet
+        self.wait(pid)
 
     def wait(self, pid: int) -> int:
         return self._ask({"wait": pid})
@@ -151,6 +192,17 @@ def small(
     return source, quiet
 
 
+def other_files(out: Path, quiet: dict[str, bytes]) -> list[str]:
+    """Return names of published items and their data that differ from what the quiet run made."""
+    made = {name: content for name, content in snapshot(out).items() if "/." not in f"/{name}"}
+    lists = ("catalog.json", "collection.json")
+    return [n for n, content in made.items() if not n.endswith(lists) and quiet.get(n) != content]
+
+
+def _sum(told: dict[str, int]) -> str:
+    return f"all complete in {told['looks']} looks of another process, the reruns equal byte for byte"
+
+
 def named(quiet: dict[str, bytes], out: Path) -> dict[str, bytes]:
     """What the quiet run made, but for the id of the catalog: that is the name of its folder."""
     told = json.loads(quiet["catalog.json"])
@@ -171,7 +223,9 @@ LONG = pytest.mark.long
 def test_a_job_killed_at_any_point_is_finished_by_the_same_command(
     form: str, counts: list[int], small: tuple[Path, Any], launcher: Launcher, tmp_path: Path, watch: Any
 ) -> None:
+    """R2, R3, R4: after each kill, before anything is mended, what is listed is complete."""
     source, quiet = small
+    reached = 0
     # As deep as the quiet run's: items point to their sources by relative paths.
     outs = source.parent / f"points-{form}-{len(counts)}"
     watcher: Watcher = watch(outs)
@@ -182,9 +236,14 @@ def test_a_job_killed_at_any_point_is_finished_by_the_same_command(
             pid, _ = launcher.start(job, point=point, times=count)
             code = launcher.wait(pid)
             assert code == -signal.SIGKILL or count > 1, f"{point} was not reached"
+            reached += code == -signal.SIGKILL
+            watcher.look(out)
+            assert other_files(out, named(quiet[form], out)) == []
             finish(job, named(quiet[form], out), out)
         assert validate(out).sound
-    assert watcher.result()["last"] == 3 * len(POINTS) * len(counts)
+    told = watcher.result()
+    assert told["last"] == 3 * len(POINTS) * len(counts)
+    print(f"{reached} kills at {len(POINTS)} named points, {form}: {_sum(told)}")
 
 
 @pytest.mark.parametrize(
@@ -194,37 +253,68 @@ def test_a_job_killed_at_any_point_is_finished_by_the_same_command(
 def test_a_process_group_killed_at_random_instants(
     rounds: int, form: str, small: tuple[Path, Any], launcher: Launcher, tmp_path: Path, watch: Any
 ) -> None:
+    """R2, R3, R4: kills spread over the time that the job takes."""
     source, quiet = small
     chance = random.Random(6)
     outs = source.parent / f"random-{form}-{rounds}"
     watcher: Watcher = watch(outs)
+    seen: list[int] = []
+    unlike: list[str] = []
     for number in range(rounds):
         # Every third kill meets a job that has nothing yet, the others one that was killed before.
-        job = a_job(source, outs / f"{number // 3}", output={"format": form})
+        out = outs / f"{number // 3}"
+        job = a_job(source, out, output={"format": form})
         pid, _ = launcher.start(job)
         time.sleep(chance.uniform(0.0, 0.6))
-        try:
-            os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            os.kill(pid, signal.SIGKILL)  # so early that it has no group yet
-        launcher.wait(pid)
+        launcher.kill(pid)
+        unlike += other_files(out, named(quiet[form], out))
+        seen.append(watcher.look(out))
     for number in range((rounds + 2) // 3):
         out = outs / f"{number}"
         finish(a_job(source, out, output={"format": form}), named(quiet[form], out), out)
         assert validate(out).sound
-    assert watcher.result()["last"] == 3 * ((rounds + 2) // 3)
+    told = watcher.result()
+    assert told["last"] == 3 * ((rounds + 2) // 3)
+    assert unlike == []
+    print(f"{rounds} kills at random instants, {form}: {sum(seen)} items seen right after them, {_sum(told)}")
 
 
+@pytest.fixture
+def quick_workers() -> Iterator[None]:
+    """Fork workers from a process that has imported everything: most of the time of a killed one is its start."""
+    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
+        served = distributed.utils.get_mp_context()
+        served.set_forkserver_preload(["distributed", "eoaug.stac.work", "tests.jobs.conftest"])
+        yield
+
+
+@pytest.fixture(scope="module")
+def quiet_run(
+    launcher: Launcher, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], tuple[Path, dict[str, bytes]]]:
+    """Give a source of so many items, and what a quiet run makes of it; one run serves all seeds."""
+    folder = tmp_path_factory.mktemp("many")
+
+    @cache
+    def made(count: int) -> tuple[Path, dict[str, bytes]]:
+        source = make_source(folder / str(count) / "in", count)
+        out = source.parent / "quiet" / "out"
+        run_job(a_job(source, out), progress=False)
+        return source, snapshot(out)
+
+    return made
+
+
+@pytest.mark.usefixtures("quick_workers")
 @pytest.mark.parametrize("kills", [6, *(pytest.param(25, marks=LONG, id=f"25-{k}") for k in range(20))])
 def test_workers_killed_again_and_again(
-    kills: int, tmp_path: Path, watch: Any, request: pytest.FixtureRequest
+    kills: int, quiet_run: Any, watch: Any, request: pytest.FixtureRequest
 ) -> None:
     """R1: random SIGKILLs over two workers, after the first published item."""
     chance = random.Random(request.node.name)
     count = 100 if kills >= 25 else 20
-    source = make_source(tmp_path / "in", count)
-    run_job(a_job(source, tmp_path / "quiet" / "out"), progress=False)
-    quiet, out = snapshot(tmp_path / "quiet" / "out"), tmp_path / "killed" / "out"
+    source, quiet = quiet_run(count)
+    out = source.parent / request.node.callspec.id / "out"
     job = a_job(source, out, run={"retries": 20})
     watcher: Watcher = watch(out.parent)
     done = []
@@ -258,6 +348,8 @@ def test_workers_killed_again_and_again(
         assert watcher.result()["last"] == count
     watcher.end()
     assert validate(out).items == count
+    took = done[-1] - done[0]
+    print(f"{len(done)} workers killed in {took:.0f} s over {count} items: equal bytes, 0 strays")
 
 
 def _workers_of(client: Any) -> Any:
@@ -271,7 +363,9 @@ def _workers_of(client: Any) -> Any:
     return found
 
 
-@pytest.mark.parametrize(("processes", "rounds"), [(4, 1), pytest.param(4, 20, marks=LONG)])
+@pytest.mark.parametrize(
+    ("processes", "rounds"), [(4, 1), pytest.param(2, 20, marks=LONG), pytest.param(4, 20, marks=LONG)]
+)
 def test_several_processes_on_one_job_make_each_item_once(
     processes: int, rounds: int, launcher: Launcher, tmp_path: Path, watch: Any
 ) -> None:
@@ -292,3 +386,123 @@ def test_several_processes_on_one_job_make_each_item_once(
         assert validate(out).items == 12
         assert not strays(out)
     assert watcher.result()["last"] == 12 * rounds
+    print(f"{processes} processes on one job, {rounds} times: {12 * rounds} items, each made once")
+
+
+@pytest.mark.parametrize("kills", [25, pytest.param(500, marks=LONG)])
+def test_lists_are_old_or_new_whenever_their_writer_is_killed(
+    kills: int, launcher: Launcher, tmp_path: Path
+) -> None:
+    """R7: a collection that grows without end, and its writer killed again and again."""
+    chance, out, known = random.Random(7), tmp_path / "out", 0
+    for _ in range(kills):
+        pid = launcher.list_on(out, known)
+        time.sleep(chance.uniform(0.0, 0.06))
+        launcher.kill(pid)
+        for file in (out / "catalog.json", out / "c" / "collection.json"):
+            assert not file.exists() or not broken_seal(file.read_bytes())
+        if (out / "c" / "collection.json").exists():
+            links = json.loads((out / "c" / "collection.json").read_text())["links"]
+            items = [link["href"] for link in links if link["rel"] == "item"]
+            assert items == [f"./item-{n:05d}/item-{n:05d}.json" for n in range(len(items))]
+            assert len(items) >= known
+            known = len(items)
+    assert known > 0
+    collect_garbage(out)
+    assert not strays(out)
+    print(f"{kills} kills of a writer that listed {known} items: never torn, none lost")
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(50, marks=LONG)])
+def test_a_repository_appears_whole_or_not_at_all(
+    rounds: int, small: tuple[Path, Any], launcher: Launcher, watch: Any
+) -> None:
+    """R4: Icechunk names its files by chance, so pixels are compared, not bytes."""
+    pytest.importorskip("icechunk")
+    source, _ = small
+    chance, outs = random.Random(4), source.parent / f"repositories-{rounds}"
+    watcher: Watcher = watch(outs)
+    expected = pixels_of(source.parent / "zarr" / "out")
+    seen = []
+    for number in range(rounds):
+        out = outs / str(number)
+        job = a_job(source, out, output={"format": "icechunk"})
+        if number % 2:
+            pid, _ = launcher.start(job, point=POINTS[number // 2 % len(POINTS)], times=chance.randint(1, 3))
+            launcher.wait(pid)
+        else:
+            pid, _ = launcher.start(job)
+            time.sleep(chance.uniform(0.1, 1.2))
+            launcher.kill(pid)
+        seen.append(watcher.look(out))
+        for name, values in pixels_of(out).items():
+            assert np.array_equal(values, expected[name])
+        assert not run_job(job, progress=False).failures
+        collect_garbage(out)
+        assert validate(out).sound
+        assert not strays(out)
+        made = pixels_of(out)
+        assert all(np.array_equal(made[name], values) for name, values in expected.items())
+        assert len(list(out.rglob("*.icechunk"))) == 3
+    assert watcher.result()["last"] == 3 * rounds
+    print(f"{rounds} kills while repositories were written: {sum(seen)} items seen right after, all whole")
+
+
+def pixels_of(out: Path) -> dict[str, Any]:
+    """Pixels of every listed item, by the id of its source."""
+    if not (out / "catalog.json").exists():
+        return {}
+    items = pystac.Catalog.from_file(str(out / "catalog.json")).get_items(recursive=True)
+    cubes = {i.id: open_cube(i, chunks=None) for i in items if "eoaug:operation" in i.properties}
+    return {name.partition("-super")[0]: cube.B04.values for name, cube in cubes.items()}
+
+
+@pytest.mark.usefixtures("quick_workers")
+@pytest.mark.parametrize("trouble", ["die", "eat", "hang"])
+def test_an_item_that_takes_its_workers_down_fails_alone(
+    trouble: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R10, R11 on a cluster: workers that die, that eat all memory, and that hang are replaced."""
+    source, counted = make_source(tmp_path / "in", 6), tmp_path / "calls"
+    counted.mkdir()
+    add_item(source, 4, values=np.full((24, 24), 7777, np.uint16))
+    generator = Fickle(str(counted), trouble, [coarse_unit(source)])
+    run = {"retries": 1, "timeout_s": 5} if trouble == "hang" else {"retries": 1}
+    job = a_job(source, tmp_path / "out", generator, run=run)
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 1}),
+        local_cluster(2, memory="1GB" if trouble == "eat" else "auto") as client,
+    ):
+        report = run_job(job, client, progress=False)
+    assert [one.item for one in report.failures] == ["item-00004"]
+    assert report.published == 5
+    assert report.timed_out == (trouble == "hang")
+    told = "timeout_s" if trouble == "hang" else "took its workers down"
+    assert told in report.failures[0].problem
+    collect_garbage(tmp_path / "out")
+    assert validate(tmp_path / "out").items == 5
+    assert not strays(tmp_path / "out")
+
+
+@pytest.mark.usefixtures("quick_workers")
+@pytest.mark.parametrize("count", [60, pytest.param(10_000, marks=LONG)])
+def test_two_workers_stay_busy_and_the_graph_stays_small(count: int, tmp_path: Path) -> None:
+    """Items are sent as workers finish others, so that the scheduler never knows more than a few."""
+    source, known, over = make_source(tmp_path / "in", count), [0], threading.Event()
+    with local_cluster(2) as client:
+
+        def look() -> None:
+            while not over.wait(0.02):
+                known.append(len(client.cluster.scheduler.tasks))
+
+        watching = threading.Thread(target=look, daemon=True)
+        watching.start()
+        report = run_job(a_job(source, tmp_path / "out"), client, progress=False)
+        over.set()
+        watching.join()
+    assert (report.published, report.failures) == (count, ())
+    assert 0 < max(known) <= 8
+    print(
+        f"{count} items by two workers in {report.seconds:.0f} s, {report.work_seconds:.0f} s of work: throughput "
+        f"{report.work_seconds / report.seconds / 2:.2f} of what they could do, at most {max(known)} tasks known"
+    )

@@ -16,8 +16,10 @@ from odc.geo.xr import xr_coords
 from pystac.validation import RegisteredValidator
 
 from eoaug.cube.provenance import Provenance, stamp
-from eoaug.cube.write import Stored, write_cog
+from eoaug.cube.write import Stored, checksum, write_cog
+from eoaug.stac.catalog import sealed, write_json
 from eoaug.stac.extensions import SCHEMA_URI, schema
+from eoaug.stac.integrity import MANIFEST
 from eoaug.stac.read import open_cube
 
 ROOT = Path(__file__).parents[2]
@@ -178,3 +180,12 @@ def make_item(
     path = folder / f"{name}.json"
     path.write_text(json.dumps(item))
     return pystac.Item.from_file(str(path))
+
+
+def told_anew(group):
+    """Have the manifest beside a group name what the group holds by now."""
+    files = {p.relative_to(group.parent).as_posix(): p for p in group.rglob("*") if p.is_file()}
+    fields = {
+        name: {"file:size": p.stat().st_size, "file:checksum": checksum(p)} for name, p in files.items()
+    }
+    write_json(group.with_name(MANIFEST), sealed({"files": fields}))

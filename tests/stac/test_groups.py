@@ -15,10 +15,12 @@ from odc.geo.geobox import GeoBox
 from eoaug.cube.provenance import ATTRIBUTE, of, stamp
 from eoaug.cube.write import store_form
 from eoaug.errors import BandError, EoaugError, ParameterError, SourceError
+from eoaug.stac.catalog import sealed, write_json
+from eoaug.stac.integrity import MANIFEST
 from eoaug.stac.publish import write
 from eoaug.stac.read import open_cube
 
-from .conftest import augmented, grid, made_cube, provenance
+from .conftest import augmented, grid, made_cube, provenance, told_anew
 
 OWN = ("item_id", "item_href")
 """Coordinates that tell which item was read, so they differ between the two forms."""
@@ -238,11 +240,13 @@ def test_every_wrong_group_names_culprit_and_remedy(tmp_path):
         group = there(path)
         shutil.rmtree(group)
         group.mkdir()
+        told_anew(group)
 
     def foreign(item, path):
         group = there(path)
         shutil.rmtree(group)
         xr.Dataset({"B02": (("y", "x"), np.zeros((32, 32), np.uint16))}).to_zarr(group)
+        told_anew(group)
 
     def other_array(item, path):
         item["assets"]["data"]["bands"][0]["name"] = "B99"
@@ -257,6 +261,20 @@ def test_every_wrong_group_names_culprit_and_remedy(tmp_path):
         for chunk in (there(path) / "B02" / "c").rglob("*"):
             if chunk.is_file():
                 chunk.write_bytes(b"x")
+        told_anew(there(path))
+
+    def one_chunk_less(item, path):
+        next(p for p in (there(path) / "B02" / "c").rglob("*") if p.is_file()).unlink()
+
+    def torn_chunk(item, path):
+        chunk = next(p for p in (there(path) / "B02" / "c").rglob("*") if p.is_file())
+        chunk.write_bytes(chunk.read_bytes()[:-1])
+
+    def no_manifest(item, path):
+        there(path).with_name(MANIFEST).unlink()
+
+    def strange_manifest(item, path):
+        write_json(there(path).with_name(MANIFEST), sealed({"files": [1]}))
 
     cases = {
         "lost": (lambda: open_cube(fresh("a", lose)), SourceError, "g.zarr"),
@@ -266,6 +284,11 @@ def test_every_wrong_group_names_culprit_and_remedy(tmp_path):
         "shape": (lambda: open_cube(fresh("e", other_shape)), SourceError, "'B02'"),
         "type": (lambda: open_cube(fresh("f", untold)), SourceError, "data_type"),
         "damaged": (lambda: open_cube(fresh("g", damaged)).compute(), SourceError, "'g'"),
+        # R4: what Zarr would read as missing pixels.
+        "one chunk less": (lambda: open_cube(fresh("j", one_chunk_less)), SourceError, "'g.zarr/B02/c/0/0/0' is not there"),
+        "torn chunk": (lambda: open_cube(fresh("k", torn_chunk)), SourceError, "bytes instead of"),
+        "no manifest": (lambda: open_cube(fresh("l", no_manifest)), SourceError, "'manifest.json' is not there"),
+        "strange manifest": (lambda: open_cube(fresh("m", strange_manifest)), SourceError, "'g'"),
         "band": (lambda: open_cube(fresh("h", lambda *_: None), bands="B03"), BandError, "B03"),
         "date": (lambda: open_cube(fresh("i", lambda *_: None), datetime="2020-06-03"), SourceError, "2020-06-03"),
     }  # fmt: skip
