@@ -243,13 +243,13 @@ class Embedded:
         halo = 0 if request.strength < 1.0 else _LAYOUT_HALO
         pad = (halo + _LAYOUT_HALO) * _LAYOUT.factor
         row, col = request.origin
-        window = (row - pad, col - pad), (C, H + 2 * pad, W + 2 * pad)
+        start, size = (row - pad, col - pad), (C, H + 2 * pad, W + 2 * pad)
         shared = noise.normal((0, 0), (C + 1, 1, 1), stream="embedded scene", **identity)[:, 0, 0]
         gsd_m = float(request.metadata[walk.plan.target, 2])
         least, most = _CUT
         cut = least + (most - least) * special.ndtr(float(shared[C]))
-        field = np.sqrt(1 - cut) * classical.texture(*window, correlation=0.0, **identity)
-        field += np.sqrt(cut) * parcels(*window, gsd_m=gsd_m, **identity)
+        field = np.sqrt(1 - cut) * classical.texture(start, size, correlation=0.0, **identity)
+        field += np.sqrt(cut) * parcels(start, size, gsd_m=gsd_m, **identity)
         inner = slice(_LAYOUT_HALO, -_LAYOUT_HALO)
         unit = _LAYOUT.degrade(field)[:, inner, inner]
         level = outline.mean + outline.between @ shared[:C]

@@ -295,20 +295,22 @@ def _doubt_of_pixels(left: _Image, seen: _Mask) -> _Image:
     weight = ndimage.gaussian_filter(seen.astype(np.float32), spread, mode="reflect")
     square = ndimage.gaussian_filter(np.where(seen, left, 0) ** 2, spread, mode="reflect")
     size = np.sqrt(square / np.maximum(weight, 1e-3))
-    return np.hypot(_DOUBTS["pixels"] * classical.push_pull(size, weight > 0.1), _DOUBT_FLOOR)
+    doubt: _Image = np.hypot(_DOUBTS["pixels"] * classical.push_pull(size, weight > 0.1), _DOUBT_FLOOR)
+    return doubt
 
 
 def _doubt_of_dates(dates: _Image, times: NDArray[np.int64]) -> _Image:
     """Return the size of errors as each date, expected from the others, tells it."""
     if len(dates) == 1:
-        contrast: _Image = dates[0].std(axis=(1, 2), keepdims=True)
-        return np.hypot(_DOUBTS["one date"] * contrast, _DOUBT_FLOOR) + np.zeros_like(dates[0])
-    square = np.zeros_like(dates[0])
+        contrast = dates[0].std(axis=(1, 2), keepdims=True) + np.zeros_like(dates[0])
+        doubt: _Image = np.hypot(_DOUBTS["one date"] * contrast, _DOUBT_FLOOR)
+        return doubt
+    square: _Image = np.zeros_like(dates[0])
     for date in range(len(dates)):
         rest = np.arange(len(dates)) != date
         square += (dates[date] - in_time(dates[rest], times[rest], int(times[date]))) ** 2
     square = ndimage.gaussian_filter(square, (0, _FAR_DOUBT_PX, _FAR_DOUBT_PX), mode="reflect")
-    return np.hypot(_DOUBTS["dates"] * np.sqrt(square / len(dates)), _DOUBT_FLOOR)
+    return np.hypot(_DOUBTS["dates"] * np.sqrt(square / len(dates)), _DOUBT_FLOOR).astype(np.float32)
 
 
 def _whole(values: _Image, known: _Mask, times: NDArray[np.int64]) -> _Image:
