@@ -33,7 +33,9 @@ A job is a YAML file:
   run: {chunks: 1024, retries: 2, timeout_s: 600}"""
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="YAML file of the job.")]
-Catalog = Annotated[Path, typer.Argument(help="Folder or JSON file of a catalog that eoaug wrote to.")]
+Catalog = Annotated[
+    str, typer.Argument(help="Folder, JSON file or s3://bucket/prefix of a catalog that eoaug wrote to.")
+]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler, e.g. tcp://10.0.0.5:8786.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Start so many workers on this machine.")]
 Recompute = Annotated[bool, typer.Option("--recompute", help="Go on with a job of another version of eoaug.")]
@@ -201,7 +203,7 @@ def _run(jobs: list[Any], scheduler: str | None, workers: int | None, *, recompu
             reports.append(run_job(job, client, recompute=recompute))
             typer.echo(str(reports[-1]))
             if reports[-1].folder:
-                typer.echo(f"report: {Path(reports[-1].folder) / 'report.html'}")
+                typer.echo(f"report: {reports[-1].folder}/report.html")
     return reports
 
 

@@ -1,6 +1,6 @@
 """What inputs may touch: the one door for every address, document, raster and name from outside.
 
-Standard library and PyYAML only. A catalog is data that somebody else wrote: its addresses may point at
+Standard library and PyYAML only, and obstore for object stores. A catalog is data that somebody else wrote: its addresses may point at
 other files and hosts, its documents and rasters may be bombs. What the user types (the source, ``allow=``)
 is trusted; everything found behind it is checked here.
 """
@@ -8,6 +8,7 @@ is trusted; everything found behind it is checked here.
 from __future__ import annotations
 
 import http.client
+import io
 import ipaddress
 import json
 import math
@@ -23,6 +24,7 @@ from typing import IO, Any
 from urllib.parse import unquote, urljoin, urlsplit, urlunsplit
 
 from eoaug.errors import ParameterError, SourceError
+from eoaug.objects import is_object, parse, read
 
 __all__ = [
     "GDAL_OPTIONS",
@@ -30,6 +32,7 @@ __all__ = [
     "Limits",
     "clean_href",
     "driver_of",
+    "folder_of",
     "load_yaml",
     "lock_gdal",
     "safe_id",
@@ -148,13 +151,15 @@ class Guard:
         source
             A path, whose folder is allowed, or a URL, whose host is; empty for neither.
         allow
-            What else may be read: folders (beginning with ``/``, ``./`` or ``~``), hosts, networks.
+            What else may be read: folders (beginning with ``/``, ``./``, ``~`` or ``s3://``), hosts, networks.
         hosts
             Hosts that are known to hold the data of the source.
         """
         guard = cls(hosts=tuple(hosts)).allowing(allow)
         if not source:
             return guard
+        if is_object(source):
+            return replace(guard, roots=(*guard.roots, folder_of(source)))
         if "://" not in source or source.lower().startswith("file:"):
             path = Path(unquote(urlsplit(source).path) if "://" in source else source).expanduser().resolve()
             return replace(guard, roots=(*guard.roots, str(path if path.is_dir() else path.parent)))
@@ -171,6 +176,9 @@ class Guard:
         """Return a guard that lets these through too; see `around`."""
         roots, hosts, networks = list(self.roots), list(self.hosts), list(self.networks)
         for entry in [entries] if isinstance(entries, str) else entries:
+            if is_object(entry):
+                roots.append(folder_of(entry))
+                continue
             if entry.startswith(("/", ".", "~")):
                 roots.append(str(Path(entry).expanduser().resolve()))
                 continue
@@ -216,9 +224,14 @@ class Guard:
         kind = scheme[1].lower() if scheme else "file"
         if kind in ("http", "https"):
             return self._url(href, what)
+        if kind == "s3":
+            return self._object(href, what)
         if kind != "file":
             raise _refused(
-                what, href, f"has the scheme {kind!r}", "Only files and https addresses are read; copy it."
+                what,
+                href,
+                f"has the scheme {kind!r}",
+                "Only files, https and s3 addresses are read; copy it.",
             )
         return self._path(href, what)
 
@@ -240,6 +253,19 @@ class Guard:
             raise _refused(
                 what, href, f"lies outside of {', '.join(map(repr, self.roots)) or 'every allowed folder'}",
                 f"If you trust it, allow its folder: allow={told}.",
+            )  # fmt: skip
+        return found
+
+    def _object(self, href: str, what: str) -> str:
+        try:
+            bucket, key = parse(href)
+        except ParameterError as error:
+            raise _refused(what, href, "is malformed", error.remedy) from error
+        found = f"s3://{bucket}/{key}"
+        if not any(f"{found}/".startswith(f"{root}/") for root in self.roots if is_object(root)):
+            raise _refused(
+                what, href, f"lies outside of {', '.join(map(repr, self.roots)) or 'every allowed folder'}",
+                f"If you trust it, allow its folder: allow=[{found.rpartition('/')[0]!r}].",
             )  # fmt: skip
         return found
 
@@ -327,6 +353,8 @@ class Guard:
         return document
 
     def _open(self, address: str, what: str) -> Any:
+        if is_object(address):
+            return io.BytesIO(read(address, self.limits.json_bytes + 1)[0])
         if "://" not in address:
             if not os.path.isfile(address):  # a pipe or a device would wait for ever
                 raise FileNotFoundError(2, "no such file")
@@ -339,7 +367,7 @@ class Guard:
 
         GDAL follows redirects without asking, so it is only given addresses that have none left.
         """
-        if "://" not in address:
+        if "://" not in address or is_object(address):
             return address
         request = urllib.request.Request(address, headers={"Range": "bytes=0-0"})
         try:
@@ -432,6 +460,13 @@ def clean_href(href: str) -> str:
     except ValueError:
         return text.partition("://")[0] + "://..."
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def folder_of(source: str) -> str:
+    """Return the folder of an address of an object store: its prefix, or that of its JSON document."""
+    bucket, key = parse(source)
+    folder = key.rpartition("/")[0] if key.endswith(".json") else key
+    return f"s3://{bucket}/{folder}".rstrip("/")
 
 
 def scheme_free(href: str) -> bool:

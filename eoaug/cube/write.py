@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal, Protocol
 
 import numpy as np
 import xarray as xr
@@ -250,6 +250,8 @@ def room_in(folder: Path) -> Iterator[Path]:
         ) from error
     try:
         yield room
+    except EoaugError:
+        raise
     except OSError as error:
         raise TargetError(
             f"writing to {str(folder)!r} failed: {error.strerror or error}.",
@@ -606,7 +608,11 @@ def crs_fields(geobox: GeoBox) -> dict[str, Any]:
     return {"proj:projjson": json.loads(crs.to_json())}
 
 
-def checksum(path: Path) -> str:
+class _Readable(Protocol):
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]: ...
+
+
+def checksum(path: _Readable) -> str:
     """Return the sha256 multihash of a file in hex, as ``file:checksum`` wants it."""
     digest = hashlib.sha256()
     with path.open("rb") as file:

@@ -9,13 +9,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from eoaug.cube.provenance import Provenance
-from eoaug.cube.write import busy, room_in
 from eoaug.errors import EoaugError, TargetError
+from eoaug.objects import gdal_options, gdal_path
 from eoaug.stac.catalog import (
     DATA_NAME,
     GENERATORS,
@@ -25,11 +25,11 @@ from eoaug.stac.catalog import (
     broken_seal,
     item_href,
     read_json,
-    sole_writer,
 )
 from eoaug.stac.extensions import SCHEMA_URI, schema
 from eoaug.stac.integrity import damage
 from eoaug.stac.ledger import live_leases, sweep_leases
+from eoaug.stac.places import ObjectPlace, Place, place_of
 
 __all__ = ["Finding", "Garbage", "Validation", "collect_garbage", "validate"]
 
@@ -81,7 +81,7 @@ def validate(catalog: str | os.PathLike[str]) -> Validation:
     TargetError
         There is no catalog.
     """
-    place = Path(catalog).expanduser()
+    place = place_of(catalog)
     try:
         root = Root.at(place)
     except TargetError as error:
@@ -97,7 +97,7 @@ def validate(catalog: str | os.PathLike[str]) -> Validation:
     found: list[Finding] = []
     counts: Counter[str] = Counter()
 
-    def note(place: Path, problem: str) -> None:
+    def note(place: Place, problem: str) -> None:
         found.append(Finding(place.relative_to(root.folder).as_posix(), problem))
 
     top = _document(root.parent, note, ours=None)
@@ -117,10 +117,10 @@ def validate(catalog: str | os.PathLike[str]) -> Validation:
     return Validation(counts["items"], counts["files"], tuple(found))
 
 
-_Note = Callable[[Path, str], None]
+_Note = Callable[[Place, str], None]
 
 
-def _document(file: Path, note: _Note, *, ours: bool | None) -> dict[str, Any]:
+def _document(file: Place, note: _Note, *, ours: bool | None) -> dict[str, Any]:
     """Read a document and check its seal; None: only if it shows that eoaug made it."""
     try:
         content = file.read_bytes()
@@ -137,7 +137,7 @@ def _document(file: Path, note: _Note, *, ours: bool | None) -> dict[str, Any]:
     return document
 
 
-def _is_ours(file: Path) -> bool:
+def _is_ours(file: Place) -> bool:
     """Tell whether a collection is of eoaug: two traces, so that one flipped bit cannot hide it."""
     content = file.read_bytes()
     if SEAL.encode() in content or MADE_BY[:-1].encode() in content:
@@ -145,25 +145,31 @@ def _is_ours(file: Path) -> bool:
     return any(_is_item(home) for home in file.parent.iterdir())
 
 
-def _is_item(home: Path) -> bool:
+def _is_item(home: Place) -> bool:
     return home.is_dir() and any(map(_is_data, home.iterdir()))
 
 
-def _is_data(folder: Path) -> bool:
+def _is_data(folder: Place) -> bool:
     return folder.is_dir() and re.fullmatch(DATA_NAME, folder.name) is not None
 
 
-def _targets(document: Mapping[str, Any], rel: str, file: Path, note: _Note) -> list[Path]:
+def _targets(document: Mapping[str, Any], rel: str, file: Place, note: _Note) -> list[Place]:
     links = document.get("links", [])
     hrefs = [link.get("href") for link in links if isinstance(link, dict) and link.get("rel") == rel]
-    found = [Path(os.path.normpath(file.parent / str(href))) for href in hrefs if "://" not in str(href)]
+    found = [_joined(file.parent, str(href)) for href in hrefs if "://" not in str(href)]
     for path in found:
         if not path.is_file():
             note(file, f"lists {str(path.name)!r}, which is not there")
     return found
 
 
-def _check_collection(file: Path, note: _Note, counts: Counter[str]) -> None:
+def _joined(folder: Place, href: str) -> Place:
+    """Where a relative link leads; an object's address is plain already."""
+    place = folder / href
+    return place if isinstance(place, ObjectPlace) else type(place)(os.path.normpath(place))
+
+
+def _check_collection(file: Place, note: _Note, counts: Counter[str]) -> None:
     folder = file.parent
     listed = Counter(_targets(_document(file, note, ours=True), "item", file, note))
     homes = [
@@ -186,7 +192,7 @@ def _check_collection(file: Path, note: _Note, counts: Counter[str]) -> None:
                 note(path, f"is no item of eoaug: {type(error).__name__}: {error}")
 
 
-def _check_item(home: Path, item: Mapping[str, Any], note: _Note, counts: Counter[str]) -> None:
+def _check_item(home: Place, item: Mapping[str, Any], note: _Note, counts: Counter[str]) -> None:
     path = home / f"{home.name}.json"
     if item["id"] != home.name:
         note(path, f"has the id {item['id']!r}")
@@ -234,7 +240,7 @@ def _validator() -> Any:
 
 
 def _raster_problems(
-    file: Path, item: Mapping[str, Any], name: str, asset: Mapping[str, Any]
+    file: Place, item: Mapping[str, Any], name: str, asset: Mapping[str, Any]
 ) -> Iterator[str]:
     """Compare a file with what its item says of it: georeference, type and marks."""
     import rasterio
@@ -242,7 +248,10 @@ def _raster_problems(
     from rasterio.errors import RasterioError
 
     try:
-        with rasterio.open(file, driver="GTiff") as raster:
+        with (
+            rasterio.Env(**gdal_options()),
+            rasterio.open(gdal_path(str(file)), driver="GTiff") as raster,
+        ):
             told = {**item["properties"], **asset}
             if list(raster.shape) != list(told["proj:shape"]):
                 yield f"has shape {raster.shape}, the item says {told['proj:shape']}"
@@ -320,14 +329,12 @@ def collect_garbage(catalog: str | os.PathLike[str], *, unlisted: bool = False) 
     TargetError
         There is no catalog, or it cannot be changed.
     """
-    root = Root.at(Path(catalog).expanduser())
+    root = Root.at(catalog)
     if not root.folder.is_dir():
         raise TargetError(
             f"there is no catalog at {str(catalog)!r}.", "Give the folder that holds catalog.json."
         )
-    for lock in [path for path in root.folder.rglob(".*.lock") if path.is_file()]:
-        with sole_writer(lock.with_name(lock.name[1:].removesuffix(".lock"))):
-            pass  # whoever lets go of a lock removes its file
+    root.folder.unlock()
     leases, working = sweep_leases(root.folder), live_leases(root.folder)
     counts: Counter[str] = Counter()
     left = []
@@ -336,32 +343,33 @@ def collect_garbage(catalog: str | os.PathLike[str], *, unlisted: bool = False) 
     ):
         counts["scratch"] += root.sweep(folder.name)
         spare = list(_spare(folder, unlisted=unlisted)) if folder.name != GENERATORS else []
-        if spare and (busy(folder) or any(name.startswith(f"{folder.name}/") for name in working)):
+        if spare and (folder.is_busy() or any(name.startswith(f"{folder.name}/") for name in working)):
             left.append(folder.name)
         elif spare:
-            counts += _removed(folder, spare)
+            counts += _removed(spare)
     return Garbage(counts["scratch"], leases, counts["data"], counts["items"], counts["bytes"], tuple(left))
 
 
-def _removed(folder: Path, spare: list[Path]) -> Counter[str]:
-    """Remove folders; one that was named in the meantime goes back to its place."""
+def _removed(spare: list[Place]) -> Counter[str]:
+    """Remove folders; one that was named in the meantime, or that is too young to be sure, stays."""
     counts: Counter[str] = Counter()
-    with room_in(folder) as room, sole_writer(folder / "collection.json"):
-        for number, path in enumerate(spare):
-            aside, kind = room / str(number), "data" if _is_data(path) else "items"
-            path.rename(aside)
-            home = path.parent
-            if kind == "data" and path.name in _named(home):
-                aside.rename(path)
-                continue
-            counts[kind] += 1
-            counts["bytes"] += sum(part.stat().st_size for part in aside.rglob("*") if part.is_file())
-            if kind == "data" and not any(home.iterdir()):
-                home.rmdir()
+    for path in spare:
+        home, is_data = path.parent, _is_data(path)
+        gone = path.discard(partial(_is_named, path) if is_data else lambda: False)
+        if gone is None:
+            continue
+        counts["data" if is_data else "items"] += 1
+        counts["bytes"] += gone
+        if is_data:
+            home.tidy()
     return counts
 
 
-def _spare(folder: Path, *, unlisted: bool) -> Iterator[Path]:
+def _is_named(path: Place) -> bool:
+    return path.name in _named(path.parent)
+
+
+def _spare(folder: Place, *, unlisted: bool) -> Iterator[Place]:
     """Yield data folders that no item names, and on demand items that nobody lists."""
     collection = folder / "collection.json"
     links = read_json(collection).get("links", []) if collection.is_file() else []
@@ -376,7 +384,7 @@ def _spare(folder: Path, *, unlisted: bool) -> Iterator[Path]:
         yield from (path for path in sorted(home.iterdir()) if _is_data(path) and path.name not in named)
 
 
-def _named(home: Path) -> set[str]:
+def _named(home: Place) -> set[str]:
     """Names of the data folders that an item needs; all of them where the item cannot be read."""
     file = home / f"{home.name}.json"
     if not file.is_file():

@@ -1,32 +1,27 @@
 """The catalog that results are written to: found or made, and told of every new item.
 
 Only links and extents change in documents that were there before; whatever else they hold stays. Several
-processes may write to one catalog: each document is read, changed and replaced under a lock of its own.
+processes may write to one catalog: each document is read, changed and replaced against no other process.
 Documents that eoaug makes carry a seal, a checksum of themselves, so that `validate` finds every change.
 """
 
 from __future__ import annotations
 
 import copy
-import errno
 import hashlib
 import json
 import os
 import re
-import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from eoaug.cube.write import finished, sweep
 from eoaug.errors import TargetError
 from eoaug.faults import reach
 from eoaug.guard import safe_id
+from eoaug.stac.places import Place, place_of, relative
 
 __all__ = [
     "DATA_NAME",
@@ -37,11 +32,9 @@ __all__ = [
     "Root",
     "broken_seal",
     "item_href",
+    "parse_json",
     "read_json",
-    "relative",
-    "replace_json",
     "sealed",
-    "sole_writer",
     "spelled",
     "write_json",
 ]
@@ -61,27 +54,25 @@ MADE_BY = "Written by eoaug."
 DATA_NAME = r"[0-9a-f]{16}"
 """Name of a folder with the data of an item: it follows from their content."""
 
-_LOCK_TIMEOUT_S = 60.0
-"""A document is locked for milliseconds; who waits that long waits for a process that hangs."""
-
 
 @dataclass(frozen=True)
 class Root:
     """The catalog that is written to: an existing one, or one to be made."""
 
-    top: Path
+    top: Place
     """Its JSON file."""
-    parent: Path
+    parent: Place
     """JSON file that the new collection becomes a child of; differs from ``top`` below a catalog."""
 
     @property
-    def folder(self) -> Path:
+    def folder(self) -> Place:
         """Where the collection's folder lies."""
         return self.parent.parent
 
     @classmethod
-    def at(cls, path: Path) -> Root:
-        """Find what is at ``path``."""
+    def at(cls, where: str | os.PathLike[str] | Place) -> Root:
+        """Find what is at a path, or at the address of an object store."""
+        path = place_of(where)
         if path.suffix == ".json":
             file = path
         else:
@@ -104,7 +95,7 @@ class Root:
             raise TargetError(f"{str(path)!r} is a file, not a catalog.", "Give a folder.")
         return cls(file.resolve(), file.resolve())
 
-    def keep_inside(self, place: Path) -> None:
+    def keep_inside(self, place: Place) -> None:
         """Refuse a place that lies outside of the catalog's folder, or leads there by a link."""
         if self.folder.resolve() not in place.resolve().parents:
             raise TargetError(
@@ -112,17 +103,10 @@ class Root:
                 "Give a plain collection id, and have a folder in its place, no link.",
             )
 
-    def check(self, folder: Path) -> None:
+    def check(self, folder: Place) -> None:
         """Refuse a target that cannot be written, before anything is computed."""
         self.keep_inside(folder)
-        place = folder
-        while not place.exists():
-            place = place.parent
-        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
-            raise TargetError(
-                f"cannot write to {str(place)!r}: no permission, or no folder.",
-                "Choose a folder that you may write.",
-            )
+        folder.check_writable()
         ours = folder / "collection.json"
         if folder.exists() and not ours.is_file() and any(map(_is_foreign, folder.iterdir())):
             raise TargetError(
@@ -157,9 +141,9 @@ class Root:
 
     def sweep(self, name: str) -> int:
         """Clear away what killed writes have left for a collection; return the number of what went."""
-        return sum(sweep(place) for place in (self.folder, self.folder / name, self.folder / GENERATORS))
+        return sum(place.sweep() for place in (self.folder, self.folder / name, self.folder / GENERATORS))
 
-    def model_file(self, item: Mapping[str, Any]) -> Path:
+    def model_file(self, item: Mapping[str, Any]) -> Place:
         """Return where the item of a model stands in this catalog."""
         return self.folder / GENERATORS / f"{item['id']}.json"
 
@@ -171,7 +155,7 @@ class Root:
                 {"rel": "root", "href": relative(self.top, file.parent), "type": "application/json"},
                 {"rel": "parent", "href": "./catalog.json", "type": "application/json"},
             ]
-            replace_json(file, sealed({**item, "links": home}))
+            file.put(spelled(sealed({**item, "links": home})))
         above = file.parent / "catalog.json"
 
         def blank() -> dict[str, Any]:
@@ -199,7 +183,7 @@ def item_href(name: str) -> str:
     return f"./{name}/{name}.json"
 
 
-def _is_foreign(path: Path) -> bool:
+def _is_foreign(path: Place) -> bool:
     """Tell whether a path in a folder without a collection is not from a write that is under way."""
     if path.name.startswith(".") or (path / f"{path.name}.json").is_file():
         return False
@@ -210,7 +194,7 @@ def _new_catalog(name: str, about: str, links: list[dict[str, Any]]) -> dict[str
     return {"type": "Catalog", "stac_version": "1.1.0", "id": name, "description": about, "links": links}
 
 
-def _new_collection(name: str, about: str, root: Root, file: Path) -> dict[str, Any]:
+def _new_collection(name: str, about: str, root: Root, file: Place) -> dict[str, Any]:
     return {
         "type": "Collection",
         "stac_version": "1.1.0",
@@ -260,73 +244,21 @@ def _add_links(document: dict[str, Any], rel: str, hrefs: Sequence[str], media_t
         links.sort(key=lambda link: (link["rel"] in ("item", "child"), link["rel"], link["href"]))
 
 
-def _edit(file: Path, blank: Callable[[], dict[str, Any]], change: Callable[[dict[str, Any]], None]) -> None:
+def _edit(file: Place, blank: Callable[[], dict[str, Any]], change: Callable[[dict[str, Any]], None]) -> None:
     """Change a document, or a blank one where there is none, against no other process."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with sole_writer(file):
-        before = read_json(file) if file.is_file() else None
+
+    def changed(content: bytes | None) -> bytes | None:
+        before = None if content is None else parse_json(content, file)
         document = sealed(blank()) if before is None else copy.deepcopy(before)
         change(document)
-        if document != before:
-            replace_json(file, sealed(document) if SEAL in document else document)
+        if document == before:
+            return None
+        return spelled(sealed(document) if SEAL in document else document)
+
+    file.edit(changed)
 
 
-@contextmanager
-def sole_writer(file: Path) -> Iterator[None]:
-    """Hold the right to replace a document; a process that dies lets go of it.
-
-    The system keeps the lock, not the file's presence, so none is ever stale.
-    """
-    lock = file.with_name(f".{file.name}.lock")
-    deadline = time.monotonic() + _LOCK_TIMEOUT_S
-    while True:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-        # Whoever lets go removes the file: a lock on a removed one excludes nobody.
-        if _try_lock(handle, file) and _is_same(handle, lock):
-            break
-        os.close(handle)
-        if time.monotonic() > deadline:
-            raise TargetError(
-                f"another process holds {str(file)!r} for more than {_LOCK_TIMEOUT_S:g} s.",
-                "Look for a process that hangs while it writes to this catalog, and write again.",
-            )
-        time.sleep(0.01)
-    try:
-        yield
-    finally:
-        with suppress(OSError):
-            lock.unlink()
-        os.close(handle)
-
-
-def _try_lock(handle: int, file: Path) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
-            return False
-        warnings.warn(
-            f"the file system of {str(file)!r} has no locks: write to this catalog from one process at a time",
-            stacklevel=2,
-        )
-    return True
-
-
-def _is_same(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except OSError:
-        return False
-
-
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Place) -> dict[str, Any]:
     """Read a document of the target.
 
     Raises
@@ -335,14 +267,25 @@ def read_json(path: Path) -> dict[str, Any]:
         It cannot be read, or is no JSON object.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise TargetError(
-            f"{str(path)!r} cannot be read: {error}.", "Repair it, or choose another catalog."
-        ) from error
+        content = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return parse_json(content, path)
+
+
+def parse_json(content: bytes, path: Place) -> dict[str, Any]:
+    """Return what a document of the target says; raises as `read_json` does."""
+    try:
+        document = json.loads(content.decode())
+    except ValueError as error:
+        raise _unreadable(path, error) from error
     if not isinstance(document, dict):
         raise TargetError(f"{str(path)!r} is no STAC document.", "Choose another catalog.")
     return document
+
+
+def _unreadable(path: Place, error: Exception) -> TargetError:
+    return TargetError(f"{str(path)!r} cannot be read: {error}.", "Repair it, or choose another catalog.")
 
 
 def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
@@ -372,14 +315,3 @@ def spelled(document: Mapping[str, Any]) -> bytes:
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
     """Write a document; not atomic, for scratch folders."""
     path.write_bytes(spelled(document))
-
-
-def replace_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Put a document in the place of another in one step."""
-    with finished(path, overwrite=True, point="document") as scratch:
-        write_json(scratch, document)
-
-
-def relative(target: Path, home: Path) -> str:
-    """Return the path to ``target`` as seen from the folder ``home``, with slashes."""
-    return Path(os.path.relpath(target.resolve(), home.resolve())).as_posix()

@@ -20,6 +20,7 @@ from rasterio.warp import reproject
 
 from eoaug.errors import EoaugError
 from eoaug.guard import GDAL_OPTIONS
+from eoaug.objects import gdal_options
 from eoaug.stac.groups import store_of
 from eoaug.stac.items import BandSource, opened, unreadable
 
@@ -80,7 +81,10 @@ class _NamingReader:
     def _read_raster(self, address: str, *args: Any, **kwargs: Any) -> Any:
         source = self._source
         what = f"asset {source.asset!r} of item {source.item!r}"
-        with opened(address, source.driver, source.guard, what=what), rasterio.Env(**GDAL_OPTIONS):
+        with (
+            opened(address, source.driver, source.guard, what=what),
+            rasterio.Env(**GDAL_OPTIONS, **gdal_options()),
+        ):
             # odc opens by content: what one of these drivers has opened, no other driver takes for its own.
             return self._reader.read(*args, **kwargs)
 

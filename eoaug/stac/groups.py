@@ -14,6 +14,7 @@ from odc.geo.geobox import GeoBox
 from eoaug.cube.repository import last_commit
 from eoaug.errors import SourceError
 from eoaug.guard import clean_href
+from eoaug.objects import is_object, open_store, parse
 
 __all__ = ["Dates", "read_dates", "store_of"]
 
@@ -30,15 +31,20 @@ class Dates:
 
 
 def store_of(href: str, form: str) -> Any:
-    """Return what Zarr opens: the address of a group, or what an Icechunk repository holds."""
-    if form != "icechunk":
+    """Return what Zarr opens: the address or store of a group, or what an Icechunk repository holds."""
+    if form == "icechunk":
+        if "://" in href:
+            raise SourceError(
+                f"{clean_href(href)!r} is an Icechunk repository on another machine, which is not read.",
+                "Copy it to this file system, or leave the item out with ids=.",
+            )
+        return last_commit(href)
+    if not is_object(href):
         return href
-    if "://" in href:
-        raise SourceError(
-            f"{clean_href(href)!r} is an Icechunk repository on another machine, which is not read.",
-            "Copy it to this file system, or leave the item out with ids=.",
-        )
-    return last_commit(href)
+    from zarr.storage import ObjectStore
+
+    bucket, key = parse(href)
+    return ObjectStore(open_store(bucket, key), read_only=True)
 
 
 def read_dates(href: str, grids: Mapping[str, GeoBox], *, form: str) -> Dates:

@@ -27,6 +27,7 @@ from odc.geo.geobox import GeoBox
 from eoaug.bands import band_of, common_name, is_mask_name
 from eoaug.errors import BandError, EoaugError, GridError, RadiometryError, SourceError
 from eoaug.guard import GDAL_OPTIONS, Guard, clean_href, driver_of
+from eoaug.objects import gdal_options, gdal_path
 from eoaug.stac.groups import read_dates
 from eoaug.stac.integrity import group_damage
 from eoaug.stac.search import first_line, item_times
@@ -450,7 +451,10 @@ def opened(address: str, driver: str, guard: Guard, *, what: str) -> Iterator[An
     """Open a raster of an input by the driver of its media type alone, and refuse one that is a bomb."""
     import rasterio
 
-    with rasterio.Env(**GDAL_OPTIONS), rasterio.open(guard.final(address, what=what), driver=driver) as file:
+    with (
+        rasterio.Env(**GDAL_OPTIONS, **gdal_options()),
+        rasterio.open(gdal_path(guard.final(address, what=what)), driver=driver) as file,
+    ):
         guard.admit(
             what,
             shape_yx=file.shape,

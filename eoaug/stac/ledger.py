@@ -13,15 +13,15 @@ import time
 import uuid
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from eoaug.cube.write import alive, machine, sweep
+from eoaug.cube.write import machine
 from eoaug.errors import SourceError, TargetError
 from eoaug.faults import reach
-from eoaug.stac.catalog import STATE, read_json, replace_json, sole_writer
+from eoaug.stac.catalog import STATE, spelled
+from eoaug.stac.places import Place, lives, terms
 
 __all__ = ["JOURNAL_VERSION", "Journal", "Lease", "leased", "live_leases", "read_journals", "sweep_leases"]
 
@@ -36,34 +36,48 @@ JOURNAL_VERSION = 1
 class Lease:
     """The right to publish one item, until it is given back, lost, or not renewed in time."""
 
-    file: Path
+    file: Place
     owner: str
     """A name that no other lease has."""
     seconds: float
 
     def check(self) -> None:
         """Raise when another process has taken the lease over."""
-        if _holder(self.file).get("owner") != self.owner:
+        self._refuse_other(_content(self.file))
+
+    def _refuse_other(self, content: bytes | None) -> None:
+        if not self._is_mine(content):
             raise TargetError(
                 f"the lease on item {self.file.stem!r} was lost to another process, or timed out.",
                 "Nothing was published; run the job again, with a longer run.timeout_s if it was too slow.",
             )
 
+    def _is_mine(self, content: bytes | None) -> bool:
+        return _holder(content).get("owner") == self.owner
+
     def give_back(self) -> None:
         """Let go, unless it is another's by now."""
-        with sole_writer(self.file):
-            if _holder(self.file).get("owner") == self.owner:
-                self.file.unlink(missing_ok=True)
+        self.file.drop(self._is_mine)
 
     def renew(self) -> None:
         """Hold on for another term."""
-        with sole_writer(self.file):
-            self.check()
-            replace_json(self.file, _terms(self.owner, self.seconds))
+
+        def longer(content: bytes | None) -> bytes:
+            self._refuse_other(content)
+            return self._terms()
+
+        self.file.edit(longer)
+
+    def take(self) -> bool:
+        """Take the lease, unless a living process has it; tell whether it is taken."""
+        return self.file.edit(lambda content: None if lives(_holder(content)) else self._terms())
+
+    def _terms(self) -> bytes:
+        return spelled(terms(self.owner, self.seconds))
 
 
 @contextmanager
-def leased(root: Path, name: str, *, seconds: float) -> Iterator[Lease | None]:
+def leased(root: Place, name: str, *, seconds: float) -> Iterator[Lease | None]:
     """Hold the lease on an item while the block runs; None when another living process has it.
 
     Parameters
@@ -75,23 +89,21 @@ def leased(root: Path, name: str, *, seconds: float) -> Iterator[Lease | None]:
     seconds
         Term of the lease. A thread renews it; a process that hangs or dies does not.
     """
-    file = root / STATE / "leases" / f"{name}.json"
-    lease = Lease(file, uuid.uuid4().hex, seconds)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with sole_writer(file):
-        free = not _lives(_holder(file))
-        if free:
-            replace_json(file, _terms(lease.owner, seconds))
-    if not free:
+    lease = Lease(root / STATE / "leases" / f"{name}.json", uuid.uuid4().hex, seconds)
+    if not lease.take():
         yield None
         return
     reach("lease taken")
     done = threading.Event()
 
     def keep() -> None:
-        with suppress(OSError, TargetError):  # who has lost it learns so when it is checked
-            while not done.wait(seconds / 3):
+        while not done.wait(seconds / 3):
+            try:
                 lease.renew()
+            except OSError:
+                continue  # the next try may come in time
+            except TargetError:
+                return  # who has lost it learns so when it is checked
 
     threading.Thread(target=keep, name="eoaug-lease", daemon=True).start()
     try:
@@ -101,62 +113,38 @@ def leased(root: Path, name: str, *, seconds: float) -> Iterator[Lease | None]:
         lease.give_back()
 
 
-def _terms(owner: str, seconds: float) -> dict[str, Any]:
-    me = os.getpid()
-    return {
-        "owner": owner,
-        "machine": machine(),
-        "process": me,
-        "begun": _begun(me),
-        "until": time.time() + seconds,
-    }
-
-
-def _holder(file: Path) -> dict[str, Any]:
+def _content(file: Place) -> bytes | None:
     try:
-        return read_json(file)
-    except TargetError:
+        return file.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def _holder(content: bytes | None) -> dict[str, Any]:
+    try:
+        found = json.loads(content or b"{}")
+    except ValueError:
         return {}
+    return found if isinstance(found, dict) else {}
 
 
-def _lives(holder: Mapping[str, Any]) -> bool:
-    if holder.get("machine") == machine():
-        process = int(holder.get("process", -1))
-        if not alive(process) or _begun(process) != holder.get("begun"):
-            return False
-    return float(holder.get("until", 0)) > time.time()
-
-
-def _begun(process: int) -> str:
-    """Tell when a process began, where the system says so: ids are used again."""
-    with suppress(OSError, IndexError):
-        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
-    return ""
-
-
-def live_leases(root: Path) -> list[str]:
+def live_leases(root: Place) -> list[str]:
     """Return the names of the items that living processes work on."""
     folder = root / STATE / "leases"
     return sorted(
         file.relative_to(folder).with_suffix("").as_posix()
         for file in folder.rglob("*.json")
-        if not file.name.startswith(".") and _lives(_holder(file))
+        if not file.name.startswith(".") and lives(_holder(_content(file)))
     )
 
 
-def sweep_leases(root: Path) -> int:
+def sweep_leases(root: Place) -> int:
     """Remove the leases of dead processes, and what these left; return how many."""
-    gone = 0
     folder = root / STATE / "leases"
-    for place in [folder, *folder.rglob("*")]:
-        if place.is_dir():
-            sweep(place)
-    for file in sorted(folder.rglob("*.json")):
-        with sole_writer(file):
-            if not _lives(_holder(file)):
-                file.unlink(missing_ok=True)
-                gone += 1
-    return gone
+    for place in {folder, *(file.parent for file in folder.rglob("*"))}:
+        place.sweep()
+    found = sorted(folder.rglob("*.json"))
+    return sum(file.drop(lambda content: not lives(_holder(content))) for file in found)
 
 
 # -- the journal ----------------------------------------------------------------------------------------
@@ -175,9 +163,10 @@ class Journal:
         What the first line tells: the job's configuration and the version of eoaug.
     """
 
-    def __init__(self, root: Path, job: str, head: Mapping[str, Any]) -> None:
+    def __init__(self, root: Place, job: str, head: Mapping[str, Any]) -> None:
         name = f"{time.time_ns():020d}-{machine()}-{os.getpid()}.jsonl"
         self._file = root / STATE / "journal" / job / name
+        self._begun = False
         self._head = {"journal": JOURNAL_VERSION, "job": job, **head}
 
     def append(self, events: list[Mapping[str, Any]]) -> None:
@@ -185,19 +174,15 @@ class Journal:
         if not events:
             return
         reach("journal begun")
-        fresh = not self._file.exists()
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        lines = [_line(event) for event in ([self._head] if fresh else []) + events]
+        lines = [_line(event) for event in ([] if self._begun else [self._head]) + events]
         try:
-            with self._file.open("ab") as file:
-                file.write(b"".join(lines))
-                file.flush()
-                os.fsync(file.fileno())
+            self._file.append(b"".join(lines))
         except OSError as error:
             raise TargetError(
                 f"cannot write the journal {str(self._file)!r}: {error.strerror or error}.",
                 "Check free space and permissions, and run the job again; what is published stays.",
             ) from error
+        self._begun = True
         reach("journal written")
 
 
@@ -207,7 +192,7 @@ def _line(event: Mapping[str, Any]) -> bytes:
 
 
 def read_journals(
-    root: Path, job: str | None = None
+    root: Place, job: str | None = None
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
     """Yield head and events of every run, the oldest first; lines that were cut off or changed are left out.
 
@@ -216,15 +201,17 @@ def read_journals(
     SourceError
         A journal of a version that this one does not know.
     """
-    for file in sorted((root / STATE / "journal").glob(f"{job or '*'}/*.jsonl"), key=lambda f: f.name):
-        events = [event for event in map(_event, file.read_bytes().splitlines()) if event is not None]
+    for file, content in (root / STATE / "journal").logs():
+        events = [event for event in map(_event, content.splitlines()) if event is not None]
         if not events:
             continue
         head, *rest = events
+        if job is not None and head.get("job") != job:
+            continue
         version = head.get("journal")
         if not isinstance(version, int) or version > JOURNAL_VERSION:
             raise SourceError(
-                f"journal {str(file)!r} has version {version!r}; this eoaug reads up to {JOURNAL_VERSION}.",
+                f"journal {file!r} has version {version!r}; this eoaug reads up to {JOURNAL_VERSION}.",
                 "Use the eoaug that wrote it, or a newer one.",
             )
         yield head, rest

@@ -18,7 +18,8 @@ from urllib.parse import urlsplit
 
 from eoaug.cube.operations import plan
 from eoaug.errors import EoaugError, JobError, SourceError, TargetError
-from eoaug.guard import Guard, clean_href
+from eoaug.guard import Guard, clean_href, folder_of
+from eoaug.objects import is_object
 from eoaug.stac.catalog import MADE_BY, Root
 from eoaug.stac.config import Job, read_job
 from eoaug.stac.items import pixel_size, read_scenes
@@ -100,7 +101,7 @@ def run_job(
     """
     job = read_job(config)
     check_format(job.output.format)
-    root = Root.at(Path(job.output.catalog).expanduser())
+    root = Root.at(job.output.catalog)
     _refuse_other_version(root, job, recompute=recompute)
     root.check(root.folder / (job.output.collection or "eoaug"))
     team: _Team = _Here() if client is None else _Cluster(client, job)
@@ -139,6 +140,8 @@ def _allowed(job: Job) -> tuple[str, ...]:
     source, known = job.source.catalog, known_sources().get(job.source.catalog)
     if known is not None:
         return (*job.source.allow, str(urlsplit(known["url"]).hostname), *known["hosts"])
+    if is_object(source):
+        return (*job.source.allow, folder_of(source))
     if "://" in source:
         parts = urlsplit(source)
         secure = parts.scheme.lower() == "https"
@@ -517,7 +520,7 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
         As for `run_job`.
     """
     job = read_job(config)
-    root = Root.at(Path(job.output.catalog).expanduser())
+    root = Root.at(job.output.catalog)
     task = Task(job, root, _allowed(job))
     books = _Books(job, root)
     kinds: dict[Any, Any] = {}
@@ -603,7 +606,7 @@ def job_status(config: Job | Mapping[str, Any] | str | Path) -> JobStatus:
         As for `run_job`.
     """
     job = read_job(config)
-    root = Root.at(Path(job.output.catalog).expanduser())
+    root = Root.at(job.output.catalog)
     published: set[str] = set()
     failed: dict[str, Failure] = {}
     runs = 0
@@ -634,7 +637,7 @@ def resumable(catalog: str | Path) -> list[Job]:
     TargetError
         No job has.
     """
-    root = Root.at(Path(catalog).expanduser())
+    root = Root.at(catalog)
     found: dict[str, Job] = {}
     for head, _ in read_journals(root.folder):
         found.pop(str(head["job"]), None)

@@ -36,19 +36,18 @@ from eoaug.cube.write import (
     checksum,
     crs_fields,
     geobox_of,
-    room_in,
-    settle,
     store_form,
     write_zarr,
 )
 from eoaug.errors import ParameterError, TargetError, TimeError
 from eoaug.faults import reach
 from eoaug.guard import clean_href, safe_id
-from eoaug.stac.catalog import GENERATORS, MADE_BY, Root, relative, sealed, write_json
+from eoaug.stac.catalog import GENERATORS, MADE_BY, Root, read_json, sealed, write_json
 from eoaug.stac.extensions import EO, FILE, PROCESSING, PROJECTION, RASTER, SCHEMA_URI, schema
 from eoaug.stac.footprint import footprint, ground_sampling_distance
 from eoaug.stac.integrity import MANIFEST
 from eoaug.stac.model_item import known_item
+from eoaug.stac.places import Place, place_of, relative
 
 __all__ = [
     "SCHEMA_URI",
@@ -88,7 +87,7 @@ def write(
         the mask of what was generated. Lazy cubes are computed once, block by block. Of a DataTree, the
         nodes with data are written one after the other.
     catalog
-        Folder or JSON file of a catalog or collection. If there is none, one is made. An existing one
+        Folder or JSON file of a catalog or collection, also ``s3://bucket/prefix``. If there is none, one is made. An existing one
         gets a child collection, and ``generators`` with the items of the models; no other file of it
         changes. Several processes may write to one catalog at once.
     format
@@ -130,7 +129,7 @@ def write(
         nodes = [node.to_dataset() for node in ds.leaves]
         how: dict[str, Any] = {"format": format, "collection": collection, "overwrite": overwrite}
         return [item for node in nodes for item in write(node, catalog, **how)]
-    root = Root.at(Path(catalog).expanduser())
+    root = Root.at(catalog)
     cube = _Cube.of(ds)
     name = collection_of(collection, cube.source_collection)
     folder = root.folder / name
@@ -147,7 +146,11 @@ def write(
         written.append(item["id"])
         # After every item, so that a long job which is stopped leaves what it finished in the catalog.
         root.register(name, [item], cube.about)
-    return [pystac.Item.from_file(str(folder / label / f"{label}.json")) for label in written]
+    return [_standing(folder / label / f"{label}.json") for label in written]
+
+
+def _standing(file: Place) -> pystac.Item:
+    return pystac.Item.from_dict(read_json(file), href=str(file))
 
 
 def check_format(name: str) -> None:
@@ -228,7 +231,7 @@ def publish(
     target = _Target(root, folder, model, claim or Claim())
     maker = _write_cogs if format == "cog" else partial(_write_group, form=format)
     told = False
-    with room_in(folder) as room:
+    with folder.room() as room:
         reach("data begun")
         waiting: _Made | None = None
         for data, item in maker(cube, target, labels, room):
@@ -249,13 +252,13 @@ class _Target:
     """Where the items go."""
 
     root: Root
-    folder: Path
+    folder: Place
     """Of the collection."""
     model: Mapping[str, Any] | None
     """Item of the model that made the cube."""
     claim: Claim
 
-    def home(self, label: str) -> Path:
+    def home(self, label: str) -> Place:
         """Return the folder of an item."""
         return self.folder / label
 
@@ -490,21 +493,21 @@ def _put(data: Path, item: dict[str, Any], target: _Target) -> dict[str, Any]:
     told = sorted(f"{asset['href']} {asset.get('file:checksum')}" for asset in item["assets"].values())
     place = target.home(label) / hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
     if not _same(data, place):
-        settle(data, place)
+        place.receive(data)
     for asset in item["assets"].values():
         asset["href"] = f"./{place.name}/{asset['href']}"
     whole = sealed(item)
     scratch = data.parent / f"{label}.json"
     write_json(scratch, whole)
     target.claim.check()
-    settle(scratch, place.parent / scratch.name, point="document")
+    (place.parent / scratch.name).receive(scratch, point="document")
     if data.is_dir() and not place.is_dir():  # cleared away before the item named it
-        settle(data, place)
+        place.receive(data)
     reach("item published")
     return whole
 
 
-def _same(one: Path, two: Path) -> bool:
+def _same(one: Path, two: Place) -> bool:
     """Tell whether two folders hold the same files."""
     if not two.is_dir():
         return False
@@ -743,7 +746,7 @@ def _link(item: dict[str, Any], cube: _Cube, times: Sequence[int], target: _Targ
     if cube.prov is not None:
         hrefs += [source["href"] for source in cube.prov.sources if source.get("href")]
     for href in dict.fromkeys(map(clean_href, hrefs)):
-        seen = href if "://" in href else relative(Path(href), home)
+        seen = href if "://" in href else relative(place_of(href), home)
         item["links"].append({"rel": "derived_from", "href": seen, "type": "application/geo+json"})
     if target.model is not None and "processing:expression" in item["properties"]:
         item["links"].append(

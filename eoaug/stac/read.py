@@ -33,6 +33,7 @@ from eoaug.cube.provenance import (
 )
 from eoaug.cube.write import geobox_of
 from eoaug.errors import EoaugError, GridError, ParameterError, RadiometryError, SourceError
+from eoaug.objects import gdal_path
 from eoaug.stac.driver import SOURCE, Driver
 from eoaug.stac.items import INHERITED, Scene, pixel_size, read_scenes
 from eoaug.stac.search import (
@@ -499,7 +500,7 @@ def _plain_item(scene: Scene, forms: Mapping[str, _Form]) -> pystac.Item:
         fields |= {"proj:code": f"EPSG:{epsg}"} if epsg else {"proj:wkt2": grid.crs.to_wkt()}
         # odc tells sources apart by their address alone.
         part = "".join(f"/{index}" for index in source.place)
-        href = f"{source.href}#{source.array}{part}" if source.array else source.href
+        href = f"{source.href}#{source.array}{part}" if source.array else gdal_path(source.href)
         item.add_asset(name, pystac.Asset(href, media_type="image/tiff", roles=["data"], extra_fields=fields))
     return item
 

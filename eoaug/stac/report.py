@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from eoaug.cube.write import finished
 from eoaug.errors import EoaugError
 from eoaug.quicklook import Picture, Section, page, rgb
 from eoaug.stac.catalog import STATE, Root
@@ -146,10 +145,10 @@ def write_report(report: Report, root: Root, shown: Sequence[Unit]) -> Report:
         sections.append(Section("What failed", table=[("item", "error", "what to do"), *rows]))
     lead = json.dumps(told.described, ensure_ascii=False)
     for name, text in (("report.json", told.to_json()), ("report.md", told.to_markdown())):
-        with finished(folder / name, overwrite=True) as scratch:
-            scratch.write_text(text, encoding="utf-8")
-    with finished(folder / "report.html", overwrite=True) as scratch:
-        page(f"Job {told.job}", sections, scratch, lead=lead)
+        (folder / name).put(text.encode())
+    with folder.room() as room:
+        page(f"Job {told.job}", sections, room / "report.html", lead=lead)
+        (folder / "report.html").receive(room / "report.html")
     return told
 
 
@@ -158,7 +157,7 @@ def _pictures(root: Root, shown: Sequence[Unit]) -> list[Section]:
     for unit in shown:
         home = root.folder / unit.collection / unit.label
         try:
-            cube = open_cube(home / f"{unit.label}.json")
+            cube = open_cube(str(home / f"{unit.label}.json"))
             step = max(1, -(-max(cube.odc.geobox.shape) // _PICTURE_PX))
             y, x = cube.odc.spatial_dims
             small = cube.isel({y: slice(None, None, step), x: slice(None, None, step)}).isel(time=slice(0, 1))

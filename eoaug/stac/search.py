@@ -20,6 +20,7 @@ import pystac
 
 from eoaug.errors import EoaugError, ParameterError, SourceError, TimeError
 from eoaug.guard import Guard, clean_href
+from eoaug.objects import entries, is_object, parse
 
 __all__ = [
     "Bbox",
@@ -217,7 +218,9 @@ def signer_of(source: Any) -> Callable[[str], str] | None:
 def _from_href(
     href: str, search: Search, text: str | None, guard: Guard, lost: Lost | None
 ) -> Iterator[Found]:
-    if "://" not in href:
+    if is_object(href):
+        href = _object_file(href)
+    elif "://" not in href:
         href = str(_local_file(Path(href).expanduser()))
     try:
         document = guard.read_json(href, what="the source")
@@ -275,6 +278,24 @@ def _from_api(href: str, search: Search, text: str | None, guard: Guard) -> Iter
 def _check_redirect(guard: Guard, answer: Any, **_: Any) -> None:
     if answer.is_redirect:
         guard.address(urljoin(answer.url, answer.headers["location"]), what="a redirect of the API")
+
+
+def _object_file(href: str) -> str:
+    """Return the document that a prefix of an object store stands for."""
+    if href.endswith(".json"):
+        return href
+    names = [f"{href.rstrip('/')}/{name}" for name in ("catalog.json", "collection.json")]
+    try:
+        here = {f"s3://{parse(href)[0]}/{key}" for key, one in entries(href, deep=False) if one is not None}
+    except OSError as error:
+        raise SourceError(f"{href!r} cannot be listed: {first_line(error)}.", "Check the address.") from error
+    found = [name for name in names if name in here]
+    if not found:
+        raise SourceError(
+            f"{href!r} holds neither catalog.json nor collection.json.",
+            "Give the address of the catalog's JSON.",
+        )
+    return found[0]
 
 
 def _local_file(path: Path) -> Path:

@@ -28,11 +28,13 @@ from eoaug.cube.write import checksum
 from eoaug.errors import EoaugError, JobError, SourceError, TargetError
 from eoaug.generators import Generator, load
 from eoaug.guard import clean_href, safe_id
+from eoaug.objects import StoreError, entries, head, is_object
 from eoaug.stac.catalog import Root, broken_seal
 from eoaug.stac.config import Job
 from eoaug.stac.integrity import damage
 from eoaug.stac.items import Scene, read_scenes
 from eoaug.stac.ledger import Lease, leased
+from eoaug.stac.places import Place
 from eoaug.stac.publish import Claim, collection_of, publish
 from eoaug.stac.read import open_cube
 from eoaug.stac.search import Found, as_item, signer_of
@@ -255,9 +257,9 @@ def _summary(item: Mapping[str, Any]) -> dict[str, Any]:
     return {"id": item["id"], "bbox": item["bbox"], "properties": told}
 
 
-def _size(home: Path, item: Mapping[str, Any]) -> int:
+def _size(home: Place, item: Mapping[str, Any]) -> int:
     folders = {(home / asset["href"]).relative_to(home).parts[0] for asset in item["assets"].values()}
-    return sum(p.stat().st_size for name in folders for p in (home / name).rglob("*") if p.is_file())
+    return sum(p.size for name in folders for p in (home / name).rglob("*") if p.is_file())
 
 
 # -- what is there already --------------------------------------------------------------------------------
@@ -297,7 +299,9 @@ def _inputs(item: pystac.Item, scenes: Sequence[Scene]) -> list[Any]:
             asset = item.assets[source.asset]
             fields = {name: value for name, value in asset.extra_fields.items() if name != "href"}
             told = fields.get("file:checksum")
-            if "://" in source.href:
+            if is_object(source.href):
+                content = told or _versions(source.href, folder=bool(source.array))
+            elif "://" in source.href:
                 content = told or clean_href(source.href)
             elif os.path.isdir(source.href):
                 parts = sorted(part for part in Path(source.href).rglob("*") if part.is_file())
@@ -312,6 +316,13 @@ def _inputs(item: pystac.Item, scenes: Sequence[Scene]) -> list[Any]:
                     )
             found.setdefault(source.asset, [content, fields])
     return sorted(found.items())
+
+
+def _versions(href: str, *, folder: bool) -> Any:
+    """What the store says of an object, or of all objects of a Zarr group: other content, other tags."""
+    if not folder:
+        return [head(href).tag, head(href).size]
+    return sorted([key.removeprefix(href), one.tag, one.size] for key, one in entries(href, deep=True) if one)
 
 
 def standing(root: Root, unit: Unit, key: str, *, verify: bool) -> tuple[dict[str, Any], ...]:
@@ -330,6 +341,8 @@ def standing(root: Root, unit: Unit, key: str, *, verify: bool) -> tuple[dict[st
                 return ()
             waiting += properties.get("eoaug:siblings", [])
             found.append(_summary(item))
+        except StoreError:  # out of reach is not the same as not there
+            raise
         except (OSError, ValueError, KeyError, TypeError):
             return ()
     return tuple(found)
