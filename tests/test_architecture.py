@@ -16,6 +16,7 @@ FLOORS = {
     "ground": [
         "errors",
         "faults",
+        "objects",
         "guard",
         "bands",
         "grid",
@@ -48,6 +49,8 @@ DOORS = {
     "rioxarray": ["stac", "cli"],
     "zarr": ["cube.write", "stac"],
     "icechunk": ["cube.repository"],
+    "obstore": ["objects"],
+    "dask_jobqueue": ["stac.slurm"],
     "pystac": ["stac"],
     "pystac_client": ["stac"],
     "odc.stac": ["stac"],
@@ -70,6 +73,7 @@ NEVER_AT_ONCE = {
     "rasterio",
     "zarr",
     "icechunk",
+    "obstore",
 }
 """Libraries that only a function may import, except in modules that are themselves imported by functions."""
 

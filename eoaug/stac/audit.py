@@ -15,6 +15,7 @@ from typing import Any
 
 from eoaug.cube.provenance import Provenance
 from eoaug.errors import EoaugError, TargetError
+from eoaug.guard import GDAL_OPTIONS
 from eoaug.objects import gdal_options, gdal_path
 from eoaug.stac.catalog import (
     DATA_NAME,
@@ -249,7 +250,7 @@ def _raster_problems(
 
     try:
         with (
-            rasterio.Env(**gdal_options()),
+            rasterio.Env(**GDAL_OPTIONS, **gdal_options()),
             rasterio.open(gdal_path(str(file)), driver="GTiff") as raster,
         ):
             told = {**item["properties"], **asset}

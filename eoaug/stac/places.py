@@ -423,6 +423,10 @@ class ObjectPlace:
         """Remove the locks of dead processes below this folder, where the store needs them."""
         for ticket in self.rglob("*.ticket"):
             ticket.drop(lambda content: not lives(_holder(content)))
+        for key, one in objects.entries(str(self), deep=True):
+            old = one is not None and (datetime.now(UTC) - one.changed).total_seconds() > _LOCK_TIMEOUT_S
+            if old and _PROBE in key:
+                objects.delete(str(ObjectPlace(self.bucket, key)))
 
     def tidy(self) -> None:
         """Remove this folder if it is empty: a store has no folders."""
@@ -477,13 +481,15 @@ class ObjectPlace:
         return self.is_file() and not self.drop(lambda content: not lives(_holder(content)))
 
 
+_PROBE = ".eoaug-probe-"
+"""How the names of objects begin that are written to learn what a store can."""
 _CONDITIONS: dict[tuple[str, str], bool] = {}
 """Whether a bucket's store has conditional writes, once it is known."""
 
 
 def _keeps_conditions(folder: ObjectPlace) -> bool:
     """Tell whether a store keeps to If-None-Match and If-Match, by trying: some take no notice of them."""
-    probe = str(folder / f".eoaug-probe-{uuid.uuid4().hex}")
+    probe = str(folder / f"{_PROBE}{uuid.uuid4().hex}")
 
     def refused(tag: str) -> bool:
         for _ in range(8):

@@ -337,6 +337,121 @@ def watch() -> Iterator[Any]:
         watcher.end()
 
 
+_LAUNCHER = """
+import json, os, signal, sys, warnings
+warnings.simplefilter("ignore")
+from tests.jobs.conftest import Fickle
+from pathlib import Path
+from eoaug import faults
+from eoaug.stac.catalog import Root
+from eoaug.stac.pipeline import run_job
+
+def list_on(out):
+    root, number = Root.at(Path(out)), told["times"]
+    about = {"bbox": [15, 45, 15.1, 45.1], "properties": {"datetime": "2021-06-01T10:00:00Z"}}
+    while True:
+        root.register("c", [{"id": f"item-{number:05d}", **about}], "Made for a test.")
+        number += 1
+
+def child(told):
+    os.setsid()
+    if told["lists"]:
+        list_on(told["lists"])
+    times = told["times"]
+
+    def stop(reached):
+        nonlocal times
+        if reached == told["point"]:
+            times -= 1
+            if times == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    faults.set_hook(stop)
+    config = told["config"]
+    if told["calls"]:
+        config["generator"] = Fickle(told["calls"])
+    report = run_job(config, progress=False)
+    with open(told["said"], "w") as file:
+        json.dump([report.published, report.skipped, report.adopted, len(report.failures)], file)
+
+print("ready", flush=True)
+for line in sys.stdin:
+    told = json.loads(line)
+    if "wait" in told:
+        _, status = os.waitpid(told["wait"], 0)
+        print(os.waitstatus_to_exitcode(status), flush=True)
+        continue
+    pid = os.fork()
+    if pid == 0:
+        try:
+            child(told)
+        finally:
+            os._exit(0 if os.path.exists(told["said"]) else 1)
+    print(pid, flush=True)
+"""
+"""Runs jobs in processes of their own, which kill themselves when they reach a point for the n-th time. It forks
+them, since Python with GDAL takes seconds to start."""
+
+
+class Launcher:
+    def __init__(self, room: Path) -> None:
+        self._room, self._count = room, 0
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _LAUNCHER],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._answer() == "ready"
+
+    def _answer(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def _ask(self, told: Any) -> int:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(told) + "\n")
+        self._process.stdin.flush()
+        return int(self._answer())
+
+    def start(
+        self, job: Any, *, point: str = "", times: int = 0, counted: Path | None = None
+    ) -> tuple[int, Path]:
+        """Return the process and the file where it says what it did, if it lives so long."""
+        self._count += 1
+        said = self._room / f"said-{self._count}"
+        config = job.model_dump(mode="json", exclude={"generator"}) | {"generator": "classical"}
+        told = {
+            "config": config,
+            "point": point,
+            "times": times,
+            "calls": str(counted or ""),
+            "said": str(said),
+            "lists": "",
+        }
+        return self._ask(told), said
+
+    def list_on(self, out: Path, number: int) -> int:
+        """Start a process that adds items to a collection until it is killed; return the process."""
+        return self._ask({"lists": str(out), "times": number, "said": ""})
+
+    def kill(self, pid: int) -> None:
+        """Kill a process with all that it has started."""
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            os.kill(pid, signal.SIGKILL)  # so early that it has no group yet
+        self.wait(pid)
+
+    def wait(self, pid: int) -> int:
+        return self._ask({"wait": pid})
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
 @pytest.fixture(autouse=True)
 def one_clock(monkeypatch: pytest.MonkeyPatch) -> None:
     """The time of writing is the one thing in an item that differs between runs."""

@@ -28,6 +28,7 @@ from eoaug.stac.audit import collect_garbage, validate
 from eoaug.stac.config import job_schema, read_job
 from eoaug.stac.ledger import Journal, leased, read_journals
 from eoaug.stac.pipeline import job_status, plan_job, resumable, run_job
+from eoaug.stac.places import place_of
 from eoaug.testing import CountingGenerator
 
 from .conftest import (
@@ -180,7 +181,7 @@ def test_an_item_under_work_elsewhere_is_waited_for(
     (unit,) = [unit for unit in pipeline._units(job, None) if unit.item == "item-00001"]
     monkeypatch.setattr(pipeline, "_BUSY_S", 0.01)
     waits = []
-    with leased(out, f"{unit.collection}/{unit.label}", seconds=60) as lease:
+    with leased(place_of(out), f"{unit.collection}/{unit.label}", seconds=60) as lease:
         assert lease is not None
         assert job_status(job).working == (f"{unit.collection}/{unit.label}",)
         monkeypatch.setattr(pipeline.time, "sleep", lambda s: (waits.append(s), lease.give_back()))
@@ -404,18 +405,18 @@ def test_a_job_resumes_from_its_journal(source: Path, tmp_path: Path) -> None:
 
 
 def test_a_torn_or_changed_line_is_no_line(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, "job", {"eoaug": "1"})
+    journal = Journal(place_of(tmp_path), "job", {"eoaug": "1"})
     journal.append([{"event": "published", "item": name} for name in "abc"])
     (file,) = tmp_path.rglob("*.jsonl")
     content = file.read_bytes()
     for cut in range(len(content)):
         file.write_bytes(content[:cut])
-        found = list(read_journals(tmp_path))
+        found = list(read_journals(place_of(tmp_path)))
         names = [event["item"] for _, events in found for event in events]
         assert names == ["a", "b", "c"][: len(names)]
     changed = content.replace(b'"b"', b'"x"')
     file.write_bytes(changed)
-    ((_, events),) = read_journals(tmp_path)
+    ((_, events),) = read_journals(place_of(tmp_path))
     assert [event["item"] for event in events] == ["a", "c"]
 
 
@@ -424,12 +425,12 @@ def test_journals_of_every_release_are_read_and_newer_ones_refused(tmp_path: Pat
     folder = tmp_path / ".eoaug" / "journal" / "job"
     folder.mkdir(parents=True)
     shutil.copy(golden, folder)
-    ((head, events),) = read_journals(tmp_path)
+    ((head, events),) = read_journals(place_of(tmp_path))
     assert head["journal"] == 1
     assert [event["event"] for event in events] == ["published", "failed", "adopted"]
-    Journal(tmp_path, "job", {"journal": 2}).append([{"event": "published"}])
+    Journal(place_of(tmp_path), "job", {"journal": 2}).append([{"event": "published"}])
     with pytest.raises(SourceError, match="version 2"):
-        list(read_journals(tmp_path))
+        list(read_journals(place_of(tmp_path)))
 
 
 def test_another_version_goes_on_only_when_told_to(

@@ -1,0 +1,289 @@
+"""Catalogs in a real S3 service, behind a proxy that loses, delays, cuts and repeats, with clients that are killed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rasterio
+from rasterio.io import MemoryFile
+
+import eoaug
+from eoaug.faults import POINTS
+from eoaug.stac.audit import collect_garbage, validate
+from eoaug.stac.pipeline import local_cluster, run_job
+from eoaug.stac.places import place_of
+from tests.jobs.conftest import ROOT, Launcher, a_job, make_source
+
+from .conftest import Bucket
+from .proxy import FAULTS, Proxy
+
+pytestmark = pytest.mark.services
+
+RUNS = 20
+ITEMS = 3
+
+
+@pytest.fixture(autouse=True)
+def calm(proxy: Proxy) -> Iterator[None]:
+    proxy.calm()
+    yield
+    proxy.calm()
+
+
+@pytest.fixture(scope="module")
+def source(bucket: Bucket, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A catalog in the bucket."""
+    folder = make_source(tmp_path_factory.mktemp("objects") / "in", ITEMS)
+    bucket.put_tree(folder, "in")
+    return f"s3://{bucket.name}/in"
+
+
+@pytest.fixture(scope="module")
+def quiet(source: str, bucket: Bucket, proxy: Proxy) -> dict[str, dict[str, bytes]]:
+    """What runs without trouble make."""
+    proxy.calm()
+    found = {}
+    for form in ("cog", "zarr"):
+        job = a_job(source, f"s3://{bucket.name}/quiet/{form}/out", output={"format": form})  # type: ignore[arg-type]
+        assert run_job(job, progress=False).published == ITEMS
+        found[form] = bucket.snapshot(f"quiet/{form}/out")
+    return found
+
+
+@pytest.fixture(scope="module")
+def launcher(proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
+    found = Launcher(tmp_path_factory.mktemp("said"))
+    yield found
+    found.end()
+
+
+def look(bucket: Bucket, prefix: str) -> int:
+    """Read what is listed as anybody would: all of it must be there, whole."""
+    keys = set(bucket.keys(f"{prefix}/"))
+    count = 0
+    for key in sorted(keys):
+        if not key.endswith("/collection.json"):
+            continue
+        links = [one["href"] for one in json.loads(bucket.get(key))["links"] if one["rel"] == "item"]
+        assert len(links) == len(set(links)), "an item is listed twice"
+        for href in links:
+            home = key.rpartition("/")[0] + "/" + href[2:].rpartition("/")[0]
+            item = json.loads(bucket.get(f"{home}/{href.rpartition('/')[2]}"))
+            for asset in item["assets"].values():
+                if "file:checksum" in asset:
+                    content = bucket.get(f"{home}/{asset['href'][2:]}")
+                    assert asset["file:size"] == len(content)
+                    assert asset["file:checksum"] == "1220" + hashlib.sha256(content).hexdigest()
+                    if asset["href"].endswith(".tif"):
+                        with MemoryFile(content) as memory, memory.open() as file:
+                            assert list(file.shape) == asset["proj:shape"]
+            count += 1
+    return count
+
+
+def items_are_whole(bucket: Bucket, prefix: str) -> None:
+    """Every object at a final key is whole, listed or not."""
+    for name, content in bucket.snapshot(prefix).items():
+        if name.endswith(".tif"):
+            with MemoryFile(content) as memory, memory.open() as file:
+                assert file.read(1).any()
+        elif name.endswith(".json"):
+            assert isinstance(json.loads(content), dict)
+
+
+class Reader:
+    """Looks at all runs over and over, past the proxy, while they are made and killed."""
+
+    def __init__(self, bucket: Bucket, prefix: str) -> None:
+        self.looks, self.problems = 0, []
+        self._stop = threading.Event()
+
+        def go() -> None:
+            while not self._stop.wait(0.05):
+                try:
+                    look(bucket, prefix)
+                except Exception as error:
+                    self.problems.append(repr(error))
+                self.looks += 1
+
+        self._thread = threading.Thread(target=go, daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+def test_runs_in_trouble_are_finished_by_the_same_command(
+    source: str, quiet: Any, bucket: Bucket, proxy: Proxy, launcher: Launcher
+) -> None:
+    """Point 1 of the issue: 20 runs with lost, late, cut and repeated answers and killed clients."""
+    chance, kills, commands = random.Random(7), 0, 0
+    reader = Reader(bucket, "troubled")
+    for number in range(RUNS):
+        form, plain = ("cog", "zarr")[number % 2], number % 5 == 4
+        prefix = f"troubled/{number}/out"
+        job = a_job(
+            source,  # type: ignore[arg-type]
+            f"s3://{bucket.name}/{prefix}",  # type: ignore[arg-type]
+            output={"format": form},
+            run={"retries": 3, "lease_s": 20},
+        )
+        proxy.trouble(0.12, number, plain=plain)
+        if number % 2 == 0:
+            pid, _ = launcher.start(job, point=POINTS[number * 5 // 8 % len(POINTS)], times=chance.randint(1, 3))
+        else:
+            pid, _ = launcher.start(job)
+            time.sleep(chance.uniform(0.3, 3.0))
+            os.kill(pid, signal.SIGKILL)
+        kills += launcher.wait(pid) == -signal.SIGKILL
+        items_are_whole(bucket, prefix)
+        for _ in range(5):
+            commands += 1
+            pid, said = launcher.start(job)
+            if launcher.wait(pid) == 0 and json.loads(said.read_text())[3] == 0:
+                break
+        else:
+            raise AssertionError("five times the same command were not enough")
+        made = bucket.snapshot(prefix)
+        assert set(made) == set(quiet[form])
+        assert {name for name, content in made.items() if content != quiet[form][name]} == set()
+        assert [key for key in bucket.keys(f"{prefix}/.eoaug/leases")] == []
+        assert look(bucket, prefix) == ITEMS
+    reader.end()
+    assert reader.problems == []
+    assert kills >= RUNS // 2
+    assert all(proxy.counts[fault] > 0 for fault in FAULTS)
+    told = {fault or "none": count for fault, count in sorted(proxy.counts.items())}
+    print(f"\n{RUNS} runs, {kills} killed, {commands} further commands, requests by fault: {told}; {reader.looks} looks")
+
+
+def test_a_second_run_writes_nothing(source: str, quiet: Any, bucket: Bucket, proxy: Proxy) -> None:
+    job = a_job(source, f"s3://{bucket.name}/quiet/cog/out")  # type: ignore[arg-type]
+    before = bucket.snapshot("quiet/cog")
+    proxy.requests.clear()
+    report = run_job(job, progress=False)
+    assert (report.skipped, report.published) == (ITEMS, 0)
+    assert not proxy.requests["PUT"]
+    assert bucket.snapshot("quiet/cog") == before
+
+
+def test_what_stands_in_a_store_is_judged_and_repaired(source: str, bucket: Bucket, proxy: Proxy, quiet: Any) -> None:
+    prefix = "repaired/out"
+    job = a_job(source, f"s3://{bucket.name}/{prefix}")  # type: ignore[arg-type]
+    run_job(job, progress=False)
+    assert str(validate(f"s3://{bucket.name}/{prefix}")) == f"{ITEMS} items, {2 * ITEMS} files: all sound"
+    victim = next(key for key in bucket.keys(prefix) if key.endswith("B04.tif"))
+    content = bytearray(bucket.get(victim))
+    content[len(content) // 2] ^= 1
+    bucket.put(victim, bytes(content))
+    assert not validate(f"s3://{bucket.name}/{prefix}").sound
+    again = a_job(source, f"s3://{bucket.name}/{prefix}", run={"verify": True})  # type: ignore[arg-type]
+    assert run_job(again, progress=False).published == 1
+    assert bucket.snapshot(prefix) == quiet["cog"]
+    assert collect_garbage(f"s3://{bucket.name}/{prefix}").data == 0
+
+
+def test_a_store_and_a_folder_hold_the_same_pixels(
+    source: str, quiet: Any, bucket: Bucket, proxy: Proxy, tmp_path: Path
+) -> None:
+    run_job(a_job(source, tmp_path / "out"), progress=False)  # type: ignore[arg-type]
+    inside = {name: content for name, content in quiet["cog"].items() if name.endswith(".tif")}
+    for name, content in inside.items():
+        (file,) = tmp_path.glob(f"out/*/{name.split('/')[1]}/*/{name.rpartition('/')[2]}")
+        with MemoryFile(content) as memory, memory.open() as one, rasterio.open(file) as two:
+            assert (one.read(1) == two.read(1)).all()
+    cube = eoaug.open_cube(f"s3://{bucket.name}/quiet/zarr/out", ids=None, limit=1)
+    assert cube.B04.shape[-2:] == (48, 48)
+    assert float(cube.B04.mean()) > 0
+
+
+def test_write_goes_to_a_store(source: str, bucket: Bucket, proxy: Proxy) -> None:
+    cube = eoaug.open_cube(source, ids=["item-00001"])
+    fine = cube.eoaug.super_resolve(factor=2, generator="classical")
+    (item,) = eoaug.write(fine, f"s3://{bucket.name}/written")
+    assert item.get_self_href() == f"s3://{bucket.name}/written/source-eoaug/{item.id}/{item.id}.json"
+    back = eoaug.open_cube(f"s3://{bucket.name}/written")
+    assert back.B04.shape == fine.B04.shape
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["conditions", "tickets"])
+def test_edits_through_lost_answers_are_made_once(plain: bool, bucket: Bucket, proxy: Proxy) -> None:
+    """R24: no duplicate and no false conflict, with conditional writes and without."""
+    proxy.trouble(0.2, 24, plain=plain)
+    name = "tickets" if plain else "conditions"
+    # One bucket for each: what a store can is learnt once.
+    other = Bucket(int(proxy._upstream), f"eoaug-{name}")
+    place = place_of(f"s3://{other.name}/edits/counted.json")
+
+    def add(worker: int) -> None:
+        for number in range(8):
+            word = f"{worker}-{number}"
+
+            def change(before: bytes | None, word: str = word) -> bytes | None:
+                words = json.loads(before or b"[]")
+                return None if word in words else json.dumps([*words, word]).encode()
+
+            place.edit(change)
+
+    threads = [threading.Thread(target=add, args=[worker]) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    words = json.loads(other.get("edits/counted.json"))
+    assert Counter(words) == Counter(f"{worker}-{number}" for worker in range(4) for number in range(8))
+    assert [key for key in other.keys("edits/") if key != "edits/counted.json"] == []
+
+
+_UPLOAD = """
+import sys
+from pathlib import Path
+from eoaug import objects
+print("ready", flush=True)
+sys.stdin.readline()
+objects.put(sys.argv[2], Path(sys.argv[1]))
+"""
+
+
+def test_a_large_object_is_there_as_a_whole_or_not_at_all(bucket: Bucket, proxy: Proxy, tmp_path: Path) -> None:
+    file, chance = tmp_path / "large.tif", random.Random(3)
+    file.write_bytes(chance.randbytes(50 * 2**20))
+    dead = 0
+    for number in range(6):
+        address = f"s3://{bucket.name}/large/{number}.tif"
+        command = [sys.executable, "-c", _UPLOAD, str(file), address]
+        with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+            assert client.stdin is not None
+            assert client.stdout is not None
+            client.stdout.readline()
+            client.stdin.write(b"\n")
+            client.stdin.flush()
+            time.sleep(chance.uniform(0.02, 0.5))
+            client.kill()
+        whole = f"large/{number}.tif" in bucket.keys("large/")
+        dead += not whole
+        if whole:
+            assert bucket.get(f"large/{number}.tif") == file.read_bytes()
+    assert dead > 0
+
+
+def test_workers_on_a_store(source: str, bucket: Bucket, proxy: Proxy, quiet: Any) -> None:
+    """No credential is in the graph: the workers have them from their environment."""
+    job = a_job(source, f"s3://{bucket.name}/workers/out")  # type: ignore[arg-type]
+    with local_cluster(2) as client:
+        assert run_job(job, client, progress=False).published == ITEMS
+    assert bucket.snapshot("workers/out") == quiet["cog"]
