@@ -362,6 +362,26 @@ class Guard:
         request = urllib.request.Request(address, headers={"Accept": "application/json, */*"})
         return _opener(self, what).open(request, timeout=self.limits.timeout_s)
 
+    def exchange(
+        self, method: str, address: str, body: bytes | None, headers: Mapping[str, str], *, what: str
+    ) -> tuple[int, bytes]:
+        """Send a request, follow no redirect, and return status and answer.
+
+        Raises
+        ------
+        SourceError
+            The address may not be contacted, or does not answer.
+        """
+        checked = self.address(address, what=what)
+        request = urllib.request.Request(checked, data=body, headers=dict(headers), method=method)
+        try:
+            with _plain_opener().open(request, timeout=self.limits.timeout_s) as answer:
+                return int(answer.status), answer.read(self.limits.json_bytes)
+        except (OSError, http.client.HTTPException) as error:
+            raise SourceError(
+                f"{what} does not answer at {clean_href(checked)!r}: {_reason(error)}.", "Check that it runs."
+            ) from error
+
     def final(self, address: str, *, what: str) -> str:
         """Return where an address leads after redirects, each of them checked; files lead to themselves.
 
@@ -558,6 +578,18 @@ def _unwrapped(address: _Address) -> _Address:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         return inner or address
     return address
+
+
+def _plain_opener() -> urllib.request.OpenerDirector:
+    """An opener for which every answer is an answer: none is followed, none is an error."""
+    director = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+    ):
+        director.add_handler(handler)
+    return director
 
 
 def _opener(guard: Guard, what: str) -> urllib.request.OpenerDirector:

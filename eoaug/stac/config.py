@@ -48,7 +48,7 @@ class Source(_Part):
     """Which items."""
 
     catalog: str = Field(min_length=1)
-    """Path or URL of a catalog, collection or item; URL of a STAC API, or its name."""
+    """Path, URL or s3://bucket/prefix of a catalog, collection or item; URL of a STAC API, or its name."""
     collections: Names = ()
     ids: Names = ()
     bbox: tuple[float, float, float, float] | None = None
@@ -57,6 +57,8 @@ class Source(_Part):
     """RFC 3339 date or interval."""
     query: dict[str, Any] = {}
     """Item properties: a value, or operators, e.g. {"eo:cloud_cover": {"lt": 20}}."""
+    filter: str | dict[str, Any] | None = None
+    """CQL2, as text or JSON, for an API that knows it, e.g. "eo:cloud_cover < 20"."""
     limit: int | None = Field(default=None, ge=1)
     """The first so many items, in the order of the catalog."""
     bands: Names = ()
@@ -77,11 +79,13 @@ class Output(_Part):
     """Where results go."""
 
     catalog: str = Field(min_length=1)
-    """Folder or JSON file of a catalog; made when there is none; may be the source."""
+    """Folder or JSON file of a catalog, or s3://bucket/prefix; made when there is none; may be the source."""
     collection: str | None = None
     """Default: the id of the source's collection with -eoaug behind."""
     format: Literal["cog", "zarr", "icechunk"] = "cog"
     """Icechunk needs ``eoaug[icechunk]``."""
+    api: str | None = None
+    """URL of a STAC API with the Transaction extension, which gets a copy of every item."""
 
 
 class Run(_Part):

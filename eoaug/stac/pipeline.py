@@ -10,7 +10,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +20,7 @@ from eoaug.cube.operations import plan
 from eoaug.errors import EoaugError, JobError, SourceError, TargetError
 from eoaug.guard import Guard, clean_href, folder_of
 from eoaug.objects import is_object
+from eoaug.stac.api import Api
 from eoaug.stac.catalog import MADE_BY, Root
 from eoaug.stac.config import Job, read_job
 from eoaug.stac.items import pixel_size, read_scenes
@@ -60,6 +61,8 @@ _ALONE_S = 600.0
 """Seconds without any worker after which a job gives up; queues of clusters take their time."""
 _CLUSTER_LOST = "the cluster was lost with {} items under way: {}."
 _AGAIN = "Run the same command again; what is published stays, and the rest is done."
+_IMPATIENT_S, _PATIENT_S = 2.0, 60.0
+"""How long an API that is away is asked again, while there is other work, and in the end."""
 _BUSY_S = 0.5
 """Wait before asking again for items that another job works on."""
 
@@ -104,6 +107,8 @@ def run_job(
     root = Root.at(job.output.catalog)
     _refuse_other_version(root, job, recompute=recompute)
     root.check(root.folder / (job.output.collection or "eoaug"))
+    if job.output.api is not None:
+        Api(job.output.api).check()
     team: _Team = _Here() if client is None else _Cluster(client, job)
     task = Task(job, root, _allowed(job), "synchronous" if client is not None else None)
     task.generator  # noqa: B018  (a job whose generator cannot be loaded fails here, not item by item)
@@ -123,14 +128,14 @@ def run_job(
                 break
             time.sleep(_BUSY_S)
             waiting = busy
-    books.flush()
+    books.close()
     report = replace(books.report, seconds=time.monotonic() - begun, workers=team.size())
     if not report.seen:
         raise SourceError(
             f"no item of {job.source.catalog!r} passes the filters of the job.",
             "Widen source.bbox, datetime, collections, ids or query.",
         )
-    if report.published or report.failures or report.adopted:
+    if report.published or report.failures or report.adopted or report.sent:
         report = write_report(report, root, books.shown)
     return report
 
@@ -194,6 +199,7 @@ def _search(job: Job) -> Search:
         interval=None if source.datetime is None else parse_interval(source.datetime),
         query=source.query,
         limit=source.limit,
+        cql2=source.filter,
     )
 
 
@@ -221,6 +227,8 @@ class _Books:
         self._events: list[Mapping[str, Any]] = []
         self._flushed, self._cost = time.monotonic(), 0.0
         self.report = Report(job=job.id, described=job.described())
+        self._api = None if job.output.api is None else Api(job.output.api)
+        self._unsent: dict[str, dict[str, None]] = {}
         self.shown: list[Unit] = []
         """Some of what was published, for pictures."""
 
@@ -255,6 +263,10 @@ class _Books:
                 work_seconds=report.work_seconds + outcome.seconds * fresh,
                 stored_bytes=report.stored_bytes + outcome.stored_bytes,
             )
+            if self._api is not None:
+                self._unsent.setdefault(unit.collection, {}).update(
+                    (one["id"], None) for one in outcome.items
+                )
             if fresh and len(self.shown) < self._job.run.pictures:
                 self.shown.append(unit)
             if fresh or unlisted:
@@ -274,10 +286,38 @@ class _Books:
         for name, items in self._waiting.items():
             self._root.register(name, items, f"{MADE_BY[:-1]} by a job: {self._job.verb}.")
             self._list_of(name).update(one["id"] for one in items)
+        with suppress(TargetError):  # an API that went away may be back at the next flush; `close` insists
+            self._send(_IMPATIENT_S)
         self._journal.append(self._events)
         self._waiting, self._events = {}, []
         self._flushed = time.monotonic()
         self._cost = self._flushed - begun
+
+    def close(self) -> None:
+        """Write what waits, and tell of what an API did not take."""
+        self.flush()
+        try:
+            self._send(_PATIENT_S)
+        except TargetError as error:
+            assert self._api is not None
+            waiting = sum(map(len, self._unsent.values()))
+            failure = Failure(
+                clean_href(self._api.url),
+                type(error).__name__,
+                f"{waiting} items are not in the API: {error.problem}",
+                error.remedy,
+            )
+            self.report = replace(self.report, failures=(*self.report.failures, failure))
+
+    def _send(self, patience_s: float) -> None:
+        """Bring what stands into the API."""
+        for name in list(self._unsent):
+            assert self._api is not None
+            sent = replace(self._api, patience_s=patience_s).send(
+                self._root.folder / name, list(self._unsent[name])
+            )
+            self.report = replace(self.report, sent=self.report.sent + sent)
+            del self._unsent[name]
 
     def _list_of(self, name: str) -> set[str]:
         if name not in self._listed:

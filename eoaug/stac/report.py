@@ -54,6 +54,8 @@ class Report:
     failures: tuple[Failure, ...] = ()
     timed_out: int = 0
     """Failures by time."""
+    sent: int = 0
+    """Items that an API did not have in this form, and has now."""
     seconds: float = 0.0
     """From first to last item."""
     work_seconds: float = 0.0
@@ -93,6 +95,7 @@ class Report:
             ("failed", f"{len(self.failures)}" + (f", {self.timed_out} by time" if self.timed_out else "")),
             ("time", f"{self.seconds:.1f} s"),
             ("items per hour", f"{self.items_per_hour:.0f}"),
+            *([("sent to the API", str(self.sent))] if self.sent else []),
             ("written", f"{self.stored_bytes / 1e6:.2f} MB"),
             ("workers", f"{self.workers}, busy {100 * self.efficiency:.0f} % of the time"),
         ]

@@ -38,6 +38,9 @@ __all__ = [
     "stream",
 ]
 
+_TRIES = 6
+"""Attempts at one request of a search."""
+
 Bbox = tuple[float, float, float, float]
 """West, south, east, north in degrees; west > east crosses the antimeridian."""
 
@@ -59,6 +62,8 @@ class Search:
     interval: tuple[datetime | None, datetime | None] | None = None
     query: Mapping[str, Any] = field(default_factory=dict)
     limit: int | None = None
+    cql2: str | Mapping[str, Any] | None = None
+    """Of an API: a static catalog has nobody to judge it."""
 
     def keeps(self, item: pystac.Item) -> bool:
         """Tell whether an item passes every filter."""
@@ -90,6 +95,7 @@ class Search:
             "datetime": self.interval
             and "/".join(".." if t is None else t.strftime("%Y-%m-%dT%H:%M:%SZ") for t in self.interval),
             "query": dict(self.query),
+            "filter": self.cql2,
         }
         return ", ".join(f"{key}={value}" for key, value in told.items() if value) or "no filter"
 
@@ -233,6 +239,11 @@ def _from_href(
     links = links if isinstance(links, list) else []
     if document.get("conformsTo") or any(isinstance(k, dict) and k.get("rel") == "search" for k in links):
         yield from _from_api(href, search, text, guard)
+    elif search.cql2 is not None:
+        raise ParameterError(
+            f"filter={search.cql2!r} is CQL2, and {clean_href(href)!r} is a static catalog, which cannot search.",
+            "Use query= with a value or operators.",
+        )
     else:
         yield from _walk(document, href, search.collections, guard, lost)
 
@@ -240,6 +251,7 @@ def _from_href(
 def _from_api(href: str, search: Search, text: str | None, guard: Guard) -> Iterator[Found]:
     from pystac_client import Client
     from pystac_client.stac_api_io import StacApiIO
+    from urllib3.util import Retry
 
     if not (search.collections or search.ids):
         raise ParameterError(
@@ -252,15 +264,22 @@ def _from_api(href: str, search: Search, text: str | None, guard: Guard) -> Iter
         return request
 
     def ask() -> Iterator[dict[str, Any]]:
-        door = StacApiIO(request_modifier=checked)
+        # Searches are questions: they may be asked again, POST too, also when the API says "later".
+        again = Retry(
+            total=_TRIES, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=None
+        )
+        door = StacApiIO(request_modifier=checked, max_retries=again, timeout=guard.limits.timeout_s)
         # Requests follows redirects by itself; every one of them passes here first.
         door.session.hooks["response"].append(partial(_check_redirect, guard))
-        found = Client.open(href, stac_io=door).search(
+        client = Client.open(href, stac_io=door)
+        _refuse_unsupported(client, search, href)
+        found = client.search(
             collections=list(search.collections) or None,
             ids=list(search.ids) or None,
             bbox=search.bbox,
             datetime=text,
             query={k: v if isinstance(v, Mapping) else {"eq": v} for k, v in search.query.items()} or None,
+            filter=search.cql2,
             max_items=search.limit,
         )
         return found.items_as_dicts()
@@ -273,6 +292,24 @@ def _from_api(href: str, search: Search, text: str | None, guard: Guard) -> Iter
             if isinstance(k, dict) and k.get("rel") == "self"
         ]
         yield Found(document, str(own[0]) if own and own[0] else href, guard)
+
+
+def _refuse_unsupported(client: Any, search: Search, href: str) -> None:
+    """Refuse a filter that the API does not know: it would answer with everything."""
+    asked = {
+        "item search": ("ITEM_SEARCH", True),
+        "query": ("QUERY", search.query),
+        "filter": ("FILTER", search.cql2),
+    }
+    for name, (kind, wanted) in asked.items():
+        if wanted and not client.conforms_to(kind):
+            raise ParameterError(
+                f"the API {clean_href(href)!r} does not support {name}: its conformsTo has no such class.",
+                {
+                    "query": "Use source.filter with CQL2 if it knows that, or leave query out.",
+                    "filter": "Use query, or leave filter out.",
+                }.get(name, "Give a static catalog, or another API."),
+            )
 
 
 def _check_redirect(guard: Guard, answer: Any, **_: Any) -> None:

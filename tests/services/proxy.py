@@ -128,13 +128,17 @@ class Proxy:
         link = http.client.HTTPConnection("127.0.0.1", self._upstream, timeout=60)
         link.putrequest(client.command, client.path, skip_host=True, skip_accept_encoding=True)
         for name, value in client.headers.items():
-            if name.lower() == "connection" or (self._plain and name.lower() in ("if-match", "if-none-match")):
+            if name.lower() == "connection" or (
+                self._plain and name.lower() in ("if-match", "if-none-match")
+            ):
                 continue
             link.putheader(name, value)
         link.endheaders(body or None)
         answer = link.getresponse()
         content = answer.read()
-        headers = [(k, v) for k, v in answer.getheaders() if k.lower() not in ("connection", "transfer-encoding")]
+        headers = [
+            (k, v) for k, v in answer.getheaders() if k.lower() not in ("connection", "transfer-encoding")
+        ]
         link.close()
         return answer.status, headers, content
 

@@ -144,7 +144,9 @@ def test_runs_in_trouble_are_finished_by_the_same_command(
         )
         proxy.trouble(0.12, number, plain=plain)
         if number % 2 == 0:
-            pid, _ = launcher.start(job, point=POINTS[number * 5 // 8 % len(POINTS)], times=chance.randint(1, 3))
+            pid, _ = launcher.start(
+                job, point=POINTS[number * 5 // 8 % len(POINTS)], times=chance.randint(1, 3)
+            )
         else:
             pid, _ = launcher.start(job)
             time.sleep(chance.uniform(0.3, 3.0))
@@ -161,14 +163,16 @@ def test_runs_in_trouble_are_finished_by_the_same_command(
         made = bucket.snapshot(prefix)
         assert set(made) == set(quiet[form])
         assert {name for name, content in made.items() if content != quiet[form][name]} == set()
-        assert [key for key in bucket.keys(f"{prefix}/.eoaug/leases")] == []
+        assert list(bucket.keys(f"{prefix}/.eoaug/leases")) == []
         assert look(bucket, prefix) == ITEMS
     reader.end()
     assert reader.problems == []
     assert kills >= RUNS // 2
     assert all(proxy.counts[fault] > 0 for fault in FAULTS)
     told = {fault or "none": count for fault, count in sorted(proxy.counts.items())}
-    print(f"\n{RUNS} runs, {kills} killed, {commands} further commands, requests by fault: {told}; {reader.looks} looks")
+    print(
+        f"\n{RUNS} runs, {kills} killed, {commands} further commands, requests by fault: {told}; {reader.looks} looks"
+    )
 
 
 def test_a_second_run_writes_nothing(source: str, quiet: Any, bucket: Bucket, proxy: Proxy) -> None:
@@ -181,7 +185,9 @@ def test_a_second_run_writes_nothing(source: str, quiet: Any, bucket: Bucket, pr
     assert bucket.snapshot("quiet/cog") == before
 
 
-def test_what_stands_in_a_store_is_judged_and_repaired(source: str, bucket: Bucket, proxy: Proxy, quiet: Any) -> None:
+def test_what_stands_in_a_store_is_judged_and_repaired(
+    source: str, bucket: Bucket, proxy: Proxy, quiet: Any
+) -> None:
     prefix = "repaired/out"
     job = a_job(source, f"s3://{bucket.name}/{prefix}")  # type: ignore[arg-type]
     run_job(job, progress=False)
@@ -259,7 +265,9 @@ objects.put(sys.argv[2], Path(sys.argv[1]))
 """
 
 
-def test_a_large_object_is_there_as_a_whole_or_not_at_all(bucket: Bucket, proxy: Proxy, tmp_path: Path) -> None:
+def test_a_large_object_is_there_as_a_whole_or_not_at_all(
+    bucket: Bucket, proxy: Proxy, tmp_path: Path
+) -> None:
     file, chance = tmp_path / "large.tif", random.Random(3)
     file.write_bytes(chance.randbytes(50 * 2**20))
     dead = 0
