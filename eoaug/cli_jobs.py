@@ -30,7 +30,8 @@ A job is a YAML file:
   parameters: {factor: 2}             # the verb's arguments, seed, steps, members
   generator: embedded
   output: {catalog: augmented, format: cog}  # or zarr, icechunk
-  run: {chunks: 1024, retries: 2, timeout_s: 600}"""
+  run: {chunks: 1024, retries: 2, timeout_s: 600}
+  cluster: {queue: normal, walltime: "02:00:00", cores: 8, memory: 32GB, gpus: 1}   # for --cluster slurm"""
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="YAML file of the job.")]
 Catalog = Annotated[
@@ -38,6 +39,10 @@ Catalog = Annotated[
 ]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler, e.g. tcp://10.0.0.5:8786.")]
 Workers = Annotated[int | None, typer.Option(min=1, help="Start so many workers on this machine.")]
+Team = Annotated[
+    str | None,
+    typer.Option("--cluster", metavar="slurm", help="Submit workers, as the job's section cluster tells."),
+]
 Recompute = Annotated[bool, typer.Option("--recompute", help="Go on with a job of another version of eoaug.")]
 
 
@@ -79,6 +84,7 @@ def register(app: typer.Typer, plans: typer.Typer, told: Callable[..., Any]) -> 
         job: JobFile,
         scheduler: Scheduler = None,
         workers: Workers = None,
+        cluster: Team = None,
         recompute: Recompute = False,
         verify: Annotated[
             bool, typer.Option("--verify", help="Check checksums of what stands; make anew what is damaged.")
@@ -99,7 +105,7 @@ def register(app: typer.Typer, plans: typer.Typer, told: Callable[..., Any]) -> 
         found = read_job(job)
         if verify:
             found = found.model_copy(update={"run": found.run.model_copy(update={"verify": True})})
-        _leave(_run([found], scheduler, workers, recompute=recompute))
+        _leave(_run([found], scheduler, workers, cluster, recompute=recompute))
 
     @command(
         "resume",
@@ -113,7 +119,7 @@ def register(app: typer.Typer, plans: typer.Typer, told: Callable[..., Any]) -> 
     ) -> None:
         from eoaug.stac.pipeline import resumable
 
-        _leave(_run(resumable(catalog), scheduler, workers, recompute=recompute))
+        _leave(_run(resumable(catalog), scheduler, workers, None, recompute=recompute))
 
     @command(
         "status",
@@ -159,6 +165,19 @@ def register(app: typer.Typer, plans: typer.Typer, told: Callable[..., Any]) -> 
 
         typer.echo(str(collect_garbage(catalog, unlisted=unlisted)))
 
+    @command(
+        "job-script",
+        "Print what would be submitted to SLURM.",
+        "Print the batch script that `eoaug run --cluster slurm` would submit; nothing is submitted.",
+        "eoaug job-script job.yaml",
+    )
+    @told
+    def script(job: JobFile) -> None:
+        from eoaug.stac.config import read_job
+        from eoaug.stac.slurm import job_script
+
+        typer.echo(job_script(_cluster_of(read_job(job), "slurm")))
+
     @plans.command(
         "job",
         short_help="A whole job; `eoaug plan job.yaml` does the same.",
@@ -180,19 +199,24 @@ def _schema(wanted: bool) -> None:
         raise typer.Exit
 
 
-def _run(jobs: list[Any], scheduler: str | None, workers: int | None, *, recompute: bool) -> list[Any]:
+def _run(
+    jobs: list[Any], scheduler: str | None, workers: int | None, cluster: str | None, *, recompute: bool
+) -> list[Any]:
     """Run jobs one after the other in this process, on new workers, or on a scheduler."""
     from eoaug.guard import lock_gdal
 
-    if scheduler is not None and workers is not None:
-        raise ParameterError("--scheduler and --workers do not go together.", "Give one of them.")
+    if sum(one is not None for one in (scheduler, workers, cluster)) > 1:
+        raise ParameterError("--scheduler, --workers and --cluster do not go together.", "Give one of them.")
     # This process and its workers do nothing but work on inputs; their GDAL needs no other driver.
     lock_gdal()
     from eoaug.stac.pipeline import local_cluster, remote_cluster, run_job
+    from eoaug.stac.slurm import slurm_cluster
 
     team: Any = nullcontext()
     if workers is not None:
         team = local_cluster(workers, memory=jobs[0].run.worker_memory)
+    elif cluster is not None:
+        team = slurm_cluster(_cluster_of(jobs[0], cluster))
     elif scheduler is not None:
         team = remote_cluster(scheduler)
     reports = []
@@ -205,6 +229,19 @@ def _run(jobs: list[Any], scheduler: str | None, workers: int | None, *, recompu
             if reports[-1].folder:
                 typer.echo(f"report: {reports[-1].folder}/report.html")
     return reports
+
+
+def _cluster_of(job: Any, kind: str) -> Any:
+    if kind != "slurm":
+        raise ParameterError(
+            f"--cluster {kind!r} is not known.", "Write --cluster slurm, or use --scheduler."
+        )
+    if job.cluster is None:
+        raise ParameterError(
+            "the job has no section cluster.",
+            "Add it, e.g. cluster: {queue: normal, walltime: '01:00:00', cores: 8, memory: 32GB}.",
+        )
+    return job.cluster
 
 
 def _leave(reports: list[Any]) -> None:

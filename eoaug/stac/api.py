@@ -107,7 +107,7 @@ class Api:
         status, theirs = self._ask("GET", f"collections/{quote(name)}", fine=(404,))
         if status == 404:
             status, _ = self._ask("POST", "collections", ours, fine=(409,))
-        elif _instants(theirs.get("extent")) != _instants(ours["extent"]) and _is_ours(theirs):
+        elif _plain(theirs.get("extent")) != _plain(ours["extent"]) and _is_ours(theirs):
             self._ask("PUT", f"collections/{quote(name)}", ours)
 
     def _standing(self, collection: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -233,9 +233,9 @@ def _absolute(home: Place, href: str) -> str:
 
 
 def _alike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
-    """Tell whether an API has an item in this form; it may add fields, and spell times in its own way."""
+    """Tell whether an API has an item in this form; it may add fields, leave nulls out, and spell times in its own way."""
     told = theirs.get("properties", {})
-    same = all(_instants(told.get(key)) == _instants(value) for key, value in ours["properties"].items())
+    same = all(_plain(told.get(key)) == _plain(value) for key, value in ours["properties"].items())
     return same and _placed(ours) == _placed(theirs)
 
 
@@ -246,12 +246,12 @@ def _placed(item: Mapping[str, Any]) -> Any:
     return item.get("geometry"), files
 
 
-def _instants(value: Any) -> Any:
-    """Spell the times in a value alike: ``Z``, ``+00:00`` and digits of zero mean the same."""
+def _plain(value: Any) -> Any:
+    """Spell a value in one way: ``Z`` and ``+00:00`` mean the same, and so do null and no field."""
     if isinstance(value, str):
         return re.sub(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.0+)?(?:Z|\+00:00)$", r"\1Z", value)
     if isinstance(value, list):
-        return [_instants(one) for one in value]
+        return [_plain(one) for one in value]
     if isinstance(value, dict):
-        return {key: _instants(one) for key, one in value.items()}
+        return {key: _plain(one) for key, one in value.items() if one is not None}
     return value

@@ -30,7 +30,7 @@ from eoaug.generators import Generator
 from eoaug.generators.base import Verb
 from eoaug.guard import load_yaml
 
-__all__ = ["Job", "Output", "Run", "Source", "job_schema", "read_job"]
+__all__ = ["Cluster", "Job", "Output", "Run", "Source", "job_schema", "read_job"]
 
 
 class _Part(BaseModel):
@@ -112,6 +112,33 @@ class Run(_Part):
     """Items shown in the report."""
 
 
+class Cluster(_Part):
+    """What each batch job of a cluster asks for; changes no byte of the results."""
+
+    queue: str | None = None
+    """Partition."""
+    account: str | None = None
+    walltime: str = "01:00:00"
+    jobs: int = Field(default=1, ge=1)
+    """Batch jobs at once."""
+    cores: int = Field(default=1, ge=1)
+    """Of each batch job; without GPUs, as many items are worked on at once."""
+    memory: str = "4GB"
+    """Of each batch job."""
+    gpus: int = Field(default=0, ge=0)
+    """Of each batch job; as many items are worked on at once."""
+    interface: str | None = None
+    """Network interface that scheduler and workers talk over, e.g. ib0."""
+    directives: Names = ()
+    """Further options of sbatch, e.g. --exclusive."""
+    prologue: Names = ()
+    """Commands before the worker starts, e.g. module load cuda."""
+    folder: str = ".eoaug-slurm"
+    """Folder for logs and certificates; all nodes must see it."""
+    local_folder: str | None = None
+    """Folder on each node for what does not fit into memory."""
+
+
 _NOT_IN_YAML = {"ds", "like", "resolution", "crs", "layout", "options", "progress"}
 """Arguments of verbs that are no plain values, or belong to another way of working."""
 
@@ -140,6 +167,7 @@ class Job(_Part):
     """A name; from Python, also a generator."""
     output: Output
     run: Run = Run()
+    cluster: Cluster | None = None
 
     @model_validator(mode="after")
     def _known_parameters(self) -> Job:
@@ -155,8 +183,8 @@ class Job(_Part):
         return self
 
     def described(self) -> dict[str, Any]:
-        """Return what decides the results, as JSON values: everything but ``run``."""
-        told = self.model_dump(mode="json", exclude={"run", "generator"}, exclude_defaults=True)
+        """Return what decides the results, as JSON values: everything but ``run`` and ``cluster``."""
+        told = self.model_dump(mode="json", exclude={"run", "cluster", "generator"}, exclude_defaults=True)
         return {**told, "verb": self.verb, "generator": self._generator_name()}
 
     def _generator_name(self) -> str:

@@ -280,6 +280,7 @@ def _from_api(href: str, search: Search, text: str | None, guard: Guard) -> Iter
             datetime=text,
             query={k: v if isinstance(v, Mapping) else {"eq": v} for k, v in search.query.items()} or None,
             filter=search.cql2,
+            **_language(search.cql2),
             max_items=search.limit,
         )
         return found.items_as_dicts()
@@ -292,6 +293,17 @@ def _from_api(href: str, search: Search, text: str | None, guard: Guard) -> Iter
             if isinstance(k, dict) and k.get("rel") == "self"
         ]
         yield Found(document, str(own[0]) if own and own[0] else href, guard)
+
+
+def _language(cql2: str | Mapping[str, Any] | None) -> dict[str, str]:
+    """What goes with a filter: only addresses hold CQL2 as text."""
+    if cql2 is None:
+        return {}
+    return (
+        {"filter_lang": "cql2-text", "method": "GET"}
+        if isinstance(cql2, str)
+        else {"filter_lang": "cql2-json"}
+    )
 
 
 def _refuse_unsupported(client: Any, search: Search, href: str) -> None:
