@@ -7,6 +7,7 @@ CODE := eoaug tests examples catalogs
 DATA ?= data/train
 VALIDATION ?= data/validation
 OUT ?= runs
+SERVICES := .venv-services
 
 # 3.12 first: it is what the constraints were resolved for. A pyenv shim may be there and not run, so each
 # candidate is tried, not only found.
@@ -14,7 +15,7 @@ PYTHONS := python3.12 python3.13 python3.14 python3 python \
 	$(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow test-long lint format bench evaluate train-embedded constraints clean
+.PHONY: help venv demo test test-slow test-long test-services lint format bench evaluate train-embedded constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,13 +44,28 @@ demo: $(READY) ## four verbs on real Sentinel-2 data: a catalog, a picture and a
 	$(PY) examples/demo.py --out demo-output
 
 test: lint ## lint, then the tests (a few minutes)
-	$(PY) -m pytest -m "not slow and not long"
+	$(PY) -m pytest -m "not slow and not long and not services"
 
 test-slow: $(READY) ## the long tests
-	$(PY) -m pytest -m slow || test $$? -eq 5  # 5: none is marked so
+	$(PY) -m pytest -m "slow and not services" || test $$? -eq 5  # 5: none is marked so
 
 test-long: $(READY) ## jobs killed, corrupted and attacked in full counts (most of an hour)
-	$(PY) -m pytest -m long
+	$(PY) -m pytest -m "long and not services"
+
+test-services: $(READY) $(SERVICES)/.installed ## jobs between real S3, STAC API and SLURM, started here and stopped
+	EOAUG_SERVICES="$(CURDIR)/$(SERVICES)" $(PY) -m pytest -m services -s
+
+$(SERVICES)/.installed: tests/services/requirements.txt $(READY)
+	@for program in /usr/lib/postgresql/*/bin/initdb slurmctld munged; do \
+	  command -v $$program >/dev/null || missing=1; \
+	done; \
+	if [ -n "$$missing" ] || ! ls /usr/share/postgresql/*/extension/postgis.control >/dev/null 2>&1; then \
+	  apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends \
+	    postgresql postgresql-15-postgis-3 slurm-wlm munge; \
+	fi
+	$(PY) -m venv --clear $(SERVICES)
+	$(VENV)/bin/uv pip install --quiet --python $(SERVICES)/bin/python --requirement tests/services/requirements.txt
+	@touch $@
 
 lint: $(READY) ## ruff and mypy
 	$(PY) -m ruff check $(CODE)
@@ -76,5 +92,5 @@ constraints: $(READY) ## resolve constraints.txt anew
 	$(VENV)/bin/uv --version | awk '{ print "uv==" $$2 }' >> constraints.txt
 
 clean: ## remove what make and the tests left behind; .venv too
-	rm -rf $(VENV) demo-output $(OUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(SERVICES) demo-output $(OUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

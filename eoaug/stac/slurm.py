@@ -81,5 +81,4 @@ def _made(told: Cluster) -> Any:
         security=Security.temporary(),
         protocol="tls://",
         scheduler_options={"dashboard_address": ":0"},
-        config_name="eoaug",  # the user's own settings for dask-jobqueue are not ours to inherit
     )

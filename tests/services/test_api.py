@@ -28,7 +28,7 @@ from .proxy import Proxy
 
 pytestmark = pytest.mark.services
 
-ITEMS = 40
+ITEMS = 1000
 _SERVERS = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
 
 
@@ -253,7 +253,10 @@ def test_an_api_that_stays_away_is_made_good_by_the_same_command(
         ({"datetime": "2021-06-03"}, sum(1 for n in range(ITEMS) if n % 28 == 2)),
         ({"query": {"eo:cloud_cover": {"lt": 2}}}, sum(1 for n in range(ITEMS) if n % 100 < 2)),
         ({"filter": "eo:cloud_cover < 2"}, sum(1 for n in range(ITEMS) if n % 100 < 2)),
-        ({"filter": {"op": "<", "args": [{"property": "eo:cloud_cover"}, 3]}}, sum(1 for n in range(ITEMS) if n % 100 < 3)),
+        (
+            {"filter": {"op": "<", "args": [{"property": "eo:cloud_cover"}, 3]}},
+            sum(1 for n in range(ITEMS) if n % 100 < 3),
+        ),
         ({"ids": ["item-00007", "item-00011"]}, 2),
     ],
 )

