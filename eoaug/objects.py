@@ -256,7 +256,7 @@ def _endpoint(environment: Mapping[str, str]) -> str:
     return environment.get("AWS_ENDPOINT_URL_S3") or environment.get("AWS_ENDPOINT_URL") or ""
 
 
-def _asked(ask: Callable[[], Any], address: str, *, once: bool = False) -> Any:
+def _asked[T](ask: Callable[[], T], address: str, *, once: bool = False) -> T:
     """Call obstore, again where that does no harm, and turn its errors into ours."""
     for attempt in range(_ATTEMPTS):
         try:
@@ -271,7 +271,7 @@ def _asked(ask: Callable[[], Any], address: str, *, once: bool = False) -> Any:
     raise AssertionError
 
 
-def _translated(ask: Callable[[], Any], address: str) -> Any:
+def _translated[T](ask: Callable[[], T], address: str) -> T:
     from obstore import exceptions as theirs
 
     # Without their causes: services repeat key ids and signatures in what they answer.

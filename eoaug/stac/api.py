@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import batched
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
@@ -229,7 +230,7 @@ def _absolute(home: Place, href: str) -> str:
     if "://" in href:
         return href
     place = home / href
-    return str(place) if isinstance(place, ObjectPlace) else place.resolve().as_uri()
+    return str(place) if isinstance(place, ObjectPlace) else Path(str(place)).resolve().as_uri()
 
 
 def _alike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:

@@ -167,7 +167,7 @@ def _targets(document: Mapping[str, Any], rel: str, file: Place, note: _Note) ->
 def _joined(folder: Place, href: str) -> Place:
     """Where a relative link leads; an object's address is plain already."""
     place = folder / href
-    return place if isinstance(place, ObjectPlace) else type(place)(os.path.normpath(place))
+    return place if isinstance(place, ObjectPlace) else place_of(os.path.normpath(str(place)))
 
 
 def _check_collection(file: Place, note: _Note, counts: Counter[str]) -> None:

@@ -19,12 +19,12 @@ import tempfile
 import time
 import uuid
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
-from typing import Any
+from pathlib import Path, PurePath, PurePosixPath
+from typing import IO, Any, Literal, Protocol, Self, cast
 
 from eoaug import objects
 from eoaug.cube.write import alive, busy, finished, machine, room_in, settle, sweep
@@ -42,6 +42,53 @@ Change = Callable[[bytes | None], bytes | None]
 """What to make of a document, None for one that is not there; returns None to leave it as it is."""
 
 
+class Place(Protocol):
+    """A file or folder, wherever it is kept: `FilePlace` or `ObjectPlace`, which tell what the verbs do."""
+
+    # Reading, as `pathlib` does it.
+    @property
+    def name(self) -> str: ...
+    @property
+    def stem(self) -> str: ...
+    @property
+    def suffix(self) -> str: ...
+    @property
+    def parent(self) -> Self: ...
+    @property
+    def parents(self) -> Sequence[Any]: ...
+    @property
+    def size(self) -> int: ...
+    def __truediv__(self, other: str, /) -> Self: ...
+    def __lt__(self, other: Any, /) -> bool: ...
+    def __hash__(self) -> int: ...
+    def resolve(self) -> Self: ...
+    def relative_to(self, other: Any, /) -> PurePath: ...
+    def as_posix(self) -> str: ...
+    def is_file(self) -> bool: ...
+    def is_dir(self) -> bool: ...
+    def exists(self) -> bool: ...
+    def read_bytes(self) -> bytes: ...
+    def open(self, mode: Literal["rb"], /) -> IO[bytes]: ...
+    def iterdir(self) -> Iterator[Self]: ...
+    def glob(self, pattern: str, /) -> Iterator[Self]: ...
+    def rglob(self, pattern: str, /) -> Iterator[Self]: ...
+
+    # Writing.
+    def check_writable(self) -> None: ...
+    def put(self, content: bytes) -> None: ...
+    def edit(self, change: Change) -> bool: ...
+    def drop(self, wanted: Callable[[bytes], bool]) -> bool: ...
+    def append(self, content: bytes) -> None: ...
+    def logs(self) -> Iterator[tuple[str, bytes]]: ...
+    def room(self) -> AbstractContextManager[Path]: ...
+    def receive(self, scratch: Path, *, point: str = "data") -> None: ...
+    def sweep(self) -> int: ...
+    def is_busy(self) -> bool: ...
+    def unlock(self) -> None: ...
+    def tidy(self) -> None: ...
+    def discard(self, is_named: Callable[[], bool]) -> int | None: ...
+
+
 def place_of(text: str | os.PathLike[str] | Place) -> Place:
     """Return the place that a user named: ``s3://bucket/prefix``, or a path.
 
@@ -50,9 +97,9 @@ def place_of(text: str | os.PathLike[str] | Place) -> Place:
     ParameterError
         An address of an object that is none.
     """
-    if isinstance(text, ObjectPlace):
+    if isinstance(text, FilePlace | ObjectPlace):
         return text
-    told = os.fspath(text)
+    told = os.fspath(cast("str | os.PathLike[str]", text))
     if objects.is_object(told):
         return ObjectPlace(*objects.parse(told))
     if "://" in told:
@@ -512,22 +559,17 @@ def _keeps_conditions(folder: ObjectPlace) -> bool:
             objects.delete(probe)
 
 
-Place = FilePlace | ObjectPlace
-
-
 # -- what both share ------------------------------------------------------------------------------------
 
 
 def relative(target: Place, home: Place) -> str:
     """Return the path to ``target`` as seen from the folder ``home``, with slashes."""
-    if isinstance(target, ObjectPlace) or isinstance(home, ObjectPlace):
-        same = (
-            isinstance(target, ObjectPlace) and isinstance(home, ObjectPlace) and target.bucket == home.bucket
-        )
-        if not same:
-            return str(target) if isinstance(target, ObjectPlace) else target.resolve().as_uri()
-        return posixpath.relpath("/" + target.key, "/" + home.key)
-    return Path(os.path.relpath(target.resolve(), home.resolve())).as_posix()
+    if isinstance(target, ObjectPlace):
+        inside = isinstance(home, ObjectPlace) and target.bucket == home.bucket
+        return posixpath.relpath("/" + target.key, "/" + home.key) if inside else str(target)  # type: ignore[attr-defined]
+    if isinstance(home, ObjectPlace):
+        return Path(str(target)).resolve().as_uri()
+    return Path(os.path.relpath(str(target.resolve()), str(home.resolve()))).as_posix()
 
 
 def terms(owner: str, seconds: float) -> dict[str, Any]:

@@ -511,11 +511,13 @@ def _same(one: Path, two: Place) -> bool:
     """Tell whether two folders hold the same files."""
     if not two.is_dir():
         return False
-    found = [
-        [(part.relative_to(root), checksum(part)) for part in sorted(root.rglob("*")) if part.is_file()]
-        for root in (one, two)
-    ]
-    return found[0] == found[1]
+    return _contents(one) == _contents(two)
+
+
+def _contents(root: Any) -> dict[str, str]:
+    """Checksums by path; of a folder or a place, which are read alike."""
+    files = (part for part in root.rglob("*") if part.is_file())
+    return {part.relative_to(root).as_posix(): checksum(part) for part in files}
 
 
 class _Count:

@@ -62,7 +62,7 @@ class Search:
     interval: tuple[datetime | None, datetime | None] | None = None
     query: Mapping[str, Any] = field(default_factory=dict)
     limit: int | None = None
-    cql2: str | Mapping[str, Any] | None = None
+    cql2: str | dict[str, Any] | None = None
     """Of an API: a static catalog has nobody to judge it."""
 
     def keeps(self, item: pystac.Item) -> bool:
@@ -295,7 +295,7 @@ def _from_api(href: str, search: Search, text: str | None, guard: Guard) -> Iter
         yield Found(document, str(own[0]) if own and own[0] else href, guard)
 
 
-def _language(cql2: str | Mapping[str, Any] | None) -> dict[str, str]:
+def _language(cql2: str | dict[str, Any] | None) -> dict[str, Any]:
     """What goes with a filter: only addresses hold CQL2 as text."""
     if cql2 is None:
         return {}

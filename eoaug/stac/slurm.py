@@ -53,7 +53,7 @@ def job_script(told: Cluster) -> str:
 
 def _made(told: Cluster) -> Any:
     try:
-        from dask_jobqueue import SLURMCluster
+        from dask_jobqueue.slurm import SLURMCluster
         from distributed import Security
     except ImportError as error:
         raise JobError(
