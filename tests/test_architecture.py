@@ -44,7 +44,7 @@ DOORS = {
     "peft": ["generators", "training"],
     "dask": ["cube.run", "cube.write"],  # the writer walks chunks; nobody else knows dask
     "huggingface_hub": ["generators.checkpoint"],
-    "distributed": ["cube.run", "stac.pipeline"],  # the pipeline hands whole items to workers
+    "distributed": ["cube.run", "stac.pipeline", "stac.slurm"],  # the pipeline hands whole items to workers
     "rasterio": ["cube.write", "stac"],
     "rioxarray": ["stac", "cli"],
     "zarr": ["cube.write", "stac"],
