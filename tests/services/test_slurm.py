@@ -147,7 +147,7 @@ def test_fifty_items_with_a_worker_cancelled(
         cancelled.append(victim)
 
     threading.Thread(target=cancel, daemon=True).start()
-    command = [sys.executable, "-m", "eoaug", "run", str(file), "--cluster", "slurm"]
+    command = [Path(sys.executable).with_name("eoaug"), "run", file, "--cluster", "slurm"]
     told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500)
     assert told.returncode == 0, told.stderr
     assert f"published                        {ITEMS}" in told.stdout
