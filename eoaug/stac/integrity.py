@@ -7,22 +7,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 from eoaug.cube.write import checksum
 from eoaug.stac.catalog import broken_seal
+from eoaug.stac.places import Place
 
 __all__ = ["MANIFEST", "Damage", "damage", "group_damage"]
 
 MANIFEST = "manifest.json"
 """Beside a Zarr group: size and checksum of every file in it."""
 
-Damage = Iterator[tuple[Path, str]]
+Damage = Iterator[tuple[Place, str]]
 """Files, and what is wrong with each."""
 
 
-def damage(home: Path, item: Mapping[str, Any], *, deep: bool) -> Damage:
+def damage(home: Place, item: Mapping[str, Any], *, deep: bool) -> Damage:
     """Yield what is wrong with the files of an item.
 
     Parameters
@@ -43,7 +43,7 @@ def damage(home: Path, item: Mapping[str, Any], *, deep: bool) -> Damage:
             yield from group_damage(file.parent, deep=deep)
 
 
-def group_damage(data: Path, *, deep: bool) -> Damage:
+def group_damage(data: Place, *, deep: bool) -> Damage:
     """Yield what is wrong with the Zarr group in a data folder, by the manifest beside it."""
     manifest = data / MANIFEST
     if not manifest.is_file():
@@ -61,10 +61,10 @@ def group_damage(data: Path, *, deep: bool) -> Damage:
         yield part, "is not in the manifest"
 
 
-def _file_damage(file: Path, told: Mapping[str, Any], *, deep: bool) -> Damage:
+def _file_damage(file: Place, told: Mapping[str, Any], *, deep: bool) -> Damage:
     if not file.is_file():
         yield file, "is not there"
-    elif file.stat().st_size != told["file:size"]:
-        yield file, f"has {file.stat().st_size} bytes instead of {told['file:size']}"
+    elif file.size != told["file:size"]:
+        yield file, f"has {file.size} bytes instead of {told['file:size']}"
     elif deep and checksum(file) != told["file:checksum"]:
         yield file, "was changed since its file:checksum"

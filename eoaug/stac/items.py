@@ -30,6 +30,7 @@ from eoaug.guard import GDAL_OPTIONS, Guard, clean_href, driver_of
 from eoaug.objects import gdal_options, gdal_path
 from eoaug.stac.groups import read_dates
 from eoaug.stac.integrity import group_damage
+from eoaug.stac.places import place_of
 from eoaug.stac.search import first_line, item_times
 
 __all__ = ["INHERITED", "BandSource", "Scene", "opened", "pixel_size", "read_scenes", "unreadable"]
@@ -141,7 +142,7 @@ def _read_scenes(
 
 
 def _refuse_incomplete(source: BandSource) -> None:
-    data = Path(source.href).parent
+    data = place_of(source.href).parent
     for file, problem in group_damage(data, deep=False):
         raise SourceError(
             f"asset {source.asset!r} of item {source.item!r} is a Zarr group that is not complete: "

@@ -7,7 +7,6 @@ import os
 import random
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -30,7 +29,6 @@ from eoaug.stac.pipeline import local_cluster, run_job
 from eoaug.stac.read import open_cube
 
 from .conftest import (
-    ROOT,
     Fickle,
     Launcher,
     Watcher,
@@ -44,6 +42,7 @@ from .conftest import (
 )
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes")
+
 
 @pytest.fixture(scope="module")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
