@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 import eoaug
 from eoaug.errors import EoaugError, ParameterError, SourceError
 from eoaug.guard import Guard, clean_href, driver_of, safe_id
-from eoaug.stac.catalog import Root, replace_json
+from eoaug.stac.catalog import Root, spelled
 from eoaug.stac.publish import write
 from eoaug.stac.search import Found
 from eoaug.stac.work import unit_of
@@ -488,7 +488,7 @@ def test_items_of_any_name_stay_inside(count: int, tmp_path: Path) -> None:
         folder = root.folder / unit.collection
         root.check(folder)
         file = folder / unit.label / f"{unit.label}.json"
-        replace_json(file, {"id": unit.label})
+        file.put(spelled({"id": unit.label}))
         assert file.resolve() == file
         names.add(unit.label)
 
