@@ -22,6 +22,7 @@ from eoaug.stac.catalog import (
     GENERATORS,
     MADE_BY,
     SEAL,
+    STATE,
     Root,
     broken_seal,
     item_href,
@@ -338,6 +339,9 @@ def collect_garbage(catalog: str | os.PathLike[str], *, unlisted: bool = False) 
     root.folder.unlock()
     leases, working = sweep_leases(root.folder), live_leases(root.folder)
     counts: Counter[str] = Counter()
+    reports = root.folder / STATE / "reports"
+    for report in reports.iterdir() if reports.is_dir() else ():
+        counts["scratch"] += report.sweep()
     left = []
     for folder in sorted(
         path for path in root.folder.iterdir() if path.is_dir() and not path.name.startswith(".")

@@ -28,6 +28,17 @@ ROOT = Path(__file__).parents[2]
 EDGE_PX = 24
 
 
+LONG = pytest.mark.long
+
+
+def counts(short: int, full: int, *, parts: int = 1) -> list[Any]:
+    """Parameters (count, part): a short form, and the full count in parts, each by its own chance."""
+    share = full // parts
+    assert share * parts == full
+    long = [pytest.param(share, part, marks=LONG, id=f"{share}-{part}") for part in range(1, parts + 1)]
+    return [pytest.param(short, 0, id=f"{short}"), *long]
+
+
 def pixels(number: int, edge: int = EDGE_PX) -> NDArray[np.uint16]:
     return np.random.default_rng(number).integers(500, 5000, (edge, edge)).astype(np.uint16)
 

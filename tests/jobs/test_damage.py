@@ -22,7 +22,7 @@ import psutil
 import pytest
 import xarray as xr
 import zarr
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -40,10 +40,20 @@ from eoaug.stac.audit import collect_garbage, validate
 from eoaug.stac.pipeline import resumable, run_job
 from eoaug.testing import scene
 
-from .conftest import READER, ROOT, a_job, add_item, list_items, make_source, pixels, snapshot, strays
-from .test_kills import Launcher
-
-LONG = pytest.mark.long
+from .conftest import (
+    LONG,
+    READER,
+    ROOT,
+    Launcher,
+    a_job,
+    add_item,
+    counts,
+    list_items,
+    make_source,
+    pixels,
+    snapshot,
+    strays,
+)
 
 look: Any = None
 exec(READER)  # the same code that the independent process runs
@@ -52,17 +62,17 @@ exec(READER)  # the same code that the independent process runs
 # -- R3: every flipped bit, every lost byte -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [30, pytest.param(1000, marks=LONG)])
+@pytest.mark.parametrize(("count", "part"), counts(30, 1000, parts=4))
 @pytest.mark.parametrize("form", ["cog", "zarr", "icechunk"])
 def test_validate_finds_every_truncation_and_every_flipped_bit(
-    count: int, form: str, source: Path, tmp_path: Path
+    count: int, part: int, form: str, source: Path, tmp_path: Path
 ) -> None:
     """R3: half of them truncations, half of them single bits, anywhere in what was published."""
     out = tmp_path / "out"
     run_job(a_job(source, out, source={"limit": 2}, output={"format": form}))
     assert validate(out).sound
     files = [path for path in sorted(out.rglob("*")) if path.is_file() and ".eoaug" not in path.parts]
-    chance, missed = random.Random(3), []
+    chance, missed = random.Random(part), []
     for number in range(count):
         victim = chance.choice(files)
         content = victim.read_bytes()
@@ -181,8 +191,8 @@ def test_a_disk_that_fails_anywhere_harms_no_other_item(
 # -- R8: who writes what ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(1000, marks=LONG)])
-def test_blocks_of_any_shape_make_the_same_group(count: int) -> None:
+@pytest.mark.parametrize(("count", "part"), counts(20, 1000, parts=4))
+def test_blocks_of_any_shape_make_the_same_group(count: int, part: int) -> None:
     """R8: chunks of the computation need not be those of the group, since one thread writes them all."""
     writers: set[int] = set()
     true = zarr.Array.__setitem__
@@ -191,7 +201,8 @@ def test_blocks_of_any_shape_make_the_same_group(count: int) -> None:
         writers.add(threading.get_ident())
         true(self, region, values)
 
-    @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
+    @seed(part)
+    @settings(max_examples=count, deadline=None, database=None, suppress_health_check=list(HealthCheck))
     @given(
         shape=st.tuples(st.integers(1, 3), st.integers(1, 1100), st.integers(1, 700)),
         chunks=st.tuples(st.integers(1, 3), st.integers(40, 900), st.integers(40, 900)),
@@ -462,17 +473,15 @@ class Operator(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
 
-@pytest.mark.parametrize(
-    ("runs", "steps"), [(4, 8), *(pytest.param(10, 40, marks=LONG, id=f"10-40-{part}") for part in range(5))]
-)
-def test_anything_in_any_order(runs: int, steps: int) -> None:
-    Operator.steps = 0
+@pytest.mark.parametrize(("runs", "part"), counts(4, 50, parts=10))
+def test_anything_in_any_order(runs: int, part: int) -> None:
+    Operator.steps, steps = 0, 40 if part else 8
     how = settings(
         max_examples=runs,
         stateful_step_count=steps,
         deadline=None,
         suppress_health_check=list(HealthCheck),
-        derandomize=runs < 10,
+        derandomize=not part,
     )
     run_state_machine_as_test(Operator, settings=how)
     print(f"{Operator.steps} steps in {runs} runs of {steps}: the promise held after each")

@@ -29,6 +29,7 @@ from eoaug.stac.pipeline import local_cluster, run_job
 from eoaug.stac.read import open_cube
 
 from .conftest import (
+    LONG,
     Fickle,
     Launcher,
     Watcher,
@@ -36,6 +37,7 @@ from .conftest import (
     add_item,
     calls,
     coarse_unit,
+    counts,
     make_source,
     snapshot,
     strays,
@@ -94,54 +96,48 @@ def named(quiet: dict[str, bytes], out: Path) -> dict[str, bytes]:
     return quiet | {"catalog.json": spelled(sealed(told | {"id": out.name}))}
 
 
-LONG = pytest.mark.long
-
-
 @pytest.mark.parametrize(
-    ("form", "counts"),
-    [
-        ("cog", [1]),
-        pytest.param("cog", [1, 2, 3, 4, 6], marks=LONG),
-        pytest.param("zarr", [1, 2, 3, 4, 6], marks=LONG),
-    ],
+    ("form", "time_reached"),
+    [("cog", 1), *(pytest.param(form, n, marks=LONG) for form in ("cog", "zarr") for n in (1, 2, 3, 4, 6))],
 )
 def test_a_job_killed_at_any_point_is_finished_by_the_same_command(
-    form: str, counts: list[int], small: tuple[Path, Any], launcher: Launcher, tmp_path: Path, watch: Any
+    form: str, time_reached: int, small: tuple[Path, Any], launcher: Launcher, tmp_path: Path, watch: Any
 ) -> None:
     """R2, R3, R4: after each kill, before anything is mended, what is listed is complete."""
     source, quiet = small
     reached = 0
     # As deep as the quiet run's: items point to their sources by relative paths.
-    outs = source.parent / f"points-{form}-{len(counts)}"
+    outs = source.parent / f"points-{form}-{time_reached}"
     watcher: Watcher = watch(outs)
-    for count in counts:
-        for point in POINTS:
-            out = outs / f"{point}-{count}".replace(" ", "-")
-            job = a_job(source, out, output={"format": form})
-            pid, _ = launcher.start(job, point=point, times=count)
-            code = launcher.wait(pid)
-            assert code == -signal.SIGKILL or count > 1, f"{point} was not reached"
-            reached += code == -signal.SIGKILL
-            watcher.look(out)
-            assert other_files(out, named(quiet[form], out)) == []
-            finish(job, named(quiet[form], out), out)
-        assert validate(out).sound
+    for point in POINTS:
+        out = outs / f"{point}".replace(" ", "-")
+        job = a_job(source, out, output={"format": form})
+        pid, _ = launcher.start(job, point=point, times=time_reached)
+        code = launcher.wait(pid)
+        assert code == -signal.SIGKILL or time_reached > 1, f"{point} was not reached"
+        reached += code == -signal.SIGKILL
+        watcher.look(out)
+        assert other_files(out, named(quiet[form], out)) == []
+        finish(job, named(quiet[form], out), out)
+    assert validate(out).sound
     told = watcher.result()
-    assert told["last"] == 3 * len(POINTS) * len(counts)
-    print(f"{reached} kills at {len(POINTS)} named points, {form}: {_sum(told)}")
+    assert told["last"] == 3 * len(POINTS)
+    print(f"{reached} kills at named points, each reached {time_reached} times, {form}: {_sum(told)}")
 
 
-@pytest.mark.parametrize(
-    ("rounds", "form"),
-    [(5, "cog"), pytest.param(50, "cog", marks=LONG), pytest.param(50, "zarr", marks=LONG)],
-)
+@pytest.mark.parametrize("form", ["cog", pytest.param("zarr", marks=LONG)])
+@pytest.mark.parametrize(("rounds", "part"), counts(5, 50, parts=5))
 def test_a_process_group_killed_at_random_instants(
-    rounds: int, form: str, small: tuple[Path, Any], launcher: Launcher, tmp_path: Path, watch: Any
+    rounds: int, part: int, form: str, small: tuple[Path, Any], launcher: Launcher, tmp_path: Path, watch: Any
 ) -> None:
     """R2, R3, R4: kills spread over the time that the job takes."""
     source, quiet = small
-    chance = random.Random(6)
-    outs = source.parent / f"random-{form}-{rounds}"
+    chance = random.Random(f"{form}-{part}")
+    begun = time.monotonic()
+    pid, _ = launcher.start(a_job(source, tmp_path / "out", output={"format": form}))
+    launcher.wait(pid)
+    lasts = time.monotonic() - begun
+    outs = source.parent / f"random-{form}-{part}"
     watcher: Watcher = watch(outs)
     seen: list[int] = []
     unlike: list[str] = []
@@ -150,7 +146,7 @@ def test_a_process_group_killed_at_random_instants(
         out = outs / f"{number // 3}"
         job = a_job(source, out, output={"format": form})
         pid, _ = launcher.start(job)
-        time.sleep(chance.uniform(0.0, 0.6))
+        time.sleep(chance.uniform(0.0, 1.2 * lasts))
         launcher.kill(pid)
         unlike += other_files(out, named(quiet[form], out))
         seen.append(watcher.look(out))
@@ -161,7 +157,9 @@ def test_a_process_group_killed_at_random_instants(
     told = watcher.result()
     assert told["last"] == 3 * ((rounds + 2) // 3)
     assert unlike == []
-    print(f"{rounds} kills at random instants, {form}: {sum(seen)} items seen right after them, {_sum(told)}")
+    print(
+        f"{rounds} kills at random instants of {lasts:.2f} s, {form}: {sum(seen)} items listed right after them, {_sum(told)}"
+    )
 
 
 @pytest.fixture
@@ -248,13 +246,13 @@ def _workers_of(client: Any) -> Any:
     return found
 
 
-@pytest.mark.parametrize(
-    ("processes", "rounds"), [(4, 1), pytest.param(2, 20, marks=LONG), pytest.param(4, 20, marks=LONG)]
-)
+@pytest.mark.parametrize("processes", [4, pytest.param(2, marks=LONG)])
+@pytest.mark.parametrize(("rounds", "part"), counts(1, 20, parts=4))
 def test_several_processes_on_one_job_make_each_item_once(
-    processes: int, rounds: int, launcher: Launcher, tmp_path: Path, watch: Any
+    processes: int, rounds: int, part: int, launcher: Launcher, tmp_path: Path, watch: Any
 ) -> None:
     """R6: the calls of the generator, counted over all processes, are those of one."""
+    del part
     source = make_source(tmp_path / "in", 12)
     alone = tmp_path / "alone"
     alone.mkdir()
@@ -298,14 +296,14 @@ def test_lists_are_old_or_new_whenever_their_writer_is_killed(
     print(f"{kills} kills of a writer that listed {known} items: never torn, none lost")
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(50, marks=LONG)])
+@pytest.mark.parametrize(("rounds", "part"), counts(3, 50, parts=5))
 def test_a_repository_appears_whole_or_not_at_all(
-    rounds: int, small: tuple[Path, Any], launcher: Launcher, watch: Any
+    rounds: int, part: int, small: tuple[Path, Any], launcher: Launcher, watch: Any
 ) -> None:
     """R4: Icechunk names its files by chance, so pixels are compared, not bytes."""
     pytest.importorskip("icechunk")
     source, _ = small
-    chance, outs = random.Random(4), source.parent / f"repositories-{rounds}"
+    chance, outs = random.Random(part), source.parent / f"repositories-{part}"
     watcher: Watcher = watch(outs)
     expected = pixels_of(source.parent / "zarr" / "out")
     seen = []
@@ -313,7 +311,9 @@ def test_a_repository_appears_whole_or_not_at_all(
         out = outs / str(number)
         job = a_job(source, out, output={"format": "icechunk"})
         if number % 2:
-            pid, _ = launcher.start(job, point=POINTS[number // 2 % len(POINTS)], times=chance.randint(1, 3))
+            pid, _ = launcher.start(
+                job, point=POINTS[(part * rounds + number) // 2 % len(POINTS)], times=chance.randint(1, 3)
+            )
             launcher.wait(pid)
         else:
             pid, _ = launcher.start(job)
