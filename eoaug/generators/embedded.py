@@ -30,7 +30,7 @@ from eoaug.generators.base import Card, Request
 from eoaug.generators.conditions import from_log, present_bands, to_log
 from eoaug.generators.device import checked_device
 from eoaug.generators.execute import Precision, checked_precision, forward
-from eoaug.generators.gaussian import Gaussian
+from eoaug.generators.gaussian import Gaussian, equalised
 from eoaug.generators.ground import Ground, Regressors, grounds
 from eoaug.generators.mosaic import parcels
 from eoaug.generators.weights import load_weights
@@ -141,6 +141,9 @@ class Embedded:
             )
         for walk, clean in self._denoised([walk for walk in state.walks if index < walk.plan.calls], index):
             ground = walk.ground
+            gains = self._config.gains.get(ground.category)
+            if gains is not None and index == walk.plan.calls - 1:
+                clean = equalised(clean, gains)
             walk.estimate = ground.consistent(ground.base + walk.scale * clean)
         state.index = index
         return np.stack([walk.estimate for walk in state.walks])
@@ -370,6 +373,8 @@ class _Config:
     """Other dates that the networks are told; the card's are those that the prior looks at."""
     layers: Mapping[str, str]
     scale: Mapping[str, Mapping[str, float]]
+    gains: Mapping[str, Sequence[float]]
+    """By category: what a sample's space frequencies are weighed with (`gaussian.equalised`)."""
     layout: _Outline
 
 
@@ -421,9 +426,9 @@ def _restored(
 def _config(folder: str | None) -> _Config:
     path = (_FOLDER if folder is None else Path(folder)) / "config.json"
     try:
-        raw = json.loads(path.read_text())
+        content = path.read_bytes()
+        raw = json.loads(content)
         card = raw["card"]
-        hashes = "".join(f"{n['file']} {n['sha256']}\n" for n in raw["networks"].values())
         return _Config(
             folder=path.parent,
             card=Card(
@@ -442,7 +447,8 @@ def _config(folder: str | None) -> _Config:
                 mean=tuple(card["mean"]),
                 std=tuple(card["std"]),
                 conditions=frozenset(card["conditions"]),
-                sha256=hashlib.sha256(hashes.encode()).hexdigest(),
+                # The config names its networks by their hashes, and its constants count as well.
+                sha256=hashlib.sha256(content).hexdigest(),
                 licence=card["licence"],
                 description=card["description"],
             ),
@@ -450,6 +456,7 @@ def _config(folder: str | None) -> _Config:
             context=raw["context"],
             layers=raw["layers"],
             scale=raw["scale"],
+            gains=raw["gains"],
             layout=_Outline(**{name: np.asarray(raw["layout"][name], np.float64) for name in raw["layout"]}),
         )
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:

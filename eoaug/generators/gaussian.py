@@ -7,6 +7,7 @@ top of it learns only what differs, and has right colours and spectra from its f
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -14,8 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
 
-__all__ = ["Gaussian"]
+__all__ = ["Gaussian", "equalised"]
 
+_OCTAVES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
+"""Space frequencies, cycles per pixel, between which `equalised` interpolates in log frequency."""
 _LEAST = 1e-4
 """Least variance along any direction, in model units squared."""
 
@@ -104,3 +107,32 @@ def _principal(
     covariance = field.covariance[np.ix_(rows, cols, chosen, chosen)].astype(np.float64)
     variance, axes = np.linalg.eigh(covariance)
     return np.maximum(variance, _LEAST), axes
+
+
+def equalised(image: NDArray[np.float32], gains: Sequence[float]) -> NDArray[np.float32]:
+    """Return an image with its space frequencies weighed, octave by octave.
+
+    A few steps of a sampler end at noise that still hides the finest detail: what they lack is the same from
+    sample to sample, and is made up for here.
+
+    Parameters
+    ----------
+    image
+        Shape (C, H, W).
+    gains
+        Five factors of the amplitude, from a 64th of a cycle per pixel to a quarter and beyond.
+    """
+    frequencies = fft.dctn(image, axes=(1, 2), norm="ortho")
+    found: NDArray[np.float32] = fft.idctn(
+        frequencies * _response(*image.shape[1:], tuple(gains)), axes=(1, 2), norm="ortho"
+    )
+    return found
+
+
+@lru_cache(maxsize=16)
+def _response(height: int, width: int, gains: tuple[float, ...]) -> NDArray[np.float32]:
+    rows, cols = (np.arange(edge) / (2 * edge) for edge in (height, width))
+    radius = np.maximum(np.hypot(rows[:, None], cols), _OCTAVES[0])
+    response: NDArray[np.float32] = np.interp(np.log(radius), np.log(_OCTAVES), gains).astype(np.float32)
+    response.flags.writeable = False
+    return response

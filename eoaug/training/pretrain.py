@@ -122,6 +122,7 @@ def _assemble(config: Mapping[str, Any], out: Path) -> None:
         "card": {"name": "embedded", **config["card"], **own},
         "context": config["context"],
         "layers": config["layers"],
+        "gains": config["gains"],
         "networks": networks,
         "scale": {stage: json.loads((out / f"{stage}_scale.json").read_text()) for stage in trained},
         "layout": json.loads((out / "layout.json").read_text()),

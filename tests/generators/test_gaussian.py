@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from eoaug.generators import denoise
-from eoaug.generators.gaussian import Gaussian
+from eoaug.generators.gaussian import Gaussian, equalised
 
 RNG = np.random.default_rng(0)
 N, C = 16, 3
@@ -60,3 +60,12 @@ def test_samples_have_the_data_s_level_spread_and_correlation(field):
     np.testing.assert_allclose(drawn.std(axis=(0, 2, 3)), data.std(axis=(0, 2, 3)), rtol=0.15)
     both = [np.corrcoef(a[:, 0].ravel(), a[:, 1].ravel())[0, 1] for a in (drawn, data)]
     assert both[0] == pytest.approx(both[1], abs=0.1)
+
+
+def test_equalising_weighs_each_octave_and_nothing_else():
+    image = fields(1)[0]
+    np.testing.assert_allclose(equalised(image, (1, 1, 1, 1, 1)), image, atol=1e-5)
+    columns = np.arange(64) + 0.5
+    for cycles_per_px, gain in ((1 / 32, 2.0), (1 / 8, 4.0), (3 / 8, 5.0)):
+        wave = np.tile(np.cos(2 * np.pi * cycles_per_px * columns), (1, 64, 1)).astype(np.float32)
+        np.testing.assert_allclose(equalised(wave, (1, 2, 3, 4, 5)), gain * wave, atol=1e-4)

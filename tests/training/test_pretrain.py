@@ -65,6 +65,7 @@ CONFIG = {
         "licence": "Apache-2.0",
         "description": "tiny",
     },
+    "gains": {"gap": [0.9, 0.9, 0.9, 1.1, 1.1]},
     "layers": {
         "gap": "prior",
         "mixed": "prior",

@@ -1,0 +1,135 @@
+"""Kriging is the conditional mean of the field that it assumes, in space and in time."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import fft, ndimage
+
+from eoaug.generators import classical, kriging
+from eoaug.generators.base import WIDE_CELLS, Request
+from eoaug.metrics import rmse
+
+PX = 24
+DAY = 86_400
+
+
+def scene(seed: int, edge: int = PX) -> np.ndarray:
+    return classical.texture((0, 0), (2, edge, edge), seed=seed)
+
+
+def hole(seed: int, edge: int = PX) -> np.ndarray:
+    """False in a disc."""
+    row, col = np.random.default_rng(seed).integers(edge // 4, 3 * edge // 4, 2)
+    rows, cols = np.indices((edge, edge))
+    return np.broadcast_to(np.hypot(rows - row, cols - col) > edge / 5, (2, edge, edge)).copy()
+
+
+def stripes(degrees: float, edge: int = 64) -> np.ndarray:
+    """A field that goes on along one direction and varies across it."""
+    rows, cols = np.indices((edge, edge))
+    across = rows * np.cos(np.radians(degrees)) - cols * np.sin(np.radians(degrees))
+    profile = np.cumsum(np.random.default_rng(5).standard_normal(400))
+    return np.interp(across, np.arange(400) - 200, ndimage.gaussian_filter1d(profile, 1.5))[None]
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_the_fill_is_the_conditional_mean(noise):
+    """Against a dense solve with the same covariance on the same torus."""
+    values, known = scene(1), hole(1)
+    found = kriging.fill(values, known, noise=noise, mean=0.0)
+    edge = fft.next_fast_len(PX + 2 * kriging._BEYOND_PX, real=True)
+    spectrum = kriging._spectrum(edge, edge, kriging._texture(values, known), noise, kriging._NEAREST)
+    lags = fft.irfft2(spectrum.astype(np.float64), s=(edge, edge))
+    rows, cols = np.indices((PX, PX)).reshape(2, -1)
+    covariance = lags[np.subtract.outer(rows, rows) % edge, np.subtract.outer(cols, cols) % edge]
+    for plane, told, one in zip(values, known, found, strict=True):
+        seen = told.ravel()
+        weights = np.linalg.solve(covariance[np.ix_(seen, seen)], plane.ravel()[seen].astype(np.float64))
+        exact = covariance[np.ix_(~seen, seen)] @ weights
+        assert rmse(one[~told], exact) < 0.03 * plane.std()
+
+
+@given(seed=st.integers(0, 1000), gain=st.floats(0.01, 100), shift=st.floats(-50, 50))
+@settings(max_examples=20, deadline=None)
+def test_units_do_not_matter_and_known_pixels_stay(seed, gain, shift):
+    values, known = scene(seed), hole(seed)
+    plain = kriging.fill(values, known)
+    np.testing.assert_array_equal(plain[known], values[known])
+    other = kriging.fill((gain * values + shift).astype(np.float32), known)
+    tolerance = 3e-2 * gain + 1e-4 * abs(shift)
+    np.testing.assert_allclose(other, gain * plain + shift, atol=tolerance)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_a_turned_image_is_filled_in_the_same_way(turns):
+    values, known = scene(3, 32), hole(3, 32)
+    straight = kriging.fill(values, known)
+    turned = kriging.fill(np.rot90(values, turns, (1, 2)).copy(), np.rot90(known, turns, (1, 2)).copy())
+    np.testing.assert_allclose(turned, np.rot90(straight, turns, (1, 2)), atol=2e-3)
+
+
+@pytest.mark.parametrize("degrees", [0, 30, 45, 90, 120, 160])
+def test_what_goes_on_is_continued_in_any_direction(degrees):
+    values = stripes(degrees).astype(np.float32)
+    known = np.ones(values.shape, bool)
+    known[:, 24:40, 24:40] = False
+    gap = ~known
+    found, membrane = kriging.fill(values, known), classical.push_pull(values, known)
+    assert rmse(found[gap], values[gap]) < 0.7 * rmse(membrane[gap], values[gap])
+
+
+def test_a_plane_without_pixels_is_empty():
+    values, known = scene(2), hole(2)
+    known[1] = False
+    found = kriging.fill(values, known)
+    assert not found[1].any()
+    assert np.isfinite(found).all()
+
+
+def dates(*days: float) -> tuple[np.ndarray, np.ndarray]:
+    images = np.stack([scene(int(day)) for day in days])
+    return images, np.array([int(day * DAY) for day in days])
+
+
+def test_one_date_persists_and_two_are_joined_by_a_line():
+    images, times = dates(10, 30)
+    np.testing.assert_allclose(kriging.in_time(images[:1], times[:1], 50 * DAY), images[0], atol=1e-4)
+    between = kriging.in_time(images, times, 15 * DAY)
+    np.testing.assert_allclose(between, 0.75 * images[0] + 0.25 * images[1], atol=0.01)
+    np.testing.assert_allclose(kriging.in_time(images, times, 60 * DAY), images[1], atol=0.01)
+
+
+@given(count=st.integers(1, 7), when=st.integers(-100, 300))
+@settings(max_examples=20, deadline=None)
+def test_what_never_changes_is_expected_again(count, when):
+    images = np.repeat(scene(0)[None], count, axis=0)
+    times = np.arange(count) * 20 * DAY
+    np.testing.assert_allclose(kriging.in_time(images, times, when * DAY), images[0], atol=1e-3)
+
+
+def test_many_dates_average_out_what_is_new_on_each():
+    still = scene(0)
+    noise = np.random.default_rng(1).standard_normal((7, *still.shape)).astype(np.float32)
+    times = np.arange(7) * 5 * DAY
+    found = kriging.in_time(still + 0.5 * noise[:6], times[:6], int(times[6]))
+    assert rmse(found, still) < 0.8 * rmse(still + 0.5 * noise[5], still)
+
+
+def test_surroundings_that_end_at_the_tile_change_nothing():
+    values, known = scene(4, 32)[None], hole(4, 32)[None]
+    alone = Request(
+        values=np.where(known, values, 0),
+        known=known,
+        fill=~known,
+        times=np.zeros(1, np.int64),
+        metadata=np.full((1, 7), np.nan),
+    )
+    cells = np.full((1, 2, 4 + 2 * WIDE_CELLS, 4 + 2 * WIDE_CELLS), np.nan, np.float32)
+    cells[..., WIDE_CELLS:-WIDE_CELLS, WIDE_CELLS:-WIDE_CELLS] = 1.0
+    expected, _ = kriging.estimate(alone, 0)
+    np.testing.assert_array_equal(kriging.estimate(replace(alone, wide=cells), 0)[0], expected)
+    cells[..., :4, :4] = 3.0
+    assert (kriging.estimate(replace(alone, wide=cells), 0)[0] != expected).any()
