@@ -417,6 +417,38 @@ def test_no_seams(chunk):
     assert seams.elsewhere.min() - spread / 2 <= seams.ratio <= seams.elsewhere.max() + spread / 2
 
 
+def step_across_overlaps(image, made, origin):
+    """Mean step from one side of the tiles' overlaps to the other, and of lines as far apart elsewhere."""
+    overlap, stride = made.lattice.size - made.lattice.stride, made.lattice.stride
+    total, count = np.zeros(stride), np.zeros(stride)
+    for lines, first in zip((image, image.T), origin, strict=True):
+        steps = np.abs(lines[overlap:] - lines[:-overlap]).mean(axis=1)
+        offset = (first + np.arange(len(steps))) % stride
+        total += np.bincount(offset, steps, stride)
+        count += np.bincount(offset, minlength=stride)
+    return total[0] / count[0], np.delete(total / count, 0)
+
+
+@pytest.mark.parametrize("dates", [1, 2])
+def test_tiles_agree_within_a_wide_gap(dates):
+    """A gap of four tiles; with another date, what counts is how the correction of that date steps."""
+    ds = scene((420, 420), dates=dates, bands=("red", "nir"), content="texture")
+    mask = xr.zeros_like(ds.red, dtype=bool).compute()
+    mask.attrs = {}
+    mask.values[0, 90:320, 95:325] = True
+    asked = {"mask": mask, "generator": "classical"}
+    made = eoaug.plan("inpaint", ds, **asked)
+    found = eoaug.inpaint(ds, **asked)
+    for name in ("red", "nir"):
+        image = found[name].values[0].astype(float)
+        if dates > 1:
+            image -= ds[name].values[1]
+        inside, first = image[110:300, 115:305], (made.origin[0] + 110, made.origin[1] + 115)
+        step, elsewhere = step_across_overlaps(inside, made, first)
+        low, high = np.percentile(elsewhere, [2.5, 97.5])
+        assert low <= step <= high, name
+
+
 # -- generators that break the contract ---------------------------------------------------------------
 
 

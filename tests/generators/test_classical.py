@@ -186,6 +186,35 @@ def test_bands_do_not_mix(verb, band):
     assert estimate(alone).tobytes() == np.ascontiguousarray(estimate(request)[:, one]).tobytes()
 
 
+def in_gap(cells, column):
+    """A request for a tile without a known pixel in a field of cells, its first cell at (20, column)."""
+    shape = (len(cells), 64, 64)
+    return Request(
+        values=np.zeros((1, *shape), np.float32),
+        known=np.zeros((1, *shape), bool),
+        fill=np.ones((1, *shape), bool),
+        times=np.zeros(1, np.int64),
+        metadata=np.full((1, 7), np.nan),
+        wide=cells[None, :, 4:44, column - 16 : column + 24],
+    )
+
+
+@given(seeds)
+def test_neighbours_within_a_gap_agree(seed):
+    cells = field(seed, (2, 48, 60))
+    cells[:, 10:36, 14:44] = np.nan  # 26 cells across: no place is further than 13 from a known one
+    left, right = (estimate(in_gap(cells, column))[0] for column in (20, 27))
+    np.testing.assert_allclose(left[..., 56:], right[..., :8], atol=0.03)
+    assert left.std() > 0.01
+
+
+def test_bands_do_not_mix_in_a_gap():
+    cells = field(0, (2, 48, 60))
+    cells[:, 10:36, 14:44] = np.nan
+    both, one = estimate(in_gap(cells, 20)), estimate(in_gap(cells[:1], 20))
+    assert both[:, :1].tobytes() == one.tobytes()
+
+
 def test_a_pixel_to_fill_is_unknown_even_where_a_value_is_given():
     request = request_of("inpaint")
     given_ = replace(request, known=request.known | request.fill)
