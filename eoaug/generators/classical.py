@@ -147,20 +147,18 @@ def coarse_prior(coarse: _Image, sensor: Sensor) -> _Image:
 
 
 def from_cells(cells: _Image) -> _Image:
-    """Return what the surroundings say of a tile: a surface through the known cells.
+    """Return a smooth surface through the cells of a tile and of a frame of one cell around it.
 
     Parameters
     ----------
     cells
-        Shape (C, H // 8 + 32, W // 8 + 32), as `Request.wide`; NaN where unknown.
+        Shape (C, H // 8 + 32, W // 8 + 32), as `Request.wide`, without gaps there.
 
     Returns
     -------
-    Shape (C, H, W); 0 where no cell is known.
+    Shape (C, H, W).
     """
-    whole = push_pull(cells, np.isfinite(cells))
-    edge = WIDE_CELLS - 1
-    tile = whole[:, edge:-edge, edge:-edge]
+    tile = cells[:, _REACH:-_REACH, _REACH:-_REACH]
     size = WIDE_CELL_PX
     while size > 1:
         tile = _double(tile, 2 * tile.shape[1], 2 * tile.shape[2])

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from eoaug.generators.base import Request
-from eoaug.generators.classical import push_pull
 
 __all__ = [
     "Conditions",
@@ -23,7 +22,9 @@ __all__ = [
     "conditions",
     "from_log",
     "local_contrast",
+    "local_spread",
     "present_bands",
+    "size_of_errors",
     "to_log",
 ]
 
@@ -58,12 +59,6 @@ class Conditions:
     """Shape (C, 1, 1), model units: the tile's mean."""
     contrast: NDArray[np.float32]
     """Shape (C, 1, 1), model units: the tile's standard deviation, and a floor."""
-
-    @property
-    def known(self) -> NDArray[np.bool_]:
-        """Shape (C, H, W): known pixels of the target date."""
-        count = len(self.centre)
-        return np.asarray(self.image[count : 2 * count] > 0)
 
 
 def present_bands(request: Request) -> NDArray[np.bool_]:
@@ -127,7 +122,34 @@ def conditions(request: Request, prior: NDArray[np.float32], *, context: int) ->
     )
 
 
-def local_contrast(image: NDArray[np.floating], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+def local_spread(
+    image: NDArray[np.floating], known: NDArray[np.bool_], window_px: float = _LOCAL_PX
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Return how much an image varies around each pixel, and where enough is known to tell.
+
+    Parameters
+    ----------
+    image
+        Shape (C, H, W), any units; read only where ``known``.
+    known
+        The same shape.
+    window_px
+        Standard deviation of the window.
+    """
+    seen = known.astype(np.float64)
+    values = np.where(known, image, 0).astype(np.float64)
+
+    def smooth(plane: NDArray[np.floating]) -> NDArray[np.float64]:
+        return np.asarray(ndimage.gaussian_filter(plane, (0, window_px, window_px), mode="reflect"))
+
+    weight = smooth(seen)
+    share = np.maximum(weight, 1e-3)
+    mean = smooth(values) / share
+    variance = np.maximum(smooth(values * values) / share - mean**2, 0)
+    return np.sqrt(variance).astype(np.float32), weight > 0.3
+
+
+def local_contrast(image: NDArray[np.floating]) -> NDArray[np.float32]:
     """Return the size that missing detail will have around each pixel, from how much an image varies there.
 
     A flat field lacks little and a town much; one size for a whole tile would print the tiles.
@@ -135,29 +157,18 @@ def local_contrast(image: NDArray[np.floating], known: NDArray[np.bool_]) -> NDA
     Parameters
     ----------
     image
-        Shape (C, H, W).
-    known
-        Shape (C, H, W): pixels to judge by; the others take it from around them. With none at all, all.
-
-    Returns
-    -------
-    Shape (C, H, W), a power of the standard deviation within a few pixels and of a floor, for an image of
-    standard deviation 1.
+        Shape (C, H, W), of standard deviation 1.
     """
-    seen = known.astype(np.float64) if known.any() else np.ones(image.shape)
+    near, _ = local_spread(image, np.ones(image.shape, bool))
+    return size_of_errors(near, np.float32(1))
 
-    def smooth(values: NDArray[np.floating]) -> NDArray[np.float64]:
-        return np.asarray(ndimage.gaussian_filter(values, (0, _LOCAL_PX, _LOCAL_PX), mode="reflect"))
 
-    weight = smooth(seen)
-    share = np.maximum(weight, 1e-3)
-    values = image.astype(np.float64) * seen
-    mean = smooth(values) / share
-    variance = np.maximum(smooth(values * image) / share - mean**2, 0)
-    near = np.sqrt(variance).astype(np.float32)
-    if known.any():
-        near = push_pull(near, weight > 0.3)
-    return (np.hypot(near, np.float32(_LOCAL_FLOOR)) ** np.float32(_LOCAL_POWER)).astype(np.float32)
+def size_of_errors(
+    near: NDArray[np.float32], contrast: NDArray[np.float32] | np.float32
+) -> NDArray[np.float32]:
+    """Return the size of what is missing where an image varies by ``near`` around and by ``contrast`` overall."""
+    relative = np.hypot(near / contrast, np.float32(_LOCAL_FLOOR))
+    return np.asarray(contrast * relative ** np.float32(_LOCAL_POWER), np.float32)
 
 
 def category(request: Request) -> str:

@@ -57,11 +57,11 @@ class Ground:
         self.target = int(np.flatnonzero(request.target)[0])
         self.category = category(request)
         self.present = present_bands(request)[:, None, None]
+        self._doubt: _Float | None = None
         if request.coarse is None:
             self._around = None
             prior, self._doubt = kriging.estimate(request, self.target)
         else:
-            self._doubt = None
             self._around = classical.surroundings(request, self.target)
             prior = classical.tile_of(request, self._around)
         self.base = np.where(self.present, prior, np.float32(0))
@@ -85,7 +85,7 @@ class Ground:
         if self._doubt is not None:
             return self._doubt
         told = self.told
-        return told.contrast * local_contrast((self.base - told.centre) / told.contrast, told.known)
+        return told.contrast * local_contrast((self.base - told.centre) / told.contrast)
 
     def image(self) -> _Float:
         """Return the conditions of a network on top of the base: the base, then what is told."""

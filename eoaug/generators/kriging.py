@@ -18,6 +18,7 @@ from scipy import fft, ndimage
 
 from eoaug.generators import classical
 from eoaug.generators.base import WIDE_CELL_PX, WIDE_CELLS, Request
+from eoaug.generators.conditions import local_spread, size_of_errors
 
 __all__ = ["Evidence", "estimate", "fill", "in_time", "regressed"]
 
@@ -32,8 +33,8 @@ _DOUBTED = 200.0
 """Pairs of pixels that the absence of any direction counts as."""
 _LARGEST = 1e-3
 """Added to the Laplacian: beyond some 200 px the spectrum is flat."""
-_NEAREST = 4e-3
-"""The same for what surroundings do not explain: it is forgotten within some 30 px."""
+_NEAREST = 0.016
+"""The same for what surroundings do not explain: it is forgotten within some 20 px."""
 _BEYOND_PX = 12
 """Unknown pixels around a tile, or opposite borders would be neighbours."""
 _ITERATIONS = 14
@@ -71,6 +72,17 @@ _DOUBT_FLOOR = 0.02
 """Least expected error, model units: noise of the sensor."""
 _DOUBTS = {"pixels": 0.83, "dates": 0.83, "one date": 1.4}
 """Errors over their foretold size: median over windows of the training cubes."""
+
+_CELL_SPREAD = (1.02, 1.82)
+"""How much pixels vary around a place, and in a tile, over how much the cells around do (median)."""
+_RATIO_PX = 8.0
+"""Standard deviation of the window over which that ratio is carried on into a gap."""
+_GROWTH = (0.75, 0.5, 8.0)
+"""What is drawn in a gap over the size of the detail around: at its rim, what it grows by inside, and within how
+many pixels. Errors grow further (0.85, 1.14, 1.23, 1.5, 1.63, 1.66 and 1.75 at 2, 6, 12, 20, 28, 40 and 60 px;
+440 windows), by large scales that a tile cannot draw: as detail they would stand out as speckle."""
+_TILE_FLOOR = 0.03
+"""Least contrast of a tile, model units."""
 
 _Image = NDArray[np.float32]
 _Mask = NDArray[np.bool_]
@@ -309,8 +321,8 @@ def _cell_weights(shape: tuple[int, int]) -> NDArray[np.float64]:
     return weights
 
 
-def estimate(request: Request, target: int) -> tuple[_Image, _Image | None]:
-    """Return the best linear estimate of a date and, with other dates, how far off it may be.
+def estimate(request: Request, target: int) -> tuple[_Image, _Image]:
+    """Return the best linear estimate of a date and how far off it may be.
 
     Both of shape (C, H, W) and in model units: the estimate, with known pixels as they are, and the root
     mean square of its error as clear pixels of the date, or each other date estimated from the rest, tell it.
@@ -352,11 +364,19 @@ def estimate(request: Request, target: int) -> tuple[_Image, _Image | None]:
             cells = around.departure - moves[1]
         if doubt is None:
             doubt = _doubt_of_pixels(values - expected, seen)
-    left, noise = values - expected, _ROUGH if others else 0.0
-    if cells is None:
-        return np.where(seen, values, expected + fill(left, seen, noise=noise)), doubt
-    expected = expected + classical.from_cells(cells)
-    return np.where(seen, values, expected + fill(values - expected, seen, noise=noise, mean=0.0)), doubt
+    noise, mean = (_ROUGH if others else 0.0), None
+    if cells is not None:
+        expected, mean = expected + _surface(cells), 0.0
+    found = np.where(seen, values, expected + fill(values - expected, seen, noise=noise, mean=mean))
+    return found, _doubt_of_gap(found, seen, cells) if doubt is None else doubt
+
+
+def _surface(cells: _Image) -> _Image:
+    """Return what the surroundings let expect of a tile."""
+    told = np.isfinite(cells)
+    inner = np.s_[:, WIDE_CELLS - 1 : 1 - WIDE_CELLS, WIDE_CELLS - 1 : 1 - WIDE_CELLS]
+    whole = cells if told[inner].all() else fill(np.where(told, cells, np.float32(0)), told)
+    return classical.from_cells(whole)
 
 
 def _beyond(request: Request) -> _Image | None:
@@ -366,6 +386,41 @@ def _beyond(request: Request) -> _Image | None:
     known = np.isfinite(request.wide)
     known[..., WIDE_CELLS:-WIDE_CELLS, WIDE_CELLS:-WIDE_CELLS] = False
     return request.wide if known.any() else None
+
+
+def _doubt_of_gap(found: _Image, seen: _Mask, cells: _Image | None) -> _Image:
+    """Return the size of errors as the land around varies, larger the further a known pixel is."""
+    near, told = local_spread(found, seen if seen.any() else np.ones(seen.shape, bool))
+    away_px = _away_px(seen)
+    if cells is None:
+        contrast: _Image = np.hypot(found.std(axis=(1, 2), keepdims=True), np.float32(_TILE_FLOOR))
+        near = classical.push_pull(near, told)
+    else:
+        # In a gap wider than the tile nothing in it varies, and its neighbours must come to the same size.
+        around, between = local_spread(cells, np.isfinite(cells), window_px=1.0)
+        varied = np.maximum(_surface(np.where(between, around, np.float32(np.nan))), _TILE_FLOOR / 10)
+        expected, contrast = (np.float32(ratio) * varied for ratio in _CELL_SPREAD)
+        told &= seen.any()
+        ratio = np.where(told, np.log(np.maximum(near, 1e-3) / np.maximum(expected, 1e-3)), 0)
+        spread = (0, _RATIO_PX, _RATIO_PX)
+        carried = ndimage.gaussian_filter(ratio, spread, mode="reflect")
+        carried /= ndimage.gaussian_filter(told.astype(np.float32), spread, mode="reflect") + 0.1
+        near = expected * np.exp(np.where(told, ratio, carried))
+        away_px = np.minimum(away_px, _surface(_away_px(np.isfinite(cells)) * WIDE_CELL_PX))
+    rim, more, within_px = _GROWTH
+    growth = rim + more * (1 - np.exp(-away_px / within_px))
+    return (growth * size_of_errors(near, contrast)).astype(np.float32)
+
+
+def _away_px(seen: _Mask) -> _Image:
+    """Return the distance of each pixel, or cell, to the nearest known one; without any, the largest."""
+    furthest = np.full(seen.shape, float(max(seen.shape[1:])), np.float32)
+    return np.stack(
+        [
+            ndimage.distance_transform_edt(~plane).astype(np.float32) if plane.any() else far
+            for plane, far in zip(seen, furthest, strict=True)
+        ]
+    )
 
 
 def _doubt_of_pixels(left: _Image, seen: _Mask) -> _Image:

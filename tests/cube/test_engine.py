@@ -429,14 +429,15 @@ def step_across_overlaps(image, made, origin):
     return total[0] / count[0], np.delete(total / count, 0)
 
 
+@pytest.mark.parametrize("generator", ["classical", "embedded"])
 @pytest.mark.parametrize("dates", [1, 2])
-def test_tiles_agree_within_a_wide_gap(dates):
+def test_tiles_agree_within_a_wide_gap(dates, generator):
     """A gap of four tiles; with another date, what counts is how the correction of that date steps."""
     ds = scene((420, 420), dates=dates, bands=("red", "nir"), content="texture")
     mask = xr.zeros_like(ds.red, dtype=bool).compute()
     mask.attrs = {}
     mask.values[0, 90:320, 95:325] = True
-    asked = {"mask": mask, "generator": "classical"}
+    asked = {"mask": mask, "generator": generator}
     made = eoaug.plan("inpaint", ds, **asked)
     found = eoaug.inpaint(ds, **asked)
     for name in ("red", "nir"):
