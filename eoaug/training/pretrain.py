@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from eoaug.errors import ParameterError
 from eoaug.generators import denoise
-from eoaug.generators.conditions import to_log
+from eoaug.generators.conditions import log_moments, to_log
 from eoaug.generators.gaussian import Gaussian
 from eoaug.generators.ground import PRIOR, Ground, Regressors
 from eoaug.generators.weights import load_weights, save_weights, sha256_of
@@ -312,7 +312,8 @@ def _fit_layout(
     """Write mean and covariances of log reflectance at a quarter of the resolution; return the file's hash.
 
     Within a scene it is the covariance of pixels, between scenes that of their means; 8-bit cubes without
-    calibration know no reflectance and are left out by the draw.
+    calibration know no reflectance and are left out by the draw. The band's moments are then those of the
+    card: a few dark or bright scenes count for much in the logarithm's.
     """
     sensor = Sensor(factor=settings["factor"], mtf=None)
     C = len(config["bands"])
@@ -336,10 +337,13 @@ def _fit_layout(
     pixels = np.concatenate(
         [scene - level[:, None] for scene, level in zip(scenes, levels, strict=True)], axis=1
     )
+    within, between = _covariance(pixels), _covariance((levels - mean).T)
+    middle, spread = log_moments(config["mean"], config["std"])
+    gain = spread / np.sqrt(np.diag(within) + np.diag(between))
     found = {
-        "mean": mean,
-        "within": _root(_covariance(pixels)),
-        "between": _root(_covariance((levels - mean).T)),
+        "mean": middle,
+        "within": _root(within * np.outer(gain, gain)),
+        "between": _root(between * np.outer(gain, gain)),
     }
     path = out / "layout.json"
     path.write_text(json.dumps({name: np.round(value, 5).tolist() for name, value in found.items()}) + "\n")
