@@ -103,7 +103,7 @@ def run_job(
     >>> eoaug.run_job("job.yaml").published  # doctest: +SKIP
     """
     job = read_job(config)
-    check_format(job.output.format, job.output.catalog)
+    check_format(job.output.format)
     root = Root.at(job.output.catalog)
     _refuse_other_version(root, job, recompute=recompute)
     root.check(root.folder / (job.output.collection or "eoaug"))
