@@ -82,7 +82,7 @@ def test_fifty_items_with_a_worker_cancelled(
     ours = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in ours if CANARY.encode() in path.read_bytes()] == []
     print(
-        f"\n{ITEMS} items on SLURM, worker {cancelled[0]} cancelled: equal bytes; gc {garbage}; "
+        f"\n{ITEMS} items on SLURM, its job {cancelled[0]} cancelled after the fifth: equal bytes; gc {garbage}; "
         f"0 of {len(ours)} files with credentials\n{told.stdout}"
     )
 
