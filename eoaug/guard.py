@@ -11,6 +11,7 @@ import http.client
 import io
 import ipaddress
 import json
+import logging
 import math
 import os
 import re
@@ -480,6 +481,22 @@ def clean_href(href: str) -> str:
     except ValueError:
         return text.partition("://")[0] + "://..."
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+class _Unsigned(logging.Filter):
+    """Takes the queries out of addresses that other libraries log: signatures stand there."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        clean = re.sub(r"(?<=[^\s'\"<>])\?[^\s'\"<>]*=[^\s'\"<>]*", "", text)
+        if clean != text:
+            record.msg, record.args = clean, ()
+        return True
+
+
+for _name in ("_base", "_env", "_err", "_io", "_warp", "env"):
+    logging.getLogger(f"rasterio.{_name}").addFilter(_Unsigned())
+logging.getLogger("urllib3.connectionpool").addFilter(_Unsigned())
 
 
 def folder_of(source: str) -> str:

@@ -29,6 +29,7 @@ __all__ = [
     "gdal_options",
     "gdal_path",
     "head",
+    "icechunk_options",
     "is_object",
     "open_store",
     "parse",
@@ -304,15 +305,30 @@ def gdal_path(address: str) -> str:
 
 def gdal_options() -> dict[str, str]:
     """Return GDAL's settings for the store of the environment; credentials it finds there by itself."""
-    environment, options = os.environ, {"CPL_VSIL_CURL_NON_CACHED": "/vsis3/"}
-    if endpoint := _endpoint(environment):
+    options = {"CPL_VSIL_CURL_NON_CACHED": "/vsis3/"}
+    if endpoint := _endpoint(os.environ):
         parts = urlsplit(endpoint)
-        virtual = environment.get("AWS_VIRTUAL_HOSTED_STYLE_REQUEST", "").lower() == "true"
         options |= {
             "AWS_S3_ENDPOINT": parts.netloc + parts.path.rstrip("/"),
             "AWS_HTTPS": "YES" if parts.scheme == "https" else "NO",
-            "AWS_VIRTUAL_HOSTING": "TRUE" if virtual else "FALSE",
+            "AWS_VIRTUAL_HOSTING": "TRUE" if _is_told("AWS_VIRTUAL_HOSTED_STYLE_REQUEST") else "FALSE",
         }
-    if environment.get("AWS_SKIP_SIGNATURE", "").lower() == "true":
+    if _is_told("AWS_SKIP_SIGNATURE"):
         options["AWS_NO_SIGN_REQUEST"] = "YES"
     return options
+
+
+def icechunk_options() -> dict[str, Any]:
+    """Return Icechunk's settings for the store of the environment; credentials it finds there by itself."""
+    endpoint, anonymous = _endpoint(os.environ), _is_told("AWS_SKIP_SIGNATURE")
+    return {
+        "endpoint_url": endpoint or None,
+        "allow_http": endpoint.startswith("http://"),
+        "region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        "force_path_style": bool(endpoint) and not _is_told("AWS_VIRTUAL_HOSTED_STYLE_REQUEST"),
+        **({"anonymous": True} if anonymous else {"from_env": True}),
+    }
+
+
+def _is_told(name: str) -> bool:
+    return os.environ.get(name, "").lower() == "true"

@@ -1,7 +1,8 @@
 """Icechunk repositories: one commit each, to write and to read; the one door to the optional library.
 
 A repository shows a commit or nothing, whatever happens to its writer. Icechunk's storage on a file system
-does not keep two committers apart, so every repository has one, in a scratch folder that is its own.
+does not keep two committers apart, so every repository has one, in a scratch folder that is its own; from there
+it goes to its place, in an object store too.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from eoaug.errors import EoaugError, SourceError, TargetError
+from eoaug.objects import icechunk_options, is_object, parse
 
 __all__ = ["committed", "last_commit", "require"]
 
@@ -48,12 +50,16 @@ def committed(folder: Path) -> Iterator[Any]:
     session.commit("Written by eoaug.")
 
 
-def last_commit(folder: str) -> Any:
-    """Return the Zarr store of what a repository on this file system holds.
+def last_commit(address: str) -> Any:
+    """Return the Zarr store of what a repository in a folder or an object store holds.
 
     Its chunks may be references to files and hosts elsewhere; Icechunk reads none that is not authorised, and
     none is.
     """
     icechunk = require(SourceError)
-    repository = icechunk.Repository.open(icechunk.local_filesystem_storage(folder))
-    return repository.readonly_session(_BRANCH).store
+    if is_object(address):
+        bucket, prefix = parse(address)
+        storage = icechunk.s3_storage(bucket=bucket, prefix=prefix, **icechunk_options())
+    else:
+        storage = icechunk.local_filesystem_storage(address)
+    return icechunk.Repository.open(storage).readonly_session(_BRANCH).store

@@ -28,7 +28,7 @@ from eoaug.cube.lineage import settings_of
 from eoaug.errors import ParameterError
 from eoaug.generators import Generator
 from eoaug.generators.base import Verb
-from eoaug.guard import load_yaml
+from eoaug.guard import clean_href, load_yaml
 
 __all__ = ["Cluster", "Job", "Output", "Run", "Source", "job_schema", "read_job"]
 
@@ -183,8 +183,14 @@ class Job(_Part):
         return self
 
     def described(self) -> dict[str, Any]:
-        """Return what decides the results, as JSON values: everything but ``run`` and ``cluster``."""
+        """Return what decides the results, as JSON values: everything but ``run`` and ``cluster``.
+
+        It stands in journals and reports, so signatures of addresses are not in it.
+        """
         told = self.model_dump(mode="json", exclude={"run", "cluster", "generator"}, exclude_defaults=True)
+        told["source"]["catalog"] = clean_href(self.source.catalog)
+        if self.output.api is not None:
+            told["output"]["api"] = clean_href(self.output.api)
         return {**told, "verb": self.verb, "generator": self._generator_name()}
 
     def _generator_name(self) -> str:

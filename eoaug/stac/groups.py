@@ -33,10 +33,10 @@ class Dates:
 def store_of(href: str, form: str) -> Any:
     """Return what Zarr opens: the address or store of a group, or what an Icechunk repository holds."""
     if form == "icechunk":
-        if "://" in href:
+        if "://" in href and not is_object(href):
             raise SourceError(
-                f"{clean_href(href)!r} is an Icechunk repository on another machine, which is not read.",
-                "Copy it to this file system, or leave the item out with ids=.",
+                f"{clean_href(href)!r} is an Icechunk repository behind a URL, which is not read.",
+                "Copy it to a folder or an object store, or leave the item out with ids=.",
             )
         return last_commit(href)
     if not is_object(href):

@@ -103,7 +103,7 @@ def run_job(
     >>> eoaug.run_job("job.yaml").published  # doctest: +SKIP
     """
     job = read_job(config)
-    check_format(job.output.format, job.output.catalog)
+    check_format(job.output.format)
     root = Root.at(job.output.catalog)
     _refuse_other_version(root, job, recompute=recompute)
     root.check(root.folder / (job.output.collection or "eoaug"))
@@ -132,7 +132,7 @@ def run_job(
     report = replace(books.report, seconds=time.monotonic() - begun, workers=team.size())
     if not report.seen:
         raise SourceError(
-            f"no item of {job.source.catalog!r} passes the filters of the job.",
+            f"no item of {clean_href(job.source.catalog)!r} passes the filters of the job.",
             "Widen source.bbox, datetime, collections, ids or query.",
         )
     if report.published or report.failures or report.adopted or report.sent:

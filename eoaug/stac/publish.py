@@ -47,7 +47,7 @@ from eoaug.stac.extensions import EO, FILE, PROCESSING, PROJECTION, RASTER, SCHE
 from eoaug.stac.footprint import footprint, ground_sampling_distance
 from eoaug.stac.integrity import MANIFEST
 from eoaug.stac.model_item import known_item
-from eoaug.stac.places import ObjectPlace, Place, place_of, relative
+from eoaug.stac.places import Place, place_of, relative
 
 __all__ = [
     "SCHEMA_URI",
@@ -119,7 +119,7 @@ def write(
     --------
     >>> eoaug.write(result, "catalogs/augmented")  # doctest: +SKIP
     """
-    check_format(format, catalog)
+    check_format(format)
     if isinstance(ds, xr.DataTree):
         if ids is not None:
             raise ParameterError(
@@ -153,19 +153,14 @@ def _standing(file: Place) -> pystac.Item:
     return pystac.Item.from_dict(read_json(file), href=str(file))
 
 
-def check_format(name: str, catalog: str | os.PathLike[str]) -> None:
-    """Refuse a format that is unknown, that the target cannot hold, or whose library is not installed."""
+def check_format(name: str) -> None:
+    """Refuse a format that is unknown, or whose library is not installed."""
     known = get_args(Format)
     if name not in known:
         raise ParameterError(
             f"format={name!r} is not known.", f"Use {' or '.join(f'format={one!r}' for one in known)}."
         )
     if name == "icechunk":
-        if isinstance(place_of(catalog), ObjectPlace):
-            raise ParameterError(
-                f"format='icechunk' cannot be written to {str(catalog)!r}: only folders hold it.",
-                "Use format='zarr', or a folder.",
-            )
         require(ParameterError)
 
 

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal
@@ -286,6 +286,7 @@ def content_key(item: pystac.Item, unit: Unit, task: Task) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
+@cache  # the library's metadata are read and parsed anew each time, a fifth of the planning of an item
 def version() -> str:
     """Return the version of eoaug."""
     return metadata.version("eoaug")

@@ -311,6 +311,7 @@ def test_planning_needs_little_memory_for_any_number_of_items(count: int, tmp_pa
     print(f"{items} items planned in {seconds:.1f} s, {megabytes:.0f} MB")
     assert items == count
     assert megabytes < 500
+    assert seconds < 60
 
 
 # -- R22: everything in any order ----------------------------------------------------------------------------------

@@ -387,7 +387,9 @@ def test_two_workers_stay_busy_and_the_graph_stays_small(count: int, tmp_path: P
         watching.join()
     assert (report.published, report.failures) == (count, ())
     assert 0 < max(known) <= 8
+    share = report.work_seconds / report.seconds / 2
+    assert share > 0.8 or count < 10_000  # the short form is mostly beginning and end
     print(
         f"{count} items by two workers in {report.seconds:.0f} s, {report.work_seconds:.0f} s of work: throughput "
-        f"{report.work_seconds / report.seconds / 2:.2f} of what they could do, at most {max(known)} tasks known"
+        f"{share:.2f} of what they could do, at most {max(known)} tasks known"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import random
 import signal
@@ -11,23 +12,27 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
+import numpy as np
 import pytest
 import rasterio
 from rasterio.io import MemoryFile
 
 import eoaug
+from eoaug.errors import EoaugError
 from eoaug.faults import POINTS
 from eoaug.stac.audit import collect_garbage, validate
 from eoaug.stac.pipeline import local_cluster, run_job
 from eoaug.stac.places import place_of
 from tests.jobs.conftest import ROOT, Launcher, a_job, make_source
 
-from .conftest import Bucket
+from .conftest import CANARY, Bucket
 from .proxy import FAULTS, Proxy
 
 pytestmark = pytest.mark.services
@@ -178,6 +183,50 @@ def test_runs_in_trouble_are_finished_by_the_same_command(
     )
 
 
+def test_repositories_in_trouble_are_finished_too(
+    source: str, quiet: Any, bucket: Bucket, proxy: Proxy, launcher: Launcher
+) -> None:
+    """Icechunk names its files by chance, so pixels are compared, not bytes."""
+    pytest.importorskip("icechunk")
+    chance, kills, rounds = random.Random(11), 0, 6
+    expected = pixels_of(bucket, "quiet/zarr/out")
+    for number in range(rounds):
+        prefix = f"repositories/{number}/out"
+        out = f"s3://{bucket.name}/{prefix}"
+        job = a_job(source, out, output={"format": "icechunk"}, run={"retries": 3, "lease_s": 20})  # type: ignore[arg-type]
+        proxy.trouble(0.12, 100 + number)
+        pid, _ = launcher.start(job, point=POINTS[2 * number % len(POINTS)], times=chance.randint(1, 3))
+        kills += launcher.wait(pid) == -signal.SIGKILL
+        look(bucket, prefix)
+        items_are_whole(bucket, prefix)
+        for _ in range(5):
+            pid, said = launcher.start(job)
+            if launcher.wait(pid) == 0 and json.loads(said.read_text())[3] == 0:
+                break
+        else:
+            raise AssertionError("five times the same command were not enough")
+        proxy.calm()
+        collect_garbage(out)
+        assert look(bucket, prefix) == ITEMS
+        assert validate(out).sound
+        made = pixels_of(bucket, prefix)
+        assert set(made) == set(expected)
+        assert all(np.array_equal(made[name], values) for name, values in expected.items())
+    assert kills >= rounds // 2
+    print(f"\n{rounds} runs with repositories, {kills} killed: equal pixels, all sound")
+
+
+def pixels_of(bucket: Bucket, prefix: str) -> dict[str, Any]:
+    """Pixels of every item, by the id of its source."""
+    homes = {key.split("/")[-2] for key in bucket.keys(f"{prefix}/source-eoaug/") if key.endswith(".json")}
+    labels = [name for name in homes if f"{prefix}/source-eoaug/{name}/{name}.json" in bucket.keys(prefix)]
+    out = f"s3://{bucket.name}/{prefix}"
+    return {
+        label.partition("-super")[0]: eoaug.open_cube(out, ids=[label], chunks=None).B04.values
+        for label in labels
+    }
+
+
 def test_a_second_run_writes_nothing(source: str, quiet: Any, bucket: Bucket, proxy: Proxy) -> None:
     job = a_job(source, f"s3://{bucket.name}/quiet/cog/out")  # type: ignore[arg-type]
     before = bucket.snapshot("quiet/cog")
@@ -292,9 +341,76 @@ def test_a_large_object_is_there_as_a_whole_or_not_at_all(
     assert dead > 0
 
 
-def test_workers_on_a_store(source: str, bucket: Bucket, proxy: Proxy, quiet: Any) -> None:
+def test_workers_on_a_store(
+    source: str, bucket: Bucket, proxy: Proxy, quiet: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No credential is in the graph: the workers have them from their environment."""
-    job = a_job(source, f"s3://{bucket.name}/workers/out")  # type: ignore[arg-type]
+    job, sent = a_job(source, f"s3://{bucket.name}/workers/out"), []  # type: ignore[arg-type]
     with local_cluster(2) as client:
+        submit = client.submit
+
+        def seen(*arguments: Any, **how: Any) -> Any:
+            sent.append(cloudpickle.dumps((arguments, how)))
+            return submit(*arguments, **how)
+
+        monkeypatch.setattr(client, "submit", seen)
         assert run_job(job, client, progress=False).published == ITEMS
+        logs = json.dumps([client.get_worker_logs(), client.get_scheduler_logs()])
     assert bucket.snapshot("workers/out") == quiet["cog"]
+    assert len(sent) == ITEMS
+    assert [task for task in sent if CANARY.encode() in task] == []
+    assert CANARY not in logs
+    print(f"\n0 of {len(sent)} tasks with credentials")
+
+
+def test_signed_addresses_leave_no_signature(
+    source: str, bucket: Bucket, proxy: Proxy, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Point 4 of the issue: catalog and assets by signed URLs, as stores hand them out."""
+    caplog.set_level(logging.DEBUG)
+    signature = f"X-Amz-Signature={CANARY}"
+    folder = make_source(tmp_path / "in", ITEMS)
+    for file in folder.rglob("*.json"):
+        document = json.loads(file.read_text())
+        for one in [*document["links"], *document.get("assets", {}).values()]:
+            one["href"] += f"?{signature}"
+        file.write_text(json.dumps(document))
+    bucket.put_tree(folder, "signed")
+    before = len(proxy.lines)
+    url = f"{proxy.url}/{bucket.name}/signed/catalog.json?{signature}"
+    job = a_job(url, f"s3://{bucket.name}/signed-out", run={"pictures": 2})  # type: ignore[arg-type]
+    report = run_job(job, progress=False)
+    assert (report.published, report.failures) == (ITEMS, ())
+    asked = proxy.lines[before:]
+    assert sum(f"?{signature}" in line for line in asked if "/signed/" in line) > 2 * ITEMS
+    assert sum("/signed/" in line and signature not in line for line in asked) == 0
+    assert CANARY not in caplog.text + str(report) + report.to_json()
+    made = bucket.keys("signed-out")
+    assert [key for key in made if CANARY.encode() in bucket.get(key)] == []
+    print(f"\nsigned catalog and assets: 0 of {len(made)} objects and 0 logs with the signature")
+
+
+def test_what_a_store_refuses_is_told_without_credentials(
+    source: str,
+    bucket: Bucket,
+    proxy: Proxy,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Stores repeat key ids in what they answer."""
+    caplog.set_level(logging.DEBUG)
+    key = os.environ["AWS_ACCESS_KEY_ID"]
+    told = f"<Error><Code>InvalidAccessKeyId</Code><AWSAccessKeyId>{key}</AWSAccessKeyId></Error>".encode()
+    monkeypatch.setattr(proxy, "_ask", lambda *_: (403, [("Content-Type", "application/xml")], told))
+    job = a_job(source, f"s3://{bucket.name}/refused/out")  # type: ignore[arg-type]
+    with pytest.raises(EoaugError, match="403") as caught:
+        run_job(job, progress=False)
+    assert CANARY not in "".join(traceback.format_exception(caught.value)) + caplog.text
+
+
+def test_no_credential_is_in_any_object(bucket: Bucket, proxy: Proxy) -> None:
+    """Of all that the tests before have made, killed runs included."""
+    keys = [key for key in bucket.keys("") if not key.startswith(("signed/", "large/"))]
+    assert [key for key in keys if CANARY.encode() in bucket.get(key)] == []
+    assert keys
+    print(f"\n0 of {len(keys)} objects with credentials")
