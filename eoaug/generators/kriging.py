@@ -205,7 +205,9 @@ def _spectrum(height: int, width: int, texture: _Texture, noise: float, largest:
     return spectrum
 
 
-def in_time(dates: _Image, times: NDArray[np.int64], when: int, *, pixel: int = 1) -> _Image:
+def in_time(
+    dates: _Image, times: NDArray[np.int64], when: int, *, pixel: int = 1, walk: bool = False
+) -> _Image:
     """Return what is expected at a moment from other dates of the same place.
 
     Ordinary kriging with an exponential variogram, level and detail each with its own: the level of a tile
@@ -221,15 +223,17 @@ def in_time(dates: _Image, times: NDArray[np.int64], when: int, *, pixel: int = 
         Seconds.
     pixel
         Edge of a pixel of ``dates`` in pixels of the grid.
+    walk
+        Take the drift for a random walk: a straight line between two dates.
     """
     width = _LEVEL_PX / pixel
     level = ndimage.gaussian_filter(dates, (0, 0, width, width), mode="reflect")
     away = (times - when) / _DAY_S
     few, many = _TOLD_DATES
-    sure = min(max(len(dates) - few, 0) / (many - few), 1.0)
-    walk = (1 - sure) * _weights(away, *_WALK)
-    out = _weighted(level, sure * _weights(away, *_LEVEL) + walk)
-    out += _weighted(dates - level, sure * _weights(away, *_DETAIL) + walk)
+    sure = 0.0 if walk else min(max(len(dates) - few, 0) / (many - few), 1.0)
+    line = (1 - sure) * _weights(away, *_WALK)
+    out = _weighted(level, sure * _weights(away, *_LEVEL) + line)
+    out += _weighted(dates - level, sure * _weights(away, *_DETAIL) + line)
     return out.astype(np.float32)
 
 
@@ -345,7 +349,11 @@ def estimate(request: Request, target: int) -> tuple[_Image, _Image]:
     if others:
         times, when = request.times[others], int(request.times[target])
         dates = _whole(request.values[others], known[others], times)
-        expected = in_time(dates, times, when)
+        # A whole date between others is handed out as the classical line: kriging gained 0.3 dB on dense
+        # series of the training cubes and lost 0.07 dB on places that it had not seen.
+        alone = not seen.any() and (wide is None or not np.isfinite(wide[target]).any())
+        line = bool(alone and times[0] < when < times[-1])
+        expected = in_time(dates, times, when, walk=line)
         here = Evidence(dates, values - expected, seen)
         around = None
         if wide is not None:

@@ -102,6 +102,23 @@ def test_one_date_persists_and_two_are_joined_by_a_line():
     np.testing.assert_allclose(kriging.in_time(images, times, 60 * DAY), images[1], atol=0.01)
 
 
+def test_a_whole_date_between_others_is_the_line_in_time():
+    images, times = dates(0, 10, 20, 40, 60, 70)
+    values = np.insert(images, 3, 0, axis=0)
+    known = np.ones(values.shape, bool)
+    known[3] = False
+    asked = Request(
+        values=values,
+        known=known,
+        fill=~known,
+        times=np.insert(times, 3, 25 * DAY),
+        metadata=np.full((7, 7), np.nan),
+    )
+    found, doubt = kriging.estimate(asked, 3)
+    np.testing.assert_allclose(found, 0.75 * images[2] + 0.25 * images[3], atol=0.01)
+    assert (doubt > 0).all()
+
+
 @given(count=st.integers(1, 7), when=st.integers(-100, 300))
 @settings(max_examples=20, deadline=None)
 def test_what_never_changes_is_expected_again(count, when):
