@@ -339,7 +339,8 @@ def _fit_layout(
     )
     within, between = _covariance(pixels), _covariance((levels - mean).T)
     middle, spread = log_moments(config["mean"], config["std"])
-    gain = spread / np.sqrt(np.diag(within) + np.diag(between))
+    found_spread = np.sqrt(np.diag(within) + np.diag(between))
+    gain = np.divide(spread, found_spread, out=np.zeros_like(spread), where=found_spread > 0)
     found = {
         "mean": middle,
         "within": _root(within * np.outer(gain, gain)),
