@@ -13,6 +13,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from eoaug.errors import GeneratorError
 from eoaug.sensor import Sensor
 
 __all__ = [
@@ -24,6 +25,7 @@ __all__ = [
     "Request",
     "SteppedGenerator",
     "Verb",
+    "check_batch",
 ]
 
 Verb = Literal["synthesize", "inpaint", "extend", "super_resolve"]
@@ -167,6 +169,39 @@ class Request:
     def target(self) -> NDArray[np.bool_]:
         """Shape (T,), True for the dates with something to fill."""
         return np.asarray(self.fill.any(axis=(1, 2, 3)))
+
+
+def check_batch(card: Card, requests: Sequence[Request]) -> None:
+    """Refuse a batch that no generator of slots can begin: too many, of several shapes, bands or dates.
+
+    Raises
+    ------
+    GeneratorError
+        With what was found and what to give.
+    """
+    if not 0 < len(requests) <= card.batch:
+        raise GeneratorError(
+            f"{card.name}: begin was given {len(requests)} requests",
+            f"give 1 to {card.batch}, or use generate",
+        )
+    shapes = {request.values.shape for request in requests}
+    if len(shapes) > 1:
+        raise GeneratorError(
+            f"{card.name}: requests of different shapes {sorted(shapes)} in one batch",
+            "give requests of one shape; generate one group after the other",
+        )
+    T, C = shapes.pop()[:2]
+    if len(card.bands) != C:
+        raise GeneratorError(
+            f"{card.name}: a request has {C} bands", f"give the slots {', '.join(card.bands)}"
+        )
+    for request in requests:
+        targets = int(request.target.sum())
+        if targets != 1 or 1 + card.context < T:
+            raise GeneratorError(
+                f"{card.name}: a request has {targets} dates to fill and {T - targets} others",
+                f"give exactly one date to fill and at most {card.context} others",
+            )
 
 
 @runtime_checkable

@@ -24,7 +24,7 @@ from eoaug import noise
 from eoaug.bands import EO_COMMON_NAMES
 from eoaug.errors import GeneratorError
 from eoaug.generators import latent, samplers
-from eoaug.generators.base import Card, Request, Verb
+from eoaug.generators.base import Card, Request, Verb, check_batch
 from eoaug.generators.checkpoint import (
     ADAPTER_FILES,
     SETTINGS,
@@ -448,29 +448,8 @@ class Diffusion:
 
     def _check(self, requests: Sequence[Request]) -> None:
         card = self.card
-        if not 0 < len(requests) <= card.batch:
-            raise GeneratorError(
-                f"{card.name}: begin was given {len(requests)} requests",
-                f"give 1 to {card.batch}, or use generate",
-            )
-        shapes = {request.values.shape for request in requests}
-        if len(shapes) > 1:
-            raise GeneratorError(
-                f"{card.name}: requests of different shapes {sorted(shapes)} in one batch",
-                "give requests of one shape",
-            )
+        check_batch(card, requests)
         for request in requests:
-            dates = int(request.target.sum())
-            if len(card.bands) != request.values.shape[1] or dates != 1:
-                raise GeneratorError(
-                    f"{card.name}: a request has {request.values.shape[1]} bands and {dates} dates to fill",
-                    f"give the slots {', '.join(card.bands)}, and one date",
-                )
-            if 1 + card.context < len(request.times):
-                raise GeneratorError(
-                    f"{card.name}: a request has {len(request.times) - 1} further dates",
-                    f"give at most {card.context}",
-                )
             if card.factors and request.factor not in card.factors:
                 raise GeneratorError(
                     f"{card.name} was asked to refine by {request.factor}",

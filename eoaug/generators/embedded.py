@@ -26,7 +26,7 @@ from scipy import special
 from eoaug import noise
 from eoaug.errors import GeneratorError
 from eoaug.generators import classical, denoise
-from eoaug.generators.base import Card, Request
+from eoaug.generators.base import Card, Request, check_batch
 from eoaug.generators.conditions import from_log, present_bands, to_log
 from eoaug.generators.device import checked_device
 from eoaug.generators.execute import Precision, checked_precision, forward
@@ -108,7 +108,7 @@ class Embedded:
 
     def begin(self, requests: Sequence[Request]) -> State:
         """Return the state of at most ``card.batch`` requests before the first step."""
-        self._check(requests)
+        check_batch(self.card, requests)
         state = State([_Walk(request, self._plan(request)) for request in requests])
         for walk in state.walks:
             if walk.plan.free:
@@ -171,32 +171,6 @@ class Embedded:
             result[target] = np.where(request.fill[target], final, result[target])
             out.append(result.astype(np.float32, copy=False))
         return np.stack(out)
-
-    def _check(self, requests: Sequence[Request]) -> None:
-        card = self.card
-        if not 0 < len(requests) <= card.batch:
-            raise GeneratorError(
-                f"embedded: begin was given {len(requests)} requests",
-                f"give 1 to {card.batch}, or use generate",
-            )
-        shapes = {request.values.shape for request in requests}
-        if len(shapes) > 1:
-            raise GeneratorError(
-                f"embedded: requests of different shapes {sorted(shapes)} in one batch",
-                "give requests of one shape; generate one group after the other",
-            )
-        T, C = shapes.pop()[:2]
-        if len(card.bands) != C:
-            raise GeneratorError(
-                f"embedded: a request has {C} bands", f"give the slots {', '.join(card.bands)}"
-            )
-        for request in requests:
-            targets = int(request.target.sum())
-            if targets != 1 or 1 + card.context < T:
-                raise GeneratorError(
-                    f"embedded: a request has {targets} dates to fill and {T - targets} others",
-                    f"give exactly one date to fill and at most {card.context} others",
-                )
 
     def _plan(self, request: Request) -> _Plan:
         steps = request.steps if request.steps is not None else self.card.steps.get(request.verb, 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from pystac.validation import RegisteredValidator
 
 from eoaug.cube.provenance import Provenance, stamp
 from eoaug.cube.write import Stored, checksum, write_cog
+from eoaug.errors import EoaugError
 from eoaug.stac.catalog import sealed, write_json
 from eoaug.stac.extensions import SCHEMA_URI, schema
 from eoaug.stac.integrity import MANIFEST
@@ -189,3 +191,19 @@ def told_anew(group):
         name: {"file:size": p.stat().st_size, "file:checksum": checksum(p)} for name, p in files.items()
     }
     write_json(group.with_name(MANIFEST), sealed({"files": fields}))
+
+
+def assert_named(cases: Mapping[str, tuple[Callable[[], object], type[EoaugError], str]]) -> None:
+    """Every wrong use raises its error of ours, which names the culprit and a remedy."""
+    failures = []
+    for name, (call, error, culprit) in cases.items():
+        try:
+            call()
+        except EoaugError as caught:
+            if not isinstance(caught, error) or culprit not in str(caught) or not caught.remedy:
+                failures.append(f"{name}: {type(caught).__name__}: {caught}")
+        except Exception as caught:
+            failures.append(f"{name}: foreign {type(caught).__name__}: {caught}")
+        else:
+            failures.append(f"{name}: no error")
+    assert not failures, "\n".join(failures)

@@ -14,13 +14,13 @@ from odc.geo.geobox import GeoBox
 
 from eoaug.cube.provenance import ATTRIBUTE, of, stamp
 from eoaug.cube.write import store_form
-from eoaug.errors import BandError, EoaugError, ParameterError, SourceError
+from eoaug.errors import BandError, ParameterError, SourceError
 from eoaug.stac.catalog import sealed, write_json
 from eoaug.stac.integrity import MANIFEST
 from eoaug.stac.publish import write
 from eoaug.stac.read import open_cube
 
-from .conftest import augmented, grid, made_cube, provenance, told_anew
+from .conftest import assert_named, augmented, grid, made_cube, provenance, told_anew
 
 OWN = ("item_id", "item_href")
 """Coordinates that tell which item was read, so they differ between the two forms."""
@@ -292,18 +292,7 @@ def test_every_wrong_group_names_culprit_and_remedy(tmp_path):
         "band": (lambda: open_cube(fresh("h", lambda *_: None), bands="B03"), BandError, "B03"),
         "date": (lambda: open_cube(fresh("i", lambda *_: None), datetime="2020-06-03"), SourceError, "2020-06-03"),
     }  # fmt: skip
-    failures = []
-    for name, (call, error, culprit) in cases.items():
-        try:
-            call()
-        except EoaugError as caught:
-            if not isinstance(caught, error) or culprit not in str(caught) or not caught.remedy:
-                failures.append(f"{name}: {type(caught).__name__}: {caught}")
-        except Exception as caught:
-            failures.append(f"{name}: foreign {type(caught).__name__}: {caught}")
-        else:
-            failures.append(f"{name}: no error")
-    assert not failures, "\n".join(failures)
+    assert_named(cases)
 
 
 def test_a_real_patch_makes_the_round_trip(cube, tmp_path):

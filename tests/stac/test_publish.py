@@ -33,7 +33,7 @@ from eoaug.stac.footprint import footprint, ground_sampling_distance
 from eoaug.stac.publish import write
 from eoaug.stac.read import open_cube
 
-from .conftest import PATCH, SAMPLE, augmented, grid, made_cube, provenance
+from .conftest import PATCH, SAMPLE, assert_named, augmented, grid, made_cube, provenance
 
 BANDS = ["B02", "B04", "B08", "B11"]
 
@@ -441,18 +441,7 @@ def test_every_wrong_use_names_culprit_and_remedy(cube, result, tmp_path):
         "foreign folder": (lambda: write(plain, tmp_path / "full"), TargetError, "eoaug"),
         "a list": (lambda: write([plain], tmp_path / "a"), ParameterError, "list"),
     }  # fmt: skip
-    failures = []
-    for name, (call, error, culprit) in cases.items():
-        try:
-            call()
-        except EoaugError as caught:
-            if not isinstance(caught, error) or culprit not in str(caught) or not caught.remedy:
-                failures.append(f"{name}: {type(caught).__name__}: {caught}")
-        except Exception as caught:
-            failures.append(f"{name}: foreign {type(caught).__name__}: {caught}")
-        else:
-            failures.append(f"{name}: no error")
-    assert not failures, "\n".join(failures)
+    assert_named(cases)
     assert not (tmp_path / "a").exists()
 
 

@@ -14,7 +14,6 @@ from odc.geo.geobox import GeoBox
 from eoaug.cube.write import store_form
 from eoaug.errors import (
     BandError,
-    EoaugError,
     GridError,
     ParameterError,
     RadiometryError,
@@ -24,7 +23,7 @@ from eoaug.errors import (
 from eoaug.stac.read import open_cube
 from eoaug.stac.search import known_sources
 
-from .conftest import PATCH, SAMPLE, grid, made_cube, make_item
+from .conftest import PATCH, SAMPLE, assert_named, grid, made_cube, make_item
 
 S2 = {"collections": "sentinel-2-l2a", "ids": PATCH}
 
@@ -391,16 +390,5 @@ def wrong(folder):
 
 def test_every_wrong_use_names_culprit_and_remedy(tmp_path):
     cases = wrong(tmp_path)
-    failures = []
-    for name, (call, error, culprit) in cases.items():
-        try:
-            call()
-        except EoaugError as caught:
-            if not isinstance(caught, error) or culprit not in str(caught) or not caught.remedy:
-                failures.append(f"{name}: {type(caught).__name__}: {caught}")
-        except Exception as caught:
-            failures.append(f"{name}: foreign {type(caught).__name__}: {caught}")
-        else:
-            failures.append(f"{name}: no error")
-    assert not failures, "\n".join(failures)
+    assert_named(cases)
     assert len(cases) >= 25
