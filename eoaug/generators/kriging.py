@@ -75,8 +75,10 @@ _DOUBTS = {"pixels": 0.83, "dates": 0.83, "one date": 1.4}
 
 _CELL_SPREAD = (1.02, 1.82)
 """How much pixels vary around a place, and in a tile, over how much the cells around do (median)."""
+_CELL_LEFT = 1.37
+"""How much of a departure is left at pixels over what is left at cells (median)."""
 _RATIO_PX = 8.0
-"""Standard deviation of the window over which that ratio is carried on into a gap."""
+"""Standard deviation of the window over which such a ratio is carried on into a gap."""
 _GROWTH = (0.75, 0.5, 8.0)
 """What is drawn in a gap over the size of the detail around: at its rim, what it grows by inside, and within how
 many pixels. Errors grow further (0.85, 1.14, 1.23, 1.5, 1.63, 1.66 and 1.75 at 2, 6, 12, 20, 28, 40 and 60 px;
@@ -362,16 +364,13 @@ def estimate(request: Request, target: int) -> tuple[_Image, _Image]:
             awaited = in_time(beside, times, when, pixel=WIDE_CELL_PX)
             around = Evidence(beside, wide[target] - awaited, np.isfinite(wide[target]))
             cells = around.departure
-        if not seen.any():
-            doubt = _doubt_of_dates(dates, times)
-            if around is None or not around.seen.any():
-                return expected, doubt
+        if not seen.any() and (around is None or not around.seen.any()):
+            return expected, _doubt_of_dates(dates, times)
         moves = regressed(here, around)
         expected = expected + moves[0]
         if around is not None:
             cells = around.departure - moves[1]
-        if doubt is None:
-            doubt = _doubt_of_pixels(values - expected, seen)
+        doubt = _doubt_of_pixels(values - expected, seen, cells)
     noise, mean = (_ROUGH if others else 0.0), None
     if cells is not None:
         expected, mean = expected + _surface(cells), 0.0
@@ -404,16 +403,10 @@ def _doubt_of_gap(found: _Image, seen: _Mask, cells: _Image | None) -> _Image:
         contrast: _Image = np.hypot(found.std(axis=(1, 2), keepdims=True), np.float32(_TILE_FLOOR))
         near = classical.push_pull(near, told)
     else:
-        # In a gap wider than the tile nothing in it varies, and its neighbours must come to the same size.
         around, between = local_spread(cells, np.isfinite(cells), window_px=1.0)
         varied = np.maximum(_surface(np.where(between, around, np.float32(np.nan))), _TILE_FLOOR / 10)
         expected, contrast = (np.float32(ratio) * varied for ratio in _CELL_SPREAD)
-        told &= seen.any()
-        ratio = np.where(told, np.log(np.maximum(near, 1e-3) / np.maximum(expected, 1e-3)), 0)
-        spread = (0, _RATIO_PX, _RATIO_PX)
-        carried = ndimage.gaussian_filter(ratio, spread, mode="reflect")
-        carried /= ndimage.gaussian_filter(told.astype(np.float32), spread, mode="reflect") + 0.1
-        near = expected * np.exp(np.where(told, ratio, carried))
+        near = _carried(near, told & seen.any(), expected)
         away_px = np.minimum(away_px, _surface(_away_px(np.isfinite(cells)) * WIDE_CELL_PX))
     rim, more, within_px = _GROWTH
     growth = rim + more * (1 - np.exp(-away_px / within_px))
@@ -431,14 +424,40 @@ def _away_px(seen: _Mask) -> _Image:
     )
 
 
-def _doubt_of_pixels(left: _Image, seen: _Mask) -> _Image:
-    """Return the size of errors as what is left at clear pixels around tells it."""
-    spread = (0, _NEAR_DOUBT_PX, _NEAR_DOUBT_PX)
-    weight = ndimage.gaussian_filter(seen.astype(np.float32), spread, mode="reflect")
-    square = ndimage.gaussian_filter(np.where(seen, left, 0) ** 2, spread, mode="reflect")
-    size = np.sqrt(square / np.maximum(weight, 1e-3))
-    doubt: _Image = np.hypot(_DOUBTS["pixels"] * classical.push_pull(size, weight > 0.1), _DOUBT_FLOOR)
+def _doubt_of_pixels(left: _Image, seen: _Mask, cells: _Image | None) -> _Image:
+    """Return the size of errors as what is left at clear pixels, and cells, around tells it."""
+    size, told = _rms(left, seen, _NEAR_DOUBT_PX)
+    if cells is None:
+        size = classical.push_pull(size, told)
+    else:
+        around, between = _rms(cells, np.isfinite(cells), _NEAR_DOUBT_PX / WIDE_CELL_PX)
+        size = _carried(
+            size, told, np.float32(_CELL_LEFT) * _surface(np.where(between, around, np.float32(np.nan)))
+        )
+    doubt: _Image = np.hypot(_DOUBTS["pixels"] * size, _DOUBT_FLOOR)
     return doubt
+
+
+def _rms(image: _Image, known: _Mask, window_px: float) -> tuple[_Image, _Mask]:
+    """Return the root mean square around each pixel, and where enough is known to tell."""
+    spread = (0, window_px, window_px)
+    weight = ndimage.gaussian_filter(known.astype(np.float32), spread, mode="reflect")
+    square = ndimage.gaussian_filter(np.where(known, image, 0) ** 2, spread, mode="reflect")
+    return np.sqrt(square / np.maximum(weight, 1e-3)), weight > 0.1
+
+
+def _carried(near: _Image, told: _Mask, expected: _Image) -> _Image:
+    """Return ``near`` where told, elsewhere what the surroundings let expect.
+
+    In a gap wider than the tile nothing in it varies, and its neighbours must come to the same size: their
+    ratio is carried on into the gap and forgotten.
+    """
+    ratio = np.where(told, np.log(np.maximum(near, 1e-3) / np.maximum(expected, 1e-3)), 0)
+    spread = (0, _RATIO_PX, _RATIO_PX)
+    carried = ndimage.gaussian_filter(ratio, spread, mode="reflect")
+    carried /= ndimage.gaussian_filter(told.astype(np.float32), spread, mode="reflect") + 0.1
+    size: _Image = expected * np.exp(np.where(told, ratio, carried))
+    return size
 
 
 def _doubt_of_dates(dates: _Image, times: NDArray[np.int64]) -> _Image:
