@@ -27,14 +27,14 @@ def landsat(eoaug_data: Path) -> xr.Dataset:
     return cube[["B2", "B3", "B4"]].load()
 
 
-def _holes(size: int, spacing: int = 40) -> xr.DataArray:
-    row, col = np.mgrid[:size, :size]
+def _holes(cube: xr.Dataset, spacing: int = 40) -> xr.DataArray:
+    row, col = np.mgrid[: cube.sizes["y"], : cube.sizes["x"]]
     return xr.DataArray((row % spacing < 14) & (col % spacing < 23), dims=("y", "x"))
 
 
 def _run(verb: str, cube: xr.Dataset, **settings) -> xr.Dataset:
     own = {
-        "inpaint": {"mask": _holes(cube.sizes["y"]), "steps": 3},
+        "inpaint": {"mask": _holes(cube), "steps": 3},
         "extend": {"times": ["2020-06-15"], "steps": 3},
         "super_resolve": {"factor": 2},
         "synthesize": {"strength": 0.5, "steps": 4},
@@ -144,7 +144,7 @@ def test_no_seams_on_a_large_scene(landsat, verb):
         result = eoaug.synthesize(**arguments).compute(scheduler="threads", num_workers=2)
     else:
         cube = landsat.isel(y=slice(0, 512), x=slice(0, 512)) if verb == "super_resolve" else landsat
-        holes = {"mask": _holes(1024, 300)} if verb == "inpaint" else {}
+        holes = {"mask": _holes(landsat, 300)} if verb == "inpaint" else {}
         result = _run(verb, cube, chunks=512, **holes).compute(scheduler="threads", num_workers=2)
         own = (
             {"factor": 2}
