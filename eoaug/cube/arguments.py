@@ -242,11 +242,16 @@ def metadata_for(values: Any, card: Card) -> dict[str, float]:
     return out
 
 
-def layout_for(layout: Any, card: Card, geobox: Any) -> Any:
-    """Return shape (K, Y, X) float32; refuse a layout of another grid."""
+def layout_for(layout: Any, card: Card, geobox: Any, verb: Verb) -> Any:
+    """Return shape (K, Y, X) float32; refuse a layout of another grid, or where it would not be used."""
     _supported("layout", layout, card)
     if layout is None:
         return None
+    if card.guided and verb not in card.guided:
+        raise ParameterError(
+            f"{verb}: {card.name} uses a layout to {', '.join(sorted(card.guided))} only",
+            "leave layout out, or load a generator with a ControlNet",
+        )
     if not isinstance(layout, xr.DataArray) or layout.shape[-2:] != tuple(geobox.shape.yx):
         raise GridError(
             f"layout has shape {getattr(layout, 'shape', None)}, the result has {tuple(geobox.shape.yx)}",

@@ -427,7 +427,7 @@ def _prepared(
     )
     members, reduce = members_of(options)
     top, left = absolute_origin(cube.geobox.affine) if cube.georeferenced else (0, 0)
-    layout = layout_for(options.get("layout"), card, geobox)
+    layout = layout_for(options.get("layout"), card, geobox, verb)
     made = Plan(
         verb=verb,
         generator=generator,

@@ -87,6 +87,8 @@ class Card:
     """Band slots that it takes and leaves as they are."""
     conditions: frozenset[str] = frozenset()
     """Optional conditions that it uses, of ``prompt``, ``layout``, ``metadata``, ``guidance``."""
+    guided: frozenset[Verb] = frozenset()
+    """The verbs that use a ``layout``, if it uses one; empty: all that it serves."""
     sha256: str = ""
     """Hash of the weights; empty when there are none."""
     files: Mapping[str, str] = field(default_factory=dict)

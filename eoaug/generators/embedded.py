@@ -4,8 +4,8 @@ Imports the ground and this package's numpy modules; torch and the networks on f
 (CorrDiff, arXiv:2309.15214): the prior needs no weights (`kriging`, back-projection); a regressor adds what
 can be expected; the residual net draws what cannot. Each is used for a task only where it beats the one
 below on places that training never saw; ``config.json`` holds the decision. Free synthesis is a cascade
-(arXiv:2106.15282): a layout at a quarter of the resolution, a random field that belongs to the place so that
-tiles agree on it, is super-resolved by the three layers.
+(arXiv:2106.15282): land at half the resolution, drawn by a network of its own on a plane that belongs to the place
+so that tiles agree on it (`landscape`), is super-resolved by the three layers.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import special
 
 from eoaug import noise
 from eoaug.errors import GeneratorError
@@ -32,21 +31,23 @@ from eoaug.generators.device import checked_device
 from eoaug.generators.execute import Precision, checked_precision, forward
 from eoaug.generators.gaussian import Gaussian, equalised
 from eoaug.generators.ground import Ground, Regressors, grounds
-from eoaug.generators.mosaic import parcels
+from eoaug.generators.landscape import Landscape, Plane
 from eoaug.generators.weights import load_weights
 from eoaug.sensor import Sensor
 
 __all__ = ["Embedded"]
 
 _FOLDER = Path(__file__).parent.parent / "weights" / "embedded"
-_LAYOUT = Sensor(factor=4, mtf=(0.6,))
-"""How a layout's pixel relates to the image's: softly, for a mean over 4 x 4 would print its squares."""
-_CUT = (0.4, 0.95)
-"""Least and most that parcels make of a layout's variance."""
-_LAYOUT_HALO = 2
-"""Layout pixels that a tile sees beyond its own."""
+_CELL = Sensor(factor=2, mtf=(0.6,))
+"""How a cell of a landscape relates to the image's pixels: softly, for a plain mean would print its squares."""
+_OUTLINE = Sensor(factor=4, mtf=(0.6,))
+"""What a variation keeps of its start."""
+_HALO = 2
+"""Cells that a tile sees beyond its own."""
 _UNIT = 8
 """The networks divide an image's edges by this."""
+_USUAL_M = 20.0
+"""Pixel size of a cell where the grid knows none."""
 _SIGMA = (20.0, 0.2)
 """Noise over signal at the first and the last call (arXiv:2206.00364, section 5); the layers below have
 settled the large scales."""
@@ -110,15 +111,15 @@ class Embedded:
         """Return the state of at most ``card.batch`` requests before the first step."""
         check_batch(self.card, requests)
         state = State([_Walk(request, self._plan(request)) for request in requests])
-        for walk in state.walks:
-            if walk.plan.free:
-                walk.asked = self._outlined(walk)
+        free = [walk for walk in state.walks if walk.plan.free]
+        for walk, asked in zip(free, self._outlined(free), strict=True):
+            walk.asked = asked
         grounds = self._grounds([walk.asked for walk in state.walks])
         for walk, ground in zip(state.walks, grounds, strict=True):
             walk.ground, walk.estimate = ground, ground.base
             walk.scale = ground.spread() * np.float32(self._config.scale["residual"][ground.category])
         varied = [walk for walk in state.walks if walk.request.strength < 1.0 and walk.plan.free]
-        own = self._grounds([_measured(walk, _LAYOUT.degrade(walk.start)) for walk in varied])
+        own = self._grounds([_measured(walk, _OUTLINE.degrade(walk.start), _OUTLINE) for walk in varied])
         for walk, ground in zip(varied, own, strict=True):
             # A variation keeps its start's detail as far as the noise lets it.
             walk.estimate = walk.ground.base + (walk.start - ground.base)
@@ -202,39 +203,38 @@ class Embedded:
             time=int(request.times[walk.plan.target]),
         )
 
-    def _outlined(self, walk: _Walk) -> Request:
-        """Return the request to super-resolve the layout of a free tile.
+    def _outlined(self, walks: Sequence[_Walk]) -> list[Request]:
+        """Return the requests to super-resolve what free tiles show.
 
-        From nothing: a random field in log reflectance with the bands' covariance, partly a texture and
-        partly a mosaic of parcels, around a level; level and parts are shared by the whole plane of a seed,
-        member and date. With a start: the start's own layout, moved
-        towards such a field as the strength nears 1.
+        From nothing: the landscape of the seed, member and date. With a start: the start's outline, moved
+        towards that landscape as the strength nears 1.
         """
-        request, outline = walk.request, self._config.layout
-        identity = {
-            "seed": request.seed,
-            "member": request.member,
-            "time": int(request.times[walk.plan.target]),
-        }
-        C, H, W = walk.start.shape
-        halo = 0 if request.strength < 1.0 else _LAYOUT_HALO
-        pad = (halo + _LAYOUT_HALO) * _LAYOUT.factor
-        row, col = request.origin
-        start, size = (row - pad, col - pad), (C, H + 2 * pad, W + 2 * pad)
-        shared = noise.normal((0, 0), (C + 1, 1, 1), stream="embedded scene", **identity)[:, 0, 0]
-        gsd_m = float(request.metadata[walk.plan.target, 2])
-        least, most = _CUT
-        cut = least + (most - least) * special.ndtr(float(shared[C]))
-        field = np.sqrt(1 - cut) * classical.texture(start, size, correlation=0.0, **identity)
-        field += np.sqrt(cut) * parcels(start, size, gsd_m=gsd_m, **identity)
-        inner = slice(_LAYOUT_HALO, -_LAYOUT_HALO)
-        unit = _LAYOUT.degrade(field)[:, inner, inner]
-        level = outline.mean + outline.between @ shared[:C]
-        drawn = level[:, None, None] + np.einsum("ij,jhw->ihw", outline.within, unit.astype(np.float64))
-        if request.strength < 1.0:
-            own = to_log(_LAYOUT.degrade(walk.start), self.card.mean, self.card.std)
-            drawn = own + request.strength**4 * (drawn - own)
-        return _measured(walk, from_log(drawn, self.card.mean, self.card.std), halo)
+        card, parts = self.card, []
+        for walk in walks:
+            request, (H, W) = walk.request, walk.start.shape[1:]
+            halo = _HALO if request.strength == 1.0 else 0
+            row, col = request.origin
+            parts.append(
+                (
+                    _plane(request, walk.plan.target),
+                    (row // _CELL.factor - halo, col // _CELL.factor - halo),
+                    (H // _CELL.factor + 2 * halo, W // _CELL.factor + 2 * halo),
+                )
+            )
+        land = _landscape(self._folder, self._device, self._precision)
+        asked = []
+        for walk, logs in zip(walks, land.cells(parts, partial(self._forward, "landscape")), strict=True):
+            strength = walk.request.strength
+            if strength == 1.0:
+                asked.append(_measured(walk, from_log(logs, card.mean, card.std), _CELL, _HALO))
+                continue
+            own = to_log(_OUTLINE.degrade(walk.start), card.mean, card.std)
+            times = _OUTLINE.factor // _CELL.factor
+            blocks = logs.reshape(len(logs), own.shape[1], times, own.shape[2], times)
+            drawn = blocks.mean(axis=(2, 4))
+            mixed = own + strength**4 * (drawn - own)
+            asked.append(_measured(walk, from_log(mixed, card.mean, card.std), _OUTLINE))
+        return asked
 
     def _grounds(self, requests: Sequence[Request]) -> list[Ground]:
         """Return what the residual of conditional requests is drawn upon."""
@@ -267,7 +267,7 @@ class Embedded:
         points = [(walk.x * walk.plan.present).astype(np.float32) for walk in walks]
         t = [np.float32(walk.plan.path[index]) for walk in walks]
         linear = [
-            _closed_form(self._config, walk.ground.category).estimate(
+            _closed_form(self._config, "residual", walk.ground.category).estimate(
                 point, float(when), walk.plan.present[:, 0, 0]
             )
             for walk, point, when in zip(walks, points, t, strict=True)
@@ -349,23 +349,20 @@ class _Config:
     scale: Mapping[str, Mapping[str, float]]
     gains: Mapping[str, Sequence[float]]
     """By category: what a sample's space frequencies are weighed with (`gaussian.equalised`)."""
-    layout: _Outline
+    landscape: Mapping[str, Any]
+    """Arguments of `Landscape`."""
 
 
-@dataclass(frozen=True, eq=False)
-class _Outline:
-    """Statistics of log reflectance at a quarter of the resolution."""
-
-    mean: NDArray[np.float64]
-    """Shape (C,)."""
-    within: NDArray[np.float64]
-    """Shape (C, C): a square root of the covariance of pixels within a scene."""
-    between: NDArray[np.float64]
-    """Shape (C, C): the same for the levels of scenes."""
+def _plane(request: Request, target: int) -> Plane:
+    """Return the plane that a request is a part of."""
+    gsd_m = float(request.metadata[target, 2]) * _CELL.factor
+    # In half octaves: on a geographic grid the pixel size changes from tile to tile, and tiles must agree.
+    octaves = round(2 * np.log2(gsd_m)) / 2 if gsd_m > 0 else float(np.log2(_USUAL_M))
+    return Plane(request.seed, request.member, int(request.times[target]), 2.0**octaves)
 
 
-def _measured(walk: _Walk, layout: _Float, halo: int = 0) -> Request:
-    """Return the request to super-resolve a layout of a tile, with ``halo`` pixels around it."""
+def _measured(walk: _Walk, layout: _Float, sensor: Sensor, halo: int = 0) -> Request:
+    """Return the request to super-resolve what a sensor sees of a tile, and ``halo`` pixels around it."""
     request, date = walk.request, slice(walk.plan.target, walk.plan.target + 1)
     nothing = np.zeros_like(request.values[date])
     return Request(
@@ -377,8 +374,8 @@ def _measured(walk: _Walk, layout: _Float, halo: int = 0) -> Request:
         origin=request.origin,
         coarse=np.where(walk.plan.present, layout, np.float32(np.nan))[None].astype(np.float32),
         halo=halo,
-        factor=_LAYOUT.factor,
-        sensor=_LAYOUT,
+        factor=sensor.factor,
+        sensor=sensor,
     )
 
 
@@ -421,6 +418,7 @@ def _config(folder: str | None) -> _Config:
                 mean=tuple(card["mean"]),
                 std=tuple(card["std"]),
                 conditions=frozenset(card["conditions"]),
+                guided=frozenset(card["guided"]),
                 # The config names its networks by their hashes, and its constants count as well.
                 sha256=hashlib.sha256(content).hexdigest(),
                 licence=card["licence"],
@@ -431,7 +429,7 @@ def _config(folder: str | None) -> _Config:
             layers=raw["layers"],
             scale=raw["scale"],
             gains=raw["gains"],
-            layout=_Outline(**{name: np.asarray(raw["layout"][name], np.float64) for name in raw["layout"]}),
+            landscape=raw["landscape"],
         )
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise GeneratorError(
@@ -461,9 +459,25 @@ def _network(config: _Config, name: str, device: str) -> Any:
         return _networks[key]
 
 
-def _closed_form(config: _Config, kind: str) -> Gaussian:
-    """Return the closed form below the residual net, of this process."""
-    entry = config.networks["residual_gaussian"]
+@lru_cache(maxsize=4)
+def _landscape(folder: str | None, device: str, precision: Precision) -> Landscape:
+    """Return the landscapes of this process: windows once drawn serve the tiles beside."""
+    config = _config(folder)
+    given = config.landscape
+    return Landscape(
+        window=given["window"],
+        context=given["context"],
+        steps=given["steps"],
+        mean=np.asarray(given["mean"], np.float64),
+        root=np.asarray(given["root"], np.float64),
+        field=_closed_form(config, "landscape", "alone"),
+        batch=config.card.batch,
+    )
+
+
+def _closed_form(config: _Config, network: str, kind: str) -> Gaussian:
+    """Return the closed form below a network, of this process."""
+    entry = config.networks[f"{network}_gaussian"]
     return _closed_forms(str(config.folder / entry["file"]), entry["sha256"])[kind]
 
 

@@ -20,7 +20,7 @@ from eoaug.generators import classical
 from eoaug.generators.base import WIDE_CELL_PX, WIDE_CELLS, Request
 from eoaug.generators.conditions import local_spread, size_of_errors
 
-__all__ = ["Evidence", "estimate", "fill", "in_time", "regressed"]
+__all__ = ["Evidence", "estimate", "fill", "guided", "in_time", "regressed"]
 
 _EXPONENT = 2.4
 """Power spectra of land fall as frequency to the minus 2.4; push-pull's membrane is the case 2."""
@@ -65,6 +65,13 @@ _NEAR_PX = 64.0
 """Standard deviation of the distance over which surroundings count."""
 _ROUGH = 0.3
 """Noise in what a regression leaves, over its variance between neighbouring pixels."""
+
+_GUIDE_PX = (1.0, 3.0)
+"""Standard deviations of the windows through which a guide is seen: speckle is not land."""
+_GUIDE_LAG_PX = 4
+_GUIDE_SHRINK = 0.1
+"""Weight of the ridge of guides. Of twelve choices on 48 images of three training sites, Sentinel-1 as guide, within 0.1
+dB of the best (+0.73 dB over kriging with one radar image, +1.13 with the mean of those within a month)."""
 
 _NEAR_DOUBT_PX, _FAR_DOUBT_PX = 10.0, 20.0
 """Standard deviations of the windows that errors are averaged over: of clear pixels, of whole dates."""
@@ -327,6 +334,61 @@ def _cell_weights(shape: tuple[int, int]) -> NDArray[np.float64]:
     return weights
 
 
+def guided(departure: _Image, seen: _Mask, guide: NDArray[np.floating]) -> tuple[_Image, _Image]:
+    """Return how a guide tells pixels apart, and how much of their variation it leaves.
+
+    Kriging with an external drift (Wackernagel 2003, Multivariate Geostatistics, ch. 37): another sensor, a map or a
+    terrain, in any units, whose relation to the bands each tile learns from its clear pixels. What counts is
+    how they differ from place to place, for levels the kriging carries on by itself: the ridge regression is one of
+    differences over a few pixels.
+
+    Parameters
+    ----------
+    departure
+        Shape (C, H, W), what is to be told; read only where ``seen``.
+    seen
+        The same shape.
+    guide
+        Shape (K, H, W); what is not finite tells nothing.
+
+    Returns
+    -------
+    The drift, shape (C, H, W), 0 for bands with too few clear pixels; and the share of the standard deviation that
+    it leaves, shape (C, 1, 1), 0 to 1.
+    """
+    there = np.isfinite(guide)
+    level = np.where(there, guide, 0).sum((1, 2)) / np.maximum(there.sum((1, 2)), 1)
+    planes = np.where(there, guide, level[:, None, None]).astype(np.float64)
+    seen_through = [ndimage.gaussian_filter(planes, (0, px, px), mode="reflect") for px in _GUIDE_PX]
+    features = np.concatenate(seen_through)
+    spread = features.std(axis=(1, 2), keepdims=True)
+    features = np.divide(features, spread, out=np.zeros_like(features), where=spread > 0)
+    drift, left = np.zeros(departure.shape), np.ones((len(departure), 1, 1))
+    lag = _GUIDE_LAG_PX
+    pairs = ((np.s_[..., lag:, :], np.s_[..., :-lag, :]), (np.s_[..., lag:], np.s_[..., :-lag]))
+    steps = [features[ahead] - features[behind] for ahead, behind in pairs]
+    for band, (values, known) in enumerate(zip(departure, seen, strict=True)):
+        both = [known[ahead] & known[behind] for ahead, behind in pairs]
+        told = np.concatenate([step[:, mask] for step, mask in zip(steps, both, strict=True)], axis=1)
+        if told.shape[1] < _LEAST_PX:
+            continue
+        asked = np.concatenate(
+            [
+                (values[a].astype(np.float64) - values[b])[mask]
+                for (a, b), mask in zip(pairs, both, strict=True)
+            ]
+        )
+        system = told @ told.T
+        system[np.diag_indices(len(system))] += _GUIDE_SHRINK * told.shape[1]
+        slopes = np.linalg.solve(system, told @ asked)
+        drift[band] = np.einsum("f,fhw->hw", slopes, features)
+        total = float(asked @ asked)
+        if total > 0:
+            rest = asked - slopes @ told
+            left[band] = np.sqrt(min(float(rest @ rest) / total, 1.0))
+    return drift.astype(np.float32), left.astype(np.float32)
+
+
 def estimate(request: Request, target: int) -> tuple[_Image, _Image]:
     """Return the best linear estimate of a date and how far off it may be.
 
@@ -374,8 +436,14 @@ def estimate(request: Request, target: int) -> tuple[_Image, _Image]:
     noise, mean = (_ROUGH if others else 0.0), None
     if cells is not None:
         expected, mean = expected + _surface(cells), 0.0
+    left: _Image = np.ones((1, 1, 1), np.float32)
+    if request.layout is not None and seen.any():
+        drift, left = guided(values - expected, seen, request.layout)
+        # Only what a smooth surface through the known pixels does not know of it already.
+        expected = expected + drift - fill(drift, seen, noise=noise)
     found = np.where(seen, values, expected + fill(values - expected, seen, noise=noise, mean=mean))
-    return found, _doubt_of_gap(found, seen, cells) if doubt is None else doubt
+    doubt = _doubt_of_gap(found, seen, cells) if doubt is None else doubt
+    return found, (left * doubt).astype(np.float32)
 
 
 def _surface(cells: _Image) -> _Image:

@@ -47,8 +47,8 @@ class Task:
     """``steps``, ``lr``, ``weight_decay``, ``ema``, ``checkpoint_s``."""
     seed: int
     """Of the weights at the start."""
-    batches: Callable[[int], Arrays]
-    """Step to batch."""
+    batches: Callable[[int, slice], Arrays]
+    """Step, and which of a batch's samples this process takes, to those."""
     loss: Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
     """Mean over the samples of a batch."""
     show: Callable[[nn.Module], NDArray[np.floating]] | None = None
@@ -136,9 +136,9 @@ class _Run:
 
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        arrays = self.task.batches(self.step)
+        arrays = self.task.batches(self.step, slice(self.rank, None, self.world))
         batch = {
-            name: torch.from_numpy(np.ascontiguousarray(value[self.rank :: self.world])).to(self.device)
+            name: torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
             for name, value in arrays.items()
         }
         value = self.task.loss(self.shared, batch)

@@ -18,13 +18,11 @@ import yaml
 from numpy.typing import NDArray
 
 from eoaug.errors import ParameterError
-from eoaug.generators import denoise
-from eoaug.generators.conditions import log_moments, to_log
+from eoaug.generators import denoise, landscape
 from eoaug.generators.gaussian import Gaussian
 from eoaug.generators.ground import PRIOR, Ground, Regressors
 from eoaug.generators.weights import load_weights, save_weights, sha256_of
-from eoaug.sensor import Sensor
-from eoaug.training import samples
+from eoaug.training import landscapes, samples
 from eoaug.training.loop import Arrays, Task, load_into, optimise
 from eoaug.training.samples import Cube, Sample
 from eoaug.training.sheet import stretched
@@ -34,12 +32,15 @@ if TYPE_CHECKING:
 
 __all__ = ["STAGES", "pretrain"]
 
-STAGES = ("detail", "residual", "layout")
+STAGES = ("detail", "residual", "landscape")
 """In the order of training: a regressor of detail below a coarse pixel, the diffusion on top of it and of
-the priors; the layout is only fitted."""
+the priors, and the diffusion of land from nothing, which needs neither."""
 
-_STREAMS = {"detail": 0, "residual": 2, "layout": 3}
+_STREAMS = {"detail": 0, "residual": 2, "landscape": 3}
 """Of random numbers; the shipped weights were drawn with these."""
+
+_DRAWN = ("residual", "landscape")
+"""Stages that learn a diffusion on top of a closed form; the others regress."""
 
 _LEAST_ERROR = 0.05
 """Added to a sample's squared error before the regression, in its typical size: empty scenes are easy."""
@@ -70,7 +71,7 @@ def pretrain(
         Folder of netCDF cubes (`samples.read_cubes`).
     out_dir
         Receives ``<stage>.safetensors`` (float16, the exponential moving average, renewed at every
-        checkpoint), ``residual_gaussian.safetensors``, ``layout.json``, and ``<stage>.checkpoint.safetensors``
+        checkpoint), ``<stage>_gaussian.safetensors`` for the diffusions, ``palettes.json``, and ``<stage>.checkpoint.safetensors``
         and ``.json`` for going on after a stop.
     stages
         Which of `STAGES` to train.
@@ -95,10 +96,6 @@ def pretrain(
     _log.info("%d cubes", len(cubes))
     hashes = {}
     for stage in stages:
-        settings = config["stages"][stage]
-        if stage == "layout":
-            hashes[stage] = _fit_layout(settings, config, cubes, out)
-            continue
         task = _stage(stage, config, cubes, out)
         network = _network(config, stage)
         hashes[stage] = optimise(task, network, out, threads=config.get("threads", 1), minutes=minutes)
@@ -108,9 +105,10 @@ def pretrain(
 
 def _assemble(config: Mapping[str, Any], out: Path) -> None:
     """Write the generator's ``config.json`` beside its weights, once all stages are there."""
-    trained = ("detail", "residual")
-    paths = {name: out / f"{name}.safetensors" for name in (*trained, "residual_gaussian")}
-    if not all(path.exists() for path in (*paths.values(), out / "layout.json")):
+    paths = {
+        name: out / f"{name}.safetensors" for name in (*STAGES, *(f"{name}_gaussian" for name in _DRAWN))
+    }
+    if not all(path.exists() for path in (*paths.values(), out / "palettes.json")):
         return
     networks: dict[str, dict[str, Any]] = {}
     for name, path in paths.items():
@@ -124,8 +122,10 @@ def _assemble(config: Mapping[str, Any], out: Path) -> None:
         "layers": config["layers"],
         "gains": config["gains"],
         "networks": networks,
-        "scale": {stage: json.loads((out / f"{stage}_scale.json").read_text()) for stage in trained},
-        "layout": json.loads((out / "layout.json").read_text()),
+        "scale": {
+            stage: json.loads((out / f"{stage}_scale.json").read_text()) for stage in ("detail", "residual")
+        },
+        "landscape": config["landscape"] | json.loads((out / "palettes.json").read_text()),
     }
     (out / "config.json").write_text(json.dumps(found, indent=1) + "\n")
 
@@ -234,23 +234,27 @@ def _network(config: Mapping[str, Any], stage: str) -> nn.Module:
 
 
 def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> Task:
-    pool = _pool(stage, config, cubes, out)
-    pool = _in_units(pool, out / f"{stage}_scale.json")
     settings, seed = config["stages"][stage], config["seed"]
-    fields = _fields(pool, out) if stage == "residual" else {}
+    if stage == "landscape":
+        pool = _landscapes(config, [cube for cube in cubes if not cube.name.endswith("/2")], out)
+    else:
+        pool = _in_units(_pool(stage, config, cubes, out), out / f"{stage}_scale.json")
+    fields = _fields(stage, pool, out) if stage in _DRAWN else {}
 
-    def batches(step: int) -> Arrays:
+    def batches(step: int, share: slice) -> Arrays:
         rng = _rng(seed, stage, 1, step)
         chosen = [pool[index] for index in rng.integers(len(pool), size=settings["batch"])]
-        items = []
-        for one in chosen:
-            item = {"image": one.image, "facts": one.facts, "x": one.residual, "weight": one.weight}
-            items.append(_turn(item, int(rng.integers(8))))
+        turns = [int(rng.integers(8)) for _ in chosen]
+        items = [
+            _turn({"image": one.image, "facts": one.facts, "x": one.residual, "weight": one.weight}, turn)
+            for one, turn in zip(chosen[share], turns[share], strict=True)
+        ]
         arrays = _stack(items)
-        if stage != "residual":
+        if stage not in _DRAWN:
             return arrays
-        arrays |= _noise(rng, arrays["x"], settings)
-        return arrays | _linear(arrays, [fields[one.category] for one in chosen])
+        shape = (settings["batch"], *chosen[0].residual.shape)
+        arrays |= {name: array[share] for name, array in _noise(rng, shape, settings).items()}
+        return arrays | _linear(arrays, [fields[one.category] for one in chosen[share]])
 
     shown = {one.category: one for one in reversed(pool)}
 
@@ -265,8 +269,38 @@ def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Pa
             rows.append(stretched(images, images[2]))
         return np.stack(rows)
 
-    loss = _diffusion_loss if stage == "residual" else _regression_loss
+    loss = _diffusion_loss if stage in _DRAWN else _regression_loss
     return Task(stage, settings, seed, batches, loss, show)
+
+
+def _landscapes(config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> list[_Prepared]:
+    """Draw windows of land, and write how bright and how varied scenes are."""
+    settings, shape = config["stages"]["landscape"], config["landscape"]
+    groups = landscapes.scenes(cubes, mean=config["mean"], std=config["std"], window=shape["window"])
+    _log.info("landscape: %d cubes at their scales", len(groups))
+    found = landscapes.palettes(groups, mean=config["mean"], std=config["std"])
+    rounded = {name: np.round(value, 5).tolist() for name, value in found.items()}
+    (out / "palettes.json").write_text(json.dumps(rounded) + "\n")
+    pool = []
+    for number in range(settings["pool"]):
+        one = landscapes.draw(
+            _rng(config["seed"], "landscape", 0, number),
+            groups,
+            window=shape["window"],
+            context=shape["context"],
+        )
+        image = np.concatenate([np.where(one.known, one.values, 0), one.known[None]])
+        pool.append(
+            _Prepared(
+                image=image.astype(np.float16),
+                facts=one.facts,
+                residual=one.values.astype(np.float16),
+                weight=one.measured & ~one.known,
+                unit=np.ones((1, 1, 1), np.float16),
+                category=one.kind,
+            )
+        )
+    return pool
 
 
 def _answer(network: nn.Module, one: _Prepared, field: Gaussian | None, seed: int) -> _Float:
@@ -296,74 +330,14 @@ def _answer(network: nn.Module, one: _Prepared, field: Gaussian | None, seed: in
 
 
 def _noise(
-    rng: np.random.Generator, x: NDArray[np.float32], settings: Mapping[str, Any]
+    rng: np.random.Generator, shape: tuple[int, ...], settings: Mapping[str, Any]
 ) -> dict[str, NDArray[np.float32]]:
     """Draw e and t. ln sigma = ln((1 - t) / t) is normal (Karras et al. 2022, table 1)."""
-    level = rng.normal(settings["noise"]["mean"], settings["noise"]["std"], size=len(x))
+    level = rng.normal(settings["noise"]["mean"], settings["noise"]["std"], size=shape[0])
     return {
-        "e": rng.standard_normal(x.shape, dtype=np.float32),
+        "e": rng.standard_normal(shape, dtype=np.float32),
         "t": (1 / (1 + np.exp(level))).astype(np.float32),
     }
-
-
-def _fit_layout(
-    settings: Mapping[str, Any], config: Mapping[str, Any], cubes: Sequence[Cube], out: Path
-) -> str:
-    """Write mean and covariances of log reflectance at a quarter of the resolution; return the file's hash.
-
-    Within a scene it is the covariance of pixels, between scenes that of their means; 8-bit cubes without
-    calibration know no reflectance and are left out by the draw. The band's moments are then those of the
-    card: a few dark or bright scenes count for much in the logarithm's.
-    """
-    sensor = Sensor(factor=settings["factor"], mtf=None)
-    C = len(config["bands"])
-    layouts: dict[str, list[NDArray[np.floating]]] = {}
-    for number in range(settings["windows"]):
-        sample = samples.draw(
-            _rng(config["seed"], "layout", number), cubes, "free", mean=config["mean"], std=config["std"],
-            tile_px=config["tile_px"],
-        )  # fmt: skip
-        coarse = sensor.degrade(np.where(sample.measured, sample.truth, np.nan))
-        logs = np.where(
-            np.isfinite(coarse), to_log(np.nan_to_num(coarse), config["mean"], config["std"]), np.nan
-        )
-        layouts.setdefault(sample.source.removesuffix("/2"), []).append(logs.reshape(C, -1))
-    scenes = [np.concatenate(parts, axis=1) for parts in layouts.values()]
-    # A scene knows only its sensor's bands.
-    count = np.array([np.isfinite(scene).sum(axis=1) for scene in scenes])
-    total = np.array([np.nansum(scene, axis=1) for scene in scenes])
-    levels = np.where(count > 0, total / np.maximum(count, 1), np.nan)
-    mean = np.nansum(levels, axis=0) / np.maximum(np.isfinite(levels).sum(axis=0), 1)
-    pixels = np.concatenate(
-        [scene - level[:, None] for scene, level in zip(scenes, levels, strict=True)], axis=1
-    )
-    within, between = _covariance(pixels), _covariance((levels - mean).T)
-    middle, spread = log_moments(config["mean"], config["std"])
-    found_spread = np.sqrt(np.diag(within) + np.diag(between))
-    gain = np.divide(spread, found_spread, out=np.zeros_like(spread), where=found_spread > 0)
-    found = {
-        "mean": middle,
-        "within": _root(within * np.outer(gain, gain)),
-        "between": _root(between * np.outer(gain, gain)),
-    }
-    path = out / "layout.json"
-    path.write_text(json.dumps({name: np.round(value, 5).tolist() for name, value in found.items()}) + "\n")
-    return sha256_of(path)
-
-
-def _covariance(columns: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Return shape (C, C) of columns (C, n) of mean 0, each pair over the columns that have both."""
-    there = np.isfinite(columns).astype(np.float64)
-    filled = np.nan_to_num(columns).astype(np.float64)
-    covariance: NDArray[np.float64] = (filled @ filled.T) / np.maximum(there @ there.T, 1)
-    return covariance
-
-
-def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return a symmetric square root; pairs of different columns can leave slightly negative variances."""
-    variance, axes = np.linalg.eigh(covariance)
-    root: NDArray[np.float64] = (axes * np.sqrt(np.maximum(variance, 0))) @ axes.T
-    return root
 
 
 def _linear(arrays: Arrays, fields: Sequence[Gaussian]) -> dict[str, NDArray[np.float32]]:
@@ -379,16 +353,16 @@ def _linear(arrays: Arrays, fields: Sequence[Gaussian]) -> dict[str, NDArray[np.
     return {"x_t": x_t, "linear": np.stack(linear)}
 
 
-def _fields(pool: Sequence[_Prepared], out: Path) -> dict[str, Gaussian]:
-    """Fit a Gaussian to the residuals of each category."""
+def _fields(stage: str, pool: Sequence[_Prepared], out: Path) -> dict[str, Gaussian]:
+    """Fit a Gaussian to the residuals of each category; to whole windows for land from nothing."""
     fields, tensors = {}, {}
-    for name in sorted({one.category for one in pool}):
+    for name in sorted({one.category for one in pool} - {"between", "within"}):
         part = [one for one in pool if one.category == name]
         residual = np.stack([one.residual for one in part]).astype(np.float32)
         fields[name] = Gaussian.fit(residual, np.stack([one.weight for one in part])).coarser()
         tensors[f"{name}.mean"], tensors[f"{name}.covariance"] = fields[name].mean, fields[name].covariance
-    save_weights(out / "residual_gaussian.safetensors", tensors, half=False)
-    return fields
+    save_weights(out / f"{stage}_gaussian.safetensors", tensors, half=False)
+    return fields if "alone" not in fields else dict.fromkeys(landscape.KINDS, fields["alone"])
 
 
 def _in_units(pool: list[_Prepared], path: Path) -> list[_Prepared]:

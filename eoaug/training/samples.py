@@ -33,6 +33,7 @@ __all__ = [
     "from_dataset",
     "halve",
     "hole",
+    "metadata",
     "read_cube",
     "read_cubes",
     "statistics",
@@ -337,7 +338,8 @@ def hole(rng: np.random.Generator, shape: tuple[int, int]) -> NDArray[np.bool_]:
     return np.asarray(out.T if rng.random() < 0.3 else out)
 
 
-def _metadata(cube: Cube, dates: NDArray[np.intp]) -> NDArray[np.float64]:
+def metadata(cube: Cube, dates: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Return `Request.metadata` of dates of a cube, shape (dates, 7)."""
     out = np.full((len(dates), 7), np.nan)
     out[:, 0], out[:, 1] = cube.lonlat_deg
     out[:, 2] = cube.gsd_m
@@ -470,7 +472,7 @@ def draw(
         known=known,
         fill=fill,
         times=cube.times[chosen],
-        metadata=_metadata(cube, chosen),
+        metadata=metadata(cube, chosen),
         coarse=coarse,
         factor=factor,
         sensor=sensor,

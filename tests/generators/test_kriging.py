@@ -186,3 +186,71 @@ def test_neighbours_in_a_wide_gap_foretell_the_same_estimate_and_errors(others):
     # There is something to draw where nothing is seen, as much as is missing.
     estimate, doubt = first
     assert 0.5 < rmse(estimate, truth) / np.sqrt(np.square(doubt).mean()) < 2
+
+
+def guided_request(values: np.ndarray, known: np.ndarray, layout: np.ndarray | None) -> Request:
+    return Request(
+        values=np.where(known, values, 0).astype(np.float32)[None],
+        known=known[None],
+        fill=~known[None],
+        times=np.zeros(1, np.int64),
+        metadata=np.full((1, 7), np.nan),
+        layout=layout,
+    )
+
+
+def estimated(values: np.ndarray, known: np.ndarray, layout: np.ndarray | None = None) -> np.ndarray:
+    return kriging.estimate(guided_request(values, known, layout), 0)[0]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_guide_tells_what_it_shares_with_the_bands(seed):
+    """Bands that are half the guide, half their own: two thirds of the squared error go, and no more can."""
+    edge = 64
+    guide = ndimage.gaussian_filter(scene(seed, edge)[:1], (0, 1, 1))
+    own = scene(seed + 100, edge)
+    values = (3 * guide / guide.std() + own / own.std()).astype(np.float32)
+    known = hole(seed, edge)
+    alone, told = (rmse(estimated(values, known, layout)[~known], values[~known]) for layout in (None, guide))
+    assert told < 0.6 * alone
+
+
+@given(seed=st.integers(0, 1000), gain=st.floats(1e-3, 1e3), shift=st.floats(-1e3, 1e3))
+@settings(max_examples=15, deadline=None)
+def test_a_guide_comes_in_any_unit(seed, gain, shift):
+    values, known, guide = scene(seed), hole(seed), scene(seed + 1).astype(np.float64)
+    found = estimated(values, known, guide)
+    np.testing.assert_array_equal(found[known], values.astype(np.float32)[known])
+    np.testing.assert_allclose(estimated(values, known, gain * guide + shift), found, atol=1e-3)
+
+
+def test_a_guide_that_tells_nothing_changes_little_and_a_flat_one_nothing():
+    errors = []
+    for seed in range(6):
+        values, known = scene(seed, 64), hole(seed, 64)
+        noise = np.random.default_rng(seed).standard_normal((2, 64, 64))
+        plain = estimated(values, known)
+        errors.append([rmse(one[~known], values[~known]) for one in (plain, estimated(values, known, noise))])
+        for flat in (np.ones((2, 64, 64)), np.full((1, 64, 64), np.nan)):
+            np.testing.assert_array_equal(estimated(values, known, flat), plain)
+    plain, told = np.mean(errors, axis=0)
+    assert told < 1.05 * plain
+
+
+def test_a_guide_with_a_hole_tells_what_it_can():
+    values, known = scene(2, 64), hole(2, 64)
+    guide = values[:1].astype(np.float64)
+    torn = guide.copy()
+    torn[:, :6] = np.nan
+    found = estimated(values, known, torn)
+    assert np.isfinite(found).all()
+    assert rmse(found[~known], values[~known]) < rmse(estimated(values, known)[~known], values[~known])
+
+
+def test_errors_are_foretold_the_smaller_the_more_a_guide_tells():
+    values, known = scene(3, 64), hole(3, 64)
+    doubts = [
+        kriging.estimate(guided_request(values, known, layout), 0)[1][~known].mean()
+        for layout in (None, ndimage.gaussian_filter(values, (0, 1, 1)))
+    ]
+    assert doubts[1] < 0.8 * doubts[0]

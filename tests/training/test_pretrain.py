@@ -50,8 +50,19 @@ CONFIG = {
             "tasks": {"holes": 1, "x2": 1, "x4": 1},
             "pool": 6,
         },
-        "layout": {"factor": 4, "windows": 6},
+        "landscape": {
+            "architecture": {
+                "kind": "denoiser",
+                "image_channels": 7,
+                "facts": 27,
+                "bands": 6,
+                "widths": [8, 8, 8],
+                "refine": 8,
+            },
+            "pool": 6,
+        },
     },
+    "landscape": {"window": 32, "context": 8, "steps": 2},
     "card": {
         "gsd_m": [1.0, 120.0],
         "overlap_px": 8,
@@ -62,6 +73,7 @@ CONFIG = {
         "member_steps": {},
         "joint_steps": 1,
         "conditions": ["metadata"],
+        "guided": [],
         "licence": "Apache-2.0",
         "description": "tiny",
     },
@@ -97,7 +109,7 @@ def run(tmp_path, write):
 
 def test_every_stage_writes_weights_of_its_hash(run, tmp_path):
     hashes = run("out", steps=1)
-    for stage in ("detail", "residual"):
+    for stage in STAGES:
         path = tmp_path / "out" / f"{stage}.safetensors"
         assert sha256_of(path) == hashes[stage]
         assert all(np.isfinite(tensor).all() for tensor in load_weights(path).values())

@@ -1,0 +1,279 @@
+"""Land from nothing: an infinite plane of cells that a diffusion network draws window by window.
+
+Numpy; the network is an argument. The plane is paved by windows of four kinds. Windows of the first lie
+apart and are drawn from nothing; those of the next two fill the gaps between two of them, those of the last what
+is left, each told what lies around it already (outpainting as in MultiDiffusion's successors, but with
+nothing averaged: two independent drafts of one place make a ghost). So a window hangs on at most eight others, any
+part of the plane can be had alone, and its cells are the same however they are asked for.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eoaug import noise
+from eoaug.generators import denoise
+from eoaug.generators.gaussian import Gaussian
+
+__all__ = ["KINDS", "Landscape", "Plane", "facts", "known"]
+
+KINDS: Mapping[str, float] = {"alone": 0.4, "between": 0.3, "within": 0.3}
+"""What a window is told of its surroundings, and how often it is trained so: nothing, two sides, all sides."""
+
+_SIGMA = (80.0, 0.1)
+"""Noise over signal at the first and the last call: here the large scales are still to be settled."""
+_KEPT = 512
+"""Windows of a process that are remembered."""
+_Float = NDArray[np.float32]
+_Spot = tuple[int, int, int, int]
+"""A window: its period (row, column), and 0 or 1 along each axis."""
+Forward = Callable[..., _Float]
+"""Points x_t, times, images, facts, closed forms, a list each, to clean estimates."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Which plane."""
+
+    seed: int
+    member: int
+    time: int
+    gsd_m: float
+    """Pixel size of a cell."""
+
+
+def known(kind: str, window: int, context: int) -> NDArray[np.bool_]:
+    """Return where a window of a kind is told its surroundings, shape (window, window)."""
+    inside = np.zeros(window, bool)
+    inside[context:-context] = True
+    everything = np.ones(window, bool)
+    rows = inside if kind != "alone" else everything
+    cols = inside if kind == "within" else everything
+    return ~(rows[:, None] & cols)
+
+
+def facts(
+    palette: NDArray[np.floating], gsd_m: float, metadata: NDArray[np.floating] | None = None
+) -> _Float:
+    """Return what the network is told about a scene, shape (1 + 2 C + 8 + C,).
+
+    Parameters
+    ----------
+    palette
+        Shape (2 C,): level and log spread of every band's log reflectance; NaN for absent bands.
+    gsd_m
+        Pixel size of a cell.
+    metadata
+        Shape (7,), `base.METADATA_FIELDS`; NaN or None: unknown.
+    """
+    C = len(palette) // 2
+    told = np.full(7, np.nan) if metadata is None else np.asarray(metadata, np.float64)
+    lon, lat, year, month, day = told[[0, 1, 4, 5, 6]]
+    place, date = np.isfinite(lon) and np.isfinite(lat), np.isfinite(month)
+    lon, season = np.deg2rad(lon), 2 * np.pi * ((month - 1) / 12 + (np.nan_to_num(day, nan=15) - 1) / 365)
+    return np.array(
+        [
+            np.log2(gsd_m / 20.0) / 4,
+            *np.nan_to_num(palette),
+            *([1.0, np.sin(lon), np.cos(lon), lat / 90] if place else [0.0] * 4),
+            *([1.0, np.sin(season), np.cos(season), (year - 2015) / 10] if date else [0.0] * 4),
+            *np.isfinite(palette[:C]),
+        ],
+        np.float32,
+    )
+
+
+class Landscape:
+    """Draws planes.
+
+    Parameters
+    ----------
+    window, context
+        Edge of a window in cells, and how much of it on each side its neighbours may have drawn.
+    mean, root
+        Shape (2 C,) and (2 C, 2 C): the Gaussian of palettes, its covariance's root.
+    field
+        Closed form below the network.
+    steps
+        Calls of the network per window.
+    batch
+        Windows of one call.
+    """
+
+    def __init__(
+        self,
+        *,
+        window: int,
+        context: int,
+        mean: NDArray[np.float64],
+        root: NDArray[np.float64],
+        field: Gaussian,
+        steps: int,
+        batch: int,
+    ) -> None:
+        self._window, self._context, self._batch = window, context, batch
+        self._period = 2 * (window - context)
+        self._mean, self._root, self._field = mean, root, field
+        self._path = denoise.karras(steps, sigma_max=_SIGMA[0], sigma_min=_SIGMA[1])
+        self._drawn: OrderedDict[tuple[Plane, _Spot], _Float] = OrderedDict()
+        self._lock = Lock()
+
+    def palette(self, plane: Plane) -> NDArray[np.float64]:
+        """Return level and log spread of a plane's bands, shape (2 C,)."""
+        shape = (len(self._mean), 1, 1)
+        drawn = noise.normal(
+            (0, 0), shape, seed=plane.seed, stream="embedded palette", member=plane.member, time=plane.time
+        )
+        found: NDArray[np.float64] = self._mean + self._root @ np.clip(drawn[:, 0, 0], -2.5, 2.5)
+        return found
+
+    def cells(
+        self, asked: Sequence[tuple[Plane, tuple[int, int], tuple[int, int]]], forward: Forward
+    ) -> list[_Float]:
+        """Return parts of planes, log reflectance, shape (C, rows, columns) each.
+
+        Parameters
+        ----------
+        asked
+            Plane, first cell (row, column), and (rows, columns).
+        forward
+            The network.
+        """
+        needed = [{(plane, spot) for spot in self._spots(*part)} for plane, *part in asked]
+        below = {(plane, one) for plane, spot in set().union(*needed) for one in self._told(spot)}
+        every = set().union(*needed, below)
+        below |= {(plane, one) for plane, spot in below for one in self._told(spot)}
+        every |= below
+        held: dict[tuple[Plane, _Spot], _Float] = {}
+        with self._lock:
+            for key in every & self._drawn.keys():
+                self._drawn.move_to_end(key)
+                held[key] = self._drawn[key]
+        for level in range(3):
+            missing = sorted(
+                (key for key in every - held.keys() if key[1][2] + key[1][3] == level),
+                key=lambda key: (repr(key[0]), key[1]),
+            )
+            for first in range(0, len(missing), self._batch):
+                part = missing[first : first + self._batch]
+                held.update(zip(part, self._draw(part, held, forward), strict=True))
+        with self._lock:
+            self._drawn.update(held)
+            while len(self._drawn) > max(_KEPT, 2 * len(held)):
+                self._drawn.popitem(last=False)
+        out = []
+        for plane, origin, shape in asked:
+            palette = self.palette(plane)[:, None, None]
+            C = len(palette) // 2
+            units = self._assembled(plane, origin, shape, held)
+            out.append((palette[:C] + np.exp(palette[C:]) * units).astype(np.float32))
+        return out
+
+    def _draw(
+        self,
+        keys: Sequence[tuple[Plane, _Spot]],
+        held: Mapping[tuple[Plane, _Spot], _Float],
+        forward: Forward,
+    ) -> list[_Float]:
+        """Draw windows whose surroundings are there already."""
+        size = (self._window, self._window)
+        C = len(self._mean) // 2
+        there = np.ones(C, bool)
+        images, told, x, truth = [], [], [], []
+        for plane, spot in keys:
+            origin = self._origin(spot)
+            mask = self._mask(spot)
+            around = self._assembled(plane, origin, size, held, level=spot[2] + spot[3])
+            truth.append((around, mask))
+            images.append(np.concatenate([around, mask[None].astype(np.float32)]))
+            told.append(facts(self.palette(plane), plane.gsd_m))
+            x.append(
+                noise.normal(
+                    origin, (C, *size), seed=plane.seed, stream="embedded landscape",
+                    member=plane.member, time=plane.time,
+                )
+            )  # fmt: skip
+        before: list[_Float | None] = [None] * len(keys)
+        clean = x
+        for index, t in enumerate(self._path[:-1]):
+            if index > 0:
+                past = self._path[max(index - 2, 0)]
+                x = [
+                    denoise.dpmpp_2m(one, now, old, past, self._path[index - 1], t).astype(np.float32)
+                    for one, now, old in zip(x, clean, before, strict=True)
+                ]
+                before = list(clean)
+            linear = [self._field.estimate(one, t, there) for one in x]
+            found = forward(x, [np.float32(t)] * len(x), images, told, linear)
+            clean = [np.where(mask, around, one) for one, (around, mask) in zip(found, truth, strict=True)]
+        return clean
+
+    def _origin(self, spot: _Spot) -> tuple[int, int]:
+        i, j, a, b = spot
+        half = self._period // 2
+        return i * self._period + a * half, j * self._period + b * half
+
+    def _mask(self, spot: _Spot) -> NDArray[np.bool_]:
+        a, b = spot[2:]
+        kind = ("alone", "between", "within")[a + b]
+        found = known(kind, self._window, self._context)
+        return found if a else found.T
+
+    def _told(self, spot: _Spot) -> Iterator[_Spot]:
+        """Yield the windows that one is told of."""
+        size = (self._window, self._window)
+        for other in self._spots(self._origin(spot), size):
+            if other[2] + other[3] < spot[2] + spot[3]:
+                yield other
+
+    def _spots(self, origin: tuple[int, int], shape: tuple[int, int]) -> Iterator[_Spot]:
+        """Yield the windows that own cells of a part."""
+        axes = [
+            [
+                (number, half)
+                for number in range(first // self._period, (first + size - 1) // self._period + 1)
+                for half in (0, 1)
+                if (own := self._own(number, half))[0] < first + size and own[1] > first
+            ]
+            for first, size in zip(origin, shape, strict=True)
+        ]
+        for i, a in axes[0]:
+            for j, b in axes[1]:
+                yield i, j, a, b
+
+    def _own(self, number: int, half: int) -> tuple[int, int]:
+        """Return the first cell and the end of what a window keeps along one axis."""
+        start = number * self._period
+        if half:
+            return start + self._window, start + self._period
+        return start, start + self._window
+
+    def _assembled(
+        self,
+        plane: Plane,
+        origin: tuple[int, int],
+        shape: tuple[int, int],
+        held: Mapping[tuple[Plane, _Spot], _Float],
+        level: int = 3,
+    ) -> _Float:
+        """Return a part of a plane from windows below a level; 0 where they have none."""
+        out = np.zeros((len(self._mean) // 2, *shape), np.float32)
+        for spot in self._spots(origin, shape):
+            if spot[2] + spot[3] >= level:
+                continue
+            at, to = [], []
+            for first, size, start, number, half in zip(
+                origin, shape, self._origin(spot), spot[:2], spot[2:], strict=True
+            ):
+                low, high = self._own(number, half)
+                low, high = max(low, first), min(high, first + size)
+                at.append(slice(low - start, high - start))
+                to.append(slice(low - first, high - first))
+            out[:, to[0], to[1]] = held[plane, spot][:, at[0], at[1]]
+        return out

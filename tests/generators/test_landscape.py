@@ -1,0 +1,131 @@
+"""Planes of land from nothing: paved without gap, the same however they are asked for, each cell drawn once."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eoaug.generators.gaussian import Gaussian
+from eoaug.generators.landscape import KINDS, Landscape, Plane, facts, known
+
+WINDOW, CONTEXT = 16, 4
+PLANE = Plane(seed=3, member=0, time=0, gsd_m=20.0)
+
+
+class Network:
+    """Answers with what it is told around, smoothed, plus the point: any change of its inputs shows."""
+
+    def __init__(self) -> None:
+        self.windows = 0
+
+    def __call__(self, x, t, images, told, linear):
+        self.windows += len(x)
+        return np.stack(
+            [
+                0.5 * point + 0.25 * closed + image[: len(point)].mean() + told_here[0]
+                for point, image, told_here, closed in zip(x, images, told, linear, strict=True)
+            ]
+        ).astype(np.float32)
+
+
+def landscape(batch=4, steps=2):
+    field = Gaussian(np.zeros(2, np.float32), np.broadcast_to(np.eye(2), (8, 8, 2, 2)).astype(np.float32))
+    return Landscape(
+        window=WINDOW, context=CONTEXT, mean=np.zeros(4), root=np.eye(4) / 4, field=field, steps=steps, batch=batch
+    )  # fmt: skip
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    row=st.integers(-100_000, 100_000),
+    col=st.integers(-100_000, 100_000),
+    down=st.integers(0, 30),
+    right=st.integers(0, 30),
+    batch=st.sampled_from([1, 3, 8]),
+    kept=st.booleans(),
+)
+def test_a_part_is_cut_from_the_whole_plane(row, col, down, right, batch, kept):
+    land = landscape()
+    (whole,) = land.cells([(PLANE, (row, col), (40, 44))], Network())
+    other = land if kept else landscape(batch)
+    (part,) = other.cells([(PLANE, (row + down, col + right), (10, 14))], Network())
+    assert part.tobytes() == whole[:, down : down + 10, right : right + 14].tobytes()
+
+
+def test_parts_asked_together_are_those_asked_alone():
+    asked = [(PLANE, (-7, 5), (9, 9)), (Plane(4, 0, 0, 20.0), (-7, 5), (9, 9)), (PLANE, (30, 2), (9, 9))]
+    together = landscape().cells(asked, Network())
+    alone = [landscape().cells([part], Network())[0] for part in asked]
+    assert [one.tobytes() for one in together] == [one.tobytes() for one in alone]
+    assert not np.allclose(together[0], together[1])
+
+
+@settings(max_examples=50, deadline=None)
+@given(row=st.integers(-200, 200), col=st.integers(-200, 200))
+def test_every_cell_has_one_owner_that_holds_it(row, col):
+    land = landscape()
+    (spot,) = land._spots((row, col), (1, 1))
+    (top, left) = land._origin(spot)
+    assert 0 <= row - top < WINDOW
+    assert 0 <= col - left < WINDOW
+    told = land._mask(spot)
+    assert not told[row - top, col - left], "a window draws what it keeps"
+
+
+@pytest.mark.parametrize(("at", "windows"), [((0, 0), 1), ((17, 2), 3), ((2, 17), 3), ((17, 17), 9)])
+def test_a_window_hangs_on_at_most_eight_others(at, windows):
+    network = Network()
+    land = landscape(steps=3)
+    land.cells([(PLANE, at, (1, 1))], network)
+    assert network.windows == 3 * windows
+    land.cells([(PLANE, at, (2, 1))], network)
+    assert network.windows == 3 * windows, "what is drawn is kept"
+
+
+def test_what_is_told_is_what_the_neighbours_drew():
+    """The last kind of window lies among eight others; all of its surroundings come from them, unchanged."""
+    land, seen = landscape(steps=1), []
+
+    class Watching(Network):
+        def __call__(self, x, t, images, told, linear):
+            seen.extend(images)
+            return super().__call__(x, t, images, told, linear)
+
+    land.cells([(PLANE, (17, 17), (1, 1))], Watching())
+    image = seen[-1]
+    (around,) = landscape(steps=1).cells([(PLANE, (12, 12), (WINDOW, WINDOW))], Network())
+    palette = land.palette(PLANE)[:, None, None]
+    units = (around - palette[:2]) / np.exp(palette[2:])
+    mask = image[2] > 0
+    assert mask.sum() == WINDOW**2 - (WINDOW - 2 * CONTEXT) ** 2
+    np.testing.assert_allclose(image[:2][:, mask], units[:, mask], atol=1e-5)
+    assert not image[:2][:, ~mask].any()
+
+
+def test_kinds_are_those_that_the_network_is_trained_for():
+    """Trained masks, turned by the square's symmetries, are those of use."""
+    used = {
+        land_mask.tobytes()
+        for land_mask in map(landscape()._mask, itertools.product((0,), (0,), (0, 1), (0, 1)))
+    }
+    trained = {
+        turned.tobytes() for kind in KINDS for turned in (known(kind, 16, 4), known(kind, 16, 4).T.copy())
+    }
+    assert used == trained
+    assert abs(sum(KINDS.values()) - 1) < 1e-9
+
+
+def test_facts_say_what_is_unknown():
+    palette = np.array([0.5, np.nan, -1.0, np.nan])
+    told = facts(palette, 40.0, np.array([90.0, 45.0, 10.0, np.nan, 2020.0, 7.0, 1.0]))
+    assert told.shape == (1 + 4 + 8 + 2,)
+    assert told[-2:].tolist() == [1.0, 0.0], "which bands there are"
+    np.testing.assert_allclose(told[5:9], [1, 1, 0, 0.5], atol=1e-6)
+    np.testing.assert_allclose(told[9:12], [1, np.sin(np.pi), np.cos(np.pi)], atol=1e-6)
+    nowhere = facts(palette, 40.0)
+    assert not nowhere[5:13].any()
+    np.testing.assert_array_equal(nowhere[:5], told[:5])
