@@ -247,7 +247,8 @@ class _Judge:
     ) -> Iterator[Figure]:
         """Yield the figures of generated images, shape (C, H, W) each, reflectance; NaN for absent bands.
 
-        A place counts by the windows of it that were ``asked`` about, in the images as in the data.
+        A place counts by the windows of it that were ``asked`` about, in the images as in the data; images from
+        nothing show no place and count alike.
         """
         yield self._figure(task, method, "kid", self._kid(self._encoded(images)), len(images))
         if self.train:
@@ -255,7 +256,11 @@ class _Judge:
                 yield self._figure(task, method, metric, value, len(images))
         yield from self._patterns(task, method, images)
         made = [
-            replace(window, values=np.asarray(image, np.float32))
+            replace(
+                window,
+                place="" if task == "synthesis" else window.place,
+                values=np.asarray(image, np.float32),
+            )
             for window, image in zip(asked, images, strict=True)
         ]
         ours, data = _statistics(made), _statistics(self.real)

@@ -468,7 +468,7 @@ def _landscape(folder: str | None, device: str, precision: Precision) -> Landsca
         window=given["window"],
         context=given["context"],
         steps=given["steps"],
-        mean=np.asarray(given["mean"], np.float64),
+        scenes=np.asarray(given["scenes"], np.float64),
         root=np.asarray(given["root"], np.float64),
         field=_closed_form(config, "landscape", "alone"),
         batch=config.card.batch,

@@ -16,6 +16,7 @@ from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from eoaug import noise
 from eoaug.generators import denoise
@@ -28,6 +29,7 @@ KINDS: Mapping[str, float] = {"alone": 0.4, "between": 0.3, "within": 0.3}
 
 _SIGMA = (80.0, 0.1)
 """Noise over signal at the first and the last call: here the large scales are still to be settled."""
+_GOLDEN = (5**0.5 - 1) / 2
 _KEPT = 512
 """Windows of a process that are remembered."""
 _Float = NDArray[np.float32]
@@ -96,8 +98,8 @@ class Landscape:
     ----------
     window, context
         Edge of a window in cells, and how much of it on each side its neighbours may have drawn.
-    mean, root
-        Shape (2 C,) and (2 C, 2 C): the Gaussian of palettes, its covariance's root.
+    scenes, root
+        Shape (n, 2 C), palettes of real scenes, and (2 C, 2 C), the root of the covariance of what is added to one.
     field
         Closed form below the network.
     steps
@@ -111,7 +113,7 @@ class Landscape:
         *,
         window: int,
         context: int,
-        mean: NDArray[np.float64],
+        scenes: NDArray[np.float64],
         root: NDArray[np.float64],
         field: Gaussian,
         steps: int,
@@ -119,18 +121,33 @@ class Landscape:
     ) -> None:
         self._window, self._context, self._batch = window, context, batch
         self._period = 2 * (window - context)
-        self._mean, self._root, self._field = mean, root, field
+        self._scenes, self._root, self._field = scenes, root, field
+        self._bands = scenes.shape[1] // 2
         self._path = denoise.karras(steps, sigma_max=_SIGMA[0], sigma_min=_SIGMA[1])
         self._drawn: OrderedDict[tuple[Plane, _Spot], _Float] = OrderedDict()
         self._lock = Lock()
 
     def palette(self, plane: Plane) -> NDArray[np.float64]:
-        """Return level and log spread of a plane's bands, shape (2 C,)."""
-        shape = (len(self._mean), 1, 1)
-        drawn = noise.normal(
-            (0, 0), shape, seed=plane.seed, stream="embedded palette", member=plane.member, time=plane.time
-        )
-        found: NDArray[np.float64] = self._mean + self._root @ np.clip(drawn[:, 0, 0], -2.5, 2.5)
+        """Return level and log spread of a plane's bands, shape (2 C,): those of a real scene, a little moved.
+
+        The members of a seed are spread evenly over the scenes (an additive recurrence of the golden ratio).
+        """
+
+        def numbers(count: int, member: int) -> NDArray[np.float64]:
+            drawn = noise.normal(
+                (0, 0),
+                (count, 1, 1),
+                seed=plane.seed,
+                stream="embedded palette",
+                member=member,
+                time=plane.time,
+            )
+            return drawn[:, 0, 0].astype(np.float64)
+
+        first = float(special.ndtr(numbers(1, 0)[0]))
+        index = int((first + plane.member * _GOLDEN) % 1.0 * len(self._scenes))
+        moves = numbers(2 * self._bands, plane.member)
+        found: NDArray[np.float64] = self._scenes[index] + self._root @ np.clip(moves, -2.5, 2.5)
         return found
 
     def cells(
@@ -170,7 +187,7 @@ class Landscape:
         out = []
         for plane, origin, shape in asked:
             palette = self.palette(plane)[:, None, None]
-            C = len(palette) // 2
+            C = self._bands
             units = self._assembled(plane, origin, shape, held)
             out.append((palette[:C] + np.exp(palette[C:]) * units).astype(np.float32))
         return out
@@ -183,7 +200,7 @@ class Landscape:
     ) -> list[_Float]:
         """Draw windows whose surroundings are there already."""
         size = (self._window, self._window)
-        C = len(self._mean) // 2
+        C = self._bands
         there = np.ones(C, bool)
         images, told, x, truth = [], [], [], []
         for plane, spot in keys:
@@ -263,7 +280,7 @@ class Landscape:
         level: int = 3,
     ) -> _Float:
         """Return a part of a plane from windows below a level; 0 where they have none."""
-        out = np.zeros((len(self._mean) // 2, *shape), np.float32)
+        out = np.zeros((self._bands, *shape), np.float32)
         for spot in self._spots(origin, shape):
             if spot[2] + spot[3] >= level:
                 continue

@@ -7,21 +7,29 @@ spread make them bright or dark, dull or varied (`Palettes`).
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import optimize
 
 from eoaug.errors import SourceError
 from eoaug.generators import landscape
-from eoaug.generators.conditions import log_moments, to_log
+from eoaug.generators.conditions import from_log, to_log
 from eoaug.training.samples import Cube, halve, metadata
 
 __all__ = ["Scene", "Window", "draw", "palettes", "scenes"]
 
+_CLOUD_BLUE = 0.25
+"""Blue reflectance from which a pixel's colour is taken for a cloud's, which not all cubes have masks for."""
 _LEAST_CLEAR = 0.97
 _DRAWS = 500
+_SMOOTHED = 0.4
+"""Share of the palettes' spread that is drawn; the rest is from place to place."""
+_RIDGE = 0.05
+"""Weight of the ridge that completes palettes, over the mean variance of their known entries."""
 _MOST = 6.0
 """Limit of a window's values, in spreads."""
 
@@ -30,13 +38,10 @@ _MOST = 6.0
 class Scene:
     """One cube on one date."""
 
-    place: str
-    """The cube's name, without its scale."""
     values: NDArray[np.float32]
     """Shape (C, H, W), log reflectance (`conditions.to_log`); NaN where missing or cloudy."""
     palette: NDArray[np.float64]
     """Shape (2 C,): level and log of the spread per band; NaN for absent bands."""
-    calibrated: bool
     gsd_m: float
     """Pixel size of ``values``."""
     metadata: NDArray[np.float64]
@@ -81,7 +86,7 @@ def scenes(
             dates = [
                 scene
                 for date in range(len(level.values))
-                if (scene := _scene(cube.name, level, date, mean, std)) is not None
+                if (scene := _scene(level, date, mean, std)) is not None
             ]
             if dates:
                 found.append(dates)
@@ -89,20 +94,26 @@ def scenes(
     return found
 
 
-def _scene(place: str, cube: Cube, date: int, mean: Sequence[float], std: Sequence[float]) -> Scene | None:
+def _scene(cube: Cube, date: int, mean: Sequence[float], std: Sequence[float]) -> Scene | None:
     units = (cube.values[date] - np.asarray(mean)[:, None, None]) / np.asarray(std)[:, None, None]
     values = np.where(cube.clear[date], units, np.nan)
     there = np.isfinite(values)
     if there[cube.bands].mean() < 0.2:
         return None
     logs = np.where(there, to_log(np.nan_to_num(values), mean, std), np.float32(np.nan))
-    palette = np.full((2, len(logs)), np.nan)
-    palette[0, cube.bands] = np.nanmean(logs[cube.bands], axis=(1, 2))
-    palette[1, cube.bands] = np.log(np.nanstd(logs[cube.bands], axis=(1, 2)) + 0.05)
     return Scene(
-        place, logs.astype(np.float32), palette.reshape(-1), cube.calibrated, cube.gsd_m,
+        logs.astype(np.float32), _palette(logs), cube.gsd_m,
         metadata(cube, np.array([date]))[0],
     )  # fmt: skip
+
+
+def _palette(logs: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Return level and log spread of the bands of log reflectance, shape (2 C,); NaN for absent bands."""
+    found = np.full((2, len(logs)), np.nan)
+    there = np.isfinite(logs).any(axis=(1, 2))
+    found[0, there] = np.nanmean(logs[there], axis=(1, 2))
+    found[1, there] = np.log(np.nanstd(logs[there], axis=(1, 2)) + 0.05)
+    return found.reshape(-1)
 
 
 def draw(rng: np.random.Generator, groups: Sequence[Sequence[Scene]], *, window: int, context: int) -> Window:
@@ -146,36 +157,116 @@ def draw(rng: np.random.Generator, groups: Sequence[Sequence[Scene]], *, window:
 
 
 def palettes(
-    groups: Sequence[Sequence[Scene]], *, mean: Sequence[float], std: Sequence[float]
+    cubes: Sequence[Cube], bands: Sequence[str], *, mean: Sequence[float], std: Sequence[float]
 ) -> Mapping[str, NDArray[np.float64]]:
-    """Return the Gaussian of palettes, every place counting alike, with the bands' moments of the card.
+    """Return the palettes that land from nothing is drawn with, and how they vary.
 
-    A few dark or bright scenes count for much in the logarithm's own moments. 8-bit cubes without calibration
+    A smoothed bootstrap (Silverman & Young 1987, doi:10.1093/biomet/74.3.469) of the places, every one counting
+    alike: a Gaussian of them would mix the sea with the desert. Bands that a place lacks are those to expect
+    from its others. Level and spread are then moved until reflectance has the places' own mean and standard
+    deviation, for a few dark or bright scenes count for much in the logarithm's. 8-bit cubes without calibration
     know no reflectance and are left out.
+
+    Parameters
+    ----------
+    cubes
+        At least one that is calibrated.
+    bands
+        Common names of the slots, "blue" among them.
+    mean, std
+        Reflectance of model unit 0 and of one unit, per slot.
+
+    Returns
+    -------
+    ``scenes``, shape (places, 2 C), and ``root``, shape (2 C, 2 C), a square root of the covariance of what is added.
     """
-    places: dict[str, list[NDArray[np.float64]]] = {}
-    for group in groups:
-        for scene in group:
-            if scene.calibrated:
-                places.setdefault(scene.place, []).append(scene.palette)
-    rows = np.concatenate(list(places.values()))
-    weight = np.concatenate([np.full(len(rows), 1 / len(rows)) for rows in places.values()])[:, None]
-    there = np.isfinite(rows)
-    centre = np.nansum(weight * rows, 0) / (weight * there).sum(0)
-    off = np.where(there, rows - centre, 0)
-    pairs = np.maximum((weight * there).T @ there, 1e-9)
-    covariance = (weight * off).T @ off / pairs
-    variance, axes = np.linalg.eigh(covariance)
-    covariance = (axes * np.maximum(variance, 1e-6)) @ axes.T
-    # Between scenes and within them as found; both stretched alike to the card's spread.
     C = len(mean)
-    between, within = np.diag(covariance)[:C], np.exp(2 * centre[C:] + 2 * np.diag(covariance)[C:])
-    middle, spread = log_moments(mean, std)
-    gain = spread / np.sqrt(between + within)
-    stretch = np.concatenate([gain, np.ones(C)])
-    covariance = covariance * np.outer(stretch, stretch)
+    places: dict[str, list[NDArray[np.float32]]] = {}
+    for cube in cubes:
+        cells = halve(cube)
+        found = [_scene(cells, date, mean, std) for date in range(len(cells.values))]
+        for scene in (one for one in found if one is not None and cube.calibrated):
+            cloudy = _reflectance(scene.values, mean, std)[bands.index("blue")] > _CLOUD_BLUE
+            logs = np.where(cloudy, np.float32(np.nan), scene.values)
+            places.setdefault(cube.name.removesuffix("_20m"), []).append(logs)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # bands that no scene of a place has
+        rows = np.stack([np.nanmean([_palette(one) for one in part], axis=0) for part in places.values()])
+        moments = np.nanmean([_moments(part, mean, std) for part in places.values()], axis=0)
+    covariance, rows = _completed(rows)
+    root = _SMOOTHED * _root(covariance)
+    centre = rows.mean(axis=0)
+    rows = centre + np.sqrt(1 - _SMOOTHED**2) * (rows - centre)
+    for band in range(C):
+        rows, root = _fitted(rows, root, band, moments[:, band], (mean[band], std[band]))
+    return {"scenes": rows, "root": root}
+
+
+def _moments(
+    part: Sequence[NDArray[np.float32]], mean: Sequence[float], std: Sequence[float]
+) -> NDArray[np.float64]:
+    """Return mean and mean square of the reflectance of a place, shape (2, C); NaN for absent bands."""
+    flat = np.concatenate([one.reshape(len(mean), -1) for one in part], axis=1)
+    reflectance = _reflectance(flat[..., None], mean, std)
+    return np.stack([np.nanmean(reflectance**power, axis=(1, 2)) for power in (1, 2)])
+
+
+def _reflectance(
+    logs: NDArray[np.floating], mean: Sequence[float], std: Sequence[float]
+) -> NDArray[np.float64]:
+    units = from_log(logs, mean, std)
+    return np.asarray(units * np.asarray(std)[:, None, None] + np.asarray(mean)[:, None, None], np.float64)
+
+
+def _completed(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the covariance of rows with gaps, and the rows with what is to be expected in them."""
+    there = np.isfinite(rows)
+    centre = np.nanmean(rows, axis=0)
+    off = np.where(there, rows - centre, 0)
+    root = _root(off.T @ off / np.maximum(there.T.astype(float) @ there, 1))
+    covariance = root @ root.T
+    for row, known in zip(off, there, strict=True):
+        told = covariance[np.ix_(known, known)]
+        told = told + _RIDGE * np.trace(told) / len(told) * np.eye(len(told))
+        row[~known] = covariance[np.ix_(~known, known)] @ np.linalg.solve(told, row[known])
+    return covariance, centre + off
+
+
+def _fitted(
+    rows: NDArray[np.float64],
+    root: NDArray[np.float64],
+    band: int,
+    moments: NDArray[np.float64],
+    unit: tuple[float, float],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return palettes whose band has these moments of reflectance: moved, and stretched about their mean."""
+    C = rows.shape[1] // 2
+    nodes, weight = np.polynomial.hermite_e.hermegauss(40)
+    weight = weight / weight.sum()
+    level, spread = rows[:, band], rows[:, C + band]
+    added = root @ root.T
+
+    def found(change: NDArray[np.float64]) -> NDArray[np.float64]:
+        move, gain = change[0], np.exp(change[1])
+        middle = level.mean() + gain * (level - level.mean()) + move
+        width = gain * np.sqrt(added[band, band] + np.exp(2 * spread + 2 * added[C + band, C + band]))
+        logs = middle[:, None] + width[:, None] * nodes
+        reflectance = _reflectance(logs[None], unit[:1], unit[1:])[0]
+        return np.array([(reflectance**power @ weight).mean() for power in (1, 2)])
+
+    def off(change: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(np.log(found(change) / moments))
+
+    move, gain = optimize.root(off, np.zeros(2)).x
+    rows, root = rows.copy(), root.copy()
+    rows[:, band] = level.mean() + np.exp(gain) * (level - level.mean()) + move
+    rows[:, C + band] = spread + gain
+    root[band] *= np.exp(gain)
+    return rows, root
+
+
+def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return a symmetric square root; covariances of pairs from different places can be slightly negative."""
     variance, axes = np.linalg.eigh(covariance)
-    return {
-        "mean": np.concatenate([middle, centre[C:] + np.log(gain)]),
-        "root": (axes * np.sqrt(np.maximum(variance, 0))) @ axes.T,
-    }
+    root: NDArray[np.float64] = (axes * np.sqrt(np.maximum(variance, 0))) @ axes.T
+    return root

@@ -278,7 +278,7 @@ def _landscapes(config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> 
     settings, shape = config["stages"]["landscape"], config["landscape"]
     groups = landscapes.scenes(cubes, mean=config["mean"], std=config["std"], window=shape["window"])
     _log.info("landscape: %d cubes at their scales", len(groups))
-    found = landscapes.palettes(groups, mean=config["mean"], std=config["std"])
+    found = landscapes.palettes(cubes, config["bands"], mean=config["mean"], std=config["std"])
     rounded = {name: np.round(value, 5).tolist() for name, value in found.items()}
     (out / "palettes.json").write_text(json.dumps(rounded) + "\n")
     pool = []
