@@ -467,6 +467,7 @@ def _landscape(folder: str | None, device: str, precision: Precision) -> Landsca
     return Landscape(
         window=given["window"],
         context=given["context"],
+        sigma=given["sigma"],
         steps=given["steps"],
         scenes=np.asarray(given["scenes"], np.float64),
         root=np.asarray(given["root"], np.float64),

@@ -1,10 +1,11 @@
 """Land from nothing: an infinite plane of cells that a diffusion network draws window by window.
 
-Numpy; the network is an argument. The plane is paved by windows of four kinds. Windows of the first lie
-apart and are drawn from nothing; those of the next two fill the gaps between two of them, those of the last what
-is left, each told what lies around it already (outpainting as in MultiDiffusion's successors, but with
-nothing averaged: two independent drafts of one place make a ghost). So a window hangs on at most eight others, any
-part of the plane can be had alone, and its cells are the same however they are asked for.
+Numpy; the network is an argument. It works out a rough draft (`mosaic.draft`) from the middle of its path (SDEdit,
+arXiv:2108.01073): so it decides what land looks like, and the draft where things lie. The plane is paved by
+windows of four kinds. Windows of the first lie apart and are told nothing; those of the next two fill the gaps
+between two of them, those of the last what is left, each told what lies around it already; nothing is averaged, for
+two drawings of one place make a ghost. So a window hangs on at most eight others, any part of the plane can be had
+alone, and its cells are the same however they are asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from scipy import special
 
 from eoaug import noise
-from eoaug.generators import denoise
+from eoaug.generators import denoise, mosaic
 from eoaug.generators.gaussian import Gaussian
 
 __all__ = ["KINDS", "Landscape", "Plane", "facts", "known"]
@@ -27,8 +28,8 @@ __all__ = ["KINDS", "Landscape", "Plane", "facts", "known"]
 KINDS: Mapping[str, float] = {"alone": 0.4, "between": 0.3, "within": 0.3}
 """What a window is told of its surroundings, and how often it is trained so: nothing, two sides, all sides."""
 
-_SIGMA = (80.0, 0.1)
-"""Noise over signal at the first and the last call: here the large scales are still to be settled."""
+_LEAST_SIGMA = 0.1
+"""Noise over signal at the last call."""
 _GOLDEN = (5**0.5 - 1) / 2
 _KEPT = 512
 """Windows of a process that are remembered."""
@@ -102,6 +103,8 @@ class Landscape:
         Shape (n, 2 C), palettes of real scenes, and (2 C, 2 C), the root of the covariance of what is added to one.
     field
         Closed form below the network.
+    sigma
+        Noise over signal that drafts are taken to: the network redraws what hides in it.
     steps
         Calls of the network per window.
     batch
@@ -116,6 +119,7 @@ class Landscape:
         scenes: NDArray[np.float64],
         root: NDArray[np.float64],
         field: Gaussian,
+        sigma: float,
         steps: int,
         batch: int,
     ) -> None:
@@ -123,7 +127,9 @@ class Landscape:
         self._period = 2 * (window - context)
         self._scenes, self._root, self._field = scenes, root, field
         self._bands = scenes.shape[1] // 2
-        self._path = denoise.karras(steps, sigma_max=_SIGMA[0], sigma_min=_SIGMA[1])
+        self._path = denoise.karras(steps, sigma_max=sigma, sigma_min=_LEAST_SIGMA)
+        # What windows share from cell to cell and from band to band.
+        self._mixed = np.linalg.cholesky(field.covariance.mean(axis=(0, 1), dtype=np.float64))
         self._drawn: OrderedDict[tuple[Plane, _Spot], _Float] = OrderedDict()
         self._lock = Lock()
 
@@ -210,12 +216,11 @@ class Landscape:
             truth.append((around, mask))
             images.append(np.concatenate([around, mask[None].astype(np.float32)]))
             told.append(facts(self.palette(plane), plane.gsd_m))
-            x.append(
-                noise.normal(
-                    origin, (C, *size), seed=plane.seed, stream="embedded landscape",
-                    member=plane.member, time=plane.time,
-                )
-            )  # fmt: skip
+            identity = {"seed": plane.seed, "member": plane.member, "time": plane.time}
+            drafted = mosaic.draft(origin, (C, *size), gsd_m=plane.gsd_m, **identity)
+            start = np.einsum("ij,jhw->ihw", self._mixed, drafted)
+            drawn = noise.normal(origin, (C, *size), stream="embedded landscape", **identity)
+            x.append(denoise.noised(start, drawn, self._path[0]).astype(np.float32))
         before: list[_Float | None] = [None] * len(keys)
         clean = x
         for index, t in enumerate(self._path[:-1]):

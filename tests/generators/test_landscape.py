@@ -35,7 +35,7 @@ class Network:
 def landscape(batch=4, steps=2):
     field = Gaussian(np.zeros(2, np.float32), np.broadcast_to(np.eye(2), (8, 8, 2, 2)).astype(np.float32))
     return Landscape(
-        window=WINDOW, context=CONTEXT, scenes=np.arange(12.0).reshape(3, 4) / 12, root=np.eye(4) / 4, field=field, steps=steps, batch=batch
+        window=WINDOW, context=CONTEXT, scenes=np.arange(12.0).reshape(3, 4) / 12, root=np.eye(4) / 4, field=field, sigma=1.0, steps=steps, batch=batch
     )  # fmt: skip
 
 

@@ -62,7 +62,7 @@ CONFIG = {
             "pool": 6,
         },
     },
-    "landscape": {"window": 32, "context": 8, "steps": 2},
+    "landscape": {"window": 32, "context": 8, "sigma": 1.0, "steps": 2},
     "card": {
         "gsd_m": [1.0, 120.0],
         "overlap_px": 8,
