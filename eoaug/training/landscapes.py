@@ -91,6 +91,11 @@ def scenes(
             if dates:
                 found.append(dates)
             level = halve(level)
+    if not found:
+        raise SourceError(
+            f"land from nothing: none of {len(cubes)} cubes holds a clear window of {window} cells",
+            "add larger cubes, or ones with less cloud",
+        )
     return found
 
 
@@ -189,6 +194,11 @@ def palettes(
             cloudy = _reflectance(scene.values, mean, std)[bands.index("blue")] > _CLOUD_BLUE
             logs = np.where(cloudy, np.float32(np.nan), scene.values)
             places.setdefault(cube.name.removesuffix("_20m"), []).append(logs)
+    if not places:
+        raise SourceError(
+            f"land from nothing: none of {len(cubes)} cubes knows reflectance",
+            "add one whose bands have reflectance_scale",
+        )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # bands that no scene of a place has
         rows = np.stack([np.nanmean([_palette(one) for one in part], axis=0) for part in places.values()])
