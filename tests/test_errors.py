@@ -111,6 +111,10 @@ WRONG = {
     "a prompt of numbers": (lambda: S(cube(), prompt=5, generator=TINY), ParameterError, "prompt=5"),
     "a layout elsewhere": (lambda: S(cube(), layout=xr.DataArray(np.ones((1, 2, 2))), generator=TINY), GridError,
                            r"\(1, 2, 2\)"),
+    "a layout beside the cube": (lambda: S(cube(), layout=cube(dates=1).assign_coords(x=cube().x + 1000),
+                                           generator=TINY), GridError, "layout lies on another grid"),
+    "a layout nobody uses": (lambda: S(cube(), layout=cube(dates=0).blue, generator="embedded"), ParameterError,
+                             "embedded uses a layout to inpaint only"),
     # synthesize from nothing
     "neither ds nor like": (lambda: S(**SEVEN), ParameterError, "neither"),
     "both ds and like": (lambda: S(cube(), like=grid(), **SEVEN), ParameterError, "both"),

@@ -72,8 +72,9 @@ class Options(TypedDict, total=False):
     """``"mean"``, ``"median"``, ``"std"`` (physical units) or a quantile in (0, 1) over the members."""
     prompt: str
     """What to show, in words; for generators with a text condition."""
-    layout: xr.DataArray
-    """Guidance (layer, y, x) on the result's grid; for generators with a layout condition."""
+    layout: xr.DataArray | xr.Dataset
+    """Guidance on the result's grid, (layer, y, x) or a variable per layer, of one date: another sensor, a map, a
+    terrain; for generators with a layout condition."""
     metadata: Mapping[str, float]
     """Overrides of `METADATA_FIELDS`, in real-world units."""
     guidance: float
@@ -252,11 +253,19 @@ def layout_for(layout: Any, card: Card, geobox: Any, verb: Verb) -> Any:
             f"{verb}: {card.name} uses a layout to {', '.join(sorted(card.guided))} only",
             "leave layout out, or load a generator with a ControlNet",
         )
-    if not isinstance(layout, xr.DataArray) or layout.shape[-2:] != tuple(geobox.shape.yx):
+    if isinstance(layout, xr.Dataset):
+        layout = layout.to_dataarray("layer")
+    shape = getattr(layout, "shape", ())
+    several = [size for size in shape[:-2] if size > 1]
+    if not isinstance(layout, xr.DataArray) or len(several) > 1 or shape[-2:] != tuple(geobox.shape.yx):
         raise GridError(
-            f"layout has shape {getattr(layout, 'shape', None)}, the result has {tuple(geobox.shape.yx)}",
-            "give a DataArray (layer, y, x) on the result's grid",
+            f"layout has shape {shape}, the result has {tuple(geobox.shape.yx)}",
+            "give a DataArray (layer, y, x), or a Dataset of one date, on the result's grid",
         )
+    layout = layout.squeeze([name for name in layout.dims[:-2] if layout.sizes[name] == 1])
+    plane = layout[0] if layout.ndim == 3 else layout
+    y, x = (str(name) for name in plane.dims)
+    _check_place("layout", plane.rename("layout values"), (y, x), geobox)
     data = layout.data if layout.ndim == 3 else layout.data[None]
     return data.astype(np.float32)
 
@@ -371,26 +380,33 @@ def _check_grid(cube: Cube, mask: xr.DataArray) -> None:
             f"the mask has {sizes[0]} x {sizes[1]} pixels along ({y}, {x}), the cube {cube.shape_yx[0]} x {cube.shape_yx[1]}",
             "bring it onto the cube's grid, e.g. mask.odc.reproject(ds.odc.geobox, resampling='nearest')",
         )
-    if y in mask.coords and x in mask.coords and cube.georeferenced:
-        grid = read_cube(_bare(mask), verb="mask").geobox
-        if not same_grid(grid, cube.geobox) and grid.crs is not None:
-            raise GridError(
-                f"the mask lies on another grid: {grid.affine.c, grid.affine.f} instead of "
-                f"{cube.geobox.affine.c, cube.geobox.affine.f}",
-                "bring it onto the cube's grid, e.g. mask.odc.reproject(ds.odc.geobox, resampling='nearest')",
-            )
-        if grid.crs is None and not np.allclose(
-            tuple(grid.affine), tuple(cube.geobox.affine), rtol=0, atol=1e-3 * abs(cube.geobox.affine.a)
-        ):
-            raise GridError(
-                f"the mask's coordinates do not match the cube's: {y} starts at {float(mask[y][0])}",
-                f"give it the cube's coordinates: mask.assign_coords({y}=ds.{y}, {x}=ds.{x})",
-            )
+    if cube.georeferenced:
+        _check_place("mask", mask.rename("mask values"), (y, x), cube.geobox)
 
 
-def _bare(mask: xr.DataArray) -> xr.DataArray:
-    # Numbers without a scale or flags, so that the door takes the mask for a band.
-    return mask.astype(np.float32).drop_attrs(deep=False).rename("mask values")
+def _check_place(name: str, array: xr.DataArray, yx: tuple[str, str], geobox: Any) -> None:
+    """Refuse an array whose coordinates, if it has any, lie elsewhere."""
+    y, x = yx
+    if y not in array.coords or x not in array.coords:
+        return
+    grid = read_cube(_bare(array), verb=name).geobox
+    if not same_grid(grid, geobox) and grid.crs is not None:
+        raise GridError(
+            f"the {name} lies on another grid: {grid.affine.c, grid.affine.f} instead of "
+            f"{geobox.affine.c, geobox.affine.f}",
+            f"bring it onto the result's grid, e.g. {name}.odc.reproject(ds.odc.geobox, resampling='nearest')",
+        )
+    near = 1e-3 * abs(geobox.affine.a)
+    if grid.crs is None and not np.allclose(tuple(grid.affine), tuple(geobox.affine), rtol=0, atol=near):
+        raise GridError(
+            f"the {name}'s coordinates do not match the cube's: {y} starts at {float(array[y][0])}",
+            f"give it the cube's coordinates: {name}.assign_coords({y}=ds.{y}, {x}=ds.{x})",
+        )
+
+
+def _bare(array: xr.DataArray) -> xr.DataArray:
+    # Numbers without a scale or flags, so that the door takes the array for a band.
+    return array.astype(np.float32).drop_attrs(deep=False)
 
 
 def _at_dates(array: xr.DataArray, cube: Cube) -> xr.DataArray:

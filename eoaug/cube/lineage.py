@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 import pickle
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib import metadata as package_metadata
 from typing import Any
@@ -21,6 +22,8 @@ from eoaug.cube.scene import valid
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import Generator
 
+_ITEM = ("item_id", "item_href")
+"""Coordinates that name the items of a cube."""
 _CHECKPOINT_LIBRARIES = ("diffusers", "peft", "transformers")
 
 __all__ = ["record_of", "residual_of", "settings_of", "token_for"]
@@ -79,19 +82,16 @@ def _identity(inputs: Inputs) -> list[Any]:
     return out
 
 
-def record_of(made: Plan, cube: Cube, parameters: Mapping[str, Any]) -> Provenance:
-    """Return the record that the result and its files carry."""
+def record_of(made: Plan, cube: Cube, parameters: Mapping[str, Any], guide: Any = None) -> Provenance:
+    """Return the record that the result and its files carry; a guide's items are sources like the cube's."""
     torch = bool(made.card.sha256)
     if torch:
         # Bytes are promised per version of torch and instruction set; the record names both.
         importlib.import_module("torch")
-    ids, hrefs = cube.along_time("item_id"), cube.along_time("item_href")
-    sources = []
-    if ids is not None:
-        links = hrefs if hrefs is not None else [""] * len(ids)
-        for joined, link in zip(ids, links, strict=True):
-            pairs = zip(str(joined).split(";"), str(link).split(";"), strict=False)
-            sources += [{"id": one, "href": href} for one, href in pairs if one]
+    sources = _sources(cube.along_time("item_id"), cube.along_time("item_href"))
+    if guide is not None:
+        told = {name: np.atleast_1d(guide[name].values) for name in _ITEM if name in guide.coords}
+        sources += _sources(told.get("item_id"), told.get("item_href"))
     slots = made.card.bands
     units = (
         {layer.name: (made.card.mean[layer.slot], made.card.std[layer.slot]) for layer in made.layers}
@@ -119,6 +119,16 @@ def record_of(made: Plan, cube: Cube, parameters: Mapping[str, Any]) -> Provenan
     used = _CHECKPOINT_LIBRARIES if made.card.files else ()
     versions = {name: package_metadata.version(name) for name in used}
     return replace(record, software={**record.software, **versions})
+
+
+def _sources(ids: Iterable[Any] | None, hrefs: Iterable[Any] | None) -> list[dict[str, str]]:
+    """Return id and address of items; one date may join several with semicolons."""
+    found: list[dict[str, str]] = []
+    if ids is not None:
+        for joined, link in zip(ids, hrefs if hrefs is not None else itertools.repeat(""), strict=False):
+            pairs = zip(str(joined).split(";"), str(link).split(";"), strict=False)
+            found += [{"id": one, "href": href} for one, href in pairs if one]
+    return found
 
 
 def residual_of(

@@ -241,6 +241,8 @@ class _Prepared:
     lazy: bool
     progress: Progress
     parameters: Mapping[str, Any]
+    guide: Any = None
+    """The layout as it was given: its items are sources too."""
 
 
 def _own(arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -459,11 +461,13 @@ def _prepared(
         batch_tiles=integer("batch_tiles", options.get("batch_tiles", card.batch), 1, 4096),
     )
     inputs = Inputs(tuple(band.data for band in cube.bands) if has_input else (), mask, layout)
+    if layout is not None:
+        own = {**own, "layout": len(layout)}
     parameters = {**own, "steps": steps, "joint_steps": joint, "reduce": reduce, "prompt": made.prompt,
                   "guidance": made.guidance, "metadata": dict(made.overrides) or None}  # fmt: skip
     made = replace(made, token=token_for(made, inputs, parameters))
     lazy = cube.lazy or wants_chunks or not has_input or hasattr(mask, "dask") or hasattr(layout, "dask")
-    return _Prepared(cube, made, inputs, lazy, options.get("progress"), parameters)
+    return _Prepared(cube, made, inputs, lazy, options.get("progress"), parameters, options.get("layout"))
 
 
 def _check_kept(verb: Verb, card: Card, layers: Sequence[Layer]) -> None:
@@ -478,7 +482,7 @@ def _check_kept(verb: Verb, card: Card, layers: Sequence[Layer]) -> None:
 
 def _finish(prepared: _Prepared) -> Any:
     cube, made = prepared.cube, prepared.plan
-    record = record_of(made, cube, prepared.parameters)
+    record = record_of(made, cube, prepared.parameters, prepared.guide)
     arrays = (
         build(made, prepared.inputs)
         if prepared.lazy

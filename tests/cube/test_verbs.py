@@ -512,6 +512,33 @@ def test_conditions_reach_the_generator():
         np.testing.assert_array_equal(lazy.blue, changed.blue)
 
 
+def test_a_guide_tells_what_lies_in_a_gap():
+    """Another sensor's image of the ground, in units of its own: less error, and the same bytes in chunks."""
+    ds = scene((90, 100), dates=1, bands=("red", "nir"), content="texture")
+    cloudy = clouds(ds)
+    radar = ds.isel(time=0, drop=True)[["nir"]].rename(nir="VV").astype("float32") * -3.0 + 7.0
+    noisy = radar + np.random.default_rng(0).normal(0, float(radar.VV.std()) / 3, radar.VV.shape)
+    plain = eoaug.inpaint(ds, mask=cloudy, generator="embedded")
+    guided = eoaug.inpaint(ds, mask=cloudy, generator="embedded", layout=noisy)
+    errors = [
+        float(np.sqrt(((made.nir.astype(float) - ds.nir) ** 2).where(cloudy).mean()))
+        for made in (plain, guided)
+    ]
+    assert errors[1] < 0.8 * errors[0]
+    assert guided.eoaug.provenance.parameters["layout"] == 1
+    assert "layout" not in plain.eoaug.provenance.parameters
+    itemised = noisy.assign_coords(item_id="radar-1", item_href="radar-1.json")
+    told = eoaug.inpaint(ds, mask=cloudy, generator="embedded", layout=itemised).eoaug.provenance
+    assert told.sources == ({"id": "radar-1", "href": "radar-1.json"},), "what guided is a source"
+    lazy = eoaug.inpaint(
+        ds.chunk(y=40, x=64), mask=cloudy, generator="embedded", layout=noisy.chunk(y=30), chunks=56
+    )
+    xr.testing.assert_equal(lazy.compute(), guided)
+    plan = ds.eoaug.plan("inpaint", mask=cloudy, generator="embedded", layout=noisy.VV)
+    assert plan.token == ds.eoaug.plan("inpaint", mask=cloudy, generator="embedded", layout=noisy).token
+    assert plan.token != ds.eoaug.plan("inpaint", mask=cloudy, generator="embedded", layout=radar).token
+
+
 def test_the_record_tells_what_was_made():
     ds = scene((40, 50), dates=2)
     result = eoaug.inpaint(ds, mask=clouds(ds), generator=CLASSICAL, seed=5)
