@@ -385,13 +385,14 @@ def _along(image: _Float, axis: int, start: int, stop: int, step: int = 1) -> _F
 def _measure(fine: _Float, kernel: _Float, factor: int) -> _Float:
     """Return A x: the kernel's mean of the fine pixels around each coarse pixel."""
     pad = (kernel.shape[1] // factor // 2) * factor
+    taps = [(tap, kernel[:, tap, None, None]) for tap in np.flatnonzero(kernel.any(axis=0)).tolist()]
     for axis in (-2, -1):
         size = fine.shape[axis]
         mirrored = _mirror(fine, axis, pad)
         total = np.zeros(())
-        for tap in np.flatnonzero(kernel.any(axis=0)).tolist():
-            part = _along(mirrored, axis, tap, tap + size, factor)
-            total = total + kernel[:, tap, None, None] * part
+        for tap, weight in taps:
+            part = weight * _along(mirrored, axis, tap, tap + size, factor)
+            total = np.add(total, part, out=part)
         fine = total
     return fine
 
@@ -400,6 +401,7 @@ def _spread(coarse: _Float, kernel: _Float, factor: int) -> _Float:
     """Return U y: each coarse pixel laid down as f times the kernel."""
     cells = kernel.shape[1] // factor // 2
     taps = factor * kernel.reshape(kernel.shape[0], 2 * cells + 1, factor)
+    used = taps.any(axis=0).tolist()
     for axis in (-2, -1):
         size = coarse.shape[axis]
         mirrored = _mirror(coarse, axis, cells)
@@ -408,10 +410,10 @@ def _spread(coarse: _Float, kernel: _Float, factor: int) -> _Float:
         fine = np.zeros(shape)
         for phase in range(factor):
             out = _along(fine, axis, phase, size * factor, factor)
-            for cell in range(2 * cells + 1):
-                weight = taps[:, 2 * cells - cell, phase]
-                if weight.any():
-                    out += weight[:, None, None] * _along(mirrored, axis, cell, cell + size)
+            for cell in range(2 * cells, -1, -1):
+                if used[cell][phase]:
+                    weight = taps[:, cell, phase, None, None]
+                    out += weight * _along(mirrored, axis, 2 * cells - cell, 2 * cells - cell + size)
         coarse = fine
     return coarse
 
