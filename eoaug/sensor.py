@@ -220,7 +220,7 @@ class Sensor:
         kernel, inverse = self._filters()
         self._check(fine, kernel, "fine", self.factor)
         self._check(coarse, kernel, "coarse", 1)
-        exact = np.asarray(fine, dtype=np.float64)
+        exact = np.array(fine, dtype=np.float64)
         measured = np.asarray(coarse, dtype=np.float64)
         expected = (*exact.shape[:-2], exact.shape[-2] // self.factor, exact.shape[-1] // self.factor)
         if measured.shape != expected:
@@ -233,10 +233,17 @@ class Sensor:
                 f"The fine image to project has {bad} values that are not finite.",
                 "Fill them before, for example with classical.push_pull.",
             )
+        out = exact.astype(np.float32)
+        bands = np.isfinite(measured).any(axis=(*range(exact.ndim - 3), -2, -1))
+        if not bands.all():
+            # Bands that were not measured come back as they are.
+            exact, measured = exact[..., bands, :, :], measured[..., bands, :, :]
+            kernel, inverse = (taps[bands] if len(taps) > 1 else taps for taps in (kernel, inverse))
         for _ in range(passes):
             residual = np.nan_to_num(measured - _measure(exact, kernel, self.factor), nan=0.0)
-            exact = exact + _spread(_correlate(residual, inverse), kernel, self.factor)
-        return exact.astype(np.float32)
+            exact += _spread(_correlate(residual, inverse), kernel, self.factor)
+        out[..., bands, :, :] = exact
+        return out
 
     def upsample(self, coarse: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return the cubic interpolation of ``coarse`` on the fine grid, without a shift.
