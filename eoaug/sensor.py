@@ -220,7 +220,7 @@ class Sensor:
         kernel, inverse = self._filters()
         self._check(fine, kernel, "fine", self.factor)
         self._check(coarse, kernel, "coarse", 1)
-        exact = np.asarray(fine, dtype=np.float64)
+        exact = np.array(fine, dtype=np.float64)
         measured = np.asarray(coarse, dtype=np.float64)
         expected = (*exact.shape[:-2], exact.shape[-2] // self.factor, exact.shape[-1] // self.factor)
         if measured.shape != expected:
@@ -233,10 +233,17 @@ class Sensor:
                 f"The fine image to project has {bad} values that are not finite.",
                 "Fill them before, for example with classical.push_pull.",
             )
+        out = exact.astype(np.float32)
+        bands = np.isfinite(measured).any(axis=(*range(exact.ndim - 3), -2, -1))
+        if not bands.all():
+            # Bands that were not measured come back as they are.
+            exact, measured = exact[..., bands, :, :], measured[..., bands, :, :]
+            kernel, inverse = (taps[bands] if len(taps) > 1 else taps for taps in (kernel, inverse))
         for _ in range(passes):
             residual = np.nan_to_num(measured - _measure(exact, kernel, self.factor), nan=0.0)
-            exact = exact + _spread(_correlate(residual, inverse), kernel, self.factor)
-        return exact.astype(np.float32)
+            exact += _spread(_correlate(residual, inverse), kernel, self.factor)
+        out[..., bands, :, :] = exact
+        return out
 
     def upsample(self, coarse: NDArray[np.floating]) -> NDArray[np.float32]:
         """Return the cubic interpolation of ``coarse`` on the fine grid, without a shift.
@@ -385,13 +392,14 @@ def _along(image: _Float, axis: int, start: int, stop: int, step: int = 1) -> _F
 def _measure(fine: _Float, kernel: _Float, factor: int) -> _Float:
     """Return A x: the kernel's mean of the fine pixels around each coarse pixel."""
     pad = (kernel.shape[1] // factor // 2) * factor
+    taps = [(tap, kernel[:, tap, None, None]) for tap in np.flatnonzero(kernel.any(axis=0)).tolist()]
     for axis in (-2, -1):
         size = fine.shape[axis]
         mirrored = _mirror(fine, axis, pad)
         total = np.zeros(())
-        for tap in np.flatnonzero(kernel.any(axis=0)).tolist():
-            part = _along(mirrored, axis, tap, tap + size, factor)
-            total = total + kernel[:, tap, None, None] * part
+        for tap, weight in taps:
+            part = weight * _along(mirrored, axis, tap, tap + size, factor)
+            total = np.add(total, part, out=part)
         fine = total
     return fine
 
@@ -400,6 +408,7 @@ def _spread(coarse: _Float, kernel: _Float, factor: int) -> _Float:
     """Return U y: each coarse pixel laid down as f times the kernel."""
     cells = kernel.shape[1] // factor // 2
     taps = factor * kernel.reshape(kernel.shape[0], 2 * cells + 1, factor)
+    used = taps.any(axis=0).tolist()
     for axis in (-2, -1):
         size = coarse.shape[axis]
         mirrored = _mirror(coarse, axis, cells)
@@ -408,10 +417,10 @@ def _spread(coarse: _Float, kernel: _Float, factor: int) -> _Float:
         fine = np.zeros(shape)
         for phase in range(factor):
             out = _along(fine, axis, phase, size * factor, factor)
-            for cell in range(2 * cells + 1):
-                weight = taps[:, 2 * cells - cell, phase]
-                if weight.any():
-                    out += weight[:, None, None] * _along(mirrored, axis, cell, cell + size)
+            for cell in range(2 * cells, -1, -1):
+                if used[cell][phase]:
+                    weight = taps[:, cell, phase, None, None]
+                    out += weight * _along(mirrored, axis, 2 * cells - cell, 2 * cells - cell + size)
         coarse = fine
     return coarse
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eoaug.cube.plan import IN_FLIGHT, Layer, Plan
+from eoaug.cube.plan import Layer, Plan
 from eoaug.cube.progress import Watch
 from eoaug.cube.scene import Scene, date_range, places, read_scene, tile_request, to_fill, valid
 from eoaug.errors import GeneratorError
@@ -32,7 +32,7 @@ SYNTHETIC = "synthetic"
 """Name of the variable that marks where each pixel comes from."""
 
 Mapper = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
-"""``map``, or a pool's."""
+"""``map``, or a pool's: results in order, and items taken as they are needed."""
 
 
 def run_chunk(
@@ -92,14 +92,13 @@ def _date(
     if given is not None:
         stored = [arrays[i][given - dates.start][inner] for i in range(len(plan.layers))]
     cut = core.within(scene.reach)
-    slots = [layer.slot for layer in plan.layers]
     wanted = fill[:, cut[0], cut[1]]
     if not wanted.any():
         estimates: list[NDArray[np.float32]] = []
     else:
         draws = range(plan.members or 1) if plan.reduce is not None else (member + plan.first_member,)
         estimates = _Statistic(plan.reduce).over(
-            _estimate(plan, k, draw, core, scene, fill, mapper, seen)[slots] for draw in draws
+            _estimate(plan, k, draw, core, scene, fill, mapper, seen) for draw in draws
         )
     out: dict[str, NDArray[Any]] = {}
     shape = core.shape
@@ -201,14 +200,17 @@ def _estimate(
     mapper: Mapper,
     seen: Watch,
 ) -> NDArray[np.float32]:
-    """Return shape (C, rows, columns) of ``core``: the merged, projected estimate in model units."""
+    """Return shape (layers, rows, columns) of ``core``: the merged, projected estimate in model units."""
     region = plan.region(core)
     requests = _requests(plan, k, member, region, scene, fill)
     pairs = (_joint if plan.stepped else _alone)(plan, requests, mapper, seen)
     canvas = _merge(plan, pairs, region)
     if plan.sensor is not None:
         _project(plan, k, canvas, region, scene)
-    return canvas[:, *core.within(region)]
+    slots = [layer.slot for layer in plan.layers]
+    # A list of indices makes a copy.
+    chosen = canvas if slots == list(range(len(canvas))) else canvas[slots]
+    return chosen[:, *core.within(region)]
 
 
 def _project(plan: Plan, k: int, canvas: NDArray[np.float32], region: Window, scene: Scene) -> None:
@@ -313,7 +315,7 @@ def _targets(plan: Plan, group: _Group, result: NDArray[np.float32]) -> NDArray[
 
 
 def _alone(plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Mapper, seen: Watch) -> _Pairs:
-    """Yield every tile with its own estimate; a few groups are held at a time."""
+    """Yield every tile with its own estimate; no more groups are held than the mapper asks for."""
     issued: deque[Tile] = deque()
     done: dict[Tile, NDArray[np.float32]] = {}
 
@@ -322,14 +324,14 @@ def _alone(plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Ma
             issued.append(item[1])
             yield item
 
-    def call(group: _Group) -> NDArray[np.float32]:
+    def call(group: _Group) -> Iterable[tuple[Tile, NDArray[np.float32]]]:
         result = _targets(plan, group, _generated(plan, group.requests, seen))
         seen.tiles(len(group.tiles))
-        return result
+        return zip(group.tiles, result, strict=True)
 
-    for groups in batched(_groups(noted(), plan.batch_tiles), IN_FLIGHT):
-        for group, result in zip(groups, mapper(call, groups), strict=True):
-            done.update(zip(group.tiles, result, strict=True))
+    for made in mapper(call, _groups(noted(), plan.batch_tiles)):
+        done.update(made)
+        del made  # a batch is held no longer than its last tile
         # Groups of other numbers of dates fill at their own pace: back into lattice order.
         while issued and issued[0] in done:
             tile = issued.popleft()
@@ -437,6 +439,7 @@ def _merge(plan: Plan, pairs: _Pairs, region: Window, cell: int = 1) -> NDArray[
         w = weights[at]
         total[:, *to] += w * estimate[:, *at]
         weight[to] += w
+        del estimate  # a view of its batch, which would stay while the next is made
     # Tiles without anything to fill were not made; where all are there the weights sum to 1.
     np.divide(total, weight, out=total, where=weight > 0)
     return total

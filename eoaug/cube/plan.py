@@ -42,9 +42,6 @@ Origin = Literal["generated", "transferred", "observed"]
 NEIGHBOUR_DATES = 6
 """Dates on either side of a target date that context dates are chosen from."""
 
-IN_FLIGHT = 8
-"""Groups of tiles that are handed out at a time; bounds the requests in memory."""
-
 SENSOR_CELLS = 3
 """Coarse pixels around a tile that it sees; a measurement reaches fine pixels no further away."""
 
@@ -445,7 +442,8 @@ def _peak_bytes(plan: Plan, core: Window) -> int:
         # Request, result, and a state of a handful of fields.
         held = tiles * size * (frames * 10 + 60)
     else:
-        held = IN_FLIGHT * plan.batch_tiles * size * frames * 10
+        # A group in work, and the results of the one before.
+        held = 2 * plan.batch_tiles * size * frames * 10
     canvas = merged * 4 * (plan.channels + 1)
     projecting = merged * 8 * 5 if plan.sensor is not None else 0
     results = len(plan.dates(0)) * math.prod(core.shape) * (stored + 1)

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -171,7 +172,18 @@ def _pool() -> Iterator[Mapper]:
         yield map
         return
     with ThreadPoolExecutor(cores, thread_name_prefix="eoaug") as pool:
-        yield pool.map
+
+        def ahead(function: Callable[..., Any], items: Iterable[Any]) -> Iterator[Any]:
+            """Yield results in order; one item more than there are cores is handed out."""
+            waiting: deque[Future[Any]] = deque()
+            for item in items:
+                waiting.append(pool.submit(function, item))
+                if len(waiting) > cores:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+
+        yield ahead
 
 
 def _units(plan: Plan, index: tuple[int, int, int, int], *, by_step: bool) -> int:

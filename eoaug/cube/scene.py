@@ -209,8 +209,9 @@ def tile_request(
             # Pixels under a coarse gap are made too: the sensor mixes them into its neighbours.
             whole[0, slot, to[0], to[1]] = True
         return Request(
-            values=np.zeros((1, channels, size, size), np.float32),
-            known=np.zeros((1, channels, size, size), bool),
+            # Views of one number: nothing is known at this resolution.
+            values=np.broadcast_to(np.float32(0), whole.shape),
+            known=np.broadcast_to(False, whole.shape),
             fill=whole,
             times=plan.out_times[k : k + 1],
             metadata=_metadata(plan, [k], place),

@@ -65,11 +65,21 @@ def push_pull(values: NDArray[np.floating], known: _Mask, around: _Image | None 
     """
     known = np.broadcast_to(known, values.shape)
     values = np.where(known, values, 0).astype(np.float32)
-    if around is None or known.all():
-        return _fill(values, known)
-    frame = [(0, 0)] * (values.ndim - 2) + [(WIDE_CELL_PX, WIDE_CELL_PX)] * 2
-    framed = _fill(np.pad(values, frame), np.pad(known, frame), _between_cells(around))
-    return framed[..., WIDE_CELL_PX:-WIDE_CELL_PX, WIDE_CELL_PX:-WIDE_CELL_PX]
+    partly = ~known.all(axis=(-2, -1))
+    if around is None:
+        # Bands that the cube lacks are not worth a pyramid.
+        partly &= known.any(axis=(-2, -1))
+    if not partly.any():
+        return values
+    if around is None:
+        values[partly] = _fill(values[partly], known[partly])
+        return values
+    frame = [(0, 0), (WIDE_CELL_PX, WIDE_CELL_PX), (WIDE_CELL_PX, WIDE_CELL_PX)]
+    framed = _fill(
+        np.pad(values[partly], frame), np.pad(known[partly], frame), _between_cells(around[partly])
+    )
+    values[partly] = framed[:, WIDE_CELL_PX:-WIDE_CELL_PX, WIDE_CELL_PX:-WIDE_CELL_PX]
+    return values
 
 
 def temporal(
@@ -395,25 +405,24 @@ def _fill(values: _Image, known: _Mask, top: _Image | None = None) -> _Image:
 
 def _sum2(image: _Image) -> _Image:
     """Return sums over 2 x 2 pixels; a last odd row or column stands alone."""
-    for axis in (-2, -1):
-        lines = np.moveaxis(image, axis, 0)
-        sums = np.array(lines[0::2])
-        sums[: len(lines) // 2] += lines[1::2]
-        image = np.moveaxis(sums, 0, axis)
-    return image
+    rows = image[..., 0::2, :].copy()
+    rows[..., : image.shape[-2] // 2, :] += image[..., 1::2, :]
+    sums = rows[..., 0::2].copy()
+    sums[..., : image.shape[-1] // 2] += rows[..., 1::2]
+    return sums
 
 
 def _double(image: _Image, height: int, width: int) -> _Image:
     """Return bilinear interpolation to twice the size between pixel centres, cut to (height, width)."""
-    for axis, size in ((-2, height), (-1, width)):
-        lines = np.moveaxis(image, axis, 0)
-        near = np.float32(0.75) * lines
-        far = np.float32(0.25) * lines
-        out = np.empty((2 * len(lines), *lines.shape[1:]), np.float32)
-        out[0::2] = near + np.concatenate([far[:1], far[:-1]])
-        out[1::2] = near + np.concatenate([far[1:], far[-1:]])
-        image = np.moveaxis(out[:size], 0, axis)
-    return image
+    for _ in range(2):
+        # Rows, then columns as rows.
+        near, far = np.float32(0.75) * image, np.float32(0.25) * image
+        rows = np.empty((*image.shape[:-2], 2 * image.shape[-2], image.shape[-1]), np.float32)
+        np.add(near[..., 1:, :], far[..., :-1, :], out=rows[..., 2::2, :])
+        np.add(near[..., :-1, :], far[..., 1:, :], out=rows[..., 1:-1:2, :])
+        np.add(near[..., [0, -1], :], far[..., [0, -1], :], out=rows[..., :: rows.shape[-2] - 1, :])
+        image = rows.swapaxes(-2, -1)
+    return image[..., :height, :width]
 
 
 def _relax(image: _Image, free: _Mask) -> _Image:

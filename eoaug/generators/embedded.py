@@ -30,7 +30,7 @@ from eoaug.generators.conditions import from_log, present_bands, to_log
 from eoaug.generators.device import checked_device
 from eoaug.generators.execute import Precision, checked_precision, forward
 from eoaug.generators.gaussian import Gaussian, equalised
-from eoaug.generators.ground import Ground, Regressors, grounds
+from eoaug.generators.ground import Ground, Regressors, by_dates, grounds
 from eoaug.generators.landscape import Landscape, Plane
 from eoaug.generators.weights import load_weights
 from eoaug.sensor import Sensor
@@ -241,10 +241,10 @@ class Embedded:
         config = self._config
         return grounds(requests, config.context, Regressors(config.layers, config.scale, self._forward))
 
-    def _forward(self, name: str, *inputs: Sequence[_Float | np.float32]) -> _Float:
+    def _forward(self, name: str, *inputs: Sequence[_Float | np.float32], part: str = "forward") -> _Float:
         network = _network(self._config, name, self._device)
         return forward(
-            network,
+            getattr(network, part),
             inputs,
             batch=self.card.batch,
             multiple_of=_UNIT,
@@ -272,8 +272,17 @@ class Embedded:
             )
             for walk, point, when in zip(walks, points, t, strict=True)
         ]
-        image, facts = [walk.ground.image() for walk in walks], [walk.ground.told.facts for walk in walks]
-        found = self._forward("residual", points, t, image, facts, linear)
+        if index == 0:
+            told: dict[Ground, _Float] = {}
+            for group in by_dates(walk.ground for walk in walks):
+                images = [ground.image()[: len(ground.base) + ground.used] for ground in group]
+                told.update(zip(group, self._forward("residual", images, part="told"), strict=True))
+            for walk in walks:
+                walk.told = told[walk.ground]
+        facts = [walk.ground.told.facts for walk in walks]
+        found = self._forward(
+            "residual", points, t, [walk.told for walk in walks], facts, linear, part="step"
+        )
         return [(walk, one * walk.plan.present) for walk, one in zip(walks, found, strict=True)]
 
 
@@ -314,6 +323,8 @@ class _Walk:
     """The clean estimate one step before, in the same units."""
     ground: Ground = field(init=False)
     """What the residual is drawn upon."""
+    told: _Float = field(init=False)
+    """What the residual's network makes of the ground's conditions, once for all steps."""
     scale: _Float = field(init=False)
     """One unit of the residual."""
 

@@ -14,7 +14,7 @@ from eoaug.generators import classical, kriging
 from eoaug.generators.base import Request
 from eoaug.generators.conditions import category, conditions, local_contrast, present_bands
 
-__all__ = ["PRIOR", "Ground", "Regressors", "grounds"]
+__all__ = ["PRIOR", "Ground", "Regressors", "by_dates", "grounds"]
 
 PRIOR = "prior"
 """The layer without a network."""
@@ -25,7 +25,8 @@ _CLIP = 8.0
 _Float = NDArray[np.float32]
 
 Forward = Callable[[str, Sequence[_Float], Sequence[_Float]], Iterable[_Float]]
-"""Network by name, conditions as images and as facts; to moves (C, H, W) in the network's unit."""
+"""Network by name, conditions as images (channels at the end that are 0 may be left away) and as facts; to
+moves (C, H, W) in the network's unit."""
 
 
 class Ground:
@@ -87,6 +88,11 @@ class Ground:
         told = self.told
         return told.contrast * local_contrast((self.base - told.centre) / told.contrast)
 
+    @property
+    def used(self) -> int:
+        """How many channels of ``told.image`` the request has dates for; the others are 0."""
+        return 2 * len(self.base) * len(self.request.times)
+
     def image(self) -> _Float:
         """Return the conditions of a network on top of the base: the base, then what is told."""
         normal = np.clip((self.base - self.told.centre) / self.told.contrast, -_CLIP, _CLIP)
@@ -115,14 +121,23 @@ class Regressors:
         """Move the base of every ground whose category has a network."""
         for name in sorted(set(self._layers.values()) - {PRIOR}):
             served = [one for one in ground if self._layers[one.category] == name]
-            if not served:
-                continue
-            moves = self._forward(
-                name, [one.told.image for one in served], [one.told.facts for one in served]
-            )
-            for one, move in zip(served, moves, strict=True):
-                # Of a category that it never met in training a network says nothing.
-                one.move(np.float32(self._scales[name].get(one.category, 0.0)) * move)
+            for group in by_dates(served):
+                images = [one.told.image[: one.used] for one in group]
+                moves = self._forward(name, images, [one.told.facts for one in group])
+                for one, move in zip(group, moves, strict=True):
+                    # Of a category that it never met in training a network says nothing.
+                    one.move(np.float32(self._scales[name].get(one.category, 0.0)) * move)
+
+
+def by_dates(ground: Iterable[Ground]) -> list[list[Ground]]:
+    """Return grounds in groups of one number of dates: a network then skips the places of those that lack.
+
+    What a request is answered must not hang on its company, so nobody else's dates count.
+    """
+    groups: dict[int, list[Ground]] = {}
+    for one in ground:
+        groups.setdefault(len(one.request.times), []).append(one)
+    return list(groups.values())
 
 
 def grounds(requests: Sequence[Request], context: int, regressors: Regressors) -> list[Ground]:

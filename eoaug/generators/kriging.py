@@ -119,22 +119,25 @@ def fill(
         Variance of what pixels do not share with their neighbours, over the variance of the difference
         of neighbours.
     """
-    start = classical.push_pull(values, known)
-    if known.all() or min(values.shape[1:]) < 2:
-        return start
+    whole = classical.push_pull(values, known)
+    # Bands that the cube lacks, and those without a hole, need no transforms.
+    partly = known.any(axis=(1, 2)) & ~known.all(axis=(1, 2))
+    if not partly.any() or min(values.shape[1:]) < 2:
+        return whole
     height, width = (fft.next_fast_len(edge + 2 * _BEYOND_PX, real=True) for edge in values.shape[1:])
     spectrum = _spectrum(
         height, width, _texture(values, known), noise, _LARGEST if mean is None else _NEAREST
     )
     precision = np.float32(1) / spectrum
-    count = np.maximum(known.sum(axis=(1, 2), keepdims=True), 1)
+    values, known, start = values[partly], known[partly], whole[partly]
+    count = known.sum(axis=(1, 2), keepdims=True)
     total = np.where(known, values, 0).sum(axis=(1, 2), keepdims=True, dtype=np.float64)
     level: _Image = (total / count if mean is None else np.full(total.shape, mean)).astype(np.float32)
     beyond = [(0, 0)]
-    for edge, whole in zip(values.shape[1:], (height, width), strict=True):
-        beyond.append(((whole - edge) // 2, whole - edge - (whole - edge) // 2))
+    for edge, size in zip(values.shape[1:], (height, width), strict=True):
+        beyond.append(((size - edge) // 2, size - edge - (size - edge) // 2))
     inner = np.s_[:, beyond[1][0] : height - beyond[1][1], beyond[2][0] : width - beyond[2][1]]
-    free = (~np.pad(known, beyond) & known.any(axis=(1, 2), keepdims=True)).astype(np.float32)
+    free = (~np.pad(known, beyond)).astype(np.float32)
 
     def within(factor: _Image, image: _Image) -> _Image:
         frequencies = fft.rfft2(image, axes=(1, 2))
@@ -157,7 +160,8 @@ def fill(
         ahead = within(spectrum, rest)
         before, size = size, product(rest, ahead)
         way = np.asarray(ahead + size / np.maximum(before, tiny) * way)
-    return np.where(free[inner] > 0, (x + level)[inner], start).astype(np.float32, copy=False)
+    whole[partly] = np.where(known, start, (x + level)[inner])
+    return whole
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ class MeanNet(nn.Module):
 
     def forward(self, image: Tensor, facts: Tensor) -> Tensor:
         """Return the residual, shape (B, bands, H, W), in units of the tile's contrast."""
-        x = self.enter(functional.pixel_unshuffle(image, 2)) + self.facts(facts)
+        x = _entered(self.enter, functional.pixel_unshuffle(image, 2)) + self.facts(facts)
         for block in self.blocks:
             x = block(x)
         return functional.pixel_shuffle(self.leave(x), 2)
@@ -164,7 +164,7 @@ class Denoiser(nn.Module):
     ) -> None:
         super().__init__()
         a, b, c = widths
-        self.fold = fold
+        self.fold, self.bands = fold, bands
         embedding = 128
         self.time = _Facts(1 + 2 * 8, embedding, embedding)
         self.facts = _Facts(facts, embedding, embedding)
@@ -201,12 +201,21 @@ class Denoiser(nn.Module):
         linear
             Shape (B, bands, H, W): the estimate in closed form, `gaussian.Gaussian.estimate`.
         """
+        return self.step(x_t, t, self.told(image), facts, linear)
+
+    def told(self, image: Tensor) -> Tensor:
+        """Return what the first convolution makes of the conditions: the same at every step."""
+        return _entered(self.enter, functional.pixel_unshuffle(image, self.fold), self.fold**2 * self.bands)
+
+    def step(self, x_t: Tensor, t: Tensor, told: Tensor, facts: Tensor, linear: Tensor) -> Tensor:
+        """Return the clean estimate; as `forward`, with the conditions from `told`."""
         t = t[:, None, None, None]
         s = (t * t + (1 - t) * (1 - t)).sqrt()
         x = x_t / s
         e = functional.silu(self.time(_waves(t)) + self.facts(facts))
-        h = torch.cat([x, image], dim=1)
-        h1 = self.enter(functional.pixel_unshuffle(h, self.fold))
+        point = functional.pixel_unshuffle(x, self.fold)
+        h1 = functional.conv2d(point, self.enter.weight[:, : point.shape[1]], padding=1)
+        h1 = h1 + told.to(h1.dtype)
         for block in self.down1:
             h1 = block(h1, e)
         h2 = self.to2(h1)
@@ -226,6 +235,12 @@ class Denoiser(nn.Module):
         h = self.refine1(torch.cat([h, x], dim=1))
         out = self.refine2(functional.silu(h))
         return cast(Tensor, linear + (1 - t) / s * out)
+
+
+def _entered(enter: nn.Conv2d, image: Tensor, first: int = 0) -> Tensor:
+    """Return a convolution of the input channels from ``first`` on; those beyond the image's are 0."""
+    weight = enter.weight[:, first : first + image.shape[1]]
+    return functional.conv2d(image, weight, enter.bias, padding=1)
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:

@@ -32,13 +32,13 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 # The parent imports nothing large: on Linux a child's ru_maxrss begins at its parent's size.
 
 Row = dict[str, Any]
 
-FACTOR, BANDS, WIDTH, DEPTH = 4, 4, 64, 7
+FACTOR, BANDS = 4, 4
 NAMES = ("B02", "B03", "B04", "B08")
 SCALE = 1e-4
 
@@ -66,17 +66,17 @@ def scene(path: Path, size: int) -> None:
             file.set_band_description(i, name)
 
 
-def network() -> Any:
-    """Return the module: convolutions and a pixel shuffle on top of bicubic, 0.3 M parameters, timed."""
+def network(width: int, depth: int) -> Any:
+    """Return the module: convolutions and a pixel shuffle on top of bicubic, timed."""
     import torch
     from torch import nn
 
     class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.head = nn.Conv2d(BANDS, WIDTH, 3, padding=1)
-            self.body = nn.ModuleList(nn.Conv2d(WIDTH, WIDTH, 3, padding=1) for _ in range(DEPTH))
-            self.tail = nn.Conv2d(WIDTH, BANDS * FACTOR**2, 3, padding=1)
+            self.head = nn.Conv2d(BANDS, width, 3, padding=1)
+            self.body = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(depth))
+            self.tail = nn.Conv2d(width, BANDS * FACTOR**2, 3, padding=1)
             self.seconds = self.cpu = 0.0
             self.tiles = 0
 
@@ -101,6 +101,26 @@ def network() -> Any:
     return model
 
 
+class Wrapped:
+    """The module as eoaug's generator; unmeasured pixels are given the tile's mean."""
+
+    card: ClassVar[Any]
+    module: ClassVar[Any]
+
+    def generate(self, requests: Any) -> Any:
+        import numpy as np
+        import torch
+
+        # The peers show their modules nothing beyond the tile.
+        halo = requests[0].halo
+        tiles = np.stack([request.coarse[0][:, halo:-halo, halo:-halo] for request in requests])
+        if np.isnan(tiles).any():
+            mean = np.nanmean(tiles, axis=(2, 3), keepdims=True)
+            tiles = np.where(np.isnan(tiles), mean, tiles)
+        with torch.inference_mode():
+            return self.module(torch.from_numpy(tiles)).numpy()[:, None]
+
+
 # -- the tools: each imports, hands back what to run, and where the result lies ------------------------
 
 
@@ -108,13 +128,13 @@ def with_eoaug(source: Path, folder: Path, settings: Row, model: Any) -> tuple[C
     import dask
     import numpy as np
     import rioxarray
-    import torch
     import zarr
 
     import eoaug
     from eoaug.sensor import Sensor
 
-    card = eoaug.Card(
+    Wrapped.module = model
+    Wrapped.card = eoaug.Card(
         name="peer-network",
         bands=("blue", "green", "red", "nir"),
         verbs=frozenset({"super_resolve"}),
@@ -125,20 +145,6 @@ def with_eoaug(source: Path, folder: Path, settings: Row, model: Any) -> tuple[C
         std=(1.0,) * BANDS,
     )
 
-    class Wrapped:
-        """The module as a generator; unmeasured pixels are given the tile's mean."""
-
-        card: eoaug.Card
-
-        def generate(self, requests: Any) -> Any:
-            tiles = np.stack([request.coarse[0] for request in requests])
-            if np.isnan(tiles).any():
-                mean = np.nanmean(tiles, axis=(2, 3), keepdims=True)
-                tiles = np.where(np.isnan(tiles), mean, tiles)
-            with torch.inference_mode():
-                return model(torch.from_numpy(tiles)).numpy()[:, None]
-
-    Wrapped.card = card
     model.projection = 0.0
     project = Sensor.project
 
@@ -282,7 +288,7 @@ def child(tool: str, folder: Path, settings: Row) -> None:
     import torch
 
     torch.set_num_threads(settings["cores"])
-    model = network()
+    model = network(settings["width"], settings["depth"])
     run, crop = {**TOOLS, FLOOR: alone}[tool](folder / "scene.tif", folder, settings, model)
     before = _peak_mb()
     with torch.inference_mode():
@@ -322,6 +328,8 @@ def measure(tool: str, folder: Path, settings: Row) -> Row | str:
     """Return the figures of one run, or why there are none."""
     cores = sorted(os.sched_getaffinity(0))[-settings["cores"] :]
     threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(settings["cores"]))
+    # GDAL keeps what it has read of an open file, a twentieth of the machine's memory if left alone.
+    threads["GDAL_CACHEMAX"] = "32"
     keep = {path.name for path in folder.iterdir()}
     done = subprocess.run(
         [sys.executable, __file__, "--child", tool, str(folder), json.dumps(settings)],
@@ -473,6 +481,8 @@ def main() -> None:
     parser.add_argument("--overlap", type=int, default=8, help="overlap of tiles, px of the scene")
     parser.add_argument("--batch", type=int, default=16, help="tiles in a forward")
     parser.add_argument("--chunk", type=int, default=512, help="edge of eoaug's chunks, px of the scene")
+    parser.add_argument("--width", type=int, default=64, help="channels of the module")
+    parser.add_argument("--depth", type=int, default=7, help="inner convolutions of the module")
     parser.add_argument("--cores", type=int, default=1, help="cores of a process, and torch threads")
     parser.add_argument("--folder", help="where scenes and results go meanwhile (default: the temp folder)")
     parser.add_argument("--profile", default="", help="file for cProfile's statistics (use with one tool)")
