@@ -74,7 +74,7 @@ _MEMORIES = (
     _Memory(lasting=(0.31, 3_650.0), yearly=0.42, passing=(0.21, 30.0), new=(0.06, 1.0)),
     _Memory(lasting=(0.50, 3_650.0), yearly=0.20, passing=(0.04, 30.0), new=(0.26, 1.0)),
 )
-"""Of level, detail and what is finer: those of the best next dates and dates between, 2,409 and 922 cases of
+"""Of level, detail and what is finer: those of the best next dates and dates between, 2,409 and 1,278 cases of
 the training cubes (Sentinel-2 as it came, every 20 days and monthly, Landsat, NAIP, five-yearly composites)."""
 
 _DAY_S = 86_400.0
@@ -96,7 +96,7 @@ _NEAR_DOUBT_PX, _FAR_DOUBT_PX = 10.0, 20.0
 _DOUBT_FLOOR = 0.02
 """Least expected error, model units: noise of the sensor."""
 _DOUBTS = {"pixels": 0.83, "dates": 1.25}
-"""Errors over their foretold size: median over windows of the training cubes."""
+"""Errors over their foretold size: median over windows of the training cubes; of dates, without the level's."""
 
 _CELL_SPREAD = (1.02, 1.82)
 """How much pixels vary around a place, and in a tile, over how much the cells around do (median)."""
