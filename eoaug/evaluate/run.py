@@ -16,6 +16,7 @@ from eoaug.evaluate.scores import Effort, Example, answers, planned, score, thre
 from eoaug.evaluate.synthesis import SAMPLES, Sheet, real_windows, synthesise
 from eoaug.evaluate.table import Figure, Table
 from eoaug.evaluate.windows import (
+    DATED,
     SLOTS,
     TASKS,
     WINDOW_PX,
@@ -24,6 +25,7 @@ from eoaug.evaluate.windows import (
     Task,
     cases,
     evenly,
+    history_of,
     read_masks,
     read_series,
 )
@@ -75,7 +77,8 @@ def evaluate(
         file is taken for a place of its own; what cannot be used is left out and listed.
     train_dir
         Folder of the cubes that it was trained on: how near synthetic images come to them is told only with
-        it.
+        it. Files that cubes continue (attribute ``context_file``) are looked for there, and above
+        ``data_dir``: their dates are told, never asked for.
     tasks
         Which of `PARTS` to ask; those that the card does not serve are passed over.
     limit
@@ -114,8 +117,15 @@ def evaluate(
             + "; ".join(f"{name}: {why}" for name, why in skipped.items()),
             "Pass the folder of the validation cubes, calibrated and at least 64 x 64 pixels large.",
         )
+    dated = places
+    if set(DATED) & set(tasks):
+        dated = _dated(Path(data_dir), slots, skipped, None if train_dir is None else Path(train_dir))
     effort = Effort(members=members, steps=steps)
-    asked = {task: _asked(task, places, Path(data_dir), card, limit, seed) for task in TASKS if task in tasks}
+    asked = {
+        task: _asked(task, dated if task in DATED else places, Path(data_dir), card, limit, seed)
+        for task in TASKS
+        if task in tasks
+    }
     asked = {task: found for task, found in asked.items() if found}
     figures: list[Figure] = []
     examples: list[Example] = []
@@ -200,6 +210,24 @@ def _places(folder: Path, slots: Sequence[str], skipped: dict[str, str]) -> dict
             places[path.stem] = found
         else:
             skipped[path.name] = f"{path.name} has no clear window of {WINDOW_PX} x {WINDOW_PX} pixels."
+    return places
+
+
+def _dated(
+    folder: Path, slots: Sequence[str], skipped: dict[str, str], train_dir: Path | None
+) -> dict[str, list[Series]]:
+    """Return the windows of every file that tasks with other dates can ask, with the dates it continues."""
+    places: dict[str, list[Series]] = {}
+    for path in sorted(folder.glob("*.nc")):
+        try:
+            found = read_series(path, slots, history=history_of(path, train_dir), grey=True)
+        except (SourceError, RadiometryError) as error:
+            skipped.setdefault(path.name, error.problem)
+            continue
+        if any(series.own[series.usable].any() and len(series.usable) > 1 for series in found):
+            places[path.stem] = found
+            if path.name in skipped:
+                skipped[path.name] += " Asked for its dates alone, 255 taken for reflectance 0.5."
     return places
 
 

@@ -30,6 +30,8 @@ _DATA_RANGE = 1.0
 """Reflectance from 0 to 1."""
 _PERIODS_PX = (2, 4, 8)
 """Of patterns looked for: the fold of the embedded network, and those of its coarser levels."""
+_ALWAYS = ("bicubic, back-projected", "nearest date", "mean of all dates")
+"""Opponents over which the gain is stated whether they are best or not."""
 _FEW = 8
 """Members of a mean."""
 _STEPS = (4, 16)
@@ -218,8 +220,8 @@ class _Round:
         means = {name: self._figure(name, "psnr_db", scores[name]["psnr_db"]).value for name in opponents}
         best = max(means, key=means.__getitem__)
         gains = np.subtract(scores[self.name]["psnr_db"], scores[best]["psnr_db"])
-        # The best first; then the one of the same wrong or right assumption, if that is another.
-        for other in dict.fromkeys([best, *({"bicubic, back-projected"} & opponents.keys())]):
+        # The best first; then the one of the same wrong or right assumption, and what needs no method at all.
+        for other in dict.fromkeys([best, *(name for name in _ALWAYS if name in opponents)]):
             for method in list(self.made):
                 if method not in opponents:
                     gain = np.subtract(scores[method]["psnr_db"], scores[other]["psnr_db"])

@@ -217,7 +217,9 @@ _SUMMARY = (
 )
 _ABOUT = (
     "Every figure is the mean over places of the mean over a place's windows of 64 x 64 pixels; in brackets "
-    "the 95 % interval from drawing places anew. Each file is taken for a place."
+    "the 95 % interval from drawing places anew. Each file is taken for a place. Where other dates are told, so "
+    "are those of the file that a file continues (context_file), and 8-bit display values count as well, 255 as "
+    "reflectance 0.5: gains do not depend on it."
 )
 
 

@@ -2,13 +2,15 @@
 
 Xarray only to read. Reflectance at the door, model units in the request; a window counts on the dates on
 which it has no missing pixel, at most 5 % cloud, and is not so bright that the mask must have missed a cloud.
+Where other dates are told, a file that continues another one (attribute ``context_file``) is told of its dates
+as well, as a user who extends a cube would; asked for are its own dates alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,10 +24,11 @@ from PIL import Image
 from eoaug.errors import RadiometryError, SourceError
 from eoaug.gaps import scl_mask, simulate
 from eoaug.generators.base import Card, Request, Verb
-from eoaug.radiometry import declared_scaling
+from eoaug.radiometry import Scaling, declared_scaling
 from eoaug.sensor import Sensor
 
 __all__ = [
+    "DATED",
     "SLOTS",
     "TASKS",
     "WINDOW_PX",
@@ -34,6 +37,7 @@ __all__ = [
     "Task",
     "cases",
     "evenly",
+    "history_of",
     "model_units",
     "read_masks",
     "read_series",
@@ -60,6 +64,9 @@ The coarse image was made, and the request says so, by the Gaussian sensor of MT
 cells (``box``). ``triangle`` is a kernel that the embedded model's training never used: a triangle two coarse
 pixels wide (Pillow's bilinear reduction, MTF 0.41), and the request wrongly assumes the Gaussian."""
 TASKS: tuple[Task, ...] = get_args(Task)
+DATED: tuple[Task, ...] = ("inpaint with dates", "next date", "date between")
+"""Those that tell other dates. They are asked of 8-bit display values too: what a method gains over another, in
+dB, does not depend on their unknown scale."""
 
 SLOTS = ("blue", "green", "red", "nir")
 """Bands asked of generators that name none."""
@@ -73,6 +80,10 @@ _MOST_CLOUD = 0.05
 _CLOUD_BLUE = 0.25
 """Mean blue reflectance from which a window is taken for cloud whatever its mask says: Sen2Cor names some closed
 decks water or soil. Snow and salt go with them."""
+_GREY = 0.5 / 255
+"""Reflectance that one grey value of 8-bit display data is taken for, as in training."""
+_FARTHEST_PX = 2
+"""Shift between a file and its history beyond which they are not of one place."""
 _UNIT = (0.15, 0.05)
 """Reflectance of model unit 0 and of one unit for cards without constants: those of the engine."""
 
@@ -108,6 +119,8 @@ class Series:
     """Shape (T, 7), as in `Request`."""
     origin: tuple[int, int]
     """First pixel (row, column) in the file."""
+    own: NDArray[np.bool_]
+    """Shape (T,), False for the dates of another file that this one continues: told, never asked for."""
 
     @property
     def usable(self) -> NDArray[np.intp]:
@@ -133,11 +146,13 @@ class Case:
     counts: NDArray[np.bool_]
     """Shape (C, H, W), True for the pixels that the score looks at: generated and clear."""
     elsewhen: NDArray[np.float32] | None
-    """Shape (C, H, W), model units: mean of all other clear dates of the window (for ``next date``, of the
-    earlier ones), more dates than the request may hold; None without any."""
+    """Shape (C, H, W), model units: mean of all other clear dates of the window, of its history too (for
+    ``next date``, of the earlier ones), more dates than the request may hold; None without any."""
 
 
-def read_series(path: Path, slots: Sequence[str]) -> list[Series]:
+def read_series(
+    path: Path, slots: Sequence[str], *, history: Path | None = None, grey: bool = False
+) -> list[Series]:
     """Read the windows of one netCDF file, without overlap from its first pixel on.
 
     Parameters
@@ -147,6 +162,10 @@ def read_series(path: Path, slots: Sequence[str]) -> list[Series]:
         ``native_gsd_m`` where the pixels are not native; ``scl`` or ``cloud_mask`` (1 = cloud) if any.
     slots
         Common names of the bands wanted.
+    history
+        From `history_of`: its dates before the first one of ``path`` are put in front.
+    grey
+        Take 8-bit display values without a declared scale, 255 as reflectance 0.5.
 
     Raises
     ------
@@ -156,38 +175,17 @@ def read_series(path: Path, slots: Sequence[str]) -> list[Series]:
         Its numbers have no declared scale.
     """
     with _opened(path) as ds:
-        bands = {str(v.attrs["common_name"]): v for v in ds.data_vars.values() if "common_name" in v.attrs}
-        found = {slot: bands[slot] for slot in slots if slot in bands}
-        if not found:
-            raise SourceError(
-                f"{path.name} has no band with a common name of {', '.join(slots)}.",
-                "Leave it out, or set the attribute common_name of its bands.",
-            )
-        first = next(iter(found.values()))
-        if odd := [v for v in found.values() if v.ndim != 3 or v.shape != first.shape]:
-            raise SourceError(
-                f"Band {odd[0].name!r} of {path.name} has shape {odd[0].shape}.",
-                "Store all bands as (time, y, x) on one grid.",
-            )
-        T, height, width = first.shape
-        values = np.full((T, len(slots), height, width), np.nan, np.float32)
-        sharp = np.zeros(len(slots), dtype=bool)
-        for channel, slot in enumerate(slots):
-            if slot in found:
-                values[:, channel] = _calibrated(found[slot])
-                gsd_m = float(found[slot].attrs.get("gsd_m", np.nan))
-                sharp[channel] = "native_gsd_m" not in found[slot].attrs or (
-                    float(found[slot].attrs["native_gsd_m"]) == gsd_m
-                )
-        hidden = _clouds(ds)
-        clear = np.ones((T, height, width), dtype=bool) if hidden is None else ~hidden
-        times = np.zeros(T, np.int64)
-        if "time" in ds.coords:
-            times = ds["time"].values.astype("datetime64[s]").astype(np.int64)
+        pictures = _read(ds, path.name, slots, grey)
         bbox = np.asarray(ds.attrs.get("bbox_lonlat", [np.nan] * 4), dtype=np.float64)
         sensor = str(ds.attrs.get("platform", ""))
-    blue = values[:, slots.index("blue")] if "blue" in found else np.zeros(clear.shape)
-    metadata = _metadata(times, clear, bbox, float(first.attrs.get("gsd_m", np.nan)))
+        count = len(pictures.times)
+        if history is not None:
+            with _opened(history) as before:
+                shifts = _shifts(before, ds)
+                if shifts is not None:
+                    pictures = _read(before, history.name, slots, grey).in_front_of(pictures, shifts)
+    values, clear = pictures.values, pictures.clear
+    metadata = _metadata(pictures.times, clear, bbox, pictures.gsd_m)
     edge = WINDOW_PX
     return [
         Series(
@@ -195,15 +193,131 @@ def read_series(path: Path, slots: Sequence[str]) -> list[Series]:
             sensor=sensor,
             values=values[:, :, row : row + edge, col : col + edge],
             clear=clear[:, row : row + edge, col : col + edge]
-            & (blue[:, row : row + edge, col : col + edge].mean(axis=(1, 2)) < _CLOUD_BLUE)[:, None, None],
-            present=np.array([slot in found for slot in slots]),
-            sharp=sharp,
-            times=times,
+            & ~pictures.too_bright(np.s_[row : row + edge, col : col + edge])[:, None, None],
+            present=pictures.present,
+            sharp=pictures.sharp,
+            times=pictures.times,
             metadata=metadata,
             origin=(row, col),
+            own=np.arange(len(values)) >= len(values) - count,
         )
-        for row, col in _corners(height, width)
+        for row, col in _corners(*clear.shape[1:])
     ]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Pictures:
+    """What one file shows, over its whole extent; arrays as in `Series`."""
+
+    values: NDArray[np.float32]
+    clear: _Mask
+    present: _Mask
+    sharp: _Mask
+    times: NDArray[np.int64]
+    gsd_m: float
+    blue: int | None
+    """Channel of calibrated blue; None without one."""
+
+    def too_bright(self, window: tuple[slice, slice]) -> _Mask:
+        """Return True for the dates on which a window must be cloud."""
+        if self.blue is None:
+            return np.zeros(len(self.values), dtype=bool)
+        return np.asarray(self.values[:, self.blue, *window].mean(axis=(1, 2)) >= _CLOUD_BLUE)
+
+    def in_front_of(self, other: _Pictures, shifts: NDArray[np.int64]) -> _Pictures:
+        """Return the earlier dates of this file, moved by whole pixels (T, 2), and then those of another."""
+        earlier = np.flatnonzero(self.times < other.times.min())
+        moved = [_moved(self.values[date], shifts[date], np.float32(np.nan)) for date in earlier]
+        clear = [_moved(self.clear[date], shifts[date], np.False_) for date in earlier]
+        return replace(
+            other,
+            values=np.stack([*moved, *other.values]),
+            clear=np.stack([*clear, *other.clear]),
+            times=np.concatenate([self.times[earlier], other.times]),
+        )
+
+
+def _read(ds: xr.Dataset, name: str, slots: Sequence[str], grey: bool) -> _Pictures:
+    bands = {str(v.attrs["common_name"]): v for v in ds.data_vars.values() if "common_name" in v.attrs}
+    found = {slot: bands[slot] for slot in slots if slot in bands}
+    if not found:
+        raise SourceError(
+            f"{name} has no band with a common name of {', '.join(slots)}.",
+            "Leave it out, or set the attribute common_name of its bands.",
+        )
+    first = next(iter(found.values()))
+    if odd := [v for v in found.values() if v.ndim != 3 or v.shape != first.shape]:
+        raise SourceError(
+            f"Band {odd[0].name!r} of {name} has shape {odd[0].shape}.",
+            "Store all bands as (time, y, x) on one grid.",
+        )
+    T, height, width = first.shape
+    values = np.full((T, len(slots), height, width), np.nan, np.float32)
+    sharp = np.zeros(len(slots), dtype=bool)
+    for channel, slot in enumerate(slots):
+        if slot in found:
+            values[:, channel] = _calibrated(found[slot], grey)
+            gsd_m = float(found[slot].attrs.get("gsd_m", np.nan))
+            sharp[channel] = "native_gsd_m" not in found[slot].attrs or (
+                float(found[slot].attrs["native_gsd_m"]) == gsd_m
+            )
+    hidden = _clouds(ds)
+    times = np.zeros(T, np.int64)
+    if "time" in ds.coords:
+        times = ds["time"].values.astype("datetime64[s]").astype(np.int64)
+    return _Pictures(
+        values=values,
+        clear=np.ones((T, height, width), dtype=bool) if hidden is None else ~hidden,
+        present=np.array([slot in found for slot in slots]),
+        sharp=sharp,
+        times=times,
+        gsd_m=float(first.attrs.get("gsd_m", np.nan)),
+        blue=slots.index("blue") if "blue" in found and not _is_grey(found["blue"]) else None,
+    )
+
+
+def history_of(path: Path, folder: Path | None = None) -> Path | None:
+    """Return the file whose dates a file continues (its attribute ``context_file``); None without one.
+
+    Parameters
+    ----------
+    path
+        The file that goes on.
+    folder
+        Where else to look, by name: a relative path is first taken from the folders above ``path``.
+    """
+    with _opened(path) as ds:
+        named = Path(str(ds.attrs.get("context_file", "")).partition(" ")[0])
+    if not named.name or named.is_absolute() or ".." in named.parts:
+        return None
+    found = [parent / named for parent in path.resolve().parents]
+    found += [] if folder is None else [folder / named.name]
+    return next((one for one in found if one.is_file()), None)
+
+
+def _shifts(before: xr.Dataset, ds: xr.Dataset) -> NDArray[np.int64] | None:
+    """Return by how many pixels (T, 2) each date lies off the grid of ``ds``; None if it is another place.
+
+    ``grid_offset_y`` and ``grid_offset_x`` say by how much a date is off its file's own grid.
+    """
+    shifts = []
+    for axis in ("y", "x"):
+        if axis not in before.coords or axis not in ds.coords or before.sizes[axis] != ds.sizes[axis]:
+            return None
+        theirs, ours = before[axis].values, ds[axis].values
+        offset = f"grid_offset_{axis}"
+        off = before[offset].values if offset in before.coords else np.zeros(before.sizes["time"])
+        shifts.append((theirs[0] + off - ours[0]) / (ours[1] - ours[0]))
+    found = np.stack(shifts, axis=1).round().astype(np.int64)
+    return found if (np.abs(found) <= _FARTHEST_PX).all() else None
+
+
+def _moved(image: NDArray[Any], shift: NDArray[np.int64], beyond: np.generic) -> NDArray[Any]:
+    """Return an image (..., H, W) moved down and right, with ``beyond`` where it showed nothing."""
+    edges = [(0, 0)] * (image.ndim - 2) + [(_FARTHEST_PX, _FARTHEST_PX)] * 2
+    padded = np.pad(image, edges, constant_values=beyond)
+    row, col = (_FARTHEST_PX - shift).tolist()
+    return padded[..., row : row + image.shape[-2], col : col + image.shape[-1]]
 
 
 def read_masks(path: Path) -> list[_Mask]:
@@ -261,7 +375,8 @@ def cases(
     counted = series.sharp if task[0] == "x" else series.present
     if not counted.any():
         return
-    for index, date in enumerate(series.usable.tolist()):
+    asked = series.usable[series.own[series.usable]]
+    for index, date in enumerate(asked.tolist()):
         told = _context(task, series, date, card.context)
         if told is not None:
             mask = masks[index % len(masks)] if masks and task == "inpaint with dates" else None
@@ -427,13 +542,19 @@ def _clouds(ds: xr.Dataset) -> _Mask | None:
     return None
 
 
-def _calibrated(band: xr.DataArray) -> NDArray[np.float32]:
-    if band.dtype == np.uint8 and "reflectance_scale" not in band.attrs:
+def _is_grey(band: xr.DataArray) -> bool:
+    return bool(band.dtype == np.uint8 and "reflectance_scale" not in band.attrs)
+
+
+def _calibrated(band: xr.DataArray, grey: bool) -> NDArray[np.float32]:
+    if _is_grey(band) and not grey:
         raise RadiometryError(
             f"Band {band.name!r} holds 8-bit display values without a declared scale.",
             "Evaluate on calibrated reflectance; errors in stretched grey values cannot be compared.",
         )
-    scaling = declared_scaling(band.attrs, band.dtype, name=str(band.name))
+    scaling = (
+        Scaling(_GREY) if _is_grey(band) else declared_scaling(band.attrs, band.dtype, name=str(band.name))
+    )
     values = np.asarray(scaling(band.values), dtype=np.float32)
     if "_FillValue" in band.attrs:
         values[band.values == band.attrs["_FillValue"]] = np.nan

@@ -18,7 +18,7 @@ from eoaug.errors import GeneratorError, ParameterError, SourceError
 from eoaug.evaluate import Evaluation, evaluate, write_report
 from eoaug.evaluate.opponents import OPPONENTS
 from eoaug.evaluate.scores import Effort, planned, score
-from eoaug.evaluate.windows import HOLE_COVER, TASKS, cases, read_masks, read_series, verb_of
+from eoaug.evaluate.windows import HOLE_COVER, TASKS, cases, history_of, read_masks, read_series, verb_of
 from eoaug.generators.base import Card
 from eoaug.generators.classical import Classical
 
@@ -189,6 +189,81 @@ def test_between_has_both_sides_however_far(folder):
     np.testing.assert_allclose(
         following.elsewhen[0] * 0.05 + 0.1, window.values[:9, 0].mean(axis=0), atol=1e-5
     )
+
+
+@pytest.fixture
+def continued(tmp_path):
+    """A file of two dates below a folder with the six dates before, whose grid lies a pixel off on one of them."""
+    scene = bands((8, 66, 64), **SCALE)
+    times = np.array("2020-01-01", "datetime64[ns]") + 10 * np.arange(8) * np.timedelta64(1, "D")
+    place = {"y": 5000.0 - 10 * np.arange(66), "x": 300.0 + 10 * np.arange(64)}
+    whole = xr.Dataset(scene, coords={"time": times, **place})
+    earlier = whole.isel(time=slice(6)).load()
+    off = ("time", [0, 0, 0, 0, 0, 9.0])
+    earlier = earlier.assign_coords(grid_offset_x=off, grid_offset_y=("time", np.zeros(6)))
+    for path in ("cubes/train", "cubes/validation"):
+        (tmp_path / path).mkdir(parents=True)
+    earlier.to_netcdf(tmp_path / "cubes" / "train" / "before.nc", engine="h5netcdf")
+    later = whole.isel(time=slice(6, 8)).assign_attrs(context_file="cubes/train/before.nc (the same place)")
+    later.to_netcdf(tmp_path / "cubes" / "validation" / "later.nc", engine="h5netcdf")
+    return tmp_path / "cubes"
+
+
+def test_a_file_is_told_of_the_dates_that_it_continues(continued):
+    path, before = continued / "validation" / "later.nc", continued / "train" / "before.nc"
+    assert history_of(path) == before
+    (alone,), (window,) = read_series(path, SLOTS), read_series(path, SLOTS, history=before)
+    assert alone.own.all()
+    assert window.own.tolist() == 6 * [False] + 2 * [True]
+    (told,) = read_series(before, SLOTS)
+    np.testing.assert_array_equal(window.values[:5], told.values[:5])
+    np.testing.assert_array_equal(window.values[5, ..., 1:], told.values[5, ..., :-1])
+    assert np.isnan(window.values[5, 0, :, 0]).all()
+    np.testing.assert_array_equal(window.usable, [0, 1, 2, 3, 4, 6, 7])  # its edge is missing on one date
+    found = list(cases("next date", window, replace(InOtherUnits().card, context=3)))
+    np.testing.assert_array_equal([case.truth for case in found], alone.values)
+    assert [len(case.request.times) for case in found] == [4, 4]
+    np.testing.assert_allclose(
+        found[0].elsewhen[0] * 0.05 + 0.1, window.values[:5, 0].mean(axis=0), atol=1e-5
+    )
+    table = evaluate(Classical(), continued / "validation", tasks=["x2", "next date", "date between"]).table
+    assert [table.figure(task, "classical").windows for task in ("x2", "next date", "date between")] == [
+        2,
+        2,
+        1,
+    ]
+
+
+def test_a_history_is_of_the_same_place_and_lies_where_it_may(continued):
+    path, before = continued / "validation" / "later.nc", continued / "train" / "before.nc"
+    away = xr.load_dataset(before, engine="h5netcdf", mask_and_scale=False)
+    away.assign_coords(x=away.x + 200).to_netcdf(continued / "train" / "away.nc", engine="h5netcdf")
+    (window,) = read_series(path, SLOTS, history=continued / "train" / "away.nc")
+    assert window.own.tolist() == [True, True]
+    moved = continued / "elsewhere" / "before.nc"
+    moved.parent.mkdir()
+    before.rename(moved)
+    assert history_of(path) is None
+    assert history_of(path, moved.parent) == moved
+    own = xr.load_dataset(path, engine="h5netcdf", mask_and_scale=False)
+    for named in (str(moved), "../elsewhere/before.nc", ""):
+        own.assign_attrs(context_file=named).to_netcdf(continued / "named.nc", engine="h5netcdf")
+        assert history_of(continued / "named.nc") is None
+
+
+def test_display_values_are_asked_for_their_dates_alone(folder):
+    times = np.array(["2020-01-01", "2021-01-01"], "datetime64[ns]")
+    grey = {name: (dims, values // 10, attrs) for name, (dims, values, attrs) in bands((2, 64, 64)).items()}
+    grey["red"][2]["common_name"] = "blue"
+    ds = xr.Dataset({name: v.astype("uint8") for name, v in xr.Dataset(grey).items()}, coords={"time": times})
+    ds.to_netcdf(folder / "aerial.nc", engine="h5netcdf")
+    (window,) = read_series(folder / "aerial.nc", ("blue", "nir"), grey=True)
+    np.testing.assert_array_equal(window.usable, [0, 1])
+    np.testing.assert_allclose(window.values[:, 1], ds["nir"] / 255 / 2, atol=1e-6)
+    table = evaluate(InOtherUnits(), folder, tasks=["inpaint", "next date"]).table
+    assert table.figure("inpaint", "other units").places == 2
+    assert table.figure("next date", "other units").places == 2
+    assert "Asked for its dates alone" in table.skipped["aerial.nc"]
 
 
 def test_cards_limit_the_cases(folder):

@@ -94,29 +94,86 @@ def dates(*days: float) -> tuple[np.ndarray, np.ndarray]:
     return images, np.array([int(day * DAY) for day in days])
 
 
-def test_one_date_persists_and_two_are_joined_by_a_line():
-    images, times = dates(10, 30)
-    np.testing.assert_allclose(kriging.in_time(images[:1], times[:1], 50 * DAY), images[0], atol=1e-4)
-    between = kriging.in_time(images, times, 15 * DAY)
-    np.testing.assert_allclose(between, 0.75 * images[0] + 0.25 * images[1], atol=0.01)
-    np.testing.assert_allclose(kriging.in_time(images, times, 60 * DAY), images[1], atol=0.01)
-
-
-def test_a_whole_date_between_others_is_the_line_in_time():
-    images, times = dates(0, 10, 20, 40, 60, 70)
-    values = np.insert(images, 3, 0, axis=0)
+def asked_of(images: np.ndarray, times: np.ndarray, when: int) -> Request:
+    """A whole date after or between others."""
+    at = int(np.searchsorted(times, when))
+    values = np.insert(images, at, 0, axis=0)
     known = np.ones(values.shape, bool)
-    known[3] = False
-    asked = Request(
+    known[at] = False
+    return Request(
         values=values,
         known=known,
         fill=~known,
-        times=np.insert(times, 3, 25 * DAY),
-        metadata=np.full((7, 7), np.nan),
+        times=np.insert(times, at, when),
+        metadata=np.full((len(values), 7), np.nan),
     )
-    found, doubt = kriging.estimate(asked, 3)
-    np.testing.assert_allclose(found, 0.75 * images[2] + 0.25 * images[3], atol=0.01)
-    assert (doubt > 0).all()
+
+
+def test_one_date_keeps_its_level_and_is_the_softer_the_older_it_is():
+    images, times = dates(10)
+    images = images + 3
+    kept = kriging.in_time(images, times, 50 * DAY, sharp=True)
+    np.testing.assert_allclose(kept, images[0], atol=1e-4)
+    contrast = []
+    for days in (0, 3, 30, 150):
+        found = kriging.in_time(images, times, (10 + days) * DAY)
+        assert found.mean() == pytest.approx(images[0].mean(), abs=1e-3)
+        contrast.append(found.std() / images[0].std())
+    assert contrast[0] == pytest.approx(1, abs=1e-4)
+    assert (np.diff(contrast) < 0).all()
+    assert contrast[-1] > 0.3
+
+
+@pytest.mark.parametrize("memory", kriging._MEMORIES)
+def test_the_shares_of_a_memory_are_whole_and_last_year_counts_more_than_last_winter(memory):
+    now, winter, year = memory.shared(np.array([0.0, 182.6, 365.25]))
+    assert now == pytest.approx(1)
+    assert winter < year < now
+
+
+@pytest.mark.parametrize("sharp", [False, True])
+def test_no_other_weights_have_less_variance(sharp):
+    away = np.array([-400.0, -365, -90, -20, -12, 30])
+    rng = np.random.default_rng(3)
+    for scale, (memory, weights) in enumerate(
+        zip(kriging._MEMORIES, kriging._weights(away, sharp), strict=True)
+    ):
+        others = weights + 0.01 * rng.standard_normal((50, len(away)))
+        if sharp or scale == 0:
+            assert weights.sum() == pytest.approx(1)
+            others -= (others.sum(axis=1, keepdims=True) - 1) / len(away)
+        between, ahead = memory.shared(np.subtract.outer(away, away)), memory.shared(away)
+
+        def error(w, between=between, ahead=ahead):
+            return 1 - 2 * w @ ahead + np.einsum("...i,ij,...j->...", w, between, w)
+
+        assert (error(others) > error(weights)).all()
+        assert 0 < error(weights) < 1
+
+
+def test_two_dates_of_one_moment_are_averaged():
+    images, times = dates(10, 10, 40)
+    images[1] += 0.1
+    found = kriging.in_time(images, times, 10 * DAY)
+    np.testing.assert_allclose(found, images[:2].mean(axis=0), atol=1e-3)
+
+
+def test_a_whole_date_is_what_its_neighbours_foretell_and_its_errors_grow_with_time():
+    images, times = dates(0, 10, 20, 40, 60, 70)
+    doubts = []
+    for days in (25, 75, 100, 200):
+        asked = asked_of(images, times, days * DAY)
+        target = int(np.flatnonzero(asked.target)[0])
+        found, doubt = kriging.estimate(asked, target)
+        np.testing.assert_array_equal(found, kriging.in_time(images, times, days * DAY))
+        assert (doubt >= kriging._DOUBT_FLOOR).all()
+        doubts.append(doubt.mean())
+    assert (np.diff(doubts) > 0).all()
+    flat, _ = dates(0)
+    asked = asked_of(0 * flat + 1, times[:1], 9 * DAY)
+    found, doubt = kriging.estimate(asked, 1)
+    np.testing.assert_allclose(found, 1, atol=1e-5)
+    np.testing.assert_allclose(doubt, kriging._DOUBT_FLOOR, atol=1e-5)
 
 
 @given(count=st.integers(1, 7), when=st.integers(-100, 300))
@@ -124,7 +181,9 @@ def test_a_whole_date_between_others_is_the_line_in_time():
 def test_what_never_changes_is_expected_again(count, when):
     images = np.repeat(scene(0)[None], count, axis=0)
     times = np.arange(count) * 20 * DAY
-    np.testing.assert_allclose(kriging.in_time(images, times, when * DAY), images[0], atol=1e-3)
+    np.testing.assert_allclose(kriging.in_time(images, times, when * DAY, sharp=True), images[0], atol=1e-3)
+    level = kriging.in_time(0 * images + 2, times, when * DAY)
+    np.testing.assert_allclose(level, 2, atol=1e-3)
 
 
 def test_many_dates_average_out_what_is_new_on_each():
