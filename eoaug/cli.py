@@ -466,7 +466,7 @@ def evaluate(
         Texts,
         typer.Option(
             metavar="NAMES",
-            help="Of inpaint, 'inpaint with dates', x2, x4 (also 'x2 box', 'x2 triangle' ...), 'next date', "
+            help="Of inpaint, 'inpaint with radar', 'inpaint with dates', x2, x4 (also 'x2 box', 'x2 triangle' ...), 'next date', "
             "'date between', synthesis, throughput. [default: all]",
         ),
     ] = None,

@@ -186,7 +186,7 @@ _LINES: Mapping[Task, Mapping[str, Opponent]] = {
 
 OPPONENTS: Mapping[Task, Mapping[str, Opponent]] = {
     task: _HOLES
-    if task == "inpaint"
+    if task in ("inpaint", "inpaint with radar")
     else _UPSAMPLING
     if verb_of(task) == "super_resolve"
     else {**_DATES, **_LINES[task]}

@@ -47,6 +47,7 @@ __all__ = [
 
 Task = Literal[
     "inpaint",
+    "inpaint with radar",
     "inpaint with dates",
     "x2",
     "x2 box",
@@ -57,7 +58,8 @@ Task = Literal[
     "next date",
     "date between",
 ]
-"""What is asked: fill irregular holes from one date; fill under real cloud masks with other dates at hand;
+"""What is asked: fill irregular holes from one date; the same holes with Sentinel-1 of that date as a guide; fill
+under real cloud masks with other dates at hand;
 super-resolve by 2 or 4; a whole date after the given ones; a whole date with dates on both sides.
 
 The coarse image was made, and the request says so, by the Gaussian sensor of MTF 0.3 (``x2``) or by a mean over
@@ -82,6 +84,7 @@ _CLOUD_BLUE = 0.25
 decks water or soil. Snow and salt go with them."""
 _GREY = 0.5 / 255
 """Reflectance that one grey value of 8-bit display data is taken for, as in training."""
+_RADAR = ("VV", "VH")
 _FARTHEST_PX = 2
 """Shift between a file and its history beyond which they are not of one place."""
 _UNIT = (0.15, 0.05)
@@ -121,6 +124,8 @@ class Series:
     """First pixel (row, column) in the file."""
     own: NDArray[np.bool_]
     """Shape (T,), False for the dates of another file that this one continues: told, never asked for."""
+    radar: NDArray[np.float32] | None
+    """Shape (T, 2, H, W), VV and VH in decibels, NaN where missing; None without both."""
 
     @property
     def usable(self) -> NDArray[np.intp]:
@@ -200,6 +205,9 @@ def read_series(
             metadata=metadata,
             origin=(row, col),
             own=np.arange(len(values)) >= len(values) - count,
+            radar=None
+            if pictures.radar is None
+            else pictures.radar[:, :, row : row + edge, col : col + edge],
         )
         for row, col in _corners(*clear.shape[1:])
     ]
@@ -217,6 +225,7 @@ class _Pictures:
     gsd_m: float
     blue: int | None
     """Channel of calibrated blue; None without one."""
+    radar: NDArray[np.float32] | None
 
     def too_bright(self, window: tuple[slice, slice]) -> _Mask:
         """Return True for the dates on which a window must be cloud."""
@@ -234,6 +243,7 @@ class _Pictures:
             values=np.stack([*moved, *other.values]),
             clear=np.stack([*clear, *other.clear]),
             times=np.concatenate([self.times[earlier], other.times]),
+            radar=None,
         )
 
 
@@ -273,7 +283,23 @@ def _read(ds: xr.Dataset, name: str, slots: Sequence[str], grey: bool) -> _Pictu
         times=times,
         gsd_m=float(first.attrs.get("gsd_m", np.nan)),
         blue=slots.index("blue") if "blue" in found and not _is_grey(found["blue"]) else None,
+        radar=_radar(ds, first.shape),
     )
+
+
+def _radar(ds: xr.Dataset, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+    """Return Sentinel-1's VV and VH in decibels; None without them on the grid of the bands."""
+    if any(name not in ds or ds[name].shape != shape for name in _RADAR):
+        return None
+    planes = []
+    for band in (ds[name] for name in _RADAR):
+        values = band.values.astype(np.float64)
+        values[band.values == band.attrs.get("_FillValue")] = np.nan
+        if "db_scale" in band.attrs:
+            planes.append(values * float(band.attrs["db_scale"]) + float(band.attrs.get("db_offset", 0.0)))
+        else:
+            planes.append(10 * np.log10(np.where(values > 0, values, np.nan)))
+    return np.stack(planes, axis=1).astype(np.float32)
 
 
 def history_of(path: Path, folder: Path | None = None) -> Path | None:
@@ -372,6 +398,8 @@ def cases(
     """
     if verb_of(task) not in card.verbs:
         return
+    if task == "inpaint with radar" and (series.radar is None or "layout" not in card.conditions):
+        return
     counted = series.sharp if task[0] == "x" else series.present
     if not counted.any():
         return
@@ -389,7 +417,16 @@ def _context(task: Task, series: Series, date: int, most: int) -> NDArray[np.int
     """Return the dates told beside the target, nearest first, or None where the task cannot be asked."""
     usable, times = series.usable, series.times
     others: NDArray[np.intp] = usable[usable != date]
-    if task in ("inpaint", "x2", "x2 box", "x2 triangle", "x4", "x4 box", "x4 triangle"):
+    if task in (
+        "inpaint",
+        "inpaint with radar",
+        "x2",
+        "x2 box",
+        "x2 triangle",
+        "x4",
+        "x4 box",
+        "x4 triangle",
+    ):
         return others[:0]
     if task == "next date":
         others = others[others < date]
@@ -455,6 +492,7 @@ def _case(
             coarse=coarse,
             factor=factor,
             sensor=sensor,
+            layout=series.radar[date] if task == "inpaint with radar" and series.radar is not None else None,
             seed=seed,
             steps=steps,
         ),

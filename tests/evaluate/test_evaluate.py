@@ -21,6 +21,7 @@ from eoaug.evaluate.scores import Effort, planned, score
 from eoaug.evaluate.windows import HOLE_COVER, TASKS, cases, history_of, read_masks, read_series, verb_of
 from eoaug.generators.base import Card
 from eoaug.generators.classical import Classical
+from eoaug.generators.embedded import Embedded
 
 pytest.importorskip("h5py", reason="h5netcdf reads netCDF4 through h5py")
 
@@ -96,6 +97,10 @@ def folder(tmp_path):
     scl[2, :30] = 4
     times = np.array("2020-01-01", "datetime64[ns]") + np.array([0, 5, 10, 15, 40]) * np.timedelta64(1, "D")
     series = {**bands((5, 70, 66), **SCALE), "scl": (("time", "y", "x"), scl)}
+    decibels = -10 - np.arange(5)[:, None, None] - np.zeros((5, 70, 66))
+    for name, less in (("VV", 0), ("VH", 7)):
+        stored = ((decibels - less) * 10_000).astype("int32")
+        series[name] = (("time", "y", "x"), stored, {"db_scale": 1e-4, "db_offset": 0.0, "_FillValue": 0})
     series["nir"][2]["native_gsd_m"] = 20.0
     series["red"][1][3, 0, 0] = 0
     xr.Dataset(series, coords={"time": times}).to_netcdf(tmp_path / "series.nc", engine="h5netcdf")
@@ -131,7 +136,8 @@ def test_no_case_tells_its_answer(folder, task):
     (window,) = read_series(folder / "series.nc", SLOTS)
     masks = read_masks(folder / "series.nc")
     assert len(masks) == 1
-    found = list(cases(task, window, InOtherUnits().card, masks=masks, steps=3, seed=5))
+    card = replace(InOtherUnits().card, conditions=frozenset({"layout"}))
+    found = list(cases(task, window, card, masks=masks, steps=3, seed=5))
     assert len(found) == {"next date": 2, "date between": 1}.get(task, 3)
     for case in found:
         request, target = case.request, case.target
@@ -143,6 +149,15 @@ def test_no_case_tells_its_answer(folder, task):
         assert (request.steps, request.seed) == (3, 5)
         assert not case.counts[3].any()
         assert np.isfinite(case.truth[case.counts]).all()
+        if task == "inpaint with radar":
+            date = found.index(case)
+            alone = list(cases("inpaint", window, card, seed=5))[date].request
+            np.testing.assert_array_equal(request.fill, alone.fill)
+            # The fixture's radar is -10 dB less the number of the date, and 7 dB less in VH.
+            np.testing.assert_allclose(request.layout[0], -10 - window.usable[date], atol=1e-5)
+            np.testing.assert_allclose(request.layout[1], -17 - window.usable[date], atol=1e-5)
+        else:
+            assert request.layout is None
         if task == "inpaint":
             assert HOLE_COVER[0] <= request.fill[target, 0].mean() <= HOLE_COVER[1]
         if task == "inpaint with dates":
@@ -264,6 +279,21 @@ def test_display_values_are_asked_for_their_dates_alone(folder):
     assert table.figure("inpaint", "other units").places == 2
     assert table.figure("next date", "other units").places == 2
     assert "Asked for its dates alone" in table.skipped["aerial.nc"]
+
+
+def test_radar_is_told_in_decibels_to_those_who_can_use_it(folder):
+    (window,) = read_series(folder / "series.nc", SLOTS)
+    assert not list(cases("inpaint with radar", window, InOtherUnits().card))
+    assert not list(cases("inpaint with radar", replace(window, radar=None), Embedded().card))
+    ds = xr.load_dataset(folder / "series.nc", engine="h5netcdf", mask_and_scale=False)
+    linear = (1000 * 10 ** (ds[["VV", "VH"]] / 100_000)).where(ds.VV != 0).round().astype("int16")
+    for band in linear.values():
+        band.attrs = {"_FillValue": np.int16(-1)}
+    linear.VV[0, 0, 0] = -1
+    ds.drop_vars(["VV", "VH"]).merge(linear).to_netcdf(folder / "linear.nc", engine="h5netcdf")
+    (other,) = read_series(folder / "linear.nc", SLOTS)
+    assert np.isnan(other.radar[0, 0, 0, 0])
+    np.testing.assert_allclose(other.radar[:, :, 1:], window.radar[:, :, 1:] + 30, atol=0.3)
 
 
 def test_cards_limit_the_cases(folder):
