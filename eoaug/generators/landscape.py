@@ -11,7 +11,8 @@ alone, and its cells are the same however they are asked for.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from threading import Lock
 
@@ -49,6 +50,9 @@ class Plane:
     time: int
     gsd_m: float
     """Pixel size of a cell."""
+
+
+_Key = tuple[Plane, _Spot]
 
 
 def known(kind: str, window: int, context: int) -> NDArray[np.bool_]:
@@ -130,7 +134,7 @@ class Landscape:
         self._path = denoise.karras(steps, sigma_max=sigma, sigma_min=_LEAST_SIGMA)
         # What windows share from cell to cell and from band to band.
         self._mixed = np.linalg.cholesky(field.covariance.mean(axis=(0, 1), dtype=np.float64))
-        self._drawn: OrderedDict[tuple[Plane, _Spot], _Float] = OrderedDict()
+        self._drawn: OrderedDict[_Key, Future[_Float]] = OrderedDict()
         self._lock = Lock()
 
     def palette(self, plane: Plane) -> NDArray[np.float64]:
@@ -168,40 +172,54 @@ class Landscape:
         forward
             The network.
         """
-        needed = [{(plane, spot) for spot in self._spots(*part)} for plane, *part in asked]
-        below = {(plane, one) for plane, spot in set().union(*needed) for one in self._told(spot)}
-        every = set().union(*needed, below)
-        below |= {(plane, one) for plane, spot in below for one in self._told(spot)}
-        every |= below
-        held: dict[tuple[Plane, _Spot], _Float] = {}
-        with self._lock:
-            for key in every & self._drawn.keys():
-                self._drawn.move_to_end(key)
-                held[key] = self._drawn[key]
-        for level in range(3):
-            missing = sorted(
-                (key for key in every - held.keys() if key[1][2] + key[1][3] == level),
-                key=lambda key: (repr(key[0]), key[1]),
-            )
-            for first in range(0, len(missing), self._batch):
-                part = missing[first : first + self._batch]
-                held.update(zip(part, self._draw(part, held, forward), strict=True))
-        with self._lock:
-            self._drawn.update(held)
-            while len(self._drawn) > max(_KEPT, 2 * len(held)):
-                self._drawn.popitem(last=False)
-        out = []
+        needed = {(plane, spot) for plane, at, shape in asked for spot in self._spots(at, shape)}
+        held = self._gathered(needed, forward)
+        C, out = self._bands, []
         for plane, origin, shape in asked:
             palette = self.palette(plane)[:, None, None]
-            C = self._bands
             units = self._assembled(plane, origin, shape, held)
             out.append((palette[:C] + np.exp(palette[C:]) * units).astype(np.float32))
         return out
 
+    def _gathered(self, keys: Iterable[_Key], forward: Forward) -> dict[_Key, _Float]:
+        """Return windows: remembered ones, ones that other threads are drawing, and the rest drawn here."""
+        futures: dict[_Key, Future[_Float]] = {}
+        mine: list[list[_Key]] = [[], [], []]
+        todo = list(keys)
+        with self._lock:
+            while todo:
+                key = plane, spot = todo.pop()
+                if key in futures:
+                    continue
+                if key not in self._drawn:
+                    self._drawn[key] = Future()
+                    mine[spot[2] + spot[3]].append(key)
+                    todo += [(plane, other) for other in self._told(spot)]
+                self._drawn.move_to_end(key)
+                futures[key] = self._drawn[key]
+            while len(self._drawn) > _KEPT and next(iter(self._drawn.values())).done():
+                self._drawn.popitem(last=False)
+        try:
+            # A window waits for those of lower levels alone, and the lowest for none: no two threads for each other.
+            for level in mine:
+                for first in range(0, len(level), self._batch):
+                    part = level[first : first + self._batch]
+                    told = {(plane, other) for plane, spot in part for other in self._told(spot)}
+                    drawn = self._draw(part, {key: futures[key].result() for key in told}, forward)
+                    for key, window in zip(part, drawn, strict=True):
+                        futures[key].set_result(window)
+        except BaseException as error:
+            with self._lock:
+                for key in (one for level in mine for one in level if not futures[one].done()):
+                    self._drawn.pop(key, None)
+                    futures[key].set_exception(error)
+            raise
+        return {key: future.result() for key, future in futures.items()}
+
     def _draw(
         self,
-        keys: Sequence[tuple[Plane, _Spot]],
-        held: Mapping[tuple[Plane, _Spot], _Float],
+        keys: Sequence[_Key],
+        held: Mapping[_Key, _Float],
         forward: Forward,
     ) -> list[_Float]:
         """Draw windows whose surroundings are there already."""
@@ -281,7 +299,7 @@ class Landscape:
         plane: Plane,
         origin: tuple[int, int],
         shape: tuple[int, int],
-        held: Mapping[tuple[Plane, _Spot], _Float],
+        held: Mapping[_Key, _Float],
         level: int = 3,
     ) -> _Float:
         """Return a part of a plane from windows below a level; 0 where they have none."""

@@ -106,10 +106,8 @@ def _scene(cube: Cube, date: int, mean: Sequence[float], std: Sequence[float]) -
     if there[cube.bands].mean() < 0.2:
         return None
     logs = np.where(there, to_log(np.nan_to_num(values), mean, std), np.float32(np.nan))
-    return Scene(
-        logs.astype(np.float32), _palette(logs), cube.gsd_m,
-        metadata(cube, np.array([date]))[0],
-    )  # fmt: skip
+    told = metadata(cube, np.array([date]))[0]
+    return Scene(logs.astype(np.float32), _palette(logs), cube.gsd_m, told)
 
 
 def _palette(logs: NDArray[np.floating]) -> NDArray[np.float64]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from eoaug.errors import GeneratorError
 from eoaug.generators.gaussian import Gaussian
 from eoaug.generators.landscape import KINDS, Landscape, Plane, facts, known
 
@@ -129,3 +131,27 @@ def test_facts_say_what_is_unknown():
     nowhere = facts(palette, 40.0)
     assert not nowhere[5:13].any()
     np.testing.assert_array_equal(nowhere[:5], told[:5])
+
+
+def test_threads_draw_every_window_once():
+    network, land = Network(), landscape(steps=1)
+    asked = [(PLANE, (row, col), (20, 20)) for row in (0, 10, 20) for col in (0, 10, 20)]
+    with ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda part: land.cells([part], network)[0], asked))
+    (whole,) = landscape(steps=1).cells([(PLANE, (0, 0), (40, 40))], alone := Network())
+    assert network.windows == alone.windows
+    for (_, (row, col), _), part in zip(asked, made, strict=True):
+        assert part.tobytes() == whole[:, row : row + 20, col : col + 20].tobytes()
+
+
+def test_what_fails_is_told_and_drawn_anew():
+    land = landscape()
+
+    def broken(*_):
+        raise GeneratorError("no network today")
+
+    for _ in range(2):
+        with pytest.raises(GeneratorError, match="no network today"):
+            land.cells([(PLANE, (17, 17), (1, 1))], broken)
+    (found,) = land.cells([(PLANE, (17, 17), (1, 1))], Network())
+    assert np.isfinite(found).all()
