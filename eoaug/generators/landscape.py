@@ -31,6 +31,8 @@ KINDS: Mapping[str, float] = {"alone": 0.4, "between": 0.3, "within": 0.3}
 
 _LEAST_SIGMA = 0.1
 """Noise over signal at the last call."""
+_BOLD = 1.1
+"""Standard deviation of a draft over that of land: the network evens it out, and land's own tails are longer."""
 _GOLDEN = (5**0.5 - 1) / 2
 _KEPT = 512
 """Windows of a process that are remembered."""
@@ -132,8 +134,10 @@ class Landscape:
         self._scenes, self._root, self._field = scenes, root, field
         self._bands = scenes.shape[1] // 2
         self._path = denoise.karras(steps, sigma_max=sigma, sigma_min=_LEAST_SIGMA)
-        # What windows share from cell to cell and from band to band.
-        self._mixed = np.linalg.cholesky(field.covariance.mean(axis=(0, 1), dtype=np.float64))
+        # Bands of a draft go together as those of land do.
+        variance, axes = np.linalg.eigh(field.covariance.mean(axis=(0, 1), dtype=np.float64))
+        root = axes * np.sqrt(np.maximum(variance, 0)) @ axes.T
+        self._mixed = _BOLD * root / np.linalg.norm(root, axis=1, keepdims=True)
         self._drawn: OrderedDict[_Key, Future[_Float]] = OrderedDict()
         self._lock = Lock()
 

@@ -183,7 +183,6 @@ def palettes(
     -------
     ``scenes``, shape (places, 2 C), and ``root``, shape (2 C, 2 C), a square root of the covariance of what is added.
     """
-    C = len(mean)
     places: dict[str, list[NDArray[np.float32]]] = {}
     for cube in cubes:
         cells = halve(cube)
@@ -205,7 +204,7 @@ def palettes(
     root = _SMOOTHED * _root(covariance)
     centre = rows.mean(axis=0)
     rows = centre + np.sqrt(1 - _SMOOTHED**2) * (rows - centre)
-    for band in range(C):
+    for band in np.flatnonzero(np.isfinite(moments).all(axis=0)).tolist():
         rows, root = _fitted(rows, root, band, moments[:, band], (mean[band], std[band]))
     return {"scenes": rows, "root": root}
 
@@ -229,13 +228,16 @@ def _reflectance(
 def _completed(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return the covariance of rows with gaps, and the rows with what is to be expected in them."""
     there = np.isfinite(rows)
-    centre = np.nanmean(rows, axis=0)
+    # A band that no place has is as bright and as varied as the card's unit.
+    usual = np.repeat([0.0, np.log(0.5)], rows.shape[1] // 2)
+    found = np.where(there, rows, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
+    centre = np.where(there.any(axis=0), found, usual)
     off = np.where(there, rows - centre, 0)
     root = _root(off.T @ off / np.maximum(there.T.astype(float) @ there, 1))
     covariance = root @ root.T
     for row, known in zip(off, there, strict=True):
         told = covariance[np.ix_(known, known)]
-        told = told + _RIDGE * np.trace(told) / len(told) * np.eye(len(told))
+        told = told + (_RIDGE * np.trace(told) / len(told) + 1e-9) * np.eye(len(told))
         row[~known] = covariance[np.ix_(~known, known)] @ np.linalg.solve(told, row[known])
     return covariance, centre + off
 
@@ -265,7 +267,8 @@ def _fitted(
     def off(change: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.log(found(change) / moments))
 
-    move, gain = optimize.root(off, np.zeros(2)).x
+    # Within an octave or two: a place of one colour has no spread to stretch.
+    move, gain = optimize.least_squares(off, np.zeros(2), bounds=([-2.0, -1.0], [2.0, 1.0])).x
     rows, root = rows.copy(), root.copy()
     rows[:, band] = level.mean() + np.exp(gain) * (level - level.mean()) + move
     rows[:, C + band] = spread + gain

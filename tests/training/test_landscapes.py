@@ -105,3 +105,10 @@ def test_what_cannot_be_learned_from_is_refused():
         scenes(overcast)
     with pytest.raises(SourceError, match="none of 1 cubes knows reflectance"):
         landscapes.palettes([cube(1, calibrated=False)], BANDS, mean=MEAN, std=STD)
+
+
+def test_one_place_without_a_band_is_enough():
+    found = landscapes.palettes([cube(0, bands=(True, False, True))], BANDS, mean=MEAN, std=STD)
+    assert np.isfinite(found["scenes"]).all()
+    assert found["scenes"][0, 1] == 0, "as bright as the card's unit"
+    np.testing.assert_allclose(found["root"], 0, atol=1e-6)
