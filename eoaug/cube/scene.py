@@ -280,7 +280,7 @@ def _frames(plan: Plan, k: int, scene: Scene, at: tuple[slice, slice]) -> list[i
         i = date - scene.dates.start
         if i == local:
             continue
-        share = float(scene.known[i][slots][:, at[0], at[1]].mean())
+        share = float(scene.known[i][:, at[0], at[1]][slots].mean())
         if share >= 0.05:
             gap = int(plan.in_times[date]) - now
             candidates.append((share < 0.5, abs(gap), gap, i))

@@ -17,6 +17,9 @@ What cannot be made equal:
   an uncompressed Zarr group with marks. terratorch has no whole-scene reader or writer for tiled inference
   and takes outputs of the input's size: the script reads and writes the scene in one piece, and hands over
   terratorch's own in-memory sink with the coordinates multiplied by four.
+
+Peaks of eoaug and opensr-utils are both bounded: imports (torch's first), one forward of the module, and a chunk or
+256 MB of GDAL's cache. ``--sizes 4096 --width 8 --depth 1`` shows it in minutes, with a cheap module.
 """
 
 from __future__ import annotations
@@ -415,14 +418,13 @@ def compare(tools: list[str], settings: Row, rounds: int) -> list[Row]:
                 "mean_difference_dn": differences[tool],
             }
         )
-        above = [(a["peak_mb"] - a["imports_mb"]) / (b["peak_mb"] - b["imports_mb"]) for a, b in pairs]
-        rows.append(
-            {
-                "what": f"peak memory, eoaug over {tool}, {about}",
-                **_spread([a["peak_mb"] / b["peak_mb"] for a, b in pairs]),
-                "above_imports_ratio": statistics.median(above),
-            }
-        )
+        row = {"what": f"peak memory, eoaug over {tool}, {about}"}
+        row |= _spread([a["peak_mb"] / b["peak_mb"] for a, b in pairs])
+        if not isinstance(floor, str):
+            torch_mb = floor["imports_mb"]
+            above = [(a["peak_mb"] - torch_mb) / (b["peak_mb"] - torch_mb) for a, b in pairs]
+            row |= {"above_torch_ratio": statistics.median(above), "torch_mb": torch_mb}
+        rows.append(row)
     return rows
 
 

@@ -118,6 +118,31 @@ def test_no_thread_setting_changes_a_byte(landsat, eoaug_data):
         assert done.stdout.split() == expected, threads
 
 
+_FAULTS = """
+import resource
+import eoaug
+plane = eoaug.synthesize(
+    like=(500000, 5000000, 501280, 5001280), crs="EPSG:32633", resolution=10, times=["2024-06-01"], steps=4
+)
+plane.isel(y=slice(8), x=slice(8)).compute(scheduler="synchronous")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+plane.compute(scheduler="synchronous")
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="about glibc")
+def test_memory_goes_back_to_the_system_after_a_chunk_and_not_within():
+    faults = []
+    for settings in ({}, {"MALLOC_TRIM_THRESHOLD_": "65536"}):
+        done = subprocess.run(
+            [sys.executable, "-c", _FAULTS], capture_output=True, text=True, check=True,
+            env=os.environ | settings | {"OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+        faults.append(int(done.stdout))
+    assert faults[1] < 3 * faults[0] + 30_000, faults
+
+
 def _picture(name: str, result: xr.Dataset) -> None:
     """Leave a picture to look at where EOAUG_PICTURES says."""
     folder = os.environ.get("EOAUG_PICTURES")
