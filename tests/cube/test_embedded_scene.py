@@ -154,6 +154,7 @@ def _picture(name: str, result: xr.Dataset) -> None:
         )
         low, high = np.percentile(rgb, (1, 99))
         image = Image.fromarray((np.clip((rgb - low) / (high - low), 0, 1) * 255).astype(np.uint8))
+        Path(folder).mkdir(parents=True, exist_ok=True)
         image.save(Path(folder) / f"seams-{name}.png")
 
 
