@@ -344,7 +344,7 @@ def test_the_table_is_in_reflectance(folder):
         evaluate(generator, folder, limit=1, tasks=TASKS).table for generator in (Classical(), InOtherUnits())
     )
     assert len(bare.figures) == len(other.figures)
-    for task in TASKS:
+    for task in (one for one in TASKS if one != "inpaint with radar"):  # neither uses a guide
         one, two = bare.figure(task, "classical"), other.figure(task, "other units")
         assert one.value == pytest.approx(two.value, abs=0.05)
     assert bare.figure("inpaint", "classical").windows == 2
