@@ -417,16 +417,7 @@ def _context(task: Task, series: Series, date: int, most: int) -> NDArray[np.int
     """Return the dates told beside the target, nearest first, or None where the task cannot be asked."""
     usable, times = series.usable, series.times
     others: NDArray[np.intp] = usable[usable != date]
-    if task in (
-        "inpaint",
-        "inpaint with radar",
-        "x2",
-        "x2 box",
-        "x2 triangle",
-        "x4",
-        "x4 box",
-        "x4 triangle",
-    ):
+    if task not in DATED:
         return others[:0]
     if task == "next date":
         others = others[others < date]
