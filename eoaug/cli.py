@@ -522,7 +522,8 @@ def train(
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
     for stage, sha256 in pretrain(config, data, out, minutes=minutes).items():
-        typer.echo(f"{stage} {sha256}")
+        if sha256:  # of several processes the first one tells
+            typer.echo(f"{stage} {sha256}")
 
 
 @app.command(

@@ -137,7 +137,8 @@ class Landscape:
         # Bands of a draft go together as those of land do.
         variance, axes = np.linalg.eigh(field.covariance.mean(axis=(0, 1), dtype=np.float64))
         root = axes * np.sqrt(np.maximum(variance, 0)) @ axes.T
-        self._mixed = _BOLD * root / np.linalg.norm(root, axis=1, keepdims=True)
+        length = np.linalg.norm(root, axis=1, keepdims=True)  # 0 for a band that no training cube had
+        self._mixed = _BOLD * root / np.where(length > 0, length, 1)
         self._drawn: OrderedDict[_Key, Future[_Float]] = OrderedDict()
         self._lock = Lock()
 

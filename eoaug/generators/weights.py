@@ -6,6 +6,7 @@ Imports numpy and safetensors; no tensor library. No pickle is read, ever.
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def save_weights(path: str | Path, tensors: Mapping[str, NDArray[np.generic]], *
         name: np.ascontiguousarray(array, np.float16 if half and array.dtype.kind == "f" else array.dtype)
         for name, array in tensors.items()
     }
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # processes that train together write the same
     save_file(stored, part)
     part.chmod(0o644)  # the library writes for the owner alone, and a package is read by all
     part.replace(path)

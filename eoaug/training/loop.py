@@ -20,13 +20,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eoaug.errors import ParameterError
 from eoaug.generators.weights import load_weights, save_weights
 from eoaug.training.sheet import write_sheet
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Arrays", "Task", "load_into", "optimise"]
+__all__ = ["PRECISIONS", "Arrays", "Task", "load_into", "optimise"]
+
+PRECISIONS = ("float32", "bfloat16")
+"""bfloat16 halves the time on processors that know it, by autocast."""
 
 Arrays = Mapping[str, NDArray[np.float32]]
 """One batch: the samples lie along the first axis of every array."""
@@ -55,7 +59,15 @@ class Task:
     """Network, with averaged weights, to pictures (rows, columns, 3, H, W), 0 to 1."""
 
 
-def optimise(task: Task, network: nn.Module, out: Path, *, threads: int, minutes: float | None) -> str:
+def optimise(
+    task: Task,
+    network: nn.Module,
+    out: Path,
+    *,
+    threads: int,
+    minutes: float | None,
+    precision: str = "float32",
+) -> str:
     """Run AdamW with warm-up, a level half and a cosine tail; average the weights.
 
     Parameters
@@ -70,23 +82,30 @@ def optimise(task: Task, network: nn.Module, out: Path, *, threads: int, minutes
         torch's intra-op threads; the last bits of the weights depend on it.
     minutes
         Stop after so much wall time, with the learning rate run down by then; None: by steps.
+    precision
+        Of convolutions and products (`PRECISIONS`); weights, sums and averages are float32 in any case.
 
     Returns
     -------
-    sha256 of the weights.
+    sha256 of the weights; the other processes' is empty.
     """
     import torch
+
+    if precision not in PRECISIONS:
+        raise ParameterError(
+            f"training: no precision is called {precision!r}", f"use {', '.join(PRECISIONS)}"
+        )
 
     torch.set_num_threads(threads)
     torch.manual_seed(task.seed)
     settings = task.settings
-    run = _Run(task, network, out)
+    run = _Run(task, network, out, half=precision == "bfloat16")
     begun, saved = time.monotonic() - run.spent_s, time.monotonic()
-    limit_s = math.inf if minutes is None else minutes * 60
     losses: list[float] = []
     while run.step < settings["steps"]:
-        elapsed = time.monotonic() - begun
-        progress = max(run.step / settings["steps"], elapsed / limit_s)
+        progress = run.step / settings["steps"]
+        if minutes is not None:
+            progress = max(progress, run.agreed(time.monotonic() - begun) / (minutes * 60))
         if progress >= 1:
             break
         losses.append(run.advance(settings["lr"] * min((run.step + 1) / _WARM_UP, 1) * _cosine(progress)))
@@ -96,16 +115,19 @@ def optimise(task: Task, network: nn.Module, out: Path, *, threads: int, minutes
         if time.monotonic() - saved > settings["checkpoint_s"]:
             run.save(time.monotonic() - begun)
             saved = time.monotonic()
-    return run.save(time.monotonic() - begun)
+    sha256 = run.save(time.monotonic() - begun)
+    run.meet()
+    return sha256
 
 
 class _Run:
     """A task on its way: network, averages, optimiser, and the processes that share the work."""
 
-    def __init__(self, task: Task, network: nn.Module, out: Path) -> None:
+    def __init__(self, task: Task, network: nn.Module, out: Path, *, half: bool) -> None:
         import torch
 
         self.task, self.out, self.step, self.spent_s = task, out, 0, 0.0
+        self.half = half
         self.accelerator: Any = None
         self.rank, self.world = 0, int(os.environ.get("WORLD_SIZE", "1"))
         if self.world > 1:
@@ -127,8 +149,9 @@ class _Run:
         self._resume()
         # Gradients are averaged over the processes by the wrapper; the bare network keeps the weights.
         self.shared = self.accelerator.prepare(self.network) if self.accelerator else self.network
-        count = sum(value.numel() for value in self.parameters.values())
-        _log.info("%s: %d parameters, from step %d", task.name, count, self.step)
+        if not self.rank:
+            count = sum(value.numel() for value in self.parameters.values())
+            _log.info("%s: %d parameters, from step %d", task.name, count, self.step)
 
     def advance(self, lr: float) -> float:
         """Take one step and return its loss, that of this process's share."""
@@ -141,7 +164,8 @@ class _Run:
             name: torch.from_numpy(np.ascontiguousarray(value)).to(self.device)
             for name, value in arrays.items()
         }
-        value = self.task.loss(self.shared, batch)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            value = self.task.loss(self.shared, batch)
         self.optimizer.zero_grad(set_to_none=True)
         if self.accelerator:
             self.accelerator.backward(value)
@@ -165,12 +189,25 @@ class _Run:
         with self._path("log.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def save(self, spent_s: float) -> str:
-        """Write checkpoint, weights and sheet; return the weights' sha256."""
-        averaged = {name: value.cpu().numpy() for name, value in self.averaged.items()}
-        if self.rank:
+    def agreed(self, seconds: float) -> float:
+        """Return the first process's number: clocks differ, and with them learning rates would."""
+        if not self.accelerator:
+            return seconds
+        import torch
+        from accelerate.utils import broadcast  # type: ignore[import-untyped]
+
+        return float(broadcast(torch.tensor(seconds, device=self.device)))
+
+    def meet(self) -> None:
+        """Wait for the other processes: what the first has written, all may read."""
+        if self.accelerator:
             self.accelerator.wait_for_everyone()
+
+    def save(self, spent_s: float) -> str:
+        """Write checkpoint, weights and sheet, the first process alone; return the weights' sha256."""
+        if self.rank:
             return ""
+        averaged = {name: value.cpu().numpy() for name, value in self.averaged.items()}
         tensors = {f"network.{name}": value.detach().cpu().numpy() for name, value in self.parameters.items()}
         tensors |= {f"averaged.{name}": value for name, value in averaged.items()}
         for name, parameter in self.parameters.items():
@@ -180,8 +217,6 @@ class _Run:
         self._path("checkpoint.json").write_text(json.dumps({"step": self.step, "spent_s": spent_s}))
         sha256 = save_weights(self._path("safetensors"), averaged)
         self._show(averaged)
-        if self.accelerator:
-            self.accelerator.wait_for_everyone()
         return sha256
 
     def _show(self, averaged: Mapping[str, NDArray[np.generic]]) -> None:

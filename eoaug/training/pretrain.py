@@ -98,7 +98,14 @@ def pretrain(
     for stage in stages:
         task = _stage(stage, config, cubes, out)
         network = _network(config, stage)
-        hashes[stage] = optimise(task, network, out, threads=config.get("threads", 1), minutes=minutes)
+        hashes[stage] = optimise(
+            task,
+            network,
+            out,
+            threads=config.get("threads", 1),
+            minutes=minutes,
+            precision=config.get("precision", "float32"),
+        )
     _assemble(config, out)
     return hashes
 

@@ -97,8 +97,8 @@ def run(tmp_path, write):
     (tmp_path / "data").mkdir()
     write(tmp_path / "data" / "a.nc", px=72)
 
-    def _run(out, steps=4, stages=STAGES):
-        config = copy.deepcopy(CONFIG)
+    def _run(out, steps=4, stages=STAGES, **changes):
+        config = copy.deepcopy(CONFIG) | changes
         for stage in config["stages"].values():
             stage["steps"] = steps
         (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
@@ -142,6 +142,22 @@ def test_the_diffusion_goes_on_as_well(run):
     assert run("stopped", stages=["residual"]) == run("through", stages=["residual"])
 
 
+def test_bfloat16_learns_the_same_less_exactly_and_goes_on_as_well(run, tmp_path):
+    run("exact", stages=["detail"])
+    run("stopped", steps=2, stages=["detail"], precision="bfloat16")
+    stopped = run("stopped", stages=["detail"], precision="bfloat16")
+    assert stopped == run("half", stages=["detail"], precision="bfloat16")
+    exact, half = (load_weights(tmp_path / out / "detail.safetensors") for out in ("exact", "half"))
+    assert any((half[name] != value).any() for name, value in exact.items())
+    for name, value in exact.items():
+        np.testing.assert_allclose(half[name], value, atol=4e-3)
+
+
+def test_an_unknown_precision_is_refused(run):
+    with pytest.raises(ParameterError, match="float8"):
+        run("out", stages=["detail"], precision="float8")
+
+
 def test_a_run_leaves_losses_and_a_sheet_to_look_at(run, tmp_path):
     run("out", steps=100, stages=["detail"])
     (row,) = map(json.loads, (tmp_path / "out" / "detail.log.jsonl").read_text().splitlines())
@@ -156,7 +172,9 @@ def test_a_run_leaves_losses_and_a_sheet_to_look_at(run, tmp_path):
 _TOGETHER = """
 import sys
 from eoaug.training.pretrain import pretrain
-pretrain(*sys.argv[1:4], stages=["detail"])
+config, data, out = sys.argv[1:4]
+pretrain(config, data, out, stages=["detail"])
+pretrain(config, data, out + "-timed", stages=["detail"], minutes=0.05)
 """
 
 
@@ -173,6 +191,7 @@ def test_two_processes_learn_what_one_learns(run, tmp_path):
         capture_output=True, text=True, timeout=300, env=os.environ | {"OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
+    assert (tmp_path / "together-timed" / "detail.safetensors").exists(), "by one clock"
     alone, together = (load_weights(tmp_path / out / "detail.safetensors") for out in ("alone", "together"))
     moved = 0.0
     for name, value in alone.items():
