@@ -482,6 +482,7 @@ def _landscape(folder: str | None, device: str, precision: Precision) -> Landsca
         steps=given["steps"],
         scenes=np.asarray(given["scenes"], np.float64),
         root=np.asarray(given["root"], np.float64),
+        pieces=np.asarray(given["pieces"], np.float64),
         field=_closed_form(config, "landscape", "alone"),
         batch=config.card.batch,
     )

@@ -1,11 +1,11 @@
-"""Land from nothing: an infinite plane of cells that a diffusion network draws window by window.
+"""Land from nothing: an infinite plane of windows, each drawn by a diffusion network that is told its neighbours.
 
-Numpy; the network is an argument. It works out a rough draft (`mosaic.draft`) from the middle of its path (SDEdit,
-arXiv:2108.01073): so it decides what land looks like, and the draft where things lie. The plane is paved by
-windows of four kinds. Windows of the first lie apart and are told nothing; those of the next two fill the gaps
-between two of them, those of the last what is left, each told what lies around it already; nothing is averaged, for
-two drawings of one place make a ghost. So a window hangs on at most eight others, any part of the plane can be had
-alone, and its cells are the same however they are asked for.
+Numpy; the network is an argument. A layout (`mosaic.layout`) says where pieces of ground lie; each has the colour and
+the roughness of one of a real scene, and the network draws its texture: as CorrDiff (arXiv:2309.15214), a residual
+of what is decided before. The plane is paved by windows of four kinds. Windows of the first lie apart and are told
+nothing; those of the next two fill the gaps between two of them, those of the last what is left, each told what lies
+around it already; nothing is averaged, for two drawings of one place make a ghost. So a window hangs on at most
+eight others, any part of the plane can be had alone, and its cells are the same however they are asked for.
 """
 
 from __future__ import annotations
@@ -24,15 +24,17 @@ from eoaug import noise
 from eoaug.generators import denoise, mosaic
 from eoaug.generators.gaussian import Gaussian
 
-__all__ = ["KINDS", "Landscape", "Plane", "facts", "known"]
+__all__ = ["KINDS", "LEAST_ROUGH", "Landscape", "Plane", "conditions", "facts", "known"]
 
 KINDS: Mapping[str, float] = {"alone": 0.4, "between": 0.3, "within": 0.3}
 """What a window is told of its surroundings, and how often it is trained so: nothing, two sides, all sides."""
 
 _LEAST_SIGMA = 0.1
 """Noise over signal at the last call."""
-_BOLD = 1.1
-"""Standard deviation of a draft over that of land: the network evens it out, and land's own tails are longer."""
+LEAST_ROUGH = 0.1
+"""Least roughness of a piece of ground, in spreads of its scene."""
+_MOVED = 0.15
+"""Standard deviation of what is added to the colour of a piece, in spreads."""
 _GOLDEN = (5**0.5 - 1) / 2
 _KEPT = 512
 """Windows of a process that are remembered."""
@@ -98,6 +100,11 @@ def facts(
     )
 
 
+def conditions(texture: _Float, known: NDArray[np.bool_], layout: _Float) -> _Float:
+    """Return the network's image, shape (2 C + 2, H, W): texture where it is known, where that is, and the layout."""
+    return np.concatenate([np.where(known, texture, 0), known[None], layout]).astype(np.float32)
+
+
 class Landscape:
     """Draws planes.
 
@@ -107,10 +114,12 @@ class Landscape:
         Edge of a window in cells, and how much of it on each side its neighbours may have drawn.
     scenes, root
         Shape (n, 2 C), palettes of real scenes, and (2 C, 2 C), the root of the covariance of what is added to one.
+    pieces
+        Shape (n, m, C + 1), colour and logarithm of the roughness of pieces of each scene, from dark to bright.
     field
         Closed form below the network.
     sigma
-        Noise over signal that drafts are taken to: the network redraws what hides in it.
+        Noise over signal at the first call.
     steps
         Calls of the network per window.
     batch
@@ -124,6 +133,7 @@ class Landscape:
         context: int,
         scenes: NDArray[np.float64],
         root: NDArray[np.float64],
+        pieces: NDArray[np.float64],
         field: Gaussian,
         sigma: float,
         steps: int,
@@ -131,39 +141,42 @@ class Landscape:
     ) -> None:
         self._window, self._context, self._batch = window, context, batch
         self._period = 2 * (window - context)
-        self._scenes, self._root, self._field = scenes, root, field
+        self._scenes, self._root, self._pieces, self._field = scenes, root, pieces, field
         self._bands = scenes.shape[1] // 2
         self._path = denoise.karras(steps, sigma_max=sigma, sigma_min=_LEAST_SIGMA)
-        # Bands of a draft go together as those of land do.
-        variance, axes = np.linalg.eigh(field.covariance.mean(axis=(0, 1), dtype=np.float64))
-        root = axes * np.sqrt(np.maximum(variance, 0)) @ axes.T
-        length = np.linalg.norm(root, axis=1, keepdims=True)  # 0 for a band that no training cube had
-        self._mixed = _BOLD * root / np.where(length > 0, length, 1)
         self._drawn: OrderedDict[_Key, Future[_Float]] = OrderedDict()
         self._lock = Lock()
 
     def palette(self, plane: Plane) -> NDArray[np.float64]:
-        """Return level and log spread of a plane's bands, shape (2 C,): those of a real scene, a little moved.
+        """Return level and log spread of a plane's bands, shape (2 C,): those of a real scene, a little moved."""
+        moves = self._numbers(plane, 2 * self._bands, plane.member)
+        found: NDArray[np.float64] = self._scenes[self._scene(plane)] + self._root @ np.clip(moves, -2.5, 2.5)
+        return found
+
+    def layout(self, plane: Plane, origin: tuple[int, int], shape: tuple[int, int]) -> _Float:
+        """Return colour and logarithm of the roughness of the pieces of a plane, shape (C + 1, rows, columns)."""
+        identity = {"seed": plane.seed, "member": plane.member, "time": plane.time}
+        drawn = mosaic.layout(origin, (1 + self._bands, *shape), gsd_m=plane.gsd_m, **identity)
+        pieces = self._pieces[self._scene(plane)]
+        # Pieces stand for equal parts of their scene, so a rank chooses each as often as it is found there.
+        chosen = pieces[np.minimum((special.ndtr(drawn[0]) * len(pieces)).astype(np.int64), len(pieces) - 1)]
+        found = np.moveaxis(chosen, -1, 0).copy()
+        found[:-1] += _MOVED * drawn[1:]
+        return np.asarray(found, np.float32)
+
+    def _scene(self, plane: Plane) -> int:
+        """Return which scene a plane takes its colours from.
 
         The members of a seed are spread evenly over the scenes (an additive recurrence of the golden ratio).
         """
+        first = float(special.ndtr(self._numbers(plane, 1, 0)[0]))
+        return int((first + plane.member * _GOLDEN) % 1.0 * len(self._scenes))
 
-        def numbers(count: int, member: int) -> NDArray[np.float64]:
-            drawn = noise.normal(
-                (0, 0),
-                (count, 1, 1),
-                seed=plane.seed,
-                stream="embedded palette",
-                member=member,
-                time=plane.time,
-            )
-            return drawn[:, 0, 0].astype(np.float64)
-
-        first = float(special.ndtr(numbers(1, 0)[0]))
-        index = int((first + plane.member * _GOLDEN) % 1.0 * len(self._scenes))
-        moves = numbers(2 * self._bands, plane.member)
-        found: NDArray[np.float64] = self._scenes[index] + self._root @ np.clip(moves, -2.5, 2.5)
-        return found
+    @staticmethod
+    def _numbers(plane: Plane, count: int, member: int) -> NDArray[np.float64]:
+        shape, stream = (count, 1, 1), "embedded palette"
+        drawn = noise.normal((0, 0), shape, seed=plane.seed, stream=stream, member=member, time=plane.time)
+        return drawn[:, 0, 0].astype(np.float64)
 
     def cells(
         self, asked: Sequence[tuple[Plane, tuple[int, int], tuple[int, int]]], forward: Forward
@@ -182,7 +195,8 @@ class Landscape:
         C, out = self._bands, []
         for plane, origin, shape in asked:
             palette = self.palette(plane)[:, None, None]
-            units = self._assembled(plane, origin, shape, held)
+            layout = self.layout(plane, origin, shape)
+            units = layout[:C] + np.exp(layout[C]) * self._assembled(plane, origin, shape, held)
             out.append((palette[:C] + np.exp(palette[C:]) * units).astype(np.float32))
         return out
 
@@ -237,13 +251,11 @@ class Landscape:
             mask = self._mask(spot)
             around = self._assembled(plane, origin, size, held, level=spot[2] + spot[3])
             truth.append((around, mask))
-            images.append(np.concatenate([around, mask[None].astype(np.float32)]))
+            images.append(conditions(around, mask, self.layout(plane, origin, size)))
             told.append(facts(self.palette(plane), plane.gsd_m))
             identity = {"seed": plane.seed, "member": plane.member, "time": plane.time}
-            drafted = mosaic.draft(origin, (C, *size), gsd_m=plane.gsd_m, **identity)
-            start = np.einsum("ij,jhw->ihw", self._mixed, drafted)
             drawn = noise.normal(origin, (C, *size), stream="embedded landscape", **identity)
-            x.append(denoise.noised(start, drawn, self._path[0]).astype(np.float32))
+            x.append(denoise.noised(np.zeros_like(drawn), drawn, self._path[0]).astype(np.float32))
         before: list[_Float | None] = [None] * len(keys)
         clean = x
         for index, t in enumerate(self._path[:-1]):

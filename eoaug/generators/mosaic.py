@@ -1,7 +1,7 @@
-"""A rough draft of land: parcels, as people or rock have cut it, over a texture.
+"""A layout of land: where one piece of ground ends and the next begins.
 
-Numpy. Land is neither a cloud of colour nor only fields, nor equally rough everywhere. Everything is a function of
-the absolute pixel, so windows of one plane agree wherever they overlap.
+Numpy. Parcels in blocks, as people or rock have cut them, some cut once more, with roads between blocks and here and
+there a river. Everything is a function of the absolute pixel, so windows of one plane agree wherever they overlap.
 """
 
 from __future__ import annotations
@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from scipy import special
 
 from eoaug import noise
-from eoaug.generators import classical
 
-__all__ = ["draft", "parcels"]
+__all__ = ["layout"]
 
 _EDGE_M = 260.0
 """Typical edge of a parcel; fields of the training cubes are 100 to 800 m wide."""
@@ -25,23 +24,30 @@ _BLOCKS = 4.0
 """Edge of a block of like parcels, in parcels."""
 _BLOCK_SHARE = 0.35
 """Part of the variance that parcels of one block share."""
+_PIECES = 0.35
+"""Edge of a piece of a parcel that is cut once more, in parcels."""
+_MOST_CUT = 0.4
+"""Largest share of a plane's parcels that are."""
 _JITTER = 0.35
 """Largest displacement of a parcel's centre, in edges."""
-_BEND = 0.5
-"""Standard deviation of the displacement of boundaries by relief, in edges."""
-_BEND_EDGES = 3.0
-"""Distance over which that changes, in edges."""
-
-_CUT = (0.4, 0.95)
-"""Least and most that parcels make of a plane's variance."""
-_ROUGHER = 0.5
-"""Standard deviation of the logarithm of the texture's size, from parcel to parcel."""
+_BENDS = ((3.0, 0.35), (0.5, 0.06))
+"""How relief displaces borders: over which distance that changes, and its standard deviation, both in edges."""
+_ROAD_PX = 0.6
+"""Half the width of a road."""
+_ROAD, _RIVER = 1.7, -2.2
+"""Rank of their ground: bright, and as dark as there is."""
+_ROADS, _RIVERS = 0.6, 0.3
+"""Share of the planes that have them."""
+_RIVER_EDGES = 14.0
+"""Distance between the bends of a river, in edges."""
+_RIVER_PX = (0.8, 3.0)
+"""Least and largest half of its width."""
 
 _Float = NDArray[np.float64]
 _Draw = Callable[[str, tuple[int, int], tuple[int, int, int]], NDArray[np.float32]]
 
 
-def draft(
+def layout(
     origin: tuple[int, int],
     shape: tuple[int, int, int],
     *,
@@ -50,36 +56,7 @@ def draft(
     member: int = 0,
     time: int = 0,
 ) -> NDArray[np.float32]:
-    """Return a window of an infinite plane of parcels, each with a texture of its own size.
-
-    Parameters as for `parcels`.
-
-    Returns
-    -------
-    float32 of ``shape``: bands independent of each other, mean 0, standard deviation 1 over many planes.
-    """
-    C, H, W = shape
-    identity = {"seed": seed, "member": member, "time": time}
-    shared = noise.normal((0, 0), (1, 1, 1), stream="draft", **identity)[0, 0, 0]
-    least, most = _CUT
-    cut = least + (most - least) * special.ndtr(float(shared))
-    pieces = parcels(origin, (C + 1, H, W), gsd_m=gsd_m, **identity)
-    texture = classical.texture(origin, shape, correlation=0.0, **identity)
-    rougher = np.exp(_ROUGHER * pieces[C] - _ROUGHER**2)
-    found = np.sqrt(1 - cut) * rougher * texture + np.sqrt(cut) * pieces[:C]
-    return np.asarray(found, np.float32)
-
-
-def parcels(
-    origin: tuple[int, int],
-    shape: tuple[int, int, int],
-    *,
-    gsd_m: float,
-    seed: int = 0,
-    member: int = 0,
-    time: int = 0,
-) -> NDArray[np.float32]:
-    """Return a window of an infinite plane of parcels, each of one normal number per band.
+    """Return a window of an infinite plane of pieces of ground, each of one normal number per channel.
 
     A random tessellation (Moeller 1994, Lectures on Random Voronoi Tessellations): the cells of a jittered
     lattice in the maximum norm, in axes that the whole plane shares, bent a little.
@@ -89,7 +66,8 @@ def parcels(
     origin
         Absolute index (row, column) of the first pixel.
     shape
-        (bands, rows, columns).
+        (channels, rows, columns). Like parcels lie together in the first channel, and roads and rivers have a
+        number of their own there.
     gsd_m
         Pixel size in metres; NaN counts as 10.
     seed, member, time
@@ -97,14 +75,17 @@ def parcels(
 
     Returns
     -------
-    float32 of ``shape``: mean 0, standard deviation 1; two windows agree bit for bit where they overlap.
+    float32 of ``shape``: mean 0, standard deviation 1 over many planes, roads and rivers apart; two windows agree
+    bit for bit where they overlap.
     """
     C, H, W = shape
 
     def drawn(name: str, start: tuple[int, int], window: tuple[int, int, int]) -> NDArray[np.float32]:
-        return noise.normal(start, window, seed=seed, stream=f"parcels {name}", member=member, time=time)
+        return noise.normal(start, window, seed=seed, stream=f"layout {name}", member=member, time=time)
 
-    turn, stretch, size = drawn("plane", (0, 0), (3, 1, 1))[:, 0, 0].astype(np.float64)
+    plane = drawn("plane", (0, 0), (7, 1, 1))[:, 0, 0].astype(np.float64)
+    turn, stretch, size, bent = plane[:4]
+    cut, roads, river = special.ndtr(plane[4:])
     usual = _EDGE_M / (gsd_m if np.isfinite(gsd_m) and gsd_m > 0 else 10.0)
     edge_px = float(np.clip(usual * np.exp(0.35 * size), *_EDGE_PX))
     angle, long = np.pi / 2 * special.ndtr(turn), np.exp(0.3 * stretch)
@@ -112,30 +93,40 @@ def parcels(
         (origin[0] + np.arange(H, dtype=np.float64))[:, None],
         origin[1] + np.arange(W, dtype=np.float64),
     )
-    down, right = _bends(drawn, rows, cols, edge_px)
-    rows, cols = rows + down, cols + right
-    u = (np.cos(angle) * rows + np.sin(angle) * cols) / (edge_px * long)
-    v = (np.cos(angle) * cols - np.sin(angle) * rows) / (edge_px / long)
-    out = np.zeros(shape)
-    for name, edge, share in (("block", _BLOCKS, _BLOCK_SHARE), ("parcel", 1.0, 1 - _BLOCK_SHARE)):
-        i, j = _nearest(drawn, name, u / edge, v / edge)
-        start = (int(i.min()), int(j.min()))
-        numbers = drawn(name, start, (C, int(i.max()) - start[0] + 1, int(j.max()) - start[1] + 1))
-        out += np.sqrt(share) * numbers[:, i - start[0], j - start[1]]
-    return out.astype(np.float32)
+    down, right = np.zeros((2, H, W))
+    for number, (edges, bend) in enumerate(_BENDS):
+        moved = _smooth_field(drawn, f"bends {number}", rows, cols, edges * edge_px)
+        down, right = (down, right) + moved * (np.exp(0.7 * bent) * bend * edge_px)
+    y, x = rows + down, cols + right
+    u = (np.cos(angle) * y + np.sin(angle) * x) / (edge_px * long)
+    v = (np.cos(angle) * x - np.sin(angle) * y) / (edge_px / long)
+    blocks, inside = _cells(drawn, "block", u / _BLOCKS, v / _BLOCKS, C)
+    parcels, _ = _cells(drawn, "parcel", u, v, C + 1)
+    pieces, _ = _cells(drawn, "piece", u / _PIECES, v / _PIECES, C)
+    out = np.sqrt(_BLOCK_SHARE) * blocks + np.sqrt(1 - _BLOCK_SHARE) * parcels[:C]
+    is_cut = special.ndtr(parcels[C]) < cut * _MOST_CUT
+    out = np.where(is_cut, np.sqrt(0.5) * (out + pieces), out)
+    if roads < _ROADS:
+        out[0] = np.where(inside * _BLOCKS * edge_px < _ROAD_PX, _ROAD, out[0])
+    if river < _RIVERS:
+        course = _smooth_field(drawn, "river", y, x, _RIVER_EDGES * edge_px)[0]
+        width = _RIVER_PX[0] + (_RIVER_PX[1] - _RIVER_PX[0]) * river / _RIVERS
+        out[0] = np.where(np.abs(course) * _RIVER_EDGES * edge_px < 1.5 * width, _RIVER, out[0])
+    return np.asarray(out, np.float32)
 
 
-def _bends(drawn: _Draw, rows: _Float, cols: _Float, edge_px: float) -> _Float:
-    """Return the displacement of each pixel, shape (2, H, W): numbers of a wide lattice, smoothly between."""
-    y, x = rows / (_BEND_EDGES * edge_px), cols / (_BEND_EDGES * edge_px)
+def _smooth_field(drawn: _Draw, name: str, rows: _Float, cols: _Float, step_px: float) -> _Float:
+    """Return two smooth fields, shape (2, H, W): numbers of a wide lattice, smoothly between."""
+    y, x = np.broadcast_arrays(rows / step_px, cols / step_px)
     i, j = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
     start = (int(i.min()), int(j.min()))
     window = (2, int(i.max()) - start[0] + 2, int(j.max()) - start[1] + 2)
-    numbers = drawn("bends", start, window).astype(np.float64)
+    numbers = drawn(name, start, window).astype(np.float64)
     i, j, fy, fx = i - start[0], j - start[1], _smooth(y - i), _smooth(x - j)
     above = numbers[:, i, j] * (1 - fx) + numbers[:, i, j + 1] * fx
     below = numbers[:, i + 1, j] * (1 - fx) + numbers[:, i + 1, j + 1] * fx
-    return (above * (1 - fy) + below * fy) * (_BEND * edge_px)
+    found: _Float = above * (1 - fy) + below * fy
+    return found
 
 
 def _smooth(x: _Float) -> _Float:
@@ -143,13 +134,16 @@ def _smooth(x: _Float) -> _Float:
     return x * x * (3 - 2 * x)
 
 
-def _nearest(drawn: _Draw, name: str, u: _Float, v: _Float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the lattice index of the cell whose jittered centre is nearest in the maximum norm."""
+def _cells(drawn: _Draw, name: str, u: _Float, v: _Float, channels: int) -> tuple[_Float, _Float]:
+    """Return the numbers of the cell whose jittered centre is nearest in the maximum norm.
+
+    Shape (channels, H, W); and how far its border is, shape (H, W), in cells.
+    """
     i0, j0 = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
     start = (int(i0.min()) - 1, int(j0.min()) - 1)
-    window = (2, int(i0.max()) - start[0] + 2, int(j0.max()) - start[1] + 2)
-    shift = _JITTER * (2 * special.ndtr(drawn(f"{name} centre", start, window)) - 1)
-    best = np.full(u.shape, np.inf)
+    window = (int(i0.max()) - start[0] + 2, int(j0.max()) - start[1] + 2)
+    shift = _JITTER * (2 * special.ndtr(drawn(f"{name} centre", start, (2, *window))) - 1)
+    best, second = np.full((2, *u.shape), np.inf)
     i, j = i0.copy(), j0.copy()
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
@@ -158,5 +152,7 @@ def _nearest(drawn: _Draw, name: str, u: _Float, v: _Float) -> tuple[NDArray[np.
             dv = v - (b + 0.5 + shift[1, a - start[0], b - start[1]])
             away = np.maximum(np.abs(du), np.abs(dv))
             nearer = away < best
+            second = np.where(nearer, best, np.minimum(second, away))
             best, i, j = np.where(nearer, away, best), np.where(nearer, a, i), np.where(nearer, b, j)
-    return i, j
+    numbers = drawn(name, start, (channels, *window)).astype(np.float64)
+    return numbers[:, i - start[0], j - start[1]], (second - best) / 2

@@ -1,8 +1,9 @@
 """Windows of landscapes: what the network that draws land from nothing is trained on.
 
 Imports the ground, the generators' numpy modules and this package's samples. A window is log reflectance around
-the level of its scene, in units of the scene's spread: the network learns landforms, and a level and a
-spread make them bright or dark, dull or varied (`Palettes`).
+the level of its scene, in units of the scene's spread. It is taken apart into a layout, pieces of one colour and one
+roughness each, and a texture, what is left of it in units of that roughness: the network learns the texture of a
+layout. Which colours and roughnesses go together in a scene is kept for drawing (`palettes`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import optimize
+from skimage import segmentation
 
 from eoaug.errors import SourceError
 from eoaug.generators import landscape
@@ -31,7 +33,16 @@ _SMOOTHED = 0.4
 _RIDGE = 0.05
 """Weight of the ridge that completes palettes, over the mean variance of their known entries."""
 _MOST = 6.0
-"""Limit of a window's values, in spreads."""
+"""Limit of a window's values in spreads, and of its texture in roughnesses."""
+_SCALE = (300.0, 1200.0)
+"""How much pieces must differ, as `skimage.segmentation.felzenszwalb` counts."""
+_PIECE_PX = (12, 40)
+"""Fewest pixels of a piece."""
+_COLOURS = 32
+"""Pieces of ground that stand for a scene."""
+
+
+_Logs = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +68,10 @@ class Scene:
 class Window:
     """One training sample."""
 
-    values: NDArray[np.float32]
-    """Shape (C, N, N), spreads around the level; 0 for absent bands."""
+    texture: NDArray[np.float32]
+    """Shape (C, N, N), roughnesses around the layout; 0 for absent bands."""
+    layout: NDArray[np.float32]
+    """Shape (C + 1, N, N): colour, spreads around the level, 0 for absent bands; and the logarithm of the roughness."""
     measured: NDArray[np.bool_]
     """The same shape."""
     known: NDArray[np.bool_]
@@ -143,20 +156,67 @@ def draw(rng: np.random.Generator, groups: Sequence[Sequence[Scene]], *, window:
         present[drop] = present.sum() == 1
     C = len(part)
     level, spread = scene.palette[:C, None, None], np.exp(scene.palette[C:, None, None])
-    measured = np.isfinite(part) & present[:, None, None]
-    values = np.where(measured, np.clip((np.nan_to_num(part) - level) / spread, -_MOST, _MOST), 0)
+    there = np.isfinite(part)
+    units = np.where(there, np.clip((np.nan_to_num(part) - level) / spread, -_MOST, _MOST), 0)
+    scale = float(np.exp(rng.uniform(*np.log(_SCALE))))
+    labels, pieces, _ = _pieces(units, there, scale=scale, piece_px=int(rng.integers(*_PIECE_PX)))
+    measured = there & present[:, None, None]
+    colour = np.where(present[:, None, None], np.moveaxis(np.nan_to_num(pieces)[labels, :C], -1, 0), 0)
+    rough = pieces[labels, C]
+    texture = np.where(measured, np.clip((units - colour) / np.exp(rough), -_MOST, _MOST), 0)
     kind = str(rng.choice(list(landscape.KINDS), p=list(landscape.KINDS.values())))
     told = scene.metadata.copy()
     if rng.random() < 0.5:
         told[[0, 1, 3, 4, 5, 6]] = np.nan
     palette = np.where(np.tile(present, 2), scene.palette, np.nan)
     return Window(
-        values=values.astype(np.float32),
+        texture=texture.astype(np.float32),
+        layout=np.concatenate([colour, rough[None]]).astype(np.float32),
         measured=measured,
         known=landscape.known(kind, window, context),
         facts=landscape.facts(palette, scene.gsd_m, told),
         kind=kind,
     )
+
+
+def _pieces(
+    units: NDArray[np.floating], there: NDArray[np.bool_], *, scale: float, piece_px: int
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.float64]]:
+    """Return pieces of ground (Felzenszwalb & Huttenlocher 2004, doi:10.1023/B:VISI.0000022288.19776.77).
+
+    Parameters
+    ----------
+    units, there
+        Shape (C, H, W): spreads around the level, and where they were measured.
+    scale, piece_px
+        How much pieces must differ, and their fewest pixels.
+
+    Returns
+    -------
+    Labels (H, W); colour and logarithm of the roughness per piece, shape (pieces, C + 1), NaN for bands that it
+    has not; and its measured pixels.
+    """
+    bands = np.flatnonzero(there.any(axis=(1, 2)))
+    flat = np.where(there, units, 0)[bands].reshape(len(bands), -1)
+    # Three components say where things end, and the segmentation warns of more.
+    axes = np.linalg.eigh(np.cov(flat).reshape(len(bands), -1))[1][:, ::-1][:, :3]
+    seen = (axes.T @ flat).reshape(-1, *units.shape[1:])
+    labels = segmentation.felzenszwalb(
+        np.moveaxis(seen, 0, -1), scale=scale, sigma=0.6, min_size=piece_px, channel_axis=-1
+    )
+
+    def sums(values: NDArray[np.floating]) -> NDArray[np.float64]:
+        return np.bincount(labels.ravel(), values.ravel().astype(np.float64), labels.max() + 1)
+
+    count = np.stack([sums(one) for one in there], axis=1)
+    total = np.stack([sums(one) for one in np.where(there, units, 0)], axis=1)
+    colour = np.full(total.shape, np.nan)
+    np.divide(total, count, out=colour, where=count > 0)
+    off = np.where(there, units - np.moveaxis(np.nan_to_num(colour)[labels], -1, 0), 0)
+    square = sums((off**2).sum(axis=0)) / np.maximum(count.sum(axis=1), 1)
+    rough = np.log(np.maximum(np.sqrt(square), landscape.LEAST_ROUGH))
+    found = np.concatenate([colour, rough[:, None]], axis=1)
+    return labels, found, count.max(axis=1)
 
 
 def palettes(
@@ -181,9 +241,11 @@ def palettes(
 
     Returns
     -------
-    ``scenes``, shape (places, 2 C), and ``root``, shape (2 C, 2 C), a square root of the covariance of what is added.
+    ``scenes``, shape (places, 2 C); ``root``, shape (2 C, 2 C), a square root of the covariance of what is added;
+    and ``pieces``, shape (places, n, C + 1): colour and log roughness of pieces of ground that stand for equal
+    parts of a place, from dark to bright.
     """
-    places: dict[str, list[NDArray[np.float32]]] = {}
+    places: dict[str, list[_Logs]] = {}
     for cube in cubes:
         cells = halve(cube)
         found = [_scene(cells, date, mean, std) for date in range(len(cells.values))]
@@ -200,18 +262,41 @@ def palettes(
         warnings.simplefilter("ignore", RuntimeWarning)  # bands that no scene of a place has
         rows = np.stack([np.nanmean([_palette(one) for one in part], axis=0) for part in places.values()])
         moments = np.nanmean([_moments(part, mean, std) for part in places.values()], axis=0)
-    covariance, rows = _completed(rows)
+    C = len(bands)
+    # A band that no place has is as bright and as varied as the card's unit.
+    covariance, rows = _completed(rows, usual=np.repeat([0.0, np.log(0.5)], C))
     root = _SMOOTHED * _root(covariance)
     centre = rows.mean(axis=0)
     rows = centre + np.sqrt(1 - _SMOOTHED**2) * (rows - centre)
+    ground = [_standing(part) for part in places.values()]
+    _, pieces = _completed(np.concatenate(ground), usual=np.zeros(C + 1))
+    pieces = pieces.reshape(len(ground), _COLOURS, C + 1)
     for band in np.flatnonzero(np.isfinite(moments).all(axis=0)).tolist():
-        rows, root = _fitted(rows, root, band, moments[:, band], (mean[band], std[band]))
-    return {"scenes": rows, "root": root}
+        rows, root = _fitted(rows, root, pieces, band, moments[:, band], (mean[band], std[band]))
+    return {"scenes": rows, "root": root, "pieces": pieces}
 
 
-def _moments(
-    part: Sequence[NDArray[np.float32]], mean: Sequence[float], std: Sequence[float]
-) -> NDArray[np.float64]:
+def _standing(part: Sequence[_Logs]) -> NDArray[np.float64]:
+    """Return the pieces of ground that stand for a place, shape (_COLOURS, C + 1); NaN for bands that it has not."""
+    found, area = [], []
+    for logs in (one for one in part if np.isfinite(one).any()):
+        there, C = np.isfinite(logs), len(logs)
+        palette = _palette(logs)
+        level, spread = palette[:C, None, None], np.exp(palette[C:, None, None])
+        units = np.where(there, (logs - level) / spread, 0)
+        scale, fewest = float(np.sqrt(np.prod(_SCALE))), int(np.mean(_PIECE_PX))
+        _, pieces, count = _pieces(np.clip(units, -_MOST, _MOST), there, scale=scale, piece_px=fewest)
+        seen = np.isfinite(pieces[:, there.any(axis=(1, 2)).nonzero()[0]]).all(axis=1)
+        found.append(pieces[seen])
+        area.append(count[seen] / count[seen].sum())  # every date counts alike
+    rows, weight = np.concatenate(found), np.concatenate(area)
+    order = np.argsort(np.nanmean(rows[:, :-1], axis=1), kind="stable")
+    share = np.cumsum(weight[order]) / weight.sum()
+    chosen = np.searchsorted(share, (np.arange(_COLOURS) + 0.5) / _COLOURS)
+    return rows[order[np.minimum(chosen, len(order) - 1)]]
+
+
+def _moments(part: Sequence[_Logs], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float64]:
     """Return mean and mean square of the reflectance of a place, shape (2, C); NaN for absent bands."""
     flat = np.concatenate([one.reshape(len(mean), -1) for one in part], axis=1)
     reflectance = _reflectance(flat[..., None], mean, std)
@@ -225,11 +310,14 @@ def _reflectance(
     return np.asarray(units * np.asarray(std)[:, None, None] + np.asarray(mean)[:, None, None], np.float64)
 
 
-def _completed(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the covariance of rows with gaps, and the rows with what is to be expected in them."""
+def _completed(
+    rows: NDArray[np.float64], *, usual: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the covariance of rows with gaps, and the rows with what is to be expected in them.
+
+    ``usual`` stands for what no row has.
+    """
     there = np.isfinite(rows)
-    # A band that no place has is as bright and as varied as the card's unit.
-    usual = np.repeat([0.0, np.log(0.5)], rows.shape[1] // 2)
     found = np.where(there, rows, 0).sum(axis=0) / np.maximum(there.sum(axis=0), 1)
     centre = np.where(there.any(axis=0), found, usual)
     off = np.where(there, rows - centre, 0)
@@ -245,24 +333,29 @@ def _completed(rows: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[
 def _fitted(
     rows: NDArray[np.float64],
     root: NDArray[np.float64],
+    pieces: NDArray[np.float64],
     band: int,
     moments: NDArray[np.float64],
     unit: tuple[float, float],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return palettes whose band has these moments of reflectance: moved, and stretched about their mean."""
     C = rows.shape[1] // 2
-    nodes, weight = np.polynomial.hermite_e.hermegauss(40)
+    nodes, weight = np.polynomial.hermite_e.hermegauss(12)
     weight = weight / weight.sum()
     level, spread = rows[:, band], rows[:, C + band]
     added = root @ root.T
+    # Where in a scene: colour and texture; then how the scene itself is moved. Shape (places, n).
+    units = (pieces[:, :, band, None] + np.exp(pieces[:, :, C, None]) * nodes).reshape(len(rows), -1)
+    shares = np.tile(weight, pieces.shape[1]) / pieces.shape[1]
+    inside = np.exp(spread + added[C + band, C + band])[:, None] * units
 
     def found(change: NDArray[np.float64]) -> NDArray[np.float64]:
         move, gain = change[0], np.exp(change[1])
         middle = level.mean() + gain * (level - level.mean()) + move
-        width = gain * np.sqrt(added[band, band] + np.exp(2 * spread + 2 * added[C + band, C + band]))
-        logs = middle[:, None] + width[:, None] * nodes
-        reflectance = _reflectance(logs[None], unit[:1], unit[1:])[0]
-        return np.array([(reflectance**power @ weight).mean() for power in (1, 2)])
+        logs = middle[:, None] + gain * inside
+        logs = logs[..., None] + gain * np.sqrt(added[band, band]) * nodes
+        reflectance = _reflectance(logs.reshape(1, len(rows), -1), unit[:1], unit[1:])[0]
+        return np.array([(reflectance**power @ np.kron(shares, weight)).mean() for power in (1, 2)])
 
     def off(change: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.log(found(change) / moments))

@@ -281,12 +281,12 @@ def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Pa
 
 
 def _landscapes(config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> list[_Prepared]:
-    """Draw windows of land, and write how bright and how varied scenes are."""
+    """Draw windows of land, and write how bright and how varied scenes are, and of what."""
     settings, shape = config["stages"]["landscape"], config["landscape"]
     groups = landscapes.scenes(cubes, mean=config["mean"], std=config["std"], window=shape["window"])
     _log.info("landscape: %d cubes at their scales", len(groups))
     found = landscapes.palettes(cubes, config["bands"], mean=config["mean"], std=config["std"])
-    rounded = {name: np.round(value, 5).tolist() for name, value in found.items()}
+    rounded = {name: np.round(value, 3).tolist() for name, value in found.items()}
     (out / "palettes.json").write_text(json.dumps(rounded) + "\n")
     pool = []
     for number in range(settings["pool"]):
@@ -296,12 +296,12 @@ def _landscapes(config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> 
             window=shape["window"],
             context=shape["context"],
         )
-        image = np.concatenate([np.where(one.known, one.values, 0), one.known[None]])
+        image = landscape.conditions(one.texture, one.known, one.layout)
         pool.append(
             _Prepared(
                 image=image.astype(np.float16),
                 facts=one.facts,
-                residual=one.values.astype(np.float16),
+                residual=one.texture.astype(np.float16),
                 weight=one.measured & ~one.known,
                 unit=np.ones((1, 1, 1), np.float16),
                 category=one.kind,

@@ -16,6 +16,7 @@ from eoaug.generators.landscape import KINDS, Landscape, Plane, facts, known
 
 WINDOW, CONTEXT = 16, 4
 PLANE = Plane(seed=3, member=0, time=0, gsd_m=20.0)
+PIECES = np.linspace(-1, 1, 3 * 5 * 3).reshape(3, 5, 3)
 
 
 class Network:
@@ -37,8 +38,16 @@ class Network:
 def landscape(batch=4, steps=2):
     field = Gaussian(np.zeros(2, np.float32), np.broadcast_to(np.eye(2), (8, 8, 2, 2)).astype(np.float32))
     return Landscape(
-        window=WINDOW, context=CONTEXT, scenes=np.arange(12.0).reshape(3, 4) / 12, root=np.eye(4) / 4, field=field, sigma=1.0, steps=steps, batch=batch
-    )  # fmt: skip
+        window=WINDOW,
+        context=CONTEXT,
+        scenes=np.arange(12.0).reshape(3, 4) / 12,
+        root=np.eye(4) / 4,
+        pieces=PIECES,
+        field=field,
+        sigma=1.0,
+        steps=steps,
+        batch=batch,
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -101,10 +110,13 @@ def test_what_is_told_is_what_the_neighbours_drew():
     image = seen[-1]
     (around,) = landscape(steps=1).cells([(PLANE, (12, 12), (WINDOW, WINDOW))], Network())
     palette = land.palette(PLANE)[:, None, None]
+    layout = land.layout(PLANE, (12, 12), (WINDOW, WINDOW))
     units = (around - palette[:2]) / np.exp(palette[2:])
+    texture = (units - layout[:2]) / np.exp(layout[2])
     mask = image[2] > 0
+    np.testing.assert_array_equal(image[3:], layout)
     assert mask.sum() == WINDOW**2 - (WINDOW - 2 * CONTEXT) ** 2
-    np.testing.assert_allclose(image[:2][:, mask], units[:, mask], atol=1e-5)
+    np.testing.assert_allclose(image[:2][:, mask], texture[:, mask], atol=1e-4)
     assert not image[:2][:, ~mask].any()
 
 
@@ -155,3 +167,16 @@ def test_what_fails_is_told_and_drawn_anew():
             land.cells([(PLANE, (17, 17), (1, 1))], broken)
     (found,) = land.cells([(PLANE, (17, 17), (1, 1))], Network())
     assert np.isfinite(found).all()
+
+
+def test_a_layout_has_the_colours_of_one_real_scene_each_as_often_as_there():
+    land, counts = landscape(), []
+    for member in range(12):
+        plane = Plane(seed=3, member=member, time=0, gsd_m=20.0)
+        found = land.layout(plane, (0, 0), (128, 128))
+        near = np.abs(found[2, None] - PIECES[..., 2].reshape(-1, 1, 1)).argmin(axis=0)
+        assert len(set((near // 5).ravel().tolist())) == 1, "of one scene"
+        counts.append(np.bincount(near.ravel() % 5, minlength=5) / near.size)
+        off = found[:2] - PIECES.reshape(15, 3)[near, :2].transpose(2, 0, 1)
+        assert off.std() < 0.3, "a little moved"
+    np.testing.assert_allclose(np.mean(counts, axis=0), 0.2, atol=0.12)

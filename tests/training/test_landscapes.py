@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -44,17 +46,21 @@ def test_a_cube_serves_at_every_scale_that_holds_a_window():
         scenes(cube(0, px=30, sharp=False))  # too soft to serve as it is
 
 
-def test_a_window_is_in_spreads_around_the_level_of_its_scene():
+def test_a_window_is_taken_apart_into_pieces_and_their_texture():
     (group, _) = scenes(cube(1, bands=(True, False, True), px=64))
     drawn = [landscapes.draw(np.random.default_rng(i), [group], window=16, context=4) for i in range(60)]
-    values = np.stack([one.values for one in drawn])
+    texture = np.stack([one.texture for one in drawn])
+    layout = np.stack([one.layout for one in drawn])
     measured = np.stack([one.measured for one in drawn])
-    assert not values[:, 1].any()
+    assert not texture[:, 1].any()
+    assert not layout[:, 1].any()
     assert not measured[:, 1].any()
+    units = layout[:, :3] + np.exp(layout[:, 3:]) * texture
     for band in (0, 2):
-        found = values[:, band][measured[:, band]]
-        assert abs(found.mean()) < 0.1
-        assert 0.6 < found.std() < 1.1, "a little is added to the spread"
+        seen = measured[:, band]
+        assert abs(units[:, band][seen].mean()) < 0.1
+        assert 0.6 < units[:, band][seen].std() < 1.1, "a little is added to the spread"
+        assert 0.8 < texture[:, band][seen].std() < 1.2, "in units of the roughness"
     assert {one.kind for one in drawn} == set(landscape.KINDS)
     for one in drawn:
         assert one.facts.shape == (1 + 6 + 8 + 3,)
@@ -63,6 +69,21 @@ def test_a_window_is_in_spreads_around_the_level_of_its_scene():
     placed = np.mean([one.facts[7] for one in drawn])
     assert 0.3 < placed < 0.7, "half the samples do not know where they are"
     assert len({one.measured.any(axis=(1, 2)).sum() for one in drawn}) == 2, "some lack a band"
+
+
+def test_pieces_end_where_the_ground_does():
+    """Two fields, one plain and one rough: two pieces, each with its own colour and roughness."""
+    field = cube(3, dates=1, px=96)
+    values = field.values.copy()
+    rng = np.random.default_rng(0)
+    values[..., :48] = 0.05 * np.exp(0.01 * rng.standard_normal(values[..., :48].shape))
+    values[..., 48:] = 0.3 * np.exp(0.3 * rng.standard_normal(values[..., 48:].shape))
+    groups = scenes(replace(field, values=values), window=48)
+    one = landscapes.draw(np.random.default_rng(1), groups, window=48, context=4)
+    left, right = one.layout[:, 24, 4], one.layout[:, 24, -5]
+    assert (right[:3] - left[:3] > 1).all()
+    assert right[3] > left[3]
+    assert (one.layout[0, :, :20] == left[0]).all()
 
 
 def test_cloudy_windows_are_not_drawn():
@@ -78,10 +99,17 @@ def test_palettes_have_the_reflectance_of_the_places():
     cubes = [cube(seed, bands=(True, True, seed % 3 > 0)) for seed in range(9)]
     found = landscapes.palettes(cubes, BANDS, mean=MEAN, std=STD)
     assert found["scenes"].shape == (9, 6)
+    places, pieces, _ = found["pieces"].shape
+    assert places == 9
+    assert found["pieces"].shape[2] == 4
+    assert np.isfinite(found["pieces"]).all()
     rng = np.random.default_rng(0)
-    drawn = found["scenes"][np.repeat(np.arange(9), 400)]
+    which = np.repeat(np.arange(9), 400)
+    drawn = found["scenes"][which]
     drawn = drawn + np.einsum("ij,nj->ni", found["root"], rng.standard_normal(drawn.shape))
-    logs = drawn[:, :3, None] + np.exp(drawn[:, 3:, None]) * rng.standard_normal((len(drawn), 3, 50))
+    ground = found["pieces"][which[:, None], rng.integers(pieces, size=(len(which), 50))]
+    units = ground[..., :3] + np.exp(ground[..., 3:]) * rng.standard_normal((*ground.shape[:2], 3))
+    logs = drawn[:, :3, None] + np.exp(drawn[:, 3:, None]) * np.moveaxis(units, 2, 1)
     units = from_log(np.moveaxis(logs, 1, 0), MEAN, STD)
     ours = units * np.array(STD)[:, None, None] + np.array(MEAN)[:, None, None]
     for band in range(3):

@@ -53,7 +53,7 @@ CONFIG = {
         "landscape": {
             "architecture": {
                 "kind": "denoiser",
-                "image_channels": 7,
+                "image_channels": 14,
                 "facts": 27,
                 "bands": 6,
                 "widths": [8, 8, 8],
