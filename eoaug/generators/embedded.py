@@ -192,7 +192,7 @@ class Embedded:
         )
 
     def _noise(self, walk: _Walk) -> _Float:
-        """Return noise of the place of a request, shape (C, H, W)."""
+        """Return noise of the place of a request, shape (C, H, W): land that is made up is the same on all dates."""
         request = walk.request
         return noise.normal(
             request.origin,
@@ -200,7 +200,7 @@ class Embedded:
             seed=request.seed,
             stream="embedded detail",
             member=request.member,
-            time=int(request.times[walk.plan.target]),
+            time=0 if walk.plan.free else int(request.times[walk.plan.target]),
         )
 
     def _outlined(self, walks: Sequence[_Walk]) -> list[Request]:

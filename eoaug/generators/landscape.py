@@ -47,11 +47,12 @@ Forward = Callable[..., _Float]
 
 @dataclass(frozen=True)
 class Plane:
-    """Which plane."""
+    """Which plane; on all dates it is the same land."""
 
     seed: int
     member: int
     time: int
+    """Seconds since 1970."""
     gsd_m: float
     """Pixel size of a cell."""
 
@@ -155,8 +156,10 @@ class Landscape:
 
     def layout(self, plane: Plane, origin: tuple[int, int], shape: tuple[int, int]) -> _Float:
         """Return colour and logarithm of the roughness of the pieces of a plane, shape (C + 1, rows, columns)."""
-        identity = {"seed": plane.seed, "member": plane.member, "time": plane.time}
-        drawn = mosaic.layout(origin, (1 + self._bands, *shape), gsd_m=plane.gsd_m, **identity)
+        drawn = mosaic.layout(
+            origin, (1 + self._bands, *shape), gsd_m=plane.gsd_m,
+            seed=plane.seed, member=plane.member, time=plane.time,
+        )  # fmt: skip
         pieces = self._pieces[self._scene(plane)]
         # Pieces stand for equal parts of their scene, so a rank chooses each as often as it is found there.
         chosen = pieces[np.minimum((special.ndtr(drawn[0]) * len(pieces)).astype(np.int64), len(pieces) - 1)]
@@ -175,7 +178,7 @@ class Landscape:
     @staticmethod
     def _numbers(plane: Plane, count: int, member: int) -> NDArray[np.float64]:
         shape, stream = (count, 1, 1), "embedded palette"
-        drawn = noise.normal((0, 0), shape, seed=plane.seed, stream=stream, member=member, time=plane.time)
+        drawn = noise.normal((0, 0), shape, seed=plane.seed, stream=stream, member=member)
         return drawn[:, 0, 0].astype(np.float64)
 
     def cells(
@@ -253,8 +256,8 @@ class Landscape:
             truth.append((around, mask))
             images.append(conditions(around, mask, self.layout(plane, origin, size)))
             told.append(facts(self.palette(plane), plane.gsd_m))
-            identity = {"seed": plane.seed, "member": plane.member, "time": plane.time}
-            drawn = noise.normal(origin, (C, *size), stream="embedded landscape", **identity)
+            stream = "embedded landscape"
+            drawn = noise.normal(origin, (C, *size), seed=plane.seed, stream=stream, member=plane.member)
             x.append(denoise.noised(np.zeros_like(drawn), drawn, self._path[0]).astype(np.float32))
         before: list[_Float | None] = [None] * len(keys)
         clean = x

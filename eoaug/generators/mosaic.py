@@ -2,6 +2,7 @@
 
 Numpy. Parcels in blocks, as people or rock have cut them, some cut once more, with roads between blocks and here and
 there a river. Everything is a function of the absolute pixel, so windows of one plane agree wherever they overlap.
+On another date the borders are the same, and some of the ground has changed.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ _PIECES = 0.35
 """Edge of a piece of a parcel that is cut once more, in parcels."""
 _MOST_CUT = 0.4
 """Largest share of a plane's parcels that are."""
+_CHANGES = 0.25
+"""Part of a parcel's variance that another date draws anew."""
 _JITTER = 0.35
 """Largest displacement of a parcel's centre, in edges."""
 _BENDS = ((3.0, 0.35), (0.5, 0.06))
@@ -44,6 +47,7 @@ _RIVER_PX = (0.8, 3.0)
 """Least and largest half of its width."""
 
 _Float = NDArray[np.float64]
+_Cells = NDArray[np.int64]
 _Draw = Callable[[str, tuple[int, int], tuple[int, int, int]], NDArray[np.float32]]
 
 
@@ -70,8 +74,10 @@ def layout(
         number of their own there.
     gsd_m
         Pixel size in metres; NaN counts as 10.
-    seed, member, time
+    seed, member
         Identity; any two that differ give independent planes.
+    time
+        Date, in seconds since 1970.
 
     Returns
     -------
@@ -81,7 +87,13 @@ def layout(
     C, H, W = shape
 
     def drawn(name: str, start: tuple[int, int], window: tuple[int, int, int]) -> NDArray[np.float32]:
-        return noise.normal(start, window, seed=seed, stream=f"layout {name}", member=member, time=time)
+        return noise.normal(start, window, seed=seed, stream=f"layout {name}", member=member)
+
+    def dated(name: str, start: tuple[int, int], window: tuple[int, int, int]) -> NDArray[np.float32]:
+        stream = f"layout {name} of a date"
+        own = noise.normal(start, window, seed=seed, stream=stream, member=member, time=time)
+        found = np.sqrt(1 - _CHANGES) * drawn(name, start, window) + np.sqrt(_CHANGES) * own
+        return np.asarray(found, np.float32)
 
     plane = drawn("plane", (0, 0), (7, 1, 1))[:, 0, 0].astype(np.float64)
     turn, stretch, size, bent = plane[:4]
@@ -100,11 +112,13 @@ def layout(
     y, x = rows + down, cols + right
     u = (np.cos(angle) * y + np.sin(angle) * x) / (edge_px * long)
     v = (np.cos(angle) * x - np.sin(angle) * y) / (edge_px / long)
-    blocks, inside = _cells(drawn, "block", u / _BLOCKS, v / _BLOCKS, C)
-    parcels, _ = _cells(drawn, "parcel", u, v, C + 1)
-    pieces, _ = _cells(drawn, "piece", u / _PIECES, v / _PIECES, C)
-    out = np.sqrt(_BLOCK_SHARE) * blocks + np.sqrt(1 - _BLOCK_SHARE) * parcels[:C]
-    is_cut = special.ndtr(parcels[C]) < cut * _MOST_CUT
+    block, inside = _cells(drawn, "block", u / _BLOCKS, v / _BLOCKS)
+    parcel, _ = _cells(drawn, "parcel", u, v)
+    piece, _ = _cells(drawn, "piece", u / _PIECES, v / _PIECES)
+    out = np.sqrt(_BLOCK_SHARE) * _of_cells(drawn, "block", block, C)
+    out += np.sqrt(1 - _BLOCK_SHARE) * _of_cells(dated, "parcel", parcel, C)
+    pieces = _of_cells(dated, "piece", piece, C)
+    is_cut = special.ndtr(_of_cells(drawn, "cut", parcel, 1)[0]) < cut * _MOST_CUT
     out = np.where(is_cut, np.sqrt(0.5) * (out + pieces), out)
     if roads < _ROADS:
         out[0] = np.where(inside * _BLOCKS * edge_px < _ROAD_PX, _ROAD, out[0])
@@ -134,17 +148,17 @@ def _smooth(x: _Float) -> _Float:
     return x * x * (3 - 2 * x)
 
 
-def _cells(drawn: _Draw, name: str, u: _Float, v: _Float, channels: int) -> tuple[_Float, _Float]:
-    """Return the numbers of the cell whose jittered centre is nearest in the maximum norm.
+def _cells(drawn: _Draw, name: str, u: _Float, v: _Float) -> tuple[_Cells, _Float]:
+    """Return the cell whose jittered centre is nearest in the maximum norm, shape (2, H, W).
 
-    Shape (channels, H, W); and how far its border is, shape (H, W), in cells.
+    And how far its border is, shape (H, W), in cells.
     """
     i0, j0 = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
     start = (int(i0.min()) - 1, int(j0.min()) - 1)
-    window = (int(i0.max()) - start[0] + 2, int(j0.max()) - start[1] + 2)
-    shift = _JITTER * (2 * special.ndtr(drawn(f"{name} centre", start, (2, *window))) - 1)
+    window = (2, int(i0.max()) - start[0] + 2, int(j0.max()) - start[1] + 2)
+    shift = _JITTER * (2 * special.ndtr(drawn(f"{name} centre", start, window)) - 1)
     best, second = np.full((2, *u.shape), np.inf)
-    i, j = i0.copy(), j0.copy()
+    nearest = np.stack([i0, j0])
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
             a, b = i0 + down, j0 + right
@@ -153,6 +167,14 @@ def _cells(drawn: _Draw, name: str, u: _Float, v: _Float, channels: int) -> tupl
             away = np.maximum(np.abs(du), np.abs(dv))
             nearer = away < best
             second = np.where(nearer, best, np.minimum(second, away))
-            best, i, j = np.where(nearer, away, best), np.where(nearer, a, i), np.where(nearer, b, j)
-    numbers = drawn(name, start, (channels, *window)).astype(np.float64)
-    return numbers[:, i - start[0], j - start[1]], (second - best) / 2
+            best, nearest = np.where(nearer, away, best), np.where(nearer, [a, b], nearest)
+    return nearest, (second - best) / 2
+
+
+def _of_cells(drawn: _Draw, name: str, cells: _Cells, channels: int) -> _Float:
+    """Return the numbers of cells, shape (channels, H, W)."""
+    i, j = cells
+    start = (int(i.min()), int(j.min()))
+    window = (channels, int(i.max()) - start[0] + 1, int(j.max()) - start[1] + 1)
+    found: _Float = drawn(name, start, window).astype(np.float64)[:, i - start[0], j - start[1]]
+    return found
