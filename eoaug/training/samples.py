@@ -1,7 +1,9 @@
 """Training samples from real cubes: a netCDF file becomes a `Cube`, a window of it a `Sample`.
 
 Imports the ground, ``generators.base``, ``cube.geo`` and xarray. A sample is a `Request`, exactly as the engine would
-write it, beside the truth: what a network is trained on is what it will be asked.
+write it, beside the truth: what a network is trained on is what it will be asked. Windows are plain slices at random
+places and dates that clouds leave clear: xbatcher walks a fixed grid, and torchgeo's samplers want an index in a
+reference system, which some cubes have not, and look at no mask.
 """
 
 from __future__ import annotations
