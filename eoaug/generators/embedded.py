@@ -31,7 +31,7 @@ from eoaug.generators.device import checked_device
 from eoaug.generators.execute import Precision, checked_precision, forward
 from eoaug.generators.gaussian import Gaussian, equalised
 from eoaug.generators.ground import Ground, Regressors, by_dates, grounds
-from eoaug.generators.landscape import Landscape, Plane
+from eoaug.generators.landscape import PALETTES, Landscape, Plane
 from eoaug.generators.weights import load_weights
 from eoaug.sensor import Sensor
 
@@ -474,15 +474,16 @@ def _network(config: _Config, name: str, device: str) -> Any:
 def _landscape(folder: str | None, device: str, precision: Precision) -> Landscape:
     """Return the landscapes of this process: windows once drawn serve the tiles beside."""
     config = _config(folder)
-    given = config.landscape
+    given, palettes = config.landscape, config.networks[PALETTES]
+    drawn = load_weights(config.folder / palettes["file"], sha256=palettes["sha256"])
     return Landscape(
         window=given["window"],
         context=given["context"],
         sigma=given["sigma"],
         steps=given["steps"],
-        scenes=np.asarray(given["scenes"], np.float64),
-        root=np.asarray(given["root"], np.float64),
-        pieces=np.asarray(given["pieces"], np.float64),
+        scenes=drawn["scenes"].astype(np.float64),
+        root=drawn["root"].astype(np.float64),
+        pieces=drawn["pieces"].astype(np.float64),
         field=_closed_form(config, "landscape", "alone"),
         batch=config.card.batch,
     )

@@ -24,11 +24,13 @@ from eoaug import noise
 from eoaug.generators import denoise, mosaic
 from eoaug.generators.gaussian import Gaussian
 
-__all__ = ["KINDS", "LEAST_ROUGH", "Landscape", "Plane", "conditions", "facts", "known"]
+__all__ = ["KINDS", "LEAST_ROUGH", "PALETTES", "Landscape", "Plane", "conditions", "facts", "known"]
 
 KINDS: Mapping[str, float] = {"alone": 0.4, "between": 0.3, "within": 0.3}
 """What a window is told of its surroundings, and how often it is trained so: nothing, two sides, all sides."""
 
+PALETTES = "palettes"
+"""Name of the tensors ``scenes``, ``root`` and ``pieces`` among a generator's files."""
 _LEAST_SIGMA = 0.1
 """Noise over signal at the last call."""
 LEAST_ROUGH = 0.1

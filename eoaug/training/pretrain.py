@@ -71,8 +71,8 @@ def pretrain(
         Folder of netCDF cubes (`samples.read_cubes`).
     out_dir
         Receives ``<stage>.safetensors`` (float16, the exponential moving average, renewed at every
-        checkpoint), ``<stage>_gaussian.safetensors`` for the diffusions, ``palettes.json``, and ``<stage>.checkpoint.safetensors``
-        and ``.json`` for going on after a stop.
+        checkpoint), ``<stage>_gaussian.safetensors`` for the diffusions, ``palettes.safetensors``, and
+        ``<stage>.checkpoint.safetensors`` and ``.json`` for going on after a stop.
     stages
         Which of `STAGES` to train.
     minutes
@@ -113,9 +113,10 @@ def pretrain(
 def _assemble(config: Mapping[str, Any], out: Path) -> None:
     """Write the generator's ``config.json`` beside its weights, once all stages are there."""
     paths = {
-        name: out / f"{name}.safetensors" for name in (*STAGES, *(f"{name}_gaussian" for name in _DRAWN))
+        name: out / f"{name}.safetensors"
+        for name in (*STAGES, *(f"{name}_gaussian" for name in _DRAWN), landscape.PALETTES)
     }
-    if not all(path.exists() for path in (*paths.values(), out / "palettes.json")):
+    if not all(path.exists() for path in paths.values()):
         return
     networks: dict[str, dict[str, Any]] = {}
     for name, path in paths.items():
@@ -132,7 +133,7 @@ def _assemble(config: Mapping[str, Any], out: Path) -> None:
         "scale": {
             stage: json.loads((out / f"{stage}_scale.json").read_text()) for stage in ("detail", "residual")
         },
-        "landscape": config["landscape"] | json.loads((out / "palettes.json").read_text()),
+        "landscape": config["landscape"],
     }
     (out / "config.json").write_text(json.dumps(found, indent=1) + "\n")
 
@@ -286,8 +287,7 @@ def _landscapes(config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> 
     groups = landscapes.scenes(cubes, mean=config["mean"], std=config["std"], window=shape["window"])
     _log.info("landscape: %d cubes at their scales", len(groups))
     found = landscapes.palettes(cubes, config["bands"], mean=config["mean"], std=config["std"])
-    rounded = {name: np.round(value, 3).tolist() for name, value in found.items()}
-    (out / "palettes.json").write_text(json.dumps(rounded) + "\n")
+    save_weights(out / f"{landscape.PALETTES}.safetensors", found)
     pool = []
     for number in range(settings["pool"]):
         one = landscapes.draw(

@@ -197,16 +197,25 @@ def workers(quick: bool) -> list[Row]:
     """One warm worker process over two, one core each: the better of two computations by each cluster.
 
     Many chunks for each of two workers: a user's scene has a hundred of the default size. With a few, what
-    is measured is how long one worker waits for the other's last. Chunks are small, so variations show what
-    workers do twice: the windows of land that the chunks of both look at.
+    is measured is how long one worker waits for the other's last. Variations also draw windows of land, which
+    lie across chunks: the smaller those are, the more is done by both workers, so theirs are larger.
     """
     from dask.distributed import Client, LocalCluster
 
-    size, chunk = (512, 128) if quick else (768, 128)
-    cube = scene(size).chunk(y=chunk, x=chunk)
-    works = {
-        "inpaint": eoaug.inpaint(cube, mask=hole(size), steps=4, joint_steps=0),
-        "variations": eoaug.synthesize(cube, strength=0.6, steps=4, joint_steps=0),
+    small, large = ((512, 128), (1024, 256)) if quick else ((768, 128), (1536, 256))
+    cubes = {size: scene(size).chunk(y=chunk, x=chunk) for size, chunk in (small, large)}
+    # Another seed each time: windows of land are remembered.
+    works: dict[str, tuple[tuple[int, int], Callable[[int], xr.Dataset]]] = {
+        "inpaint": (
+            small,
+            lambda seed: eoaug.inpaint(
+                cubes[small[0]], mask=hole(small[0]), steps=4, joint_steps=0, seed=seed
+            ),
+        ),
+        "variations": (
+            large,
+            lambda seed: eoaug.synthesize(cubes[large[0]], strength=0.6, steps=4, joint_steps=0, seed=seed),
+        ),
     }
     seconds: dict[tuple[str, int], float] = {}
     for count in (1, 2):
@@ -218,19 +227,20 @@ def workers(quick: bool) -> list[Row]:
         ):
             client.wait_for_workers(count)
             client.run(_warm)
-            for name, lazy in works.items():
-                for _ in range(2):
+            for name, (_, work) in works.items():
+                for seed in range(2):
+                    lazy = work(seed)
                     start = time.perf_counter()
                     lazy.compute()
                     took = time.perf_counter() - start
                     seconds[name, count] = min(seconds.get((name, count), np.inf), took)
     return [
         {
-            "what": f"one warm worker process over two, {name}, {(size // chunk) ** 2} chunks",
+            "what": f"one warm worker process over two, {name}, {(size // chunk) ** 2} chunks of {chunk} px",
             "ratio": seconds[name, 1] / seconds[name, 2],
             "seconds_of_two": seconds[name, 2],
         }
-        for name in works
+        for name, ((size, chunk), _) in works.items()
     ]
 
 
