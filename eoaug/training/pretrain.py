@@ -148,6 +148,8 @@ class _Prepared:
 
     image: NDArray[np.float16]
     facts: NDArray[np.float32]
+    below: NDArray[np.float16]
+    """The estimate below, in the tile's contrast; of land from nothing, the layout."""
     residual: NDArray[np.float16]
     """Truth minus the estimate below, in the unit of the ground."""
     weight: NDArray[np.bool_]
@@ -185,9 +187,11 @@ def _prepare(sample: Sample, context: int, below: Regressors | None) -> _Prepare
     unit = ground.told.contrast if below is None else ground.spread()
     weight = sample.measured & ~sample.request.known[ground.target]
     residual = np.where(weight, (sample.truth - ground.base) / unit, 0)
+    image = (ground.told.image if below is None else ground.image()).astype(np.float16)
     return _Prepared(
-        image=(ground.told.image if below is None else ground.image()).astype(np.float16),
+        image=image,
         facts=ground.told.facts,
+        below=image[: len(residual)],
         residual=np.clip(residual, -20, 20).astype(np.float16),
         weight=weight,
         unit=(unit / ground.told.contrast).astype(np.float16),
@@ -271,9 +275,8 @@ def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Pa
         for name in sorted(shown):
             one = shown[name]
             found = _answer(network, one, fields.get(name), seed)
-            below = one.image[: len(found)].astype(np.float32)
             steps = one.unit.astype(np.float32) * np.stack([0 * found, found, one.residual])
-            images = below + np.where(one.weight, steps, 0)
+            images = one.below.astype(np.float32) + np.where(one.weight, steps, 0)
             rows.append(stretched(images, images[2]))
         return np.stack(rows)
 
@@ -301,9 +304,10 @@ def _landscapes(config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> 
             _Prepared(
                 image=image.astype(np.float16),
                 facts=one.facts,
+                below=one.layout[:-1].astype(np.float16),
                 residual=one.texture.astype(np.float16),
                 weight=one.measured & ~one.known,
-                unit=np.ones((1, 1, 1), np.float16),
+                unit=np.exp(one.layout[-1:]).astype(np.float16),
                 category=one.kind,
             )
         )
