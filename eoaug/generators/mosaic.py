@@ -35,7 +35,7 @@ _JITTER = 0.35
 """Largest displacement of a parcel's centre, in edges."""
 _BENDS = ((3.0, 0.35), (0.5, 0.06))
 """How relief displaces borders: over which distance that changes, and its standard deviation, both in edges."""
-_ROAD_PX = 0.6
+_ROAD_PX = 0.8
 """Half the width of a road."""
 _ROAD, _RIVER = 1.7, -2.2
 """Rank of their ground: bright, and as dark as there is."""

@@ -235,6 +235,21 @@ def test_a_weak_variation_stays_near_its_start_and_a_strong_one_leaves():
     assert away[1] < 0.4
 
 
+def test_land_from_nothing_is_one_land_on_every_date():
+    asked = request("synthesize", steps=2)
+    now, later, elsewhere = generator().generate(
+        [asked, replace(asked, times=asked.times + 90 * DAY), replace(asked, seed=1)]
+    )[:, -1]
+    alike, apart = (
+        np.corrcoef(
+            (now - now.mean((1, 2), keepdims=True)).ravel(), (one - one.mean((1, 2), keepdims=True)).ravel()
+        )
+        for one in (later, elsewhere)
+    )
+    assert 0.5 < alike[0, 1] < 0.999, "some of its ground has changed"
+    assert abs(apart[0, 1]) < 0.5
+
+
 def test_outside_stays_empty():
     asked = request("inpaint")
     known, fill = asked.known.copy(), asked.fill.copy()
