@@ -185,8 +185,7 @@ def synthesise(
         found.skipped["synthesis"] = "the files have no band in common"
         return found
     chosen = [real[index % len(real)] for index in range(samples)]
-    kept = [w for w in train if np.isfinite(w.values[shared]).all()]
-    judge = _Judge(slots, shared, real, kept)
+    judge = _Judge(slots, shared, real, train)
     found.figures += judge.of_the_data()
     for task, strength in (("synthesis", 1.0), ("variations", STRENGTH)):
         requests = [
@@ -222,7 +221,10 @@ class _Judge:
         real: Sequence[Window],
         train: Sequence[Window],
     ) -> None:
-        self.slots, self.shared, self.real, self.train = slots, shared, real, train
+        self.slots, self.shared, self.real = slots, shared, real
+        # Files of some bands alone tell how those are spread, and are near to nothing.
+        self.statistics = _statistics(train)
+        self.train = train = [w for w in train if np.isfinite(w.values[shared]).all()]
         self.places = len({w.place for w in real})
         raw = np.stack([features(w.values[shared]) for w in real])
         self.centre, self.unit = raw.mean(axis=0), raw.std(axis=0) + 1e-6
@@ -264,11 +266,10 @@ class _Judge:
             for window, image in zip(asked, images, strict=True)
         ]
         ours, data = _statistics(made), _statistics(self.real)
-        trained = _statistics(self.train) if self.train else None
         for index, (mean, std) in ours.items():
             label = f"{method}, {self.slots[index]}"
-            for suffix, other in (("", data), ("_trained", trained)):
-                if other is not None and index in other:
+            for suffix, other in (("", data), ("_trained", self.statistics)):
+                if index in other:
                     ratios = {"mean": mean / other[index][0], "std": std / other[index][1]}
                     for metric, value in ratios.items():
                         yield self._figure(f"{task}, bands", label, metric + suffix, value, len(images))

@@ -232,7 +232,7 @@ class Embedded:
             times = _OUTLINE.factor // _CELL.factor
             blocks = logs.reshape(len(logs), own.shape[1], times, own.shape[2], times)
             drawn = blocks.mean(axis=(2, 4))
-            mixed = own + strength**4 * (drawn - own)
+            mixed = own + strength**5 * (drawn - own)
             asked.append(_measured(walk, from_log(mixed, card.mean, card.std), _OUTLINE))
         return asked
 

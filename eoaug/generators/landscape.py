@@ -24,7 +24,18 @@ from eoaug import noise
 from eoaug.generators import denoise, mosaic
 from eoaug.generators.gaussian import Gaussian
 
-__all__ = ["KINDS", "LEAST_ROUGH", "PALETTES", "Landscape", "Plane", "conditions", "facts", "known"]
+__all__ = [
+    "KINDS",
+    "LEAST_ROUGH",
+    "MOST",
+    "MOVED",
+    "PALETTES",
+    "Landscape",
+    "Plane",
+    "conditions",
+    "facts",
+    "known",
+]
 
 KINDS: Mapping[str, float] = {"alone": 0.4, "between": 0.3, "within": 0.3}
 """What a window is told of its surroundings, and how often it is trained so: nothing, two sides, all sides."""
@@ -35,8 +46,10 @@ _LEAST_SIGMA = 0.1
 """Noise over signal at the last call."""
 LEAST_ROUGH = 0.1
 """Least roughness of a piece of ground, in spreads of its scene."""
-_MOVED = 0.15
+MOVED = 0.15
 """Standard deviation of what is added to the colour of a piece, in spreads."""
+MOST = 2.5
+"""Limit of the numbers that move a scene's level and spread."""
 _GOLDEN = (5**0.5 - 1) / 2
 _KEPT = 512
 """Windows of a process that are remembered."""
@@ -153,7 +166,9 @@ class Landscape:
     def palette(self, plane: Plane) -> NDArray[np.float64]:
         """Return level and log spread of a plane's bands, shape (2 C,): those of a real scene, a little moved."""
         moves = self._numbers(plane, 2 * self._bands, plane.member)
-        found: NDArray[np.float64] = self._scenes[self._scene(plane)] + self._root @ np.clip(moves, -2.5, 2.5)
+        found: NDArray[np.float64] = self._scenes[self._scene(plane)] + self._root @ np.clip(
+            moves, -MOST, MOST
+        )
         return found
 
     def layout(self, plane: Plane, origin: tuple[int, int], shape: tuple[int, int]) -> _Float:
@@ -166,7 +181,7 @@ class Landscape:
         # Pieces stand for equal parts of their scene, so a rank chooses each as often as it is found there.
         chosen = pieces[np.minimum((special.ndtr(drawn[0]) * len(pieces)).astype(np.int64), len(pieces) - 1)]
         found = np.moveaxis(chosen, -1, 0).copy()
-        found[:-1] += _MOVED * drawn[1:]
+        found[:-1] += MOVED * drawn[1:]
         return np.asarray(found, np.float32)
 
     def _scene(self, plane: Plane) -> int:

@@ -340,22 +340,28 @@ def _fitted(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return palettes whose band has these moments of reflectance: moved, and stretched about their mean."""
     C = rows.shape[1] // 2
-    nodes, weight = np.polynomial.hermite_e.hermegauss(12)
+    nodes, weight = np.polynomial.hermite_e.hermegauss(9)
     weight = weight / weight.sum()
     level, spread = rows[:, band], rows[:, C + band]
-    added = root @ root.T
-    # Where in a scene: colour and texture; then how the scene itself is moved. Shape (places, n).
-    units = (pieces[:, :, band, None] + np.exp(pieces[:, :, C, None]) * nodes).reshape(len(rows), -1)
-    shares = np.tile(weight, pieces.shape[1]) / pieces.shape[1]
-    inside = np.exp(spread + added[C + band, C + band])[:, None] * units
+    # Axes below: places, pieces, what is drawn in a piece, and the two numbers that move a scene.
+    drawn = nodes[:, None, None]
+    first, second = (
+        np.clip(nodes[:, None], -landscape.MOST, landscape.MOST),
+        np.clip(nodes, -landscape.MOST, landscape.MOST),
+    )
+    shares = weight[:, None, None] * weight[:, None] * weight
+    rough = np.sqrt(np.exp(2 * pieces[..., C]) + landscape.MOVED**2)
+    units = pieces[..., band, None, None, None] + rough[..., None, None, None] * drawn
+    added = _root_of_two(root[[band, C + band]])
+    move_level = added[0, 0] * first
+    wide = np.exp(spread[:, None, None, None, None] + added[1, 0] * first + added[1, 1] * second)
 
     def found(change: NDArray[np.float64]) -> NDArray[np.float64]:
         move, gain = change[0], np.exp(change[1])
         middle = level.mean() + gain * (level - level.mean()) + move
-        logs = middle[:, None] + gain * inside
-        logs = logs[..., None] + gain * np.sqrt(added[band, band]) * nodes
-        reflectance = _reflectance(logs.reshape(1, len(rows), -1), unit[:1], unit[1:])[0]
-        return np.array([(reflectance**power @ np.kron(shares, weight)).mean() for power in (1, 2)])
+        logs = middle[:, None, None, None, None] + gain * (move_level + wide * units)
+        reflectance = _reflectance(logs.reshape(1, -1, nodes.size), unit[:1], unit[1:]).reshape(logs.shape)
+        return np.array([(reflectance**power * shares).sum(axis=(2, 3, 4)).mean() for power in (1, 2)])
 
     def off(change: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(np.log(found(change) / moments))
@@ -367,6 +373,12 @@ def _fitted(
     rows[:, C + band] = spread + gain
     root[band] *= np.exp(gain)
     return rows, root
+
+
+def _root_of_two(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the lower triangle that draws two correlated numbers as ``rows``, shape (2, n), draw them from n."""
+    variance = (rows @ rows.T) + 1e-12 * np.eye(2)
+    return np.asarray(np.linalg.cholesky(variance))
 
 
 def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -89,6 +89,24 @@ def test_a_generator_that_remembers_is_found():
     assert nearest["copy"] < 1e-4 < 0.01 < nearest["new"]
 
 
+def test_training_files_of_some_bands_tell_how_those_are_spread():
+    """Two places of equal weight, one with the second band alone and twice as bright there."""
+    whole = [window(seed, "whole") for seed in range(4)]
+    part = [
+        replace(
+            one, place="part", values=np.stack([np.full((64, 64), np.nan, np.float32), 2 * one.values[1]])
+        )
+        for one in whole
+    ]
+    images = [one.values for one in whole]
+    told = synthesise(Remembering(images), SLOTS, whole, whole + part, seed=0, seen=QUIET, samples=4)
+    of = {(f.task, f.method, f.metric): f.value for f in told.figures}
+    assert of["synthesis, bands", f"remembering, {SLOTS[0]}", "mean_trained"] == pytest.approx(1.0, rel=1e-3)
+    assert of["synthesis, bands", f"remembering, {SLOTS[1]}", "mean_trained"] == pytest.approx(
+        2 / 3, rel=1e-3
+    )
+
+
 def test_bands_that_a_place_lacks_are_not_judged():
     lacking = replace(window(0), values=np.stack([land(0)[0], np.full((64, 64), np.nan, np.float32)]))
     found = synthesise(
