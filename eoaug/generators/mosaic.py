@@ -1,7 +1,7 @@
 """A layout of land: where one piece of ground ends and the next begins.
 
-Numpy. Parcels in blocks, as people or rock have cut them, some cut once more, with roads between blocks and here and
-there a river. Everything is a function of the absolute pixel, so windows of one plane agree wherever they overlap.
+Numpy. Parcels in blocks in regions, as people or rock have cut them, some cut once more, with roads between blocks and
+here and there a river. Everything is a function of the absolute pixel, so windows of one plane agree wherever they overlap.
 On another date the borders are the same, and some of the ground has changed.
 """
 
@@ -21,10 +21,12 @@ _EDGE_M = 260.0
 """Typical edge of a parcel; fields of the training cubes are 100 to 800 m wide."""
 _EDGE_PX = (8.0, 64.0)
 """Limits of that edge: smaller is texture, larger is a scene of one colour."""
+_REGIONS = 20.0
+"""Edge of a region of like blocks, in parcels."""
 _BLOCKS = 4.0
 """Edge of a block of like parcels, in parcels."""
-_BLOCK_SHARE = 0.35
-"""Part of the variance that parcels of one block share."""
+_SHARES = (0.15, 0.25, 0.6)
+"""Parts of the variance that parcels of one region share, that those of one block do, and that are their own."""
 _PIECES = 0.35
 """Edge of a piece of a parcel that is cut once more, in parcels."""
 _MOST_CUT = 0.4
@@ -41,6 +43,8 @@ _ROAD, _RIVER = 1.7, -2.2
 """Rank of their ground: bright, and as dark as there is."""
 _ROADS, _RIVERS = 0.6, 0.3
 """Share of the planes that have them."""
+_PAVED, _PAVED_M = 0.4, 25.0
+"""Share of the borders of blocks that are roads, and pixel size from which there are fewer to be seen."""
 _RIVER_EDGES = 14.0
 """Distance between the bends of a river, in edges."""
 _RIVER_PX = (0.8, 3.0)
@@ -112,16 +116,22 @@ def layout(
     y, x = rows + down, cols + right
     u = (np.cos(angle) * y + np.sin(angle) * x) / (edge_px * long)
     v = (np.cos(angle) * x - np.sin(angle) * y) / (edge_px / long)
-    block, inside = _cells(drawn, "block", u / _BLOCKS, v / _BLOCKS)
-    parcel, _ = _cells(drawn, "parcel", u, v)
-    piece, _ = _cells(drawn, "piece", u / _PIECES, v / _PIECES)
-    out = np.sqrt(_BLOCK_SHARE) * _of_cells(drawn, "block", block, C)
-    out += np.sqrt(1 - _BLOCK_SHARE) * _of_cells(dated, "parcel", parcel, C)
+    region, _, _ = _cells(drawn, "region", u / _REGIONS, v / _REGIONS)
+    block, beyond, inside = _cells(drawn, "block", u / _BLOCKS, v / _BLOCKS)
+    parcel, _, _ = _cells(drawn, "parcel", u, v)
+    piece, _, _ = _cells(drawn, "piece", u / _PIECES, v / _PIECES)
+    out = np.zeros(shape)
+    of = (drawn, "region", region), (drawn, "block", block), (dated, "parcel", parcel)
+    for share, (numbers, name, cells) in zip(_SHARES, of, strict=True):
+        out += np.sqrt(share) * _of_cells(numbers, name, cells, C)
     pieces = _of_cells(dated, "piece", piece, C)
     is_cut = special.ndtr(_of_cells(drawn, "cut", parcel, 1)[0]) < cut * _MOST_CUT
     out = np.where(is_cut, np.sqrt(0.5) * (out + pieces), out)
     if roads < _ROADS:
-        out[0] = np.where(inside * _BLOCKS * edge_px < _ROAD_PX, _ROAD, out[0])
+        # Of two blocks, whichever is asked: the same number for their border.
+        border = sum(special.ndtr(_of_cells(drawn, "border", side, 1)[0]) for side in (block, beyond)) % 1.0
+        paved = border < _PAVED * min(1.0, _PAVED_M / gsd_m if gsd_m > 0 else 1.0)
+        out[0] = np.where(paved & (inside * _BLOCKS * edge_px < _ROAD_PX), _ROAD, out[0])
     if river < _RIVERS:
         course = _smooth_field(drawn, "river", y, x, _RIVER_EDGES * edge_px)[0]
         width = _RIVER_PX[0] + (_RIVER_PX[1] - _RIVER_PX[0]) * river / _RIVERS
@@ -148,27 +158,28 @@ def _smooth(x: _Float) -> _Float:
     return x * x * (3 - 2 * x)
 
 
-def _cells(drawn: _Draw, name: str, u: _Float, v: _Float) -> tuple[_Cells, _Float]:
-    """Return the cell whose jittered centre is nearest in the maximum norm, shape (2, H, W).
+def _cells(drawn: _Draw, name: str, u: _Float, v: _Float) -> tuple[_Cells, _Cells, _Float]:
+    """Return the cell whose jittered centre is nearest in the maximum norm, and the next, shape (2, H, W).
 
-    And how far its border is, shape (H, W), in cells.
+    And how far the border between them is, shape (H, W), in cells.
     """
     i0, j0 = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
     start = (int(i0.min()) - 1, int(j0.min()) - 1)
     window = (2, int(i0.max()) - start[0] + 2, int(j0.max()) - start[1] + 2)
     shift = _JITTER * (2 * special.ndtr(drawn(f"{name} centre", start, window)) - 1)
     best, second = np.full((2, *u.shape), np.inf)
-    nearest = np.stack([i0, j0])
+    nearest = beyond = np.stack([i0, j0])
     for down in (-1, 0, 1):
         for right in (-1, 0, 1):
             a, b = i0 + down, j0 + right
             du = u - (a + 0.5 + shift[0, a - start[0], b - start[1]])
             dv = v - (b + 0.5 + shift[1, a - start[0], b - start[1]])
             away = np.maximum(np.abs(du), np.abs(dv))
-            nearer = away < best
-            second = np.where(nearer, best, np.minimum(second, away))
+            nearer, near = away < best, away < second
+            beyond = np.where(nearer, nearest, np.where(near, [a, b], beyond))
+            second = np.where(nearer, best, np.where(near, away, second))
             best, nearest = np.where(nearer, away, best), np.where(nearer, [a, b], nearest)
-    return nearest, (second - best) / 2
+    return nearest, beyond, (second - best) / 2
 
 
 def _of_cells(drawn: _Draw, name: str, cells: _Cells, channels: int) -> _Float:
