@@ -202,7 +202,7 @@ def workers(quick: bool) -> list[Row]:
     """
     from dask.distributed import Client, LocalCluster
 
-    small, large = ((512, 128), (1024, 256)) if quick else ((768, 128), (1536, 256))
+    small, large = ((512, 128), (768, 256)) if quick else ((768, 128), (1024, 256))
     cubes = {size: scene(size).chunk(y=chunk, x=chunk) for size, chunk in (small, large)}
     # Another seed each time: windows of land are remembered.
     works: dict[str, tuple[tuple[int, int], Callable[[int], xr.Dataset]]] = {
