@@ -85,7 +85,7 @@ evaluate: $(READY) ## score the embedded model in full (half an hour): make eval
 	$(VENV)/bin/eoaug evaluate embedded --data "$(VALIDATION)" --train "$(DATA)" --all-windows --members 32 \
 	  --out "$(OUT)/evaluation"
 
-train-embedded: $(READY) ## train the embedded model anew (an hour and a quarter): make train-embedded DATA=folder
+train-embedded: $(READY) ## train the embedded model anew (eighty minutes): make train-embedded DATA=folder
 	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --standalone --nproc_per_node=$(PROCESSES) --no-python \
 	  $(VENV)/bin/eoaug train eoaug/weights/embedded/train.yaml --data "$(DATA)" --out "$(OUT)/embedded"
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["PRECISIONS", "Arrays", "Task", "load_into", "optimise"]
 
 PRECISIONS = ("float32", "bfloat16")
-"""bfloat16 halves the time on processors that know it, by autocast."""
+"""bfloat16, by autocast, takes 0.5 to 0.7 of the time on processors that know it."""
 
 Arrays = Mapping[str, NDArray[np.float32]]
 """One batch: the samples lie along the first axis of every array."""

@@ -1,4 +1,4 @@
-"""Pre-training of the embedded generator: a config becomes weights, on two cores in an hour and a quarter.
+"""Pre-training of the embedded generator: a config becomes weights, on two cores in eighty minutes.
 
 Imports the ground, the generators and this package's samples; torch inside. Everything random is a function
 of the config's seed, the stage and the step, so a resumed run goes on as if it had never stopped.
