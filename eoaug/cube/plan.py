@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.errors import ParameterError
-from eoaug.generators.base import WIDE_CELL_PX, WIDE_CELLS, Card, Generator, SteppedGenerator, Verb
+from eoaug.generators.base import NEAR_PX, WIDE_CELL_PX, WIDE_CELLS, Card, Generator, SteppedGenerator, Verb
 from eoaug.grid import gsd_m
 from eoaug.radiometry import Scaling
 from eoaug.sensor import Sensor
@@ -42,8 +42,9 @@ Origin = Literal["generated", "transferred", "observed"]
 NEIGHBOUR_DATES = 6
 """Dates on either side of a target date that context dates are chosen from."""
 
-SENSOR_CELLS = 3
-"""Coarse pixels around a tile that it sees; a measurement reaches fine pixels no further away."""
+SENSOR_CELLS = 4
+"""Coarse pixels around a tile that it sees. A measurement reaches fine pixels no further away than three; the fourth
+is for generators that draw beyond a tile's edge, where a network sees least."""
 
 
 @dataclass(frozen=True)
@@ -181,10 +182,17 @@ class Plan:
         return self.card.surroundings and self.verb == "inpaint" and whole
 
     @property
+    def looks_near(self) -> bool:
+        """True if a tile is told its start beyond its edge (`Request.near`)."""
+        return self.card.surroundings and self.verb == "synthesize" and self.has_input and self.strength < 1
+
+    @property
     def around_px(self) -> int:
         """Pixels beyond a tile that its request tells of."""
         if self.sensor is not None:
             return SENSOR_CELLS * self.factor
+        if self.looks_near:
+            return NEAR_PX
         return WIDE_CELLS * WIDE_CELL_PX if self.looks_around else 0
 
     @property

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.cube.plan import SENSOR_CELLS, Layer, Plan
-from eoaug.generators.base import METADATA_FIELDS, WIDE_CELL_PX, WIDE_CELLS, Request
+from eoaug.generators.base import METADATA_FIELDS, NEAR_PX, WIDE_CELL_PX, WIDE_CELLS, Request
 from eoaug.grid import lonlat
 from eoaug.tiles import Tile, Window
 
@@ -236,6 +236,8 @@ def tile_request(
     filled[slot_of_target][:, to[0], to[1]] = here
     if plan.looks_around:
         common["wide"] = _wide(window, scene, frames)
+    if plan.looks_near:
+        common["near"] = _near(window, scene, frames)
     times = [
         int(plan.out_times[k]) if i == slot_of_target else int(plan.in_times[scene.dates[frame]])  # type: ignore[index]
         for i, frame in enumerate(frames)
@@ -260,6 +262,19 @@ def _wide(window: Window, scene: Scene, frames: Sequence[int | None]) -> NDArray
     for i, frame in enumerate(frames):
         if frame is not None:
             out[i][:, *to] = scene.cells[frame][:, *at]
+    return out
+
+
+def _near(window: Window, scene: Scene, frames: Sequence[int | None]) -> NDArray[np.float32]:
+    """Return `Request.near`: what was measured in a tile and around it."""
+    wanted = window.pad(NEAR_PX)
+    common = wanted & scene.reach
+    to, at = common.within(wanted), common.within(scene.reach)
+    out = np.full((len(frames), scene.values.shape[1], *wanted.shape), np.nan, np.float32)
+    for i, frame in enumerate(frames):
+        if frame is not None:
+            known = scene.known[frame][:, *at]
+            out[i][:, *to] = np.where(known, scene.values[frame][:, *at], np.float32(np.nan))
     return out
 
 

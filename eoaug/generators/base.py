@@ -18,6 +18,7 @@ from eoaug.sensor import Sensor
 
 __all__ = [
     "METADATA_FIELDS",
+    "NEAR_PX",
     "WIDE_CELLS",
     "WIDE_CELL_PX",
     "Card",
@@ -37,6 +38,8 @@ WIDE_CELL_PX = 8
 """Edge of a cell of `Request.wide` in pixels."""
 WIDE_CELLS = 16
 """Cells of `Request.wide` beyond the tile on every side."""
+NEAR_PX = 16
+"""Pixels of `Request.near` beyond the tile on every side."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,8 @@ class Card:
     std: tuple[float, ...] = ()
     """Physical value (reflectance) of one model unit, per band slot; empty: as for ``mean``."""
     surroundings: bool = False
-    """True if it looks at `Request.wide`; tile and stride are then multiples of `WIDE_CELL_PX`."""
+    """True if it looks at `Request.wide`, tile and stride are then multiples of `WIDE_CELL_PX`; and at
+    `Request.near`."""
     factors: tuple[int, ...] = ()
     """Refinements that super-resolution serves; empty: any."""
     transferred: frozenset[str] = frozenset()
@@ -134,6 +138,9 @@ class Request:
     `WIDE_CELLS` of them beyond the tile on every side; the mean of a cell's known pixels, NaN where there
     are none. Only to fill gaps, for generators whose card says ``surroundings``: a gap may be wider than a
     tile."""
+    near: NDArray[np.float32] | None = None
+    """Shape (T, C, H + 2 NEAR_PX, W + 2 NEAR_PX), model units: a starting point with what lies around the tile, NaN
+    where nothing was measured. Only with ``strength`` < 1, for generators whose card says ``surroundings``."""
     prompt: str | None = None
     """What to show, in words."""
     layout: NDArray[np.float32] | None = None

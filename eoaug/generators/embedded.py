@@ -15,7 +15,7 @@ import json
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from eoaug import noise
 from eoaug.errors import GeneratorError
 from eoaug.generators import classical, denoise
-from eoaug.generators.base import Card, Request, check_batch
+from eoaug.generators.base import NEAR_PX, Card, Request, check_batch
 from eoaug.generators.conditions import from_log, present_bands, to_log
 from eoaug.generators.device import checked_device
 from eoaug.generators.execute import Precision, checked_precision, forward
 from eoaug.generators.gaussian import Gaussian, equalised
-from eoaug.generators.ground import Ground, Regressors, by_dates, grounds
+from eoaug.generators.ground import Ground, Regressors, alike, grounds
 from eoaug.generators.landscape import PALETTES, Landscape, Plane
 from eoaug.generators.weights import load_weights
 from eoaug.sensor import Sensor
@@ -42,8 +42,15 @@ _CELL = Sensor(factor=2, mtf=(0.6,))
 """How a cell of a landscape relates to the image's pixels: softly, for a plain mean would print its squares."""
 _OUTLINE = Sensor(factor=4, mtf=(0.6,))
 """What a variation keeps of its start."""
+_BEYOND_PX = 4
+"""Pixels that a tile is drawn beyond each of its edges, where what lies there is known: the networks fill up with
+zeros there, and of a super-resolution's detail a third was missing in the last pixels."""
 _HALO = 2
-"""Cells that a tile sees beyond its own."""
+"""Cells that a landscape is seen beyond what is drawn."""
+_OUTLINE_HALO = 3
+"""Cells that an outline is seen beyond what is drawn."""
+_KEEPING = 0.6
+"""Strength up to which a variation keeps its start's outline."""
 _UNIT = 8
 """The networks divide an image's edges by this."""
 _USUAL_M = 20.0
@@ -118,11 +125,14 @@ class Embedded:
         for walk, ground in zip(state.walks, grounds, strict=True):
             walk.ground, walk.estimate = ground, ground.base
             walk.scale = ground.spread() * np.float32(self._config.scale["residual"][ground.category])
-        varied = [walk for walk in state.walks if walk.request.strength < 1.0 and walk.plan.free]
-        own = self._grounds([_measured(walk, _OUTLINE.degrade(walk.start), _OUTLINE) for walk in varied])
-        for walk, ground in zip(varied, own, strict=True):
+        varied = [walk for walk in free if walk.request.strength < 1.0]
+        moved = [walk for walk in varied if walk.request.strength > _KEEPING]
+        own = self._grounds([_measured(walk, walk.outline(), _OUTLINE, _OUTLINE_HALO) for walk in moved])
+        base = {walk: ground.base for walk, ground in zip(moved, own, strict=True)}
+        for walk in varied:
             # A variation keeps its start's detail as far as the noise lets it.
-            walk.estimate = walk.ground.base + (walk.start - ground.base)
+            detail = walk.started(walk.beyond) - base.get(walk, walk.ground.base)
+            walk.estimate = walk.ground.base + detail
         for walk in state.walks:
             if walk.plan.path:
                 clean = (walk.estimate - walk.ground.base) / walk.scale
@@ -140,25 +150,30 @@ class Embedded:
                 f"embedded: step {index} was asked for after step {state.index}",
                 "walk the steps in order, from 0, each once",
             )
-        for walk, clean in self._denoised([walk for walk in state.walks if index < walk.plan.calls], index):
+        sizes: dict[tuple[int, ...], list[_Walk]] = {}
+        for walk in state.walks:
+            if index < walk.plan.calls:
+                sizes.setdefault(walk.estimate.shape, []).append(walk)
+        for walk, clean in (found for walks in sizes.values() for found in self._denoised(walks, index)):
             ground = walk.ground
             gains = self._config.gains.get(ground.category)
             if gains is not None and index == walk.plan.calls - 1:
                 clean = equalised(clean, gains)
             walk.estimate = ground.consistent(ground.base + walk.scale * clean)
         state.index = index
-        return np.stack([walk.estimate for walk in state.walks])
+        return np.stack([walk.estimate[walk.own] for walk in state.walks])
 
     def replace(self, state: State, estimate: _Float) -> None:
         """Put ``estimate`` in the place of the one that `step` returned last."""
-        expected = (len(state.walks), *state.walks[0].estimate.shape)
+        expected = (len(state.walks), *state.walks[0].request.values.shape[1:])
         if estimate.shape != expected:
             raise GeneratorError(
                 f"embedded: an estimate of shape {estimate.shape} cannot replace one of {expected}",
                 "give an array of the shape that step returned",
             )
         for walk, one in zip(state.walks, estimate, strict=True):
-            walk.estimate = np.array(one, np.float32)
+            walk.estimate = walk.estimate.copy()
+            walk.estimate[walk.own] = one
 
     def finish(self, state: State) -> _Float:
         """Take the steps that are left and return the result, shape (B, T, C, H, W)."""
@@ -168,7 +183,8 @@ class Embedded:
         for walk in state.walks:
             request, target = walk.request, walk.plan.target
             result = np.where(request.known, request.values, np.float32(0))
-            final = walk.start if request.strength == 0 else walk.ground.consistent(walk.estimate)
+            drawn = walk.ground.consistent(walk.estimate)[walk.own]
+            final = walk.started(0) if request.strength == 0 else drawn
             result[target] = np.where(request.fill[target], final, result[target])
             out.append(result.astype(np.float32, copy=False))
         return np.stack(out)
@@ -195,8 +211,8 @@ class Embedded:
         """Return noise of the place of a request, shape (C, H, W): land that is made up is the same on all dates."""
         request = walk.request
         return noise.normal(
-            request.origin,
-            walk.start.shape,
+            walk.asked.origin,
+            walk.ground.base.shape,
             seed=request.seed,
             stream="embedded detail",
             member=request.member,
@@ -206,35 +222,44 @@ class Embedded:
     def _outlined(self, walks: Sequence[_Walk]) -> list[Request]:
         """Return the requests to super-resolve what free tiles show.
 
-        From nothing: the landscape of the seed, member and date. With a start: the start's outline, moved
-        towards that landscape as the strength nears 1.
+        From nothing: the landscape of the seed and member. With a start: the start's outline, moved towards that
+        landscape as the strength nears 1.
         """
-        card, parts = self.card, []
+        card = self.card
+        land = self._land([walk for walk in walks if walk.request.strength > _KEEPING])
+        asked = []
         for walk in walks:
-            request, (H, W) = walk.request, walk.start.shape[1:]
-            halo = _HALO if request.strength == 1.0 else 0
+            strength = walk.request.strength
+            if strength == 1.0:
+                asked.append(_measured(walk, from_log(land[walk], card.mean, card.std), _CELL, _HALO))
+                continue
+            shown = walk.outline()
+            if walk in land:
+                own = to_log(shown, card.mean, card.std)
+                times = _OUTLINE.factor // _CELL.factor
+                blocks = land[walk].reshape(len(own), own.shape[1], times, own.shape[2], times)
+                # Two lands laid over each other look like neither, so the weight of the new one grows late.
+                share = ((strength - _KEEPING) / (1.0 - _KEEPING)) ** 2
+                shown = from_log(own + share * (blocks.mean(axis=(2, 4)) - own), card.mean, card.std)
+            asked.append(_measured(walk, shown, _OUTLINE, _OUTLINE_HALO))
+        return asked
+
+    def _land(self, walks: Sequence[_Walk]) -> dict[_Walk, _Float]:
+        """Return the landscape under free tiles and around them, log reflectance, in cells."""
+        parts = []
+        for walk in walks:
+            request, (H, W) = walk.request, walk.request.values.shape[2:]
+            halo = walk.beyond + _HALO * _CELL.factor if request.strength == 1.0 else NEAR_PX
             row, col = request.origin
             parts.append(
                 (
                     _plane(request, walk.plan.target),
-                    (row // _CELL.factor - halo, col // _CELL.factor - halo),
-                    (H // _CELL.factor + 2 * halo, W // _CELL.factor + 2 * halo),
+                    ((row - halo) // _CELL.factor, (col - halo) // _CELL.factor),
+                    ((H + 2 * halo) // _CELL.factor, (W + 2 * halo) // _CELL.factor),
                 )
             )
         land = _landscape(self._folder, self._device, self._precision)
-        asked = []
-        for walk, logs in zip(walks, land.cells(parts, partial(self._forward, "landscape")), strict=True):
-            strength = walk.request.strength
-            if strength == 1.0:
-                asked.append(_measured(walk, from_log(logs, card.mean, card.std), _CELL, _HALO))
-                continue
-            own = to_log(_OUTLINE.degrade(walk.start), card.mean, card.std)
-            times = _OUTLINE.factor // _CELL.factor
-            blocks = logs.reshape(len(logs), own.shape[1], times, own.shape[2], times)
-            drawn = blocks.mean(axis=(2, 4))
-            mixed = own + strength**5 * (drawn - own)
-            asked.append(_measured(walk, from_log(mixed, card.mean, card.std), _OUTLINE))
-        return asked
+        return dict(zip(walks, land.cells(parts, partial(self._forward, "landscape")), strict=True))
 
     def _grounds(self, requests: Sequence[Request]) -> list[Ground]:
         """Return what the residual of conditional requests is drawn upon."""
@@ -253,9 +278,7 @@ class Embedded:
         )
 
     def _denoised(self, walks: Sequence[_Walk], index: int) -> list[tuple[_Walk, _Float]]:
-        """Advance walks to a step; return their clean estimates in units of the residual."""
-        if not walks:
-            return []
+        """Advance walks of one size to a step; return their clean estimates in units of the residual."""
         for walk in walks:
             if index > 0:
                 clean = (walk.estimate - walk.ground.base) / walk.scale
@@ -274,7 +297,7 @@ class Embedded:
         ]
         if index == 0:
             told: dict[Ground, _Float] = {}
-            for group in by_dates(walk.ground for walk in walks):
+            for group in alike(walk.ground for walk in walks):
                 images = [ground.image()[: len(ground.base) + ground.used] for ground in group]
                 told.update(zip(group, self._forward("residual", images, part="told"), strict=True))
             for walk in walks:
@@ -312,11 +335,11 @@ class _Walk:
     request: Request
     plan: _Plan
     asked: Request = field(init=False)
-    """What the conditional networks answer: the request, or to super-resolve its layout."""
-    start: _Float = field(init=False)
-    """What a variation starts from; 0 without one."""
+    """What the conditional networks answer: the request, or to super-resolve its layout; grown by ``beyond``."""
+    beyond: int = field(init=False)
+    """Pixels that are drawn beyond each of the tile's edges."""
     estimate: _Float = field(init=False)
-    """Clean estimate of the target date."""
+    """Clean estimate of the target date, grown."""
     x: _Float = field(init=False)
     """The point x_t of the path, in units of its network."""
     before: _Float | None = None
@@ -329,12 +352,40 @@ class _Walk:
     """One unit of the residual."""
 
     def __post_init__(self) -> None:
-        request, target = self.request, self.plan.target
+        request = self.request
         known = request.known if self.plan.free else request.known & ~request.fill
         # What lies where nothing was measured must not matter.
         values = np.where(known, request.values, np.float32(0))
-        self.request = self.asked = replace(request, values=values, known=known)
-        self.start = classical.push_pull(values[target], known[target])
+        self.request = replace(request, values=values, known=known)
+        self.asked = self.request if request.coarse is None else _grown(self.request)
+        grown = self.asked.values.shape[-1] - values.shape[-1]
+        self.beyond = _BEYOND_PX if self.plan.free else grown // 2
+
+    @property
+    def own(self) -> tuple[slice, ...]:
+        """The tile's own pixels in what is drawn."""
+        inner = slice(self.beyond, -self.beyond or None)
+        return (slice(None), inner, inner)
+
+    @cached_property
+    def _near(self) -> _Float:
+        """What a variation starts from, and `NEAR_PX` around it: mirrored where nobody told."""
+        request, target, width = self.request, self.plan.target, (NEAR_PX, NEAR_PX)
+        if request.near is not None:
+            near = request.near[target]
+            return classical.push_pull(np.nan_to_num(near), np.isfinite(near))
+        start = classical.push_pull(request.values[target], request.known[target])
+        return np.pad(start, ((0, 0), width, width), mode="symmetric")
+
+    def started(self, margin: int) -> _Float:
+        """Return what a variation starts from and some pixels around it, shape (C, H + 2 margin, W + 2 margin)."""
+        inner = slice(NEAR_PX - margin, margin - NEAR_PX or None)
+        return self._near[:, inner, inner]
+
+    def outline(self) -> _Float:
+        """Return what a variation keeps, with a halo, shape (C, h, w)."""
+        found: _Float = _OUTLINE.degrade(self._near)
+        return found
 
 
 @dataclass(eq=False)
@@ -372,17 +423,37 @@ def _plane(request: Request, target: int) -> Plane:
     return Plane(request.seed, request.member, int(request.times[target]), 2.0**octaves)
 
 
-def _measured(walk: _Walk, layout: _Float, sensor: Sensor, halo: int = 0) -> Request:
-    """Return the request to super-resolve what a sensor sees of a tile, and ``halo`` pixels around it."""
+def _grown(request: Request) -> Request:
+    """Return a super-resolution's request for its tile and what is drawn beyond it, as far as its halo tells."""
+    cells = -(-_BEYOND_PX // request.factor)
+    if request.halo <= cells:
+        return request
+    edge = cells * request.factor
+    sides = ((0, 0), (0, 0), (edge, edge), (edge, edge))
+    row, col = request.origin
+    return replace(
+        request,
+        values=np.pad(request.values, sides),
+        known=np.pad(request.known, sides),
+        fill=np.pad(request.fill, sides),
+        origin=(row - edge, col - edge),
+        halo=request.halo - cells,
+    )
+
+
+def _measured(walk: _Walk, layout: _Float, sensor: Sensor, halo: int) -> Request:
+    """Return the request to super-resolve what a sensor sees of a free tile, grown, and of ``halo`` pixels around."""
     request, date = walk.request, slice(walk.plan.target, walk.plan.target + 1)
-    nothing = np.zeros_like(request.values[date])
+    row, col = request.origin
+    edge = (walk.beyond, walk.beyond)
+    nothing = np.pad(np.zeros_like(request.values[date]), ((0, 0), (0, 0), edge, edge))
     return Request(
         values=nothing,
         known=nothing.astype(bool),
         fill=np.broadcast_to(walk.plan.present, nothing.shape),
         times=request.times[date],
         metadata=request.metadata[date],
-        origin=request.origin,
+        origin=(row - walk.beyond, col - walk.beyond),
         coarse=np.where(walk.plan.present, layout, np.float32(np.nan))[None].astype(np.float32),
         halo=halo,
         factor=sensor.factor,

@@ -14,7 +14,7 @@ from eoaug.generators import classical, kriging
 from eoaug.generators.base import Request
 from eoaug.generators.conditions import category, conditions, local_contrast, present_bands
 
-__all__ = ["PRIOR", "Ground", "Regressors", "by_dates", "grounds"]
+__all__ = ["PRIOR", "Ground", "Regressors", "alike", "grounds"]
 
 PRIOR = "prior"
 """The layer without a network."""
@@ -121,7 +121,7 @@ class Regressors:
         """Move the base of every ground whose category has a network."""
         for name in sorted(set(self._layers.values()) - {PRIOR}):
             served = [one for one in ground if self._layers[one.category] == name]
-            for group in by_dates(served):
+            for group in alike(served):
                 images = [one.told.image[: one.used] for one in group]
                 moves = self._forward(name, images, [one.told.facts for one in group])
                 for one, move in zip(group, moves, strict=True):
@@ -129,14 +129,14 @@ class Regressors:
                     one.move(np.float32(self._scales[name].get(one.category, 0.0)) * move)
 
 
-def by_dates(ground: Iterable[Ground]) -> list[list[Ground]]:
-    """Return grounds in groups of one number of dates: a network then skips the places of those that lack.
+def alike(ground: Iterable[Ground]) -> list[list[Ground]]:
+    """Return grounds in groups of one size and number of dates: a network then skips the places of dates that lack.
 
     What a request is answered must not hang on its company, so nobody else's dates count.
     """
-    groups: dict[int, list[Ground]] = {}
+    groups: dict[tuple[int, ...], list[Ground]] = {}
     for one in ground:
-        groups.setdefault(len(one.request.times), []).append(one)
+        groups.setdefault((len(one.request.times), *one.base.shape[1:]), []).append(one)
     return list(groups.values())
 
 
