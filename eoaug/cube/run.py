@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.cube.chunk import SYNTHETIC, Mapper, keeps_type, run_chunk
-from eoaug.cube.plan import Plan
+from eoaug.cube.plan import SENSOR_CELLS, Plan
 from eoaug.cube.progress import Progress, watch
 from eoaug.cube.scene import date_range
 from eoaug.generators.base import METADATA_FIELDS, Request
@@ -151,7 +151,8 @@ def calibrate(plan: Plan) -> float:
     known = np.zeros((1, channels, size, size), bool)
     if plan.sensor is None and plan.fill != "scene":
         known[..., : size // 2] = True
-    coarse = np.zeros((1, channels, size // plan.factor, size // plan.factor), np.float32)
+    cells = size // plan.factor + 2 * SENSOR_CELLS
+    coarse = np.zeros((1, channels, cells, cells), np.float32)
     request = Request(
         values=np.zeros(known.shape, np.float32),
         known=known,
@@ -159,6 +160,7 @@ def calibrate(plan: Plan) -> float:
         times=plan.out_times[:1],
         metadata=np.full((1, len(METADATA_FIELDS)), np.nan),
         coarse=None if plan.sensor is None else coarse,
+        halo=0 if plan.sensor is None else SENSOR_CELLS,
         factor=plan.factor,
         sensor=plan.sensor,
         steps=plan.steps,

@@ -259,19 +259,26 @@ class Embedded:
                 )
             )
         land = _landscape(self._folder, self._device, self._precision)
-        return dict(zip(walks, land.cells(parts, partial(self._forward, "landscape")), strict=True))
+        forward = partial(self._forward, "landscape", batch=land.batch)
+        return dict(zip(walks, land.cells(parts, forward), strict=True))
 
     def _grounds(self, requests: Sequence[Request]) -> list[Ground]:
         """Return what the residual of conditional requests is drawn upon."""
         config = self._config
         return grounds(requests, config.context, Regressors(config.layers, config.scale, self._forward))
 
-    def _forward(self, name: str, *inputs: Sequence[_Float | np.float32], part: str = "forward") -> _Float:
+    def _forward(
+        self,
+        name: str,
+        *inputs: Sequence[_Float | np.float32],
+        part: str = "forward",
+        batch: int | None = None,
+    ) -> _Float:
         network = _network(self._config, name, self._device)
         return forward(
             getattr(network, part),
             inputs,
-            batch=self.card.batch,
+            batch=batch or self.card.batch,
             multiple_of=_UNIT,
             device=self._device,
             precision=self._precision,
@@ -556,7 +563,9 @@ def _landscape(folder: str | None, device: str, precision: Precision) -> Landsca
         root=drawn["root"].astype(np.float64),
         pieces=drawn["pieces"].astype(np.float64),
         field=_closed_form(config, "landscape", "alone"),
-        batch=config.card.batch,
+        # A few tiles lack a few windows. A CPU takes as long for one in a batch as alone, and what filled the batches
+        # up took most of the time.
+        batch=1 if device == "cpu" else config.card.batch,
     )
 
 

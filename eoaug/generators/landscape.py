@@ -155,7 +155,7 @@ class Landscape:
         steps: int,
         batch: int,
     ) -> None:
-        self._window, self._context, self._batch = window, context, batch
+        self._window, self._context, self.batch = window, context, batch
         self._period = 2 * (window - context)
         self._scenes, self._root, self._pieces, self._field = scenes, root, pieces, field
         self._bands = scenes.shape[1] // 2
@@ -241,8 +241,8 @@ class Landscape:
         try:
             # A window waits for those of lower levels alone, and the lowest for none: no two threads for each other.
             for level in mine:
-                for first in range(0, len(level), self._batch):
-                    part = level[first : first + self._batch]
+                for first in range(0, len(level), self.batch):
+                    part = level[first : first + self.batch]
                     told = {(plane, other) for plane, spot in part for other in self._told(spot)}
                     drawn = self._draw(part, {key: futures[key].result() for key in told}, forward)
                     for key, window in zip(part, drawn, strict=True):

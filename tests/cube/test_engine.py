@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
+from typing import ClassVar
 
 import dask
 import numpy as np
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 import eoaug
 from eoaug.cube.plan import lattice_for
 from eoaug.errors import GeneratorError
-from eoaug.generators.base import Card
+from eoaug.generators.base import Card, Request
 from eoaug.generators.classical import Classical
 from eoaug.metrics import seam_ratio
 from eoaug.testing import CountingGenerator, TinyDenoiser, grid, scene
@@ -471,6 +472,46 @@ class Unpicklable(Broken):
 
     def __init__(self):
         self.fault = lambda: None
+
+
+class Noted(TinyDenoiser):
+    """Looks around, and keeps the requests that it is given."""
+
+    asked: ClassVar[list[Request]] = []
+
+    @property
+    def card(self):
+        return replace(super().card, surroundings=True)
+
+    def generate(self, requests):
+        self.asked.extend(requests)
+        return super().generate(requests)
+
+
+def test_a_variation_is_told_of_its_start_beyond_the_tile():
+    """Measured numbers of the cube where it lies, also of neighbouring chunks; NaN outside and at nodata."""
+    ds = gappy(scene((90, 100), bands=("blue", "nir"), dates=1, content="texture"))
+    kind = Noted(bands=("blue", "nir"))
+    Noted.asked.clear()
+    eoaug.synthesize(ds, generator=kind, strength=0.5, joint_steps=0, chunks=40).compute(
+        scheduler="synchronous"
+    )
+    assert len(Noted.asked) > 20
+    top, left = eoaug.plan("synthesize", ds, generator=kind, strength=0.5).origin
+    stored = np.stack([ds[name].values[0] for name in ("blue", "nir")])
+    everything = np.pad(
+        np.where(stored == 0, np.nan, stored), ((0, 0), (100, 100), (100, 100)), constant_values=np.nan
+    )
+    for asked in Noted.asked:
+        row, col = asked.origin[0] - top + 100 - 16, asked.origin[1] - left + 100 - 16
+        expected = everything[:, row : row + 64, col : col + 64]
+        np.testing.assert_array_equal(np.isnan(asked.near[0]), np.isnan(expected))
+        assert np.isfinite(asked.near[0]).any()
+        for band in range(2):
+            found, there = asked.near[0, band], np.isfinite(expected[band])
+            assert np.corrcoef(found[there], expected[band][there])[0, 1] > 0.999999, "a scale and an offset"
+        inner = asked.near[:, :, 16:-16, 16:-16]
+        np.testing.assert_array_equal(np.nan_to_num(inner), asked.values)
 
 
 @pytest.mark.parametrize(

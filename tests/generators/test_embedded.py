@@ -11,6 +11,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import Request, SteppedGenerator
@@ -233,6 +234,68 @@ def test_a_weak_variation_stays_near_its_start_and_a_strong_one_leaves():
     assert away[0] == 0
     assert away == sorted(away)
     assert away[1] < 0.4
+
+
+class Heard(Embedded):
+    """Counts the forwards of each network."""
+
+    def _forward(self, name, *inputs, **options):
+        self.calls[name] = self.calls.get(name, 0) + 1
+        return super()._forward(name, *inputs, **options)
+
+
+@pytest.mark.parametrize(("strength", "land"), [(0.6, False), (0.61, True)])
+def test_up_to_a_strength_a_variation_keeps_its_outline_and_draws_no_land(strength, land):
+    truth = scene(3)
+    everywhere = np.ones(truth.shape, bool)
+    heard = Heard()
+    heard.calls = {}
+    # A place of its own: windows of land are remembered.
+    changes = {"values": truth, "known": everywhere, "fill": everywhere, "origin": (7040, 64 * land)}
+    made = heard.generate([request("synthesize", steps=2, strength=strength, **changes)])
+    assert ("landscape" in heard.calls) == land
+    assert heard.calls["residual"] > 0
+    outline = Sensor(factor=4, mtf=(0.6,))
+    left = outline.degrade(made[0, 0]) - outline.degrade(truth[0])
+    # At its edges a tile is not told here what lies beyond them.
+    assert np.abs(left[:, 1:-1, 1:-1]).max() < 0.05
+
+
+def test_a_variations_tile_is_told_what_lies_beyond_it():
+    """Where nothing was measured nothing matters, and what was measured beyond the edge does."""
+    truth = scene(3)
+    everywhere = np.ones(truth.shape, bool)
+    near = np.pad(truth, ((0, 0), (0, 0), (16, 16), (16, 16)), mode="symmetric")
+    changes = {"values": truth, "known": everywhere, "fill": everywhere, "strength": 0.5, "steps": 2}
+    asked = request("synthesize", **changes)
+    expected = generator().generate([asked])[0]
+    mirrored = generator().generate([replace(asked, near=near)])[0]
+    np.testing.assert_array_equal(mirrored, expected)
+    moved = near.copy()
+    moved[:, :, :, :16] += 1
+    assert not np.array_equal(generator().generate([replace(asked, near=moved)])[0], expected)
+    still = generator().generate([replace(asked, near=moved, strength=0.0)])[0]
+    np.testing.assert_array_equal(still, truth)
+
+
+def test_a_super_resolved_tile_is_drawn_beyond_its_edges():
+    """Neighbours agree on what they share if they are told enough to draw a margin, and less if not."""
+    rng = np.random.default_rng(5)
+    coarse = ndimage.gaussian_filter(rng.normal(0, 2, (6, 30, 60)), (0, 1, 1)).astype(np.float32)
+    sensor = Sensor(factor=4, mtf=(0.3,))
+
+    def drawn(col, halo):
+        """The tile 16 x 16 cells from cell (7, col)."""
+        part = coarse[None, :, 7 - halo : 23 + halo, col - halo : col + 16 + halo]
+        return generator().generate(
+            [request("super_resolve", coarse=part, halo=halo, steps=0, sensor=sensor)]
+        )[0, 0]
+
+    apart = {}
+    for halo in (1, 4):
+        left, right = drawn(10, halo)[..., -8:], drawn(24, halo)[..., :8]
+        apart[halo] = float(((left - right) ** 2).mean())
+    assert apart[4] < 0.5 * apart[1], apart
 
 
 def test_land_from_nothing_is_one_land_on_every_date():
