@@ -164,7 +164,7 @@ def _picture(name: str, result: xr.Dataset) -> None:
 
 
 def _case(landsat: xr.Dataset, case: str, size: int) -> tuple[str, list[xr.Dataset], dict]:
-    """Return verb, cube if any, and arguments of a result of ``size`` x ``size`` pixels or the whole scene."""
+    """Return verb, cube if any, and arguments of a result of ``size`` x ``size`` pixels."""
     cut = landsat.isel(y=slice(size), x=slice(size))
     factor = int(case[1]) if case.startswith("x") else 1
     coarse = landsat.isel(y=slice(size // factor), x=slice(size // factor))
