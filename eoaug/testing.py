@@ -293,7 +293,7 @@ class TinyDenoiser:
             batch=self.batch,
             context=2,
             steps={"synthesize": 4, "inpaint": 4, "extend": 4, "super_resolve": 4},
-            joint_steps=self.joint_steps,
+            joint_steps=dict.fromkeys(("synthesize", "inpaint", "extend"), self.joint_steps),
             conditions=frozenset({"prompt", "layout", "metadata", "guidance"}),
             description="A few means of 3 x 3 pixels, for tests of the engine.",
         )
@@ -466,7 +466,7 @@ def requests(card: Card, verb: Verb, count: int = 1, *, seed: int = 0, factor: i
         Refinement of super-resolution, for cards that serve any.
     """
     refinement = (*card.factors, factor)[0] if verb == "super_resolve" else 1
-    lattice = lattice_for(card, refinement)
+    lattice = lattice_for(card, refinement, verb)
     channels = len(card.bands) or 3
     dates = 1 + (min(card.context, 2) if verb in ("inpaint", "extend") else 0)
     return [
@@ -591,6 +591,9 @@ def _check_card(card: Card) -> None:
     assert 0 <= card.overlap_px <= card.tile_px // 2, (
         f"{card.name}: overlap {card.overlap_px} of tile {card.tile_px}"
     )
+    assert card.drawn_px == 0 or card.drawn_px >= card.tile_px, (
+        f"{card.name}: draws {card.drawn_px} px for a tile of {card.tile_px}"
+    )
     for name, least in (("multiple_of", 1), ("latent_factor", 1), ("batch", 1), ("context", 0)):
         found = getattr(card, name)
         assert found >= least, f"{card.name}: {name} is {found}, at least {least} is needed"
@@ -601,8 +604,9 @@ def _check_card(card: Card) -> None:
         assert all(math.isfinite(v) for v in constants), f"{card.name}: {name} is not finite"
     assert bool(card.mean) == bool(card.std), f"{card.name}: mean and std belong together"
     assert all(v > 0 for v in card.std), f"{card.name}: std must be positive"
-    assert set(card.steps) <= card.verbs, f"{card.name}: steps for verbs that it does not serve"
-    assert all(v >= 0 for v in card.steps.values()), f"{card.name}: negative steps {dict(card.steps)}"
+    for kind, counts in (("steps", card.steps), ("joint_steps", card.joint_steps)):
+        assert set(counts) <= card.verbs, f"{card.name}: {kind} for verbs that it does not serve"
+        assert all(v >= 0 for v in counts.values()), f"{card.name}: negative {kind} {dict(counts)}"
     assert card.conditions <= {"prompt", "layout", "metadata", "guidance"}, f"{card.name}: {card.conditions}"
     assert 0 <= card.gsd_m[0] < card.gsd_m[1], f"{card.name}: gsd_m {card.gsd_m} is no range"
     assert card.sha256 == "" or len(card.sha256) == 64, f"{card.name}: sha256 {card.sha256!r}"

@@ -156,8 +156,7 @@ def joint_steps_for(options: Options, generator: Generator, verb: Verb, steps: i
     asked = options.get("joint_steps")
     able = isinstance(generator, SteppedGenerator) and steps > 0
     if asked is None:
-        # A coarse measurement ties every pixel down: independent tiles agree without being joined.
-        default = generator.card.joint_steps if able and verb != "super_resolve" else 0
+        default = generator.card.joint_steps.get(verb, 0) if able else 0
         return min(default, max(steps - 1, 0))
     joint = integer("joint_steps", asked, 0, 1000)
     if joint and not able:

@@ -423,7 +423,7 @@ def _prepared(
     out_times = in_times if dates is None else seconds_of(dates)
     steps = steps_for(options, card, verb)
     joint = joint_steps_for(options, generator, verb, steps)
-    lattice = lattice_for(card, factor)
+    lattice = lattice_for(card, factor, verb)
     chunks, wants_chunks = chunks_of(
         options.get("chunks"), cube, geobox.shape.yx, len(out_times), factor, lattice.stride
     )

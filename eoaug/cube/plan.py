@@ -47,6 +47,10 @@ SENSOR_CELLS = 4
 is for generators that draw beyond a tile's edge, where a network sees least."""
 
 
+DRAWN_CELLS = 16
+"""Coarse pixels along the edge of what is drawn for a tile, at least, by generators that draw beyond its edges."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """One band of the result: its place in the generator's channels and in storage."""
@@ -68,16 +72,26 @@ class Layer:
         return math.nan if self.nodata is None else self.nodata
 
 
-def lattice_for(card: Card, factor: int) -> Lattice:
+def margin_for(card: Card, factor: int, verb: Verb) -> int:
+    """Return the pixels that a generator draws beyond each edge of a tile."""
+    if not card.drawn_px or verb not in ("synthesize", "super_resolve"):
+        return 0
+    return factor if factor > 1 else (card.drawn_px - card.tile_px) // 2
+
+
+def lattice_for(card: Card, factor: int, verb: Verb) -> Lattice:
     """Return the tiles that a generator is called with on a grid refined by ``factor``.
 
     Size and stride are multiples of lcm(factor, card.multiple_of), so that a tile holds whole coarse
     pixels and whole canvas cells.
     """
     unit = math.lcm(factor, card.multiple_of, card.latent_factor)
-    size = max(card.tile_px // unit, 1) * unit
-    # A coarse measurement makes neighbours agree, and its sensor's reach costs a halo already.
-    overlap = -(-(card.overlap_px if factor == 1 else card.overlap_px // 2) // unit) * unit
+    margin = margin_for(card, factor, verb)
+    # With few coarse pixels in a square, margin and overlap would be most of it.
+    edge = max(card.drawn_px, DRAWN_CELLS * factor) - 2 * margin if margin else card.tile_px
+    size = max(edge // unit, 1) * unit
+    # A coarse measurement makes neighbours agree, and so does a margin.
+    overlap = -(-(card.overlap_px // 2 if factor > 1 or margin else card.overlap_px) // unit) * unit
     stride = size - overlap
     if 2 * stride < size:
         stride = -(-size // (2 * unit)) * unit
@@ -157,7 +171,12 @@ class Plan:
     @cached_property
     def lattice(self) -> Lattice:
         """Tiles of the generator on the result's grid."""
-        return lattice_for(self.card, self.factor)
+        return lattice_for(self.card, self.factor, self.verb)
+
+    @property
+    def drawn_px(self) -> int:
+        """Edge of the square that the generator draws for a tile."""
+        return self.lattice.size + 2 * margin_for(self.card, self.factor, self.verb)
 
     @cached_property
     def scene(self) -> Window:
@@ -349,7 +368,8 @@ class Explanation:
     model_calls: int
     """Forwards of the network, padded to the card's batch."""
     overlap_factor: float
-    """Tile work over that of tiles laid side by side without overlap, on the largest chunk."""
+    """Pixels that the networks draw for one of the result's, step by step: tiles overlap, reach beyond the chunks'
+    edges, are drawn with a margin, and joint steps take neighbours along."""
     output_bytes: int
     peak_bytes: int
     """Estimated memory of one chunk in work, weights and interpreter not counted."""
@@ -363,7 +383,7 @@ class Explanation:
             ("chunks", f"{self.chunks:,}"),
             ("tiles", f"{self.tiles:,}"),
             ("model calls", f"{self.model_calls:,}"),
-            ("work over no overlap", f"{self.overlap_factor:.2f}"),
+            ("drawn over kept pixels", f"{self.overlap_factor:.2f}"),
             ("output", _bytes(self.output_bytes)),
             ("peak memory of a chunk", _bytes(self.peak_bytes)),
         ]
@@ -394,17 +414,19 @@ def _explain(plan: Plan, seconds_per_forward: float | None) -> Explanation:
     forwards = sum(math.ceil(n / batch) for n in counts[1:]) + alone * math.ceil(counts[0] / batch)
     core = plan.core(int(np.argmax(rows)), int(np.argmax(cols)))
     height, width = core.shape
-    factor = plan.tile_work(core) * plan.lattice.size**2 / (height * width)
+    scene_rows, scene_cols = plan.geobox.shape.yx
+    tiles = (sum(counts[1:]) + counts[0] * (plan.steps - plan.joint_steps)) / max(plan.steps, 1)
+    factor = (tiles if plan.steps else counts[0]) * plan.drawn_px**2 / (scene_rows * scene_cols)
     warnings = []
-    if factor > 1.9:
+    enough = 16 * plan.lattice.stride
+    if factor > 1.9 and (height < min(enough, scene_rows) or width < min(enough, scene_cols)):
         warnings.append(
             f"chunks of {height} x {width} px cost {factor:.2f} times the work of tiles side by side; "
-            f"use chunks of {16 * plan.lattice.stride} px or more"
+            f"use chunks of {enough} px or more"
         )
     low, high = plan.card.gsd_m
     if plan.gsd_m < low or plan.gsd_m > high:
         warnings.append(f"pixels of {plan.gsd_m:.3g} m are outside the generator's {low:g} to {high:g} m")
-    scene_rows, scene_cols = plan.geobox.shape.yx
     itemsize = sum(np.dtype(layer.dtype).itemsize for layer in plan.layers) + 1
     copies = draws if plan.reduce is None else 1
     calls = forwards * made * draws

@@ -58,6 +58,9 @@ class Card:
     """Edge of the square tile that it is called with, in pixels of the output grid."""
     overlap_px: int = 8
     """Overlap of neighbouring tiles; the stride is ``tile_px - overlap_px``."""
+    drawn_px: int = 0
+    """Edge of the square that it draws for a tile to synthesize or to super-resolve, where what lies around the tile is
+    told: the margin, half of the rest or a whole coarse pixel, is thrown away. 0: it draws the tile alone."""
     multiple_of: int = 1
     """Every tile edge and origin is a multiple of this many pixels."""
     latent_factor: int = 1
@@ -73,8 +76,9 @@ class Card:
     """Default number of denoising steps by verb; 0 is the deterministic best estimate."""
     member_steps: Mapping[str, int] = field(default_factory=dict)
     """Default number of denoising steps by verb when ensemble members are asked for."""
-    joint_steps: int = 0
-    """How many of the first denoising steps are averaged over overlapping tiles."""
+    joint_steps: Mapping[str, int] = field(default_factory=dict)
+    """How many of the first denoising steps are averaged over overlapping tiles, by verb. A coarse measurement ties
+    every pixel down, so super-resolution needs none."""
     mean: tuple[float, ...] = ()
     """Physical value (reflectance) that model unit 0 stands for, per band slot; empty: the engine's
     constants for the kind of band."""

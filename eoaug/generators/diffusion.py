@@ -349,7 +349,7 @@ class Diffusion:
             context=self._context(),
             sequence=self._context() > 0,
             steps=dict.fromkeys(verbs, steps),
-            joint_steps=min(settings.joint_steps, steps - 1),
+            joint_steps=dict.fromkeys(verbs - {"super_resolve"}, min(settings.joint_steps, steps - 1)),
             mean=(round((low + high) / 2, 12),) * len(bands),
             std=(round((high - low) / 2, 12),) * len(bands),
             conditions=self._conditions(),

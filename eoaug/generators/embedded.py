@@ -42,9 +42,6 @@ _CELL = Sensor(factor=2, mtf=(0.6,))
 """How a cell of a landscape relates to the image's pixels: softly, for a plain mean would print its squares."""
 _OUTLINE = Sensor(factor=4, mtf=(0.6,))
 """What a variation keeps of its start."""
-_BEYOND_PX = 4
-"""Pixels that a tile is drawn beyond each of its edges, where what lies there is known: the networks fill up with
-zeros there, and of a super-resolution's detail a third was missing in the last pixels."""
 _HALO = 2
 """Cells that a landscape is seen beyond what is drawn."""
 _OUTLINE_HALO = 3
@@ -131,7 +128,7 @@ class Embedded:
         base = {walk: ground.base for walk, ground in zip(moved, own, strict=True)}
         for walk in varied:
             # A variation keeps its start's detail as far as the noise lets it.
-            detail = walk.started(walk.beyond) - base.get(walk, walk.ground.base)
+            detail = walk.started(walk.plan.beyond) - base.get(walk, walk.ground.base)
             walk.estimate = walk.ground.base + detail
         for walk in state.walks:
             if walk.plan.path:
@@ -200,10 +197,16 @@ class Embedded:
             steps = steps or self.card.steps["synthesize"]
         high, low = _SIGMA
         drawn = reach > 0 and steps > 0
+        # Beyond an image's edge the networks fill up with zeros: of a super-resolution's detail a third was missing in
+        # a tile's last coarse pixels. So what is known there is drawn as well, and thrown away.
+        beyond = (self.card.drawn_px - self.card.tile_px) // 2 if free else 0
+        if request.coarse is not None and request.halo > 1:
+            beyond = request.factor
         return _Plan(
             target=int(np.flatnonzero(request.target)[0]),
             present=present_bands(request)[:, None, None],
             free=free,
+            beyond=beyond,
             path=denoise.karras(steps, sigma_max=min(reach, high), sigma_min=low) if drawn else (),
         )
 
@@ -249,7 +252,7 @@ class Embedded:
         parts = []
         for walk in walks:
             request, (H, W) = walk.request, walk.request.values.shape[2:]
-            halo = walk.beyond + _HALO * _CELL.factor if request.strength == 1.0 else NEAR_PX
+            halo = walk.plan.beyond + _HALO * _CELL.factor if request.strength == 1.0 else NEAR_PX
             row, col = request.origin
             parts.append(
                 (
@@ -326,6 +329,8 @@ class _Plan:
     """Shape (C, 1, 1), True for bands of the cube."""
     free: bool
     """Nothing binds the result: a layout is drawn first."""
+    beyond: int
+    """Pixels that are drawn beyond each of the tile's edges."""
     path: tuple[float, ...]
     """Times of the residual's path, one more than calls; empty: none."""
 
@@ -342,9 +347,8 @@ class _Walk:
     request: Request
     plan: _Plan
     asked: Request = field(init=False)
-    """What the conditional networks answer: the request, or to super-resolve its layout; grown by ``beyond``."""
-    beyond: int = field(init=False)
-    """Pixels that are drawn beyond each of the tile's edges."""
+    """What the conditional networks answer: the request, or to super-resolve its layout; grown by what is drawn
+    beyond."""
     estimate: _Float = field(init=False)
     """Clean estimate of the target date, grown."""
     x: _Float = field(init=False)
@@ -364,14 +368,12 @@ class _Walk:
         # What lies where nothing was measured must not matter.
         values = np.where(known, request.values, np.float32(0))
         self.request = replace(request, values=values, known=known)
-        self.asked = self.request if request.coarse is None else _grown(self.request)
-        grown = self.asked.values.shape[-1] - values.shape[-1]
-        self.beyond = _BEYOND_PX if self.plan.free else grown // 2
+        self.asked = self.request if request.coarse is None else _grown(self.request, self.plan.beyond)
 
     @property
     def own(self) -> tuple[slice, ...]:
         """The tile's own pixels in what is drawn."""
-        inner = slice(self.beyond, -self.beyond or None)
+        inner = slice(self.plan.beyond, -self.plan.beyond or None)
         return (slice(None), inner, inner)
 
     @cached_property
@@ -430,12 +432,8 @@ def _plane(request: Request, target: int) -> Plane:
     return Plane(request.seed, request.member, int(request.times[target]), 2.0**octaves)
 
 
-def _grown(request: Request) -> Request:
-    """Return a super-resolution's request for its tile and what is drawn beyond it, as far as its halo tells."""
-    cells = -(-_BEYOND_PX // request.factor)
-    if request.halo <= cells:
-        return request
-    edge = cells * request.factor
+def _grown(request: Request, edge: int) -> Request:
+    """Return a super-resolution's request for its tile and whole coarse pixels beyond it."""
     sides = ((0, 0), (0, 0), (edge, edge), (edge, edge))
     row, col = request.origin
     return replace(
@@ -444,7 +442,7 @@ def _grown(request: Request) -> Request:
         known=np.pad(request.known, sides),
         fill=np.pad(request.fill, sides),
         origin=(row - edge, col - edge),
-        halo=request.halo - cells,
+        halo=request.halo - edge // request.factor,
     )
 
 
@@ -452,7 +450,7 @@ def _measured(walk: _Walk, layout: _Float, sensor: Sensor, halo: int) -> Request
     """Return the request to super-resolve what a sensor sees of a free tile, grown, and of ``halo`` pixels around."""
     request, date = walk.request, slice(walk.plan.target, walk.plan.target + 1)
     row, col = request.origin
-    edge = (walk.beyond, walk.beyond)
+    edge = (walk.plan.beyond, walk.plan.beyond)
     nothing = np.pad(np.zeros_like(request.values[date]), ((0, 0), (0, 0), edge, edge))
     return Request(
         values=nothing,
@@ -460,7 +458,7 @@ def _measured(walk: _Walk, layout: _Float, sensor: Sensor, halo: int) -> Request
         fill=np.broadcast_to(walk.plan.present, nothing.shape),
         times=request.times[date],
         metadata=request.metadata[date],
-        origin=(row - walk.beyond, col - walk.beyond),
+        origin=(row - walk.plan.beyond, col - walk.plan.beyond),
         coarse=np.where(walk.plan.present, layout, np.float32(np.nan))[None].astype(np.float32),
         halo=halo,
         factor=sensor.factor,
@@ -497,13 +495,14 @@ def _config(folder: str | None) -> _Config:
                 gsd_m=(card["gsd_m"][0], card["gsd_m"][1]),
                 tile_px=card["tile_px"],
                 overlap_px=card["overlap_px"],
+                drawn_px=card["drawn_px"],
                 multiple_of=card["multiple_of"],
                 batch=card["batch"],
                 context=card["context"],
                 surroundings=True,
                 steps=dict(card["steps"]),
                 member_steps=dict(card["member_steps"]),
-                joint_steps=card["joint_steps"],
+                joint_steps=dict(card["joint_steps"]),
                 mean=tuple(card["mean"]),
                 std=tuple(card["std"]),
                 conditions=frozenset(card["conditions"]),

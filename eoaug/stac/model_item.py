@@ -263,7 +263,7 @@ def _hyperparameters(card: Card) -> dict[str, Any]:
         "overlap_px": card.overlap_px,
         "multiple_of": card.multiple_of,
         "context_dates": card.context,
-        "joint_steps": card.joint_steps,
+        "joint_steps": dict(card.joint_steps),
         "steps": dict(card.steps),
         "member_steps": dict(card.member_steps),
         "conditions": sorted(card.conditions),

@@ -18,6 +18,7 @@ from eoaug.cube.plan import lattice_for
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import Card, Request
 from eoaug.generators.classical import Classical
+from eoaug.generators.embedded import Embedded
 from eoaug.metrics import seam_ratio
 from eoaug.testing import CountingGenerator, TinyDenoiser, grid, scene
 from eoaug.tiles import Window
@@ -531,8 +532,10 @@ def test_a_broken_generator_is_named(generator, message):
 
 @pytest.mark.parametrize("factor", range(1, 9))
 @pytest.mark.parametrize("unit", [1, 8])
-def test_tiles_hold_whole_coarse_pixels_and_whole_cells(factor, unit):
-    lattice = lattice_for(Card(name="x", tile_px=64, overlap_px=8, multiple_of=unit), factor)
+@pytest.mark.parametrize("drawn", [0, 72])
+def test_tiles_hold_whole_coarse_pixels_and_whole_cells(factor, unit, drawn):
+    card = Card(name="x", tile_px=64, overlap_px=8, multiple_of=unit, drawn_px=drawn)
+    lattice = lattice_for(card, factor, "super_resolve" if factor > 1 else "synthesize")
     for number in (lattice.size, lattice.stride):
         assert number % factor == 0
         assert number % unit == 0
@@ -542,26 +545,52 @@ def test_tiles_hold_whole_coarse_pixels_and_whole_cells(factor, unit):
 
 
 @pytest.mark.parametrize(
-    ("verb", "options", "most"),
+    ("verb", "options", "most", "drawn"),
     [
-        ("inpaint", {"mask": "holes"}, 1.6),
-        ("super_resolve", {"factor": 2}, 1.6),
-        ("super_resolve", {"factor": 4}, 1.6),
-        ("inpaint", {"mask": "holes", "steps": 4}, 1.9),
-        ("extend", {"times": ["2021-09-01"], "steps": 4}, 1.9),
-        ("synthesize", {}, 1.9),
+        ("inpaint", {"mask": "holes"}, 1.6, 1.6),
+        ("super_resolve", {"factor": 2}, 1.6, 1.6),
+        ("super_resolve", {"factor": 4}, 1.6, 1.9),
+        ("inpaint", {"mask": "holes", "steps": 4}, 1.9, 1.9),
+        ("extend", {"times": ["2021-09-01"], "steps": 4}, 1.9, 1.9),
+        ("synthesize", {}, 1.9, 1.9),
     ],
 )
-def test_the_embedded_generators_overlap_stays_cheap(verb, options, most):
-    """Blended below 1.6 of the work of tiles side by side at chunks of 1024, joint below 1.9."""
-    size = 2048 // options.get("factor", 1)
+def test_the_embedded_generators_overlap_stays_cheap(verb, options, most, drawn):
+    """Tiles blended below 1.6 of tiles side by side at chunks of 1024, joint below 1.9; pixels drawn likewise, but at
+    x4, where margins of a coarse pixel are dearer.
+    """
+    size = 8192 // options.get("factor", 1)
     box = grid((size, size))
     ds = eoaug.synthesize(like=box, generator="classical", times=["2021-06-01"], chunks=1024)
     if "mask" in options:
         options = options | {"mask": ds.red < 0}
-    explained = eoaug.plan(verb, ds, chunks=1024, **options).explain()
-    assert 1 < explained.overlap_factor < most
+    plan = eoaug.plan(verb, ds, chunks=1024, **options)
+    explained = plan.explain()
+    assert 1 < explained.overlap_factor < drawn
+    assert 1 < explained.overlap_factor * (plan.lattice.size / plan.drawn_px) ** 2 < most
     assert not explained.warnings
+
+
+def test_the_embedded_model_draws_squares_of_the_size_that_is_counted(monkeypatch):
+    """The square that `Plan.drawn_px` counts is the one that reaches the networks."""
+    edges = set()
+    original = Embedded._forward
+
+    def seen(self, name, *inputs, **settings):
+        if name in ("detail", "residual"):
+            edges.update(array.shape[-1] for array in inputs[0])
+        return original(self, name, *inputs, **settings)
+
+    monkeypatch.setattr(Embedded, "_forward", seen)
+    coarse = scene((24, 24), dates=1, content="texture")
+    cases = [("synthesize", coarse, {"strength": 0.5}), ("synthesize", None, {"times": ["2021-06-01"]})]
+    cases += [("super_resolve", coarse, {"factor": factor}) for factor in (2, 3, 4)]
+    for verb, ds, options in cases:
+        arguments = {"like": grid((40, 40))} if ds is None else {"ds": ds}
+        plan = eoaug.plan(verb, **arguments, **options, steps=2)
+        getattr(eoaug, verb)(**arguments, **options, steps=2, progress=False).compute()
+        assert edges == {plan.drawn_px}, (verb, options)
+        edges.clear()
 
 
 def test_a_plan_warns_of_chunks_that_are_mostly_overlap():
