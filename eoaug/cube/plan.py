@@ -465,7 +465,7 @@ def _peak_bytes(plan: Plan, core: Window) -> int:
     stored = sum(np.dtype(layer.dtype).itemsize for layer in plan.layers)
     inputs = source * (stored + 5 * plan.channels) + cells * plan.channels
     reading = source * (stored + 5 * plan.channels + 24)
-    size = plan.lattice.size**2 * plan.channels
+    size = plan.drawn_px**2 * plan.channels
     frames = 1 + min(plan.card.context, max(dates - 1, 0))
     if plan.stepped:
         tiles = sum(len(ring) for ring in plan.tiles(core))
