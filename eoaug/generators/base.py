@@ -57,7 +57,7 @@ class Card:
     tile_px: int = 64
     """Edge of the square tile that it is called with, in pixels of the output grid."""
     overlap_px: int = 8
-    """Overlap of neighbouring tiles; the stride is ``tile_px - overlap_px``."""
+    """Overlap of neighbouring tiles, half as much where a coarse measurement or a margin makes them agree."""
     drawn_px: int = 0
     """Edge of the square that it draws for a tile to synthesize or to super-resolve, where what lies around the tile is
     told: the margin, half of the rest or a whole coarse pixel, is thrown away. 0: it draws the tile alone."""
