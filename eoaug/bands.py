@@ -195,6 +195,10 @@ def common_name(name: str, attrs: Mapping[str, Any], platform: str | None = None
     return known.common_name if known else None
 
 
+STAND_INS = {"nir08": "nir"}
+"""Bands that fill another's slot where a cube has no such band: Landsat's near infrared, and Sentinel-2's B8A."""
+
+
 def match_bands(have: Mapping[str, str | None], need: Sequence[str], *, what: str) -> dict[str, str]:
     """Assign a cube's variables to a generator's band slots.
 
@@ -211,7 +215,7 @@ def match_bands(have: Mapping[str, str | None], need: Sequence[str], *, what: st
     -------
     dict
         Variable name by common name, in the order of ``need``; slots that no variable fills are left
-        out.
+        out. A narrow near infrared (``nir08``) fills ``nir`` where there is no other.
 
     Raises
     ------
@@ -224,6 +228,9 @@ def match_bands(have: Mapping[str, str | None], need: Sequence[str], *, what: st
     found: dict[str, str] = {}
     for variable, common in have.items():
         slot = common if common is not None else variable
+        instead = STAND_INS.get(slot, slot)
+        if slot not in need and instead in need and instead not in have.values():
+            slot = instead
         if slot not in need:
             called = f"common name {common!r}" if common else "no known common name"
             raise BandError(

@@ -77,7 +77,7 @@ def _engine_options(
     ] = None,
     members: Annotated[int | None, typer.Option(help="Ensemble members.")] = None,
     reduce: Annotated[
-        str | None, typer.Option(help="Over members: mean, std or a quantile in (0, 1).")
+        str | None, typer.Option(help="Over members: mean, std, median or a quantile in (0, 1).")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="What to show, in words, where supported.")] = None,
     layout: Annotated[
@@ -108,11 +108,14 @@ def _target_options(
 def _inpaint_options(
     mask: Annotated[
         str | None,
-        typer.Option(help="What to fill: scl, qa_pixel, a variable, or a raster file. [default: gaps]"),
+        typer.Option(help="What to fill: scl, qa_pixel, a variable, or a raster file. [default: see --fill]"),
     ] = None,
     fill: Annotated[
-        Literal["gaps", "all"], typer.Option(help="Without a mask: gaps seen on another date, or all.")
-    ] = "gaps",
+        Literal["gaps", "all"] | None,
+        typer.Option(
+            help="Without a mask: gaps seen on another date, or all that is missing. [default: gaps; all of one date]"
+        ),
+    ] = None,
 ) -> None: ...
 
 
@@ -276,7 +279,7 @@ def _own(verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _engine(given: Mapping[str, Any]) -> dict[str, Any]:
     arguments = dict(given)
-    if given["reduce"] not in (None, "mean", "std"):
+    if given["reduce"] not in (None, "mean", "std", "median"):
         (arguments["reduce"],) = _floats(given["reduce"], "reduce", 1) or (None,)
     if given["metadata"] is not None:
         pairs = [text.partition("=") for text in _split(given["metadata"]) or []]
@@ -295,6 +298,11 @@ def _cubes(
     if own.get("like") is not None:
         if source is not None:
             raise ParameterError(f"--like does not go with the source {source!r}", "give one of them")
+        chooses = ("bands", "bbox", "datetime", "collections", "ids", "limit")
+        for name in [name for name in chooses if given[name] is not None]:
+            raise ParameterError(
+                f"--{name} chooses from a source, --like has none", "leave it out, or give a SOURCE"
+            )
         # The result's grid is told by these; there is no source that they could choose from.
         arguments |= {k: given[k] for k in ("crs", "resolution") if given[k] is not None}
         yield None
@@ -319,11 +327,18 @@ def _cubes(
         return
     from eoaug.stac.contents import inspect as contents
 
+    none = True
     for found in contents(source, **search):
         for name in found.items:
             if ids is None or name in ids:
+                none = False
                 one = [found.collection] if found.collection else None
                 yield from _nodes(eoaug.open_cube(source, ids=[name], collections=one, **fixed))
+    if none:
+        raise ParameterError(
+            f"no item of {source!r} is what --ids and the other filters ask for",
+            f"look at what there is: eoaug inspect {source}",
+        )
 
 
 def _nodes(cube: Any) -> Iterator[Any]:

@@ -60,6 +60,14 @@ def test_every_variable_finds_its_slot_whatever_the_order(slots, random):
     assert list(matched) == [slot for slot in S2 if slot in slots]
 
 
+def test_a_narrow_near_infrared_stands_in_where_there_is_no_other():
+    need = ["red", "nir"]
+    assert match_bands({"B4": "red", "B5": "nir08"}, need, what="it") == {"red": "B4", "nir": "B5"}
+    with pytest.raises(BandError, match="no slot for band 'B8A'"):
+        match_bands({"B08": "nir", "B8A": "nir08"}, need, what="it")
+    assert match_bands({"a": "nir", "b": "nir08"}, ["nir08", "nir"], what="it") == {"nir08": "b", "nir": "a"}
+
+
 @pytest.mark.parametrize(
     ("have", "culprit"),
     [

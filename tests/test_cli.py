@@ -73,6 +73,16 @@ def test_options_are_the_arguments_of_python(tmp_path: Path) -> None:
         assert np.abs(stored * 1e-4 - expected.B04.values[member, 0].clip(1e-4)).max() <= 0.51e-4
 
 
+def test_members_are_reduced_to_their_median(tmp_path: Path) -> None:
+    result = run("synthesize", *ONE, "--members", 3, "--reduce", "median", "--out", tmp_path)
+    assert result.exit_code == 0, result.output
+    (item,) = written(tmp_path)
+    cube = eoaug.open_cube(SAMPLE, ids=[ITEM], bands=["B02", "B04"], chunks=None)
+    expected = cube.eoaug.synthesize(members=3, reduce="median", generator="classical")
+    with rasterio.open(item.assets["B04"].get_absolute_href()) as file:
+        assert np.abs(file.read(1) * 1e-4 - expected.B04.values[0].clip(1e-4)).max() <= 0.51e-4
+
+
 def test_extend_to_zarr(tmp_path: Path) -> None:
     result = run("extend", *ONE, "--times", "2017-05-01,2017-08-01", "--format", "zarr", "--out", tmp_path)
     assert result.exit_code == 0, result.output
@@ -160,6 +170,8 @@ def test_contents_of_an_item_and_of_a_search() -> None:
         ("synthesize", "--out", "o"),
         ("synthesize", SAMPLE, "--like", "0,0,1,1", "--out", "o"),
         ("synthesize", "--like", "0,0,1", "--out", "o"),
+        ("synthesize", "--like", "0,0,1,1", "--bands", "red", "--out", "o"),
+        ("super-resolve", SAMPLE, "--each", "--ids", "nobody", "--out", "o"),
         ("inpaint", *ONE[:-1], "clasical", "--out", "o"),
         ("super-resolve", *ONE, "--reduce", "most", "--out", "o"),
     ],

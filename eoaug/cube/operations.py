@@ -82,7 +82,7 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     strength
         How far to depart from ``ds``: 0 keeps it, 1 ignores it. Default 0.6.
     **options
-        See `Options`.
+        See `eoaug.cube.arguments.Options`.
 
     Returns
     -------
@@ -110,7 +110,7 @@ def inpaint[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     ds: T,
     *,
     mask: xr.DataArray | str | Sequence[str] | None = None,
-    fill: Literal["gaps", "all"] = "gaps",
+    fill: Literal["gaps", "all"] | None = None,
     **options: Unpack[Options],
 ) -> T:
     """Fill clouds and gaps; every other pixel comes back bit for bit.
@@ -125,9 +125,10 @@ def inpaint[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         Default: missing pixels.
     fill
         Without a mask, ``"gaps"`` fills missing pixels that another date measured and ``"all"`` all
-        missing pixels, beyond the swath too.
+        missing pixels, beyond the swath too. Default: gaps; all of a cube of one date, where no other date
+        tells them apart.
     **options
-        See `Options`.
+        See `eoaug.cube.arguments.Options`.
 
     Returns
     -------
@@ -158,7 +159,7 @@ def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         the first given date, then back from it; every member of an ensemble sees its own. False makes each
         from the given dates alone. Default: as the generator's card says.
     **options
-        See `Options`.
+        See `eoaug.cube.arguments.Options`.
 
     Returns
     -------
@@ -193,7 +194,7 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         How an input pixel was measured: ``"box"`` (the mean of its cell), ``"gaussian"`` (modulation
         transfer 0.3 at the Nyquist frequency), or that modulation transfer, one or per band.
     **options
-        See `Options`.
+        See `eoaug.cube.arguments.Options`.
 
     Returns
     -------
@@ -318,9 +319,9 @@ def _prepare_synthesize(
     return _prepared("synthesize", cube, generator, options, fill="scene", own={"like": True})
 
 
-def _prepare_inpaint(ds: Any, options: Options, *, mask: Any = None, fill: str = "gaps") -> _Prepared:
-    if fill not in ("gaps", "all"):
-        raise ParameterError(f"fill={fill!r} is unknown", "use 'gaps' (default) or 'all'")
+def _prepare_inpaint(ds: Any, options: Options, *, mask: Any = None, fill: str | None = None) -> _Prepared:
+    if fill not in (None, "gaps", "all"):
+        raise ParameterError(f"fill={fill!r} is unknown", "use 'gaps' or 'all', or leave it out")
     generator = generator_for(options, "inpaint")
     name = mask if isinstance(mask, str) else None
     if name is not None and isinstance(ds, xr.Dataset) and name in ds.data_vars:
@@ -328,6 +329,8 @@ def _prepare_inpaint(ds: Any, options: Options, *, mask: Any = None, fill: str =
         cube = replace(cube, source=ds)
     else:
         cube = read_cube(ds, verb="inpaint")
+    # No other date can tell a gap from what lies outside the footprint.
+    fill = fill or ("gaps" if cube.times is not None and len(cube.times) > 1 else "all")
     array = None if mask is None else mask_of(cube, mask)
     rule: Fill = "mask" if mask is not None else ("gaps" if fill == "gaps" else "everything")
     described = (

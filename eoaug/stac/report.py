@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
@@ -120,9 +121,7 @@ class Report:
 
 def _cell(text: str) -> str:
     """Plain text for a cell: what an item calls itself must not become Markdown or HTML."""
-    for sign in "\\`*_[]<>|#!":
-        text = text.replace(sign, f"&#{ord(sign)};")
-    return " ".join(text.split())
+    return " ".join(re.sub(r"[\\`*_\[\]<>|#!&]", lambda sign: f"&#{ord(sign[0])};", text).split())
 
 
 def write_report(report: Report, root: Root, shown: Sequence[Unit]) -> Report:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from eoaug import gaps, grid
+from eoaug.bands import STAND_INS
 from eoaug.cube import geo
 from eoaug.errors import BandError, ParameterError, SourceError
 from eoaug.generators.base import Request
@@ -49,7 +50,6 @@ TASKS: tuple[Task, ...] = ("holes", "dates", "x2", "x4", "x8", "free")
 MIN_CLEAR = 0.95
 """Least share of a window that clouds and their shadows may leave (shared with data/README.md)."""
 
-_SLOTS = {"nir": ("nir", "nir08")}  # Landsat's nir and Sentinel-2's B8A stand in where there is no wide nir
 _SCL_CLOUDY = (3, 8, 9, 10)  # cloud shadow, cloud medium and high probability, thin cirrus
 _UNCALIBRATED_FULL_SCALE = 0.5  # reflectance that 8-bit 255 is taken for; such cubes teach structure only
 _MASKLESS_CLOUD = 0.35  # reflectance in blue above which a cube without a mask is taken for cloud
@@ -102,7 +102,7 @@ class Sample:
 
 
 def _slot_variable(ds: xr.Dataset, slot: str) -> str | None:
-    for common_name in _SLOTS.get(slot, (slot,)):
+    for common_name in (slot, *(name for name, of in STAND_INS.items() if of == slot)):
         for name, variable in ds.data_vars.items():
             if variable.attrs.get("common_name") == common_name:
                 return str(name)

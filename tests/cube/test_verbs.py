@@ -93,6 +93,22 @@ class Whereabouts:
         return TINY.generate(requests)
 
 
+@pytest.mark.parametrize(
+    ("dates", "fill", "left"), [(0, None, 0), (1, None, 0), (1, "gaps", 400), (2, None, 800), (2, "all", 0)]
+)
+def test_missing_pixels_are_filled_without_a_mask(dates, fill, left):
+    """On one date all of them; of several those that another date measured, and none that no date did."""
+    ds = scene((64, 64), dates=dates, bands=("blue", "nir"), content="texture")
+    for band in ds.data_vars:
+        ds[band].values[..., 10:30, 20:40] = 0
+    if dates == 2:
+        ds.blue.values[0, 40:50, :] = ds.nir.values[0, 40:50, :] = 0
+    options = {} if fill is None else {"fill": fill}
+    filled = eoaug.inpaint(ds, generator=TINY, **options)
+    assert int((filled.blue.values == 0).sum()) == left
+    assert int((filled.synthetic.values == 255).sum()) == left
+
+
 @pytest.mark.parametrize("wanted", [True, False], ids=["annotated", "not annotated"])
 def test_a_worker_resource_decides_where_the_model_runs(tmp_path, wanted):
     """Under dask.annotate(resources=...) only workers that have the resource run it, with equal bytes.
