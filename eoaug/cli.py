@@ -496,6 +496,8 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Of the holes and of the generator's noise.")] = 0,
 ) -> None:
     """Score a generator beside classical methods on cubes whose truth is known."""
+    if out.exists() and not out.is_dir():
+        raise ParameterError(f"--out {out} is a file", "name a folder for the report")
     from eoaug.evaluate import PARTS, write_report
     from eoaug.evaluate import evaluate as score
     from eoaug.generators import load

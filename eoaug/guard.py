@@ -336,7 +336,8 @@ class Guard:
 
     def parse_json(self, data: bytes, *, what: str) -> dict[str, Any]:
         """Return the object that bytes spell, within the limits."""
-        limits, remedy = self.limits, "Correct the document, or leave it out with ids= or collections=."
+        limits = self.limits
+        remedy = "Correct the document; until then open other items by their own files, or run a job: it skips this one."
         if len(data) > limits.json_bytes:
             raise SourceError(f"{what} is larger than {limits.json_bytes} bytes.", remedy)
         try:

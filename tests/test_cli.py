@@ -174,6 +174,7 @@ def test_contents_of_an_item_and_of_a_search() -> None:
         ("super-resolve", SAMPLE, "--each", "--ids", "nobody", "--out", "o"),
         ("inpaint", *ONE[:-1], "clasical", "--out", "o"),
         ("super-resolve", *ONE, "--reduce", "most", "--out", "o"),
+        ("evaluate", "classical", "--data", ".", "--out", __file__),
     ],
     ids=lambda arguments: " ".join(map(str, arguments[:1] + arguments[-4:])),
 )

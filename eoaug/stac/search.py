@@ -459,7 +459,7 @@ def _stac(read: Callable[[], Any], href: str) -> Any:
     except Exception as error:
         raise SourceError(
             f"cannot read {clean_href(href)!r} as STAC: {type(error).__name__}: {first_line(error)}.",
-            "Correct the document, or leave it out with ids= or collections=.",
+            "Correct the document; until then open other items by their own files, or run a job: it skips this one.",
         ) from error
 
 
