@@ -51,7 +51,8 @@ def token_for(made: Plan, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
                 [a.name, a.slot, a.to_model.scale, a.to_model.offset, a.dtype, a.nodata] for a in made.layers
             ],
             "grid": [list(made.geobox.affine)[:6], list(made.geobox.shape.yx), str(made.geobox.crs)],
-            "times": [made.in_times.tolist(), made.out_times.tolist()],
+            "times": [made.in_times.tolist(), made.out_times.tolist(), made.dated],
+            "cloud": made.cloud.tolist(),
             "inputs": _identity(inputs),
         }
     )

@@ -374,7 +374,7 @@ class Explanation:
     peak_bytes: int
     """Estimated memory of one chunk in work, weights and interpreter not counted."""
     seconds: float | None = None
-    """Estimated time in one thread; None before `calibrated`."""
+    """Estimated time in one thread; None if `explain` was not told what a forward takes."""
     warnings: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
@@ -421,7 +421,7 @@ def _explain(plan: Plan, seconds_per_forward: float | None) -> Explanation:
     enough = 16 * plan.lattice.stride
     if factor > 1.9 and (height < min(enough, scene_rows) or width < min(enough, scene_cols)):
         warnings.append(
-            f"chunks of {height} x {width} px cost {factor:.2f} times the work of tiles side by side; "
+            f"chunks of {height} x {width} px cost {factor:.2f} pixels drawn for one kept; "
             f"use chunks of {enough} px or more"
         )
     low, high = plan.card.gsd_m

@@ -541,6 +541,18 @@ def test_tiles_hold_whole_coarse_pixels_and_whole_cells(factor, unit, drawn):
         assert number % unit == 0
 
 
+def test_cubes_that_differ_in_clouds_or_dates_alone_have_tokens_of_their_own():
+    """A generator may look at both; equal tokens would let dask take one's pixels for the other's."""
+    clear = scene((40, 40), dates=1, bands=("blue", "nir"))
+    cloudy = clear.assign_coords(cloud_cover=("time", [90.0]))
+    undated = clear.isel(time=0, drop=True)
+    first = undated.expand_dims(time=np.array(["1970-01-01"], "datetime64[ns]"))
+    tokens = {
+        eoaug.plan("synthesize", ds, generator=TinyDenoiser()).token for ds in (clear, cloudy, undated, first)
+    }
+    assert len(tokens) == 4
+
+
 # -- what overlap costs -------------------------------------------------------------------------------
 
 
