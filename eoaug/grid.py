@@ -25,11 +25,11 @@ __all__ = ["absolute_origin", "as_geobox", "gsd_m", "lonlat", "refine", "same_gr
 def absolute_origin(transform: Affine) -> tuple[int, int]:
     """Return the absolute index (row, column) of a grid's first pixel.
 
-    The pixel that holds the CRS origin counts 0. The shift by a quarter keeps the index stable under
-    rounding for grids whose origin lies on whole or half pixels.
+    The pixel that holds the CRS origin counts 0. The shift keeps the index stable under rounding for grids whose
+    origin lies on whole, half or quarter pixels.
     """
     col, row = ~transform @ (0.0, 0.0)
-    return math.floor(-row + 0.25), math.floor(-col + 0.25)
+    return math.floor(-row + 0.2929), math.floor(-col + 0.2929)
 
 
 def refine(geobox: GeoBox, factor: int) -> GeoBox:

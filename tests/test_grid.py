@@ -108,3 +108,13 @@ def test_positions_in_degrees(row, col):
 
 def test_positions_without_a_crs_are_unknown():
     assert np.isnan(lonlat(GeoBox((3, 3), Affine.identity(), None), [0, 1], [0, 1])).all()
+
+
+@pytest.mark.parametrize("part", [0, 0.25, 0.5, 0.75])
+def test_windows_of_a_grid_in_decimal_degrees_count_the_same_pixels(part):
+    res = 0.00025
+    whole = GeoBox((60, 3000), Affine(res, 0, 12.3 + part * res, 0, -res, 48.25 + part * res), "EPSG:4326")
+    row, col = absolute_origin(whole.affine)
+    for left in range(0, 2900, 7):
+        window = whole[3:40, left : left + 40]
+        assert absolute_origin(window.affine) == (row + 3, col + left), left

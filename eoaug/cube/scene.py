@@ -141,8 +141,9 @@ def places(plan: Plan, tiles: list[Tile]) -> NDArray[np.float64]:
     half, stride = plan.lattice.size / 2, plan.lattice.stride
     rows = [tile.row * stride + half - plan.origin[0] for tile in tiles]
     cols = [tile.col * stride + half - plan.origin[1] for tile in tiles]
-    # Five decimals are about a metre: two crops, whose affines round differently, must agree.
-    return np.round(lonlat(plan.geobox, rows, cols), 5)
+    # Five decimals are about a metre: two crops, whose affines round differently, must agree. Centres of grids in decimal
+    # degrees lie on halves of the last one, where rounding would flip; nothing lies on the golden section.
+    return np.floor(lonlat(plan.geobox, rows, cols) * 1e5 + 0.381966) / 1e5
 
 
 def tile_request(

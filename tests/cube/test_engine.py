@@ -10,8 +10,11 @@ import dask
 import numpy as np
 import pytest
 import xarray as xr
+from affine import Affine
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from odc.geo.geobox import GeoBox
+from odc.geo.xr import xr_coords
 
 import eoaug
 from eoaug.cube.plan import lattice_for
@@ -551,6 +554,25 @@ def test_cubes_that_differ_in_clouds_or_dates_alone_have_tokens_of_their_own():
         eoaug.plan("synthesize", ds, generator=TinyDenoiser()).token for ds in (clear, cloudy, undated, first)
     }
     assert len(tokens) == 4
+
+
+def test_a_crop_of_a_grid_in_decimal_degrees_is_told_the_same_places():
+    """Centres of tiles lie on halves of the fifth decimal there."""
+    ds = scene((90, 90), dates=1, bands=("blue", "nir"), content="texture", dtype="float32")
+    box = GeoBox((90, 90), Affine(0.000225, 0, 12.3, 0, -0.000225, 48.25), "EPSG:4326")
+    ds = ds.drop_vars(["x", "y", "spatial_ref"], errors="ignore").rename(y="latitude", x="longitude")
+    ds = ds.assign_coords(xr_coords(box))
+    run = {"factor": 3, "generator": TinyDenoiser(), "progress": False}
+    dims = ds.blue.dims[-2:]
+    whole = eoaug.super_resolve(ds, **run)
+    for start in (1, 7, 13):
+        crop = ds.isel({dim: slice(start, None) for dim in dims})
+        margin = eoaug.plan("super_resolve", crop, **run).margin_px
+        inner = slice(margin, None)
+        part = eoaug.super_resolve(crop, **run).blue.values[..., inner, inner]
+        assert part.size > 0
+        same = whole.blue.values[..., 3 * start + margin :, 3 * start + margin :]
+        assert np.array_equal(part, same), start
 
 
 # -- what overlap costs -------------------------------------------------------------------------------
