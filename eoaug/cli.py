@@ -327,14 +327,14 @@ def _cubes(
         return
     from eoaug.stac.contents import inspect as contents
 
-    none = True
+    empty = True
     for found in contents(source, **search):
         for name in found.items:
             if ids is None or name in ids:
-                none = False
+                empty = False
                 one = [found.collection] if found.collection else None
                 yield from _nodes(eoaug.open_cube(source, ids=[name], collections=one, **fixed))
-    if none:
+    if empty:
         raise ParameterError(
             f"no item of {source!r} is what --ids and the other filters ask for",
             f"look at what there is: eoaug inspect {source}",

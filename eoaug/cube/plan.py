@@ -72,13 +72,6 @@ class Layer:
         return math.nan if self.nodata is None else self.nodata
 
 
-def margin_for(card: Card, factor: int, verb: Verb) -> int:
-    """Return the pixels that a generator draws beyond each edge of a tile."""
-    if not card.drawn_px or verb not in ("synthesize", "super_resolve"):
-        return 0
-    return factor if factor > 1 else (card.drawn_px - card.tile_px) // 2
-
-
 def lattice_for(card: Card, factor: int, verb: Verb) -> Lattice:
     """Return the tiles that a generator is called with on a grid refined by ``factor``.
 
@@ -86,7 +79,7 @@ def lattice_for(card: Card, factor: int, verb: Verb) -> Lattice:
     pixels and whole canvas cells.
     """
     unit = math.lcm(factor, card.multiple_of, card.latent_factor)
-    margin = margin_for(card, factor, verb)
+    margin = card.margin_px(verb, factor)
     # With few coarse pixels in a square, margin and overlap would be most of it.
     edge = max(card.drawn_px, DRAWN_CELLS * factor) - 2 * margin if margin else card.tile_px
     size = max(edge // unit, 1) * unit
@@ -176,7 +169,7 @@ class Plan:
     @property
     def drawn_px(self) -> int:
         """Edge of the square that the generator draws for a tile."""
-        return self.lattice.size + 2 * margin_for(self.card, self.factor, self.verb)
+        return self.lattice.size + 2 * self.card.margin_px(self.verb, self.factor)
 
     @cached_property
     def scene(self) -> Window:

@@ -55,9 +55,11 @@ class Card:
     gsd_m: tuple[float, float] = (0.0, float("inf"))
     """Ground sampling distances that it was made for, in metres (smallest, largest)."""
     tile_px: int = 64
-    """Edge of the square tile that it is called with, in pixels of the output grid."""
+    """Edge of the square tile that it is called with, in pixels of the output grid; in super-resolution that of whole
+    coarse pixels nearest below, or what ``drawn_px`` leaves."""
     overlap_px: int = 8
-    """Overlap of neighbouring tiles, half as much where a coarse measurement or a margin makes them agree."""
+    """Overlap of neighbouring tiles; half as much, up to whole coarse pixels, where a coarse measurement or a margin
+    makes them agree."""
     drawn_px: int = 0
     """Edge of the square that it draws for a tile to synthesize or to super-resolve, where what lies around the tile is
     told: the margin, half of the rest or a whole coarse pixel, is thrown away. 0: it draws the tile alone."""
@@ -105,6 +107,12 @@ class Card:
     """SPDX identifier of the weights' licence."""
     description: str = ""
     """A sentence for people."""
+
+    def margin_px(self, verb: Verb, factor: int = 1) -> int:
+        """Return the pixels that it draws beyond each edge of a tile, refined by ``factor``."""
+        if not self.drawn_px or verb not in ("synthesize", "super_resolve"):
+            return 0
+        return factor if factor > 1 else (self.drawn_px - self.tile_px) // 2
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -199,9 +199,8 @@ class Embedded:
         drawn = reach > 0 and steps > 0
         # Beyond an image's edge the networks fill up with zeros: of a super-resolution's detail a third was missing in
         # a tile's last coarse pixels. So what is known there is drawn as well, and thrown away.
-        beyond = (self.card.drawn_px - self.card.tile_px) // 2 if free else 0
-        if request.coarse is not None and request.halo > 1:
-            beyond = request.factor
+        told = request.coarse is None or request.halo > 1
+        beyond = self.card.margin_px(request.verb, request.factor) if told else 0
         return _Plan(
             target=int(np.flatnonzero(request.target)[0]),
             present=present_bands(request)[:, None, None],
