@@ -256,6 +256,11 @@ class Plan:
         crs = self.geobox.crs
         return gsd_m(self.geobox, lat_deg) if crs is not None and crs.geographic else self.gsd_m
 
+    @cached_property
+    def grid_m(self) -> float:
+        """Pixel size in metres that all windows of the grid share: at the equator on a geographic one."""
+        return self.overrides.get("gsd_m", self.gsd_at(0.0))
+
     # -- dates --------------------------------------------------------------------------------------
 
     def given(self, k: int) -> int | None:

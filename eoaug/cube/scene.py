@@ -179,6 +179,7 @@ def tile_request(
     local = None if given is None else given - scene.dates.start
     common: dict[str, Any] = {
         "origin": (window.top, window.left),
+        "grid_m": plan.grid_m,
         "prompt": plan.prompt,
         "member": member,
         "seed": plan.seed,

@@ -6,6 +6,7 @@ package: `known` is True where a value was measured.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -136,6 +137,9 @@ class Request:
     """Shape (T, 7), `METADATA_FIELDS`; NaN where unknown."""
     origin: tuple[int, int] = (0, 0)
     """Absolute pixel index (row, column) of the first pixel on the output grid."""
+    grid_m: float = math.nan
+    """Pixel size in metres by which tiles of one grid agree; of a grid in degrees that at the equator, while the
+    metadata's is the tile's own. NaN: the metadata's."""
     coarse: NDArray[np.float32] | None = None
     """Shape (T, C, H // factor + 2 halo, W // factor + 2 halo), model units, NaN where not measured; only
     for super-resolution."""

@@ -425,8 +425,9 @@ class _Config:
 
 def _plane(request: Request, target: int) -> Plane:
     """Return the plane that a request is a part of."""
-    gsd_m = float(request.metadata[target, 2]) * _CELL.factor
-    # In half octaves: on a geographic grid the pixel size changes from tile to tile, and tiles must agree.
+    own_m = float(request.metadata[target, 2])
+    gsd_m = (own_m if np.isnan(request.grid_m) else request.grid_m) * _CELL.factor
+    # In half octaves: the affines of two windows of one grid differ in their last bits.
     octaves = round(2 * np.log2(gsd_m)) / 2 if gsd_m > 0 else float(np.log2(_USUAL_M))
     return Plane(request.seed, request.member, int(request.times[target]), 2.0**octaves)
 

@@ -19,6 +19,7 @@ from odc.geo.xr import xr_coords
 import eoaug
 from eoaug.cube.plan import lattice_for
 from eoaug.errors import GeneratorError
+from eoaug.generators import embedded
 from eoaug.generators.base import Card, Request
 from eoaug.generators.classical import Classical
 from eoaug.generators.embedded import Embedded
@@ -573,6 +574,24 @@ def test_a_crop_of_a_grid_in_decimal_degrees_is_told_the_same_places():
         assert part.size > 0
         same = whole.blue.values[..., 3 * start + margin :, 3 * start + margin :]
         assert np.array_equal(part, same), start
+
+
+def test_land_on_a_grid_in_degrees_is_one_plane(monkeypatch):
+    """Its pixels shrink towards the pole; a plane by each tile's own size broke off along a parallel."""
+    planes, sizes = set(), set()
+    original = Embedded._land
+
+    def seen(self, walks):
+        planes.update(embedded._plane(walk.request, walk.plan.target) for walk in walks)
+        sizes.update(float(walk.request.metadata[0, 2]) for walk in walks)
+        return original(self, walks)
+
+    monkeypatch.setattr(Embedded, "_land", seen)
+    tall = GeoBox((130, 40), Affine(0.5, 0, 10, 0, -0.5, 75), "EPSG:4326")
+    for like in (tall, tall[100:130, 5:25]):
+        eoaug.synthesize(like=like, steps=2, times=["2021-06-01"]).compute()
+    assert max(sizes) > 1.5 * min(sizes)
+    assert len(planes) == 1
 
 
 # -- what overlap costs -------------------------------------------------------------------------------
