@@ -29,7 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 plans = typer.Typer(
-    help="Tell what a command would cost, without calling the model or reading a pixel.",
+    help="Tell what a command would cost, without reading a pixel.",
     short_help="Tell what a command would cost.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -102,6 +102,13 @@ def _target_options(
         str | None, typer.Option(help="Collection to write to. [default: source's, with -eoaug]")
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace items that exist.")] = False,
+) -> None: ...
+
+
+def _plan_options(
+    time: Annotated[
+        bool, typer.Option("--time", help="Run a few made-up tiles here, and estimate the time.")
+    ] = False,
 ) -> None: ...
 
 
@@ -189,8 +196,7 @@ _ABOUT = {
 def _command(verb: str, *, plan: bool) -> Callable[..., None]:
     """Make the function behind ``eoaug VERB`` or ``eoaug plan VERB``: its options are those of its groups."""
     groups: list[_Group] = [_OWN[verb], _open_options, _engine_options]
-    if not plan:
-        groups.append(_target_options)
+    groups.append(_plan_options if plan else _target_options)
     source = inspect.Parameter(
         "source",
         inspect.Parameter.KEYWORD_ONLY,
@@ -207,7 +213,7 @@ def _command(verb: str, *, plan: bool) -> Callable[..., None]:
         arguments = {**_own(verb, parts[0]), **_engine(parts[2])}
         for cube in _cubes(given["source"], parts[0], parts[1], arguments):
             if plan:
-                _show_plan(verb, cube, arguments)
+                _show_plan(verb, cube, arguments, **parts[3])
             else:
                 _run(verb, cube, arguments, parts[3])
 
@@ -353,10 +359,11 @@ def _nodes(cube: Any) -> Iterator[Any]:
 # -- the work -----------------------------------------------------------------------------------------
 
 
-def _show_plan(verb: Any, cube: Any, arguments: Mapping[str, Any]) -> None:
+def _show_plan(verb: Any, cube: Any, arguments: Mapping[str, Any], *, time: bool) -> None:
     import eoaug
 
-    typer.echo(str(eoaug.plan(verb, cube, **_with_rasters(arguments, cube)).explain()))
+    plan = eoaug.plan(verb, cube, **_with_rasters(arguments, cube))
+    typer.echo(str(plan.explain(calibrate=time)))
 
 
 def _run(verb: str, cube: Any, arguments: Mapping[str, Any], target: Mapping[str, Any]) -> None:

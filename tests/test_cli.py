@@ -131,6 +131,8 @@ def test_plan_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     result = run("plan", "super-resolve", *ONE, "--factor", 2)
     assert result.exit_code == 0
     assert "model calls" in result.output
+    assert "one thread" not in result.output
+    assert "one thread" in run("plan", "super-resolve", *ONE, "--factor", 2, "--time").output
     assert list(tmp_path.iterdir()) == []
 
 

@@ -41,6 +41,7 @@ __all__ = [
     "members_of",
     "metadata_for",
     "number",
+    "progress_for",
     "prompt_for",
     "seconds_of",
     "steps_for",
@@ -267,6 +268,14 @@ def layout_for(layout: Any, card: Card, geobox: Any, verb: Verb) -> Any:
     _check_place("layout", plane.rename("layout values"), (y, x), geobox)
     data = layout.data if layout.ndim == 3 else layout.data[None]
     return data.astype(np.float32)
+
+
+def progress_for(progress: Any) -> Progress:
+    """Return how work is watched; refuse what is no way of it."""
+    for known in (None, True, False, "steps"):
+        if progress is known or (known == "steps" and progress == known):
+            return known
+    raise ParameterError(f"progress={progress!r} is unknown", "use True, False or 'steps', or leave it out")
 
 
 def dates_of(times: Any, verb: str) -> NDArray[np.datetime64]:

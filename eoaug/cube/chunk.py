@@ -24,9 +24,11 @@ from eoaug.generators.base import Request, SteppedGenerator
 from eoaug.radiometry import cast
 from eoaug.tiles import Tile, Window
 
-__all__ = ["SYNTHETIC", "Mapper", "keeps_type", "run_chunk"]
+__all__ = ["SYNTHETIC", "Mapper", "run_chunk"]
 
 MEASURED, GENERATED, TRANSFERRED, OUTSIDE = (np.uint8(n) for n in (0, 1, 2, 255))
+
+_STRIP_PX = 64
 
 SYNTHETIC = "synthetic"
 """Name of the variable that marks where each pixel comes from."""
@@ -97,7 +99,7 @@ def _date(
         estimates: list[NDArray[np.float32]] = []
     else:
         draws = range(plan.members or 1) if plan.reduce is not None else (member + plan.first_member,)
-        estimates = _Statistic(plan.reduce).over(
+        estimates = _Statistic(plan.reduce, len(draws)).over(
             _estimate(plan, k, draw, core, scene, fill, mapper, seen) for draw in draws
         )
     out: dict[str, NDArray[Any]] = {}
@@ -127,7 +129,7 @@ def _store(
 ) -> NDArray[Any]:
     """Return one band of one date in stored numbers: generated where asked, else what was given."""
     dtype = np.dtype(layer.dtype)
-    if plan.reduce is not None and not keeps_type(plan):
+    if not plan.keeps_type:
         # A spread has the size of a physical unit and no offset; what was measured has none.
         spread = np.full(shape, np.nan, np.float32)
         if stored is not None and plan.factor == 1:
@@ -135,42 +137,67 @@ def _store(
         if estimate is not None:
             spread[target] = estimate[target] * abs(layer.to_physical.scale / layer.to_model.scale)
         return spread
-    if estimate is not None and target.all():
-        return cast(layer.to_model.inverse(estimate), dtype, layer.nodata)
     if stored is not None and plan.factor == 1:
         out = np.array(stored, dtype=dtype)
     else:
         out = np.full(shape, 0 if dtype.kind in "iu" and layer.nodata is None else layer.missing(), dtype)
-    if estimate is not None and target.any():
-        numbers = layer.to_model.inverse(estimate[target])
-        out[target] = cast(numbers, dtype, layer.nodata)
+    if estimate is not None:
+        for rows in _strips(shape[0]):
+            chosen = target[rows]
+            if chosen.any():
+                out[rows][chosen] = cast(layer.to_model.inverse(estimate[rows][chosen]), dtype, layer.nodata)
     return out
 
 
-def keeps_type(plan: Plan) -> bool:
-    """Tell whether the result is stored as the input is; a spread is not."""
-    return plan.reduce != "std"
+def _strips(rows: int) -> Iterator[slice]:
+    """Yield some rows after the other: numbers on their way through float64 take ten times their place."""
+    yield from (slice(first, first + _STRIP_PX) for first in range(0, rows, _STRIP_PX))
 
 
 class _Statistic:
     """Members reduced as they come: mean and spread online, quantiles from all members."""
 
-    def __init__(self, kind: str | float | None) -> None:
-        self.kind = kind
+    def __init__(self, kind: str | float | None, members: int) -> None:
+        self.kind, self.members, self.count = kind, members, 0
+        self.every: NDArray[np.float32]
+        self.mean: NDArray[np.float64]
+        self.square: NDArray[np.float64]
 
     def over(self, members: Iterator[NDArray[np.float32]]) -> list[NDArray[np.floating[Any]]]:
         if self.kind is None:
             return list(members)
-        if isinstance(self.kind, float):
-            return [np.quantile(np.stack(list(members)), self.kind, axis=0)]
-        count, mean, square = 0, np.zeros(()), np.zeros(())
         for values in members:
+            self._take(values)
+            del values  # not held while the next is made
+        return [self._told()]
+
+    def _take(self, values: NDArray[np.float32]) -> None:
+        if isinstance(self.kind, float):
+            if not self.count:
+                self.every = np.empty((self.members, *values.shape), values.dtype)
+            self.every[self.count] = values
+            self.count += 1
+            return
+        if not self.count:
+            self.mean, self.square = np.zeros((2, *values.shape))
+        self.count += 1
+        for rows in _strips(values.shape[1]):
             # Welford's update: one pass, no cancellation.
-            count += 1
-            delta = values.astype(np.float64) - mean
-            mean = mean + delta / count
-            square = square + delta * (values - mean)
-        return [mean if self.kind == "mean" else np.sqrt(square / max(count - 1, 1))]
+            delta = values[:, rows].astype(np.float64) - self.mean[:, rows]
+            self.mean[:, rows] += delta / self.count
+            self.square[:, rows] += delta * (values[:, rows] - self.mean[:, rows])
+
+    def _told(self) -> NDArray[np.floating[Any]]:
+        if isinstance(self.kind, float):
+            out: NDArray[np.float32] = np.empty(self.every.shape[1:], np.float32)
+            for rows in _strips(out.shape[1]):
+                out[:, rows] = np.quantile(self.every[:, :, rows], self.kind, axis=0)
+            return out
+        if self.kind == "mean":
+            return self.mean
+        self.square /= max(self.count - 1, 1)
+        spread: NDArray[np.float64] = np.sqrt(self.square, out=self.square)
+        return spread
 
 
 # -- tiles ------------------------------------------------------------------------------------------
@@ -329,7 +356,7 @@ def _alone(plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Ma
         seen.tiles(len(group.tiles))
         return zip(group.tiles, result, strict=True)
 
-    for made in mapper(call, _groups(noted(), plan.batch_tiles)):
+    for made in mapper(call, _groups(noted(), plan.group_tiles)):
         done.update(made)
         del made  # a batch is held no longer than its last tile
         # Groups of other numbers of dates fill at their own pace: back into lattice order.
@@ -361,8 +388,7 @@ def _joint(plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Ma
     ring is dropped after it.
     """
     generator: Any = plan.generator
-    # A walk holds one forward of the network per group; generate() would cut longer lists itself.
-    groups = list(_groups(requests, min(plan.batch_tiles, plan.card.batch)))
+    groups = list(_groups(requests, plan.group_tiles))
 
     def begin(group: _Group) -> None:
         group.state = generator.begin(group.requests)
@@ -370,12 +396,12 @@ def _joint(plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Ma
     def step(group: _Group, index: int) -> NDArray[np.float32]:
         estimate: NDArray[np.float32] = generator.step(group.state, index)
         seen.steps(len(group.tiles))
+        if group.ring == 0:
+            seen.tiles(len(group.tiles), parts=plan.steps)
         return estimate
 
     def finish(group: _Group) -> NDArray[np.float32]:
-        result = _targets(plan, group, generator.finish(group.state))
-        seen.tiles(len(group.tiles))
-        return result
+        return _targets(plan, group, generator.finish(group.state))
 
     list(mapper(begin, groups))
     for index in range(plan.steps):

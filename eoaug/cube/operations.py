@@ -33,6 +33,7 @@ from eoaug.cube.arguments import (
     members_of,
     metadata_for,
     number,
+    progress_for,
     prompt_for,
     seconds_of,
     steps_for,
@@ -450,6 +451,7 @@ def _prepared(
         gsd_m=gsd_m(geobox) if cube.georeferenced else math.nan,
         overrides=metadata_for(options.get("metadata"), card),
         has_input=has_input,
+        guides=0 if layout is None else len(layout),
         bounded=has_input or layout is not None,
         steps=steps,
         joint_steps=joint,
@@ -470,7 +472,9 @@ def _prepared(
                   "guidance": made.guidance, "metadata": dict(made.overrides) or None}  # fmt: skip
     made = replace(made, token=token_for(made, inputs, parameters))
     lazy = cube.lazy or wants_chunks or not has_input or hasattr(mask, "dask") or hasattr(layout, "dask")
-    return _Prepared(cube, made, inputs, lazy, options.get("progress"), parameters, options.get("layout"))
+    return _Prepared(
+        cube, made, inputs, lazy, progress_for(options.get("progress")), parameters, options.get("layout")
+    )
 
 
 def _check_kept(verb: Verb, card: Card, layers: Sequence[Layer]) -> None:
@@ -515,6 +519,6 @@ def _finish(prepared: _Prepared) -> Any:
         times=times,
         geobox=made.geobox,
         members=made.members if made.reduce is None else None,
-        keep_type=made.reduce != "std",
+        keep_type=made.keeps_type,
     )
     return provenance.stamp(result, record)

@@ -2,7 +2,7 @@
 
 A `Plan` says which tiles a chunk needs, how far a pixel reaches, how many forwards the model will do
 and what the output looks like. The run follows the same numbers, so it cannot drift from what
-`Plan.explain` shows. Integer arithmetic; no pixels, no dask, no tensors.
+`Plan.explain` shows. Integer arithmetic; no pixels but made-up ones to time, no dask, no tensors.
 """
 
 from __future__ import annotations
@@ -10,16 +10,32 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from eoaug import noise
+from eoaug.cube.cost import Explanation, Times, Work
 from eoaug.errors import ParameterError
-from eoaug.generators.base import NEAR_PX, WIDE_CELL_PX, WIDE_CELLS, Card, Generator, SteppedGenerator, Verb
+from eoaug.generators.base import (
+    METADATA_FIELDS,
+    NEAR_PX,
+    SENSOR_CELLS,
+    WIDE_CELL_PX,
+    WIDE_CELLS,
+    Card,
+    Generator,
+    Request,
+    SteppedGenerator,
+    Verb,
+)
 from eoaug.grid import gsd_m
 from eoaug.radiometry import Scaling
 from eoaug.sensor import Sensor
@@ -41,11 +57,6 @@ Origin = Literal["generated", "transferred", "observed"]
 
 NEIGHBOUR_DATES = 6
 """Dates on either side of a target date that context dates are chosen from."""
-
-SENSOR_CELLS = 4
-"""Coarse pixels around a tile that it sees. A measurement reaches fine pixels no further away than three; the fourth
-is for generators that draw beyond a tile's edge, where a network sees least."""
-
 
 DRAWN_CELLS = 16
 """Coarse pixels along the edge of what is drawn for a tile, at least, by generators that draw beyond its edges."""
@@ -125,6 +136,8 @@ class Plan:
     overrides: Mapping[str, float] = field(default_factory=dict)
     """Metadata fields that the user set."""
     has_input: bool = True
+    guides: int = 0
+    """Planes of the layout."""
     bounded: bool = True
     """False for a synthesis from nothing: its plane goes on beyond the result, so that a window asked for
     alone equals the same window of any larger result."""
@@ -153,6 +166,15 @@ class Plan:
     def card(self) -> Card:
         """The generator's card."""
         return self.generator.card
+
+    @property
+    def keeps_type(self) -> bool:
+        """True if the result is stored as the input is; a spread is not."""
+        return self.reduce != "std"
+
+    def dtype_of(self, layer: Layer) -> np.dtype[Any]:
+        """Return the type in which a band of the result is stored."""
+        return np.dtype(layer.dtype if self.keeps_type else np.float32)
 
     def origin_of(self, layer: Layer) -> Origin:
         """Return where the new pixels of a band come from."""
@@ -270,6 +292,17 @@ class Plan:
         at = int(np.searchsorted(self.in_times, self.out_times[k]))
         return at if at < len(self.in_times) and self.in_times[at] == self.out_times[k] else None
 
+    def made(self, k: int) -> bool:
+        """Tell whether result date ``k`` may hold new pixels; given dates of an extension are handed through."""
+        return self.verb != "extend" or self.given(k) is None
+
+    @property
+    def most_context(self) -> int:
+        """Most dates that a tile's request holds beside its target date."""
+        if not self.has_input or self.verb not in ("inpaint", "extend"):
+            return 0
+        return min(self.card.context, len(self.in_times) - (self.verb == "inpaint"))
+
     def neighbours(self, k: int) -> range:
         """Return the indices into ``in_times`` that result date ``k`` may look at, itself included."""
         if not self.has_input:
@@ -328,23 +361,32 @@ class Plan:
         """Return the tiles of a chunk, by ring of neighbours (ring 0 touches the chunk)."""
         return self.lattice.rings(self.region(core), self.joint_steps)
 
-    def tile_work(self, core: Window) -> float:
-        """Return the tiles of one date of a chunk, each counted by its share of the denoising steps."""
-        counts = [len(ring) for ring in self.tiles(core)]
-        if not self.joint_steps:
-            return float(counts[0])
-        active = [sum(counts[: self.joint_steps - i + 1]) for i in range(self.joint_steps)]
-        return (sum(active) + counts[0] * (self.steps - self.joint_steps)) / self.steps
+    @property
+    def group_tiles(self) -> int:
+        """Tiles that go through the generator together."""
+        # A walk holds one batch of the network per group; generate() cuts longer lists itself.
+        return min(self.batch_tiles, self.card.batch) if self.stepped else self.batch_tiles
 
-    def explain(self, seconds_per_forward: float | None = None) -> Explanation:
+    def steps_of_ring(self, ring: int) -> int:
+        """Return the denoising steps that a ring of neighbours takes: ring 0 all, the others joint ones alone.
+
+        A best estimate counts as one.
+        """
+        return max(self.steps, 1) if ring == 0 else self.joint_steps - ring + 1
+
+    def tile_steps(self, core: Window) -> int:
+        """Return the denoising steps of one image of a chunk, summed over its tiles."""
+        return sum(len(tiles) * self.steps_of_ring(ring) for ring, tiles in enumerate(self.tiles(core)))
+
+    def explain(self, *, calibrate: bool = False) -> Explanation:
         """Return what the run will cost: tiles, forwards, extra work by overlap, bytes, memory.
 
         Parameters
         ----------
-        seconds_per_forward
-            Time of one forward, as `eoaug.cube.run.calibrate` measures it; adds an estimate of the time.
+        calibrate
+            True runs some batches of made-up tiles through the generator and adds an estimate of the time.
         """
-        return _explain(self, seconds_per_forward)
+        return _explain(self, _calibrated(self) if calibrate else None)
 
     def __repr__(self) -> str:
         """Return a line: what is made on which grid with which generator."""
@@ -355,101 +397,75 @@ class Plan:
         )
 
 
-@dataclass(frozen=True)
-class Explanation:
-    """What a plan will cost at most; tiles without anything to fill are skipped when it runs."""
-
-    title: str
-    chunks: int
-    tiles: int
-    """Tiles that reach the generator, over all chunks, dates and members."""
-    model_calls: int
-    """Forwards of the network, padded to the card's batch."""
-    overlap_factor: float
-    """Pixels that the networks draw for one of the result's, step by step: tiles overlap, reach beyond the chunks'
-    edges, are drawn with a margin, and joint steps take neighbours along."""
-    output_bytes: int
-    peak_bytes: int
-    """Estimated memory of one chunk in work, weights and interpreter not counted."""
-    seconds: float | None = None
-    """Estimated time in one thread; None if `explain` was not told what a forward takes."""
-    warnings: tuple[str, ...] = ()
-
-    def rows(self) -> list[tuple[str, str]]:
-        """Return (label, value) pairs."""
-        rows = [
-            ("chunks", f"{self.chunks:,}"),
-            ("tiles", f"{self.tiles:,}"),
-            ("model calls", f"{self.model_calls:,}"),
-            ("drawn over kept pixels", f"{self.overlap_factor:.2f}"),
-            ("output", _bytes(self.output_bytes)),
-            ("peak memory of a chunk", _bytes(self.peak_bytes)),
-        ]
-        if self.seconds is not None:
-            rows.append(("time, one thread", _seconds(self.seconds)))
-        return rows + [("warning", text) for text in self.warnings]
-
-    def __str__(self) -> str:
-        """Return a table in plain text."""
-        return "\n".join([self.title, *(f"  {label:<24}{value}" for label, value in self.rows())])
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        from html import escape
-
-        body = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in self.rows())
-        return f"<table><caption>{escape(self.title)}</caption>{body}</table>"
-
-
-def _explain(plan: Plan, seconds_per_forward: float | None) -> Explanation:
+def _explain(plan: Plan, times: Times | None) -> Explanation:
     rows, cols = plan.chunks[1:]
-    draws = plan.members or 1
-    made = sum(1 for k in range(len(plan.out_times)) if plan.verb != "extend" or plan.given(k) is None)
-    counts = _tile_counts(plan)
-    batch = plan.card.batch
-    alone = max(plan.steps - plan.joint_steps, 1)
-    forwards = sum(math.ceil(n / batch) for n in counts[1:]) + alone * math.ceil(counts[0] / batch)
+    scene_rows, scene_cols = plan.geobox.shape.yx
+    images = sum(1 for k in range(len(plan.out_times)) if plan.made(k)) * (plan.members or 1)
+    work = [(_work(plan, *tiles), chunks) for tiles, chunks in _alike(plan).items()]
+    tiles, batches, calls, steps = (
+        sum(getattr(one, name) * chunks for one, chunks in work) * images
+        for name in ("tiles", "batches", "calls", "steps")
+    )
+    squares = steps / max(plan.steps, 1) / images if images else 0.0
+    factor = squares * plan.drawn_px**2 / (scene_rows * scene_cols)
     core = plan.core(int(np.argmax(rows)), int(np.argmax(cols)))
+    copies = (plan.members or 1) if plan.reduce is None else 1
+    itemsize = sum(plan.dtype_of(layer).itemsize for layer in plan.layers) + 1
+    return Explanation(
+        title=f"{plan.verb} with {plan.card.name!r}: {len(plan.out_times)} date{'s'[: len(plan.out_times) > 1]}, "
+        f"{scene_rows} x {scene_cols} px, {len(plan.layers)} bands",
+        chunks=len(rows) * len(cols) * len(plan.chunks[0]),
+        tiles=tiles,
+        model_calls=calls,
+        overlap_factor=factor,
+        output_bytes=scene_rows * scene_cols * len(plan.out_times) * copies * itemsize,
+        peak_bytes=_peak_bytes(plan, core),
+        seconds=None if times is None else times.begin_s * batches + times.step_s * calls,
+        warnings=tuple(_warnings(plan, core, factor)),
+    )
+
+
+def _warnings(plan: Plan, core: Window, factor: float) -> Iterator[str]:
     height, width = core.shape
     scene_rows, scene_cols = plan.geobox.shape.yx
-    tiles = (sum(counts[1:]) + counts[0] * (plan.steps - plan.joint_steps)) / max(plan.steps, 1)
-    factor = (tiles if plan.steps else counts[0]) * plan.drawn_px**2 / (scene_rows * scene_cols)
-    warnings = []
     enough = 16 * plan.lattice.stride
     if factor > 1.9 and (height < min(enough, scene_rows) or width < min(enough, scene_cols)):
-        warnings.append(
+        yield (
             f"chunks of {height} x {width} px cost {factor:.2f} pixels drawn for one kept; "
             f"use chunks of {enough} px or more"
         )
     low, high = plan.card.gsd_m
     if plan.gsd_m < low or plan.gsd_m > high:
-        warnings.append(f"pixels of {plan.gsd_m:.3g} m are outside the generator's {low:g} to {high:g} m")
-    itemsize = sum(np.dtype(layer.dtype).itemsize for layer in plan.layers) + 1
-    copies = draws if plan.reduce is None else 1
-    calls = forwards * made * draws
-    return Explanation(
-        title=f"{plan.verb} with {plan.card.name!r}: {len(plan.out_times)} dates, "
-        f"{scene_rows} x {scene_cols} px, {len(plan.layers)} bands",
-        chunks=len(rows) * len(cols) * len(plan.chunks[0]),
-        tiles=counts[0] * made * draws,
-        model_calls=calls,
-        overlap_factor=factor,
-        output_bytes=scene_rows * scene_cols * len(plan.out_times) * copies * itemsize,
-        peak_bytes=_peak_bytes(plan, core),
-        seconds=None if seconds_per_forward is None else seconds_per_forward * calls,
-        warnings=tuple(warnings),
-    )
+        yield f"pixels of {plan.gsd_m:.3g} m are outside the generator's {low:g} to {high:g} m"
 
 
-def _tile_counts(plan: Plan) -> list[int]:
-    """Return the tiles of one date over all chunks: those that touch a chunk, then those of each joint step.
+def _work(plan: Plan, rows: tuple[int, ...], cols: tuple[int, ...]) -> Work:
+    """Return the work of one image of a chunk with so many tiles within every ring, along rows and columns."""
+    within = [n * m for n, m in zip(rows, cols, strict=True)]
+    rings = np.diff(within, prepend=0).tolist()
+    steps = [plan.steps_of_ring(ring) for ring in range(len(rings))]
+    return Work.of(rings, steps, group=plan.group_tiles, batch=plan.card.batch)
 
-    A joint step walks the tiles within its rings; tiles at a chunk's edge count for each chunk.
-    """
-    rows, cols = _axis_counts(plan, 0), _axis_counts(plan, 1)
-    rings = range(plan.joint_steps + 1)
-    return [sum(n + 2 * ring for n in rows) * sum(n + 2 * ring for n in cols) for ring in rings]
+
+def _alike(plan: Plan) -> Counter[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return how many chunks, of one time chunk's, have so many tiles within every ring, along rows and columns."""
+    lattice, counts = plan.lattice, []
+    for axis in (0, 1):
+        found: Counter[tuple[int, ...]] = Counter()
+        whole = lattice.spans(plan.scene)[axis]
+        for i in range(len(plan.chunks[1 + axis])):
+            core = plan.core(i, 0) if axis == 0 else plan.core(0, i)
+            own = lattice.spans(plan.region(core))[axis]
+            grown = (range(own.start - ring, own.stop + ring) for ring in range(plan.joint_steps + 1))
+            # Tiles beyond a bounded scene have nothing to fill.
+            found[
+                tuple(
+                    min(span.stop, whole.stop) - max(span.start, whole.start) if plan.bounded else len(span)
+                    for span in grown
+                )
+            ] += 1
+        counts.append(found)
+    return Counter({(n, m): counts[0][n] * counts[1][m] for n in counts[0] for m in counts[1]})
 
 
 def _peak_bytes(plan: Plan, core: Window) -> int:
@@ -462,9 +478,9 @@ def _peak_bytes(plan: Plan, core: Window) -> int:
     source = dates * cells / plan.factor**2
     stored = sum(np.dtype(layer.dtype).itemsize for layer in plan.layers)
     inputs = source * (stored + 5 * plan.channels) + cells * plan.channels
-    reading = source * (stored + 5 * plan.channels + 24)
+    reading = source * (stored + 5 * plan.channels) + 24 * cells / plan.factor**2
     size = plan.drawn_px**2 * plan.channels
-    frames = 1 + min(plan.card.context, max(dates - 1, 0))
+    frames = 1 + plan.most_context
     if plan.stepped:
         tiles = sum(len(ring) for ring in plan.tiles(core))
         # Request, result, and a state of a handful of fields.
@@ -474,28 +490,79 @@ def _peak_bytes(plan: Plan, core: Window) -> int:
         held = 2 * plan.batch_tiles * size * frames * 10
     canvas = merged * 4 * (plan.channels + 1)
     projecting = merged * 8 * 5 if plan.sensor is not None else 0
+    kept = math.prod(core.shape) * len(plan.layers) * _reducing(plan)
     results = len(plan.dates(0)) * math.prod(core.shape) * (stored + 1)
-    return int(max(reading, inputs + canvas + max(held, projecting) + results))
+    return int(max(reading, inputs + canvas + max(held, projecting) + kept + results))
 
 
-def _axis_counts(plan: Plan, axis: int) -> list[int]:
-    counts = []
-    for i in range(len(plan.chunks[1 + axis])):
-        core = plan.core(i, 0) if axis == 0 else plan.core(0, i)
-        counts.append(len(plan.lattice.spans(plan.region(core))[axis]))
-    return counts
+def _reducing(plan: Plan) -> int:
+    """Return the bytes that are held per pixel and band while members are reduced."""
+    if plan.reduce is None:
+        return 0
+    if isinstance(plan.reduce, float):
+        return 4 * (plan.members or 1)
+    # Mean and sum of squares in float64.
+    return 16
 
 
-def _bytes(count: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
+def _calibrated(plan: Plan) -> Times:
+    """Time rows of made-up tiles; the first loads the weights, and is not counted.
+
+    Neighbouring rows share what a generator draws once for several tiles, as in a scene.
+    """
+    # Of a seed that nobody used: land that was drawn before would cost nothing.
+    seed = time.time_ns() % 2**62
+    batches = ([_made_up(plan, Tile(row, col), seed) for col in range(plan.card.batch)] for row in range(4))
+    _, *timed = [Times.of(plan.generator, batch, plan.steps) for batch in batches]
+    return Times(fmean(one.begin_s for one in timed), fmean(one.step_s for one in timed))
 
 
-def _seconds(seconds: float) -> str:
-    return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+def _made_up(plan: Plan, tile: Tile, seed: int) -> Request:
+    """Return a request of the plan's kind and shapes with noise for pixels."""
+    window = plan.lattice.window(tile)
+    size, channels, f = plan.lattice.size, plan.channels, plan.factor
+    others = plan.most_context
+    dates = 1 + others
+    slots = [layer.slot for layer in plan.layers]
+    known, fill = np.zeros((2, dates, channels, size, size), bool)
+    fill[-1, slots] = True
+    known[:-1, slots] = True
+    if plan.has_input and plan.verb == "synthesize" and plan.strength < 1:
+        known[-1, slots] = True
+    elif plan.verb == "inpaint":
+        known[-1, slots, : size // 2] = True
+        fill[-1, slots, : size // 2] = False
+
+    def pixels(shape: tuple[int, int, int]) -> NDArray[np.float32]:
+        return noise.normal((window.top, window.left), shape, seed=seed, stream="calibration")
+
+    def of_dates(edge: int) -> NDArray[np.float32]:
+        return pixels((dates * channels, edge, edge)).reshape(dates, channels, edge, edge)
+
+    metadata = np.full((dates, len(METADATA_FIELDS)), np.nan)
+    metadata[:, METADATA_FIELDS.index("gsd_m")] = plan.grid_m
+    times = np.arange(dates, dtype=np.int64) * 86_400
+    return Request(
+        values=np.where(known, of_dates(size), np.float32(0)),
+        known=known,
+        fill=fill,
+        times=times + (plan.out_times[0] if plan.dated else 0),
+        metadata=metadata,
+        origin=(window.top, window.left),
+        grid_m=plan.grid_m,
+        coarse=None if plan.sensor is None else of_dates(size // f + 2 * SENSOR_CELLS),
+        halo=0 if plan.sensor is None else SENSOR_CELLS,
+        factor=f,
+        sensor=plan.sensor,
+        wide=of_dates(size // WIDE_CELL_PX + 2 * WIDE_CELLS) if plan.looks_around else None,
+        near=of_dates(size + 2 * NEAR_PX) if plan.looks_near else None,
+        layout=pixels((plan.guides, size, size)) if plan.guides else None,
+        prompt=plan.prompt,
+        guidance=plan.guidance,
+        seed=seed,
+        steps=plan.steps,
+        strength=plan.strength,
+    )
 
 
 def token_of(parts: Mapping[str, Any]) -> str:

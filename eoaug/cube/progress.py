@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from typing import Literal
 
 __all__ = ["Progress", "Watch", "watch"]
@@ -32,27 +33,31 @@ class Watch:
         self.by_step = by_step
         self._update = update
         self._lock = threading.Lock()
-        self._done = self._planned = 0
+        self._done = Fraction()
+        self._told = self._planned = 0
 
-    def tiles(self, count: int) -> None:
-        """Note that tiles are finished."""
+    def tiles(self, count: int, parts: int = 1) -> None:
+        """Note that tiles are finished, or one of ``parts`` equal parts of each."""
         if not self.by_step:
-            self._count(count)
+            self._count(Fraction(count, parts))
 
     def steps(self, count: int) -> None:
         """Note that denoising steps of tiles are finished."""
         if self.by_step:
-            self._count(count)
+            self._count(Fraction(count))
 
     def settle(self, planned: int) -> None:
         """Close a part of the work: what of its ``planned`` units had nothing to do counts as done."""
         self._planned += planned
-        self._count(max(self._planned - self._done, 0))
+        self._count(max(self._planned - self._done, Fraction()))
 
-    def _count(self, count: int) -> None:
+    def _count(self, count: Fraction) -> None:
         with self._lock:
             self._done += count
-            self._update(count)
+            whole = int(self._done) - self._told
+            self._told += whole
+            if whole:
+                self._update(whole)
 
 
 @contextmanager

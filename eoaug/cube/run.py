@@ -8,7 +8,6 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,14 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eoaug.cube.chunk import SYNTHETIC, Mapper, keeps_type, run_chunk
-from eoaug.cube.plan import SENSOR_CELLS, Plan
-from eoaug.cube.progress import Progress, watch
+from eoaug.cube.chunk import SYNTHETIC, Mapper, run_chunk
+from eoaug.cube.plan import Plan
+from eoaug.cube.progress import Progress, Watch, watch
 from eoaug.cube.scene import date_range
-from eoaug.generators.base import METADATA_FIELDS, Request
 from eoaug.tiles import Window
 
-__all__ = ["Inputs", "build", "calibrate", "compute"]
+__all__ = ["Inputs", "build", "compute"]
 
 
 @dataclass(frozen=True)
@@ -73,9 +71,7 @@ def _indices(plan: Plan) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _dtypes(plan: Plan) -> dict[str, np.dtype[Any]]:
-    spread = not keeps_type(plan)
-    types = {layer.name: np.dtype(np.float32 if spread else layer.dtype) for layer in plan.layers}
-    return types | {SYNTHETIC: np.dtype(np.uint8)}
+    return {layer.name: plan.dtype_of(layer) for layer in plan.layers} | {SYNTHETIC: np.dtype(np.uint8)}
 
 
 def compute(plan: Plan, inputs: Inputs, *, progress: Progress = None) -> dict[str, NDArray[Any]]:
@@ -85,33 +81,50 @@ def compute(plan: Plan, inputs: Inputs, *, progress: Progress = None) -> dict[st
     -------
     By layer name (and ``synthetic``), shape ([member,] T, Y, X).
     """
-    if plan.sequence:
-        return _in_turn(plan, inputs, partial(compute, progress=progress), np)
+    by_step = progress == "steps"
+    parts = [part for _, part in _turns(plan)] if plan.sequence else [plan]
+    units = sum(_units(part, index, by_step=by_step) for part in parts for index in _indices(part))
+    with (
+        _own_heap(),
+        _pool() as mapper,
+        watch(units, what=plan.verb, unit="step" if by_step else "tile", progress=progress) as seen,
+    ):
+        run = partial(_computed, mapper=mapper, seen=seen)
+        return _in_turn(plan, inputs, run, np) if plan.sequence else run(plan, inputs)
+
+
+def _computed(plan: Plan, inputs: Inputs, *, mapper: Mapper, seen: Watch) -> dict[str, NDArray[Any]]:
+    """Return all pixels of a plan, chunk after chunk."""
     draws = plan.members if plan.members is not None and plan.reduce is None else None
     shape = ((draws,) if draws else ()) + tuple(int(sum(c)) for c in plan.chunks)
     out = {name: np.empty(shape, dtype) for name, dtype in _dtypes(plan).items()}
     arrays = inputs.arrays()
-    units = {index: _units(plan, index, by_step=progress == "steps") for index in _indices(plan)}
-    unit = "step" if progress == "steps" else "tile"
-    with (
-        _own_heap(),
-        _pool() as mapper,
-        watch(sum(units.values()), what=plan.verb, unit=unit, progress=progress) as seen,
-    ):
-        for index in units:
-            member, t, y, x = index
-            cut = [
-                array[dates.start : dates.stop, w.top : w.bottom, w.left : w.right]
-                for array, (dates, w) in zip(arrays, input_windows(plan, inputs, index), strict=True)
-            ]
-            chunk = run_chunk(plan, index, cut, mapper, seen)
-            seen.settle(units[index])
-            core = plan.core(y, x).within(plan.scene)
-            span = plan.dates(t)
-            lead = (member,) if draws else ()
-            for name, values in chunk.items():
-                out[name][(*lead, slice(span.start, span.stop), *core)] = values
+    for index in _indices(plan):
+        member, t, y, x = index
+        cut = [
+            array[dates.start : dates.stop, w.top : w.bottom, w.left : w.right]
+            for array, (dates, w) in zip(arrays, input_windows(plan, inputs, index), strict=True)
+        ]
+        chunk = run_chunk(plan, index, cut, mapper, seen)
+        seen.settle(_units(plan, index, by_step=seen.by_step))
+        core = plan.core(y, x).within(plan.scene)
+        span = plan.dates(t)
+        lead = (member,) if draws else ()
+        for name, values in chunk.items():
+            out[name][(*lead, slice(span.start, span.stop), *core)] = values
     return out
+
+
+def _turns(plan: Plan) -> Iterator[tuple[list[int], Plan]]:
+    """Yield the turns of a sequence: the dates that are there, and the plan of those to make of them.
+
+    The first hands the given dates through, each of the others makes one new date.
+    """
+    there = plan.in_times.tolist()
+    yield there, plan.turn(there, there)
+    for date in plan.new_dates:
+        yield there, plan.turn(there, [date])
+        there = sorted([*there, date])
 
 
 def _in_turn(
@@ -124,7 +137,7 @@ def _in_turn(
     plan, inputs
         The sequence, and what is given of it. Every member goes its own way.
     run
-        `compute` or `build`, for the plan of one turn.
+        What makes the plan of one turn.
     arrays
         NumPy or dask.array.
     """
@@ -132,45 +145,15 @@ def _in_turn(
         alone = [replace(plan, members=None, first_member=member) for member in range(plan.members)]
         ways = [_in_turn(one, inputs, run, arrays) for one in alone]
         return {name: arrays.stack([way[name] for way in ways]) for name in ways[0]}
-    given = plan.in_times.tolist()
-    first = run(plan.turn(given, given), inputs)
-    made = {time: {name: array[i : i + 1] for name, array in first.items()} for i, time in enumerate(given)}
-    for date in plan.new_dates:
-        there = sorted(made)
-        bands = tuple(arrays.concatenate([made[time][layer.name] for time in there]) for layer in plan.layers)
-        made[date] = dict(run(plan.turn(there, [date]), replace(inputs, bands=bands)))
-    return {name: arrays.concatenate([made[time][name] for time in sorted(made)]) for name in first}
-
-
-def calibrate(plan: Plan) -> float:
-    """Return the seconds that one forward of the plan's generator takes here, on made-up tiles.
-
-    The model is called twice; the first call loads the weights.
-    """
-    size, channels = plan.lattice.size, plan.channels
-    known = np.zeros((1, channels, size, size), bool)
-    if plan.sensor is None and plan.fill != "scene":
-        known[..., : size // 2] = True
-    cells = size // plan.factor + 2 * SENSOR_CELLS
-    coarse = np.zeros((1, channels, cells, cells), np.float32)
-    request = Request(
-        values=np.zeros(known.shape, np.float32),
-        known=known,
-        fill=~known,
-        times=plan.out_times[:1],
-        metadata=np.full((1, len(METADATA_FIELDS)), np.nan),
-        coarse=None if plan.sensor is None else coarse,
-        halo=0 if plan.sensor is None else SENSOR_CELLS,
-        factor=plan.factor,
-        sensor=plan.sensor,
-        steps=plan.steps,
-        strength=plan.strength,
-    )
-    batch = [request] * plan.card.batch
-    plan.generator.generate(batch)
-    start = time.perf_counter()
-    plan.generator.generate(batch)
-    return (time.perf_counter() - start) / max(plan.steps, 1)
+    made: dict[int, dict[str, Any]] = {}
+    for there, turn in _turns(plan):
+        if made:
+            bands = (arrays.concatenate([made[time][layer.name] for time in there]) for layer in plan.layers)
+            inputs = replace(inputs, bands=tuple(bands))
+        found = run(turn, inputs)
+        for i, time in enumerate(turn.out_times.tolist()):
+            made[time] = {name: array[i : i + 1] for name, array in found.items()}
+    return {name: arrays.concatenate([made[time][name] for time in sorted(made)]) for name in found}
 
 
 @contextmanager
@@ -229,10 +212,9 @@ def _units(plan: Plan, index: tuple[int, int, int, int], *, by_step: bool) -> in
     """Return the tiles of a chunk, or their denoising steps."""
     _, t, y, x = index
     core = plan.core(y, x)
-    made = sum(plan.verb != "extend" or plan.given(k) is None for k in plan.dates(t))
+    images = sum(map(plan.made, plan.dates(t)))
     draws = plan.members if plan.members is not None and plan.reduce is not None else 1
-    each = plan.tile_work(core) * max(plan.steps, 1) if by_step else len(plan.tiles(core)[0])
-    return round(each) * made * draws
+    return (plan.tile_steps(core) if by_step else len(plan.tiles(core)[0])) * images * draws
 
 
 # -- everything later, anywhere -----------------------------------------------------------------------

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eoaug.cube.plan import SENSOR_CELLS, Layer, Plan
-from eoaug.generators.base import METADATA_FIELDS, NEAR_PX, WIDE_CELL_PX, WIDE_CELLS, Request
+from eoaug.cube.plan import Layer, Plan
+from eoaug.generators.base import METADATA_FIELDS, NEAR_PX, SENSOR_CELLS, WIDE_CELL_PX, WIDE_CELLS, Request
 from eoaug.grid import lonlat
 from eoaug.tiles import Tile, Window
 
@@ -87,9 +87,11 @@ def read_scene(plan: Plan, core: Window, dates: range, arrays: Sequence[NDArray[
     layout = np.asarray(rest.pop(0), np.float32) if rest else None
     if plan.has_input:
         for layer, stored in zip(plan.layers, arrays, strict=False):
-            good = valid(layer, stored)
-            known[:, layer.slot] = good
-            values[:, layer.slot] = np.where(good, layer.to_model(np.where(good, stored, 0)), 0.0)
+            # Date by date: on their way through float64 numbers take ten times their place.
+            for date, image in enumerate(stored):
+                good = valid(layer, image)
+                known[date, layer.slot] = good
+                values[date, layer.slot] = np.where(good, layer.to_model(np.where(good, image, 0)), 0.0)
     if mask is not None:
         known &= ~mask[:, None]
         values[~known] = 0.0

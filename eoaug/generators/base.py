@@ -20,6 +20,7 @@ from eoaug.sensor import Sensor
 __all__ = [
     "METADATA_FIELDS",
     "NEAR_PX",
+    "SENSOR_CELLS",
     "WIDE_CELLS",
     "WIDE_CELL_PX",
     "Card",
@@ -41,6 +42,9 @@ WIDE_CELLS = 16
 """Cells of `Request.wide` beyond the tile on every side."""
 NEAR_PX = 16
 """Pixels of `Request.near` beyond the tile on every side."""
+SENSOR_CELLS = 4
+"""Coarse pixels of `Request.coarse` beyond the tile on every side, as the engine gives them. A measurement reaches fine
+pixels no further away than three; the fourth is for generators that draw beyond a tile's edge."""
 
 
 @dataclass(frozen=True, kw_only=True)

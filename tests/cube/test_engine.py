@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from dataclasses import replace
 from typing import ClassVar
 
@@ -392,14 +393,138 @@ def test_two_settings_of_a_generator_in_one_compute():
 # -- what explain says --------------------------------------------------------------------------------
 
 
+class Called(TinyDenoiser):
+    """Counts its steps, and the requests that it begins."""
+
+    steps_taken: ClassVar[int] = 0
+    begun: ClassVar[int] = 0
+
+    def begin(self, requests):
+        Called.begun += len(requests)
+        return super().begin(requests)
+
+    def step(self, state, index):
+        Called.steps_taken += 1
+        return super().step(state, index)
+
+
 @pytest.mark.parametrize("chunk", [64, 100, 1000])
-def test_explain_counts_the_tiles_that_run(chunk):
-    generator = CountingGenerator(TINY)
-    ds = scene((150, 170), dates=2, content="texture")
-    made = eoaug.plan("synthesize", ds, generator=generator, joint_steps=0, chunks=chunk)
-    eoaug.synthesize(ds, generator=generator, joint_steps=0, chunks=chunk).compute()
-    assert generator.requests == made.explain().tiles
-    assert str(made.explain().chunks) in str(made.explain())
+@pytest.mark.parametrize("joint", [0, 1, 2])
+@pytest.mark.parametrize("tiles", [1, 3, 4, 6])
+@pytest.mark.parametrize("bounded", [True, False])
+def test_explain_counts_the_forwards_that_run(chunk, joint, tiles, bounded):
+    ds = scene((110, 130), dates=1, bands=("blue", "nir"), content="texture")
+    like = eoaug.cube.geo.read_cube(ds, verb="test").geobox
+    kind = Called(bands=("blue", "nir"))
+    arguments = {"ds": ds} if bounded else {"like": like, "times": ["2021-06-01"]}
+    arguments |= {"generator": kind, "joint_steps": joint, "chunks": chunk, "batch_tiles": tiles}
+    explained = eoaug.plan("synthesize", **arguments).explain()
+    Called.steps_taken = Called.begun = 0
+    eoaug.synthesize(**arguments).compute(scheduler="synchronous")
+    assert Called.begun == explained.tiles
+    assert Called.steps_taken == explained.model_calls
+    assert str(explained.chunks) in str(explained)
+
+
+@pytest.mark.parametrize("reduce", [None, "mean", "std", 0.5])
+def test_explain_knows_the_size_of_the_result(reduce):
+    ds = scene((70, 80), dates=2, content="texture")
+    arguments = {"generator": TINY, "members": 3, "reduce": reduce}
+    made = eoaug.synthesize(ds, **arguments)
+    assert eoaug.plan("synthesize", ds, **arguments).explain().output_bytes == sum(
+        band.nbytes for band in made.data_vars.values()
+    )
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        (synthesize, {}),
+        (synthesize, {"members": 12, "reduce": "mean"}),
+        (synthesize, {"members": 12, "reduce": "std"}),
+        (synthesize, {"members": 12, "reduce": 0.9}),
+        (extend, {}),
+        (super_resolve, {}),
+    ],
+)
+def test_the_memory_of_a_chunk_is_the_estimated_one(verb, options):
+    """What NumPy holds at most while one chunk is made in one thread, by tracemalloc."""
+    ds = scene((600, 600), dates=1 if verb is not extend else 3, bands=("blue", "nir"), content="texture")
+    ds = ds.chunk({"y": 150, "x": 150})
+    lazy = verb(ds, generator="classical", chunks=10_000, **options)
+    extra = {"times": ["2021-03-05", "2021-03-15"]} if verb is extend else {}
+    extra |= {"factor": 2} if verb is super_resolve else {}
+    made = eoaug.plan(verb.__name__, ds, generator="classical", chunks=10_000, **extra, **options)
+    dask.compute(lazy.isel(x=slice(0, 1)), scheduler="synchronous")
+    tracemalloc.start()
+    try:
+        dask.compute(lazy, scheduler="synchronous")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert 0.75 < peak / made.explain().peak_bytes < 1.25
+
+
+def test_calibration_adds_a_time_and_times_land_that_nobody_drew(monkeypatch):
+    """Land is remembered by a process: timed twice at one place, the second time was free."""
+    drawn = []
+    original = Embedded._forward
+
+    def seen(self, name, *inputs, **settings):
+        drawn.append(name)
+        return original(self, name, *inputs, **settings)
+
+    monkeypatch.setattr(Embedded, "_forward", seen)
+    made = eoaug.plan("synthesize", like=grid((300, 300)), times=["2021-06-01"], steps=2)
+    for _ in range(2):
+        drawn.clear()
+        explained = made.explain(calibrate=True)
+        assert drawn.count("landscape") > 4
+    assert explained.seconds > 0
+    assert "one thread" in str(explained)
+    assert made.explain().seconds is None
+
+
+@pytest.mark.parametrize("verb", [synthesize, inpaint, fill_gaps, extend, super_resolve])
+@pytest.mark.parametrize("generator", ["classical", "embedded", TINY])
+def test_made_up_tiles_are_like_those_of_the_run(verb, generator):
+    """Equal shapes, dates, and what is told beside: else another thing is timed."""
+    ds = small(verb)
+    noted, given = [], []
+
+    class Seen:
+        def __init__(self, kept):
+            self.kept, self.inner = kept, eoaug.load(generator)
+            self.card = self.inner.card
+
+        def generate(self, requests):
+            self.kept.extend(requests)
+            return self.inner.generate(requests)
+
+        def __reduce__(self):
+            return str, ()
+
+    def kinds(requests):
+        arrays = ("values", "coarse", "wide", "near", "layout")
+        return {
+            (
+                asked.verb,
+                asked.halo,
+                asked.factor,
+                asked.steps,
+                *(np.shape(getattr(asked, n)) for n in arrays),
+            )
+            for asked in requests
+        }
+
+    verb(ds, generator=Seen(noted), joint_steps=0)
+    extra = {extend: {"times": "2021-03-05"}, inpaint: {"mask": holes(ds) if verb is inpaint else None}}
+    factor = {"factor": 2} if verb is super_resolve else {}
+    name = "inpaint" if verb is fill_gaps else verb.__name__
+    made = eoaug.plan(name, ds, generator=Seen(given), joint_steps=0, **extra.get(verb, {}), **factor)
+    made.explain(calibrate=True)
+    assert kinds(given) <= kinds(noted)
+    assert len(given) == 4 * made.card.batch
 
 
 def test_a_crop_differs_at_its_edge():

@@ -10,7 +10,8 @@ import pytest
 
 import eoaug
 from eoaug.cube.progress import Watch, watch
-from eoaug.testing import TinyDenoiser, grid, scene
+from eoaug.errors import ParameterError
+from eoaug.testing import CountingGenerator, TinyDenoiser, grid, scene
 
 
 @pytest.fixture
@@ -65,10 +66,37 @@ def test_tiles_with_nothing_to_fill_count_as_done(drawn):
     ds = scene((300, 300), dates=2, content="texture")
     mask = ds.blue.astype(bool) & False
     mask.values[0, 150, 150] = True
-    eoaug.inpaint(ds, mask=mask, generator=TinyDenoiser(), progress=True)
+    generator = CountingGenerator(TinyDenoiser())
+    eoaug.inpaint(ds, mask=mask, generator=generator, joint_steps=0, progress=True)
     ((_, _, total, counts),) = drawn
     assert sum(counts) == total
-    assert len(counts) == 2, "the tile that was made, and the rest"
+    assert counts[:-1] == [generator.requests], "those that were made, and the rest"
+
+
+def test_a_bar_moves_within_a_chunk_of_joint_steps(drawn):
+    """All tiles of such a chunk are finished together, in its last step."""
+    eoaug.synthesize(scene((200, 200)), generator=TinyDenoiser(), steps=4, joint_steps=2, progress=True)
+    ((_, _, total, counts),) = drawn
+    assert sum(counts) == total
+    assert counts[-1] <= total / 4
+
+
+@pytest.mark.parametrize("progress", [True, "steps"])
+def test_a_sequence_has_one_bar(drawn, progress):
+    ds = scene((100, 100), dates=2, content="texture")
+    options = {"times": ["2021-03-05", "2021-03-15"], "generator": TinyDenoiser(), "progress": progress}
+    for members in (None, 2):
+        eoaug.extend(ds, sequence=True, members=members, **options)
+        eoaug.extend(ds, sequence=False, members=members, **options)
+    totals = [total for _, _, total, _ in drawn]
+    assert totals == [totals[0], totals[0], 2 * totals[0], 2 * totals[0]]
+    assert totals[0] > 0
+    assert all(sum(counts) == total and len(counts) > 4 for _, _, total, counts in drawn)
+
+
+def test_an_unknown_progress_is_refused():
+    with pytest.raises(ParameterError, match="progress='step'"):
+        eoaug.synthesize(scene((70, 70)), generator=TinyDenoiser(), progress="step")
 
 
 def test_members_count_each(drawn):
