@@ -19,7 +19,11 @@ from eoaug.errors import GridError
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
-__all__ = ["absolute_origin", "as_geobox", "gsd_m", "lonlat", "refine", "same_grid"]
+__all__ = ["MOST_PX", "absolute_origin", "as_geobox", "gsd_m", "lonlat", "refine", "same_grid"]
+
+
+MOST_PX = 100_000_000
+"""Most pixels along an edge: the Earth's circumference in pixels of 40 cm."""
 
 
 def absolute_origin(transform: Affine) -> tuple[int, int]:
@@ -76,7 +80,7 @@ def as_geobox(like: Any, *, resolution: Any = None, crs: Any = None) -> GeoBox:
             raise GridError(
                 "the GeoBox given as like= has no CRS", "give it one: GeoBox(shape, affine, 'EPSG:32633')"
             )
-        return like
+        return _checked_size(like)
     if hasattr(like, "odc") and getattr(like.odc, "geobox", None) is not None:
         return as_geobox(like.odc.geobox)
     try:
@@ -86,6 +90,10 @@ def as_geobox(like: Any, *, resolution: Any = None, crs: Any = None) -> GeoBox:
             f"like={like!r} is neither a GeoBox nor four numbers",
             "pass odc.geo.geobox.GeoBox, or like=(left, bottom, right, top), resolution=10, crs='EPSG:32633'",
         ) from error
+    if not all(map(math.isfinite, (left, bottom, right, top))):
+        raise GridError(
+            f"like=({left}, {bottom}, {right}, {top}) is not finite", "give the bounds in units of crs"
+        )
     if not (left < right and bottom < top):
         raise GridError(
             f"like=({left}, {bottom}, {right}, {top}) has no area", "order it as (left, bottom, right, top)"
@@ -103,10 +111,21 @@ def as_geobox(like: Any, *, resolution: Any = None, crs: Any = None) -> GeoBox:
             f"crs={crs!r} with resolution={resolution!r} is not usable",
             "e.g. crs='EPSG:32633', resolution=10",
         ) from error
-    if not resolution > 0:
-        raise GridError(f"resolution={resolution} is not positive", "give the pixel size in units of the CRS")
-    return GeoBox.from_bbox(
-        BoundingBox(left, bottom, right, top, known_crs), resolution=resolution, anchor="edge"
+    if not 0 < resolution < math.inf:
+        raise GridError(
+            f"resolution={resolution} is not a positive size", "give the pixel size in units of the CRS"
+        )
+    bounds = BoundingBox(left, bottom, right, top, known_crs)
+    return _checked_size(GeoBox.from_bbox(bounds, resolution=resolution, anchor="edge"))
+
+
+def _checked_size(geobox: GeoBox) -> GeoBox:
+    if min(geobox.shape) > 0 and max(geobox.shape) <= MOST_PX:
+        return geobox
+    height, width = geobox.shape.yx
+    raise GridError(
+        f"like= has {height:,} x {width:,} pixels; edges may have 1 to {MOST_PX:,}",
+        "check its resolution and extent, or ask for a window of it: like=geobox[rows, columns]",
     )
 
 

@@ -42,9 +42,9 @@ DOORS = {
     "diffusers": ["generators", "training"],
     "transformers": ["generators", "training", "captions"],
     "peft": ["generators", "training"],
-    "dask": ["cube.run", "cube.write"],  # the writer walks chunks; nobody else knows dask
+    "dask": ["cube.graph", "cube.write"],  # the writer walks chunks; nobody else knows dask
     "huggingface_hub": ["generators.checkpoint"],
-    "distributed": ["cube.run", "stac.pipeline", "stac.slurm"],  # the pipeline hands whole items to workers
+    "distributed": ["stac.pipeline", "stac.slurm"],  # the pipeline hands whole items to workers
     "rasterio": ["cube.write", "stac"],
     "rioxarray": ["stac", "cli"],
     "zarr": ["cube.write", "stac"],
@@ -88,7 +88,7 @@ LATE = [
         "generators.latent",
         "generators.diffusion",
     ),
-    *("generators.diffusionsat", "training", "captions", "stac", "evaluate"),
+    *("cube.graph", "generators.diffusionsat", "training", "captions", "stac", "evaluate"),
 ]
 """Modules that the package's root does not import."""
 

@@ -26,6 +26,7 @@ from eoaug.errors import (
     TargetError,
     TimeError,
 )
+from eoaug.generators import Card
 from eoaug.generators.classical import Classical
 from eoaug.testing import TinyDenoiser, grid, scene
 
@@ -106,6 +107,15 @@ WRONG = {
     "chunks along z": (lambda: S(cube(), chunks={"z": 9}, **SEVEN), ParameterError, "'z'"),
     "no batch": (lambda: S(cube(), batch_tiles=0, **SEVEN), ParameterError, "batch_tiles=0"),
     "a metadata field": (lambda: S(cube(), metadata={"clouds": 1}, generator=TINY), ParameterError, "'clouds'"),
+    "metadata of one word": (lambda: S(cube(), metadata="month", generator=TINY), ParameterError, "metadata='month'"),
+    "metadata in a list": (lambda: S(cube(), metadata=["month"], generator=TINY), ParameterError, "list"),
+    "a cloud cover in words": (lambda: S(cube().assign_coords(cloud_cover=("time", ["low", "high"])), generator=TINY),
+                               ParameterError, "cloud_cover.*low"),
+    "more chunks than any graph holds": (lambda: S(like=grid((90_000, 90_000)), chunks=8, **SEVEN), ParameterError,
+                                         "126,562,500 chunks of 1 x 8 x 8"),
+    "a plan without dates": (lambda: eoaug.plan("extend", cube()), ParameterError, "extend needs times="),
+    "a card's steps without verbs": (lambda: Card(name="x", steps=4), GeneratorError, "'x' has steps=4"),
+    "a card's joint steps without verbs": (lambda: Card(name="x", joint_steps=2), GeneratorError, "joint_steps=2"),
     "metadata in words": (lambda: S(cube(), metadata={"year": "now"}, generator=TINY), ParameterError, "'now'"),
     "a guidance in words": (lambda: S(cube(), guidance="strong", generator=TINY), ParameterError, "'strong'"),
     "a prompt of numbers": (lambda: S(cube(), prompt=5, generator=TINY), ParameterError, "prompt=5"),
@@ -122,11 +132,21 @@ WRONG = {
     "strength with like": (lambda: S(like=grid(), strength=0.5, **SEVEN), ParameterError, "0.5"),
     "a box without CRS": (lambda: S(like=GeoBox((4, 4), grid().affine, None), **SEVEN), GridError, "no CRS"),
     "a box without resolution": (lambda: S(like=(0, 0, 9, 9), crs=4326, **SEVEN), GridError, "resolution=None"),
+    "a box without end": (lambda: S(like=(0, 0, np.inf, 9), crs=32633, resolution=1, **SEVEN), GridError, "inf"),
+    "a pixel without end": (lambda: S(like=(0, 0, 9, 9), crs=32633, resolution=np.inf, **SEVEN), GridError, "inf"),
+    "too many pixels": (lambda: S(like=(0, 0, 9, 9), crs=32633, resolution=1e-9, **SEVEN), GridError,
+                        "9,000,000,000 x 9,000,000,000 pixels"),
+    "a GeoBox of too many pixels": (lambda: S(like=GeoBox((10, 10**9), grid().affine, 32633), **SEVEN), GridError,
+                                    "10 x 1,000,000,000 pixels"),
     "a date in words": (lambda: S(like=grid(), times=["soon"], **SEVEN), TimeError, "soon"),
     # extend
     "extend without dates": (lambda: E(cube(dates=0), times="2024-01-01", **SEVEN), TimeError, "no time"),
     "a date that is there": (lambda: E(cube(), times="2021-03-01T10:20:30", **SEVEN), TimeError, "2021-03-01"),
     "a new date twice": (lambda: E(cube(), times=["2024-01-01"] * 2, **SEVEN), TimeError, "2024-01-01"),
+    "new dates within a second": (lambda: E(cube(), times=["2024-01-01T00:00:00.2", "2024-01-01T00:00:00.7"], **SEVEN),
+                                  TimeError, "00.2.*00.7"),
+    "a date of the far future": (lambda: E(cube(), times=["2300-01-01"], **SEVEN), TimeError, "2300-01-01"),
+    "a number for a date": (lambda: E(cube(), times=[2024], **SEVEN), TimeError, r"times=\[2024\]"),
     "no new date": (lambda: E(cube(), times=[], **SEVEN), TimeError, r"times=\[\]"),
     "no date at all": (lambda: E(cube(), times=[None], **SEVEN), TimeError, "None"),
     # inpaint

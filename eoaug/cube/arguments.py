@@ -6,6 +6,7 @@ Every function takes what a user typed and returns what `Plan` and `Inputs` hold
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict
@@ -56,6 +57,9 @@ _REFLECTANCE_UNIT, _SAR_UNIT, _KELVIN_UNIT = (0.15, 0.05), (-12.0, 3.0), (290.0,
 """Physical value of model unit 0 and size of one model unit, for generators without constants."""
 
 _DEFAULT_CHUNK_PX = 1024
+
+_MOST_CHUNKS = 10_000_000
+"""A graph of more would not fit anywhere."""
 
 
 class Options(TypedDict, total=False):
@@ -235,6 +239,11 @@ def guidance_for(guidance: Any, card: Card) -> float | None:
 def metadata_for(values: Any, card: Card) -> dict[str, float]:
     """Return overrides of metadata fields; refuse unknown fields."""
     _supported("metadata", values, card)
+    if values is not None and not isinstance(values, Mapping):
+        raise ParameterError(
+            f"metadata={values!r} is a {type(values).__name__}",
+            "give numbers by field: metadata={'month': 7}",
+        )
     out = {}
     for name, value in (values or {}).items():
         if name not in METADATA_FIELDS:
@@ -282,21 +291,38 @@ def dates_of(times: Any, verb: str) -> NDArray[np.datetime64]:
     """Return the dates that a user listed, ascending; refuse what is no date."""
     import pandas as pd
 
+    if isinstance(times, xr.DataArray | xr.Variable):
+        times = np.ravel(times.values)
     listed = [times] if isinstance(times, str) or not isinstance(times, Iterable) else list(times)
+    shown = str(times)[:200]
+    # A number is no date, though pandas takes it for nanoseconds.
+    if any(isinstance(t, int | float | np.number) for t in listed):
+        raise TimeError(f"{verb}: times={shown} holds a number", "give dates, e.g. times=['2024-06-01']")
     try:
         dates = pd.DatetimeIndex([pd.Timestamp(t) for t in listed])
     except (ValueError, TypeError) as error:
         raise TimeError(
-            f"{verb}: times={times!r} holds something that is no date", "e.g. times=['2024-06-01']"
+            f"{verb}: times={shown} holds something that is no date", "e.g. times=['2024-06-01']"
         ) from error
     if dates.tz is not None:
         dates = dates.tz_convert("UTC").tz_localize(None)
-    if not len(dates) or dates.isna().any() or dates.has_duplicates:
+    if not len(dates) or dates.isna().any():
         raise TimeError(
-            f"{verb}: times={times!r} is empty, repeats a date or holds a missing one",
-            "e.g. times=['2024-06-01']",
+            f"{verb}: times={shown} is empty or holds a missing date", "e.g. times=['2024-06-01']"
         )
-    return np.sort(dates.values.astype("datetime64[ns]"))
+    outside = (dates < pd.Timestamp.min) | (dates > pd.Timestamp.max)
+    if outside.any():
+        raise TimeError(
+            f"{verb}: times holds {dates[outside][0]}", "give dates between the years 1678 and 2261"
+        )
+    found: NDArray[np.datetime64] = np.sort(dates.values.astype("datetime64[ns]"))
+    close = np.flatnonzero(np.diff(seconds_of(found)) == 0)
+    if len(close):
+        raise TimeError(
+            f"{verb}: times holds {found[close[0]]} and {found[close[0] + 1]}, not a second apart",
+            "give every date once",
+        )
+    return found
 
 
 def seconds_of(times: NDArray[np.datetime64]) -> NDArray[np.int64]:
@@ -309,7 +335,13 @@ def cloud_of(cube: Cube, in_times: NDArray[np.int64], out_times: NDArray[np.int6
     out = np.full(len(out_times), np.nan)
     percent = cube.along_time("cloud_cover", "eo:cloud_cover")
     if percent is not None:
-        fraction = np.asarray(percent, np.float64) / 100
+        try:
+            fraction = np.asarray(percent, np.float64) / 100
+        except (TypeError, ValueError) as error:
+            raise ParameterError(
+                f"the cube's coordinate cloud_cover holds {percent[0]!r}, which is no number",
+                "give percent, or drop it: ds.drop_vars('cloud_cover')",
+            ) from error
         known = {int(t): v for t, v in zip(in_times, fraction, strict=True)}
         out = np.asarray([known.get(int(t), np.nan) for t in out_times])
     return out
@@ -456,12 +488,20 @@ def chunks_of(
             )
     elif spec not in (None, "auto"):
         sizes[1] = sizes[2] = integer("chunks", spec, 1, 2**31)
-    cut = []
+    cut, counts = [], []
     for length, size in zip(shape, sizes, strict=True):
         size = min(int(size), int(length))
         whole, rest = divmod(int(length), size)
-        cut.append((size,) * whole + ((rest,) if rest else ()))
-    return (cut[0], cut[1], cut[2]), spec is not None
+        counts.append(whole + bool(rest))
+        cut.append((size, whole, rest))
+    if math.prod(counts) > _MOST_CHUNKS:
+        raise ParameterError(
+            f"the result has {math.prod(counts):,} chunks of {' x '.join(str(size) for size, _, _ in cut)}, "
+            f"more than {_MOST_CHUNKS:,}",
+            "give larger chunks=, or ask for a window of it: like=geobox[rows, columns]",
+        )
+    lengths = [(size,) * whole + ((rest,) if rest else ()) for size, whole, rest in cut]
+    return (lengths[0], lengths[1], lengths[2]), spec is not None
 
 
 def empty_cube(geobox: Any, times: NDArray[np.datetime64] | None, card: Card) -> Cube:

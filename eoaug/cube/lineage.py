@@ -137,7 +137,7 @@ def residual_of(
 ) -> float | dict[str, float] | None:
     """Return the largest |sensor(result) - measurement| by band in physical units.
 
-    0 for the verbs that keep every measured pixel; None where nothing was measured.
+    0 for the verbs that keep every measured pixel. A band without a measurement is left out; None without any.
     """
     if made.verb in ("inpaint", "extend"):
         return 0.0
@@ -146,7 +146,7 @@ def residual_of(
     out = {}
     for layer, band in zip(made.layers, inputs.bands, strict=True):
         sensor = made.sensor.of_band(layer.slot)
-        worst = 0.0
+        worst: list[float] = []
         # One date and member at a time: the check must not need more memory than the work.
         result = arrays[layer.name].reshape(-1, len(made.out_times), *arrays[layer.name].shape[-2:])
         for k, measured in enumerate(np.asarray(band)):
@@ -155,9 +155,10 @@ def residual_of(
             for values in result[:, k]:
                 physical = np.where(valid(layer, values), layer.to_physical(values), np.nan)
                 error = np.abs(sensor.degrade(physical[None])[0] - layer.to_physical(measured))[checked]
-                worst = max(worst, float(np.nanmax(error)) if error.size else 0.0)
-        out[layer.name] = worst
-    return out
+                worst += [float(np.nanmax(error))] if error.size else []
+        if worst:
+            out[layer.name] = max(worst)
+    return out or None
 
 
 def _grown(mask: NDArray[np.bool_], cells: int = 2) -> NDArray[np.bool_]:

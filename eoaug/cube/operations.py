@@ -44,7 +44,7 @@ from eoaug.cube.geo import Cube, read_cube
 from eoaug.cube.lineage import record_of, residual_of, token_for
 from eoaug.cube.plan import Fill, Layer, Plan, lattice_for
 from eoaug.cube.progress import Progress
-from eoaug.cube.run import Inputs, build, compute
+from eoaug.cube.run import Inputs, compute
 from eoaug.errors import BandError, ParameterError, TimeError
 from eoaug.generators.base import Card, Generator, Verb
 from eoaug.grid import absolute_origin, as_geobox, gsd_m, refine
@@ -225,10 +225,13 @@ def plan(verb: Verb, ds: Any = None, **arguments: Any) -> Plan:
     """
     if verb not in _PREPARE:
         raise unknown("verb", verb, _PREPARE)
-    own = list(signature(_PREPARE[verb]).parameters)[2:]
+    own = dict(list(signature(_PREPARE[verb]).parameters.items())[2:])
     for name in arguments:
         if name not in own and name not in Options.__annotations__:
             raise unknown("argument", name, [*own, *Options.__annotations__])
+    for name, parameter in own.items():
+        if parameter.default is parameter.empty and name not in arguments:
+            raise ParameterError(f"{verb} needs {name}=", f"see help(eoaug.{verb})")
     return _PREPARE[verb](ds, _options(arguments, verb), **_own(arguments)).plan
 
 
@@ -490,11 +493,12 @@ def _check_kept(verb: Verb, card: Card, layers: Sequence[Layer]) -> None:
 def _finish(prepared: _Prepared) -> Any:
     cube, made = prepared.cube, prepared.plan
     record = record_of(made, cube, prepared.parameters, prepared.guide)
-    arrays = (
-        build(made, prepared.inputs)
-        if prepared.lazy
-        else compute(made, prepared.inputs, progress=prepared.progress)
-    )
+    if prepared.lazy:
+        from eoaug.cube.graph import build
+
+        arrays: dict[str, Any] = dict(build(made, prepared.inputs))
+    else:
+        arrays = dict(compute(made, prepared.inputs, progress=prepared.progress))
     given = np.searchsorted(made.out_times, made.in_times)
     marks = (
         cube.carried(arrays[SYNTHETIC], given) if made.has_input and made.factor == 1 else arrays[SYNTHETIC]

@@ -1,7 +1,4 @@
-"""Running a plan: all chunks in a loop here, or as a dask graph anywhere.
-
-dask is imported in `build` only.
-"""
+"""Running a plan here and now: all chunks in a loop, forwards side by side; and what a graph of chunks shares with it."""
 
 from __future__ import annotations
 
@@ -9,11 +6,11 @@ import ctypes
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,7 +22,7 @@ from eoaug.cube.progress import Progress, Watch, watch
 from eoaug.cube.scene import date_range
 from eoaug.tiles import Window
 
-__all__ = ["Inputs", "build", "compute"]
+__all__ = ["Inputs", "compute", "dtypes_of", "indices_of", "input_windows", "own_heap", "turns", "ways"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +58,8 @@ def input_windows(plan: Plan, inputs: Inputs, index: tuple[int, int, int, int]) 
     return needs
 
 
-def _indices(plan: Plan) -> Iterator[tuple[int, int, int, int]]:
+def indices_of(plan: Plan) -> Iterator[tuple[int, int, int, int]]:
+    """Yield the chunks of a result along (member, time, y, x)."""
     members = plan.members if plan.members is not None and plan.reduce is None else 1
     for member in range(members):
         for t in range(len(plan.chunks[0])):
@@ -70,7 +68,8 @@ def _indices(plan: Plan) -> Iterator[tuple[int, int, int, int]]:
                     yield member, t, y, x
 
 
-def _dtypes(plan: Plan) -> dict[str, np.dtype[Any]]:
+def dtypes_of(plan: Plan) -> dict[str, np.dtype[Any]]:
+    """Return the variables of a result and their types."""
     return {layer.name: plan.dtype_of(layer) for layer in plan.layers} | {SYNTHETIC: np.dtype(np.uint8)}
 
 
@@ -82,24 +81,23 @@ def compute(plan: Plan, inputs: Inputs, *, progress: Progress = None) -> dict[st
     By layer name (and ``synthetic``), shape ([member,] T, Y, X).
     """
     by_step = progress == "steps"
-    parts = [part for _, part in _turns(plan)] if plan.sequence else [plan]
-    units = sum(_units(part, index, by_step=by_step) for part in parts for index in _indices(part))
+    parts = [turn for way in ways(plan) for _, turn in turns(way)] if plan.sequence else [plan]
+    units = sum(_units(part, index, by_step=by_step) for part in parts for index in indices_of(part))
     with (
-        _own_heap(),
+        own_heap(),
         _pool() as mapper,
         watch(units, what=plan.verb, unit="step" if by_step else "tile", progress=progress) as seen,
     ):
-        run = partial(_computed, mapper=mapper, seen=seen)
-        return _in_turn(plan, inputs, run, np) if plan.sequence else run(plan, inputs)
+        return (_in_turn if plan.sequence else _computed)(plan, inputs, mapper=mapper, seen=seen)
 
 
 def _computed(plan: Plan, inputs: Inputs, *, mapper: Mapper, seen: Watch) -> dict[str, NDArray[Any]]:
     """Return all pixels of a plan, chunk after chunk."""
     draws = plan.members if plan.members is not None and plan.reduce is None else None
     shape = ((draws,) if draws else ()) + tuple(int(sum(c)) for c in plan.chunks)
-    out = {name: np.empty(shape, dtype) for name, dtype in _dtypes(plan).items()}
+    out = {name: np.empty(shape, dtype) for name, dtype in dtypes_of(plan).items()}
     arrays = inputs.arrays()
-    for index in _indices(plan):
+    for index in indices_of(plan):
         member, t, y, x = index
         cut = [
             array[dates.start : dates.stop, w.top : w.bottom, w.left : w.right]
@@ -115,7 +113,7 @@ def _computed(plan: Plan, inputs: Inputs, *, mapper: Mapper, seen: Watch) -> dic
     return out
 
 
-def _turns(plan: Plan) -> Iterator[tuple[list[int], Plan]]:
+def turns(plan: Plan) -> Iterator[tuple[list[int], Plan]]:
     """Yield the turns of a sequence: the dates that are there, and the plan of those to make of them.
 
     The first hands the given dates through, each of the others makes one new date.
@@ -127,33 +125,31 @@ def _turns(plan: Plan) -> Iterator[tuple[list[int], Plan]]:
         there = sorted([*there, date])
 
 
-def _in_turn(
-    plan: Plan, inputs: Inputs, run: Callable[[Plan, Inputs], Mapping[str, Any]], arrays: Any
-) -> dict[str, Any]:
-    """Make a sequence: every new date is an input of those after it, as if it had been given.
+def ways(plan: Plan) -> list[Plan]:
+    """Return the plan of a sequence by member: every one goes its own way."""
+    if plan.members is None:
+        return [plan]
+    return [replace(plan, members=None, first_member=member) for member in range(plan.members)]
 
-    Parameters
-    ----------
-    plan, inputs
-        The sequence, and what is given of it. Every member goes its own way.
-    run
-        What makes the plan of one turn.
-    arrays
-        NumPy or dask.array.
-    """
-    if plan.members is not None:
-        alone = [replace(plan, members=None, first_member=member) for member in range(plan.members)]
-        ways = [_in_turn(one, inputs, run, arrays) for one in alone]
-        return {name: arrays.stack([way[name] for way in ways]) for name in ways[0]}
-    made: dict[int, dict[str, Any]] = {}
-    for there, turn in _turns(plan):
-        if made:
-            bands = (arrays.concatenate([made[time][layer.name] for time in there]) for layer in plan.layers)
-            inputs = replace(inputs, bands=tuple(bands))
-        found = run(turn, inputs)
-        for i, time in enumerate(turn.out_times.tolist()):
-            made[time] = {name: array[i : i + 1] for name, array in found.items()}
-    return {name: arrays.concatenate([made[time][name] for time in sorted(made)]) for name in found}
+
+def _in_turn(plan: Plan, inputs: Inputs, *, mapper: Mapper, seen: Watch) -> dict[str, NDArray[Any]]:
+    """Make a sequence: every new date is an input of those after it, as if it had been given."""
+    found = []
+    for way in ways(plan):
+        made: dict[int, dict[str, NDArray[Any]]] = {}
+        for there, turn in turns(way):
+            if made:
+                bands = (np.concatenate([made[time][layer.name] for time in there]) for layer in plan.layers)
+                arrays = replace(inputs, bands=tuple(bands))
+            else:
+                arrays = inputs
+            images = _computed(turn, arrays, mapper=mapper, seen=seen)
+            for i, time in enumerate(turn.out_times.tolist()):
+                made[time] = {name: image[i : i + 1] for name, image in images.items()}
+        found.append({name: np.concatenate([made[time][name] for time in sorted(made)]) for name in images})
+    if plan.members is None:
+        return found[0]
+    return {name: np.stack([one[name] for one in found]) for name in found[0]}
 
 
 @contextmanager
@@ -182,7 +178,7 @@ _DASKS_TRIM = "65536"
 
 
 @contextmanager
-def _own_heap() -> Iterator[None]:
+def own_heap() -> Iterator[None]:
     """Hand memory back to the system after the work and not during it, in a worker of dask.
 
     Its nannies have malloc hand back every array that is freed, and glibc then maps the next one anew: a
@@ -215,139 +211,3 @@ def _units(plan: Plan, index: tuple[int, int, int, int], *, by_step: bool) -> in
     images = sum(map(plan.made, plan.dates(t)))
     draws = plan.members if plan.members is not None and plan.reduce is not None else 1
     return (plan.tile_steps(core) if by_step else len(plan.tiles(core)[0])) * images * draws
-
-
-# -- everything later, anywhere -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Blocks:
-    """Where the blocks of a dask array lie, so that a task can put its pieces together."""
-
-    name: str
-    dtype: str
-    edges: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-
-    @classmethod
-    def of(cls, array: Any) -> _Blocks:
-        t, y, x = (tuple(int(v) for v in np.cumsum((0, *sizes))) for sizes in array.chunks)
-        return cls(array.name, str(array.dtype), (t, y, x))
-
-    def needed(self, dates: range, window: Window) -> list[tuple[int, int, int]]:
-        """Return the indices of the blocks that hold part of ``window`` on ``dates``."""
-        spans = ((dates.start, dates.stop), (window.top, window.bottom), (window.left, window.right))
-        picks = []
-        for edges, (start, stop) in zip(self.edges, spans, strict=True):
-            first = int(np.searchsorted(edges, start, side="right")) - 1
-            last = int(np.searchsorted(edges, stop, side="left"))
-            picks.append(range(first, last) if stop > start else range(0))
-        return [(t, y, x) for t in picks[0] for y in picks[1] for x in picks[2]]
-
-    def gather(self, blocks: Sequence[NDArray[Any]], dates: range, window: Window) -> NDArray[Any]:
-        """Return the pixels of ``window`` on ``dates`` from the blocks of `needed`, in its order."""
-        start = (dates.start, window.top, window.left)
-        shape = (len(dates), *window.shape)
-        out = np.empty(shape, np.dtype(self.dtype))
-        for index, block in zip(self.needed(dates, window), blocks, strict=True):
-            to, at = [], []
-            for axis, i in enumerate(index):
-                low = max(self.edges[axis][i], start[axis])
-                high = min(self.edges[axis][i + 1], start[axis] + shape[axis])
-                to.append(slice(low - start[axis], high - start[axis]))
-                at.append(slice(low - self.edges[axis][i], high - self.edges[axis][i]))
-            out[tuple(to)] = block[tuple(at)]
-        return out
-
-
-@dataclass(frozen=True)
-class _Job:
-    """What all tasks of a graph share: the plan and where its inputs' blocks lie."""
-
-    plan: Plan
-    sources: tuple[_Blocks, ...]
-    inputs: Inputs
-    """Without arrays: only what is there and of which shape."""
-
-
-@dataclass(frozen=True)
-class _Stub:
-    shape: tuple[int, ...]
-
-
-def _run_blocks(
-    job: _Job, index: tuple[int, int, int, int], blocks: list[NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
-    arrays = []
-    at = 0
-    for source, (dates, window) in zip(job.sources, input_windows(job.plan, job.inputs, index), strict=True):
-        count = len(source.needed(dates, window))
-        arrays.append(source.gather(blocks[at : at + count], dates, window))
-        at += count
-    with _own_heap():
-        return run_chunk(job.plan, index, arrays)
-
-
-def _pick(chunk: Mapping[str, NDArray[Any]], name: str, member: bool) -> NDArray[Any]:
-    return chunk[name][None] if member else chunk[name]
-
-
-def build(plan: Plan, inputs: Inputs) -> dict[str, Any]:
-    """Return the result as dask arrays, by layer name (and ``synthetic``), without computing anything.
-
-    One task makes a chunk of all variables, one more per variable picks its part. A task refers to the
-    input blocks within its reach; the graph holds the plan once and never the weights.
-    """
-    import dask.array as da
-    from dask.highlevelgraph import HighLevelGraph
-    from dask.task_spec import DataNode, List, Task, TaskRef
-
-    if plan.sequence:
-        lead = () if plan.members is None else ((1,) * plan.members,)
-        made = _in_turn(plan, inputs, build, da)
-        return {name: array.rechunk(lead + plan.chunks) for name, array in made.items()}
-    arrays: list[Any] = [
-        a if isinstance(a, da.Array) else da.from_array(a, chunks=_source_chunks(plan, a))
-        for a in inputs.arrays()
-    ]
-    sources = tuple(_Blocks.of(a) for a in arrays)
-    bare = Inputs(
-        bands=tuple(_Stub(a.shape) for a in inputs.bands),
-        mask=None if inputs.mask is None else _Stub(inputs.mask.shape),
-        layout=None if inputs.layout is None else _Stub(inputs.layout.shape),
-    )
-    # The inputs' own graph is part of the name: two lazy cubes with equal tokens may differ.
-    token = _name(plan, sources)
-    job_key, run = f"eoaug-plan-{token}", f"eoaug-{plan.verb}-{token}"
-    tasks: dict[Any, Any] = {job_key: DataNode(job_key, _Job(plan, sources, bare))}
-    for index in _indices(plan):
-        refs = [
-            TaskRef((source.name, *block))
-            for source, (dates, window) in zip(sources, input_windows(plan, bare, index), strict=True)
-            for block in source.needed(dates, window)
-        ]
-        chunk_key = (run, *index)
-        tasks[chunk_key] = Task(chunk_key, _run_blocks, TaskRef(job_key), index, List(*refs))
-    graph = HighLevelGraph.from_collections(run, tasks, dependencies=arrays)
-    draws = plan.members if plan.members is not None and plan.reduce is None else None
-    chunks = (((1,) * draws,) if draws else ()) + plan.chunks
-    out = {}
-    for name, dtype in _dtypes(plan).items():
-        label = f"eoaug-{name}-{token}"
-        picks: dict[Any, Any] = {}
-        for index in _indices(plan):
-            key: tuple[Any, ...] = (label, *index) if draws else (label, *index[1:])
-            picks[key] = Task(key, _pick, TaskRef((run, *index)), name, bool(draws))
-        layers = HighLevelGraph({**graph.layers, label: picks}, {**graph.dependencies, label: {run}})
-        out[name] = da.Array(layers, label, chunks, dtype=dtype)
-    return out
-
-
-def _name(plan: Plan, sources: tuple[_Blocks, ...]) -> str:
-    from dask.base import tokenize
-
-    return str(tokenize(plan.token, plan.chunks, plan.batch_tiles, [s.name for s in sources]))
-
-
-def _source_chunks(plan: Plan, array: Any) -> tuple[int, int, int]:
-    rows, cols = (max(max(c) // plan.factor, 1) for c in plan.chunks[1:])
-    return (array.shape[0], rows, cols)

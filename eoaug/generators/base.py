@@ -113,6 +113,14 @@ class Card:
     description: str = ""
     """A sentence for people."""
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "member_steps", "joint_steps"):
+            if not isinstance(value := getattr(self, name), Mapping):
+                raise GeneratorError(
+                    f"the card of {self.name!r} has {name}={value!r}",
+                    f"give numbers by verb: {name}={{'synthesize': {value!r}}}",
+                )
+
     def margin_px(self, verb: Verb, factor: int = 1) -> int:
         """Return the pixels that it draws beyond each edge of a tile, refined by ``factor``."""
         if not self.drawn_px or verb not in ("synthesize", "super_resolve"):

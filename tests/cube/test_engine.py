@@ -345,6 +345,34 @@ def test_at_most_two_tasks_per_variable_chunk(verb):
     assert len(own) - 1 <= 2 * chunks
 
 
+def optimized(*arrays):
+    """The tasks of ours that a scheduler would get to compute some arrays together."""
+    expression = dask.base.collections_to_expr(arrays, optimize_graph=True).optimize()
+    graph = expression.__dask_graph__()
+    return {
+        key: task for key, task in graph.items() if isinstance(key, tuple) and key[0].startswith("eoaug-")
+    }
+
+
+def in_turn(ds, **options):
+    return extend(ds, sequence=True, **options)
+
+
+@pytest.mark.parametrize("verb", [*VERBS, in_turn], ids=lambda verb: verb.__name__)
+def test_a_task_is_the_same_whatever_is_computed_with_it(verb):
+    """A cluster that holds a task by this name must not be given another; dask fuses by what is asked."""
+    result = verb(small(verb).chunk({"y": 40, "x": 40, "time": 1}), chunks={"y": 64, "x": 64, "time": 1})
+    everything = optimized(*(band.data for band in result.data_vars.values()))
+    parts = [result.nir.data, result.synthetic.data[..., :1, -1:], result.blue.data.blocks[..., :1]]
+    for part in parts:
+        own = optimized(part)
+        shared = own.keys() & everything.keys()
+        assert len(shared) > 1
+        for key in shared:
+            assert type(own[key]) is type(everything[key])
+            assert own[key].dependencies == everything[key].dependencies
+
+
 def test_a_huge_cube_costs_integers_only():
     generator = CountingGenerator(TINY)
     like = grid((100_000, 100_000))

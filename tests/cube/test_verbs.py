@@ -80,6 +80,26 @@ def test_a_cluster_gives_equal_bytes_and_loads_no_weights_into_the_graph():
             xr.testing.assert_equal(result, expected[verb])
 
 
+def test_a_part_is_computed_while_a_cluster_holds_the_whole():
+    """Tasks of one name that differed by what was asked ended in a KeyError."""
+    distributed = pytest.importorskip("distributed")
+    ds = scene((100, 120), dates=2, bands=("blue", "nir"), content="texture")
+    options = {"times": ["2021-03-05", "2021-03-15", "2021-02-01"], "generator": TINY}
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, protocol="tcp://"
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        for own in ({"sequence": True}, {"sequence": False}, {"members": 2}):
+            expected = eoaug.extend(ds, **options, **own)
+            lazy = eoaug.extend(ds.chunk({"time": 1, "y": 50}), chunks=64, **options, **own)
+            held = lazy.persist()
+            xr.testing.assert_equal(lazy.nir.compute(), expected.nir)
+            xr.testing.assert_equal(lazy.isel(time=[1, 2]).compute(), expected.isel(time=[1, 2]))
+            xr.testing.assert_equal(held.compute(), expected)
+
+
 class Whereabouts:
     """A generator that leaves the name of every dask worker it runs on in a folder."""
 
