@@ -144,7 +144,9 @@ def layers_of(cube: Cube, card: Card) -> tuple[Layer, ...]:
         else:
             zero, unit = _REFLECTANCE_UNIT
         to_model = band.scaling.then(Scaling(1 / unit, -zero / unit))
-        layers.append(Layer(band.name, slot, to_model, band.scaling, str(band.dtype), band.nodata))
+        # Files hold other byte orders; arithmetic and dask give the machine's.
+        dtype = str(band.dtype.newbyteorder("="))
+        layers.append(Layer(band.name, slot, to_model, band.scaling, dtype, band.nodata))
     return tuple(layers)
 
 

@@ -191,6 +191,19 @@ def test_any_combination_changes_no_byte(verb, chunks, tiles, joint, members, se
     assert digest(lazy) == digest(verb(ds, **options))
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
+@pytest.mark.parametrize("verb", [synthesize, inpaint, extend, super_resolve], ids=lambda v: v.__name__)
+def test_the_byte_order_of_the_input_changes_no_pixel(verb, dtype):
+    ds = scene((60, 75), dates=2, bands=("blue", "nir"), content="texture", dtype=dtype)
+    swapped = ds.map(lambda band: band.astype(band.dtype.newbyteorder(">"), keep_attrs=True), keep_attrs=True)
+    if verb is inpaint:
+        ds, swapped = gappy(ds), gappy(swapped)
+    run = fill_gaps if verb is inpaint else verb
+    eager, lazy = run(swapped), run(swapped, chunks=40)
+    assert eager.blue.dtype == lazy.blue.dtype == lazy.blue.compute().dtype == np.dtype(dtype)
+    assert digest(eager) == digest(lazy) == digest(run(ds))
+
+
 # -- crops --------------------------------------------------------------------------------------------
 
 
