@@ -585,3 +585,8 @@ def test_the_record_tells_what_was_made():
     assert ds.eoaug.provenance is None
     sharp = eoaug.super_resolve(scene((20, 20), dates=1, content="texture"), generator=CLASSICAL)
     assert max(sharp.eoaug.provenance.residual.values()) <= 1e-4
+    hidden = scene((20, 24), dates=1, bands=("blue", "nir"), dtype="float32")
+    hidden.blue.values[:] = np.nan
+    assert list(eoaug.super_resolve(hidden, generator=CLASSICAL).eoaug.provenance.residual) == ["nir"]
+    hidden.nir.values[:] = np.nan
+    assert eoaug.super_resolve(hidden, generator=CLASSICAL).eoaug.provenance.residual is None
