@@ -80,10 +80,15 @@ def as_geobox(like: Any, *, resolution: Any = None, crs: Any = None) -> GeoBox:
             raise GridError(
                 "the GeoBox given as like= has no CRS", "give it one: GeoBox(shape, affine, 'EPSG:32633')"
             )
+        if not (math.isfinite(sum(like.affine)) and like.affine.determinant):
+            raise GridError(f"the GeoBox given as like= has pixels without area: {tuple(like.affine)[:6]}",
+                            "check its affine")  # fmt: skip
         return _checked_size(like)
     if hasattr(like, "odc") and getattr(like.odc, "geobox", None) is not None:
         return as_geobox(like.odc.geobox)
     try:
+        if isinstance(like, str):
+            raise TypeError
         left, bottom, right, top = (float(v) for v in like)
     except (TypeError, ValueError) as error:
         raise GridError(
@@ -116,6 +121,12 @@ def as_geobox(like: Any, *, resolution: Any = None, crs: Any = None) -> GeoBox:
             f"resolution={resolution} is not a positive size", "give the pixel size in units of the CRS"
         )
     bounds = BoundingBox(left, bottom, right, top, known_crs)
+    if max(right - left, top - bottom) / resolution > 2 * MOST_PX:
+        raise GridError(
+            f"like=({left:g}, {bottom:g}, {right:g}, {top:g}) has more than {MOST_PX:,} pixels of {resolution:g} "
+            "along an edge",
+            "check its extent and resolution",
+        )
     return _checked_size(GeoBox.from_bbox(bounds, resolution=resolution, anchor="edge"))
 
 

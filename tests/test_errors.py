@@ -11,6 +11,7 @@ import pickle
 import numpy as np
 import pytest
 import xarray as xr
+from affine import Affine
 from odc.geo.geobox import GeoBox
 
 import eoaug
@@ -112,8 +113,24 @@ WRONG = {
     "a cloud cover in words": (lambda: S(cube().assign_coords(cloud_cover=("time", ["low", "high"])), generator=TINY),
                                ParameterError, "cloud_cover.*low"),
     "more chunks than any graph holds": (lambda: S(like=grid((90_000, 90_000)), chunks=8, **SEVEN), ParameterError,
-                                         "126,562,500 chunks of 1 x 8 x 8"),
+                                         "126,562,500 chunks and members of 1 x 8 x 8"),
     "a plan without dates": (lambda: eoaug.plan("extend", cube()), ParameterError, "extend needs times="),
+    "a plan of a tree": (lambda: eoaug.plan("inpaint", xr.DataTree(cube())), ParameterError, "tree of 1 nodes"),
+    "a verb in a list": (lambda: eoaug.plan(["inpaint"], cube()), ParameterError, "inpaint"),
+    "a generator's class": (lambda: S(cube(), generator=TinyDenoiser), GeneratorError, "property for a card"),
+    "an empty layout": (lambda: S(cube(), layout=xr.Dataset(), generator=TINY), GridError, r"shape \(\)"),
+    "chunks in words": (lambda: S(cube(), chunks="big", **SEVEN), ParameterError, "chunks='big'.*'auto'"),
+    "a month of 13": (lambda: S(cube(), metadata={"month": 13}, generator=TINY), ParameterError, "13.*1 to 12"),
+    "an array to reduce by": (lambda: S(cube(), members=2, reduce=np.ones(2), **SEVEN), ParameterError, "reduce"),
+    "an array for progress": (lambda: S(cube(), progress=np.ones(2), **SEVEN), ParameterError, "progress"),
+    "an array for a sequence": (lambda: E(cube(), times="2024-01-01", sequence=np.ones(2), **SEVEN), ParameterError,
+                                "sequence"),
+    "members times chunks": (lambda: S(like=grid((3000, 3000)), chunks=1, members=100, **SEVEN), ParameterError,
+                             "900,000,000"),
+    "nodata in words": (lambda: S(cube().assign(blue=lambda d: d.blue.assign_attrs(_FillValue="no")), **SEVEN),
+                        RadiometryError, "'blue' has _FillValue='no'"),
+    "nodata that does not fit": (lambda: S(cube().assign(blue=lambda d: d.blue.assign_attrs(_FillValue=-9999)), **SEVEN),
+                                 RadiometryError, "'blue' has _FillValue=-9999.*uint16"),
     "a card's steps without verbs": (lambda: Card(name="x", steps=4), GeneratorError, "'x' has steps=4"),
     "a card's joint steps without verbs": (lambda: Card(name="x", joint_steps=2), GeneratorError, "joint_steps=2"),
     "metadata in words": (lambda: S(cube(), metadata={"year": "now"}, generator=TINY), ParameterError, "'now'"),
@@ -134,8 +151,10 @@ WRONG = {
     "a box without resolution": (lambda: S(like=(0, 0, 9, 9), crs=4326, **SEVEN), GridError, "resolution=None"),
     "a box without end": (lambda: S(like=(0, 0, np.inf, 9), crs=32633, resolution=1, **SEVEN), GridError, "inf"),
     "a pixel without end": (lambda: S(like=(0, 0, 9, 9), crs=32633, resolution=np.inf, **SEVEN), GridError, "inf"),
+    "a box in words": (lambda: S(like="1234", crs=32633, resolution=1, **SEVEN), GridError, "'1234'"),
+    "a GeoBox without area": (lambda: S(like=GeoBox((4, 4), Affine(0, 0, 0, 0, 0, 0), 32633), **SEVEN), GridError, "without area"),
     "too many pixels": (lambda: S(like=(0, 0, 9, 9), crs=32633, resolution=1e-9, **SEVEN), GridError,
-                        "9,000,000,000 x 9,000,000,000 pixels"),
+                        "more than 100,000,000 pixels of 1e-09"),
     "a GeoBox of too many pixels": (lambda: S(like=GeoBox((10, 10**9), grid().affine, 32633), **SEVEN), GridError,
                                     "10 x 1,000,000,000 pixels"),
     "a date in words": (lambda: S(like=grid(), times=["soon"], **SEVEN), TimeError, "soon"),
@@ -145,6 +164,8 @@ WRONG = {
     "a new date twice": (lambda: E(cube(), times=["2024-01-01"] * 2, **SEVEN), TimeError, "2024-01-01"),
     "new dates within a second": (lambda: E(cube(), times=["2024-01-01T00:00:00.2", "2024-01-01T00:00:00.7"], **SEVEN),
                                   TimeError, "00.2.*00.7"),
+    "a date of the far past": (lambda: E(cube(), times=["1677-09-21T00:12:43.2"], **SEVEN), TimeError, "1677"),
+    "a span for a date": (lambda: E(cube(), times=np.timedelta64(1, "D"), **SEVEN), TimeError, "no date"),
     "a date of the far future": (lambda: E(cube(), times=["2300-01-01"], **SEVEN), TimeError, "2300-01-01"),
     "a number for a date": (lambda: E(cube(), times=[2024], **SEVEN), TimeError, r"times=\[2024\]"),
     "no new date": (lambda: E(cube(), times=[], **SEVEN), TimeError, r"times=\[\]"),

@@ -56,6 +56,17 @@ _SAR = {"vv", "vh", "hh", "hv"}
 _REFLECTANCE_UNIT, _SAR_UNIT, _KELVIN_UNIT = (0.15, 0.05), (-12.0, 3.0), (290.0, 5.0)
 """Physical value of model unit 0 and size of one model unit, for generators without constants."""
 
+_RANGES = {
+    "lon_deg": (-180.0, 360.0),
+    "lat_deg": (-90.0, 90.0),
+    "gsd_m": (1e-3, 1e5),
+    "cloud_fraction": (0.0, 1.0),
+    "year": (1, 9999),
+    "month": (1, 12),
+    "day": (1, 31),
+}
+"""What metadata may be, by field."""
+
 _DEFAULT_CHUNK_PX = 1024
 
 _MOST_CHUNKS = 10_000_000
@@ -74,7 +85,7 @@ class Options(TypedDict, total=False):
     members: int
     """Number of ensemble members; adds a ``member`` dimension. Default: one, without a dimension."""
     reduce: Reduce | Literal["median"]
-    """``"mean"``, ``"median"``, ``"std"`` (physical units) or a quantile in (0, 1) over the members."""
+    """``"mean"``, ``"median"``, ``"std"`` (physical units) or a quantile, 0.0 to 1.0, over the members."""
     prompt: str
     """What to show, in words; for generators with a text condition."""
     layout: xr.DataArray | xr.Dataset
@@ -116,6 +127,11 @@ def generator_for(options: Options, verb: Verb) -> Generator:
             f"device={device!r} does not go with a loaded generator", "eoaug.load(name, device=...) instead"
         )
     generator = load(given) if device is None else load(given, device=device)
+    if not isinstance(generator.card, Card):
+        raise GeneratorError(
+            f"generator={generator!r} has {type(generator.card).__name__} for a card",
+            "give an object, not its class; its card is an eoaug.Card",
+        )
     if verb not in generator.card.verbs:
         raise GeneratorError(
             f"generator {generator.card.name!r} cannot {verb.replace('_', '-')}",
@@ -185,11 +201,9 @@ def members_of(options: Options) -> tuple[int | None, Reduce | None]:
         return members, None
     if members is None:
         raise ParameterError(f"reduce={reduce!r} needs members to reduce", "add members=8")
-    if reduce == "median":
-        return members, 0.5
-    if reduce == "mean" or reduce == "std":
-        return members, reduce
-    if not isinstance(reduce, float):
+    if isinstance(reduce, str) and reduce in ("mean", "std", "median"):
+        return members, 0.5 if reduce == "median" else reduce
+    if not isinstance(reduce, float | np.floating):
         raise unknown("reduce", reduce, ["mean", "std", "median", "a quantile such as 0.9"])
     return members, number("reduce", reduce, 0.0, 1.0)
 
@@ -250,7 +264,8 @@ def metadata_for(values: Any, card: Card) -> dict[str, float]:
     for name, value in (values or {}).items():
         if name not in METADATA_FIELDS:
             raise unknown("metadata field", name, METADATA_FIELDS)
-        out[name] = number(f"metadata[{name!r}]", value, -1e6, 1e6)
+        low, high = _RANGES.get(name, (-1e6, 1e6))
+        out[name] = number(f"metadata[{name!r}]", value, low, high)
     return out
 
 
@@ -264,9 +279,9 @@ def layout_for(layout: Any, card: Card, geobox: Any, verb: Verb) -> Any:
             f"{verb}: {card.name} uses a layout to {', '.join(sorted(card.guided))} only",
             "leave layout out, or load a generator with a ControlNet",
         )
-    if isinstance(layout, xr.Dataset):
+    if isinstance(layout, xr.Dataset) and layout.data_vars:
         layout = layout.to_dataarray("layer")
-    shape = getattr(layout, "shape", ())
+    shape = tuple(getattr(layout, "shape", ()))
     several = [size for size in shape[:-2] if size > 1]
     if not isinstance(layout, xr.DataArray) or len(several) > 1 or shape[-2:] != tuple(geobox.shape.yx):
         raise GridError(
@@ -283,9 +298,10 @@ def layout_for(layout: Any, card: Card, geobox: Any, verb: Verb) -> Any:
 
 def progress_for(progress: Any) -> Progress:
     """Return how work is watched; refuse what is no way of it."""
-    for known in (None, True, False, "steps"):
-        if progress is known or (known == "steps" and progress == known):
-            return known
+    if isinstance(progress, np.bool_):
+        progress = bool(progress)
+    if progress is None or isinstance(progress, bool) or (isinstance(progress, str) and progress == "steps"):
+        return progress  # type: ignore[return-value]
     raise ParameterError(f"progress={progress!r} is unknown", "use True, False or 'steps', or leave it out")
 
 
@@ -293,30 +309,30 @@ def dates_of(times: Any, verb: str) -> NDArray[np.datetime64]:
     """Return the dates that a user listed, ascending; refuse what is no date."""
     import pandas as pd
 
-    if isinstance(times, xr.DataArray | xr.Variable):
-        times = np.ravel(times.values)
+    if isinstance(times, xr.DataArray | xr.Variable | np.ndarray):
+        times = np.ravel(np.asarray(times))
     listed = [times] if isinstance(times, str) or not isinstance(times, Iterable) else list(times)
     shown = str(times)[:200]
-    # A number is no date, though pandas takes it for nanoseconds.
-    if any(isinstance(t, int | float | np.number) for t in listed):
-        raise TimeError(f"{verb}: times={shown} holds a number", "give dates, e.g. times=['2024-06-01']")
     try:
-        dates = pd.DatetimeIndex([pd.Timestamp(t) for t in listed])
+        # A number is no date, though pandas takes it for nanoseconds.
+        if any(isinstance(t, int | float | np.number) for t in listed):
+            raise TypeError
+        stamps = [pd.Timestamp(t) for t in listed]
+        # Without a zone, as with one, the clock is UTC's.
+        dates = pd.DatetimeIndex(
+            [t if t.tz is None else t.tz_convert("UTC").tz_localize(None) for t in stamps]
+        )
     except (ValueError, TypeError) as error:
         raise TimeError(
             f"{verb}: times={shown} holds something that is no date", "e.g. times=['2024-06-01']"
         ) from error
-    if dates.tz is not None:
-        dates = dates.tz_convert("UTC").tz_localize(None)
     if not len(dates) or dates.isna().any():
         raise TimeError(
             f"{verb}: times={shown} is empty or holds a missing date", "e.g. times=['2024-06-01']"
         )
-    outside = (dates < pd.Timestamp.min) | (dates > pd.Timestamp.max)
+    outside = (dates < pd.Timestamp.min.ceil("s")) | (dates > pd.Timestamp.max)
     if outside.any():
-        raise TimeError(
-            f"{verb}: times holds {dates[outside][0]}", "give dates between the years 1678 and 2261"
-        )
+        raise TimeError(f"{verb}: times holds {dates[outside][0]}", "give dates of the years 1678 to 2261")
     found: NDArray[np.datetime64] = np.sort(dates.values.astype("datetime64[ns]"))
     close = np.flatnonzero(np.diff(seconds_of(found)) == 0)
     if len(close):
@@ -438,11 +454,12 @@ def _check_place(name: str, array: xr.DataArray, yx: tuple[str, str], geobox: An
             f"{geobox.affine.c, geobox.affine.f}",
             f"bring it onto the result's grid, e.g. {name}.odc.reproject(ds.odc.geobox, resampling='nearest')",
         )
-    near = 1e-3 * abs(geobox.affine.a)
-    if grid.crs is None and not np.allclose(tuple(grid.affine), tuple(geobox.affine), rtol=0, atol=near):
+    between = np.abs(np.subtract(tuple(grid.affine), tuple(geobox.affine))).max() / abs(geobox.affine.a)
+    if grid.crs is None and between > 1e-3:
+        way = "assign_coords" if between < 0.5 else "sel"
         raise GridError(
             f"the {name}'s coordinates do not match the cube's: {y} starts at {float(array[y][0])}",
-            f"give it the cube's coordinates: {name}.assign_coords({y}=ds.{y}, {x}=ds.{x})",
+            f"bring it onto the cube's: {name}.{way}({y}=ds.{y}, {x}=ds.{x})",
         )
 
 
@@ -468,7 +485,7 @@ def _at_dates(array: xr.DataArray, cube: Cube) -> xr.DataArray:
 
 
 def chunks_of(
-    spec: Any, cube: Cube, shape_yx: tuple[int, int], dates: int, factor: int, stride: int
+    spec: Any, cube: Cube, shape_yx: tuple[int, int], dates: int, factor: int, stride: int, copies: int
 ) -> tuple[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]], bool]:
     """Return chunk lengths along (time, y, x), and whether the user asked for chunks."""
     y, x = cube.names_yx
@@ -488,9 +505,14 @@ def chunks_of(
             sizes[allowed[name]] = (
                 shape[allowed[name]] if value == -1 else integer(f"chunks[{name!r}]", value, 1, 2**31)
             )
-    elif spec not in (None, "auto"):
+    elif isinstance(spec, int | np.integer):
         sizes[1] = sizes[2] = integer("chunks", spec, 1, 2**31)
-    cut, counts = [], []
+    elif spec is not None and not (isinstance(spec, str) and spec == "auto"):
+        raise ParameterError(
+            f"chunks={spec!r} is neither a number of pixels nor sizes by dimension",
+            "e.g. chunks=1024, chunks={'time': 1, 'y': 1024, 'x': 1024} or chunks='auto'",
+        )
+    cut, counts = [], [copies]
     for length, size in zip(shape, sizes, strict=True):
         size = min(int(size), int(length))
         whole, rest = divmod(int(length), size)
@@ -498,7 +520,7 @@ def chunks_of(
         cut.append((size, whole, rest))
     if math.prod(counts) > _MOST_CHUNKS:
         raise ParameterError(
-            f"the result has {math.prod(counts):,} chunks of {' x '.join(str(size) for size, _, _ in cut)}, "
+            f"the result has {math.prod(counts):,} chunks and members of {' x '.join(str(size) for size, _, _ in cut)}, "
             f"more than {_MOST_CHUNKS:,}",
             "give larger chunks=, or ask for a window of it: like=geobox[rows, columns]",
         )

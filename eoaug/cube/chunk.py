@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from eoaug.cube.plan import Layer, Plan
 from eoaug.cube.progress import Watch
-from eoaug.cube.scene import Scene, date_range, places, read_scene, tile_request, to_fill, valid
+from eoaug.cube.scene import Scene, places, read_scene, tile_request, to_fill, valid
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import Request, SteppedGenerator
 from eoaug.radiometry import cast
@@ -66,7 +66,7 @@ def run_chunk(
     member, t, y, x = index
     seen = seen or Watch(lambda count: None)
     core = plan.core(y, x)
-    dates = date_range(plan, t)
+    dates = plan.context_dates(t)
     scene = read_scene(plan, core, dates, arrays)
     outputs: dict[str, list[NDArray[Any]]] = {layer.name: [] for layer in plan.layers}
     outputs[SYNTHETIC] = []
@@ -229,7 +229,7 @@ def _estimate(
 ) -> NDArray[np.float32]:
     """Return shape (layers, rows, columns) of ``core``: the merged, projected estimate in model units."""
     region = plan.region(core)
-    requests = _requests(plan, k, member, region, scene, fill)
+    requests = _requests(plan, k, member, core, scene, fill)
     pairs = (_joint if plan.stepped else _alone)(plan, requests, mapper, seen)
     canvas = _merge(plan, pairs, region)
     if plan.sensor is not None:
@@ -293,12 +293,12 @@ def _requests(
     plan: Plan,
     k: int,
     member: int,
-    region: Window,
+    core: Window,
     scene: Scene,
     fill: NDArray[np.bool_],
 ) -> Iterator[tuple[int, Tile, Request]]:
     """Yield (ring, tile, request) of the tiles with something to fill, ring by ring in lattice order."""
-    for ring, tiles in enumerate(plan.lattice.rings(region, plan.joint_steps)):
+    for ring, tiles in enumerate(plan.tiles(core)):
         for tile, place in zip(tiles, places(plan, tiles), strict=True):
             request = tile_request(plan, k, member, tile, place, scene, fill)
             if request is not None:

@@ -21,6 +21,7 @@ class Explanation:
 
     title: str
     chunks: int
+    """Chunks of a variable of the result; every member has its own unless they are reduced."""
     tiles: int
     """Tiles that reach the generator, over all chunks, dates and members; neighbours of joint steps too."""
     model_calls: int
@@ -31,8 +32,8 @@ class Explanation:
     edges, are drawn with a margin, and joint steps take neighbours along."""
     output_bytes: int
     peak_bytes: int
-    """Estimated memory of one chunk in work in one thread; weights, interpreter and eager inputs and results are not
-    counted."""
+    """Estimated memory of one chunk in work in one thread; weights, what a network holds during a forward, interpreter, and
+    eager inputs and results are not counted."""
     seconds: float | None = None
     """Estimated time in one thread; None if nothing was timed."""
     warnings: tuple[str, ...] = ()

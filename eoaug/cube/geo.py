@@ -18,7 +18,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from eoaug import bands as band_tables
-from eoaug.errors import BandError, GridError, ParameterError, TimeError
+from eoaug.errors import BandError, GridError, ParameterError, RadiometryError, TimeError
 from eoaug.radiometry import Scaling, declared_scaling
 
 if TYPE_CHECKING:
@@ -461,7 +461,7 @@ def _read_dataset(ds: xr.Dataset, form: Form, verb: str) -> Cube:
                 data=data,
                 dims=dims,
                 scaling=declared_scaling(var.attrs, var.dtype, name=str(name)),
-                nodata=_nodata(var),
+                nodata=_nodata(var, str(name)),
                 attrs=dict(var.attrs),
                 encoding=dict(var.encoding),
             )
@@ -565,11 +565,30 @@ def _times(ds: xr.Dataset, time: str | None, verb: str) -> NDArray[np.datetime64
     return np.asarray(values)
 
 
-def _nodata(var: xr.Variable) -> float | None:
-    for key in _NODATA_KEYS:
-        if key in var.attrs and var.attrs[key] is not None:
-            return float(np.asarray(var.attrs[key]).flat[0])
-    return None
+def _nodata(var: xr.Variable, name: str) -> float | None:
+    """Return the stored number that means missing; None if there is none, or none that the type can hold."""
+    key = next((key for key in _NODATA_KEYS if var.attrs.get(key) is not None), None)
+    if key is None:
+        return None
+    value = var.attrs[key]
+    try:
+        number = float(np.asarray(value).flat[0])
+    except (TypeError, ValueError, IndexError) as error:
+        raise RadiometryError(
+            f"band {name!r} has {key}={value!r}, which is no number", f"ds[{name!r}].attrs[{key!r}] = 0"
+        ) from error
+    if var.dtype.kind not in "iu":
+        return number
+    if not math.isfinite(number) or number != round(number):
+        return None
+    info = np.iinfo(var.dtype)
+    # As float64 the ends of 64 bits become numbers beyond them.
+    if not info.min <= int(number) <= info.max:
+        raise RadiometryError(
+            f"band {name!r} has {key}={value!r}, which {var.dtype} cannot hold (or float64 not exactly)",
+            f"declare what stands for missing, e.g. ds[{name!r}].attrs[{key!r}] = 0, or drop it",
+        )
+    return number
 
 
 def _geobox(ds: xr.Dataset, y: str, x: str, verb: str) -> tuple[GeoBox, bool]:

@@ -74,7 +74,8 @@ def _identity(inputs: Inputs) -> list[Any]:
     out: list[Any] = []
     for array in inputs.arrays():
         if not hasattr(array, "dask"):
-            values = np.ascontiguousarray(array)
+            # Equal numbers count as equal in either byte order, and equal bytes do not.
+            values = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
             out.append(hashlib.sha256(values.view(np.uint8).reshape(-1)).hexdigest())
         else:
             # Lazy data: the graph's name is all there is. It never collides, but two sessions may name the

@@ -223,8 +223,11 @@ def plan(verb: Verb, ds: Any = None, **arguments: Any) -> Plan:
     **arguments
         As for the verb.
     """
-    if verb not in _PREPARE:
+    if not isinstance(verb, str) or verb not in _PREPARE:
         raise unknown("verb", verb, _PREPARE)
+    if isinstance(ds, xr.DataTree):
+        raise ParameterError(f"a plan is of one cube, ds is a tree of {len(list(ds.subtree))} nodes",
+                             "plan node by node: eoaug.plan(verb, tree['path'].to_dataset())")  # fmt: skip
     own = dict(list(signature(_PREPARE[verb]).parameters.items())[2:])
     for name in arguments:
         if name not in own and name not in Options.__annotations__:
@@ -232,7 +235,7 @@ def plan(verb: Verb, ds: Any = None, **arguments: Any) -> Plan:
     for name, parameter in own.items():
         if parameter.default is parameter.empty and name not in arguments:
             raise ParameterError(f"{verb} needs {name}=", f"see help(eoaug.{verb})")
-    return _PREPARE[verb](ds, _options(arguments, verb), **_own(arguments)).plan
+    return _PREPARE[verb](ds, _options(arguments), **_own(arguments)).plan
 
 
 # -- preparation --------------------------------------------------------------------------------------
@@ -246,6 +249,8 @@ class _Prepared:
     lazy: bool
     progress: Progress
     parameters: Mapping[str, Any]
+    times: NDArray[np.datetime64] | None
+    """Dates of the result, to the last digit; the plan counts whole seconds."""
     guide: Any = None
     """The layout as it was given: its items are sources too."""
 
@@ -254,8 +259,7 @@ def _own(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in arguments.items() if k not in Options.__annotations__}
 
 
-def _options(arguments: Mapping[str, Any], verb: str) -> Options:
-    del verb
+def _options(arguments: Mapping[str, Any]) -> Options:
     return {k: v for k, v in arguments.items() if k in Options.__annotations__}  # type: ignore[return-value]
 
 
@@ -359,7 +363,7 @@ def _prepare_extend(ds: Any, options: Options, *, times: Any, sequence: Any = No
         raise TimeError(f"the cube has {np.datetime64(int(both[0]), 's')} already", "leave it out of times=")
     dates = np.sort(np.concatenate([cube.times.astype("datetime64[ns]"), new]))
     unit = cube.times.dtype
-    if sequence not in (None, True, False):
+    if not (sequence is None or isinstance(sequence, bool | np.bool_)):
         raise ParameterError(f"sequence={sequence!r} is not True or False", "e.g. sequence=True")
     in_turn = len(new) > 1 and bool(generator.card.sequence if sequence is None else sequence)
     if in_turn and options.get("reduce") is not None:
@@ -431,10 +435,11 @@ def _prepared(
     steps = steps_for(options, card, verb)
     joint = joint_steps_for(options, generator, verb, steps)
     lattice = lattice_for(card, factor, verb)
-    chunks, wants_chunks = chunks_of(
-        options.get("chunks"), cube, geobox.shape.yx, len(out_times), factor, lattice.stride
-    )
     members, reduce = members_of(options)
+    chunks, wants_chunks = chunks_of(
+        options.get("chunks"), cube, geobox.shape.yx, len(out_times), factor, lattice.stride,
+        (members or 1) if reduce is None else 1,
+    )  # fmt: skip
     top, left = absolute_origin(cube.geobox.affine) if cube.georeferenced else (0, 0)
     layout = layout_for(options.get("layout"), card, geobox, verb)
     made = Plan(
@@ -475,9 +480,8 @@ def _prepared(
                   "guidance": made.guidance, "metadata": dict(made.overrides) or None}  # fmt: skip
     made = replace(made, token=token_for(made, inputs, parameters))
     lazy = cube.lazy or wants_chunks or not has_input or hasattr(mask, "dask") or hasattr(layout, "dask")
-    return _Prepared(
-        cube, made, inputs, lazy, progress_for(options.get("progress")), parameters, options.get("layout")
-    )
+    progress, times = progress_for(options.get("progress")), cube.times if dates is None else dates
+    return _Prepared(cube, made, inputs, lazy, progress, parameters, times, options.get("layout"))
 
 
 def _check_kept(verb: Verb, card: Card, layers: Sequence[Layer]) -> None:
@@ -504,23 +508,17 @@ def _finish(prepared: _Prepared) -> Any:
         cube.carried(arrays[SYNTHETIC], given) if made.has_input and made.factor == 1 else arrays[SYNTHETIC]
     )
     if not prepared.lazy:
+        marks = np.asarray(marks)
         inside = int((marks != 255).sum())
         record = replace(
             record,
             synthetic_fraction=float(((marks == 1) | (marks == 2)).sum()) / inside if inside else None,
             residual=residual_of(made, prepared.inputs, arrays),
         )
-    times = None
-    if cube.times is not None:
-        times = made.out_times.astype("datetime64[s]").astype(cube.times.dtype)
-        if len(times) == len(cube.times):
-            times = cube.times
-        else:
-            times[given] = cube.times
     result = cube.rebuild(
         {band.name: arrays[band.name] for band in cube.bands},
         marks,
-        times=times,
+        times=prepared.times,
         geobox=made.geobox,
         members=made.members if made.reduce is None else None,
         keep_type=made.keeps_type,

@@ -108,7 +108,7 @@ class Plan:
 
     Notes
     -----
-    ``explain()`` costs integer arithmetic only; the model is not called and no pixel is read.
+    ``explain()`` costs integer arithmetic only; no pixel is read, and the model is called to be timed alone.
     """
 
     verb: Verb
@@ -313,6 +313,11 @@ class Plan:
         at = int(np.searchsorted(self.in_times, self.out_times[k]))
         return range(max(at - NEIGHBOUR_DATES, 0), min(at + NEIGHBOUR_DATES + 1, len(self.in_times)))
 
+    def context_dates(self, t: int) -> range:
+        """Return the indices into ``in_times`` that time chunk ``t`` may look at."""
+        spans = [span for span in map(self.neighbours, self.dates(t)) if len(span)]
+        return range(min(s.start for s in spans), max(s.stop for s in spans)) if spans else range(0)
+
     @property
     def new_dates(self) -> list[int]:
         """The dates that are not given, in the order of a sequence: onward in time, then back from the first."""
@@ -343,13 +348,6 @@ class Plan:
             token=f"{self.token} {self.first_member} {wanted[-1]}",
         )
 
-    def date_fields(self, k: int) -> tuple[float, float, float]:
-        """Return (year, month, day) of result date ``k``, NaN without dates."""
-        if not self.dated:
-            return (math.nan,) * 3
-        day = np.datetime64(int(self.out_times[k]), "s").astype("datetime64[D]").item()
-        return float(day.year), float(day.month), float(day.day)
-
     # -- cost ---------------------------------------------------------------------------------------
 
     @property
@@ -358,8 +356,12 @@ class Plan:
         return self.joint_steps > 0 and isinstance(self.generator, SteppedGenerator)
 
     def tiles(self, core: Window) -> list[list[Tile]]:
-        """Return the tiles of a chunk, by ring of neighbours (ring 0 touches the chunk)."""
-        return self.lattice.rings(self.region(core), self.joint_steps)
+        """Return the tiles of a chunk, by ring of neighbours (ring 0 touches the chunk); of a bounded scene its own."""
+        rings = self.lattice.rings(self.region(core), self.joint_steps)
+        if not self.bounded:
+            return rings
+        rows, cols = self.lattice.spans(self.scene)
+        return [[tile for tile in ring if tile.row in rows and tile.col in cols] for ring in rings]
 
     @property
     def group_tiles(self) -> int:
@@ -414,7 +416,7 @@ def _explain(plan: Plan, times: Times | None) -> Explanation:
     return Explanation(
         title=f"{plan.verb} with {plan.card.name!r}: {len(plan.out_times)} date{'s'[: len(plan.out_times) > 1]}, "
         f"{scene_rows} x {scene_cols} px, {len(plan.layers)} bands",
-        chunks=len(rows) * len(cols) * len(plan.chunks[0]),
+        chunks=len(rows) * len(cols) * len(plan.chunks[0]) * copies,
         tiles=tiles,
         model_calls=calls,
         overlap_factor=factor,
@@ -473,8 +475,7 @@ def _peak_bytes(plan: Plan, core: Window) -> int:
     region, reach = plan.region(core), plan.reach(core)
     cells = math.prod(reach.shape)
     merged = math.prod(region.shape)
-    spans = [plan.neighbours(k) for k in plan.dates(0)] if plan.has_input else []
-    dates = max((s.stop for s in spans), default=0) - min((s.start for s in spans), default=0)
+    dates = max(len(plan.context_dates(t)) for t in range(len(plan.chunks[0])))
     source = dates * cells / plan.factor**2
     stored = sum(np.dtype(layer.dtype).itemsize for layer in plan.layers)
     inputs = source * (stored + 5 * plan.channels) + cells * plan.channels
@@ -491,7 +492,8 @@ def _peak_bytes(plan: Plan, core: Window) -> int:
     canvas = merged * 4 * (plan.channels + 1)
     projecting = merged * 8 * 5 if plan.sensor is not None else 0
     kept = math.prod(core.shape) * len(plan.layers) * _reducing(plan)
-    results = len(plan.dates(0)) * math.prod(core.shape) * (stored + 1)
+    # Of the chunk in work, and of the one before while it is handed on.
+    results = 2 * max(plan.chunks[0]) * math.prod(core.shape) * (stored + 1)
     return int(max(reading, inputs + canvas + max(held, projecting) + kept + results))
 
 

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from eoaug.cube.chunk import SYNTHETIC, Mapper, run_chunk
 from eoaug.cube.plan import Plan
 from eoaug.cube.progress import Progress, Watch, watch
-from eoaug.cube.scene import date_range
 from eoaug.tiles import Window
 
 __all__ = ["Inputs", "compute", "dtypes_of", "indices_of", "input_windows", "own_heap", "turns", "ways"]
@@ -51,7 +50,7 @@ def input_windows(plan: Plan, inputs: Inputs, index: tuple[int, int, int, int]) 
     """Return (dates, window) of every input array that a chunk needs, in `Inputs.arrays` order."""
     _, t, y, x = index
     core = plan.core(y, x)
-    dates, window = date_range(plan, t), plan.source_window(plan.reach(core))
+    dates, window = plan.context_dates(t), plan.source_window(plan.reach(core))
     needs = [(dates, window)] * (len(inputs.bands) + (inputs.mask is not None))
     if inputs.layout is not None:
         needs.append((range(inputs.layout.shape[0]), _layout_bounds(plan, core)))

@@ -19,7 +19,7 @@ from eoaug.generators.base import METADATA_FIELDS, NEAR_PX, SENSOR_CELLS, WIDE_C
 from eoaug.grid import lonlat
 from eoaug.tiles import Tile, Window
 
-__all__ = ["Scene", "date_range", "places", "read_scene", "tile_request", "to_fill", "valid"]
+__all__ = ["Scene", "places", "read_scene", "tile_request", "to_fill", "valid"]
 
 
 @dataclass
@@ -65,15 +65,6 @@ def _cell_sums(image: NDArray[np.float32]) -> NDArray[np.float32]:
             total += lines[first::WIDE_CELL_PX]
         image = np.moveaxis(total, 0, axis)
     return image
-
-
-def date_range(plan: Plan, t: int) -> range:
-    """Return the indices into ``in_times`` that time chunk ``t`` may look at."""
-    spans = [plan.neighbours(k) for k in plan.dates(t)]
-    spans = [span for span in spans if len(span)]
-    if not spans:
-        return range(0)
-    return range(min(s.start for s in spans), max(s.stop for s in spans))
 
 
 def read_scene(plan: Plan, core: Window, dates: range, arrays: Sequence[NDArray[Any]]) -> Scene:
@@ -122,11 +113,7 @@ def to_fill(plan: Plan, k: int, scene: Scene) -> NDArray[np.bool_]:
     if plan.fill == "footprint":
         fill[slots] = scene.known[near].any(axis=(0, 1))
     elif plan.fill == "measured":
-        known = scene.known[local][slots]
-        for _ in range(2):
-            if plan.factor > 1:
-                known = np.repeat(known, plan.factor, axis=1 + _)
-        fill[slots] = known
+        fill[slots] = scene.known[local][slots].repeat(plan.factor, axis=1).repeat(plan.factor, axis=2)
     elif plan.fill == "mask":
         assert scene.mask is not None
         fill[slots] = scene.mask[local]
@@ -218,7 +205,7 @@ def tile_request(
             known=np.broadcast_to(False, whole.shape),
             fill=whole,
             times=plan.out_times[k : k + 1],
-            metadata=_metadata(plan, [k], place),
+            metadata=_metadata(plan, k, [int(plan.out_times[k])], place),
             coarse=coarse,
             halo=SENSOR_CELLS,
             factor=f,
@@ -251,7 +238,7 @@ def tile_request(
         known=known,
         fill=filled,
         times=np.asarray(times, np.int64),
-        metadata=_metadata(plan, times, place, target=slot_of_target, k=k),
+        metadata=_metadata(plan, k, times, place, slot_of_target),
         **common,
     )
 
@@ -313,16 +300,15 @@ def _frames(plan: Plan, k: int, scene: Scene, at: tuple[slice, slice]) -> list[i
 
 
 def _metadata(
-    plan: Plan, times: list[int], place: NDArray[np.float64], target: int = 0, k: int | None = None
+    plan: Plan, k: int, times: Sequence[int], place: NDArray[np.float64], target: int = 0
 ) -> NDArray[np.float64]:
-    rows = np.full((len(times), 7), np.nan)
+    """Return `Request.metadata` of dates in seconds since 1970, of which ``target`` is result date ``k``."""
+    rows = np.full((len(times), len(METADATA_FIELDS)), np.nan)
     rows[:, 0], rows[:, 1], rows[:, 2] = place[0], place[1], plan.gsd_at(float(place[1]))
-    for i, time in enumerate(times):
-        if plan.dated:
-            seconds = int(plan.out_times[time]) if k is None else time
-            day = np.datetime64(seconds, "s").astype("datetime64[D]").item()
-            rows[i, 4:] = day.year, day.month, day.day
-    rows[target, 3] = plan.cloud[times[0] if k is None else k]
+    if plan.dated:
+        days = np.asarray(times, "datetime64[s]").astype("datetime64[D]").tolist()
+        rows[:, 4:] = [(day.year, day.month, day.day) for day in days]
+    rows[target, 3] = plan.cloud[k]
     for name, value in plan.overrides.items():
         rows[target, METADATA_FIELDS.index(name)] = value
     return rows

@@ -439,6 +439,16 @@ def test_equal_requests_have_equal_tokens_and_others_other_ones():
     assert len({token, *different}) == 1 + len(different)
 
 
+def test_tokens_follow_the_numbers_in_either_byte_order():
+    ds = scene((40, 40), dates=1, bands=("blue", "nir"))
+    other = ds.map(
+        lambda band: band.copy(data=band.values.view(band.dtype.newbyteorder(">"))), keep_attrs=True
+    )
+    same = ds.map(lambda band: band.astype(band.dtype.newbyteorder(">"), keep_attrs=True), keep_attrs=True)
+    tokens = [eoaug.plan("synthesize", cube, generator=TINY).token for cube in (ds, other, same)]
+    assert tokens[0] == tokens[2] != tokens[1]
+
+
 def test_two_settings_of_a_generator_in_one_compute():
     ds = small(synthesize)
     lazy = [eoaug.synthesize(ds, generator=TinyDenoiser(tile_px=px), chunks=64).blue for px in (32, 40)]
@@ -501,16 +511,23 @@ def test_explain_knows_the_size_of_the_result(reduce):
         (synthesize, {"members": 12, "reduce": 0.9}),
         (extend, {}),
         (super_resolve, {}),
+        (fill_gaps, {}),
     ],
 )
 def test_the_memory_of_a_chunk_is_the_estimated_one(verb, options):
     """What NumPy holds at most while one chunk is made in one thread, by tracemalloc."""
-    ds = scene((600, 600), dates=1 if verb is not extend else 3, bands=("blue", "nir"), content="texture")
-    ds = ds.chunk({"y": 150, "x": 150})
-    lazy = verb(ds, generator="classical", chunks=10_000, **options)
+    dates = {extend: 3, fill_gaps: 20}.get(verb, 1)
+    ds = scene((600, 600), dates=dates, bands=("blue", "nir"), content="texture")
+    ds = (gappy(ds) if verb is fill_gaps else ds).chunk({"y": 150, "x": 150, "time": 1})
+    chunks = {"time": 1 if verb is fill_gaps else -1, "y": -1, "x": -1}
+    options = {"generator": "classical", "chunks": chunks} | options
+    lazy = verb(ds, **options)
+    if verb is fill_gaps:
+        lazy = lazy.isel(time=[10])
     extra = {"times": ["2021-03-05", "2021-03-15"]} if verb is extend else {}
     extra |= {"factor": 2} if verb is super_resolve else {}
-    made = eoaug.plan(verb.__name__, ds, generator="classical", chunks=10_000, **extra, **options)
+    name = "inpaint" if verb is fill_gaps else verb.__name__
+    made = eoaug.plan(name, ds, **extra, **options)
     dask.compute(lazy.isel(x=slice(0, 1)), scheduler="synchronous")
     tracemalloc.start()
     try:

@@ -54,6 +54,7 @@ def test_a_bar_counts_every_unit_of_an_unbounded_synthesis(drawn, joint, progres
     ((what, unit, total, counts),) = drawn
     assert (what, unit) == ("synthesize", "tile" if progress is True else "step")
     assert sum(counts) == total
+    assert max(counts) <= made.card.batch, "no jump at the end for what could not be"
     first = made.tiles(made.core(0, 0))[0]
     if progress is True:
         assert total == len(first)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import eoaug
 from eoaug.cube.geo import read_cube
-from eoaug.errors import ParameterError
+from eoaug.errors import GridError, ParameterError
 from eoaug.generators.classical import Classical
 from eoaug.sensor import Sensor
 from eoaug.testing import CountingGenerator, TinyDenoiser, datasets, decode, scene
@@ -199,6 +199,38 @@ def test_measured_pixels_under_no_mask_are_the_scenes_own():
     np.testing.assert_array_equal(place.index[clear], np.broadcast_to(cols, place.index.shape)[clear])
     assert (place.pair[clear] == 1).all()
     assert (place.date[1][clear[1]] == 1).all()
+
+
+def test_new_dates_keep_their_last_digit_and_may_have_zones():
+    ds = scene((20, 24), dates=1)
+    asked = ["2021-03-05T01:02:03.750", "2021-03-06T02:00+02:00", np.datetime64("2021-03-07")]
+    for options in ({}, {"chunks": 10}):
+        result = eoaug.extend(ds, times=asked, generator=CLASSICAL, **options)
+        expected = np.array(["2021-03-05T01:02:03.750", "2021-03-06T00:00", "2021-03-07"], "datetime64[ns]")
+        np.testing.assert_array_equal(result.time.values[1:], expected)
+        assert result.time.values[0] == ds.time.values[0]
+    zero_dimensional = np.array("2021-03-05", "datetime64[D]")
+    assert eoaug.extend(ds, times=zero_dimensional, generator=CLASSICAL).sizes["time"] == 2
+
+
+def test_an_eager_result_is_eager_whatever_the_marks_were():
+    ds = scene((40, 44), dates=2, content="texture")
+    filled = eoaug.inpaint(ds, mask=clouds(ds), generator=CLASSICAL)
+    lazy_marks = filled.assign(synthetic=filled.synthetic.chunk())
+    again = eoaug.inpaint(lazy_marks, mask=clouds(ds, seed=1), generator=CLASSICAL)
+    assert again.synthetic.chunks is None
+    xr.testing.assert_equal(again, eoaug.inpaint(filled, mask=clouds(ds, seed=1), generator=CLASSICAL))
+
+
+def test_a_mask_that_runs_the_other_way_is_refused_with_what_turns_it():
+    ds = scene((40, 44), dates=1, content="texture").drop_vars("spatial_ref")
+    mask = clouds(ds)
+    with pytest.raises(GridError, match=r"mask\.sel\(y=ds\.y"):
+        eoaug.inpaint(ds, mask=mask.isel(y=slice(None, None, -1)), generator=CLASSICAL)
+    turned = mask.isel(y=slice(None, None, -1)).sel(y=ds.y, x=ds.x)
+    xr.testing.assert_equal(
+        eoaug.inpaint(ds, mask=turned, generator=CLASSICAL), eoaug.inpaint(ds, mask=mask, generator=CLASSICAL)
+    )
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
