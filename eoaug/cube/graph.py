@@ -132,10 +132,7 @@ def build(plan: Plan, inputs: Inputs) -> dict[str, da.Array]:
         for a in inputs.arrays()
     ]
     sources = tuple(_Blocks.of(a) for a in arrays)
-    start = _Graph(
-        HighLevelGraph.merge(*(a.__dask_graph__() for a in arrays)),
-        frozenset(name for a in arrays for name in a.__dask_layers__()),
-    )
+    start = HighLevelGraph.merge(*(a.__dask_graph__() for a in arrays))
     bare = Inputs(
         bands=tuple(_Stub(a.shape) for a in inputs.bands),
         mask=None if inputs.mask is None else _Stub(inputs.mask.shape),
@@ -145,30 +142,19 @@ def build(plan: Plan, inputs: Inputs) -> dict[str, da.Array]:
     draws = plan.members if plan.members is not None and plan.reduce is None else None
     chunks = (((1,) * draws,) if draws else ()) + plan.chunks
     return {
-        name: da.Array(graph.only(labels[name]), labels[name], chunks, dtype=dtype)
+        name: da.Array(graph.cull_layers([labels[name]]), labels[name], chunks, dtype=dtype)
         for name, dtype in dtypes_of(plan).items()
     }
 
 
-@dataclass(frozen=True)
-class _Graph:
-    """Layers of a graph, and the names of those that hold inputs."""
-
-    layers: HighLevelGraph
-    inputs: frozenset[str]
-
-    def with_layer(self, name: str, tasks: dict[Any, Any], needs: Iterable[str]) -> _Graph:
-        layers = {**self.layers.layers, name: tasks}
-        return replace(self, layers=HighLevelGraph(layers, {**self.layers.dependencies, name: set(needs)}))
-
-    def only(self, name: str) -> HighLevelGraph:
-        """Return the layers that one depends on."""
-        return self.layers.cull_layers([name])
+def _with(graph: HighLevelGraph, name: str, tasks: dict[Any, Any], needs: Iterable[str]) -> HighLevelGraph:
+    """Return a graph with one more layer, which needs some of the others."""
+    return HighLevelGraph({**graph.layers, name: tasks}, {**graph.dependencies, name: set(needs)})
 
 
 def _chunks(
-    graph: _Graph, plan: Plan, sources: tuple[_Blocks, ...], bare: Inputs
-) -> tuple[_Graph, dict[str, str]]:
+    graph: HighLevelGraph, plan: Plan, sources: tuple[_Blocks, ...], bare: Inputs
+) -> tuple[HighLevelGraph, dict[str, str]]:
     """Add the chunks of a plan; return the layer of each variable."""
     # The inputs' own graph is part of the name: two lazy cubes with equal tokens may differ.
     token = _name(plan, sources)
@@ -178,7 +164,7 @@ def _chunks(
         needs = zip(sources, input_windows(plan, bare, index), strict=True)
         refs = [ref for source, (dates, window) in needs for ref in source.refs(dates, window)]
         tasks[(run, *index)] = _Apart((run, *index), _run_blocks, TaskRef(job_key), index, List(*refs))
-    graph = graph.with_layer(run, tasks, graph.inputs | {name for s in sources for name, _ in s.images})
+    graph = _with(graph, run, tasks, {name for source in sources for name, _ in source.images})
     draws = plan.members is not None and plan.reduce is None
     labels = {}
     for name in dtypes_of(plan):
@@ -187,13 +173,13 @@ def _chunks(
         for index in indices_of(plan):
             key: tuple[Any, ...] = (label, *index) if draws else (label, *index[1:])
             picks[key] = _Apart(key, _pick, TaskRef((run, *index)), name, draws)
-        graph = graph.with_layer(label, picks, [run])
+        graph = _with(graph, label, picks, [run])
     return graph, labels
 
 
 def _sequence(
-    graph: _Graph, plan: Plan, sources: tuple[_Blocks, ...], bare: Inputs
-) -> tuple[_Graph, dict[str, str]]:
+    graph: HighLevelGraph, plan: Plan, sources: tuple[_Blocks, ...], bare: Inputs
+) -> tuple[HighLevelGraph, dict[str, str]]:
     """Add the turns of a sequence: the blocks of every date that is made are inputs of those after it.
 
     No slices and no concatenation of dask's: it fuses them with their neighbours (`_Apart`).
@@ -207,7 +193,7 @@ def _sequence(
         for there, turn in turns(way):
             given = sources
             if made:
-                at = (*range(len(there)), len(there))
+                at = tuple(range(len(there) + 1))
                 bands = (
                     _Blocks(tuple(made[time][layer.name] for time in there), layer.dtype, (at, rows, cols))
                     for layer in plan.layers
@@ -223,9 +209,9 @@ def _sequence(
                 key = (label, *([] if plan.members is None else [member]), t, y, x)
                 refs = [TaskRef((*dates[k][name], y, x)) for k in way.dates(t)]
                 joined[name][key] = _Apart(key, _join, List(*refs), plan.members is not None)
-    turned = set(graph.layers.layers)
+    turned = set(graph.layers)
     for name, label in labels.items():
-        graph = graph.with_layer(label, joined[name], turned)
+        graph = _with(graph, label, joined[name], turned)
     return graph, labels
 
 
