@@ -154,7 +154,7 @@ def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     ds
         The cube, with dates.
     times
-        A date or a list of dates to add (anything that pandas reads).
+        A date or a list of dates to add, as text or datetimes, at least a second apart; without a zone UTC's.
     sequence
         True makes several new dates one after the other, each told of those before it: onward in time from
         the first given date, then back from it; every member of an ensemble sees its own. False makes each

@@ -451,23 +451,21 @@ def _work(plan: Plan, rows: tuple[int, ...], cols: tuple[int, ...]) -> Work:
 
 def _alike(plan: Plan) -> Counter[tuple[tuple[int, ...], tuple[int, ...]]]:
     """Return how many chunks, of one time chunk's, have so many tiles within every ring, along rows and columns."""
-    lattice, counts = plan.lattice, []
-    for axis in (0, 1):
-        found: Counter[tuple[int, ...]] = Counter()
-        whole = lattice.spans(plan.scene)[axis]
-        for i in range(len(plan.chunks[1 + axis])):
-            core = plan.core(i, 0) if axis == 0 else plan.core(0, i)
-            own = lattice.spans(plan.region(core))[axis]
-            grown = (range(own.start - ring, own.stop + ring) for ring in range(plan.joint_steps + 1))
-            # Tiles beyond a bounded scene have nothing to fill.
-            found[
-                tuple(
-                    min(span.stop, whole.stop) - max(span.start, whole.start) if plan.bounded else len(span)
-                    for span in grown
-                )
-            ] += 1
-        counts.append(found)
-    return Counter({(n, m): counts[0][n] * counts[1][m] for n in counts[0] for m in counts[1]})
+    rows, cols = (
+        Counter(_along(plan, axis, i) for i in range(len(plan.chunks[1 + axis]))) for axis in (0, 1)
+    )
+    return Counter({(n, m): rows[n] * cols[m] for n in rows for m in cols})
+
+
+def _along(plan: Plan, axis: int, i: int) -> tuple[int, ...]:
+    """Return the tiles within every ring of the ``i``-th chunk along an axis, counted along it."""
+    core = plan.core(i, 0) if axis == 0 else plan.core(0, i)
+    own, whole = (plan.lattice.spans(window)[axis] for window in (plan.region(core), plan.scene))
+    grown = [range(own.start - ring, own.stop + ring) for ring in range(plan.joint_steps + 1)]
+    if not plan.bounded:
+        return tuple(map(len, grown))
+    # Tiles beyond a bounded scene have nothing to fill.
+    return tuple(min(span.stop, whole.stop) - max(span.start, whole.start) for span in grown)
 
 
 def _peak_bytes(plan: Plan, core: Window) -> int:
