@@ -77,7 +77,7 @@ def _engine_options(
     ] = None,
     members: Annotated[int | None, typer.Option(help="Ensemble members.")] = None,
     reduce: Annotated[
-        str | None, typer.Option(help="Over members: mean, std, median or a quantile in (0, 1).")
+        str | None, typer.Option(help="Over members: mean, std, median or a quantile, 0.0 to 1.0.")
     ] = None,
     prompt: Annotated[str | None, typer.Option(help="What to show, in words, where supported.")] = None,
     layout: Annotated[

@@ -264,8 +264,7 @@ def metadata_for(values: Any, card: Card) -> dict[str, float]:
     for name, value in (values or {}).items():
         if name not in METADATA_FIELDS:
             raise unknown("metadata field", name, METADATA_FIELDS)
-        low, high = _RANGES.get(name, (-1e6, 1e6))
-        out[name] = number(f"metadata[{name!r}]", value, low, high)
+        out[name] = number(f"metadata[{name!r}]", value, *_RANGES[name])
     return out
 
 
