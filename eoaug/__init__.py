@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from eoaug.stac.publish import write
     from eoaug.stac.read import open_cube
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "Card",

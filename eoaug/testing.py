@@ -23,7 +23,16 @@ from numpy.typing import DTypeLike, NDArray
 from eoaug import noise
 from eoaug.cube.plan import lattice_for
 from eoaug.errors import GeneratorError
-from eoaug.generators.base import METADATA_FIELDS, Card, Generator, Request, SteppedGenerator, Verb
+from eoaug.generators.base import (
+    METADATA_FIELDS,
+    Card,
+    Generator,
+    Request,
+    SteppedGenerator,
+    Verb,
+    identity_of,
+    settings_of,
+)
 from eoaug.generators.classical import texture
 from eoaug.sensor import Sensor
 
@@ -221,6 +230,11 @@ class CountingGenerator:
         """The wrapped generator's card."""
         card: Card = self._generator.card
         return card
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The wrapped generator's settings."""
+        return settings_of(self._generator)
 
     def _count(self, requests: Sequence[Request] = (), steps: int = 0) -> None:
         with self._lock:
@@ -617,6 +631,9 @@ def _check_pickle(generator: Generator) -> None:
     assert size < 100_000, f"{generator.card.name} pickles to {size:,} bytes: weights do not belong there"
     restored = pickle.loads(pickle.dumps(generator))
     assert restored.card == generator.card, f"{generator.card.name}: pickling changes the card"
+    assert identity_of(restored) == identity_of(generator), (
+        f"{generator.card.name}: pickling changes the settings"
+    )
 
 
 def _check_answer(answer: NDArray[Any], asked: Sequence[Request], where: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import itertools
-import pickle
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib import metadata as package_metadata
@@ -19,14 +18,13 @@ from eoaug.cube.plan import Plan, token_of
 from eoaug.cube.provenance import Provenance, capability, digital_source_type, software
 from eoaug.cube.run import Inputs
 from eoaug.cube.scene import valid
-from eoaug.errors import GeneratorError
-from eoaug.generators.base import Generator
+from eoaug.generators.base import identity_of
 
 _ITEM = ("item_id", "item_href")
 """Coordinates that name the items of a cube."""
 _CHECKPOINT_LIBRARIES = ("diffusers", "peft", "transformers")
 
-__all__ = ["record_of", "residual_of", "settings_of", "token_for"]
+__all__ = ["record_of", "residual_of", "token_for"]
 
 
 def _version() -> str:
@@ -38,12 +36,11 @@ def _version() -> str:
 
 def token_for(made: Plan, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
     """Return the hash of everything that decides the pixels: inputs, parameters, model, version."""
-    card = made.card
     return token_of(
         {
             "version": _version(),
             "verb": made.verb,
-            "generator": [card.name, card.sha256, settings_of(made.generator)],
+            "generator": identity_of(made.generator),
             "parameters": parameters,
             "seed": made.seed,
             "members": made.members,
@@ -56,17 +53,6 @@ def token_for(made: Plan, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
             "inputs": _identity(inputs),
         }
     )
-
-
-def settings_of(generator: Generator) -> str:
-    """Return the hash of what a generator pickles as: name, path and settings, never weights."""
-    try:
-        return hashlib.sha256(pickle.dumps(generator)).hexdigest()
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise GeneratorError(
-            f"generator {generator.card.name!r} cannot be pickled, so its settings have no identity: {error}",
-            "define its class in a module and keep lambdas, locks and open files out of its pickled state",
-        ) from error
 
 
 def _identity(inputs: Inputs) -> list[Any]:

@@ -6,9 +6,11 @@ package: `known` is True where a value was measured.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -29,6 +31,8 @@ __all__ = [
     "SteppedGenerator",
     "Verb",
     "check_batch",
+    "identity_of",
+    "settings_of",
 ]
 
 Verb = Literal["synthesize", "inpaint", "extend", "super_resolve"]
@@ -247,6 +251,9 @@ class Generator(Protocol):
 
     Implementations are thread-safe, and pickle by what they are (name, path, settings), never by
     their weights. The result for a request must not depend on the other requests of the call.
+
+    A generator with options that change pixels declares them in a property ``settings``: a mapping of plain
+    values (numbers, strings, booleans, None, and lists or mappings of them). See `settings_of`.
     """
 
     @property
@@ -257,6 +264,64 @@ class Generator(Protocol):
     def generate(self, requests: Sequence[Request]) -> NDArray[np.float32]:
         """Return shape (B, T, C, H, W) in model units; only pixels under ``fill`` are used."""
         ...
+
+
+def settings_of(generator: Generator) -> dict[str, Any]:
+    """Return the settings of a generator that change its pixels, as plain JSON values.
+
+    They are what its property ``settings`` declares; without one the fields of a dataclass, or the instance
+    attributes of any other object. Paths of weights do not belong in them: the card's ``sha256`` says what the
+    weights are.
+
+    Raises
+    ------
+    GeneratorError
+        A setting is not a plain value.
+    """
+    given: Any = generator
+    if (declared := getattr(given, "settings", None)) is not None:
+        found = dict(declared)
+    elif is_dataclass(given):
+        found = {one.name: getattr(given, one.name) for one in fields(given)}
+    else:
+        found = dict(getattr(given, "__dict__", {}))
+    return {name: _plain(value, name, generator) for name, value in sorted(found.items())}
+
+
+def _plain(value: Any, name: str, generator: Generator) -> Any:
+    """Return a setting as JSON knows it: tuples and sets as lists, NumPy scalars as numbers."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, np.generic):
+        return _plain(value.item(), name, generator)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(one, f"{name}[{key!r}]", generator) for key, one in sorted(value.items())}
+    if isinstance(value, list | tuple):
+        return [_plain(one, name, generator) for one in value]
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(one, name, generator) for one in value), key=repr)
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: _plain(getattr(value, one.name), name, generator) for one in fields(value)}
+    raise GeneratorError(
+        f"generator {generator.card.name!r} has the setting {name}={value!r:.80}, which is not a plain value",
+        "declare what changes its pixels in a property `settings` (numbers, strings, booleans, lists, mappings)",
+    )
+
+
+def identity_of(generator: Generator) -> str:
+    """Return the hash of what a generator is: name, weights and settings.
+
+    It enters every token and content key, so it depends on declared values alone: not on module paths, pickle
+    protocols or versions of Python.
+
+    Raises
+    ------
+    GeneratorError
+        A setting is not a plain value.
+    """
+    card = generator.card
+    parts = {"name": card.name, "sha256": card.sha256, "settings": settings_of(generator)}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=True).encode()).hexdigest()
 
 
 @runtime_checkable

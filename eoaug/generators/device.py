@@ -11,7 +11,7 @@ from contextlib import contextmanager
 
 from eoaug.errors import GeneratorError
 
-__all__ = ["checked_device", "one_thread"]
+__all__ = ["checked_device", "device_kind", "one_thread"]
 
 
 def checked_device(device: str, generator: str) -> str:
@@ -36,6 +36,11 @@ def checked_device(device: str, generator: str) -> str:
             'use device="cpu", or a device that torch lists',
         ) from error
     return device
+
+
+def device_kind(device: str) -> str:
+    """Return the kind of a device (``"cpu"``, ``"cuda"``): bytes may differ between kinds, not between numbers."""
+    return device.partition(":")[0]
 
 
 _users = 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -37,7 +37,7 @@ from eoaug.generators.checkpoint import (
 )
 from eoaug.generators.classical import consistent, push_pull, surroundings
 from eoaug.generators.conditions import present_bands
-from eoaug.generators.device import checked_device, one_thread
+from eoaug.generators.device import checked_device, device_kind, one_thread
 from eoaug.generators.lifting import RULES, Rule, lift
 from eoaug.generators.weights import sha256_of
 
@@ -206,18 +206,25 @@ class Diffusion:
         checkpoint = open_checkpoint(base, variant)
         extra = dict(checkpoint.files)
         parts = dict(checkpoint.parts)
+        # In the generator's identity, what a path leads to stands in the place of the path.
+        replaced: dict[str, Any] = {}
         if self._settings.unet is not None:
             other = open_checkpoint(self._settings.unet, variant)
             parts["unet"] = other.part("unet")
+            replaced["unet"] = other.identity
             extra |= {f"unet of {other.root.name}/{name}": digest for name, digest in other.files.items()}
         self._controls = (
             [parts["controlnet"]] if "controlnet" in parts and not self._settings.controlnets else []
         )
+        replaced["controlnets"] = []
         for folder in self._settings.controlnets:
             other = open_checkpoint(folder, variant)
             self._controls.append(other.part("controlnet"))
+            replaced["controlnets"].append(other.identity)
             extra |= {f"controlnet {other.root.name}/{name}": digest for name, digest in other.files.items()}
         self._adapters = [one for path, scale in self._settings.adapters for one in _adapters(path, scale)]
+        replaced["adapters"] = [(one.sha256, one.scale, one.settings) for one in self._adapters]
+        self._replaced = replaced
         extra |= {f"adapter {a.path.parent.name}/{a.path.name}": a.sha256 for a in self._adapters}
         # What a folder says of itself is as strange as the rest of it.
         for told in (checkpoint.settings, *(adapter.settings for adapter in self._adapters)):
@@ -240,6 +247,13 @@ class Diffusion:
     def card(self) -> Card:
         """What the checkpoint can do, told by its configuration."""
         return self._card
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What changes its pixels beside the base's weights: the options, with hashes in the place of paths."""
+        options = {one.name: getattr(self._settings, one.name) for one in fields(self._settings)}
+        device = self._settings.device
+        return {**options, **self._replaced, "device": None if device is None else device_kind(device)}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self._base, self._settings, self.card.sha256)

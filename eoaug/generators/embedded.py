@@ -27,7 +27,7 @@ from eoaug.errors import GeneratorError
 from eoaug.generators import classical, denoise
 from eoaug.generators.base import NEAR_PX, Card, Request, check_batch
 from eoaug.generators.conditions import from_log, present_bands, to_log
-from eoaug.generators.device import checked_device
+from eoaug.generators.device import checked_device, device_kind
 from eoaug.generators.execute import Precision, checked_precision, forward
 from eoaug.generators.gaussian import Gaussian, equalised
 from eoaug.generators.ground import Ground, Regressors, alike, grounds
@@ -90,6 +90,11 @@ class Embedded:
     def card(self) -> Card:
         """What the weights were made for."""
         return self._config.card
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What changes its pixels beside the weights."""
+        return {"device": device_kind(self._device), "precision": self._precision}
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restored, (type(self), self._folder, self._device, self._precision, self.card.sha256)

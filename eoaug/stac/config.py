@@ -24,10 +24,9 @@ from pydantic import (
 
 from eoaug.cube import operations
 from eoaug.cube.arguments import Options
-from eoaug.cube.lineage import settings_of
 from eoaug.errors import ParameterError
 from eoaug.generators import Generator
-from eoaug.generators.base import Verb
+from eoaug.generators.base import Verb, identity_of
 from eoaug.guard import clean_href, load_yaml
 
 __all__ = ["Cluster", "Job", "Output", "Run", "Source", "job_schema", "read_job"]
@@ -196,7 +195,7 @@ class Job(_Part):
     def _generator_name(self) -> str:
         if isinstance(self.generator, str):
             return self.generator
-        return f"{self.generator.card.name} {settings_of(self.generator)[:16]}"
+        return f"{self.generator.card.name} {identity_of(self.generator)[:16]}"
 
     @property
     def id(self) -> str:

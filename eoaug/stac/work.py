@@ -22,11 +22,11 @@ import pystac
 import xarray as xr
 
 from eoaug.cube import operations
-from eoaug.cube.lineage import settings_of
 from eoaug.cube.provenance import renamed
 from eoaug.cube.write import checksum
 from eoaug.errors import EoaugError, JobError, SourceError, TargetError
 from eoaug.generators import Generator, load
+from eoaug.generators.base import identity_of
 from eoaug.guard import clean_href, safe_id
 from eoaug.objects import StoreError, entries, head, is_object
 from eoaug.stac.catalog import Root, broken_seal
@@ -276,11 +276,10 @@ def content_key(item: pystac.Item, unit: Unit, task: Task) -> str:
     job, generator = task.job, task.generator
     guard = unit.found.guard.allowing(task.allow)
     scenes = read_scenes(item, job.source.bands, signer_of(job.source.catalog), guard)
-    card = generator.card
     parts = {
         "eoaug": version(),
         "request": job.request,
-        "generator": [card.name, card.sha256, settings_of(generator)],
+        "generator": identity_of(generator),
         "item": [item.id, item.collection_id, item.properties, _inputs(item, scenes)],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
