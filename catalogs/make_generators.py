@@ -17,7 +17,7 @@ from typing import Any
 
 from PIL import Image
 
-from eoaug.stac.catalog import write_json
+from eoaug.stac.integrity import write_json
 from eoaug.stac.model_item import embedded_item
 
 HERE = Path(__file__).resolve().parent

@@ -5,7 +5,7 @@
 The patches are the example archives of BigEarthNet that ship in the PyPI package ``bigearthnet-common``
 (``pip download --no-deps bigearthnet-common==2.8.0``). Argument: the wheel, or the folder of the
 unpacked or installed package. Pixels are copied, not resampled; everything in the items comes from the
-archives' metadata, from the rasters, or from the tables of `eoaug.bands`. These are measurements, so
+archives' metadata, from the rasters, or from the tables of `eoaug.raster.bands`. These are measurements, so
 they carry no synthetic marks.
 """
 
@@ -29,7 +29,7 @@ import rasterio
 import rasterio.shutil
 from rasterio.warp import transform_bounds, transform_geom
 
-from eoaug.bands import EO_COMMON_NAMES, band_of
+from eoaug.raster.bands import EO_COMMON_NAMES, band_of
 
 ARCHIVES = ("BigEarthNet-S2-Example.tar.bz2", "BigEarthNet-S1-Example.tar.bz2")
 COG = "image/tiff; application=geotiff; profile=cloud-optimized"

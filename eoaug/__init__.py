@@ -15,15 +15,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from eoaug import accessor as _accessor
-from eoaug.cube.operations import extend, inpaint, plan, super_resolve, synthesize
-from eoaug.cube.plan import Plan
+from eoaug.engine.plan import Plan
 from eoaug.errors import EoaugError
-from eoaug.generators import Card, Generator, Request, load
+from eoaug.generators.base import Card, Generator, Request
+from eoaug.generators.registry import load
+from eoaug.verbs.extend import extend
+from eoaug.verbs.inpaint import inpaint
+from eoaug.verbs.planning import plan
+from eoaug.verbs.super_resolve import super_resolve
+from eoaug.verbs.synthesize import synthesize
 
 if TYPE_CHECKING:
-    from eoaug.stac.pipeline import run_job
+    from eoaug.jobs.runner import run_job
+    from eoaug.stac.open import open_cube
     from eoaug.stac.publish import write
-    from eoaug.stac.read import open_cube
 
 __version__ = "0.2.0"
 
@@ -46,8 +51,8 @@ __all__ = [
 ]
 
 _LATER = {
-    "open_cube": "eoaug.stac.read",
-    "run_job": "eoaug.stac.pipeline",
+    "open_cube": "eoaug.stac.open",
+    "run_job": "eoaug.jobs.runner",
     "write": "eoaug.stac.publish",
 }
 

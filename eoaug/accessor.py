@@ -6,9 +6,14 @@ from typing import Any
 
 import xarray as xr
 
-from eoaug.cube import operations, provenance
-from eoaug.cube.plan import Plan
+from eoaug.cube import provenance
+from eoaug.engine.plan import Plan
 from eoaug.generators.base import Verb
+from eoaug.verbs.extend import extend
+from eoaug.verbs.inpaint import inpaint
+from eoaug.verbs.planning import plan
+from eoaug.verbs.super_resolve import super_resolve
+from eoaug.verbs.synthesize import synthesize
 
 __all__ = ["Accessor"]
 
@@ -23,25 +28,25 @@ class Accessor:
         self._obj = obj
 
     def synthesize(self, **arguments: Any) -> Any:  # noqa: D102 - borrowed below
-        return operations.synthesize(self._obj, **arguments)
+        return synthesize(self._obj, **arguments)
 
     def inpaint(self, **arguments: Any) -> Any:  # noqa: D102
-        return operations.inpaint(self._obj, **arguments)
+        return inpaint(self._obj, **arguments)
 
     def extend(self, **arguments: Any) -> Any:  # noqa: D102
-        return operations.extend(self._obj, **arguments)
+        return extend(self._obj, **arguments)
 
     def super_resolve(self, **arguments: Any) -> Any:  # noqa: D102
-        return operations.super_resolve(self._obj, **arguments)
+        return super_resolve(self._obj, **arguments)
 
     def plan(self, verb: Verb, **arguments: Any) -> Plan:  # noqa: D102
-        return operations.plan(verb, self._obj, **arguments)
+        return plan(verb, self._obj, **arguments)
 
     @property
     def provenance(self) -> provenance.Provenance | None:
         """How this cube was made, or None for measured data."""
         return provenance.of(self._obj)
 
-    for _name in ("synthesize", "inpaint", "extend", "super_resolve", "plan"):
-        locals()[_name].__doc__ = getattr(operations, _name).__doc__
-    del _name
+
+for _function in (synthesize, inpaint, extend, super_resolve, plan):
+    getattr(Accessor, _function.__name__).__doc__ = _function.__doc__

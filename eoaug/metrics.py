@@ -7,7 +7,7 @@ never a statistic of the image, so that numbers of two images can be compared. N
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,7 +15,8 @@ from scipy import ndimage
 from skimage.metrics import structural_similarity
 
 from eoaug.errors import ParameterError
-from eoaug.sensor import Sensor
+from eoaug.raster.arrays import FloatArray
+from eoaug.raster.sensor import Sensor
 
 __all__ = [
     "Interval",
@@ -37,8 +38,6 @@ __all__ = [
     "ssim",
 ]
 
-_Image = NDArray[np.floating[Any]]
-
 
 class Interval(NamedTuple):
     """A confidence interval; NaN where there are too few groups to tell."""
@@ -57,7 +56,7 @@ class Seams(NamedTuple):
     inside their range cannot be told from the scene."""
 
 
-def rmse(estimate: _Image, truth: _Image, *, where: NDArray[np.bool_] | None = None) -> float:
+def rmse(estimate: FloatArray, truth: FloatArray, *, where: NDArray[np.bool_] | None = None) -> float:
     """Return the root mean square error, in the images' unit.
 
     Parameters
@@ -78,7 +77,7 @@ def rmse(estimate: _Image, truth: _Image, *, where: NDArray[np.bool_] | None = N
 
 
 def psnr(
-    estimate: _Image, truth: _Image, *, data_range: float, where: NDArray[np.bool_] | None = None
+    estimate: FloatArray, truth: FloatArray, *, data_range: float, where: NDArray[np.bool_] | None = None
 ) -> float:
     """Return the peak signal-to-noise ratio, 20 log10(data_range / rmse), in decibels.
 
@@ -97,7 +96,7 @@ def psnr(
 
 
 def ssim(
-    estimate: _Image, truth: _Image, *, data_range: float, where: NDArray[np.bool_] | None = None
+    estimate: FloatArray, truth: FloatArray, *, data_range: float, where: NDArray[np.bool_] | None = None
 ) -> float:
     """Return the structural similarity, -1 to 1, as the mean over bands and pixels.
 
@@ -131,7 +130,7 @@ def ssim(
     return float(local[where].mean()) if where.any() else float("nan")
 
 
-def sam(estimate: _Image, truth: _Image) -> float:
+def sam(estimate: FloatArray, truth: FloatArray) -> float:
     """Return the mean spectral angle in degrees, 0 to 180; pixels that are 0 in all bands do not count.
 
     Kruse et al. 1993, doi:10.1016/0034-4257(93)90013-N.
@@ -152,7 +151,7 @@ def sam(estimate: _Image, truth: _Image) -> float:
     return float(np.degrees(np.mean(2 * np.arctan2(chord, sum_))))
 
 
-def ergas(estimate: _Image, truth: _Image, *, factor: int) -> float:
+def ergas(estimate: FloatArray, truth: FloatArray, *, factor: int) -> float:
     """Return the relative dimensionless global error of a sharpened image; 0 is perfect, 3 is good.
 
     100 / factor x sqrt(mean over bands of (rmse / mean)^2), Wald 2000 (Third conference "Fusion of Earth
@@ -171,7 +170,7 @@ def ergas(estimate: _Image, truth: _Image, *, factor: int) -> float:
     return float(100.0 / factor * np.sqrt(np.mean(error / np.mean(b, axis=(1, 2)) ** 2)))
 
 
-def consistency(fine: _Image, coarse: _Image, *, sensor: Sensor) -> float:
+def consistency(fine: FloatArray, coarse: FloatArray, *, sensor: Sensor) -> float:
     """Return the root mean square of what the sensor would measure less what it did, in the images' unit.
 
     Wald's consistency property (Wald et al. 1997, PE&RS 63(6), 691-699).
@@ -190,8 +189,8 @@ def consistency(fine: _Image, coarse: _Image, *, sensor: Sensor) -> float:
 
 
 def spectrum_ratio(
-    estimate: _Image,
-    truth: _Image,
+    estimate: FloatArray,
+    truth: FloatArray,
     *,
     band: tuple[float, float] = (0.5, 1.0),
     where: NDArray[np.bool_] | None = None,
@@ -218,7 +217,9 @@ def spectrum_ratio(
     return float(ours / theirs)
 
 
-def spectrum_distance(estimate: _Image, truth: _Image, *, where: NDArray[np.bool_] | None = None) -> float:
+def spectrum_distance(
+    estimate: FloatArray, truth: FloatArray, *, where: NDArray[np.bool_] | None = None
+) -> float:
     """Return how far two radially averaged power spectra lie apart, in decibels; 0 is equal.
 
     The log spectral distance (Gray & Markel 1976, doi:10.1109/TASSP.1976.1162849): root mean square over
@@ -243,7 +244,7 @@ def spectrum_distance(estimate: _Image, truth: _Image, *, where: NDArray[np.bool
 
 
 def pattern_ratio(
-    image: _Image, *, period_px: int, where: NDArray[np.bool_] | None = None, reach: int = 6
+    image: FloatArray, *, period_px: int, where: NDArray[np.bool_] | None = None, reach: int = 6
 ) -> float:
     """Return the power at the frequencies of a pattern over that of the frequencies around them.
 
@@ -287,7 +288,7 @@ def pattern_ratio(
     return float(np.mean(np.divide(on, off, out=np.ones(on.shape), where=off > 0)))
 
 
-def seam_ratio(image: _Image, *, stride: int, origin: tuple[int, int] = (0, 0)) -> Seams:
+def seam_ratio(image: FloatArray, *, stride: int, origin: tuple[int, int] = (0, 0)) -> Seams:
     """Return how visible the borders of a tile lattice are.
 
     The mean step across block borders of Wang, Sheikh & Bovik 2002 (doi:10.1109/ICIP.2002.1038064), beside
@@ -309,7 +310,7 @@ def seam_ratio(image: _Image, *, stride: int, origin: tuple[int, int] = (0, 0)) 
     return Seams(float(ratio[0]), ratio[1:])
 
 
-def ghost_ratio(image: _Image, *, stride: int, overlap: int, origin: tuple[int, int] = (0, 0)) -> Seams:
+def ghost_ratio(image: FloatArray, *, stride: int, overlap: int, origin: tuple[int, int] = (0, 0)) -> Seams:
     """Return how much detail the overlaps of a tile lattice have kept.
 
     Two samples that disagree cancel where they are averaged: the local variance (squared difference from
@@ -341,7 +342,7 @@ def ghost_ratio(image: _Image, *, stride: int, overlap: int, origin: tuple[int, 
     return Seams(float(ratio[0]), ratio[overlap : stride - overlap + 1])
 
 
-def _larger_than(image: _Image, stride: int) -> NDArray[np.float64]:
+def _larger_than(image: FloatArray, stride: int) -> NDArray[np.float64]:
     values = np.asarray(image, dtype=np.float64)
     if stride < 2 or min(values.shape[-2:]) <= stride:
         raise ParameterError(
@@ -377,7 +378,7 @@ def _over_the_rest(
     return np.divide(total / count, rest, out=np.ones(len(total)), where=rest > 0)
 
 
-def crps(members: _Image, truth: _Image, *, where: NDArray[np.bool_] | None = None) -> float:
+def crps(members: FloatArray, truth: FloatArray, *, where: NDArray[np.bool_] | None = None) -> float:
     """Return the continuous ranked probability score of an ensemble, in the images' unit; 0 is perfect.
 
     The fair estimator (Ferro 2014, doi:10.1002/qj.2270), whose expectation does not depend on the number of
@@ -408,7 +409,7 @@ def crps(members: _Image, truth: _Image, *, where: NDArray[np.bool_] | None = No
 
 
 def coverage(
-    members: _Image, truth: _Image, *, level: float = 0.9, where: NDArray[np.bool_] | None = None
+    members: FloatArray, truth: FloatArray, *, level: float = 0.9, where: NDArray[np.bool_] | None = None
 ) -> float:
     """Return the share of pixels that lie inside the central interval of an ensemble.
 
@@ -446,7 +447,7 @@ def coverage(
     return float(inside.mean()) if inside.size else float("nan")
 
 
-def kernel_distance(first: _Image, second: _Image) -> float:
+def kernel_distance(first: FloatArray, second: FloatArray) -> float:
     """Return the squared maximum mean discrepancy of two sets of features; about 0 for equal laws.
 
     The kernel (x . y / d + 1)^3 and the unbiased estimator, which can be negative: the kernel inception
@@ -513,7 +514,7 @@ def bootstrap_interval(
     return Interval(float(low), float(high))
 
 
-def _pair(estimate: _Image, truth: _Image) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _pair(estimate: FloatArray, truth: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     a, b = np.asarray(estimate, dtype=np.float64), np.asarray(truth, dtype=np.float64)
     if a.shape != b.shape:
         raise ParameterError(

@@ -21,7 +21,8 @@ import xarray as xr
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from eoaug.cube.geo import Band, read_cube
+from eoaug.cube.model import CubeBand
+from eoaug.cube.read import read_cube
 from eoaug.errors import BandError, ParameterError, TimeError
 
 __all__ = ["Look", "Picture", "Section", "enlarge", "page", "rgb", "shade", "sheet"]
@@ -134,7 +135,7 @@ def _date_index(times: NDArray[np.datetime64] | None, time: Any) -> int:
     return int(hits[0])
 
 
-def _chosen(look: str | None, found: Mapping[str, Band]) -> tuple[str, str, str] | None:
+def _chosen(look: str | None, found: Mapping[str, CubeBand]) -> tuple[str, str, str] | None:
     if look is None:
         return next((names for names in LOOKS.values() if set(names) <= set(found)), None)
     if look not in LOOKS:
@@ -148,7 +149,7 @@ def _chosen(look: str | None, found: Mapping[str, Band]) -> tuple[str, str, str]
     return names
 
 
-def _physical(band: Band, index: int) -> tuple[NDArray[np.float64], str]:
+def _physical(band: CubeBand, index: int) -> tuple[NDArray[np.float64], str]:
     stored = np.asarray(band.data[index])
     values = band.scaling(stored)
     if band.nodata is not None and not math.isnan(band.nodata):
@@ -167,7 +168,7 @@ def _shown(values: NDArray[np.float64], common: str) -> _Image:
     return _bytes(np.where(np.isfinite(unit), unit, 0.5))
 
 
-def _radar(vv: Band, vh: Band, index: int) -> _Image:
+def _radar(vv: CubeBand, vh: CubeBand, index: int) -> _Image:
     (first, _), (second, _) = _physical(vv, index), _physical(vh, index)
     # 0 to 15 dB: bare soil and water on top, forest below.
     image = np.stack(

@@ -24,9 +24,10 @@ from odc.geo.geobox import GeoBox, zoom_out
 from odc.geo.xr import xr_coords
 
 import eoaug
-from eoaug import gaps, metrics
+from eoaug import metrics
 from eoaug.quicklook import Picture, Section, enlarge, page, rgb, shade, sheet
-from eoaug.sensor import Sensor
+from eoaug.raster import masks
+from eoaug.raster.sensor import Sensor
 
 SAMPLE = Path(__file__).resolve().parents[1] / "catalogs" / "sample"
 COLLECTION = "sentinel-2-l2a"
@@ -89,7 +90,7 @@ def inpaint(demo: Demo) -> None:
     scores: dict[str, list[float]] = {rival: [] for rival in demo.rivals}
     rows = []
     for seed, (name, cube) in enumerate(demo.patches.items()):
-        hidden = gaps.simulate(cube.odc.geobox.shape.yx, COVER, seed=seed)
+        hidden = masks.simulate(cube.odc.geobox.shape.yx, COVER, seed=seed)
         truth = stack(cube, BANDS)
         # The hidden pixels are really gone: no generator could look at them.
         mask = xr.DataArray(hidden, dims=("y", "x"))

@@ -10,19 +10,20 @@ import numpy as np
 import xarray as xr
 
 import eoaug
-from eoaug import gaps, metrics
-from eoaug.stac.contents import inspect
+from eoaug import metrics
+from eoaug.raster import masks
+from eoaug.stac.summary import summarise
 
 SAMPLE = Path(__file__).resolve().parents[1] / "catalogs" / "sample"
 BANDS = ["B02", "B03", "B04", "B08"]
 generator = sys.argv[1] if len(sys.argv) > 1 else "embedded"
 target = sys.argv[2] if len(sys.argv) > 2 else "examples-output"
 
-(collection,) = inspect(SAMPLE, collections=["sentinel-2-l2a"])
+(collection,) = summarise(SAMPLE, collections=["sentinel-2-l2a"])
 for seed, name in enumerate(collection.items):
     # The patches lie far apart, so each is a cube of its own.
     cube = eoaug.open_cube(SAMPLE, ids=[name], bands=BANDS, chunks=None)
-    clouds = gaps.simulate(cube.odc.geobox.shape.yx, 0.30, seed=seed)
+    clouds = masks.simulate(cube.odc.geobox.shape.yx, 0.30, seed=seed)
     filled = cube.eoaug.inpaint(mask=xr.DataArray(clouds, dims=("y", "x")), generator=generator)
     (item,) = eoaug.write(filled, target, collection="inpainted", overwrite=True)
 

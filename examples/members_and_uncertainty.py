@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 
 import eoaug
-from eoaug import gaps, metrics
+from eoaug import metrics
+from eoaug.raster import masks
 
 SAMPLE = Path(__file__).resolve().parents[1] / "catalogs" / "sample"
 ITEM = "S2A_MSIL2A_20170617T113321_36_85"
@@ -18,7 +19,7 @@ BANDS = ["B02", "B03", "B04", "B08"]
 generator = sys.argv[1] if len(sys.argv) > 1 else "embedded"
 
 cube = eoaug.open_cube(SAMPLE, ids=[ITEM], bands=BANDS, chunks=None)
-clouds = gaps.simulate(cube.odc.geobox.shape.yx, 0.30, seed=1)
+clouds = masks.simulate(cube.odc.geobox.shape.yx, 0.30, seed=1)
 mask = xr.DataArray(clouds, dims=("y", "x"))
 # With steps=0 a generator gives its best estimate, the same for all members; a draw needs some steps.
 drawn = cube.eoaug.inpaint(mask=mask, members=8, steps=4, generator=generator)

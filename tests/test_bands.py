@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eoaug.bands import EO_COMMON_NAMES, SENSORS, band_of, common_name, is_mask_name, match_bands
 from eoaug.errors import BandError
+from eoaug.raster.bands import EO_COMMON_NAMES, SENSORS, band_of, common_name, is_mask_name, match_bands
 
 S2 = [band.common_name for band in SENSORS["sentinel-2"]]
 

@@ -12,8 +12,8 @@ import xarray as xr
 from typer.testing import CliRunner, Result
 
 import eoaug
-from eoaug.cli import app
-from eoaug.stac.contents import inspect
+from eoaug.cli.app import app
+from eoaug.stac.summary import summarise
 
 SAMPLE = Path(__file__).parents[1] / "catalogs" / "sample"
 ITEM = "S2A_MSIL2A_20170617T113321_36_85"
@@ -153,9 +153,9 @@ def test_inspect_tells_what_is_there_and_what_is_made(tmp_path: Path) -> None:
 
 def test_contents_of_an_item_and_of_a_search() -> None:
     (file,) = SAMPLE.glob(f"*/{ITEM}/*.json")
-    (found,) = inspect(file)
+    (found,) = summarise(file)
     assert found.items == (ITEM,)
-    (found,) = inspect(SAMPLE, collections=["sentinel-2-l2a"], datetime="2017-06")
+    (found,) = summarise(SAMPLE, collections=["sentinel-2-l2a"], datetime="2017-06")
     assert len(found.items) == 3
     assert (found.first, found.last) == ("2017-06-13", "2017-06-17")
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from eoaug.errors import ParameterError
-from eoaug.gaps import QA_PIXEL_BITS, SCL_CLASSES, SCL_CLOUD, qa_pixel_mask, scl_mask, simulate
+from eoaug.raster.masks import QA_PIXEL_BITS, SCL_CLASSES, SCL_CLOUD, qa_pixel_mask, scl_mask, simulate
 
 kinds = st.sampled_from(["clouds", "stripes", "boxes"])
 shapes = st.tuples(st.integers(1, 70), st.integers(1, 70))

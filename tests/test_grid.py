@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 from eoaug.errors import GridError
-from eoaug.grid import absolute_origin, as_geobox, gsd_m, lonlat, refine, same_grid
+from eoaug.raster.grid import absolute_origin, as_geobox, gsd_m, lonlat, refine, same_grid
 from eoaug.testing import grid
 
 pixels = st.integers(-(10**6), 10**6)

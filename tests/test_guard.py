@@ -26,11 +26,14 @@ from hypothesis import strategies as st
 
 import eoaug
 from eoaug.errors import EoaugError, ParameterError, SourceError
-from eoaug.guard import Guard, clean_href, driver_of, safe_id
-from eoaug.stac.catalog import Root, spelled
+from eoaug.jobs.units import work_item_of
+from eoaug.stac.catalog import Root
+from eoaug.stac.integrity import spelled
 from eoaug.stac.publish import write
 from eoaug.stac.search import Found
-from eoaug.stac.work import unit_of
+from eoaug.storage.access import AccessPolicy
+from eoaug.storage.gdal import driver_of
+from eoaug.storage.names import clean_href, safe_id
 
 from .jobs.conftest import a_job, make_source
 from .stac.conftest import SAMPLE, grid, made_cube, make_item, told_anew
@@ -154,7 +157,7 @@ def test_no_spelling_leads_out(
 
 def test_a_redirect_is_an_address_like_any_other(listener: Any, tmp_path: Path) -> None:
     port, asked = listener
-    guard = Guard.around(f"http://127.0.0.1:{port}/catalog.json")
+    guard = AccessPolicy.around(f"http://127.0.0.1:{port}/catalog.json")
     other = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     for target in (
         f"http://127.0.0.1:{other.server_port}/x", f"http://localhost:{port}/x", "file:///etc/passwd", "/etc/passwd",
@@ -195,11 +198,11 @@ def test_what_the_user_allows_is_read(listener: Any, tmp_path: Path) -> None:
         eoaug.open_cube(tmp_path / "in" / "x.json")
     assert f"allow=['{tmp_path / 'elsewhere'}']" in caught.value.remedy
     assert eoaug.open_cube(tmp_path / "in" / "x.json", allow=[str(tmp_path / "elsewhere")]).B02.size
-    public = Guard().allowing(["*.example.org", "127.0.0.1:80", "10.0.0.0/8", f"localhost:{port}"])
+    public = AccessPolicy().allowing(["*.example.org", "127.0.0.1:80", "10.0.0.0/8", f"localhost:{port}"])
     assert public.address(f"http://localhost:{port}/a", what="x") == f"http://localhost:{port}/a"
     for wrong in ("http://", "a b", "exa_mple!", "*", "*.*"):
         with pytest.raises(ParameterError):
-            Guard().allowing([wrong])
+            AccessPolicy().allowing([wrong])
 
 
 # -- S6, S7, S8: formats ---------------------------------------------------------------------------------------
@@ -480,14 +483,14 @@ def test_items_of_any_name_stay_inside(count: int, tmp_path: Path) -> None:
     """S3: item and collection of the source are called anything, and their results are put into a catalog."""
     root, names = Root.at(tmp_path / "root" / "catalog"), set()
     job = a_job(tmp_path, tmp_path / "root" / "catalog")
-    found = Found({}, "", Guard())
+    found = Found({}, "", AccessPolicy())
 
     @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
     @given(name=_names, collection=_names)
     def put(name: str, collection: str) -> None:
         item = pystac.Item(name, None, None, datetime(2021, 6, 1, tzinfo=UTC), {}, collection=collection)
         try:
-            unit = unit_of(found, item, job)
+            unit = work_item_of(found, item, job)
         except ParameterError:
             return
         folder = root.folder / unit.collection
@@ -506,7 +509,7 @@ def test_items_of_any_name_stay_inside(count: int, tmp_path: Path) -> None:
 
 def test_a_link_in_the_target_leads_nowhere(tmp_path: Path) -> None:
     """S3: a collection's folder that is a link to another place is not written through."""
-    from eoaug.stac.pipeline import run_job
+    from eoaug.jobs.runner import run_job
 
     source, out, elsewhere = make_source(tmp_path / "in", 1), tmp_path / "out", tmp_path / "elsewhere"
     out.mkdir()
@@ -519,7 +522,7 @@ def test_a_link_in_the_target_leads_nowhere(tmp_path: Path) -> None:
 
 
 def test_a_job_over_evil_names_stays_inside(tmp_path: Path) -> None:
-    from eoaug.stac.pipeline import run_job
+    from eoaug.jobs.runner import run_job
 
     source = make_source(tmp_path / "in", 4)
     evil = ["../../../evil", "/etc/evil", "CON", "a\\..\\b"]
@@ -539,7 +542,7 @@ def test_a_job_over_evil_names_stays_inside(tmp_path: Path) -> None:
 
 
 def test_secrets_reach_no_output_and_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    from eoaug.stac.pipeline import run_job
+    from eoaug.jobs.runner import run_job
 
     caplog.set_level(logging.DEBUG)
     source = make_source(tmp_path / "in", 2)
@@ -569,7 +572,7 @@ def test_secrets_reach_no_output_and_no_log(tmp_path: Path, caplog: pytest.LogCa
 def test_a_signed_source_leaves_its_signature_nowhere(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from eoaug.stac.pipeline import run_job
+    from eoaug.jobs.runner import run_job
 
     caplog.set_level(logging.DEBUG)
     source, asked = make_source(tmp_path / "in", 2), []

@@ -30,7 +30,7 @@ def test_importing_eoaug_is_light():
     [
         "import eoaug; eoaug.load('classical').card",
         "import eoaug, xarray as xr; xr.Dataset().eoaug; dir(eoaug)",
-        "import eoaug.testing; eoaug.testing.TinyDenoiser().card",
+        "import eoaug.testing.scenes; eoaug.testing.TinyDenoiser().card",
     ],
     ids=["classical", "accessor", "testing"],
 )

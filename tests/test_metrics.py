@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from eoaug import metrics
 from eoaug.errors import ParameterError
-from eoaug.sensor import Sensor
+from eoaug.raster.sensor import Sensor
 
 seeds = st.integers(0, 2**32 - 1)
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eoaug.noise import CELL_PX, normal
+from eoaug.raster.noise import CELL_PX, normal
 
 far = st.integers(-(2**40), 2**40)
 

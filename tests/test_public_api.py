@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 import eoaug
-from eoaug.cube.arguments import Options
+from eoaug.verbs.options import Options
 
 VERBS = ["synthesize", "inpaint", "extend", "super_resolve"]
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from eoaug.errors import RadiometryError
-from eoaug.radiometry import Scaling, cast, declared_scaling
+from eoaug.raster.radiometry import Scaling, cast, declared_scaling
 
 INTEGERS = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64"]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eoaug.errors import ParameterError
-from eoaug.sensor import Sensor
+from eoaug.raster.sensor import Sensor
 
 factors = st.integers(2, 8)
 mtfs = st.one_of(st.none(), st.floats(0.06, 0.6).map(lambda m: (m,)))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 
-from eoaug.cube.geo import read_cube
+from eoaug.cube.read import read_cube
 from eoaug.generators.base import Card, Generator, SteppedGenerator
 from eoaug.generators.classical import Classical
 from eoaug.testing import CountingGenerator, TinyDenoiser, check_generator, datasets, decode, requests, scene

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eoaug.tiles import Lattice, Tile, Window
+from eoaug.raster.tiles import Lattice, Tile, Window
 
 
 @st.composite

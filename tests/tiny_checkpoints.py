@@ -24,7 +24,7 @@ from diffusers import (
 )
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from eoaug.generators.satnet import SatControlNet, SatControlNet3D, SatUNet
+from eoaug.generators.checkpoints.diffusionsat_networks import SatControlNet, SatControlNet3D, SatUNet
 
 WIDTH = 32
 """Of the text states."""

@@ -17,7 +17,7 @@ from typing import Any, cast
 import xarray as xr
 
 from eoaug.errors import ParameterError, SourceError
-from eoaug.guard import clean_href
+from eoaug.storage.names import clean_href
 
 __all__ = [
     "ALGORITHMIC",

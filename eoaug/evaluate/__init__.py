@@ -1,7 +1,7 @@
 """How good a generator is, beside the classical methods, on real cubes that it never saw."""
 
+from eoaug.evaluate.evaluation import PARTS, Evaluation, evaluate
 from eoaug.evaluate.report import write_report
-from eoaug.evaluate.run import PARTS, Evaluation, evaluate
 from eoaug.evaluate.table import Figure, Table
 
 __all__ = ["PARTS", "Evaluation", "Figure", "Table", "evaluate", "write_report"]

@@ -8,26 +8,25 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from eoaug.evaluate.run import Evaluation
+from eoaug.evaluate.evaluation import Evaluation
 from eoaug.evaluate.scores import Example
 from eoaug.evaluate.synthesis import Sheet
 from eoaug.quicklook import Picture, Section, enlarge, page, rgb, shade, sheet
+from eoaug.raster.arrays import FloatArray
 
 __all__ = ["montage", "picture", "write_report"]
+
 
 _EDGE_PX = 192
 _GAP_PX = 2
 _COLUMNS = 4
 _STD_WHITE = 0.1
 """Reflectance of standard deviation that is shown as white."""
-
-_Image = NDArray[np.floating[Any]]
 
 
 def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> Path:
@@ -75,7 +74,7 @@ def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> Path
     )
 
 
-def picture(image: _Image, slots: Sequence[str]) -> NDArray[np.uint8]:
+def picture(image: FloatArray, slots: Sequence[str]) -> NDArray[np.uint8]:
     """Return an image (C, H, W) in reflectance as colours, (H, W, 3).
 
     Parameters
@@ -95,7 +94,9 @@ def picture(image: _Image, slots: Sequence[str]) -> NDArray[np.uint8]:
     return rgb(ds)
 
 
-def montage(images: Sequence[_Image], slots: Sequence[str], *, columns: int = _COLUMNS) -> NDArray[np.uint8]:
+def montage(
+    images: Sequence[FloatArray], slots: Sequence[str], *, columns: int = _COLUMNS
+) -> NDArray[np.uint8]:
     """Return one picture of many images of one size, row by row, with thin lines between them."""
     pictures = [picture(image, slots) for image in images]
     height, width = pictures[0].shape[:2]
@@ -120,7 +121,7 @@ def _pictured(one: Sheet, slots: Sequence[str]) -> list[Picture]:
     ]
 
 
-def _common(images: Sequence[_Image]) -> NDArray[np.bool_]:
+def _common(images: Sequence[FloatArray]) -> NDArray[np.bool_]:
     return np.asarray(np.all([np.isfinite(image).all(axis=(1, 2)) for image in images], axis=0))
 
 
@@ -129,7 +130,7 @@ def _row(example: Example, name: str, slots: Sequence[str]) -> list[Picture]:
     case = example.case
     bands = case.counts.any(axis=(1, 2))
 
-    def shown(image: _Image) -> NDArray[np.uint8]:
+    def shown(image: FloatArray) -> NDArray[np.uint8]:
         return picture(np.where(bands[:, None, None], image, np.nan), slots)
 
     row, col = case.request.origin

@@ -17,14 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug import metrics
-from eoaug.cube.progress import Watch
 from eoaug.errors import GeneratorError
-from eoaug.evaluate.opponents import OPPONENTS
+from eoaug.evaluate.baselines import BASELINES
+from eoaug.evaluate.cases import Case, EvaluationTask, evenly, reflectance, verb_of
 from eoaug.evaluate.table import LEAST_PER_SENSOR, Figure, figure_of
-from eoaug.evaluate.windows import Case, Task, evenly, reflectance, verb_of
 from eoaug.generators.base import Card, Generator, Request
+from eoaug.progress import ProgressCounter
+from eoaug.raster.arrays import FloatArray
 
 __all__ = ["Effort", "Example", "Scored", "answers", "planned", "score", "threads"]
+
 
 _DATA_RANGE = 1.0
 """Reflectance from 0 to 1."""
@@ -38,8 +40,6 @@ _STEPS = (4, 16)
 """Denoising steps that are compared."""
 _LEAST_MEMBERS = 19
 """Below, a 90 % interval has no quantiles to end at."""
-
-_Image = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +65,11 @@ class Example:
     """Why this one."""
     gain_db: float
     """Best estimate less best opponent."""
-    given: Mapping[str, tuple[_Image, NDArray[np.bool_] | None]]
+    given: Mapping[str, tuple[FloatArray, NDArray[np.bool_] | None]]
     """What the request told: image, and what was hidden of it."""
-    results: Mapping[str, _Image]
+    results: Mapping[str, FloatArray]
     """By method: the answers."""
-    spread: _Image | None
+    spread: FloatArray | None
     """Standard deviation of some members."""
 
 
@@ -81,7 +81,9 @@ class Scored:
     examples: list[Example] = field(default_factory=list)
 
 
-def answers(generator: Generator, requests: Sequence[Request], *, seen: Watch) -> list[NDArray[np.float32]]:
+def answers(
+    generator: Generator, requests: Sequence[Request], *, seen: ProgressCounter
+) -> list[NDArray[np.float32]]:
     """Return shape (C, H, W) in model units of each request's target date, in the order given.
 
     Parameters
@@ -167,7 +169,14 @@ def planned(asked: Sequence[Case], effort: Effort) -> int:
     return total
 
 
-def score(generator: Generator, task: Task, asked: Sequence[Case], effort: Effort, *, seen: Watch) -> Scored:
+def score(
+    generator: Generator,
+    task: EvaluationTask,
+    asked: Sequence[Case],
+    effort: Effort,
+    *,
+    seen: ProgressCounter,
+) -> Scored:
     """Return the figures of one task, the generator's first, and windows to look at.
 
     Parameters
@@ -189,12 +198,17 @@ class _Round:
     """The scoring of one task."""
 
     def __init__(
-        self, generator: Generator, task: Task, asked: list[Case], effort: Effort, seen: Watch
+        self,
+        generator: Generator,
+        task: EvaluationTask,
+        asked: list[Case],
+        effort: Effort,
+        seen: ProgressCounter,
     ) -> None:
         self.generator, self.task, self.asked, self.effort, self.seen = generator, task, asked, effort, seen
         self.card, self.name = generator.card, generator.card.name
         self.steps = effort.steps or self.card.member_steps.get(verb_of(task))
-        self.made: dict[str, list[_Image]] = {}
+        self.made: dict[str, list[FloatArray]] = {}
         self.figures: list[Figure] = []
         self.labels = [case.place for case in asked]
 
@@ -204,7 +218,7 @@ class _Round:
         if self.steps:
             drawn = [replace(case.request, steps=self.steps) for case in self.asked]
             self.made[f"{self.name}, one sample"] = self._asked(drawn)
-        opponents = OPPONENTS[self.task]
+        opponents = BASELINES[self.task]
         for method in opponents:
             self.made[method] = []
         for case in self.asked:
@@ -238,14 +252,14 @@ class _Round:
                 self._compare_steps()
         return Scored(self.figures, self._examples(best, gains, stochastic=stochastic))
 
-    def _asked(self, requests: Sequence[Request], cases: Sequence[Case] | None = None) -> list[_Image]:
+    def _asked(self, requests: Sequence[Request], cases: Sequence[Case] | None = None) -> list[FloatArray]:
         """Return what the engine would hand out, reflectance."""
         found = answers(self.generator, requests, seen=self.seen)
         cases = self.asked if cases is None else cases
         handed = (_handed_out(one, case, self.card) for one, case in zip(found, cases, strict=True))
         return [one.astype(np.float32) for one in handed]
 
-    def _ensemble(self, case: Case, members: int, steps: int | None) -> _Image:
+    def _ensemble(self, case: Case, members: int, steps: int | None) -> FloatArray:
         requests = [replace(case.request, member=member, steps=steps) for member in range(members)]
         return np.stack(self._asked(requests, [case] * members))
 
@@ -267,7 +281,7 @@ class _Round:
         """Look for patterns in whole images, and in the truth."""
         if verb_of(self.task) == "inpaint":
             return
-        mine = [method for method in self.made if method not in OPPONENTS[self.task] or method == best]
+        mine = [method for method in self.made if method not in BASELINES[self.task] or method == best]
         for method in ["truth", *mine]:
             for period in _PERIODS_PX:
                 ratios = []
@@ -329,7 +343,7 @@ class _Round:
         """Return the windows of the worst and of the median gain."""
         order = np.argsort(gains, kind="stable")
         chosen = {"median gain": int(order[len(order) // 2]), "worst gain": int(order[0])}
-        shown = [method for method in self.made if method not in OPPONENTS[self.task]]
+        shown = [method for method in self.made if method not in BASELINES[self.task]]
         examples = []
         for kind, index in chosen.items():
             case = self.asked[index]
@@ -350,7 +364,7 @@ class _Round:
         return examples
 
 
-def _handed_out(made: NDArray[np.floating[Any]], case: Case, card: Card) -> _Image:
+def _handed_out(made: NDArray[np.floating[Any]], case: Case, card: Card) -> FloatArray:
     request = case.request
     if request.coarse is None:
         return reflectance(np.where(case.request.known[case.target], request.values[case.target], made), card)
@@ -362,7 +376,7 @@ def _handed_out(made: NDArray[np.floating[Any]], case: Case, card: Card) -> _Ima
     return reflectance(out, card)
 
 
-def _scores(result: _Image, case: Case, card: Card) -> dict[str, float]:
+def _scores(result: FloatArray, case: Case, card: Card) -> dict[str, float]:
     """Return the metrics of one window."""
     request, bands = case.request, case.counts.any(axis=(1, 2))
     counts, truth = case.counts[bands], case.truth[bands].astype(np.float64)
@@ -386,7 +400,7 @@ def _scores(result: _Image, case: Case, card: Card) -> dict[str, float]:
     return found
 
 
-def _given(case: Case, card: Card) -> dict[str, tuple[_Image, NDArray[np.bool_] | None]]:
+def _given(case: Case, card: Card) -> dict[str, tuple[FloatArray, NDArray[np.bool_] | None]]:
     request, target = case.request, case.target
     dates = reflectance(request.values, card)
     seen = request.known.any(axis=1)
@@ -394,7 +408,7 @@ def _given(case: Case, card: Card) -> dict[str, tuple[_Image, NDArray[np.bool_] 
         coarse = reflectance(request.coarse_tile[target], card)
         grown = coarse.repeat(request.factor, axis=1).repeat(request.factor, axis=2)
         return {"given": (grown, None)}
-    given: dict[str, tuple[_Image, NDArray[np.bool_] | None]] = {}
+    given: dict[str, tuple[FloatArray, NDArray[np.bool_] | None]] = {}
     if seen[target].any():
         given["given"] = (dates[target], ~seen[target])
     sides = (range(target - 1, -1, -1), range(target + 1, len(dates)))

@@ -11,22 +11,24 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from eoaug import metrics
-from eoaug.cube.progress import Watch
+from eoaug.datasets.series import WINDOW_PX, Series
 from eoaug.errors import EoaugError
+from eoaug.evaluate.cases import evenly, model_units, reflectance
 from eoaug.evaluate.scores import answers
 from eoaug.evaluate.table import Figure
-from eoaug.evaluate.windows import WINDOW_PX, Series, evenly, model_units, reflectance
 from eoaug.generators.base import Generator, Request
 from eoaug.generators.classical import Classical
+from eoaug.progress import ProgressCounter
+from eoaug.raster.arrays import FloatArray
 
-__all__ = ["Sheet", "Synthesised", "Window", "features", "real_windows", "synthesise"]
+__all__ = ["SAMPLES", "RealImage", "Sheet", "Synthesised", "features", "real_windows", "synthesise"]
+
 
 SAMPLES = 64
 """Images that are made."""
@@ -38,11 +40,9 @@ _FLOOR = 1e-4
 """Reflectance below which differences are rounding: the step in which data are stored."""
 _MOST_PER_PLACE = 16
 
-_Image = NDArray[np.floating[Any]]
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Window:
+class RealImage:
     """A real image."""
 
     place: str
@@ -59,7 +59,7 @@ class Sheet:
 
     title: str
     text: str
-    images: Sequence[_Image]
+    images: Sequence[FloatArray]
     """Shape (C, H, W) each, reflectance."""
 
 
@@ -72,7 +72,7 @@ class Synthesised:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def features(image: _Image) -> NDArray[np.float64]:
+def features(image: FloatArray) -> NDArray[np.float64]:
     """Return what a fixed bank of filters sees in an image.
 
     A torch-free encoder after the texture statistics of Portilla & Simoncelli (2000,
@@ -119,12 +119,14 @@ def features(image: _Image) -> NDArray[np.float64]:
     return np.array(found)
 
 
-def _correlation(a: _Image, b: _Image) -> float:
+def _correlation(a: FloatArray, b: FloatArray) -> float:
     a, b = a - a.mean(), b - b.mean()
     return float(np.mean(a * b) / np.sqrt((np.mean(a**2) + _FLOOR**2) * (np.mean(b**2) + _FLOOR**2)))
 
 
-def real_windows(places: Mapping[str, Sequence[Series]], most: int | None = _MOST_PER_PLACE) -> list[Window]:
+def real_windows(
+    places: Mapping[str, Sequence[Series]], most: int | None = _MOST_PER_PLACE
+) -> list[RealImage]:
     """Return clear windows of real data, at most so many per place, spread evenly.
 
     Parameters
@@ -140,7 +142,7 @@ def real_windows(places: Mapping[str, Sequence[Series]], most: int | None = _MOS
         for index in evenly(len(dates), most):
             series, date = dates[index]
             found.append(
-                Window(
+                RealImage(
                     place=place,
                     values=np.where(series.present[:, None, None], series.values[date], np.float32(np.nan)),
                     time=int(series.times[date]),
@@ -153,11 +155,11 @@ def real_windows(places: Mapping[str, Sequence[Series]], most: int | None = _MOS
 def synthesise(
     generator: Generator,
     slots: Sequence[str],
-    real: Sequence[Window],
-    train: Sequence[Window],
+    real: Sequence[RealImage],
+    train: Sequence[RealImage],
     *,
     seed: int,
-    seen: Watch,
+    seen: ProgressCounter,
     samples: int = SAMPLES,
 ) -> Synthesised:
     """Judge what a generator makes from nothing, and from a real image.
@@ -218,8 +220,8 @@ class _Judge:
         self,
         slots: Sequence[str],
         shared: NDArray[np.intp],
-        real: Sequence[Window],
-        train: Sequence[Window],
+        real: Sequence[RealImage],
+        train: Sequence[RealImage],
     ) -> None:
         self.slots, self.shared, self.real = slots, shared, real
         # Files of some bands alone tell how those are spread, and are near to nothing.
@@ -245,7 +247,7 @@ class _Judge:
         yield from self._patterns("synthesis", "real windows", images)
 
     def judged(
-        self, task: str, method: str, asked: Sequence[Window], images: Sequence[_Image]
+        self, task: str, method: str, asked: Sequence[RealImage], images: Sequence[FloatArray]
     ) -> Iterator[Figure]:
         """Yield the figures of generated images, shape (C, H, W) each, reflectance; NaN for absent bands.
 
@@ -279,7 +281,7 @@ class _Judge:
         return Figure(task=task, method=method, metric=metric, value=float(value), low=nan, high=nan,
                       windows=windows, places=self.places)  # fmt: skip
 
-    def _patterns(self, task: str, method: str, images: Sequence[_Image]) -> Iterator[Figure]:
+    def _patterns(self, task: str, method: str, images: Sequence[FloatArray]) -> Iterator[Figure]:
         for period in (2, 4, 8):
             logs = [np.log(metrics.pattern_ratio(image[self.shared], period_px=period)) for image in images]
             value = float(np.exp(np.mean(logs)))
@@ -288,7 +290,7 @@ class _Judge:
     def _standard(self, raw: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray((raw - self.centre) / self.unit)
 
-    def _encoded(self, images: Sequence[_Image]) -> NDArray[np.float64]:
+    def _encoded(self, images: Sequence[FloatArray]) -> NDArray[np.float64]:
         return self._standard(np.stack([features(image[self.shared]) for image in images]))
 
     def _kid(self, other: NDArray[np.float64]) -> float:
@@ -301,7 +303,7 @@ class _Judge:
         chosen = [part[i] for part in by_place.values() for i in evenly(len(part), _MOST_PER_PLACE)]
         return self.trained_features[chosen]
 
-    def _nearest(self, images: Sequence[_Image]) -> dict[str, float]:
+    def _nearest(self, images: Sequence[FloatArray]) -> dict[str, float]:
         """Return distances to the nearest training window."""
         encoded = self._encoded(images)
         gaps = np.sqrt(np.stack([((self.trained_features - one) ** 2).mean(axis=1).min() for one in encoded]))
@@ -313,7 +315,7 @@ class _Judge:
         }
 
 
-def _least_square(image: _Image, others: NDArray[np.float32]) -> float:
+def _least_square(image: FloatArray, others: NDArray[np.float32]) -> float:
     """Return the least mean square difference over the eight turns and mirrors of an image."""
     square = np.einsum("nd,nd->n", others, others, dtype=np.float64)
     least = np.inf
@@ -325,7 +327,7 @@ def _least_square(image: _Image, others: NDArray[np.float32]) -> float:
     return max(least, 0.0)
 
 
-def _statistics(windows: Sequence[Window]) -> dict[int, tuple[float, float]]:
+def _statistics(windows: Sequence[RealImage]) -> dict[int, tuple[float, float]]:
     """Return mean and standard deviation by band, every place counting alike."""
     moments: dict[int, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for window in windows:
@@ -340,7 +342,7 @@ def _statistics(windows: Sequence[Window]) -> dict[int, tuple[float, float]]:
     return found
 
 
-def _shown(made: Iterable[_Image], requests: Sequence[Request], generator: Generator) -> list[_Image]:
+def _shown(made: Iterable[FloatArray], requests: Sequence[Request], generator: Generator) -> list[FloatArray]:
     """Return answers in reflectance, NaN for bands that were not asked for."""
     return [
         np.where(request.fill[0], reflectance(one, generator.card), np.nan)
@@ -348,7 +350,7 @@ def _shown(made: Iterable[_Image], requests: Sequence[Request], generator: Gener
     ]
 
 
-def _request(generator: Generator, window: Window, strength: float, *, seed: int, member: int) -> Request:
+def _request(generator: Generator, window: RealImage, strength: float, *, seed: int, member: int) -> Request:
     """Return the request to make an image: from nothing, or from a real window if ``strength`` < 1."""
     card = generator.card
     values = model_units(window.values[None], card)

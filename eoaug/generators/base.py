@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.errors import GeneratorError
-from eoaug.sensor import Sensor
+from eoaug.raster.sensor import Sensor
 
 __all__ = [
     "METADATA_FIELDS",
@@ -32,8 +32,10 @@ __all__ = [
     "Verb",
     "check_batch",
     "identity_of",
+    "present_bands",
     "settings_of",
 ]
+
 
 Verb = Literal["synthesize", "inpaint", "extend", "super_resolve"]
 
@@ -347,3 +349,11 @@ class SteppedGenerator(Generator, Protocol):
     def finish(self, state: Any) -> NDArray[np.float32]:
         """Return the result, shape (B, T, C, H, W) in model units."""
         ...
+
+
+def present_bands(request: Request) -> NDArray[np.bool_]:
+    """Return shape (C,), True for the bands of the cube that the request comes from."""
+    present = (request.known | request.fill).any(axis=(0, 2, 3))
+    if request.coarse is not None:
+        present = present | np.isfinite(request.coarse).any(axis=(0, 2, 3))
+    return np.asarray(present)

@@ -8,8 +8,6 @@ Documents that eoaug makes carry a seal, a checksum of themselves, so that `vali
 from __future__ import annotations
 
 import copy
-import hashlib
-import json
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,34 +17,20 @@ from pathlib import Path
 from typing import Any
 
 from eoaug.errors import TargetError
-from eoaug.faults import reach
-from eoaug.guard import safe_id
-from eoaug.stac.places import Place, place_of, relative
+from eoaug.stac.integrity import SEAL, broken_seal, parse_json, read_json, sealed, spelled
+from eoaug.storage.crash_points import hit
+from eoaug.storage.location import Location
+from eoaug.storage.locations import as_location, relative
+from eoaug.storage.names import safe_id
 
-__all__ = [
-    "DATA_NAME",
-    "GENERATORS",
-    "MADE_BY",
-    "SEAL",
-    "STATE",
-    "Root",
-    "broken_seal",
-    "item_href",
-    "parse_json",
-    "read_json",
-    "sealed",
-    "spelled",
-    "write_json",
-]
+__all__ = ["DATA_NAME", "GENERATORS", "MADE_BY", "STATE", "Root", "item_href"]
+
 
 GENERATORS = "generators"
 """Folder of the sub-catalog that holds the items of the models that made results."""
 
 STATE = ".eoaug"
 """Folder beside a catalog that holds what jobs remember: journals, leases, reports."""
-
-SEAL = "eoaug:checksum"
-"""Field of a document with the multihash of its own text without that field."""
 
 MADE_BY = "Written by eoaug."
 """Description of catalogs that eoaug made."""
@@ -59,20 +43,20 @@ DATA_NAME = r"[0-9a-f]{16}"
 class Root:
     """The catalog that is written to: an existing one, or one to be made."""
 
-    top: Place
+    top: Location
     """Its JSON file."""
-    parent: Place
+    parent: Location
     """JSON file that the new collection becomes a child of; differs from ``top`` below a catalog."""
 
     @property
-    def folder(self) -> Place:
+    def folder(self) -> Location:
         """Where the collection's folder lies."""
         return self.parent.parent
 
     @classmethod
-    def at(cls, where: str | os.PathLike[str] | Place) -> Root:
+    def at(cls, where: str | os.PathLike[str] | Location) -> Root:
         """Find what is at a path, or at the address of an object store."""
-        path = place_of(where)
+        path = as_location(where)
         if path.suffix == ".json":
             file = path
         else:
@@ -95,7 +79,7 @@ class Root:
             raise TargetError(f"{str(path)!r} is a file, not a catalog.", "Give a folder.")
         return cls(file.resolve(), file.resolve())
 
-    def keep_inside(self, place: Place) -> None:
+    def keep_inside(self, place: Location) -> None:
         """Refuse a place that lies outside of the catalog's folder, or leads there by a link."""
         if self.folder.resolve() not in place.resolve().parents:
             raise TargetError(
@@ -103,7 +87,7 @@ class Root:
                 "Give a plain collection id, and have a folder in its place, no link.",
             )
 
-    def check(self, folder: Place) -> None:
+    def check(self, folder: Location) -> None:
         """Refuse a target that cannot be written, before anything is computed."""
         self.keep_inside(folder)
         folder.check_writable()
@@ -126,7 +110,7 @@ class Root:
 
         _edit(file, lambda: _new_collection(name, about, self, file), add_items)
         self._add_child(f"./{name}/collection.json")
-        reach("catalog told")
+        hit("catalog told")
 
     def listed(self, name: str) -> set[str]:
         """Return the ids of the items of eoaug that the collection lists, if the catalog lists it."""
@@ -143,7 +127,7 @@ class Root:
         """Clear away what killed writes have left for a collection; return the number of what went."""
         return sum(place.sweep() for place in (self.folder, self.folder / name, self.folder / GENERATORS))
 
-    def model_file(self, item: Mapping[str, Any]) -> Place:
+    def model_file(self, item: Mapping[str, Any]) -> Location:
         """Return where the item of a model stands in this catalog."""
         return self.folder / GENERATORS / f"{item['id']}.json"
 
@@ -183,7 +167,7 @@ def item_href(name: str) -> str:
     return f"./{name}/{name}.json"
 
 
-def _is_foreign(path: Place) -> bool:
+def _is_foreign(path: Location) -> bool:
     """Tell whether a path in a folder without a collection is not from a write that is under way."""
     if path.name.startswith(".") or (path / f"{path.name}.json").is_file():
         return False
@@ -194,7 +178,7 @@ def _new_catalog(name: str, about: str, links: list[dict[str, Any]]) -> dict[str
     return {"type": "Catalog", "stac_version": "1.1.0", "id": name, "description": about, "links": links}
 
 
-def _new_collection(name: str, about: str, root: Root, file: Place) -> dict[str, Any]:
+def _new_collection(name: str, about: str, root: Root, file: Location) -> dict[str, Any]:
     return {
         "type": "Collection",
         "stac_version": "1.1.0",
@@ -244,7 +228,9 @@ def _add_links(document: dict[str, Any], rel: str, hrefs: Sequence[str], media_t
         links.sort(key=lambda link: (link["rel"] in ("item", "child"), link["rel"], link["href"]))
 
 
-def _edit(file: Place, blank: Callable[[], dict[str, Any]], change: Callable[[dict[str, Any]], None]) -> None:
+def _edit(
+    file: Location, blank: Callable[[], dict[str, Any]], change: Callable[[dict[str, Any]], None]
+) -> None:
     """Change a document, or a blank one where there is none, against no other process."""
 
     def changed(content: bytes | None) -> bytes | None:
@@ -256,62 +242,3 @@ def _edit(file: Place, blank: Callable[[], dict[str, Any]], change: Callable[[di
         return spelled(sealed(document) if SEAL in document else document)
 
     file.edit(changed)
-
-
-def read_json(path: Place) -> dict[str, Any]:
-    """Read a document of the target.
-
-    Raises
-    ------
-    TargetError
-        It cannot be read, or is no JSON object.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    return parse_json(content, path)
-
-
-def parse_json(content: bytes, path: Place) -> dict[str, Any]:
-    """Return what a document of the target says; raises as `read_json` does."""
-    try:
-        document = json.loads(content.decode())
-    except ValueError as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(document, dict):
-        raise TargetError(f"{str(path)!r} is no STAC document.", "Choose another catalog.")
-    return document
-
-
-def _unreadable(path: Place, error: Exception) -> TargetError:
-    return TargetError(f"{str(path)!r} cannot be read: {error}.", "Repair it, or choose another catalog.")
-
-
-def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document with its own checksum as its last field."""
-    bare = {key: value for key, value in document.items() if key != SEAL}
-    return {**bare, SEAL: "1220" + hashlib.sha256(spelled(bare)).hexdigest()}
-
-
-def broken_seal(content: bytes) -> str:
-    """Return what is wrong with a sealed document, byte for byte; nothing for an intact one."""
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        return f"is no JSON: {error}"
-    if not isinstance(document, dict) or SEAL not in document:
-        return f"has lost its {SEAL}"
-    if spelled(sealed(document)) != content:
-        return f"was changed since its {SEAL}"
-    return ""
-
-
-def spelled(document: Mapping[str, Any]) -> bytes:
-    """Spell a document for people and diffs, in the one way that seals are made for."""
-    return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
-
-
-def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document; not atomic, for scratch folders."""
-    path.write_bytes(spelled(document))

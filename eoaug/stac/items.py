@@ -24,16 +24,17 @@ from affine import Affine
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
-from eoaug.bands import band_of, common_name, is_mask_name
 from eoaug.errors import BandError, EoaugError, GridError, RadiometryError, SourceError
-from eoaug.guard import GDAL_OPTIONS, Guard, clean_href, driver_of
-from eoaug.objects import gdal_options, gdal_path
-from eoaug.stac.groups import read_dates
+from eoaug.raster.bands import band_of, common_name, is_mask_name
+from eoaug.stac.filters import first_line, item_times
 from eoaug.stac.integrity import group_damage
-from eoaug.stac.places import place_of
-from eoaug.stac.search import first_line, item_times
+from eoaug.stac.zarr_groups import read_dates
+from eoaug.storage.access import AccessPolicy
+from eoaug.storage.gdal import GDAL_OPTIONS, driver_of, gdal_options, gdal_path
+from eoaug.storage.locations import as_location
+from eoaug.storage.names import clean_href
 
-__all__ = ["INHERITED", "BandSource", "Scene", "opened", "pixel_size", "read_scenes", "unreadable"]
+__all__ = ["INHERITED", "BandSource", "ItemDate", "opened", "pixel_size", "read_scenes", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class BandSource:
     """Of the raster file or the Zarr group."""
     driver: str
     """GDAL's driver of a raster file, or ``zarr`` or ``icechunk``; from the media type."""
-    guard: Guard
+    guard: AccessPolicy
     """What the reader checks again, where it reads."""
     index: int
     """Number of the band in a raster file."""
@@ -67,7 +68,7 @@ class BandSource:
 
 
 @dataclass(frozen=True)
-class Scene:
+class ItemDate:
     """One date of one item with the bands that were asked for."""
 
     item: pystac.Item
@@ -96,8 +97,8 @@ def pixel_size(geobox: GeoBox) -> float:
 
 
 def read_scenes(
-    item: pystac.Item, wanted: tuple[str, ...], patch: Callable[[str], str] | None, guard: Guard
-) -> list[Scene]:
+    item: pystac.Item, wanted: tuple[str, ...], patch: Callable[[str], str] | None, guard: AccessPolicy
+) -> list[ItemDate]:
     """Read the bands' metadata of an item: from the item, and what it does not tell from the files.
 
     Returns one scene, or for a Zarr group one per date and member.
@@ -114,8 +115,8 @@ def read_scenes(
 
 
 def _read_scenes(
-    item: pystac.Item, wanted: tuple[str, ...], patch: Callable[[str], str] | None, guard: Guard
-) -> list[Scene]:
+    item: pystac.Item, wanted: tuple[str, ...], patch: Callable[[str], str] | None, guard: AccessPolicy
+) -> list[ItemDate]:
     item_times(item)
     candidates = list(_bands(item)) or list(_arrays(item))
     if len(candidates) > guard.limits.bands:
@@ -132,7 +133,7 @@ def _read_scenes(
     headers: dict[str, _Header] = {}
     sources = {name: _complete(item, raw, name, headers, patch, guard) for name, raw in chosen.items()}
     member = item.properties.get("eoaug:member")
-    scene = Scene(
+    scene = ItemDate(
         item=item,
         href=clean_href(item.get_self_href() or ""),
         sources=sources,
@@ -142,7 +143,7 @@ def _read_scenes(
 
 
 def _refuse_incomplete(source: BandSource) -> None:
-    data = place_of(source.href).parent
+    data = as_location(source.href).parent
     for file, problem in group_damage(data, deep=False):
         raise SourceError(
             f"asset {source.asset!r} of item {source.item!r} is a Zarr group that is not complete: "
@@ -151,7 +152,7 @@ def _refuse_incomplete(source: BandSource) -> None:
         )
 
 
-def _dates(scene: Scene) -> list[Scene]:
+def _dates(scene: ItemDate) -> list[ItemDate]:
     """Split the scene of a Zarr group into one per date and member."""
     item, sources = scene.item, scene.sources
     first = next(iter(sources.values()))
@@ -186,7 +187,7 @@ def _dates(scene: Scene) -> list[Scene]:
         for m, member in enumerate((None,) if found.members is None else found.members):
             place = (t,) if member is None else (m, t)
             here = {name: replace(source, place=place) for name, source in sources.items()}
-            scenes.append(Scene(date, scene.href, here, member))
+            scenes.append(ItemDate(date, scene.href, here, member))
     return scenes
 
 
@@ -347,7 +348,7 @@ def _complete(
     name: str,
     headers: dict[str, _Header],
     patch: Callable[[str], str] | None,
-    guard: Guard,
+    guard: AccessPolicy,
 ) -> BandSource:
     href = _asset_href(item, raw)
     what = f"asset {raw.key!r} of item {item.id!r}"
@@ -432,7 +433,7 @@ def _asset_href(item: pystac.Item, raw: _Raw) -> str:
     return href
 
 
-def _read_header(href: str, item: pystac.Item, key: str, driver: str, guard: Guard) -> _Header:
+def _read_header(href: str, item: pystac.Item, key: str, driver: str, guard: AccessPolicy) -> _Header:
     from rasterio.errors import RasterioError
 
     try:
@@ -448,7 +449,7 @@ def _read_header(href: str, item: pystac.Item, key: str, driver: str, guard: Gua
 
 
 @contextmanager
-def opened(address: str, driver: str, guard: Guard, *, what: str) -> Iterator[Any]:
+def opened(address: str, driver: str, guard: AccessPolicy, *, what: str) -> Iterator[Any]:
     """Open a raster of an input by the driver of its media type alone, and refuse one that is a bomb."""
     import rasterio
 
@@ -475,7 +476,7 @@ def unreadable(item: str, key: str, href: str, error: Exception) -> NoReturn:
     ) from error
 
 
-def _declared_grid(item: pystac.Item, raw: _Raw, guard: Guard) -> GeoBox | None:
+def _declared_grid(item: pystac.Item, raw: _Raw, guard: AccessPolicy) -> GeoBox | None:
     """The band's grid as the projection extension v1 or v2 tells it, band over asset over item."""
 
     def told(name: str) -> Any:

@@ -14,12 +14,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from eoaug import bands as sensors
 from eoaug.cube.provenance import Provenance
-from eoaug.generators import available
 from eoaug.generators.base import METADATA_FIELDS, Card
-from eoaug.guard import safe_id
+from eoaug.generators.registry import available
+from eoaug.raster import bands
 from eoaug.stac.extensions import EO, FILE, MLM, SCHEMA_URI
+from eoaug.storage.names import safe_id
 
 __all__ = ["Artifact", "embedded_item", "item_id", "known_item", "model_item"]
 
@@ -164,7 +164,9 @@ def known_item(prov: Provenance | None) -> dict[str, Any] | None:
 
 
 def _shipped() -> Card:
-    from eoaug.generators.embedded import Embedded  # scipy: a second that measured data need not wait
+    from eoaug.generators.embedded.generator import (
+        Embedded,  # scipy: a second that measured data need not wait
+    )
 
     return Embedded().card
 
@@ -175,9 +177,9 @@ def _tasks(card: Card) -> list[str]:
 
 def _band(name: str) -> dict[str, Any]:
     band: dict[str, Any] = {"name": name}
-    if name in sensors.EO_COMMON_NAMES:
+    if name in bands.EO_COMMON_NAMES:
         band["eo:common_name"] = name
-        centres = [b.wavelength_um for b in sensors.SENSORS["sentinel-2"] if b.common_name == name]
+        centres = [b.wavelength_um for b in bands.SENSORS["sentinel-2"] if b.common_name == name]
         if centres and centres[0]:
             band["eo:center_wavelength"] = centres[0]
     return band

@@ -9,12 +9,8 @@ an item of its own, which the result links to.
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,49 +20,38 @@ import numpy as np
 import pystac
 import xarray as xr
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 
-from eoaug.bands import EO_COMMON_NAMES, common_name, is_mask_name
-from eoaug.cube.provenance import ATTRIBUTE, Provenance, marked_synthetic, of
-from eoaug.cube.repository import require
-from eoaug.cube.write import (
-    CogFile,
-    Stored,
-    blocks,
-    checksum,
-    crs_fields,
-    geobox_of,
-    store_form,
-    write_zarr,
+from eoaug.cube.provenance import ATTRIBUTE, Provenance
+from eoaug.errors import ParameterError, TargetError
+from eoaug.formats.blocks import blocks
+from eoaug.formats.cog import CogFile
+from eoaug.formats.icechunk import require
+from eoaug.formats.zarr import write_zarr
+from eoaug.raster.bands import is_mask_name
+from eoaug.stac.catalog import Root
+from eoaug.stac.integrity import MANIFEST, read_json, sealed, write_json
+from eoaug.stac.item_document import (
+    Claim,
+    Target,
+    cog_asset,
+    collection_of,
+    file_fields,
+    group_assets,
+    item_document,
+    item_ids,
 )
-from eoaug.errors import ParameterError, TargetError, TimeError
-from eoaug.faults import reach
-from eoaug.guard import clean_href, safe_id
-from eoaug.stac.catalog import GENERATORS, MADE_BY, Root, read_json, sealed, write_json
-from eoaug.stac.extensions import EO, FILE, PROCESSING, PROJECTION, RASTER, SCHEMA_URI, schema
-from eoaug.stac.footprint import footprint, ground_sampling_distance
-from eoaug.stac.integrity import MANIFEST
 from eoaug.stac.model_item import known_item
-from eoaug.stac.places import Place, place_of, relative
+from eoaug.stac.writable_cube import MASK, WritableCube
+from eoaug.storage.atomic import checksum
+from eoaug.storage.crash_points import hit
+from eoaug.storage.location import Location
+from eoaug.storage.names import safe_id
 
-__all__ = [
-    "SCHEMA_URI",
-    "Claim",
-    "Format",
-    "check_format",
-    "collection_of",
-    "publish",
-    "schema",
-    "write",
-]
+__all__ = ["Format", "check_format", "publish", "write"]
+
 
 Format = Literal["cog", "zarr", "icechunk"]
 """Of the files of an item."""
-
-_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
-_GROUPS = {"zarr": "application/vnd.zarr; version=3", "icechunk": "application/vnd.zarr+icechunk"}
-"""Media types of Zarr groups, by format."""
-_MASK = "synthetic"
 
 
 def write(
@@ -130,11 +115,11 @@ def write(
         how: dict[str, Any] = {"format": format, "collection": collection, "overwrite": overwrite}
         return [item for node in nodes for item in write(node, catalog, **how)]
     root = Root.at(catalog)
-    cube = _Cube.of(ds)
+    cube = WritableCube.of(ds)
     name = collection_of(collection, cube.source_collection)
     folder = root.folder / name
     root.check(folder)
-    for label in _item_ids(cube, ids, single=format != "cog"):
+    for label in item_ids(cube, ids, single=format != "cog"):
         if (folder / label / f"{label}.json").exists() and not overwrite:
             raise TargetError(
                 f"item {label!r} exists already in {str(folder)!r}.",
@@ -149,7 +134,7 @@ def write(
     return [_standing(folder / label / f"{label}.json") for label in written]
 
 
-def _standing(file: Place) -> pystac.Item:
+def _standing(file: Location) -> pystac.Item:
     return pystac.Item.from_dict(read_json(file), href=str(file))
 
 
@@ -162,36 +147,6 @@ def check_format(name: str) -> None:
         )
     if name == "icechunk":
         require(ParameterError)
-
-
-def collection_of(given: str | None, source: str) -> str:
-    """Return the id of the collection to write to.
-
-    Parameters
-    ----------
-    given
-        What the user asked for; None: made from the source's.
-    source
-        Id of the collection that the data come from; empty when unknown.
-    """
-    name = (
-        safe_id(f"{source}-eoaug" if source else "eoaug") if given is None else _given_id(given, "collection")
-    )
-    if name == GENERATORS:
-        raise ParameterError(f"collection={name!r} is where models have their items.", "Give another name.")
-    return name
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What a job says of the items that it publishes, and its right to do so."""
-
-    fields: Mapping[str, Any] = field(default_factory=dict)
-    """Properties of every item."""
-    check: Callable[[], None] = lambda: None
-    """Called before every item appears; raises when the right is lost."""
-    scheduler: str | None = None
-    """dask's, by name, for the computation; None: the one in force."""
 
 
 def publish(
@@ -222,17 +177,17 @@ def publish(
     dict
         Every item once it stands in its place.
     """
-    cube = _Cube.of(ds)
-    labels = _item_ids(cube, ids, single=format != "cog")
+    cube = WritableCube.of(ds)
+    labels = item_ids(cube, ids, single=format != "cog")
     folder = root.folder / name
     for label in labels:
         root.keep_inside(folder / label)
     model = known_item(cube.prov)
-    target = _Target(root, folder, model, claim or Claim())
+    target = Target(root, folder, model, claim or Claim())
     maker = _write_cogs if format == "cog" else partial(_write_group, form=format)
     told = False
     with folder.room() as room:
-        reach("data begun")
+        hit("data begun")
         waiting: _Made | None = None
         for data, item in maker(cube, target, labels, room):
             if model is not None and not told and "processing:expression" in item["properties"]:
@@ -247,165 +202,6 @@ def publish(
             yield _put(*waiting, target)
 
 
-@dataclass(frozen=True)
-class _Target:
-    """Where the items go."""
-
-    root: Root
-    folder: Place
-    """Of the collection."""
-    model: Mapping[str, Any] | None
-    """Item of the model that made the cube."""
-    claim: Claim
-
-    def home(self, label: str) -> Place:
-        """Return the folder of an item."""
-        return self.folder / label
-
-    def model_href(self, label: str) -> str | None:
-        """Return the model's item as an item sees it; None without a known model."""
-        return None if self.model is None else relative(self.root.model_file(self.model), self.home(label))
-
-
-# -------------------------------------------------------------------------------------------- the cube
-
-
-@dataclass(frozen=True)
-class _Cube:
-    """What is to be written, in one form whatever came in."""
-
-    ds: xr.Dataset
-    """Every variable over all of ``dims``."""
-    geobox: GeoBox
-    yx: tuple[str, str]
-    forms: Mapping[str, Stored]
-    prov: Provenance | None
-
-    @classmethod
-    def of(cls, given: xr.Dataset | xr.DataArray) -> _Cube:
-        """Check a cube and bring it into the form."""
-        if not isinstance(given, xr.Dataset | xr.DataArray):
-            raise ParameterError(
-                f"cannot write a {type(given).__name__}.",
-                "Give a Dataset, a DataArray or a DataTree.",
-            )
-        ds = _as_dataset(given)
-        geobox, y, x = geobox_of(ds, attempt="writing a catalog")
-        ds = _with_time(ds)
-        prov = of(ds)
-        if prov is None and (marked_synthetic(ds) or _MASK in ds.variables):
-            raise TargetError(
-                f"the cube has a variable {_MASK!r} or a synthetic flag, but its provenance is lost.",
-                "Keep the attributes of the result, e.g. xr.set_options(keep_attrs=True), or copy "
-                "result.attrs['eoaug_provenance'] back.",
-            )
-        if _MASK in ds.coords:
-            ds = ds.reset_coords(_MASK)
-        members = ("member",) if "member" in ds.dims else ()
-        dims = (*members, "time", y, x)
-        spatial = {name: var for name, var in ds.data_vars.items() if {y, x} <= set(var.dims)}
-        if not any(name != _MASK for name in spatial):
-            raise TargetError(
-                f"there is no variable over {y!r} and {x!r} among {list(map(str, ds.variables))}.",
-                "Give a cube with a variable per band.",
-            )
-        for name, var in spatial.items():
-            others = [str(dim) for dim in var.dims if dim not in dims]
-            if others:
-                raise TargetError(
-                    f"variable {name!r} has the dimension {others[0]!r}, which files cannot hold.",
-                    f"Select or split along it, e.g. ds.isel({others[0]}=0).",
-                )
-        shape = {dim: ds.sizes[dim] for dim in dims}
-        full = {}
-        for name, var in spatial.items():
-            missing = {dim: shape[dim] for dim in dims if dim not in var.dims}
-            wide = var.expand_dims(missing).transpose(*dims) if missing else var.transpose(*dims)
-            wide.encoding = var.encoding
-            full[str(name)] = wide
-        kept = [name for name in ds.coords if set(ds.coords[name].dims) <= set(dims)]
-        whole = xr.Dataset(full, coords={name: ds.coords[name] for name in kept}, attrs=ds.attrs)
-        forms = {name: store_form(var) for name, var in whole.data_vars.items() if name is not None}
-        return cls(whole, geobox, (y, x), {str(k): v for k, v in forms.items()}, prov)
-
-    @property
-    def source_collection(self) -> str:
-        """Id of the collection that the data came from; empty when unknown or several."""
-        name = str(self.ds.attrs.get("stac_collection", ""))
-        return "" if ";" in name else name
-
-    @property
-    def about(self) -> str:
-        """Description of a collection made for it."""
-        text = f"Written by eoaug from {self.source_collection}." if self.source_collection else MADE_BY
-        if self.prov is not None:
-            text += " Holds synthetic pixels: see the eoaug: fields and the synthetic-mask assets."
-        return text
-
-    @property
-    def times(self) -> list[datetime]:
-        """The dates in UTC."""
-        values = self.ds["time"].values.astype("datetime64[us]").tolist()
-        return [value.replace(tzinfo=UTC) for value in values]
-
-    @property
-    def members(self) -> list[int] | None:
-        """Numbers of the ensemble members; None without a ``member`` dimension."""
-        if "member" not in self.ds.dims:
-            return None
-        told = self.ds["member"].values
-        return [int(n) for n in told] if told.dtype.kind in "iu" else list(range(len(told)))
-
-    def end(self, name: str, index: int) -> datetime:
-        """Return ``start_datetime`` or ``end_datetime`` of a date; the date itself where it is an instant."""
-        told = self.along(name, index)
-        return self.times[index] if told is None else datetime.fromisoformat(str(told))
-
-    def along(self, name: str, index: int) -> Any:
-        """Return a coordinate's value at a date; None when absent, empty or not a number."""
-        if name not in self.ds.coords:
-            return None
-        coord = self.ds.coords[name]
-        value = coord.values[index] if coord.dims == ("time",) else coord.values if coord.ndim == 0 else None
-        if value is None:
-            return None
-        value = np.asarray(value).item()
-        if isinstance(value, float) and math.isnan(value):
-            return None
-        return None if value == "" else value
-
-
-def _as_dataset(given: xr.Dataset | xr.DataArray) -> xr.Dataset:
-    if isinstance(given, xr.Dataset):
-        return given
-    if "band" in given.dims:
-        ds = given.to_dataset(dim="band")
-        ds = ds.rename({name: str(name) for name in ds.data_vars})
-        for var in ds.data_vars.values():
-            var.encoding = dict(given.encoding)
-    else:
-        ds = given.to_dataset(name=str(given.name or "data"))
-    return ds.assign_attrs(given.attrs)
-
-
-def _with_time(ds: xr.Dataset) -> xr.Dataset:
-    if "time" not in ds.coords:
-        raise TimeError(
-            "writing a catalog: the cube has no time coordinate, and a STAC item needs a date.",
-            "Assign one, e.g. ds.assign_coords(time=np.datetime64('2018-05-04')).",
-        )
-    if ds["time"].ndim == 0:
-        ds = ds.expand_dims("time")
-    if ds["time"].dtype.kind != "M" or bool(ds["time"].isnull().any()):
-        raise TimeError(
-            f"writing a catalog: time is {ds['time'].dtype}, or a date is missing.",
-            "Give dates as datetime64, without NaT.",
-        )
-    if ds["time"].size == 0:
-        raise TimeError("writing a catalog: the cube has no date.", "Select at least one.")
-    return ds
-
-
 # ------------------------------------------------------------------------------------------- the files
 
 
@@ -413,7 +209,7 @@ _Made = tuple[Path, dict[str, Any]]
 """A scratch folder with the data of an item, and the item."""
 
 
-def _write_cogs(cube: _Cube, target: _Target, labels: Sequence[str], room: Path) -> Iterator[_Made]:
+def _write_cogs(cube: WritableCube, target: Target, labels: Sequence[str], room: Path) -> Iterator[_Made]:
     """Make the items of one time chunk after the other."""
     y, x = cube.yx
     numbers: Sequence[int | None] = cube.members or [None]
@@ -439,12 +235,12 @@ def _write_cogs(cube: _Cube, target: _Target, labels: Sequence[str], room: Path)
                     for row in range(packed.shape[1]):
                         t = int(first) + region["time"].start + row
                         files[t, m, name].put(region[y], region[x], packed[m, row])
-                        if name == _MASK:
+                        if name == MASK:
                             counts[t, m].add(packed[m, row])
         for t, m, label in wanted:
             data = room / f"{t}-{m}"
             data.mkdir()
-            share = counts[t, m].share if _MASK in cube.forms else None
+            share = counts[t, m].share if MASK in cube.forms else None
             synthetic = cube.prov is not None and (share is None or share > 0)
             tags = _file_tags(cube.prov, synthetic)
             assets = {}
@@ -452,12 +248,17 @@ def _write_cogs(cube: _Cube, target: _Target, labels: Sequence[str], room: Path)
                 path = data / f"{safe_id(name)}.tif"
                 mask = is_mask_name(name, cube.ds[name].attrs)
                 files[t, m, name].close(path, tags=tags, categorical=mask)
-                assets[name] = _cog_asset(cube, name, path, synthetic)
-            yield data, _item(cube, target, label, [t], numbers[m], share, assets)
+                assets[name] = cog_asset(cube, name, path, synthetic)
+            yield data, item_document(cube, target, label, [t], numbers[m], share, assets)
 
 
 def _write_group(
-    cube: _Cube, target: _Target, labels: Sequence[str], room: Path, *, form: Literal["zarr", "icechunk"]
+    cube: WritableCube,
+    target: Target,
+    labels: Sequence[str],
+    room: Path,
+    *,
+    form: Literal["zarr", "icechunk"],
 ) -> Iterator[_Made]:
     """Make everything as one Zarr group with one item."""
     (label,) = labels
@@ -474,20 +275,23 @@ def _write_group(
         group,
         form=form,
         attrs=attrs | tags,
-        on_block=lambda _, values: count.add(values[_MASK]) if _MASK in values else None,
+        on_block=lambda _, values: count.add(values[MASK]) if MASK in values else None,
         scheduler=target.claim.scheduler,
     )
     parts = sorted(part for part in group.rglob("*") if part.is_file())
     write_json(
         data / MANIFEST,
-        sealed({"files": {part.relative_to(data).as_posix(): _file_fields(part) for part in parts}}),
+        sealed({"files": {part.relative_to(data).as_posix(): file_fields(part) for part in parts}}),
     )
-    share = count.share if _MASK in cube.forms else None
+    share = count.share if MASK in cube.forms else None
     times = list(range(len(cube.times)))
-    yield data, _item(cube, target, label, times, None, share, _group_assets(cube, group, form, bool(tags)))
+    yield (
+        data,
+        item_document(cube, target, label, times, None, share, group_assets(cube, group, form, bool(tags))),
+    )
 
 
-def _put(data: Path, item: dict[str, Any], target: _Target) -> dict[str, Any]:
+def _put(data: Path, item: dict[str, Any], target: Target) -> dict[str, Any]:
     """Let an item appear, after its data."""
     label = item["id"]
     told = sorted(f"{asset['href']} {asset.get('file:checksum')}" for asset in item["assets"].values())
@@ -503,11 +307,11 @@ def _put(data: Path, item: dict[str, Any], target: _Target) -> dict[str, Any]:
     (place.parent / scratch.name).receive(scratch, point="document")
     if data.is_dir() and not place.is_dir():  # cleared away before the item named it
         place.receive(data)
-    reach("item published")
+    hit("item published")
     return whole
 
 
-def _same(one: Path, two: Place) -> bool:
+def _same(one: Path, two: Location) -> bool:
     """Tell whether two folders hold the same files."""
     if not two.is_dir():
         return False
@@ -546,279 +350,3 @@ def _file_tags(prov: Provenance | None, synthetic: bool) -> dict[str, str]:
         "EOAUG_PROVENANCE": prov.portable().to_json(),
     }
     return tags | ({"DigitalSourceType": prov.digital_source_type} if synthetic else {})
-
-
-# ------------------------------------------------------------------------------------------- the items
-
-
-def _item(
-    cube: _Cube,
-    target: _Target,
-    label: str,
-    times: Sequence[int],
-    member: int | None,
-    share: float | None,
-    assets: Mapping[str, Any],
-) -> dict[str, Any]:
-    geometry, bbox = footprint(cube.geobox)
-    dates = [cube.times[t] for t in times]
-    starts, ends = ([cube.end(name, t) for t in times] for name in ("start_datetime", "end_datetime"))
-    properties: dict[str, Any] = {"datetime": _stamp(dates[0])}
-    if max(ends) > min(starts):
-        span = {"start_datetime": _stamp(min(starts)), "end_datetime": _stamp(max(ends))}
-        # A date that stands at the beginning of its range is no instant that the source told.
-        instant = len(dates) == 1 and dates[0] > min(starts)
-        properties = {"datetime": _stamp(dates[0]) if instant else None, **span}
-    platforms = {cube.along("platform", t) for t in times} - {None}
-    if len(platforms) == 1 and ";" not in (platform := str(platforms.pop())):
-        properties["platform"] = platform
-    gsd = ground_sampling_distance(cube.geobox)
-    properties["gsd"] = gsd
-    extensions = [PROJECTION]
-    clouds = [float(v) for t in times if (v := cube.along("cloud_cover", t)) is not None]
-    if len(clouds) == len(times) and all(0 <= cloud <= 100 for cloud in clouds):
-        properties["eo:cloud_cover"] = sum(clouds) / len(clouds)
-        extensions.append(EO)
-    properties |= _projection(cube.geobox)
-    if cube.prov is not None:
-        properties |= _marks(cube.prov, member, share, masked=_MASK in cube.forms)
-        href = target.model_href(label)
-        if href is not None and properties["eoaug:synthetic"]:
-            properties["processing:expression"] = {"format": "stac-mlm", "expression": href}
-        extensions += [PROCESSING, SCHEMA_URI]
-    item = {
-        "type": "Feature",
-        "stac_version": "1.1.0",
-        "stac_extensions": extensions,
-        "id": label,
-        "geometry": geometry,
-        "bbox": bbox,
-        "properties": {**properties, **target.claim.fields},
-        "links": [],
-        "assets": assets,
-    }
-    _link(item, cube, times, target)
-    return item
-
-
-def _projection(geobox: GeoBox) -> dict[str, Any]:
-    box = geobox.extent.boundingbox
-    return {
-        **crs_fields(geobox),
-        "proj:shape": [int(n) for n in geobox.shape],
-        "proj:transform": [float(v) for v in tuple(geobox.affine)[:6]],
-        "proj:bbox": [float(v) for v in (box.left, box.bottom, box.right, box.top)],
-    }
-
-
-def _marks(prov: Provenance, member: int | None, share: float | None, *, masked: bool) -> dict[str, Any]:
-    """Fields that tell what was generated, and how."""
-    synthetic = share is None or share > 0
-    version = prov.software.get("eoaug", "")
-    fields: dict[str, Any] = {
-        "processing:level": "L4",
-        "processing:software": dict(prov.software),
-        "processing:version": version,
-        "processing:lineage": f"{prov.operation} by eoaug {version} with generator {prov.generator}, "
-        f"seed {prov.seed}" + ("" if synthetic else "; every pixel of this item is a measurement"),
-        "processing:datetime": _stamp(_now()),
-        "eoaug:synthetic": synthetic,
-        "eoaug:operation": prov.operation,
-        "eoaug:generator": prov.generator,
-        "eoaug:seed": prov.seed,
-        "eoaug:parameters": dict(prov.parameters),
-        "eoaug:cpu_capability": prov.cpu_capability,
-    }
-    optional = {
-        "eoaug:member": member,
-        "eoaug:model_sha256": prov.model_sha256 or None,
-        "eoaug:model_licence": prov.licence or None,
-        "eoaug:model_files": dict(prov.model_files) or None,
-        "eoaug:model_units": {name: list(pair) for name, pair in prov.model_units.items()} or None,
-        "eoaug:bands": dict(prov.bands) or None,
-        "eoaug:config_hash": prov.token or None,
-        "eoaug:digital_source_type": prov.digital_source_type if synthetic else None,
-        "eoaug:synthetic_fraction": prov.synthetic_fraction if share is None else share,
-        "eoaug:residual": prov.residual,
-        "eoaug:mask": _MASK if masked else None,
-    }
-    return fields | {key: value for key, value in optional.items() if value is not None}
-
-
-def _data_fields(cube: _Cube, name: str) -> dict[str, Any]:
-    """Fields of one band, for an asset or for an entry of ``bands``."""
-    form, attrs = cube.forms[name], cube.ds[name].attrs
-    fields: dict[str, Any] = {"data_type": form.dtype.name}
-    if form.nodata is not None:
-        integral = form.dtype.kind != "f" and not math.isnan(form.nodata)
-        fields["nodata"] = "nan" if math.isnan(form.nodata) else int(form.nodata) if integral else form.nodata
-    if is_mask_name(name, attrs):
-        return fields
-    if isinstance(attrs.get("units"), str):
-        fields["unit"] = attrs["units"]
-    if form.scale != 1.0 or form.offset != 0.0:
-        fields |= {"raster:scale": form.scale, "raster:offset": form.offset}
-    fields["raster:spatial_resolution"] = ground_sampling_distance(cube.geobox)
-    return fields
-
-
-def _band_fields(cube: _Cube, name: str) -> dict[str, Any]:
-    attrs = cube.ds[name].attrs
-    fields: dict[str, Any] = {"name": name}
-    platforms = {cube.along("platform", t) for t in range(len(cube.times))} - {None} or {None}
-    told = {common_name(name, attrs, None if p is None else str(p)) for p in platforms}
-    if len(told) == 1 and told <= EO_COMMON_NAMES and not is_mask_name(name, attrs):
-        fields["eo:common_name"] = told.pop()
-    wavelength = attrs.get("center_wavelength")
-    if isinstance(wavelength, int | float) and wavelength > 0:
-        fields["eo:center_wavelength"] = float(wavelength)
-    return fields
-
-
-def _roles(name: str, *, synthetic: bool) -> list[str]:
-    if name == _MASK:
-        return ["synthetic-mask"]
-    return ["data", "synthetic"] if synthetic else ["data"]
-
-
-def _cog_asset(cube: _Cube, name: str, path: Path, synthetic: bool) -> dict[str, Any]:
-    synthetic = synthetic and (cube.prov is None or cube.prov.bands.get(name) != "observed")
-    return {
-        "href": path.name,
-        "type": _COG,
-        "roles": _roles(name, synthetic=synthetic),
-        "gsd": ground_sampling_distance(cube.geobox),
-        **_projection(cube.geobox),
-        **_data_fields(cube, name),
-        "bands": [_band_fields(cube, name)],
-        **_file_fields(path),
-    }
-
-
-def _file_fields(path: Path) -> dict[str, Any]:
-    return {"file:size": path.stat().st_size, "file:checksum": checksum(path)}
-
-
-def _group_assets(cube: _Cube, group: Path, form: str, synthetic: bool) -> dict[str, Any]:
-    media = _GROUPS[form]
-    bands = [{**_band_fields(cube, n), **_data_fields(cube, n)} for n in cube.forms if n != _MASK]
-    assets = {
-        "data": {
-            "href": group.name,
-            "type": media,
-            "roles": _roles("", synthetic=synthetic),
-            "gsd": ground_sampling_distance(cube.geobox),
-            **_projection(cube.geobox),
-            "bands": bands,
-        }
-    }
-    if _MASK in cube.forms:
-        told = _data_fields(cube, _MASK)
-        # In a repository no path leads to an array: the asset names it as its band.
-        where = {"href": group.name, "bands": [{"name": _MASK, **told}]}
-        assets[_MASK] = {
-            **(where if form == "icechunk" else {"href": f"{group.name}/{_MASK}", **told}),
-            "type": media,
-            "roles": _roles(_MASK, synthetic=synthetic),
-            **_projection(cube.geobox),
-        }
-    assets["manifest"] = {
-        "href": MANIFEST,
-        "type": "application/json",
-        "roles": ["metadata"],
-        **_file_fields(group.parent / MANIFEST),
-    }
-    return assets
-
-
-def _link(item: dict[str, Any], cube: _Cube, times: Sequence[int], target: _Target) -> None:
-    """Complete an item's links and the extensions that its assets use."""
-    home = target.home(item["id"])
-    text = json.dumps(item["assets"])
-    for prefix, extension in (("raster:", RASTER), ("file:", FILE), ("eo:", EO)):
-        if f'"{prefix}' in text and extension not in item["stac_extensions"]:
-            item["stac_extensions"].append(extension)
-    item["collection"] = home.parent.name
-    item["links"] = [
-        {"rel": "root", "href": relative(target.root.top, home), "type": "application/json"},
-        {"rel": "parent", "href": "../collection.json", "type": "application/json"},
-        {"rel": "collection", "href": "../collection.json", "type": "application/json"},
-    ]
-    hrefs = [h for t in times for h in str(cube.along("item_href", t) or "").split(";") if h]
-    if cube.prov is not None:
-        hrefs += [source["href"] for source in cube.prov.sources if source.get("href")]
-    for href in dict.fromkeys(map(clean_href, hrefs)):
-        seen = href if "://" in href else relative(place_of(href), home)
-        item["links"].append({"rel": "derived_from", "href": seen, "type": "application/geo+json"})
-    if target.model is not None and "processing:expression" in item["properties"]:
-        item["links"].append(
-            {
-                "rel": "derived_from",
-                "href": target.model_href(item["id"]),
-                "type": "application/geo+json",
-                "mlm:name": target.model["properties"]["mlm:name"],
-            }
-        )
-
-
-def _now() -> datetime:
-    """The time of writing, or the one that reproducible builds set (reproducible-builds.org)."""
-    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
-
-
-def _stamp(time: datetime) -> str:
-    text = time.astimezone(UTC).isoformat(timespec="microseconds" if time.microsecond else "seconds")
-    return text.replace("+00:00", "Z")
-
-
-# ------------------------------------------------------------------------------------------- the names
-
-
-def _item_ids(cube: _Cube, ids: Sequence[str] | None, *, single: bool) -> list[str]:
-    """One id per date and member, or a single one for all of them."""
-    members = 1 if single or cube.members is None else len(cube.members)
-    count = 1 if single else len(cube.times) * members
-    if ids is not None:
-        given = [ids] if isinstance(ids, str) else list(ids)
-        if len(given) != count or len(set(given)) != count:
-            raise ParameterError(
-                f"ids={given!r} are {len(set(given))} different names for {count} items.",
-                "Give one per date, or per date and member with members running faster; one for zarr.",
-            )
-        return [_given_id(name, "ids") for name in given]
-    tail = ""
-    if cube.prov is not None:
-        tail = f"-{cube.prov.operation.replace('_', '-')}" + (
-            f"-{cube.prov.token[:8]}" if cube.prov.token else ""
-        )
-    origins = [str(cube.along("item_id", index) or "") for index in range(len(cube.times))]
-    dates = [f"{time:%Y%m%dT%H%M%S}" for time in cube.times]
-    stems = [
-        date if not origin or ";" in origin else origin if origins.count(origin) == 1 else f"{origin}-{date}"
-        for origin, date in zip(origins, dates, strict=True)
-    ]
-    if single:
-        first = origins[0] if origins[0] and ";" not in origins[0] else dates[0]
-        several = f"-{len(stems)}-dates" if len(stems) > 1 else ""
-        return [safe_id(first + several + tail)]
-    labels = []
-    for stem in stems:
-        labels += [safe_id(f"{stem}{tail}-m{member:03d}") for member in cube.members or ()]
-        if cube.members is None:
-            labels.append(safe_id(stem + tail))
-    seen: dict[str, int] = {}
-    for place, label in enumerate(labels):
-        seen[label] = seen.get(label, 0) + 1
-        if seen[label] > 1:
-            labels[place] = f"{label}-{seen[label]}"
-    return labels
-
-
-def _given_id(text: str, argument: str) -> str:
-    if not isinstance(text, str) or safe_id(text) != text:
-        raise ParameterError(
-            f"{argument}: {text!r} cannot be the name of a folder.",
-            "Use letters, digits, dot, plus, minus and underscore, at most 128.",
-        )
-    return text

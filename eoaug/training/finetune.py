@@ -18,9 +18,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
+from eoaug.datasets import netcdf
 from eoaug.errors import BandError, ParameterError, SourceError
-from eoaug.generators.checkpoint import SETTINGS, open_checkpoint, read_json
-from eoaug.training import samples
+from eoaug.generators.checkpoints.folder import open_checkpoint
+from eoaug.generators.checkpoints.hub import SETTINGS
+from eoaug.generators.checkpoints.safe_read import read_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,8 +148,8 @@ def finetune(
     -------
     Where the result lies, and the losses.
     """
-    from eoaug.generators.device import one_thread
-    from eoaug.generators.diffusionsat import caption
+    from eoaug.generators.checkpoints.diffusionsat import caption
+    from eoaug.generators.runtime import one_thread
 
     tuning = tuning or Tuning()
     if captions is None:
@@ -171,20 +173,20 @@ def finetune(
 
 def _opened(
     cubes: str | Path | xr.Dataset | Mapping[str, xr.Dataset], bands: Sequence[str], search: Mapping[str, Any]
-) -> list[samples.Cube]:
+) -> list[netcdf.TrainingCube]:
     """Read cubes from wherever they are."""
     if isinstance(cubes, xr.Dataset):
-        return [samples.from_dataset(cubes, "cube", bands)]
+        return [netcdf.from_dataset(cubes, "cube", bands)]
     if not isinstance(cubes, str | Path):
-        return [samples.from_dataset(ds, name, bands) for name, ds in cubes.items()]
+        return [netcdf.from_dataset(ds, name, bands) for name, ds in cubes.items()]
     folder = Path(cubes)
     if folder.is_dir() and (any(folder.glob("*.nc")) or not any(folder.glob("*.json"))):
-        return samples.read_cubes(folder, bands, tile_px=1, pyramid=0)
-    from eoaug.stac.contents import inspect
-    from eoaug.stac.read import open_cube
+        return netcdf.read_training_cubes(folder, bands, tile_px=1, pyramid=0)
+    from eoaug.stac.open import open_cube
+    from eoaug.stac.summary import summarise
 
     read = []
-    for found in inspect(str(cubes), **search):
+    for found in summarise(str(cubes), **search):
         own = [found.collection] if found.collection else None
         for name in found.items:
             # Clouds are left out where the item tells of them.
@@ -196,7 +198,7 @@ def _opened(
                     if quality:
                         continue
                     raise
-                read.append(samples.from_dataset(ds, name, bands))
+                read.append(netcdf.from_dataset(ds, name, bands))
                 break
     return read
 
@@ -207,15 +209,16 @@ class _Training:
     def __init__(
         self,
         base: str | Path,
-        cubes: Sequence[samples.Cube],
+        cubes: Sequence[netcdf.TrainingCube],
         out: Path,
         tuning: Tuning,
         captions: Mapping[str, str],
     ) -> None:
         import torch
 
-        from eoaug.generators.device import checked_device
-        from eoaug.generators.latent import Networks, scheduler_of
+        from eoaug.generators.checkpoints.networks import Networks
+        from eoaug.generators.checkpoints.schedulers import scheduler_of
+        from eoaug.generators.runtime import checked_device
 
         self.out, self.tuning, self.captions = out, tuning, captions
         self.checkpoint = open_checkpoint(base)
@@ -350,7 +353,7 @@ class _Training:
         own = torch.nn.functional.mse_loss(shown, image) + 1e-6 * posterior.kl().mean()
         return posterior.mode().detach() * self.nets.vae.config.scaling_factor, own
 
-    def _window(self, rng: np.random.Generator) -> tuple[samples.Cube, int, Any]:
+    def _window(self, rng: np.random.Generator) -> tuple[netcdf.TrainingCube, int, Any]:
         """Draw a clear window: cube, date and (3, edge, edge) in [-1, 1], turned at random."""
         low, high = self.tuning.stretch
         for _ in range(_DRAWS):
@@ -370,11 +373,11 @@ class _Training:
             "give clearer cubes, or a smaller tile_px",
         )
 
-    def _given(self, cube: samples.Cube, date: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    def _given(self, cube: netcdf.TrainingCube, date: int, rng: np.random.Generator) -> dict[str, Tensor]:
         import torch
 
-        from eoaug.generators.diffusionsat import metadata_vector
-        from eoaug.generators.satnet import SatUNet
+        from eoaug.generators.checkpoints.diffusionsat import metadata_vector
+        from eoaug.generators.checkpoints.diffusionsat_networks import SatUNet
 
         caption = self.captions.get(cube.name, self.tuning.prompt)
         prompt = "" if rng.random() < _DROPOUT else caption

@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from scipy import optimize
 from skimage import segmentation
 
+from eoaug.datasets.netcdf import TrainingCube, halve, metadata
 from eoaug.errors import SourceError
-from eoaug.generators import landscape
-from eoaug.generators.conditions import from_log, to_log
-from eoaug.training.samples import Cube, halve, metadata
+from eoaug.generators.embedded import landscape
+from eoaug.generators.embedded.features import from_log, to_log
+from eoaug.raster.arrays import Float32Array
 
-__all__ = ["Scene", "Window", "draw", "palettes", "scenes"]
+__all__ = ["LogReflectanceImage", "TextureSample", "draw", "palettes", "scenes"]
+
 
 _CLOUD_BLUE = 0.25
 """Blue reflectance from which a pixel's colour is taken for a cloud's, which not all cubes have masks for."""
@@ -42,11 +44,8 @@ _COLOURS = 32
 """Pieces of ground that stand for a scene."""
 
 
-_Logs = NDArray[np.float32]
-
-
 @dataclass(frozen=True, eq=False)
-class Scene:
+class LogReflectanceImage:
     """One cube on one date."""
 
     values: NDArray[np.float32]
@@ -65,7 +64,7 @@ class Scene:
 
 
 @dataclass(frozen=True, eq=False)
-class Window:
+class TextureSample:
     """One training sample."""
 
     texture: NDArray[np.float32]
@@ -83,8 +82,8 @@ class Window:
 
 
 def scenes(
-    cubes: Sequence[Cube], *, mean: Sequence[float], std: Sequence[float], window: int
-) -> list[list[Scene]]:
+    cubes: Sequence[TrainingCube], *, mean: Sequence[float], std: Sequence[float], window: int
+) -> list[list[LogReflectanceImage]]:
     """Return the dates of every cube at every scale that holds a window, a list per cube and scale.
 
     A halved image is as sharp as its pixels allow, a native one is not: that serves only where it is sharp
@@ -112,7 +111,9 @@ def scenes(
     return found
 
 
-def _scene(cube: Cube, date: int, mean: Sequence[float], std: Sequence[float]) -> Scene | None:
+def _scene(
+    cube: TrainingCube, date: int, mean: Sequence[float], std: Sequence[float]
+) -> LogReflectanceImage | None:
     units = (cube.values[date] - np.asarray(mean)[:, None, None]) / np.asarray(std)[:, None, None]
     values = np.where(cube.clear[date], units, np.nan)
     there = np.isfinite(values)
@@ -120,7 +121,7 @@ def _scene(cube: Cube, date: int, mean: Sequence[float], std: Sequence[float]) -
         return None
     logs = np.where(there, to_log(np.nan_to_num(values), mean, std), np.float32(np.nan))
     told = metadata(cube, np.array([date]))[0]
-    return Scene(logs.astype(np.float32), _palette(logs), cube.gsd_m, told)
+    return LogReflectanceImage(logs.astype(np.float32), _palette(logs), cube.gsd_m, told)
 
 
 def _palette(logs: NDArray[np.floating]) -> NDArray[np.float64]:
@@ -132,7 +133,9 @@ def _palette(logs: NDArray[np.floating]) -> NDArray[np.float64]:
     return found.reshape(-1)
 
 
-def draw(rng: np.random.Generator, groups: Sequence[Sequence[Scene]], *, window: int, context: int) -> Window:
+def draw(
+    rng: np.random.Generator, groups: Sequence[Sequence[LogReflectanceImage]], *, window: int, context: int
+) -> TextureSample:
     """Return one sample: large groups more often, by the root of their size.
 
     Half the samples do not know where and when they are, and some lack a band that their cube has.
@@ -169,7 +172,7 @@ def draw(rng: np.random.Generator, groups: Sequence[Sequence[Scene]], *, window:
     if rng.random() < 0.5:
         told[[0, 1, 3, 4, 5, 6]] = np.nan
     palette = np.where(np.tile(present, 2), scene.palette, np.nan)
-    return Window(
+    return TextureSample(
         texture=texture.astype(np.float32),
         layout=np.concatenate([colour, rough[None]]).astype(np.float32),
         measured=measured,
@@ -220,7 +223,7 @@ def _pieces(
 
 
 def palettes(
-    cubes: Sequence[Cube], bands: Sequence[str], *, mean: Sequence[float], std: Sequence[float]
+    cubes: Sequence[TrainingCube], bands: Sequence[str], *, mean: Sequence[float], std: Sequence[float]
 ) -> Mapping[str, NDArray[np.float64]]:
     """Return the palettes that land from nothing is drawn with, and how they vary.
 
@@ -245,7 +248,7 @@ def palettes(
     and ``pieces``, shape (places, n, C + 1): colour and log roughness of pieces of ground that stand for equal
     parts of a place, from dark to bright.
     """
-    places: dict[str, list[_Logs]] = {}
+    places: dict[str, list[Float32Array]] = {}
     for cube in cubes:
         cells = halve(cube)
         found = [_scene(cells, date, mean, std) for date in range(len(cells.values))]
@@ -276,7 +279,7 @@ def palettes(
     return {"scenes": rows, "root": root, "pieces": pieces}
 
 
-def _standing(part: Sequence[_Logs]) -> NDArray[np.float64]:
+def _standing(part: Sequence[Float32Array]) -> NDArray[np.float64]:
     """Return the pieces of ground that stand for a place, shape (_COLOURS, C + 1); NaN for bands that it has not."""
     found, area = [], []
     for logs in (one for one in part if np.isfinite(one).any()):
@@ -296,7 +299,9 @@ def _standing(part: Sequence[_Logs]) -> NDArray[np.float64]:
     return rows[order[np.minimum(chosen, len(order) - 1)]]
 
 
-def _moments(part: Sequence[_Logs], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float64]:
+def _moments(
+    part: Sequence[Float32Array], mean: Sequence[float], std: Sequence[float]
+) -> NDArray[np.float64]:
     """Return mean and mean square of the reflectance of a place, shape (2, C); NaN for absent bands."""
     flat = np.concatenate([one.reshape(len(mean), -1) for one in part], axis=1)
     reflectance = _reflectance(flat[..., None], mean, std)

@@ -22,12 +22,13 @@ from numpy.typing import NDArray
 
 from eoaug.errors import ParameterError
 from eoaug.generators.weights import load_weights, save_weights
-from eoaug.training.sheet import write_sheet
+from eoaug.training.contact_sheet import write_sheet
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["PRECISIONS", "Arrays", "Task", "load_into", "optimise"]
+__all__ = ["PRECISIONS", "Arrays", "TrainingTask", "load_into", "optimise"]
+
 
 PRECISIONS = ("float32", "bfloat16")
 """bfloat16, by autocast, takes 0.5 to 0.7 of the time on processors that know it."""
@@ -42,7 +43,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingTask:
     """What is to be learned."""
 
     name: str
@@ -60,7 +61,7 @@ class Task:
 
 
 def optimise(
-    task: Task,
+    task: TrainingTask,
     network: nn.Module,
     out: Path,
     *,
@@ -123,7 +124,7 @@ def optimise(
 class _Run:
     """A task on its way: network, averages, optimiser, and the processes that share the work."""
 
-    def __init__(self, task: Task, network: nn.Module, out: Path, *, half: bool) -> None:
+    def __init__(self, task: TrainingTask, network: nn.Module, out: Path, *, half: bool) -> None:
         import torch
 
         self.task, self.out, self.step, self.spent_s = task, out, 0, 0.0

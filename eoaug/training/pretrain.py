@@ -17,20 +17,24 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from eoaug.datasets import netcdf
+from eoaug.datasets.netcdf import TrainingCube
 from eoaug.errors import ParameterError
-from eoaug.generators import denoise, landscape
-from eoaug.generators.gaussian import Gaussian
-from eoaug.generators.ground import PRIOR, Ground, Regressors
+from eoaug.generators.embedded import flow_samplers, landscape
+from eoaug.generators.embedded.base_estimate import PRIOR, BaseEstimate, Regressors
+from eoaug.generators.embedded.spectral_gaussian import Gaussian
 from eoaug.generators.weights import load_weights, save_weights, sha256_of
+from eoaug.raster.arrays import Float32Array
 from eoaug.training import landscapes, samples
-from eoaug.training.loop import Arrays, Task, load_into, optimise
-from eoaug.training.samples import Cube, Sample
-from eoaug.training.sheet import stretched
+from eoaug.training.contact_sheet import stretched
+from eoaug.training.loop import Arrays, TrainingTask, load_into, optimise
+from eoaug.training.samples import Sample
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
 __all__ = ["STAGES", "pretrain"]
+
 
 STAGES = ("detail", "residual", "landscape")
 """In the order of training: a regressor of detail below a coarse pixel, the diffusion on top of it and of
@@ -49,7 +53,6 @@ _MIN_LEFT = 0.1
 """Least 1 - t that an error is divided by ("Back to basics", arXiv:2511.13720)."""
 
 _log = logging.getLogger(__name__)
-_Float = NDArray[np.float32]
 
 
 def pretrain(
@@ -90,7 +93,7 @@ def pretrain(
         )
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    cubes = samples.read_cubes(
+    cubes = netcdf.read_training_cubes(
         data_dir, config["bands"], tile_px=config["tile_px"], pyramid=config.get("pyramid", 1)
     )
     _log.info("%d cubes", len(cubes))
@@ -143,7 +146,7 @@ def _rng(seed: int, stage: str, *path: int) -> np.random.Generator:
 
 
 @dataclass(frozen=True)
-class _Prepared:
+class _EncodedSample:
     """One sample of a conditional task, encoded; images (channels, H, W)."""
 
     image: NDArray[np.float16]
@@ -160,12 +163,14 @@ class _Prepared:
     """`conditions.category` of the request."""
 
 
-def _pool(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> list[_Prepared]:
+def _pool(
+    stage: str, config: Mapping[str, Any], cubes: Sequence[TrainingCube], out: Path
+) -> list[_EncodedSample]:
     """Draw the stage's samples once: the estimates below cost as much as a training step."""
     settings = config["stages"][stage]
     tasks, shares = zip(*settings["tasks"].items(), strict=True)
     below = _regressors(config, out) if stage == "residual" else None
-    pool: list[_Prepared] = []
+    pool: list[_EncodedSample] = []
     for number in range(settings["pool"]):
         rng = _rng(config["seed"], stage, 0, number)
         task = tasks[int(rng.choice(len(tasks), p=np.array(shares) / sum(shares)))]
@@ -179,16 +184,16 @@ def _pool(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Pat
     return pool
 
 
-def _prepare(sample: Sample, context: int, below: Regressors | None) -> _Prepared:
+def _prepare(sample: Sample, context: int, below: Regressors | None) -> _EncodedSample:
     """Encode a sample for a regressor, or with ``below`` for a network on top of the regressors."""
-    ground = Ground(sample.request, context)
+    ground = BaseEstimate(sample.request, context)
     if below is not None:
         below.add([ground])
     unit = ground.told.contrast if below is None else ground.spread()
     weight = sample.measured & ~sample.request.known[ground.target]
     residual = np.where(weight, (sample.truth - ground.base) / unit, 0)
     image = (ground.told.image if below is None else ground.image()).astype(np.float16)
-    return _Prepared(
+    return _EncodedSample(
         image=image,
         facts=ground.told.facts,
         below=image[: len(residual)],
@@ -210,7 +215,9 @@ def _regressors(config: Mapping[str, Any], out: Path) -> Regressors:
         load_into(network, load_weights(out / f"{name}.safetensors"))
     scales = {name: json.loads((out / f"{name}_scale.json").read_text()) for name in used}
 
-    def forward(name: str, image: Sequence[_Float], facts: Sequence[_Float]) -> Sequence[_Float]:
+    def forward(
+        name: str, image: Sequence[Float32Array], facts: Sequence[Float32Array]
+    ) -> Sequence[Float32Array]:
         with torch.inference_mode():
             moves: NDArray[np.float32] = networks[name](
                 torch.from_numpy(np.stack(image)), torch.from_numpy(np.stack(facts))
@@ -239,13 +246,13 @@ def _network(config: Mapping[str, Any], stage: str) -> nn.Module:
     """Return the stage's network with its first weights, a function of the seed."""
     import torch
 
-    from eoaug.generators.network import build
+    from eoaug.generators.embedded.networks import build
 
     torch.manual_seed(config["seed"])
     return build(config["stages"][stage]["architecture"])
 
 
-def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> Task:
+def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[TrainingCube], out: Path) -> TrainingTask:
     settings, seed = config["stages"][stage], config["seed"]
     if stage == "landscape":
         pool = _landscapes(config, [cube for cube in cubes if not cube.name.endswith("/2")], out)
@@ -281,10 +288,10 @@ def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[Cube], out: Pa
         return np.stack(rows)
 
     loss = _diffusion_loss if stage in _DRAWN else _regression_loss
-    return Task(stage, settings, seed, batches, loss, show)
+    return TrainingTask(stage, settings, seed, batches, loss, show)
 
 
-def _landscapes(config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> list[_Prepared]:
+def _landscapes(config: Mapping[str, Any], cubes: Sequence[TrainingCube], out: Path) -> list[_EncodedSample]:
     """Draw windows of land, and write how bright and how varied scenes are, and of what."""
     settings, shape = config["stages"]["landscape"], config["landscape"]
     groups = landscapes.scenes(cubes, mean=config["mean"], std=config["std"], window=shape["window"])
@@ -301,7 +308,7 @@ def _landscapes(config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> 
         )
         image = landscape.conditions(one.texture, one.known, one.layout)
         pool.append(
-            _Prepared(
+            _EncodedSample(
                 image=image.astype(np.float16),
                 facts=one.facts,
                 below=one.layout[:-1].astype(np.float16),
@@ -314,29 +321,29 @@ def _landscapes(config: Mapping[str, Any], cubes: Sequence[Cube], out: Path) -> 
     return pool
 
 
-def _answer(network: nn.Module, one: _Prepared, field: Gaussian | None, seed: int) -> _Float:
+def _answer(network: nn.Module, one: _EncodedSample, field: Gaussian | None, seed: int) -> Float32Array:
     """Return what a network makes of a sample: a regressor's answer, or with ``field`` a drawn residual."""
     import torch
 
     device = next(network.parameters()).device
 
-    def call(*arrays: NDArray[np.floating]) -> _Float:
+    def call(*arrays: NDArray[np.floating]) -> Float32Array:
         tensors = [torch.from_numpy(np.asarray(array[None], np.float32)).to(device) for array in arrays]
         with torch.inference_mode():
-            answer: _Float = network(*tensors)[0].cpu().numpy()
+            answer: Float32Array = network(*tensors)[0].cpu().numpy()
         return answer
 
     if field is None:
         return call(one.image, one.facts)
     there = one.facts[-len(one.residual) :] > 0
 
-    def clean(x_t: _Float, t: float) -> _Float:
+    def clean(x_t: Float32Array, t: float) -> Float32Array:
         point = (x_t * there[:, None, None]).astype(np.float32)
         answer = call(point, np.array(t), one.image, one.facts, field.estimate(point, t, there))
         return answer * there[:, None, None]
 
     start = np.random.default_rng(seed).standard_normal(one.residual.shape, dtype=np.float32)
-    drawn: _Float = denoise.sample_dpmpp_2m(clean, start, denoise.karras(8))
+    drawn: Float32Array = flow_samplers.sample_dpmpp_2m(clean, start, flow_samplers.karras(8))
     return drawn
 
 
@@ -364,7 +371,7 @@ def _linear(arrays: Arrays, fields: Sequence[Gaussian]) -> dict[str, NDArray[np.
     return {"x_t": x_t, "linear": np.stack(linear)}
 
 
-def _fields(stage: str, pool: Sequence[_Prepared], out: Path) -> dict[str, Gaussian]:
+def _fields(stage: str, pool: Sequence[_EncodedSample], out: Path) -> dict[str, Gaussian]:
     """Fit a Gaussian to the residuals of each category; to whole windows for land from nothing."""
     fields, tensors = {}, {}
     for name in sorted({one.category for one in pool} - {"between", "within"}):
@@ -376,7 +383,7 @@ def _fields(stage: str, pool: Sequence[_Prepared], out: Path) -> dict[str, Gauss
     return fields if "alone" not in fields else dict.fromkeys(landscape.KINDS, fields["alone"])
 
 
-def _in_units(pool: list[_Prepared], path: Path) -> list[_Prepared]:
+def _in_units(pool: list[_EncodedSample], path: Path) -> list[_EncodedSample]:
     """Return the pool with residuals in units of their typical size per category, which ``path`` records.
 
     A hole's residual is ten times that of x2: without it the large ones would be all that is learned.

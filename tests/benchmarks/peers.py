@@ -134,7 +134,7 @@ def with_eoaug(source: Path, folder: Path, settings: Row, model: Any) -> tuple[C
     import zarr
 
     import eoaug
-    from eoaug.sensor import Sensor
+    from eoaug.raster.sensor import Sensor
 
     Wrapped.module = model
     Wrapped.card = eoaug.Card(

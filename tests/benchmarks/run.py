@@ -28,7 +28,7 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 
 import eoaug
-from eoaug.generators import embedded
+from eoaug.generators.embedded import generator, weights_config
 
 Row = dict[str, Any]
 
@@ -167,7 +167,7 @@ def naive_over_engine(quick: bool) -> list[Row]:
     ]
 
 
-class Naive(embedded.Embedded):
+class Naive(generator.Embedded):
     """The generator with its networks called plainly."""
 
     def _forward(self, name: str, *inputs: Any, part: str = "forward", batch: int | None = None) -> Any:
@@ -175,7 +175,7 @@ class Naive(embedded.Embedded):
 
         if part == "told":
             return inputs[0]
-        network = embedded._network(self._config, name, "cpu")
+        network = weights_config.network_for(self._config, name, "cpu")
         with torch.inference_mode():
             return network(*(torch.from_numpy(np.stack(arrays)) for arrays in inputs)).numpy()
 

@@ -18,7 +18,7 @@ from scipy import ndimage
 
 import eoaug
 from eoaug.generators.base import Card
-from eoaug.generators.embedded import Embedded
+from eoaug.generators.embedded.generator import Embedded
 from eoaug.metrics import ghost_ratio, seam_ratio
 
 pytestmark = pytest.mark.slow

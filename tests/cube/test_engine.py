@@ -17,16 +17,17 @@ from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
 import eoaug
-from eoaug.cube.plan import lattice_for
-from eoaug.cube.scene import places
+from eoaug.cube.read import read_cube
+from eoaug.engine.layout import lattice_for
+from eoaug.engine.tile_requests import places
 from eoaug.errors import GeneratorError
-from eoaug.generators import embedded
 from eoaug.generators.base import Card, Request
 from eoaug.generators.classical import Classical
-from eoaug.generators.embedded import Embedded
+from eoaug.generators.embedded import trajectory
+from eoaug.generators.embedded.generator import Embedded
 from eoaug.metrics import seam_ratio
+from eoaug.raster.tiles import Window
 from eoaug.testing import CountingGenerator, TinyDenoiser, grid, scene
-from eoaug.tiles import Window
 
 TINY = TinyDenoiser()
 
@@ -54,7 +55,7 @@ def synthesize(ds, **options):
 
 
 def from_nothing(ds, **options):
-    like = eoaug.cube.geo.read_cube(ds, verb="test").geobox
+    like = read_cube(ds, verb="test").geobox
     two = TinyDenoiser(bands=("blue", "nir"))
     return eoaug.synthesize(like=like, **{"generator": two, "times": ds.time.values} | options)
 
@@ -480,7 +481,7 @@ class Called(TinyDenoiser):
 @pytest.mark.parametrize("bounded", [True, False])
 def test_explain_counts_the_forwards_that_run(chunk, joint, tiles, bounded):
     ds = scene((110, 130), dates=1, bands=("blue", "nir"), content="texture")
-    like = eoaug.cube.geo.read_cube(ds, verb="test").geobox
+    like = read_cube(ds, verb="test").geobox
     kind = Called(bands=("blue", "nir"))
     arguments = {"ds": ds} if bounded else {"like": like, "times": ["2021-06-01"]}
     arguments |= {"generator": kind, "joint_steps": joint, "chunks": chunk, "batch_tiles": tiles}
@@ -774,7 +775,7 @@ def test_land_on_a_grid_in_degrees_is_one_plane(monkeypatch):
     original = Embedded._land
 
     def seen(self, walks):
-        planes.update(embedded._plane(walk.request, walk.plan.target) for walk in walks)
+        planes.update(trajectory.plane(walk.request, walk.plan.target) for walk in walks)
         sizes.update(float(walk.request.metadata[0, 2]) for walk in walks)
         return original(self, walks)
 

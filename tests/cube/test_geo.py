@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eoaug
-from eoaug.cube.geo import read_cube
+from eoaug.cube.read import read_cube
 from eoaug.errors import BandError, GridError, ParameterError, TimeError
 from eoaug.generators.classical import Classical
-from eoaug.sensor import Sensor
+from eoaug.raster.sensor import Sensor
 from eoaug.testing import datasets, grid, scene
 
 CLASSICAL = Classical()

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import eoaug
-from eoaug.cube.progress import Watch, watch
 from eoaug.errors import ParameterError
+from eoaug.progress import ProgressCounter, track
 from eoaug.testing import CountingGenerator, TinyDenoiser, grid, scene
 
 
@@ -117,14 +117,14 @@ def test_a_log_stays_quiet(monkeypatch):
     """Without a terminal, and unasked, nothing is written."""
     log = io.StringIO()
     monkeypatch.setattr(sys, "stderr", log)
-    with watch(3, what="work", unit="tile") as seen:
+    with track(3, what="work", unit="tile") as seen:
         seen.tiles(3)
     assert log.getvalue() == ""
 
 
 def test_a_watch_settles_what_was_not_needed():
     counts = []
-    seen = Watch(counts.append)
+    seen = ProgressCounter(counts.append)
     seen.tiles(2)
     seen.steps(100)
     seen.settle(5)

@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import eoaug
-from eoaug.cube.geo import read_cube
+from eoaug.cube.read import read_cube
 from eoaug.errors import GridError, ParameterError
 from eoaug.generators.classical import Classical
-from eoaug.sensor import Sensor
+from eoaug.raster.sensor import Sensor
 from eoaug.testing import CountingGenerator, TinyDenoiser, datasets, decode, scene
 
 TINY = TinyDenoiser()

@@ -12,16 +12,18 @@ import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
-from eoaug.cli import app
-from eoaug.cube.progress import Watch
+from eoaug.cli.app import app
+from eoaug.datasets.series import history_of, read_masks, read_series
 from eoaug.errors import GeneratorError, ParameterError, SourceError
-from eoaug.evaluate import Evaluation, evaluate, write_report
-from eoaug.evaluate.opponents import OPPONENTS
+from eoaug.evaluate.baselines import BASELINES
+from eoaug.evaluate.cases import HOLE_COVER, TASKS, cases, verb_of
+from eoaug.evaluate.evaluation import Evaluation, evaluate
+from eoaug.evaluate.report import write_report
 from eoaug.evaluate.scores import Effort, planned, score
-from eoaug.evaluate.windows import HOLE_COVER, TASKS, cases, history_of, read_masks, read_series, verb_of
 from eoaug.generators.base import Card
 from eoaug.generators.classical import Classical
-from eoaug.generators.embedded import Embedded
+from eoaug.generators.embedded.generator import Embedded
+from eoaug.progress import ProgressCounter
 
 pytest.importorskip("h5py", reason="h5netcdf reads netCDF4 through h5py")
 
@@ -317,7 +319,7 @@ def test_opponents_know_what_they_should(folder):
     hole[20:40, 20:40] = True
     card = replace(InOtherUnits().card, context=4)
     middle = list(cases("inpaint with dates", window, card, masks=[hole]))[2]
-    answer = {name: method(middle)[:3] for name, method in OPPONENTS["inpaint with dates"].items()}
+    answer = {name: method(middle)[:3] for name, method in BASELINES["inpaint with dates"].items()}
     unit = np.array(card.std)[:3, None, None]
     error = {
         name: np.abs(one * unit + np.array(card.mean)[:3, None, None] - middle.truth[:3])[:, hole].max()
@@ -329,13 +331,13 @@ def test_opponents_know_what_they_should(folder):
     biased = window.values.copy()
     biased[2] += 0.02
     middle = list(cases("inpaint with dates", replace(window, values=biased), card, masks=[hole]))[2]
-    answer = OPPONENTS["inpaint with dates"]["linear, mean corrected"](middle)[:3]
+    answer = BASELINES["inpaint with dates"]["linear, mean corrected"](middle)[:3]
     np.testing.assert_allclose(
         answer * unit + np.array(card.mean)[:3, None, None], middle.truth[:3], atol=1e-5
     )
     coarse = next(cases("x4", window, card))
     for name in ("bicubic, back-projected", "cubic convolution, back-projected"):
-        again = coarse.request.sensor.degrade(OPPONENTS["x4"][name](coarse)[:2])
+        again = coarse.request.sensor.degrade(BASELINES["x4"][name](coarse)[:2])
         np.testing.assert_allclose(again, coarse.request.coarse_tile[0, :2], atol=1e-5)
 
 
@@ -383,7 +385,7 @@ def test_the_bar_knows_how_much_there_is_to_do(folder):
     ]
     counted = []
     effort = Effort(members=9, member_windows=2, step_windows=1)
-    score(Drawn(), "x2", found, effort, seen=Watch(counted.append))
+    score(Drawn(), "x2", found, effort, seen=ProgressCounter(counted.append))
     assert sum(counted) == planned(found, effort) == 3 * 7 + 9 * 4 + 2 * 8 * 2 + 2 + 2 * 8
 
 

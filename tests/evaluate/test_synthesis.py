@@ -9,12 +9,12 @@ import pytest
 from scipy import ndimage
 
 from eoaug import metrics
-from eoaug.cube.progress import Watch
-from eoaug.evaluate.synthesis import Window, features, synthesise
+from eoaug.evaluate.synthesis import RealImage, features, synthesise
 from eoaug.generators.base import Card
+from eoaug.progress import ProgressCounter
 
 SLOTS = ("red", "nir")
-QUIET = Watch(lambda count: None)
+QUIET = ProgressCounter(lambda count: None)
 
 
 def land(seed, smooth=3.0, level=0.15):
@@ -23,7 +23,7 @@ def land(seed, smooth=3.0, level=0.15):
 
 
 def window(seed, place="here", **kwargs):
-    return Window(place=place, values=land(seed, **kwargs), time=0, metadata=np.full(7, np.nan))
+    return RealImage(place=place, values=land(seed, **kwargs), time=0, metadata=np.full(7, np.nan))
 
 
 class Remembering:

@@ -20,7 +20,9 @@ from safetensors.torch import save_file as save_torch
 
 import eoaug
 from eoaug.errors import GeneratorError
-from eoaug.generators.checkpoint import find, open_checkpoint, read_header
+from eoaug.generators.checkpoints.folder import open_checkpoint
+from eoaug.generators.checkpoints.hub import find
+from eoaug.generators.checkpoints.safe_read import read_header
 from eoaug.testing import requests
 from tests.hub import Hub
 

@@ -15,9 +15,9 @@ import xarray as xr
 from typer.testing import CliRunner
 
 import eoaug
-from eoaug.cli import app
+from eoaug.cli.app import app
 from eoaug.errors import BandError, EoaugError, GeneratorError, ParameterError
-from eoaug.generators.diffusionsat import DiffusionSat
+from eoaug.generators.checkpoints.diffusionsat import DiffusionSat
 
 Make = Callable[..., Path]
 LANDSAT = "LC08_L2SP_008059_20191201_20200825_02_T1.json"

@@ -11,10 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eoaug.errors import GeneratorError
-from eoaug.gaps import simulate
 from eoaug.generators.base import Generator, Request
-from eoaug.generators.classical import Classical, coarse_prior, estimate, push_pull, temporal, texture
-from eoaug.sensor import Sensor
+from eoaug.generators.classical import Classical, estimate
+from eoaug.generators.interpolation.back_projection import coarse_prior
+from eoaug.generators.interpolation.push_pull import push_pull
+from eoaug.generators.interpolation.texture import texture
+from eoaug.generators.interpolation.time_series import temporal
+from eoaug.raster.masks import simulate
+from eoaug.raster.sensor import Sensor
 
 seeds = st.integers(0, 2**32 - 1)
 sizes = st.tuples(st.integers(1, 40), st.integers(1, 40))

@@ -20,8 +20,8 @@ from safetensors.torch import load_file
 
 import eoaug
 from eoaug.errors import GeneratorError
-from eoaug.generators import convert
-from eoaug.generators.convert import convert_weights
+from eoaug.generators.checkpoints import convert
+from eoaug.generators.checkpoints.convert import convert_weights
 
 Make = Callable[..., Path]
 

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from eoaug.generators import denoise
+from eoaug.generators.embedded import flow_samplers
 
 MEAN, STD = 0.7, 0.5
 
@@ -22,21 +22,22 @@ def transported(noise):
 
 
 NOISE = np.random.default_rng(0).standard_normal(200)
-SAMPLERS = (denoise.sample_euler, denoise.sample_heun, denoise.sample_dpmpp_2m)
+SAMPLERS = (flow_samplers.sample_euler, flow_samplers.sample_heun, flow_samplers.sample_dpmpp_2m)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samplers_follow_the_flow_of_a_gaussian(sampler):
-    found = sampler(exact, NOISE, denoise.linear(200))
+    found = sampler(exact, NOISE, flow_samplers.linear(200))
     assert np.abs(found - transported(NOISE)).max() < 0.02
 
 
-@pytest.mark.parametrize("sampler", [denoise.sample_heun, denoise.sample_dpmpp_2m])
+@pytest.mark.parametrize("sampler", [flow_samplers.sample_heun, flow_samplers.sample_dpmpp_2m])
 def test_second_order_beats_first_at_equal_steps(sampler):
-    schedule = denoise.karras(10, sigma_max=80)
+    schedule = flow_samplers.karras(10, sigma_max=80)
     start = NOISE * (1 - schedule[0])
     error = [
-        np.abs(s(exact, start, schedule) - transported(NOISE)).mean() for s in (sampler, denoise.sample_euler)
+        np.abs(s(exact, start, schedule) - transported(NOISE)).mean()
+        for s in (sampler, flow_samplers.sample_euler)
     ]
     assert error[0] < error[1]
 
@@ -51,12 +52,12 @@ def test_correction_has_the_last_word(sampler):
     def known_is_three(clean):
         return np.where(np.arange(clean.size) < 5, 3.0, clean)
 
-    found = sampler(exact, NOISE, denoise.karras(6), correct=known_is_three)
+    found = sampler(exact, NOISE, flow_samplers.karras(6), correct=known_is_three)
     np.testing.assert_array_equal(found[:5], 3.0)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 8, 30])
-@pytest.mark.parametrize("schedule", [denoise.linear, denoise.karras])
+@pytest.mark.parametrize("schedule", [flow_samplers.linear, flow_samplers.karras])
 def test_schedules_ascend_to_clean(schedule, steps):
     times = schedule(steps)
     assert len(times) == steps + 1
@@ -67,24 +68,24 @@ def test_schedules_ascend_to_clean(schedule, steps):
 
 @pytest.mark.parametrize("sigma_max", [0.01, 0.05, 0.2, 1.0])
 def test_a_path_from_near_the_end_ascends_too(sigma_max):
-    times = denoise.karras(4, sigma_max=sigma_max, sigma_min=0.05)
+    times = flow_samplers.karras(4, sigma_max=sigma_max, sigma_min=0.05)
     assert times[0] == pytest.approx(1 / (1 + sigma_max))
     assert (np.diff(times) > 0).all()
 
 
 def test_karras_starts_where_it_is_told():
-    assert denoise.karras(5, sigma_max=4.0)[0] == pytest.approx(1 / 5)
-    assert denoise.karras(1, sigma_max=4.0) == (pytest.approx(1 / 5), 1.0)
+    assert flow_samplers.karras(5, sigma_max=4.0)[0] == pytest.approx(1 / 5)
+    assert flow_samplers.karras(1, sigma_max=4.0) == (pytest.approx(1 / 5), 1.0)
 
 
 def test_euler_is_exact_for_a_constant_estimate_in_any_number_of_steps():
     clean = np.full_like(NOISE, 2.0)
-    once = denoise.euler(NOISE, clean, 0.0, 0.6)
-    twice = denoise.euler(denoise.euler(NOISE, clean, 0.0, 0.25), clean, 0.25, 0.6)
+    once = flow_samplers.euler(NOISE, clean, 0.0, 0.6)
+    twice = flow_samplers.euler(flow_samplers.euler(NOISE, clean, 0.0, 0.25), clean, 0.25, 0.6)
     np.testing.assert_allclose(once, twice)
-    np.testing.assert_allclose(once, denoise.noised(clean, NOISE, 0.6))
+    np.testing.assert_allclose(once, flow_samplers.noised(clean, NOISE, 0.6))
 
 
 def test_velocity_points_at_the_estimate():
-    x_t = denoise.noised(NOISE * 0 + 2, NOISE, 0.25)
-    np.testing.assert_allclose(denoise.velocity(x_t, NOISE * 0 + 2, 0.25), 2 - NOISE)
+    x_t = flow_samplers.noised(NOISE * 0 + 2, NOISE, 0.25)
+    np.testing.assert_allclose(flow_samplers.velocity(x_t, NOISE * 0 + 2, 0.25), 2 - NOISE)

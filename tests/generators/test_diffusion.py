@@ -26,11 +26,11 @@ from diffusers.schedulers import (
 from safetensors.torch import load_file, save_file
 
 import eoaug
-from eoaug import noise
 from eoaug.errors import GeneratorError
-from eoaug.generators import latent, samplers
 from eoaug.generators.base import Request
-from eoaug.generators.checkpoint import open_checkpoint
+from eoaug.generators.checkpoints import networks, schedulers
+from eoaug.generators.checkpoints.folder import open_checkpoint
+from eoaug.raster import noise
 from eoaug.testing import check_generator, requests
 
 Make = Callable[..., Path]
@@ -119,7 +119,7 @@ def test_contract(tiny: Make, case: str) -> None:
     check_generator(eoaug.load(tiny(name), steps=3, **options))
 
 
-@pytest.mark.parametrize("scheduler", [None, *samplers.SCHEDULERS])
+@pytest.mark.parametrize("scheduler", [None, *schedulers.SCHEDULERS])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_text_to_image_is_diffusers(
     tiny: Make, fixed_draws: Callable[..., None], prediction: str, scheduler: str | None
@@ -167,7 +167,7 @@ def test_a_sampler_without_a_place_for_its_noise_is_refused_by_name(tiny: Make, 
     (folder / "model_index.json").write_text(json.dumps(index))
     with pytest.raises(GeneratorError, match="HeunDiscreteScheduler") as caught:
         eoaug.load(folder)
-    assert all(repr(name) in caught.value.remedy for name in samplers.SCHEDULERS)
+    assert all(repr(name) in caught.value.remedy for name in schedulers.SCHEDULERS)
     assert eoaug.load(folder, scheduler="euler_a").card.steps
     index["scheduler"] = ["diffusers", "VQDiffusionScheduler"]
     (folder / "model_index.json").write_text(json.dumps(index))
@@ -415,7 +415,7 @@ def test_an_adapter_of_another_base_is_refused(tiny: Make, tmp_path: Path) -> No
 
 def test_replaced_estimates_are_walked_from(tiny: Make) -> None:
     # With the truth in the place of every estimate, any sampler arrives there but for its last noise (0.03).
-    for scheduler in samplers.SCHEDULERS:
+    for scheduler in schedulers.SCHEDULERS:
         generator = eoaug.load(tiny("sd", prediction="v_prediction"), steps=6, scheduler=scheduler)
         (request,) = requests(generator.card, "synthesize")
         state = generator.begin([request])
@@ -446,7 +446,7 @@ def test_offloaded_networks_are_the_same(tiny: Make) -> None:
     with torch.inference_mode():
         one, other = (
             nets.predict(x, t, {"text": nets.text("a field").hidden[None]})
-            for nets in (latent.Networks(checkpoint), latent.Networks(checkpoint, offload=True))
+            for nets in (networks.Networks(checkpoint), networks.Networks(checkpoint, offload=True))
         )
     assert torch.equal(one, other)
 

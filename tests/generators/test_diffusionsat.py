@@ -18,11 +18,16 @@ from safetensors.torch import load_file, save_file
 import eoaug
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import METADATA_FIELDS
-from eoaug.generators.checkpoint import open_checkpoint
-from eoaug.generators.diffusion import Diffusion
-from eoaug.generators.diffusionsat import DiffusionSat, caption, metadata_vector, multispectral_image
-from eoaug.generators.latent import build
-from eoaug.generators.satnet import SatControlNet3D
+from eoaug.generators.checkpoints.diffusionsat import (
+    DiffusionSat,
+    caption,
+    metadata_vector,
+    multispectral_image,
+)
+from eoaug.generators.checkpoints.diffusionsat_networks import SatControlNet3D
+from eoaug.generators.checkpoints.folder import open_checkpoint
+from eoaug.generators.checkpoints.generator import Diffusion
+from eoaug.generators.checkpoints.loading import build
 from eoaug.testing import CountingGenerator, check_generator, requests
 
 Make = Callable[..., Path]

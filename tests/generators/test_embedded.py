@@ -15,8 +15,8 @@ from scipy import ndimage
 
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import Request, SteppedGenerator
-from eoaug.generators.embedded import Embedded
-from eoaug.sensor import Sensor
+from eoaug.generators.embedded.generator import Embedded
+from eoaug.raster.sensor import Sensor
 
 PX = 64
 DAY = 86_400
@@ -356,7 +356,7 @@ def test_requests_it_cannot_answer_are_refused(changes, told):
 
 
 def test_importing_does_not_import_torch():
-    code = "import sys, eoaug.generators.embedded as e; e.Embedded().card; sys.exit('torch' in sys.modules)"
+    code = "import sys, eoaug.generators.embedded.generator as e; e.Embedded().card; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from eoaug.generators import denoise
-from eoaug.generators.gaussian import Gaussian, equalised
+from eoaug.generators.embedded import flow_samplers
+from eoaug.generators.embedded.spectral_gaussian import Gaussian, equalised
 
 RNG = np.random.default_rng(0)
 N, C = 16, 3
@@ -34,7 +34,9 @@ def test_at_noise_it_is_the_mean_and_at_the_end_the_point(field):
 
 def test_it_beats_the_point_and_the_mean_in_between(field):
     x, e = fields(20), RNG.standard_normal((20, C, N, N)).astype(np.float32)
-    found = np.stack([field.estimate(denoise.noised(a, b, 0.5), 0.5, ALL) for a, b in zip(x, e, strict=True)])
+    found = np.stack(
+        [field.estimate(flow_samplers.noised(a, b, 0.5), 0.5, ALL) for a, b in zip(x, e, strict=True)]
+    )
     error = np.square(found - x).mean()
     assert error < 0.5 * np.square(e).mean()
     assert error < 0.5 * x.var(axis=(0, 2, 3)).mean()
@@ -50,10 +52,13 @@ def test_absent_bands_come_back_empty_and_do_not_matter(field):
 
 
 def test_samples_have_the_data_s_level_spread_and_correlation(field):
-    schedule = denoise.karras(30)
+    schedule = flow_samplers.karras(30)
     noise = RNG.standard_normal((60, C, N, N)).astype(np.float32) * (1 - schedule[0])
     drawn = np.stack(
-        [denoise.sample_dpmpp_2m(lambda x, t: field.estimate(x, t, ALL), one, schedule) for one in noise]
+        [
+            flow_samplers.sample_dpmpp_2m(lambda x, t: field.estimate(x, t, ALL), one, schedule)
+            for one in noise
+        ]
     )
     data = fields(400)
     np.testing.assert_allclose(drawn.mean(axis=(0, 2, 3)), [1, 2, 3], atol=0.4)

@@ -43,7 +43,7 @@ def test_identities_survive_every_pickle_protocol(name, protocol):
 
 def test_tokens_do_not_depend_on_the_pickle_protocol():
     code = (
-        "import pickle; pickle.DEFAULT_PROTOCOL = {}; import eoaug; from eoaug.testing import scene;"
+        "import pickle; pickle.DEFAULT_PROTOCOL = {}; import eoaug; from eoaug.testing.scenes import scene;"
         "print(eoaug.plan('super_resolve', scene((40, 40)), factor=2, generator='classical').token)"
     )
     here = eoaug.plan("super_resolve", scene((40, 40)), factor=2, generator="classical").token

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import fft, ndimage
 
-from eoaug.generators import classical, kriging
 from eoaug.generators.base import WIDE_CELLS, Request
+from eoaug.generators.interpolation import best_estimate, kriging, push_pull, texture, time_kriging
 from eoaug.metrics import rmse
 
 PX = 24
@@ -17,7 +17,7 @@ DAY = 86_400
 
 
 def scene(seed: int, edge: int = PX) -> np.ndarray:
-    return classical.texture((0, 0), (2, edge, edge), seed=seed)
+    return texture.texture((0, 0), (2, edge, edge), seed=seed)
 
 
 def hole(seed: int, edge: int = PX) -> np.ndarray:
@@ -77,7 +77,7 @@ def test_what_goes_on_is_continued_in_any_direction(degrees):
     known = np.ones(values.shape, bool)
     known[:, 24:40, 24:40] = False
     gap = ~known
-    found, membrane = kriging.fill(values, known), classical.push_pull(values, known)
+    found, membrane = kriging.fill(values, known), push_pull.push_pull(values, known)
     assert rmse(found[gap], values[gap]) < 0.7 * rmse(membrane[gap], values[gap])
 
 
@@ -112,11 +112,11 @@ def asked_of(images: np.ndarray, times: np.ndarray, when: int) -> Request:
 def test_one_date_keeps_its_level_and_is_the_softer_the_older_it_is():
     images, times = dates(10)
     images = images + 3
-    kept = kriging.in_time(images, times, 50 * DAY, sharp=True)
+    kept = time_kriging.in_time(images, times, 50 * DAY, sharp=True)
     np.testing.assert_allclose(kept, images[0], atol=1e-4)
     contrast = []
     for days in (0, 3, 30, 150):
-        found = kriging.in_time(images, times, (10 + days) * DAY)
+        found = time_kriging.in_time(images, times, (10 + days) * DAY)
         assert found.mean() == pytest.approx(images[0].mean(), abs=1e-3)
         contrast.append(found.std() / images[0].std())
     assert contrast[0] == pytest.approx(1, abs=1e-4)
@@ -124,7 +124,7 @@ def test_one_date_keeps_its_level_and_is_the_softer_the_older_it_is():
     assert contrast[-1] > 0.3
 
 
-@pytest.mark.parametrize("memory", kriging._MEMORIES)
+@pytest.mark.parametrize("memory", time_kriging.MEMORIES)
 def test_the_shares_of_a_memory_are_whole_and_last_year_counts_more_than_last_winter(memory):
     now, winter, year = memory.shared(np.array([0.0, 182.6, 365.25]))
     assert now == pytest.approx(1)
@@ -136,7 +136,7 @@ def test_no_other_weights_have_less_variance(sharp):
     away = np.array([-400.0, -365, -90, -20, -12, 30])
     rng = np.random.default_rng(3)
     for scale, (memory, weights) in enumerate(
-        zip(kriging._MEMORIES, kriging._weights(away, sharp), strict=True)
+        zip(time_kriging.MEMORIES, time_kriging.kriging_weights(away, sharp), strict=True)
     ):
         others = weights + 0.01 * rng.standard_normal((50, len(away)))
         if sharp or scale == 0:
@@ -154,7 +154,7 @@ def test_no_other_weights_have_less_variance(sharp):
 def test_two_dates_of_one_moment_are_averaged():
     images, times = dates(10, 10, 40)
     images[1] += 0.1
-    found = kriging.in_time(images, times, 10 * DAY)
+    found = time_kriging.in_time(images, times, 10 * DAY)
     np.testing.assert_allclose(found, images[:2].mean(axis=0), atol=1e-3)
 
 
@@ -164,16 +164,16 @@ def test_a_whole_date_is_what_its_neighbours_foretell_and_its_errors_grow_with_t
     for days in (25, 75, 100, 200):
         asked = asked_of(images, times, days * DAY)
         target = int(np.flatnonzero(asked.target)[0])
-        found, doubt = kriging.estimate(asked, target)
-        np.testing.assert_array_equal(found, kriging.in_time(images, times, days * DAY))
-        assert (doubt >= kriging._DOUBT_FLOOR).all()
+        found, doubt = best_estimate.best_linear_estimate(asked, target)
+        np.testing.assert_array_equal(found, time_kriging.in_time(images, times, days * DAY))
+        assert (doubt >= best_estimate._DOUBT_FLOOR).all()
         doubts.append(doubt.mean())
     assert (np.diff(doubts) > 0).all()
     flat, _ = dates(0)
     asked = asked_of(0 * flat + 1, times[:1], 9 * DAY)
-    found, doubt = kriging.estimate(asked, 1)
+    found, doubt = best_estimate.best_linear_estimate(asked, 1)
     np.testing.assert_allclose(found, 1, atol=1e-5)
-    np.testing.assert_allclose(doubt, kriging._DOUBT_FLOOR, atol=1e-5)
+    np.testing.assert_allclose(doubt, best_estimate._DOUBT_FLOOR, atol=1e-5)
 
 
 @given(count=st.integers(1, 7), when=st.integers(-100, 300))
@@ -181,8 +181,10 @@ def test_a_whole_date_is_what_its_neighbours_foretell_and_its_errors_grow_with_t
 def test_what_never_changes_is_expected_again(count, when):
     images = np.repeat(scene(0)[None], count, axis=0)
     times = np.arange(count) * 20 * DAY
-    np.testing.assert_allclose(kriging.in_time(images, times, when * DAY, sharp=True), images[0], atol=1e-3)
-    level = kriging.in_time(0 * images + 2, times, when * DAY)
+    np.testing.assert_allclose(
+        time_kriging.in_time(images, times, when * DAY, sharp=True), images[0], atol=1e-3
+    )
+    level = time_kriging.in_time(0 * images + 2, times, when * DAY)
     np.testing.assert_allclose(level, 2, atol=1e-3)
 
 
@@ -190,7 +192,7 @@ def test_many_dates_average_out_what_is_new_on_each():
     still = scene(0)
     noise = np.random.default_rng(1).standard_normal((7, *still.shape)).astype(np.float32)
     times = np.arange(7) * 5 * DAY
-    found = kriging.in_time(still + 0.5 * noise[:6], times[:6], int(times[6]))
+    found = time_kriging.in_time(still + 0.5 * noise[:6], times[:6], int(times[6]))
     assert rmse(found, still) < 0.8 * rmse(still + 0.5 * noise[5], still)
 
 
@@ -205,10 +207,12 @@ def test_surroundings_that_end_at_the_tile_change_nothing():
     )
     cells = np.full((1, 2, 4 + 2 * WIDE_CELLS, 4 + 2 * WIDE_CELLS), np.nan, np.float32)
     cells[..., WIDE_CELLS:-WIDE_CELLS, WIDE_CELLS:-WIDE_CELLS] = 1.0
-    expected, _ = kriging.estimate(alone, 0)
-    np.testing.assert_array_equal(kriging.estimate(replace(alone, wide=cells), 0)[0], expected)
+    expected, _ = best_estimate.best_linear_estimate(alone, 0)
+    np.testing.assert_array_equal(
+        best_estimate.best_linear_estimate(replace(alone, wide=cells), 0)[0], expected
+    )
     cells[..., :4, :4] = 3.0
-    assert (kriging.estimate(replace(alone, wide=cells), 0)[0] != expected).any()
+    assert (best_estimate.best_linear_estimate(replace(alone, wide=cells), 0)[0] != expected).any()
 
 
 def tile_of(values: np.ndarray, known: np.ndarray, row: int, col: int) -> Request:
@@ -236,7 +240,9 @@ def test_neighbours_in_a_wide_gap_foretell_the_same_estimate_and_errors(others):
     values = np.stack([scene(8, 256) + 0.5 * scene(9 + date, 256) for date in range(1 + others)])
     known = np.ones(values.shape, bool)
     known[0, :, 40:220, 40:220] = False
-    rim, first, second = (kriging.estimate(tile_of(values, known, 96, col), 0) for col in (16, 72, 128))
+    rim, first, second = (
+        best_estimate.best_linear_estimate(tile_of(values, known, 96, col), 0) for col in (16, 72, 128)
+    )
     truth = values[0, :, 96:160, 72:136]
     for one, other in zip(first, second, strict=True):
         assert np.abs(one[..., -8:] - other[..., :8]).mean() < 0.1 * truth.std()
@@ -259,7 +265,7 @@ def guided_request(values: np.ndarray, known: np.ndarray, layout: np.ndarray | N
 
 
 def estimated(values: np.ndarray, known: np.ndarray, layout: np.ndarray | None = None) -> np.ndarray:
-    return kriging.estimate(guided_request(values, known, layout), 0)[0]
+    return best_estimate.best_linear_estimate(guided_request(values, known, layout), 0)[0]
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -309,7 +315,7 @@ def test_a_guide_with_a_hole_tells_what_it_can():
 def test_errors_are_foretold_the_smaller_the_more_a_guide_tells():
     values, known = scene(3, 64), hole(3, 64)
     doubts = [
-        kriging.estimate(guided_request(values, known, layout), 0)[1][~known].mean()
+        best_estimate.best_linear_estimate(guided_request(values, known, layout), 0)[1][~known].mean()
         for layout in (None, ndimage.gaussian_filter(values, (0, 1, 1)))
     ]
     assert doubts[1] < 0.8 * doubts[0]

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eoaug.errors import GeneratorError
-from eoaug.generators.gaussian import Gaussian
-from eoaug.generators.landscape import KINDS, Landscape, Plane, facts, known
+from eoaug.generators.embedded.landscape import KINDS, Landscape, Plane, facts, known
+from eoaug.generators.embedded.spectral_gaussian import Gaussian
 
 WINDOW, CONTEXT = 16, 4
 PLANE = Plane(seed=3, member=0, time=0, gsd_m=20.0)

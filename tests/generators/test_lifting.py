@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from eoaug.generators.base import Card, Request
-from eoaug.generators.classical import texture
-from eoaug.generators.lifting import RULES, lift
-from eoaug.sensor import Sensor
+from eoaug.generators.checkpoints.band_lifting import RULES, lift
+from eoaug.generators.interpolation.texture import texture
+from eoaug.raster.sensor import Sensor
 from eoaug.testing import requests
 
 CARD = Card(name="colours", bands=("red", "green", "blue", "nir", "swir16"), tile_px=64)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from eoaug.generators.mosaic import layout
+from eoaug.generators.embedded.parcels import layout
 
 
 @settings(max_examples=25, deadline=None)

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 
 from eoaug.generators import load
 from eoaug.generators.base import Card, Request
-from eoaug.stac.config import Job, read_job
-from eoaug.stac.read import open_cube
+from eoaug.jobs.config import Job, read_job
+from eoaug.stac.open import open_cube
 
 ROOT = Path(__file__).parents[2]
 EDGE_PX = 24

@@ -32,12 +32,15 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from eoaug import faults
-from eoaug.cube.write import checksum, write_zarr
 from eoaug.errors import TargetError
+from eoaug.formats.zarr import write_zarr
 from eoaug.generators import load
-from eoaug.stac.audit import collect_garbage, validate
-from eoaug.stac.pipeline import resumable, run_job
+from eoaug.jobs.garbage import collect_garbage
+from eoaug.jobs.runner import run_job
+from eoaug.jobs.status import resumable
+from eoaug.stac.validate import validate
+from eoaug.storage import crash_points
+from eoaug.storage.atomic import checksum
 from eoaug.testing import scene
 
 from .conftest import (
@@ -270,11 +273,11 @@ def test_memory_and_handles_stay(count: int, tmp_path: Path) -> None:
             gc.collect()
             seen.append((me.memory_info().rss, me.num_fds()))
 
-    faults.set_hook(sample)
+    crash_points.set_hook(sample)
     try:
         run_job(a_job(source, tmp_path / "out"))
     finally:
-        faults.set_hook(None)
+        crash_points.set_hook(None)
     half = len(seen) // 2
     slope = np.polyfit(np.arange(half), [rss for rss, _ in seen[-half:]], 1)[0]
     print(f"{slope / 1e6:.4f} MB per item, handles {seen[half][1]} to {seen[-1][1]}")
@@ -429,7 +432,7 @@ class Operator(RuleBasedStateMachine):
         if self.seed in [job.parameters["seed"] for job in jobs]:
             self.check()
 
-    @rule(point=st.sampled_from(faults.POINTS), times=st.integers(1, 3))
+    @rule(point=st.sampled_from(crash_points.CRASH_POINTS), times=st.integers(1, 3))
     def kill(self, point: str, times: int) -> None:
         # Not by forking this process: its threads would be missing in the child.
         pid, _ = self.launcher.start(self.job(), point=point, times=times)

@@ -21,14 +21,18 @@ import yaml
 from typer.testing import CliRunner
 
 import eoaug
-from eoaug.cli import app
+from eoaug.cli.app import app
 from eoaug.errors import EoaugError, JobError, ParameterError, SourceError
-from eoaug.stac import pipeline, work
-from eoaug.stac.audit import collect_garbage, validate
-from eoaug.stac.config import job_schema, read_job
-from eoaug.stac.ledger import Journal, leased, read_journals
-from eoaug.stac.pipeline import job_status, plan_job, resumable, run_job
-from eoaug.stac.places import place_of
+from eoaug.jobs import bookkeeping, clusters, content_key, runner, sources, worker
+from eoaug.jobs.config import job_schema, read_job
+from eoaug.jobs.garbage import collect_garbage
+from eoaug.jobs.journal import Journal, read_journals
+from eoaug.jobs.leases import leased
+from eoaug.jobs.planning import plan_job
+from eoaug.jobs.runner import run_job
+from eoaug.jobs.status import job_status, resumable
+from eoaug.stac.validate import validate
+from eoaug.storage.locations import as_location
 from eoaug.testing import CountingGenerator
 
 from .conftest import (
@@ -178,13 +182,13 @@ def test_an_item_under_work_elsewhere_is_waited_for(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, out = a_job(source, tmp_path / "out"), tmp_path / "out"
-    (unit,) = [unit for unit in pipeline._units(job, None) if unit.item == "item-00001"]
-    monkeypatch.setattr(pipeline, "_BUSY_S", 0.01)
+    (unit,) = [unit for unit in sources.units(job, None) if unit.item == "item-00001"]
+    monkeypatch.setattr(runner, "_BUSY_S", 0.01)
     waits = []
-    with leased(place_of(out), f"{unit.collection}/{unit.label}", seconds=60) as lease:
+    with leased(as_location(out), f"{unit.collection}/{unit.label}", seconds=60) as lease:
         assert lease is not None
         assert job_status(job).working == (f"{unit.collection}/{unit.label}",)
-        monkeypatch.setattr(pipeline.time, "sleep", lambda s: (waits.append(s), lease.give_back()))
+        monkeypatch.setattr(runner.time, "sleep", lambda s: (waits.append(s), lease.give_back()))
         assert run_job(job).published == 6
     assert waits == [0.01]
 
@@ -269,7 +273,7 @@ def test_a_generator_in_trouble_fails_its_item_alone(
     assert not strays(tmp_path / "out")
 
 
-_RUN = "import sys; from eoaug.cli import main; main()"
+_RUN = "import sys; from eoaug.cli.app import main; main()"
 
 
 def test_a_run_ends_with_its_code_though_items_hang(source: Path, tmp_path: Path) -> None:
@@ -308,14 +312,14 @@ def test_passing_errors_are_tried_again(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failures = iter([OSError(5, "Input/output error")] * 2)
-    true = work._work
+    true = worker._work
 
     def flaky(*arguments: Any) -> Any:
         for error in failures:
             raise error
         return true(*arguments)
 
-    monkeypatch.setattr(work, "_work", flaky)
+    monkeypatch.setattr(worker, "_work", flaky)
     assert run_job(a_job(source, tmp_path / "out", run={"retries": 2})).published == 6
 
 
@@ -405,18 +409,18 @@ def test_a_job_resumes_from_its_journal(source: Path, tmp_path: Path) -> None:
 
 
 def test_a_torn_or_changed_line_is_no_line(tmp_path: Path) -> None:
-    journal = Journal(place_of(tmp_path), "job", {"eoaug": "1"})
+    journal = Journal(as_location(tmp_path), "job", {"eoaug": "1"})
     journal.append([{"event": "published", "item": name} for name in "abc"])
     (file,) = tmp_path.rglob("*.jsonl")
     content = file.read_bytes()
     for cut in range(len(content)):
         file.write_bytes(content[:cut])
-        found = list(read_journals(place_of(tmp_path)))
+        found = list(read_journals(as_location(tmp_path)))
         names = [event["item"] for _, events in found for event in events]
         assert names == ["a", "b", "c"][: len(names)]
     changed = content.replace(b'"b"', b'"x"')
     file.write_bytes(changed)
-    ((_, events),) = read_journals(place_of(tmp_path))
+    ((_, events),) = read_journals(as_location(tmp_path))
     assert [event["item"] for event in events] == ["a", "c"]
 
 
@@ -425,12 +429,12 @@ def test_journals_of_every_release_are_read_and_newer_ones_refused(tmp_path: Pat
     folder = tmp_path / ".eoaug" / "journal" / "job"
     folder.mkdir(parents=True)
     shutil.copy(golden, folder)
-    ((head, events),) = read_journals(place_of(tmp_path))
+    ((head, events),) = read_journals(as_location(tmp_path))
     assert head["journal"] == 1
     assert [event["event"] for event in events] == ["published", "failed", "adopted"]
-    Journal(place_of(tmp_path), "job", {"journal": 2}).append([{"event": "published"}])
+    Journal(as_location(tmp_path), "job", {"journal": 2}).append([{"event": "published"}])
     with pytest.raises(SourceError, match="version 2"):
-        list(read_journals(place_of(tmp_path)))
+        list(read_journals(as_location(tmp_path)))
 
 
 def test_another_version_goes_on_only_when_told_to(
@@ -438,7 +442,7 @@ def test_another_version_goes_on_only_when_told_to(
 ) -> None:
     job = a_job(source, tmp_path / "out")
     run_job(job)
-    for module in (work, pipeline):
+    for module in (content_key, bookkeeping, runner):
         monkeypatch.setattr(module, "version", lambda: "99.0")
     with pytest.raises(JobError, match="--recompute"):
         run_job(job)
@@ -523,8 +527,8 @@ def test_an_open_scheduler_is_warned_of() -> None:
 
     job = read_job({"source": {"catalog": "c"}, "verb": "inpaint", "output": {"catalog": "o"}})
     with pytest.warns(UserWarning, match="TLS"):
-        pipeline._Cluster(Client(), job)
+        clusters.DaskExecutor(Client(), job)
     Client.scheduler.address = "tls://192.0.2.1:8786"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        pipeline._Cluster(Client(), job)
+        clusters.DaskExecutor(Client(), job)

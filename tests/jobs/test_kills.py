@@ -22,11 +22,13 @@ import psutil
 import pystac
 import pytest
 
-from eoaug.faults import POINTS
-from eoaug.stac.audit import collect_garbage, validate
-from eoaug.stac.catalog import broken_seal, sealed, spelled
-from eoaug.stac.pipeline import local_cluster, run_job
-from eoaug.stac.read import open_cube
+from eoaug.jobs.clusters import local_cluster
+from eoaug.jobs.garbage import collect_garbage
+from eoaug.jobs.runner import run_job
+from eoaug.stac.integrity import broken_seal, sealed, spelled
+from eoaug.stac.open import open_cube
+from eoaug.stac.validate import validate
+from eoaug.storage.crash_points import CRASH_POINTS
 
 from .conftest import (
     LONG,
@@ -109,7 +111,7 @@ def test_a_job_killed_at_any_point_is_finished_by_the_same_command(
     # As deep as the quiet run's: items point to their sources by relative paths.
     outs = source.parent / f"points-{form}-{time_reached}"
     watcher: Watcher = watch(outs)
-    for point in POINTS:
+    for point in CRASH_POINTS:
         out = outs / f"{point}".replace(" ", "-")
         job = a_job(source, out, output={"format": form})
         pid, _ = launcher.start(job, point=point, times=time_reached)
@@ -121,7 +123,7 @@ def test_a_job_killed_at_any_point_is_finished_by_the_same_command(
         finish(job, named(quiet[form], out), out)
     assert validate(out).sound
     told = watcher.result()
-    assert told["last"] == 3 * len(POINTS)
+    assert told["last"] == 3 * len(CRASH_POINTS)
     print(f"{reached} kills at named points, each reached {time_reached} times, {form}: {_sum(told)}")
 
 
@@ -167,7 +169,7 @@ def quick_workers() -> Iterator[None]:
     """Fork workers from a process that has imported everything: most of the time of a killed one is its start."""
     with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
         served = distributed.utils.get_mp_context()
-        served.set_forkserver_preload(["distributed", "eoaug.stac.work", "tests.jobs.conftest"])
+        served.set_forkserver_preload(["distributed", "eoaug.jobs.worker", "tests.jobs.conftest"])
         yield
 
 
@@ -312,7 +314,9 @@ def test_a_repository_appears_whole_or_not_at_all(
         job = a_job(source, out, output={"format": "icechunk"})
         if number % 2:
             pid, _ = launcher.start(
-                job, point=POINTS[(part * rounds + number) // 2 % len(POINTS)], times=chance.randint(1, 3)
+                job,
+                point=CRASH_POINTS[(part * rounds + number) // 2 % len(CRASH_POINTS)],
+                times=chance.randint(1, 3),
             )
             launcher.wait(pid)
         else:

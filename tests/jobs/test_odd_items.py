@@ -13,8 +13,8 @@ import pytest
 import rasterio
 from affine import Affine
 
-from eoaug.stac.audit import validate
-from eoaug.stac.pipeline import run_job
+from eoaug.jobs.runner import run_job
+from eoaug.stac.validate import validate
 
 from .conftest import a_job, add_item, list_items, pixels, snapshot
 

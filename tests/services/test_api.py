@@ -12,7 +12,7 @@ import pystac_client
 import pytest
 
 from eoaug.errors import ParameterError, TargetError
-from eoaug.stac.pipeline import run_job
+from eoaug.jobs.runner import run_job
 from tests.jobs.conftest import a_job, make_source
 
 from .conftest import Service, post
@@ -122,8 +122,8 @@ def test_a_thousand_items_from_search_to_write_back(
 def test_an_api_that_stays_away_is_made_good_by_the_same_command(
     api: Proxy, service: Service, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("eoaug.stac.pipeline._IMPATIENT_S", 0.2)
-    monkeypatch.setattr("eoaug.stac.pipeline._PATIENT_S", 0.5)
+    monkeypatch.setattr("eoaug.jobs.bookkeeping._IMPATIENT_S", 0.2)
+    monkeypatch.setattr("eoaug.jobs.bookkeeping._PATIENT_S", 0.5)
     other = Proxy(service.port)
     job = the_job(api, source, tmp_path / "out", limit=3)
     out = job.output.model_copy(update={"api": other.url, "collection": "later"})
@@ -172,11 +172,11 @@ def test_an_api_that_stays_away_is_made_good_by_the_same_command(
 def test_searches_find_what_is_asked_for(
     filters: Any, count: int, api: Proxy, source: Path, tmp_path: Path
 ) -> None:
-    from eoaug.stac.pipeline import _units
+    from eoaug.jobs.sources import units
 
     api.trouble(0.3, 11)
     try:
-        assert len(list(_units(the_job(api, source, tmp_path / "out", **filters)))) == count
+        assert len(list(units(the_job(api, source, tmp_path / "out", **filters)))) == count
     finally:
         api.calm()
 

@@ -26,10 +26,12 @@ from rasterio.io import MemoryFile
 
 import eoaug
 from eoaug.errors import EoaugError
-from eoaug.faults import POINTS
-from eoaug.stac.audit import collect_garbage, validate
-from eoaug.stac.pipeline import local_cluster, run_job
-from eoaug.stac.places import place_of
+from eoaug.jobs.clusters import local_cluster
+from eoaug.jobs.garbage import collect_garbage
+from eoaug.jobs.runner import run_job
+from eoaug.stac.validate import validate
+from eoaug.storage.crash_points import CRASH_POINTS
+from eoaug.storage.locations import as_location
 from tests.jobs.conftest import ROOT, Launcher, a_job, make_source
 
 from .conftest import CANARY, Bucket
@@ -150,7 +152,7 @@ def test_runs_in_trouble_are_finished_by_the_same_command(
         proxy.trouble(0.12, number, plain=plain)
         if number % 2 == 0:
             pid, _ = launcher.start(
-                job, point=POINTS[number * 5 // 8 % len(POINTS)], times=chance.randint(1, 3)
+                job, point=CRASH_POINTS[number * 5 // 8 % len(CRASH_POINTS)], times=chance.randint(1, 3)
             )
         else:
             pid, _ = launcher.start(job)
@@ -195,7 +197,9 @@ def test_repositories_in_trouble_are_finished_too(
         out = f"s3://{bucket.name}/{prefix}"
         job = a_job(source, out, output={"format": "icechunk"}, run={"retries": 3, "lease_s": 20})  # type: ignore[arg-type]
         proxy.trouble(0.12, 100 + number)
-        pid, _ = launcher.start(job, point=POINTS[2 * number % len(POINTS)], times=chance.randint(1, 3))
+        pid, _ = launcher.start(
+            job, point=CRASH_POINTS[2 * number % len(CRASH_POINTS)], times=chance.randint(1, 3)
+        )
         kills += launcher.wait(pid) == -signal.SIGKILL
         look(bucket, prefix)
         items_are_whole(bucket, prefix)
@@ -285,7 +289,7 @@ def test_edits_through_lost_answers_are_made_once(plain: bool, bucket: Bucket, p
     name = "tickets" if plain else "conditions"
     # One bucket for each: what a store can is learnt once.
     other = Bucket(int(proxy._upstream), f"eoaug-{name}")
-    place = place_of(f"s3://{other.name}/edits/counted.json")
+    place = as_location(f"s3://{other.name}/edits/counted.json")
 
     def add(worker: int) -> None:
         for number in range(8):

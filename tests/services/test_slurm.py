@@ -14,11 +14,12 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from eoaug.cli import app
+from eoaug.cli.app import app
 from eoaug.errors import JobError
-from eoaug.stac.audit import collect_garbage, validate
-from eoaug.stac.config import read_job
-from eoaug.stac.pipeline import run_job
+from eoaug.jobs.config import read_job
+from eoaug.jobs.garbage import collect_garbage
+from eoaug.jobs.runner import run_job
+from eoaug.stac.validate import validate
 from tests.jobs.conftest import ROOT, a_job, make_source, snapshot, strays
 
 from .conftest import CANARY, wait_for
@@ -112,7 +113,7 @@ def test_what_would_be_submitted_is_printed(slurm: Path, tmp_path: Path) -> None
 
 
 def test_gpus_and_more_are_asked_for(tmp_path: Path) -> None:
-    from eoaug.stac.slurm import job_script
+    from eoaug.jobs.slurm import job_script
 
     more = {"gpus": 2, "account": "earth", "directives": ["--exclusive"], "prologue": ["module load cuda"]}
     job = read_job(

@@ -17,12 +17,13 @@ from odc.geo.xr import xr_coords
 from pystac.validation import RegisteredValidator
 
 from eoaug.cube.provenance import Provenance, stamp
-from eoaug.cube.write import Stored, checksum, write_cog
 from eoaug.errors import EoaugError
-from eoaug.stac.catalog import sealed, write_json
+from eoaug.formats.cog import write_cog
+from eoaug.formats.packing import Stored
 from eoaug.stac.extensions import SCHEMA_URI, schema
-from eoaug.stac.integrity import MANIFEST
-from eoaug.stac.read import open_cube
+from eoaug.stac.integrity import MANIFEST, sealed, write_json
+from eoaug.stac.open import open_cube
+from eoaug.storage.atomic import checksum
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "catalogs" / "sample"

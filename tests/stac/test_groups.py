@@ -13,12 +13,11 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 
 from eoaug.cube.provenance import ATTRIBUTE, of, stamp
-from eoaug.cube.write import store_form
 from eoaug.errors import BandError, ParameterError, SourceError
-from eoaug.stac.catalog import sealed, write_json
-from eoaug.stac.integrity import MANIFEST
+from eoaug.formats.packing import store_form
+from eoaug.stac.integrity import MANIFEST, sealed, write_json
+from eoaug.stac.open import open_cube
 from eoaug.stac.publish import write
-from eoaug.stac.read import open_cube
 
 from .conftest import assert_named, augmented, grid, made_cube, provenance, told_anew
 

@@ -12,10 +12,10 @@ import yaml
 import zarr
 
 from eoaug.errors import ParameterError, SourceError
-from eoaug.stac import audit
-from eoaug.stac.pipeline import run_job
+from eoaug.jobs.runner import run_job
+from eoaug.stac import validate
+from eoaug.stac.open import open_cube
 from eoaug.stac.publish import write
-from eoaug.stac.read import open_cube
 from tests.jobs.conftest import a_job, make_source
 
 from .conftest import augmented, grid, made_cube, told_anew
@@ -62,7 +62,7 @@ def test_damage_is_found_and_refused(result, tmp_path):
     chunk = max((p for p in repository(item).rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
     content = chunk.read_bytes()
     chunk.write_bytes(content[:-1])
-    assert not audit.validate(tmp_path).sound
+    assert not validate.validate(tmp_path).sound
     with pytest.raises(SourceError, match="bytes instead of"):
         open_cube(item)
     chunk.unlink()

@@ -13,11 +13,11 @@ import pytest
 from eoaug.cube.provenance import ALGORITHMIC, ALTERED, COMPOSITE, TRAINED, digital_source_type, of, stamp
 from eoaug.generators import load
 from eoaug.generators.base import Card
-from eoaug.stac.contents import inspect
 from eoaug.stac.extensions import MLM, SCHEMA_URI
 from eoaug.stac.model_item import Artifact, known_item, model_item
+from eoaug.stac.open import open_cube
 from eoaug.stac.publish import write
-from eoaug.stac.read import open_cube
+from eoaug.stac.summary import summarise
 
 from .conftest import ROOT, grid, made_cube, provenance
 
@@ -116,7 +116,7 @@ def test_models_are_no_scenes(tmp_path):
     back = open_cube(tmp_path)
     assert dict(of(back).parameters) == {"factor": 2}
     assert back.sizes["time"] == 2
-    assert [found.collection for found in inspect(tmp_path)] == ["eoaug"]
+    assert [found.collection for found in summarise(tmp_path)] == ["eoaug"]
 
 
 def test_one_model_has_one_item_that_stays_as_it_is(tmp_path):

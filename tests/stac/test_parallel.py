@@ -13,10 +13,10 @@ import numpy as np
 import pystac
 import pytest
 
-from eoaug.cube.write import finished, room_in, sweep
 from eoaug.errors import TargetError
-from eoaug.stac import places
 from eoaug.stac.publish import write
+from eoaug.storage import locks
+from eoaug.storage.atomic import finished, room_in, sweep
 
 from .conftest import ROOT, grid, made_cube
 
@@ -167,7 +167,7 @@ def test_a_document_that_stays_locked_is_an_error_and_a_dead_lock_is_none(tmp_pa
     lock.touch()  # left by a process that died
     write(made_cube(grid(size=8)), tmp_path, ids=["b"])
     assert not lock.exists()
-    monkeypatch.setattr(places, "_LOCK_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(locks, "LOCK_TIMEOUT_S", 0.1)
     with lock.open("w") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         with pytest.raises(TargetError, match=r"collection.json' for more than 0.1 s"):

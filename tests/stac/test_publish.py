@@ -17,9 +17,7 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from rio_cogeo import cog_validate
 
-from eoaug.cube import write as files
 from eoaug.cube.provenance import ATTRIBUTE, TRAINED, Provenance, of, stamp
-from eoaug.cube.write import store_form
 from eoaug.errors import (
     EoaugError,
     GridError,
@@ -29,9 +27,11 @@ from eoaug.errors import (
     TargetError,
     TimeError,
 )
+from eoaug.formats import cog
+from eoaug.formats.packing import store_form
 from eoaug.stac.footprint import footprint, ground_sampling_distance
+from eoaug.stac.open import open_cube
 from eoaug.stac.publish import write
-from eoaug.stac.read import open_cube
 
 from .conftest import PATCH, SAMPLE, assert_named, augmented, grid, made_cube, provenance
 
@@ -345,7 +345,7 @@ def test_an_exception_while_computing_leaves_nothing(tmp_path, format):  # noqa:
 @pytest.mark.parametrize("at", [1, 2, 5])
 def test_an_exception_between_files_leaves_whole_items_only(tmp_path, monkeypatch, validate, at):
     ds = made_cube(grid(), times=3, names=("B02", "B03"))
-    close, calls = files.CogFile.close, []
+    close, calls = cog.CogFile.close, []
 
     def sometimes(self, *args, **kwargs):
         calls.append(1)
@@ -353,7 +353,7 @@ def test_an_exception_between_files_leaves_whole_items_only(tmp_path, monkeypatc
             raise OSError(28, "No space left on device")
         close(self, *args, **kwargs)
 
-    monkeypatch.setattr(files.CogFile, "close", sometimes)
+    monkeypatch.setattr(cog.CogFile, "close", sometimes)
     with pytest.raises(TargetError, match="No space left"):
         write(ds, tmp_path)
     whole = (at - 1) // 2
@@ -361,7 +361,7 @@ def test_an_exception_between_files_leaves_whole_items_only(tmp_path, monkeypatc
     assert len([p for p in left_behind(tmp_path) if p.name.startswith(".")]) == 0
     if whole:
         assert validate(tmp_path / "catalog.json") == whole
-    monkeypatch.setattr(files.CogFile, "close", close)
+    monkeypatch.setattr(cog.CogFile, "close", close)
     assert len(write(ds, tmp_path, overwrite=True)) == 3
     assert validate(tmp_path / "catalog.json") == 3
 

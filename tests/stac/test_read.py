@@ -11,7 +11,6 @@ import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from eoaug.cube.write import store_form
 from eoaug.errors import (
     BandError,
     GridError,
@@ -20,7 +19,8 @@ from eoaug.errors import (
     SourceError,
     TimeError,
 )
-from eoaug.stac.read import open_cube
+from eoaug.formats.packing import store_form
+from eoaug.stac.open import open_cube
 from eoaug.stac.search import known_sources
 
 from .conftest import PATCH, SAMPLE, assert_named, grid, made_cube, make_item

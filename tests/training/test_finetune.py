@@ -16,12 +16,12 @@ from safetensors.numpy import load_file, save_file
 from typer.testing import CliRunner
 
 import eoaug
-from eoaug.cli import app
+from eoaug.cli.app import app
+from eoaug.datasets.netcdf import from_dataset
 from eoaug.errors import BandError, GeneratorError, ParameterError, SourceError
-from eoaug.generators.checkpoint import open_checkpoint
+from eoaug.generators.checkpoints.folder import open_checkpoint
 from eoaug.testing import requests
 from eoaug.training.finetune import Tuning, finetune
-from eoaug.training.samples import from_dataset
 from tests import tiny_checkpoints
 
 LORA = "pytorch_lora_weights.safetensors"

@@ -7,17 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from eoaug.datasets.netcdf import TrainingCube
 from eoaug.errors import SourceError
-from eoaug.generators import landscape
-from eoaug.generators.conditions import from_log
+from eoaug.generators.embedded import landscape
+from eoaug.generators.embedded.features import from_log
 from eoaug.training import landscapes
-from eoaug.training.samples import Cube
 
 BANDS = ("blue", "green", "nir")
 MEAN, STD = (0.08, 0.09, 0.25), (0.05, 0.05, 0.1)
 
 
-def cube(seed: int, *, bands=(True, True, True), px: int = 64, dates: int = 2, **changes) -> Cube:
+def cube(seed: int, *, bands=(True, True, True), px: int = 64, dates: int = 2, **changes) -> TrainingCube:
     """Lognormal reflectance, each cube and band with its own level and spread."""
     rng = np.random.default_rng(seed)
     level = np.log([0.06, 0.08, 0.25]) + 0.3 * rng.standard_normal(3)
@@ -25,13 +25,13 @@ def cube(seed: int, *, bands=(True, True, True), px: int = 64, dates: int = 2, *
     logs = level[:, None, None] + spread[:, None, None] * rng.standard_normal((dates, 3, px, px))
     values = np.where(np.asarray(bands)[:, None, None], np.exp(logs), np.nan).astype(np.float32)
     told = {"calibrated": True, "sharp": True, "lonlat_deg": (10.0, 50.0), "gsd_m": 10.0} | changes
-    return Cube(
+    return TrainingCube(
         name=f"place{seed}", values=values, clear=np.ones((dates, px, px), bool),
         times=np.full(dates, 1_700_000_000), **told,
     )  # fmt: skip
 
 
-def scenes(*cubes: Cube, window: int = 16):
+def scenes(*cubes: TrainingCube, window: int = 16):
     return landscapes.scenes(cubes, mean=MEAN, std=STD, window=window)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 import eoaug
 from eoaug.errors import ParameterError
-from eoaug.generators.embedded import Embedded
+from eoaug.generators.embedded.generator import Embedded
 from eoaug.generators.weights import load_weights, sha256_of
 from eoaug.training.pretrain import STAGES, pretrain
 

@@ -1,0 +1,327 @@
+"""The four verbs as commands: each option is an argument of the Python function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from eoaug.cli.options import Source, Texts, floats, reported, split
+from eoaug.errors import GridError, ParameterError
+
+__all__ = ["OWN", "SHORT", "command"]
+
+
+_EAGER_BYTES = 256 * 2**20
+"""Cubes up to this size are read at once: then a progress bar is shown and residuals are counted."""
+
+
+# -- groups of options; the names are the Python arguments' ------------------------------------------
+
+
+def _open_options(
+    bands: Annotated[
+        Texts, typer.Option(metavar="NAMES", help="Bands, e.g. B02,B03 or red,nir. [default: all]")
+    ] = None,
+    bbox: Annotated[str | None, typer.Option(help="west,south,east,north in degrees.")] = None,
+    datetime: Annotated[
+        str | None, typer.Option(help="Date or interval: 2018-05, 2018-01-01/2018-06-30.")
+    ] = None,
+    collections: Annotated[Texts, typer.Option(metavar="NAMES", help="Only these collections.")] = None,
+    ids: Annotated[Texts, typer.Option(metavar="NAMES", help="Only these items.")] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many items.")] = None,
+    resolution: Annotated[float | None, typer.Option(help="Pixel size in units of the grid.")] = None,
+    crs: Annotated[str | None, typer.Option(help="Grid of the cube, e.g. EPSG:32633. [default: own]")] = None,
+    groupby: Annotated[str, typer.Option(help="What makes one date: solar_day, time, id.")] = "solar_day",
+    each: Annotated[
+        bool, typer.Option("--each", help="Take every item as a cube of its own (places far apart).")
+    ] = False,
+) -> None: ...
+
+
+def _engine_options(
+    generator: Annotated[
+        str, typer.Option(help="Name (see `eoaug generators`), checkpoint folder, or JSON with options.")
+    ] = "embedded",
+    seed: Annotated[int, typer.Option(help="Another seed, another draw.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps; 0: best estimate. [default: its card's]")
+    ] = None,
+    members: Annotated[int | None, typer.Option(help="Ensemble members.")] = None,
+    reduce: Annotated[
+        str | None, typer.Option(help="Over members: mean, std, median or a quantile, 0.0 to 1.0.")
+    ] = None,
+    prompt: Annotated[str | None, typer.Option(help="What to show, in words, where supported.")] = None,
+    layout: Annotated[
+        str | None, typer.Option(help="Raster file on the result's grid: what ControlNets see, 0 to 1.")
+    ] = None,
+    guidance: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")] = None,
+    metadata: Annotated[Texts, typer.Option(metavar="KEY=VALUE", help="Overrides, e.g. month=7.")] = None,
+    chunks: Annotated[int | None, typer.Option(help="Chunk edge of the work in pixels.")] = None,
+    batch_tiles: Annotated[int | None, typer.Option(help="Tiles per call of the generator.")] = None,
+    joint_steps: Annotated[int | None, typer.Option(help="First steps averaged over tiles.")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda:0. [default: the generator's choice]")] = None,
+) -> None: ...
+
+
+def _target_options(
+    out: Annotated[Path, typer.Option(help="Catalog to write to: new, or existing (also the source).")],
+    format: Annotated[  # noqa: A002
+        Literal["cog", "zarr", "icechunk"],
+        typer.Option(help="A COG per band, one Zarr group, or that in an Icechunk repository."),
+    ] = "cog",
+    collection: Annotated[
+        str | None, typer.Option(help="Collection to write to. [default: source's, with -eoaug]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace items that exist.")] = False,
+) -> None: ...
+
+
+def _plan_options(
+    time: Annotated[
+        bool, typer.Option("--time", help="Run a few made-up tiles here, and estimate the time.")
+    ] = False,
+) -> None: ...
+
+
+def _inpaint_options(
+    mask: Annotated[
+        str | None,
+        typer.Option(help="What to fill: scl, qa_pixel, a variable, or a raster file. [default: see --fill]"),
+    ] = None,
+    fill: Annotated[
+        Literal["gaps", "all"] | None,
+        typer.Option(
+            help="Without a mask: gaps seen on another date, or all that is missing. [default: gaps; all of one date]"
+        ),
+    ] = None,
+) -> None: ...
+
+
+def _extend_options(
+    times: Annotated[
+        list[str], typer.Option(metavar="DATES", help="Dates to add, e.g. 2018-03-01,2018-09-01.")
+    ],
+    sequence: Annotated[
+        bool | None,
+        typer.Option(
+            "--sequence/--apart",
+            help="Dates one after the other, each told of those before. [default: its card's]",
+        ),
+    ] = None,
+) -> None: ...
+
+
+def _super_resolve_options(
+    factor: Annotated[int, typer.Option(help="Output pixels per input pixel along an axis, 2 to 8.")] = 2,
+    sensor: Annotated[
+        str, typer.Option(help="How a pixel was measured: gaussian, box, or MTF at Nyquist, e.g. 0.25.")
+    ] = "gaussian",
+) -> None: ...
+
+
+def _synthesize_options(
+    strength: Annotated[
+        float | None, typer.Option(help="Departure from the source, 0 to 1. [default: 0.6]")
+    ] = None,
+    like: Annotated[
+        str | None, typer.Option(help="No source: left,bottom,right,top in --crs, with --resolution.")
+    ] = None,
+    times: Annotated[Texts, typer.Option(metavar="DATES", help="Dates of the result, with --like.")] = None,
+) -> None: ...
+
+
+_Group = Callable[..., None]
+OWN: Mapping[str, _Group] = {
+    "inpaint": _inpaint_options,
+    "extend": _extend_options,
+    "super_resolve": _super_resolve_options,
+    "synthesize": _synthesize_options,
+}
+SHORT = {
+    "inpaint": "Fill clouds and gaps.",
+    "extend": "Add dates.",
+    "super_resolve": "Add detail below the pixel.",
+    "synthesize": "Generate every pixel.",
+}
+_ABOUT = {
+    "inpaint": "Fill clouds and gaps; every other pixel comes back bit for bit.\n\n\b\n"
+    "Example: the clouds of Sentinel-2's scene classification\n"
+    "  eoaug {}inpaint my-catalog --bands B02,B03,B04,B08,SCL --mask SCL{}",
+    "extend": "Add dates before, between or after the given ones.\n\n\b\n"
+    "Example: two more dates for one item of the sample catalog\n"
+    "  eoaug {}extend catalogs/sample --ids S2A_MSIL2A_20170613T101031_87_48 \\\n"
+    "    --bands B02,B03,B04,B08 --times 2017-04-15,2017-08-15{}",
+    "super_resolve": "Add the detail below the pixel; seen by the sensor, the result is the measurement.\n\n\b\n"
+    "Example: every item of the sample catalog at 2.5 m\n"
+    "  eoaug {}super-resolve catalogs/sample --collections sentinel-2-l2a --each \\\n"
+    "    --bands B02,B03,B04,B08 --factor 4{}",
+    "synthesize": "Generate every pixel: variations of a cube, or a cube of any extent from nothing.\n\n\b\n"
+    "Example: four variations of one item, and a new scene of 2 km\n"
+    "  eoaug {}synthesize catalogs/sample --ids S2A_MSIL2A_20170613T101031_87_48 \\\n"
+    "    --bands B02,B03,B04,B08 --members 4{}\n"
+    "  eoaug {}synthesize --like 500000,5000000,502000,5002000 --crs EPSG:32633 \\\n"
+    "    --resolution 10 --times 2024-06-01{}",
+}
+
+
+def command(verb: str, *, plan: bool) -> Callable[..., None]:
+    """Make the function behind ``eoaug VERB`` or ``eoaug plan VERB``: its options are those of its groups."""
+    groups: list[_Group] = [OWN[verb], _open_options, _engine_options]
+    groups.append(_plan_options if plan else _target_options)
+    source = inspect.Parameter(
+        "source",
+        inspect.Parameter.KEYWORD_ONLY,
+        annotation=Source,
+        default=None if verb == "synthesize" else inspect.Parameter.empty,
+    )
+    parameters = {"source": source}
+    for group in groups:
+        for name, parameter in inspect.signature(group, eval_str=True).parameters.items():
+            parameters[name] = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+
+    def command(**given: Any) -> None:
+        parts = [{name: given[name] for name in inspect.signature(group).parameters} for group in groups]
+        arguments = {**_own(verb, parts[0]), **_engine(parts[2])}
+        for cube in _cubes(given["source"], parts[0], parts[1], arguments):
+            if plan:
+                _show_plan(verb, cube, arguments, **parts[3])
+            else:
+                _run(verb, cube, arguments, parts[3])
+
+    example = (("plan ", "") if plan else ("", " --out augmented")) * 2
+    command.__name__ = verb
+    command.__doc__ = _ABOUT[verb].format(*example[: _ABOUT[verb].count("{}")])
+    command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    command.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+    return reported(command)
+
+
+def _own(verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = dict(given)
+    if "times" in arguments:
+        arguments["times"] = split(arguments["times"])
+    if verb == "super_resolve" and given["sensor"] not in ("gaussian", "box"):
+        values = floats(given["sensor"], "sensor")
+        assert values is not None
+        arguments["sensor"] = values[0] if len(values) == 1 else values
+    if verb == "synthesize":
+        arguments["like"] = floats(given["like"], "like", 4)
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _engine(given: Mapping[str, Any]) -> dict[str, Any]:
+    arguments = dict(given)
+    if given["reduce"] not in (None, "mean", "std", "median"):
+        (arguments["reduce"],) = floats(given["reduce"], "reduce", 1) or (None,)
+    if given["metadata"] is not None:
+        pairs = [text.partition("=") for text in split(given["metadata"]) or []]
+        arguments["metadata"] = {
+            key: (floats(value, f"metadata {key}", 1) or (0.0,))[0] for key, _, value in pairs
+        }
+    return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _cubes(
+    source: str | None, own: Mapping[str, Any], given: Mapping[str, Any], arguments: dict[str, Any]
+) -> Iterator[Any]:
+    """Open the source: once, or item by item."""
+    import eoaug
+    from eoaug.stac.summary import summarise
+
+    if own.get("like") is not None:
+        if source is not None:
+            raise ParameterError(f"--like does not go with the source {source!r}", "give one of them")
+        chooses = ("bands", "bbox", "datetime", "collections", "ids", "limit")
+        for name in [name for name in chooses if given[name] is not None]:
+            raise ParameterError(
+                f"--{name} chooses from a source, --like has none", "leave it out, or give a SOURCE"
+            )
+        # The result's grid is told by these; there is no source that they could choose from.
+        arguments |= {k: given[k] for k in ("crs", "resolution") if given[k] is not None}
+        yield None
+        return
+    if source is None:
+        raise ParameterError("nothing to start from", "give a SOURCE, or --like with --crs and --resolution")
+    search: dict[str, Any] = {
+        "collections": split(given["collections"]),
+        "bbox": floats(given["bbox"], "bbox", 4),
+        "datetime": given["datetime"],
+        "limit": given["limit"],
+    }
+    fixed = {name: given[name] for name in ("resolution", "crs", "groupby")}
+    fixed["bands"] = split(given["bands"])
+    ids = split(given["ids"])
+    if not given["each"]:
+        try:
+            opened = eoaug.open_cube(source, ids=ids, **search, **fixed)
+        except GridError as error:
+            raise GridError(error.problem, f"{error.remedy} Here, --each takes item by item.") from error
+        yield from _nodes(opened)
+        return
+
+    empty = True
+    for found in summarise(source, **search):
+        for name in found.items:
+            if ids is None or name in ids:
+                empty = False
+                one = [found.collection] if found.collection else None
+                yield from _nodes(eoaug.open_cube(source, ids=[name], collections=one, **fixed))
+    if empty:
+        raise ParameterError(
+            f"no item of {source!r} is what --ids and the other filters ask for",
+            f"look at what there is: eoaug inspect {source}",
+        )
+
+
+def _nodes(cube: Any) -> Iterator[Any]:
+    import xarray as xr
+
+    if not isinstance(cube, xr.DataTree):
+        yield cube
+        return
+    yield from (node.to_dataset() for node in cube.subtree if node.data_vars)
+
+
+# -- the work -----------------------------------------------------------------------------------------
+
+
+def _show_plan(verb: Any, cube: Any, arguments: Mapping[str, Any], *, time: bool) -> None:
+    import eoaug
+
+    plan = eoaug.plan(verb, cube, **_with_rasters(arguments, cube))
+    typer.echo(str(plan.explain(calibrate=time)))
+
+
+def _run(verb: str, cube: Any, arguments: Mapping[str, Any], target: Mapping[str, Any]) -> None:
+    import eoaug
+
+    if cube is not None and cube.nbytes <= _EAGER_BYTES and "chunks" not in arguments:
+        cube = cube.load()
+    result = getattr(eoaug, verb)(cube, **_with_rasters(arguments, cube))
+    options = {name: value for name, value in target.items() if name != "out"}
+    for item in eoaug.write(result, target["out"], **options):
+        typer.echo(item.get_self_href())
+
+
+def _with_rasters(arguments: Mapping[str, Any], cube: Any) -> dict[str, Any]:
+    """Open a mask and a layout that are raster files; any other mask is for the verb to understand."""
+    given = dict(arguments)
+    mask, layout = given.get("mask"), given.get("layout")
+    if mask is not None and mask not in cube.variables and Path(mask).is_file():
+        given["mask"] = _raster(mask).isel(band=0, drop=True)
+    if layout is not None:
+        if not Path(layout).is_file():
+            raise ParameterError(f"--layout {layout!r} is no file", "give a raster on the result's grid")
+        given["layout"] = _raster(layout)
+    return given
+
+
+def _raster(path: str) -> Any:
+    import rioxarray
+
+    opened: Any = rioxarray.open_rasterio(path)
+    return opened.load()

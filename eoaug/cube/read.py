@@ -1,0 +1,290 @@
+"""The door between xarray and the engine: any cube in, one `Cube` value; pixels out, the user's form back.
+
+Knows dimension names, coordinates, attributes and nodata forms; knows no generator and no tile. Arrays
+are handed on as they are (NumPy or dask), in (time, y, x) order.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from eoaug.cube.grid_mapping import geobox_from_coords
+from eoaug.cube.model import NODATA_KEYS, Cube, CubeBand, Form
+from eoaug.errors import BandError, GridError, ParameterError, RadiometryError, TimeError
+from eoaug.raster.bands import common_name, is_mask_name
+from eoaug.raster.radiometry import declared_scaling
+
+__all__ = ["read_cube"]
+
+
+_X_NAMES = ("x", "lon", "longitude", "easting")
+_Y_NAMES = ("y", "lat", "latitude", "northing")
+_TIME_NAMES = ("time", "t", "date", "datetime")
+_BAND_NAMES = ("band", "bands", "wavelength", "channel")
+
+
+# -- reading ----------------------------------------------------------------------------------------
+
+
+def read_cube(obj: xr.Dataset | xr.DataArray, *, verb: str) -> Cube:
+    """Return the normalised form of a Dataset (a variable per band) or DataArray.
+
+    Parameters
+    ----------
+    obj
+        Dataset, DataArray with a band dimension, or DataArray of one band. Dimensions in any order,
+        found by CF axis attributes or by name.
+    verb
+        What the cube is for; used in messages.
+
+    Raises
+    ------
+    ParameterError
+        Not an xarray object, or a dimension that the engine does not know.
+    BandError
+        No spectral variable.
+    GridError
+        No spatial dimensions, an empty or irregular grid, bands of different grids.
+    TimeError
+        Dates that are not datetimes, repeated, unordered or missing.
+    """
+    if isinstance(obj, xr.DataArray):
+        return _read_array(obj, verb)
+    if not isinstance(obj, xr.Dataset):
+        raise ParameterError(
+            f"{verb} got a {type(obj).__name__}, which is not an xarray Dataset or DataArray",
+            "open your data as a cube first: eoaug.open_cube(source) or xarray.open_dataset(path)",
+        )
+    return _read_dataset(obj, "dataset", verb)
+
+
+def _read_array(array: xr.DataArray, verb: str) -> Cube:
+    axis = next((str(d) for d in array.dims if str(d).lower() in _BAND_NAMES), None)
+    dims = tuple(str(d) for d in array.dims)
+    bare = array.drop_vars("synthetic", errors="ignore")
+    marks = array.coords["synthetic"].variable if "synthetic" in array.coords else None
+    if axis is None:
+        name = _name_of_single(array)
+        dataset = bare.to_dataset(name=name)
+        single = _read_dataset(dataset, "single", verb)
+        return replace(
+            single, array_name=array.name, array_attrs=dict(array.attrs), array_dims=dims, marks=marks
+        )
+    labels = array.coords.get(axis)
+    names = [f"band{i + 1}" for i in range(array.sizes[axis])]
+    if labels is not None:
+        names = [str(v) for v in labels.values]
+        if len(set(names)) != len(names):
+            raise BandError(f"{verb}: labels along {axis!r} repeat: {names}", "give every band its own label")
+    common = _common_along(array, axis)
+    variables = {}
+    for i, name in enumerate(names):
+        layer = bare.isel({axis: i}, drop=True)
+        layer.attrs = dict(array.attrs) | ({"common_name": common[i]} if common else {})
+        layer.encoding = dict(array.encoding)
+        variables[name] = layer.variable
+    coords = {k: v for k, v in bare.coords.items() if axis not in v.dims}
+    dataset = xr.Dataset(variables, coords)
+    cube = _read_dataset(dataset, "bands", verb)
+    aside = {k: v for k, v in bare.coords.items() if axis in v.dims and k != axis}
+    return replace(
+        cube,
+        marks=marks,
+        array_name=array.name,
+        array_attrs=dict(array.attrs),
+        array_dims=dims,
+        source=dataset.assign_coords(aside) if aside else dataset,
+        name_band=axis,
+        band_labels=labels.variable if labels is not None else None,
+    )
+
+
+def _name_of_single(array: xr.DataArray) -> str:
+    """Return the label of a scalar band coordinate, which a selected band keeps, else the array's name."""
+    labels = [array.coords[name] for name in _BAND_NAMES if name in array.coords]
+    name = next((str(v.values) for v in labels if v.ndim == 0 and v.dtype.kind in "UO"), None)
+    name = str(array.name) if name is None and array.name is not None else name or "values"
+    return f"{name} values" if name in array.coords else name
+
+
+def _common_along(array: xr.DataArray, axis: str) -> list[str] | None:
+    for name in ("common_name", "eo:common_name"):
+        if name in array.coords and array.coords[name].dims == (axis,):
+            return [str(v) for v in array.coords[name].values]
+    return None
+
+
+def _read_dataset(ds: xr.Dataset, form: Form, verb: str) -> Cube:
+    y, x = _spatial_dims(ds, verb)
+    candidates = [
+        name
+        for name, var in ds.data_vars.items()
+        if y in var.dims
+        and x in var.dims
+        and var.dtype.kind in "iuf"
+        and not is_mask_name(str(name), var.attrs)
+        and var.attrs.get("derived") != "yes"
+    ]
+    if not candidates:
+        raise BandError(
+            f"{verb}: no band with the dimensions ({y}, {x}) among the variables {sorted(map(str, ds.data_vars))}",
+            "give a Dataset with one numeric variable per band, or a DataArray with a 'band' dimension",
+        )
+    time = _time_dim(ds, candidates, y, x, verb)
+    times = _times(ds, time, verb)
+    geobox, georeferenced = geobox_from_coords(ds, y, x, verb)
+    platform = _platform(ds)
+    bands = []
+    for name in candidates:
+        var = ds[name].variable
+        dims = tuple(str(d) for d in var.dims)
+        ordered = var.transpose(*((time,) if time in dims else ()), y, x)
+        data = ordered.data
+        if time is not None and time not in dims:
+            raise GridError(
+                f"{verb}: band {name!r} has no dimension {time!r}, the other bands have one",
+                f"give it dates with ds[{name!r}].expand_dims(...), or leave it out",
+            )
+        if time is None:
+            data = data[None]
+        bands.append(
+            CubeBand(
+                name=str(name),
+                common_name=common_name(str(name), var.attrs, platform),
+                data=data,
+                dims=dims,
+                scaling=declared_scaling(var.attrs, var.dtype, name=str(name)),
+                nodata=_nodata(var, str(name)),
+                attrs=dict(var.attrs),
+                encoding=dict(var.encoding),
+            )
+        )
+    return Cube(
+        bands=tuple(bands),
+        geobox=geobox,
+        georeferenced=georeferenced,
+        times=times,
+        names_yx=(y, x),
+        name_time=time,
+        source=ds,
+        form=form,
+        marks=ds["synthetic"].variable if "synthetic" in ds else None,
+    )
+
+
+def _platform(ds: xr.Dataset) -> str | None:
+    if "platform" in ds.coords:
+        names = {str(v) for v in np.atleast_1d(ds.coords["platform"].values) if v}
+        if len(names) >= 1:
+            return sorted(names)[0]
+    value = ds.attrs.get("platform") or ds.attrs.get("constellation")
+    return str(value) if value else None
+
+
+def _axis(ds: xr.Dataset, letter: str, standard: tuple[str, ...], names: tuple[str, ...]) -> str | None:
+    for dim in ds.dims:
+        if dim in ds.coords:
+            attrs = ds.coords[dim].attrs
+            if attrs.get("axis") == letter or attrs.get("standard_name") in standard:
+                return str(dim)
+    return next((str(d) for d in ds.dims if str(d).lower() in names), None)
+
+
+def _spatial_dims(ds: xr.Dataset, verb: str) -> tuple[str, str]:
+    x = _axis(ds, "X", ("projection_x_coordinate", "longitude", "grid_longitude"), _X_NAMES)
+    y = _axis(ds, "Y", ("projection_y_coordinate", "latitude", "grid_latitude"), _Y_NAMES)
+    if x is None or y is None or x == y:
+        raise GridError(
+            f"{verb}: no spatial dimensions among {tuple(map(str, ds.dims))}",
+            "name them y and x (or latitude and longitude), or set the CF attribute axis='Y' and 'X'",
+        )
+    for name in (y, x):
+        if ds.sizes[name] == 0:
+            raise GridError(
+                f"{verb}: dimension {name!r} is empty", "check the bounding box or slice that made the cube"
+            )
+    return y, x
+
+
+def _time_dim(ds: xr.Dataset, names: list[Any], y: str, x: str, verb: str) -> str | None:
+    others = {str(d) for name in names for d in ds[name].dims} - {y, x}
+    time = next((d for d in others if d.lower() in _TIME_NAMES), None)
+    if time is None:
+        time = next((d for d in others if d in ds.coords and ds.coords[d].dtype.kind == "M"), None)
+    unknown = sorted(others - {time})
+    if unknown:
+        raise ParameterError(
+            f"{verb}: dimension {unknown[0]!r} (length {ds.sizes[unknown[0]]}) is neither time, y, x nor band",
+            f"select one, e.g. ds.isel({unknown[0]}=0)",
+        )
+    return time
+
+
+def _times(ds: xr.Dataset, time: str | None, verb: str) -> NDArray[np.datetime64] | None:
+    if time is None:
+        for name in _TIME_NAMES:
+            if name in ds.coords and ds.coords[name].ndim == 0 and ds.coords[name].dtype.kind == "M":
+                return np.atleast_1d(ds.coords[name].values)
+        return None
+    if ds.sizes[time] == 0:
+        raise TimeError(
+            f"{verb}: the cube has no date ({time!r} has length 0)", "check the search or slice that made it"
+        )
+    if time not in ds.coords:
+        if ds.sizes[time] == 1:
+            return None
+        raise TimeError(
+            f"{verb}: dimension {time!r} has length {ds.sizes[time]} and no coordinate",
+            f"give it dates: ds.assign_coords({time}=pandas.to_datetime([...]))",
+        )
+    values = ds.coords[time].values
+    if values.dtype.kind != "M":
+        raise TimeError(
+            f"{verb}: {time!r} holds {values.dtype} values such as {values.flat[0]!r}, not dates",
+            f"decode them: ds.assign_coords({time}=pandas.to_datetime(...))",
+        )
+    if np.isnat(values).any():
+        raise TimeError(f"{verb}: {time!r} holds missing dates (NaT)", f"drop them: ds.dropna({time!r})")
+    if len(values) > 1:
+        # Whole seconds are the engine's clock: two dates within one would be one date to it.
+        backward = np.diff(values.astype("datetime64[s]").astype(np.int64)) <= 0
+        if backward.any():
+            i = int(np.argmax(backward))
+            raise TimeError(
+                f"{verb}: dates are not ascending by a second or more: {values[i]} is followed by "
+                f"{values[i + 1]}",
+                f"sort and merge them: ds.sortby({time!r}).drop_duplicates({time!r})",
+            )
+    return np.asarray(values)
+
+
+def _nodata(var: xr.Variable, name: str) -> float | None:
+    """Return the stored number that means missing; None if there is none, or none that the type can hold."""
+    key = next((key for key in NODATA_KEYS if var.attrs.get(key) is not None), None)
+    if key is None:
+        return None
+    value = var.attrs[key]
+    try:
+        number = float(np.asarray(value).flat[0])
+    except (TypeError, ValueError, IndexError) as error:
+        raise RadiometryError(
+            f"band {name!r} has {key}={value!r}, which is no number", f"ds[{name!r}].attrs[{key!r}] = 0"
+        ) from error
+    if var.dtype.kind not in "iu":
+        return number
+    if not math.isfinite(number) or number != round(number):
+        return None
+    info = np.iinfo(var.dtype)
+    # As float64 the ends of 64 bits become numbers beyond them.
+    if not info.min <= int(number) <= info.max:
+        raise RadiometryError(
+            f"band {name!r} has {key}={value!r}, which {var.dtype} cannot hold (or float64 not exactly)",
+            f"declare what stands for missing, e.g. ds[{name!r}].attrs[{key!r}] = 0, or drop it",
+        )
+    return number

@@ -1,0 +1,1 @@
+"""The engine: a verb's plan, and its run over chunks and tiles."""

@@ -1,0 +1,229 @@
+"""A plan as dask arrays: everything later, anywhere.
+
+Imports dask; the package's root does not import this module.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import dask.array as da
+import numpy as np
+from dask.base import tokenize
+from dask.highlevelgraph import HighLevelGraph
+from dask.task_spec import DataNode, List, Task, TaskRef
+from numpy.typing import NDArray
+
+from eoaug.engine.chunk import run_chunk
+from eoaug.engine.eager import own_heap
+from eoaug.engine.inputs import Inputs, dtypes_of, indices_of, input_windows, turns, ways
+from eoaug.engine.plan import Plan
+from eoaug.raster.tiles import Window
+
+__all__ = ["build"]
+
+
+@dataclass(frozen=True)
+class _Blocks:
+    """Where the blocks of an input lie, so that a task can put its pieces together."""
+
+    images: tuple[tuple[str, int], ...]
+    """Key of each block along time: name of its array, and place in it."""
+    dtype: str
+    edges: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    """First indices of the blocks along (time, y, x), and the length."""
+
+    @classmethod
+    def of(cls, array: da.Array) -> _Blocks:
+        t, y, x = (_edges(sizes) for sizes in array.chunks)
+        return cls(tuple((array.name, i) for i in range(len(t) - 1)), str(array.dtype), (t, y, x))
+
+    def refs(self, dates: range, window: Window) -> list[TaskRef]:
+        """Return the blocks that hold part of ``window`` on ``dates``, in the order of `needed`."""
+        return [TaskRef((*self.images[t], y, x)) for t, y, x in self.needed(dates, window)]
+
+    def needed(self, dates: range, window: Window) -> list[tuple[int, int, int]]:
+        """Return the indices of the blocks that hold part of ``window`` on ``dates``."""
+        spans = ((dates.start, dates.stop), (window.top, window.bottom), (window.left, window.right))
+        picks = []
+        for edges, (start, stop) in zip(self.edges, spans, strict=True):
+            first = int(np.searchsorted(edges, start, side="right")) - 1
+            last = int(np.searchsorted(edges, stop, side="left"))
+            picks.append(range(first, last) if stop > start else range(0))
+        return [(t, y, x) for t in picks[0] for y in picks[1] for x in picks[2]]
+
+    def gather(self, blocks: Sequence[NDArray[Any]], dates: range, window: Window) -> NDArray[Any]:
+        """Return the pixels of ``window`` on ``dates`` from the blocks of `needed`, in its order."""
+        start = (dates.start, window.top, window.left)
+        shape = (len(dates), *window.shape)
+        out = np.empty(shape, np.dtype(self.dtype))
+        for index, block in zip(self.needed(dates, window), blocks, strict=True):
+            to, at = [], []
+            for axis, i in enumerate(index):
+                low = max(self.edges[axis][i], start[axis])
+                high = min(self.edges[axis][i + 1], start[axis] + shape[axis])
+                to.append(slice(low - start[axis], high - start[axis]))
+                at.append(slice(low - self.edges[axis][i], high - self.edges[axis][i]))
+            out[tuple(to)] = block[tuple(at)]
+        return out
+
+
+@dataclass(frozen=True)
+class _ChunkTask:
+    """What all tasks of a graph share: the plan and where its inputs' blocks lie."""
+
+    plan: Plan
+    sources: tuple[_Blocks, ...]
+    inputs: Inputs
+    """Without arrays: only what is there and of which shape."""
+
+
+@dataclass(frozen=True)
+class _Stub:
+    shape: tuple[int, ...]
+
+
+class _Apart(Task):
+    """A task that dask leaves as it is.
+
+    Fused with its neighbours, a chunk of one variable alone would be another task of the same name than beside the
+    others; a cluster that still held the one lost the other (dask issue 9888).
+    """
+
+    __slots__ = ()
+
+    @property
+    def block_fusion(self) -> bool:
+        return True
+
+
+def _run_blocks(
+    job: _ChunkTask, index: tuple[int, int, int, int], blocks: list[NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    arrays = []
+    at = 0
+    for source, (dates, window) in zip(job.sources, input_windows(job.plan, job.inputs, index), strict=True):
+        count = len(source.needed(dates, window))
+        arrays.append(source.gather(blocks[at : at + count], dates, window))
+        at += count
+    with own_heap():
+        return run_chunk(job.plan, index, arrays)
+
+
+def _pick(chunk: Mapping[str, NDArray[Any]], name: str, member: bool) -> NDArray[Any]:
+    return chunk[name][None] if member else chunk[name]
+
+
+def _join(images: list[NDArray[Any]], member: bool) -> NDArray[Any]:
+    joined = np.concatenate(images)
+    return joined[None] if member else joined
+
+
+def build(plan: Plan, inputs: Inputs) -> dict[str, da.Array]:
+    """Return the result as dask arrays, by layer name (and ``synthetic``), without computing anything.
+
+    One task makes a chunk of all variables, one more per variable picks its part. A task refers to the
+    input blocks within its reach; the graph holds the plan once and never the weights.
+    """
+    arrays: list[da.Array] = [
+        a if isinstance(a, da.Array) else da.from_array(a, chunks=_source_chunks(plan, a))
+        for a in inputs.arrays()
+    ]
+    sources = tuple(_Blocks.of(a) for a in arrays)
+    start = HighLevelGraph.merge(*(a.__dask_graph__() for a in arrays))
+    bare = Inputs(
+        bands=tuple(_Stub(a.shape) for a in inputs.bands),
+        mask=None if inputs.mask is None else _Stub(inputs.mask.shape),
+        layout=None if inputs.layout is None else _Stub(inputs.layout.shape),
+    )
+    graph, labels = (_sequence if plan.sequence else _chunks)(start, plan, sources, bare)
+    draws = plan.members if plan.members is not None and plan.reduce is None else None
+    chunks = (((1,) * draws,) if draws else ()) + plan.chunks
+    return {
+        name: da.Array(graph.cull_layers([labels[name]]), labels[name], chunks, dtype=dtype)
+        for name, dtype in dtypes_of(plan).items()
+    }
+
+
+def _with(graph: HighLevelGraph, name: str, tasks: dict[Any, Any], needs: Iterable[str]) -> HighLevelGraph:
+    """Return a graph with one more layer, which needs some of the others."""
+    return HighLevelGraph({**graph.layers, name: tasks}, {**graph.dependencies, name: set(needs)})
+
+
+def _chunks(
+    graph: HighLevelGraph, plan: Plan, sources: tuple[_Blocks, ...], bare: Inputs
+) -> tuple[HighLevelGraph, dict[str, str]]:
+    """Add the chunks of a plan; return the layer of each variable."""
+    # The inputs' own graph is part of the name: two lazy cubes with equal tokens may differ.
+    token = _name(plan, sources)
+    job_key, run = f"eoaug-plan-{token}", f"eoaug-{plan.verb}-{token}"
+    tasks: dict[Any, Any] = {job_key: DataNode(job_key, _ChunkTask(plan, sources, bare))}
+    for index in indices_of(plan):
+        needs = zip(sources, input_windows(plan, bare, index), strict=True)
+        refs = [ref for source, (dates, window) in needs for ref in source.refs(dates, window)]
+        tasks[(run, *index)] = _Apart((run, *index), _run_blocks, TaskRef(job_key), index, List(*refs))
+    graph = _with(graph, run, tasks, {name for source in sources for name, _ in source.images})
+    draws = plan.members is not None and plan.reduce is None
+    labels = {}
+    for name in dtypes_of(plan):
+        label = labels[name] = f"eoaug-{name}-{token}"
+        picks: dict[Any, Any] = {}
+        for index in indices_of(plan):
+            key: tuple[Any, ...] = (label, *index) if draws else (label, *index[1:])
+            picks[key] = _Apart(key, _pick, TaskRef((run, *index)), name, draws)
+        graph = _with(graph, label, picks, [run])
+    return graph, labels
+
+
+def _sequence(
+    graph: HighLevelGraph, plan: Plan, sources: tuple[_Blocks, ...], bare: Inputs
+) -> tuple[HighLevelGraph, dict[str, str]]:
+    """Add the turns of a sequence: the blocks of every date that is made are inputs of those after it.
+
+    No slices and no concatenation of dask's: it fuses them with their neighbours (`_Apart`).
+    """
+    token = _name(plan, sources)
+    rows, cols = map(_edges, plan.chunks[1:])
+    labels = {name: f"eoaug-{name}-{token}" for name in dtypes_of(plan)}
+    joined: dict[str, dict[Any, Any]] = {name: {} for name in labels}
+    for member, way in enumerate(ways(plan)):
+        made: dict[int, dict[str, tuple[str, int]]] = {}
+        for there, turn in turns(way):
+            given = sources
+            if made:
+                at = tuple(range(len(there) + 1))
+                bands = (
+                    _Blocks(tuple(made[time][layer.name] for time in there), layer.dtype, (at, rows, cols))
+                    for layer in plan.layers
+                )
+                given = (*bands, *sources[len(plan.layers) :])
+            alone = replace(turn, chunks=((1,) * len(turn.out_times), *turn.chunks[1:]))
+            graph, found = _chunks(graph, alone, given, bare)
+            for i, time in enumerate(turn.out_times.tolist()):
+                made[time] = {name: (label, i) for name, label in found.items()}
+        dates = [made[time] for time in sorted(made)]
+        for _, t, y, x in indices_of(way):
+            for name, label in labels.items():
+                key = (label, *([] if plan.members is None else [member]), t, y, x)
+                refs = [TaskRef((*dates[k][name], y, x)) for k in way.dates(t)]
+                joined[name][key] = _Apart(key, _join, List(*refs), plan.members is not None)
+    turned = set(graph.layers)
+    for name, label in labels.items():
+        graph = _with(graph, label, joined[name], turned)
+    return graph, labels
+
+
+def _edges(sizes: Iterable[int]) -> tuple[int, ...]:
+    return tuple(itertools.accumulate(map(int, sizes), initial=0))
+
+
+def _name(plan: Plan, sources: tuple[_Blocks, ...]) -> str:
+    return str(tokenize(plan.token, plan.chunks, plan.batch_tiles, [s.images for s in sources]))
+
+
+def _source_chunks(plan: Plan, array: Any) -> tuple[int, int, int]:
+    rows, cols = (max(max(c) // plan.factor, 1) for c in plan.chunks[1:])
+    return (array.shape[0], rows, cols)

@@ -1,0 +1,1 @@
+"""File formats: COG, Zarr, Icechunk."""

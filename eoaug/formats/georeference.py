@@ -1,0 +1,102 @@
+"""Georeference of files: GeoBox, CF grid mapping, GeoZarr attributes."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from eoaug.errors import GridError
+
+__all__ = ["convention_attrs", "crs_fields", "geobox_of", "grid_mapping", "pyproj_crs"]
+
+
+_PROJ_CONVENTION = {
+    "uuid": "f17cb550-5864-4468-aeb7-f3180cfb622f",
+    "name": "proj:",
+    "schema_url": "https://raw.githubusercontent.com/zarr-conventions/geo-proj/refs/tags/v1/schema.json",
+    "spec_url": "https://github.com/zarr-conventions/geo-proj/blob/v1/README.md",
+    "description": "Coordinate reference system of the array",
+}
+_SPATIAL_CONVENTION = {
+    "uuid": "689b58e2-cf7b-45e0-9fff-9cfc0883d6b4",
+    "name": "spatial:",
+    "schema_url": "https://raw.githubusercontent.com/zarr-conventions/spatial/refs/tags/v1/schema.json",
+    "spec_url": "https://github.com/zarr-conventions/spatial/blob/v1/README.md",
+    "description": "Position of the array in that system",
+}
+
+
+def geobox_of(ds: xr.Dataset | xr.DataArray, *, attempt: str) -> tuple[GeoBox, str, str]:
+    """Return a cube's grid and the names of its y and x dimensions.
+
+    The affine comes from the grid mapping where there is one, so rotated grids keep theirs.
+
+    Raises
+    ------
+    GridError
+        When dimensions, coordinate reference system or affine cannot be found.
+    """
+    import odc.geo.xr  # registers .odc
+
+    first = next(iter(ds.data_vars.values())) if isinstance(ds, xr.Dataset) and ds.data_vars else ds
+    dims = odc.geo.xr.spatial_dims(first, relaxed=True)
+    if dims is None:
+        raise GridError(
+            f"{attempt}: no spatial dimensions among {tuple(map(str, first.dims))}.",
+            "Name them y and x (or latitude and longitude).",
+        )
+    y, x = (str(dim) for dim in dims)
+    geobox = ds.odc.geobox
+    if geobox is None or geobox.crs is None:
+        raise GridError(
+            f"{attempt}: the cube has no coordinate reference system.",
+            "Assign the one it was made in, e.g. ds.odc.assign_crs('EPSG:32633').",
+        )
+    if not isinstance(geobox, GeoBox):
+        raise GridError(
+            f"{attempt}: the cube's grid is no affine one ({type(geobox).__name__}).",
+            "Reproject it to a regular grid first, e.g. with ds.odc.reproject(geobox).",
+        )
+    return geobox, y, x
+
+
+def grid_mapping(geobox: GeoBox) -> dict[str, Any]:
+    """CF attributes of the grid mapping variable; the GeoTransform is GDAL's, also for rotated grids."""
+    crs = pyproj_crs(geobox)
+    affine = geobox.affine
+    transform = " ".join(repr(float(v)) for v in affine.to_gdal())
+    return {**crs.to_cf(), "crs_wkt": crs.to_wkt(), "spatial_ref": crs.to_wkt(), "GeoTransform": transform}
+
+
+def convention_attrs(geobox: GeoBox, yx: tuple[str, str]) -> dict[str, Any]:
+    """Return the attributes of the GeoZarr conventions ``proj`` and ``spatial``."""
+    crs = pyproj_crs(geobox)
+    box = geobox.extent.boundingbox
+    attrs: dict[str, Any] = {
+        "zarr_conventions": [_PROJ_CONVENTION, _SPATIAL_CONVENTION],
+        "proj:wkt2": crs.to_wkt("WKT2_2019"),
+        "spatial:dimensions": list(yx),
+        "spatial:transform": [float(v) for v in tuple(geobox.affine)[:6]],
+        "spatial:shape": [int(n) for n in geobox.shape],
+        "spatial:bbox": [float(v) for v in (box.left, box.bottom, box.right, box.top)],
+        "spatial:registration": "pixel",
+    }
+    return attrs | crs_fields(geobox)
+
+
+def crs_fields(geobox: GeoBox) -> dict[str, Any]:
+    """Return ``proj:code``, or ``proj:projjson`` for a reference system that no authority knows."""
+    crs = pyproj_crs(geobox)
+    authority = crs.to_authority()
+    if authority is not None:
+        return {"proj:code": ":".join(authority)}
+    return {"proj:projjson": json.loads(crs.to_json())}
+
+
+def pyproj_crs(geobox: GeoBox) -> Any:
+    """Return the coordinate reference system as pyproj's."""
+    assert geobox.crs is not None
+    return geobox.crs.proj

@@ -1,0 +1,139 @@
+"""Files: cloud-optimised GeoTIFFs and Zarr groups that are complete or absent.
+
+A COG that was cut off while being written still opens, reads zeros and passes validators. So every
+file is made under a temporary name beside its target, flushed to disk, and renamed last. Lazy cubes
+are computed once, a bounded group of chunks at a time, all variables and dates of a chunk together.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from eoaug.formats.blocks import blocks
+from eoaug.formats.georeference import convention_attrs, geobox_of, grid_mapping
+from eoaug.formats.icechunk import committed
+from eoaug.formats.packing import Stored, store_form
+from eoaug.storage.atomic import finished
+
+__all__ = ["write_zarr"]
+
+
+_ZARR_CHUNK_PX = 512
+
+
+def write_zarr(
+    ds: xr.Dataset,
+    path: str | os.PathLike[str],
+    *,
+    form: Literal["zarr", "icechunk"] = "zarr",
+    attrs: Mapping[str, Any] | None = None,
+    overwrite: bool = False,
+    on_block: Callable[[Mapping[str, slice], Mapping[str, NDArray[Any]]], None] | None = None,
+    scheduler: str | None = None,
+) -> None:
+    """Write a cube as one Zarr v3 group, completely or not at all.
+
+    The group has CF georeferencing (``spatial_ref`` with WKT and GeoTransform, named by every variable)
+    and the ``proj:`` and ``spatial:`` conventions on the group and on every array, since today's
+    readers differ in which of them they know and where they look.
+
+    Parameters
+    ----------
+    ds
+        Variables over (time, y, x) or (member, time, y, x) with a grid; packed as `store_form` tells.
+    path
+        Target folder.
+    form
+        ``icechunk``: the group is the one commit of an Icechunk repository.
+    attrs
+        Attributes of the group; default: those of ``ds``.
+    overwrite
+        Replace an existing group.
+    on_block
+        Called with region and values of every block as it is written.
+    scheduler
+        dask's, by name; None: the one in force.
+
+    Raises
+    ------
+    GridError, RadiometryError, TargetError
+        When the grid, a type or the target cannot be used.
+    """
+    import zarr
+    import zarr.errors
+
+    geobox, y, x = geobox_of(ds, attempt="writing Zarr")
+    forms = {str(name): store_form(var) for name, var in ds.data_vars.items()}
+    dims = [dim for dim in ("time", y, x) if dim in ds.dims]
+    store: Any = nullcontext if form == "zarr" else committed
+    with finished(Path(path), overwrite=overwrite) as scratch, store(scratch) as room:
+        template, encoding = _template(ds, forms, geobox, (y, x), ds.attrs if attrs is None else attrs)
+        template.to_zarr(room, mode="w-", compute=False, zarr_format=3, encoding=encoding, consolidated=False)
+        group = zarr.open_group(room, mode="r+")
+        for region, values in blocks(ds, dims, scheduler=scheduler):
+            for name, part in values.items():
+                order = [region.get(str(dim), slice(None)) for dim in ds[name].dims]
+                array = group[name]
+                assert isinstance(array, zarr.Array)
+                array[tuple(order)] = forms[name].pack(part)
+            if on_block is not None:
+                on_block(region, values)
+        if form == "zarr":  # a repository keeps its metadata together as it is
+            with warnings.catch_warnings():
+                # Zarr v3's specification has no consolidated metadata yet; readers without it ignore ours.
+                warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
+                zarr.consolidate_metadata(scratch)
+
+
+def _template(
+    ds: xr.Dataset,
+    forms: Mapping[str, Stored],
+    geobox: GeoBox,
+    yx: tuple[str, str],
+    attrs: Mapping[str, Any],
+) -> tuple[xr.Dataset, dict[str, dict[str, Any]]]:
+    """The group without pixels: stored types, georeferencing attributes and chunk shapes."""
+    import dask.array as da
+
+    marks = convention_attrs(geobox, yx)
+    kept = {
+        name: coord.drop_encoding()
+        for name, coord in ds.coords.items()
+        if name != "spatial_ref" and not (name in ds.coords and coord.dtype == object and coord.ndim == 0)
+    }
+    template = xr.Dataset(coords=kept, attrs={**attrs, **marks})
+    for axis, dim in zip(("Y", "X"), yx, strict=True):
+        # A rotated grid has pixel indices as coordinates: then only the affine tells where a pixel is.
+        if dim in template.coords and geobox.axis_aligned:
+            geographic = geobox.crs is not None and geobox.crs.geographic
+            names = {"Y": "latitude", "X": "longitude"} if geographic else {}
+            standard = names.get(axis, f"projection_{axis.lower()}_coordinate")
+            template[dim].attrs.update(axis=axis, standard_name=standard)
+    template.coords["spatial_ref"] = xr.DataArray(np.int32(0), attrs=grid_mapping(geobox))
+    encoding: dict[str, dict[str, Any]] = {}
+    for name, var in ds.data_vars.items():
+        form = forms[str(name)]
+        chunks = tuple(_zarr_chunk(var, str(dim), yx) for dim in var.dims)
+        told = {k: v for k, v in var.attrs.items() if k not in ("_FillValue", "nodata", "grid_mapping")}
+        if form.scale != 1.0 or form.offset != 0.0:
+            told |= {"scale_factor": form.scale, "add_offset": form.offset}
+        empty = da.zeros(var.shape, dtype=form.dtype, chunks=chunks)
+        template[str(name)] = (var.dims, empty, {**told, **marks, "grid_mapping": "spatial_ref"})
+        encoding[str(name)] = {"chunks": chunks}
+        if form.nodata is not None:
+            encoding[str(name)]["_FillValue"] = form.dtype.type(form.nodata)
+    return template, encoding
+
+
+def _zarr_chunk(var: xr.DataArray, dim: str, yx: tuple[str, str]) -> int:
+    return min(_ZARR_CHUNK_PX, var.sizes[dim]) if dim in yx else 1

@@ -1,0 +1,316 @@
+"""Checkpoint folders of the diffusers ecosystem: found, checked before anything is built, and hashed.
+
+Imports the standard library and ``weights``; no torch, no diffusers. A folder is data from
+strangers: no code of it is run, no pickle read, no class chosen by it that is not listed here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from eoaug.errors import GeneratorError
+from eoaug.generators.checkpoints.hub import (
+    CLASSES,
+    CODE,
+    LEFT_OUT,
+    LIBRARIES,
+    NETWORKS,
+    PIPELINES,
+    READ,
+    ROLES,
+    SETTINGS,
+    WEIGHTS,
+    find,
+)
+from eoaug.generators.checkpoints.safe_read import read_header, read_json, refuse
+from eoaug.generators.weights import sha256_of
+
+__all__ = ["Checkpoint", "Component", "open_checkpoint"]
+
+
+_MOST_NUMBER = 1_000_000
+_MOST_LAYERS = 64
+_LAYER_KEYS = frozenset({"layers_per_block", "num_hidden_layers", "transformer_layers_per_block"})
+_NAME = re.compile(r"[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class Component:
+    """One component of a checkpoint."""
+
+    role: str
+    """What it is to the pipeline, e.g. ``unet``."""
+    kind: str
+    """Class name, one of `CLASSES`."""
+    folder: Path
+    variant: str | None = None
+    """Which of several sets of weights, e.g. ``fp16``; None: the plain one."""
+
+    @property
+    def weights(self) -> list[Path]:
+        """Its safetensors files: one, or the shards that an index lists; none of what is no network."""
+        return _weight_files(self.folder, self.variant) if CLASSES[self.kind] in NETWORKS else []
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """Its configuration; empty for a tokenizer."""
+        for name in ("config.json", "scheduler_config.json"):
+            if (self.folder / name).is_file():
+                return read_json(self.folder / name)
+        return {}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checked folder: what it holds and what identifies it."""
+
+    root: Path
+    parts: Mapping[str, Component]
+    """Components by role."""
+    settings: Mapping[str, Any]
+    """What ``eoaug.json`` says; empty without one."""
+    pipeline: Mapping[str, Any]
+    """The scalars of ``model_index.json``."""
+    files: Mapping[str, str]
+    """sha256 by file name, of all that may be read."""
+
+    @property
+    def identity(self) -> str:
+        """Hash of all files."""
+        return _together(self.files)
+
+    @property
+    def base(self) -> str:
+        """Hash of what an adapter builds on: the weights of UNet, autoencoder and text encoders."""
+        roles = ("text_encoder", "text_encoder_2", "unet", "vae")
+        parts = [self.parts[role] for role in roles if role in self.parts]
+        return _together(
+            {f"{part.role}/{path.name}": _digest(path) for part in parts for path in part.weights}
+        )
+
+    def part(self, role: str) -> Component:
+        """Return a component that the folder must have."""
+        if role not in self.parts:
+            raise GeneratorError(
+                f"checkpoint {self.root} has no {role}; it has {', '.join(sorted(self.parts)) or 'nothing'}",
+                f"add the folder {role}/, or name one that has it: load(..., {role}=FOLDER)",
+            )
+        return self.parts[role]
+
+
+def open_checkpoint(source: str | Path, variant: str | None = None) -> Checkpoint:
+    """Check a folder and return what it holds.
+
+    Parameters
+    ----------
+    source
+        As for `find`. A pipeline's root (``model_index.json``); a training state inside one
+        (``checkpoint-N`` or ``checkpoint-N/unet_ema``), whose UNet then takes the place of the root's; or
+        the folder of a single component (``config.json``), such as a ControlNet.
+    variant
+        Which weights to take where a part has several, e.g. ``"fp16"``; other parts keep their plain ones.
+        None: the plain ones, and where a part has a single variant in their place, that.
+
+    Raises
+    ------
+    GeneratorError
+        The folder is none of these, or holds something that eoaug does not load: see the message.
+    """
+    folder = find(source, variant)
+    state: Component | None = None
+    root = folder
+    if not (folder / "model_index.json").is_file():
+        inner = folder / "unet" if re.fullmatch(r"checkpoint-\d+", folder.name) else folder
+        state = _component(inner, folder)
+        root = next((up for up in inner.parents[:2] if (up / "model_index.json").is_file()), inner)
+    _check_tree(root)
+    parts: dict[str, Component] = {}
+    scalars: dict[str, Any] = {}
+    if root != folder or state is None:
+        parts, scalars = _indexed(root)
+    if state is not None:
+        parts[state.role] = state
+    parts = {role: replace(part, variant=_variant_of(part.folder, variant)) for role, part in parts.items()}
+    for part in parts.values():
+        _check_part(part)
+    settings = read_json(root / SETTINGS) if (root / SETTINGS).is_file() else {}
+    return Checkpoint(root, parts, settings, scalars, dict(_hashes(root, parts)))
+
+
+def _added(name: str, variant: str | None) -> str:
+    return f"{name}.{variant}" if variant else name
+
+
+def _variant_of(folder: Path, wanted: str | None) -> str | None:
+    """Return the variant to read: the wanted one, else none, else the only one that is there."""
+    there = set()
+    for path in folder.glob("*.safetensors*"):
+        for name in WEIGHTS:
+            stem = re.escape(name.removesuffix(".safetensors"))
+            match = re.fullmatch(rf"{stem}(?:\.(\w+))?\.safetensors(?:\.index(?:\.(\w+))?\.json)?", path.name)
+            if match is not None:
+                there.add(match[1] or match[2])
+    if wanted in there or None in there or not there:
+        return wanted if wanted in there else None
+    if len(there) > 1:
+        names = " and ".join(sorted(map(str, there)))
+        raise GeneratorError(
+            f"checkpoint part {folder} has weights {names}, and no plain ones", "choose: variant='fp16'"
+        )
+    return str(there.pop())
+
+
+def _weight_files(folder: Path, variant: str | None) -> list[Path]:
+    for name in WEIGHTS:
+        single = folder / f"{_added(name.removesuffix('.safetensors'), variant)}.safetensors"
+        if single.is_file():
+            return [single]
+        index = folder / f"{_added(f'{name}.index', variant)}.json"
+        if index.is_file():
+            listed = read_json(index).get("weight_map", {})
+            names = sorted({str(shard) for shard in listed.values()}) if isinstance(listed, dict) else []
+            for shard in names:
+                if _NAME.fullmatch(shard) is None or not shard.endswith(".safetensors"):
+                    refuse(index, f"names the shard {shard!r}")
+                if not (folder / shard).is_file():
+                    refuse(index, f"names the shard {shard!r}, which is not there")
+            if names:
+                return [folder / shard for shard in names]
+    pickled = sorted(
+        path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt")
+    )
+    held = f"only {', '.join(pickled)}, which may hold code" if pickled else "no weights"
+    remedy = (
+        f"eoaug convert-weights {folder}"
+        if pickled
+        else "get the folder again; on the hub, some have half precision alone: variant='fp16'"
+    )
+    raise GeneratorError(f"checkpoint part {folder} has {held}; eoaug reads safetensors", remedy)
+
+
+def _indexed(root: Path) -> tuple[dict[str, Component], dict[str, Any]]:
+    """Return components and scalars of ``model_index.json``, and a ControlNet that lies beside them."""
+    path = root / "model_index.json"
+    index = read_json(path)
+    name = index.get("_class_name")
+    if not isinstance(name, str) or name.removesuffix("Pipeline") not in PIPELINES:
+        refuse(path, f"names the pipeline {name!r}", f"eoaug knows {', '.join(PIPELINES)}, each + Pipeline")
+    parts, scalars = {}, {}
+    for role, value in index.items():
+        if role.startswith("_") or not isinstance(value, list):
+            scalars[role] = value
+            continue
+        if role in LEFT_OUT or value == [None, None]:
+            continue
+        if role not in ROLES:
+            refuse(path, f"names a component {role!r}", f"eoaug knows {', '.join(sorted(ROLES))}")
+        if role == "controlnet" and value and isinstance(value[0], list):
+            refuse(path, "holds several ControlNets", "name them: load(base, controlnets=[FOLDER, FOLDER])")
+        library, kind = (str(one) for one in (value if len(value) == 2 else (None, value)))
+        if library not in LIBRARIES or kind not in CLASSES:
+            known = [name for name, plays in CLASSES.items() if plays == role.removesuffix("_2")]
+            refuse(path, f"wants {role} from {library!r}, class {kind!r}", f"eoaug loads {', '.join(known)}")
+        # What is not there (a UNet that another folder brings) is missed when it is used.
+        if (root / role).is_dir():
+            parts[role] = _declared(role, kind, root / role)
+    beside = root / "controlnet"
+    if "controlnet" not in parts and (beside / "config.json").is_file():
+        parts["controlnet"] = _component(beside, root)
+    return parts, scalars
+
+
+def _declared(role: str, kind: str, folder: Path) -> Component:
+    """Return a part as the index declares it; its own configuration knows its class better."""
+    config = folder / "config.json"
+    if role in ("unet", "controlnet", "vae") and config.is_file():
+        return _component(folder, folder.parent)
+    return Component(role, kind, folder)
+
+
+def _component(folder: Path, asked: Path) -> Component:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise GeneratorError(
+            f"{asked} is no checkpoint: neither model_index.json nor {path.relative_to(asked.parent)} is there",
+            "give the pipeline's root, checkpoint-N/unet, or a component's folder",
+        )
+    kind = read_json(path).get("_class_name")
+    if not isinstance(kind, str) or kind not in CLASSES:
+        refuse(path, f"names the class {kind!r}", f"eoaug loads {', '.join(CLASSES)}")
+    return Component(CLASSES[kind], kind, folder)
+
+
+def _check_tree(root: Path) -> None:
+    """Refuse code, and links that leave the folder (of a hub cache: the repository's)."""
+    inside = root.resolve()
+    if inside.parent.name == "snapshots":
+        inside = inside.parent.parent
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() in CODE:
+            refuse(path, "is code, which eoaug does not run", "remove it, if the folder works without")
+        if path.is_symlink() and not path.resolve().is_relative_to(inside):
+            refuse(path, f"is a link out of the folder, to {path.resolve()}")
+        if path.suffix == ".json" and path.is_file():
+            _check_json(path)
+
+
+def _check_json(path: Path) -> None:
+    """Check a JSON file that need not hold an object."""
+    try:
+        read_json(path)
+    except GeneratorError as error:
+        if "not an object" not in error.problem:
+            raise
+
+
+def _check_part(part: Component) -> None:
+    for key, value in part.config.items():
+        limit = _MOST_LAYERS if key in _LAYER_KEYS else _MOST_NUMBER
+        numbers = value if isinstance(value, list) else [value]
+        if len(numbers) > _MOST_LAYERS * 2 or any(
+            isinstance(n, int | float) and not abs(n) <= limit for n in numbers
+        ):
+            refuse(part.folder, f"declares {key}={str(value)[:60]} in its configuration")
+    if CLASSES[part.kind] not in NETWORKS:
+        return
+    shapes = {name: shape for file in part.weights for name, (_, shape) in read_header(file).items()}
+    frames = len(shapes.get("controlnet_cond_embedding.conv_in.weight", ())) == 5
+    if part.role == "controlnet" and frames != (part.kind == "ControlNetModel3D"):
+        held = "a 3D ControlNet (a sequence of images)" if frames else "a 2D ControlNet (one image)"
+        refuse(
+            part.folder, f"says it is a {part.kind}, but its weights are of {held}", "use its own config.json"
+        )
+
+
+def _hashes(root: Path, parts: Mapping[str, Component]) -> Iterator[tuple[str, str]]:
+    for name in ("model_index.json", SETTINGS):
+        if (root / name).is_file():
+            yield name, _digest(root / name)
+    for role, part in sorted(parts.items()):
+        for path in sorted(
+            [*part.weights, *(p for p in part.folder.iterdir() if p.suffix in READ and p.is_file())]
+        ):
+            # What is not read (pickles, pictures, another variant) does not change a pixel.
+            yield f"{role}/{path.name}", _digest(path)
+
+
+def _together(files: Mapping[str, str]) -> str:
+    lines = "".join(f"{name} {digest}\n" for name, digest in sorted(files.items()))
+    return sha256(lines.encode()).hexdigest()
+
+
+def _digest(path: Path) -> str:
+    status = path.stat()
+    return _digest_of(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=4096)
+def _digest_of(path: Path, size: int, changed: int) -> str:
+    del size, changed
+    return sha256_of(path)

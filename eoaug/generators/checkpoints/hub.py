@@ -1,0 +1,154 @@
+"""Finds a checkpoint: a folder, or a pinned revision on the hub."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from eoaug.errors import GeneratorError
+
+__all__ = [
+    "ADAPTER_FILES",
+    "CLASSES",
+    "CODE",
+    "LEFT_OUT",
+    "LIBRARIES",
+    "NETWORKS",
+    "PIPELINES",
+    "READ",
+    "ROLES",
+    "SETTINGS",
+    "WEIGHTS",
+    "find",
+]
+
+
+SETTINGS = "eoaug.json"
+"""File beside ``model_index.json`` in which a folder says how eoaug is to use it."""
+
+ADAPTER_FILES = ("learned_embeds.safetensors", "pytorch_lora_weights.safetensors")
+"""What a folder of an adapter holds, learned tokens first."""
+
+CLASSES: Mapping[str, str] = {
+    "UNet2DConditionModel": "unet",
+    "SatUNet": "unet",
+    "ControlNetModel": "controlnet",
+    "ControlNetModel3D": "controlnet",
+    "AutoencoderKL": "vae",
+    "CLIPTextModel": "text_encoder",
+    "CLIPTextModelWithProjection": "text_encoder_2",
+    "CLIPTokenizer": "tokenizer",
+    "CLIPTokenizerFast": "tokenizer",
+    "DDIMScheduler": "scheduler",
+    "DDPMScheduler": "scheduler",
+    "PNDMScheduler": "scheduler",
+    "LMSDiscreteScheduler": "scheduler",
+    "EulerDiscreteScheduler": "scheduler",
+    "EulerAncestralDiscreteScheduler": "scheduler",
+    "DPMSolverMultistepScheduler": "scheduler",
+    "UniPCMultistepScheduler": "scheduler",
+    **dict.fromkeys(
+        ("DEISMultistepScheduler", "DPMSolverSDEScheduler", "DPMSolverSinglestepScheduler", "HeunDiscreteScheduler",
+         "KDPM2AncestralDiscreteScheduler", "KDPM2DiscreteScheduler", "LCMScheduler", "TCDScheduler"),
+        "scheduler",
+    ),
+}  # fmt: skip
+"""The only classes that a folder may name, with the role they play. The last schedulers are read for their
+noise schedule; another sampler walks it."""
+
+PIPELINES = (
+    "StableDiffusion", "StableDiffusionXL", "DiffusionSat", "StableDiffusionControlNet",
+    "StableDiffusionXLControlNet", "DiffusionSatControlNet", "StableDiffusionInpaint",
+    "StableDiffusionXLInpaint", "StableDiffusionUpscale", "StableDiffusionImg2Img",
+    "StableDiffusionXLImg2Img",
+)  # fmt: skip
+LIBRARIES = frozenset({"diffusers", "transformers", "diffusionsat", "sat_unet", "diffusionsat.sat_unet"})
+ROLES = frozenset(
+    {"unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler",
+     "low_res_scheduler", "controlnet"}
+)  # fmt: skip
+NETWORKS = frozenset({"unet", "vae", "text_encoder", "text_encoder_2", "controlnet"})
+LEFT_OUT = frozenset({"safety_checker", "feature_extractor", "image_encoder", "watermarker"})
+"""Parts of published folders that are not needed and never loaded."""
+CODE = frozenset({".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh"})
+WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+READ = frozenset({".json", ".txt"})
+_VARIANTS = ("fp16", "bf16", "non_ema", "ema")
+"""Sets of weights that published folders hold beside or in place of the plain one."""
+_HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
+
+
+def find(source: str | Path, variant: str | None = None) -> Path:
+    """Return the folder of a path or of a pinned hub id; the hub's cache is asked before the network.
+
+    Parameters
+    ----------
+    source
+        A folder, or ``"owner/name@revision"`` with the 40 digits of a commit.
+    variant
+        Of the weights to fetch; None: the plain ones.
+
+    Raises
+    ------
+    GeneratorError
+        No such folder, a revision that is not pinned, or nothing in the cache and no network.
+    """
+    path = Path(source).expanduser()
+    if path.is_dir():
+        return path.resolve()
+    match = _HUB.fullmatch(str(source))
+    if match is None:
+        pinned = (
+            "; a hub id needs its commit: 'owner/name@<40 digits>'" if str(source).count("/") == 1 else ""
+        )
+        raise GeneratorError(
+            f"{str(source)!r} is no folder and no hub id with a revision",
+            f"give a folder with model_index.json{pinned}",
+        )
+    repo, revision = match["repo"], match["revision"]
+    if re.fullmatch(r"[0-9a-f]{40}", revision) is None:
+        raise GeneratorError(
+            f"hub id {source!r}: revision {revision!r} may move, so it identifies no weights",
+            f"give the commit: '{repo}@<40 digits>' (the page of the repository, History, shows it)",
+        )
+    return _snapshot(repo, revision, variant)
+
+
+def _snapshot(repo: str, revision: str, variant: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    # Only what is loaded: no single-file copies of the whole pipeline, no second set of weights.
+    stems = [name.removesuffix(".safetensors") for name in (*WEIGHTS, *ADAPTER_FILES)]
+    ending = f"*.{variant}*.safetensors" if variant else "*.safetensors"
+    wanted: dict[str, Any] = {
+        "repo_id": repo,
+        "revision": revision,
+        "allow_patterns": [
+            "*.json",
+            "*.txt",
+            *(f"{at}{stem}{ending}" for stem in stems for at in ("", "*/")),
+        ],
+        "ignore_patterns": [
+            *(f"{part}/*" for part in sorted(LEFT_OUT)),
+            *([] if variant else [f"*.{name}*.safetensors" for name in _VARIANTS]),
+        ],
+    }
+    try:
+        return Path(snapshot_download(**wanted, local_files_only=True))
+    except LocalEntryNotFoundError as error:
+        part: str | None = getattr(error, "snapshot_path", None)
+    try:
+        # Its own progress bar tells of the download; HF_HUB_OFFLINE=1 forbids it.
+        return Path(snapshot_download(**wanted))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        if part is not None and isinstance(error, LocalEntryNotFoundError):
+            # Nobody can be asked, and what is here may do: it is checked before use.
+            return Path(part)
+        raise GeneratorError(
+            f"hub id '{repo}@{revision}' is not in the local cache and cannot be fetched: "
+            f"{str(error).splitlines()[0]}",
+            "fetch it where there is a network, or give a folder",
+        ) from error

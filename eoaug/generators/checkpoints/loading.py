@@ -1,0 +1,182 @@
+"""Builds networks from checked configurations and safetensors."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+
+from eoaug.errors import GeneratorError
+from eoaug.generators.checkpoints.diffusionsat_networks import SatControlNet, SatControlNet3D, SatUNet
+from eoaug.generators.checkpoints.folder import Component
+from eoaug.generators.checkpoints.safe_read import read_header
+
+__all__ = ["build", "check_fit", "check_kinds", "first_line", "load_tokenizer"]
+
+
+def _class_of(part: Component) -> Any:
+    """Return the class of a network; None for a tokenizer and a scheduler."""
+    facts = bool(part.config.get("use_metadata"))
+    return {
+        "UNet2DConditionModel": SatUNet if facts else diffusers.UNet2DConditionModel,
+        "SatUNet": SatUNet,
+        "ControlNetModel": SatControlNet if facts else diffusers.ControlNetModel,
+        "ControlNetModel3D": SatControlNet3D,
+        "AutoencoderKL": diffusers.AutoencoderKL,
+        "CLIPTextModel": transformers.CLIPTextModel,
+        "CLIPTextModelWithProjection": transformers.CLIPTextModelWithProjection,
+    }.get(part.kind)
+
+
+def build(part: Component, dtype: torch.dtype = torch.float32) -> Any:
+    """Return a network with its weights: every key of it in the file, and none beside.
+
+    Raises
+    ------
+    GeneratorError
+        Configuration and weights do not fit; told before memory is taken for either.
+    """
+    check_fit(part)
+    kind = _class_of(part)
+    try:
+        with _silent():
+            network, told = kind.from_pretrained(
+                str(part.folder),
+                local_files_only=True,
+                use_safetensors=True,
+                output_loading_info=True,
+                torch_dtype=dtype,
+                variant=part.variant,
+            )
+    except Exception as error:  # whatever a stranger's numbers make of it
+        raise GeneratorError(
+            f"checkpoint part {part.folder} cannot be loaded: {first_line(error)}",
+            "get the folder again, or use the configuration that belongs to the weights",
+        ) from error
+    # Early text encoders stored the numbers 0, 1, 2 ... as a parameter.
+    beside = [key for key in told["unexpected_keys"] if not key.endswith("position_ids")]
+    wrong = [*told["missing_keys"], *beside, *(str(key) for key in told["mismatched_keys"])]
+    if wrong:
+        raise GeneratorError(
+            f"checkpoint part {part.folder} ({part.kind}) and its weights differ in {len(wrong)} keys, "
+            f"first {sorted(wrong)[0]!r}",
+            "use the configuration that belongs to the weights",
+        )
+    return network
+
+
+def check_fit(part: Component) -> None:
+    """Compare the tensors that a network's configuration asks for with the file's, without making any.
+
+    Raises
+    ------
+    GeneratorError
+        They differ in shape, or the file holds fewer numbers.
+    """
+    kind = _class_of(part)
+    if kind is None:
+        return
+    settings = {key: value for key, value in part.config.items() if not key.startswith("_")}
+    check_kinds(kind, part)
+    try:
+        with torch.device("meta"):
+            if issubclass(kind, transformers.PreTrainedModel):
+                network = kind(kind.config_class.from_dict(settings))
+            else:
+                network = kind.from_config(settings)
+    except Exception as error:  # whatever a stranger's numbers make of it
+        raise GeneratorError(
+            f"checkpoint part {part.folder}: its configuration makes no {part.kind}: {first_line(error)}",
+            "get the folder again",
+        ) from error
+    stored = {name: shape for file in part.weights for name, (_, shape) in read_header(file).items()}
+    for name, tensor in network.named_parameters():
+        if name in stored and stored[name] != tuple(tensor.shape):
+            raise GeneratorError(
+                f"checkpoint part {part.folder}: {name} has shape {list(stored[name])} in the weights and "
+                f"{list(tensor.shape)} in the configuration",
+                "use the configuration that belongs to the weights",
+            )
+    wanted = sum(tensor.numel() for tensor in network.parameters())
+    held = sum(math.prod(shape) for shape in stored.values())
+    if wanted > held:
+        raise GeneratorError(
+            f"checkpoint part {part.folder}: the configuration needs {wanted:,} numbers, the weights hold {held:,}",
+            "get the folder again, or use the configuration that belongs to the weights",
+        )
+
+
+_PER_LEVEL = frozenset(
+    {"attention_head_dim", "num_attention_heads", "layers_per_block", "transformer_layers_per_block", "sample_size",
+     "cross_attention_dim", "only_cross_attention"}
+)  # fmt: skip
+"""Numbers of a configuration that may be a list, one per level of the UNet."""
+
+
+def check_kinds(kind: Any, part: Component) -> None:
+    """Refuse values of another kind than the defaults that the class has in their place."""
+    defaults = _defaults(kind)
+    for name, value in part.config.items():
+        default = defaults.get(name)
+        if isinstance(value, list) and name in _PER_LEVEL and all(isinstance(n, bool | int) for n in value):
+            continue
+        kinds: Any = {bool: bool, str: str | None, int: int | float | None, float: int | float}.get(
+            type(default)
+        )
+        wrong = kinds is not None and not (
+            isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
+        )
+        if wrong or (isinstance(default, tuple) and not isinstance(value, list | tuple | None)):
+            raise GeneratorError(
+                f"checkpoint part {part.folder}: its configuration has {name}={str(value)[:60]!r}, "
+                f"where {default!r} would be usual",
+                "get the folder again",
+            )
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    """Return what a class's configuration holds when nothing is said."""
+    if issubclass(kind, transformers.PreTrainedModel):
+        return dict(kind.config_class().to_dict())
+    signatures = [inspect.signature(vars(one)["__init__"]) for one in kind.__mro__ if "__init__" in vars(one)]
+    return {name: p.default for signature in reversed(signatures) for name, p in signature.parameters.items()}
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
+
+
+def load_tokenizer(part: Component) -> Any:
+    """Return the CLIP tokenizer of a folder."""
+    try:
+        return transformers.CLIPTokenizer.from_pretrained(str(part.folder), local_files_only=True)
+    except Exception as error:  # the tokenizer's parser raises bare Exceptions
+        raise GeneratorError(
+            f"checkpoint part {part.folder} is no CLIP tokenizer: {first_line(error)}",
+            "get the folder again",
+        ) from error
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep the libraries from telling what the check after loading tells better."""
+    logs = (diffusers.utils.logging, transformers.utils.logging)
+    before = [log.get_verbosity() for log in logs]
+    bars = transformers.utils.logging.is_progress_bar_enabled()
+    transformers.utils.logging.disable_progress_bar()
+    for log in logs:
+        log.set_verbosity_error()
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, before, strict=True):
+            log.set_verbosity(level)
+        if bars:
+            transformers.utils.logging.enable_progress_bar()

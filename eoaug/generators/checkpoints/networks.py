@@ -1,0 +1,344 @@
+"""The networks of a latent diffusion checkpoint, loaded and ready: text to states, image to latents, one forward.
+
+Imports torch and diffusers at once. Everything comes from a checked `Checkpoint`, as safetensors and from
+local files; what does not fit its configuration to the last key is refused.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers.loaders import StableDiffusionLoraLoaderMixin, StableDiffusionXLLoraLoaderMixin
+from diffusers.utils.peft_utils import set_weights_and_activate_adapters
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from eoaug.errors import GeneratorError
+from eoaug.generators.checkpoints.diffusionsat_networks import SatControlNet
+from eoaug.generators.checkpoints.folder import Checkpoint, Component
+from eoaug.generators.checkpoints.loading import build, first_line, load_tokenizer
+
+__all__ = ["Adapter", "Networks", "Text"]
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA or a learned token, by file and hash."""
+
+    path: Path
+    scale: float
+    sha256: str
+    """Of the weights."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What its folder's ``eoaug.json`` says, e.g. ``token``: the name of a token whose file does not tell it."""
+
+
+@dataclass(frozen=True)
+class Text:
+    """What the text encoders say of a prompt."""
+
+    hidden: Tensor
+    """Shape (L, D)."""
+    pooled: Tensor | None
+    """Shape (P,); SDXL alone has it."""
+
+
+class Networks:
+    """UNet, VAE, text encoders and ControlNets on a device.
+
+    Parameters
+    ----------
+    checkpoint
+        The base.
+    controls
+        ControlNets, in the order of their conditions.
+    adapters
+        Applied in order, all at once.
+    merge
+        Add the LoRA's products to the weights, instead of computing them in every forward.
+    device, dtype
+        Where and in which precision; a VAE that overflows in half precision stays in float32.
+    slicing
+        Compute attention in slices: less memory, other last bits.
+    offload
+        Keep networks in main memory but for the one that runs.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        controls: Sequence[Component] = (),
+        adapters: Sequence[Adapter] = (),
+        merge: bool = False,
+        device: str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        slicing: bool = False,
+        offload: bool = False,
+    ) -> None:
+        self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
+        self._offload, self._lock = offload, threading.RLock()
+        self.unet = build(checkpoint.part("unet"), dtype)
+        upcast = checkpoint.part("vae").config.get("force_upcast", False)
+        self.vae = build(checkpoint.part("vae"), torch.float32 if upcast else dtype)
+        self.controls = [build(part, dtype) for part in controls]
+        self.readers: list[tuple[Any, Any]] = []
+        for suffix in ("", "_2"):
+            if f"text_encoder{suffix}" in checkpoint.parts:
+                encoder = build(checkpoint.part(f"text_encoder{suffix}"), dtype)
+                self.readers.append((load_tokenizer(checkpoint.part(f"tokenizer{suffix}")), encoder))
+        if not self.readers:
+            checkpoint.part("text_encoder")
+        self._tokens: dict[str, str] = {}
+        self._adapt(adapters, merge)
+        if slicing:
+            for module in (self.unet, *self.controls):
+                module.set_attention_slice("auto")
+        for module in self._modules():
+            module.eval().requires_grad_(False)
+            if not offload:
+                module.to(device)
+        self._kept = lru_cache(maxsize=64)(self.read)
+
+    def _modules(self) -> list[Any]:
+        return [self.unet, self.vae, *self.controls, *(encoder for _, encoder in self.readers)]
+
+    @property
+    def xl(self) -> bool:
+        """True for the SDXL family: two text encoders, sizes told to the UNet."""
+        return bool(self.unet.config.get("addition_embed_type") == "text_time")
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent cell along one axis."""
+        return int(2 ** (len(self.vae.config.block_out_channels) - 1))
+
+    @contextmanager
+    def _on(self, module: Any) -> Iterator[None]:
+        """Have a network on the device for a while."""
+        if not self._offload:
+            yield
+            return
+        with self._lock:
+            module.to(self.device)
+            try:
+                yield
+            finally:
+                module.to("cpu")
+
+    # -- text ---------------------------------------------------------------------------------------
+
+    def text(self, prompt: str) -> Text:
+        """Return the states of a prompt, kept from the last time; see `read`."""
+        with self._lock:
+            return self._kept(prompt)
+
+    def read(self, prompt: str) -> Text:
+        """Return the states of a prompt; one that is longer than the encoder reads is refused."""
+        for token, several in self._tokens.items():
+            prompt = prompt.replace(token, several)
+        states, pooled = [], None
+        for tokenizer, encoder in self.readers:
+            ids = tokenizer(prompt, truncation=False).input_ids
+            most = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
+            if len(ids) > most:
+                raise GeneratorError(
+                    f"the prompt {prompt[:60]!r}... has {len(ids)} tokens, the text encoder reads {most}",
+                    "shorten it; nothing is cut off silently",
+                )
+            padded = tokenizer(prompt, padding="max_length", max_length=most, return_tensors="pt")
+            masked = getattr(encoder.config, "use_attention_mask", False)
+            with self._on(encoder):
+                out = encoder(
+                    padded.input_ids.to(self.device),
+                    attention_mask=padded.attention_mask.to(self.device) if masked else None,
+                    output_hidden_states=True,
+                )
+            # SDXL was trained on the layer before the last.
+            states.append(out.hidden_states[-2] if self.xl else out[0])
+            pooled = out[0][0] if self.xl else None
+        return Text(torch.cat(states, dim=-1)[0], pooled)
+
+    # -- images -------------------------------------------------------------------------------------
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Return latents (1, c, h, w) of an image (1, 3, H, W) in [-1, 1]: the posterior's mode, no draw."""
+        with self._on(self.vae):
+            posterior = self.vae.encode(image.to(self.device, self.vae.dtype)).latent_dist
+        latent: Tensor = posterior.mode() * self.vae.config.scaling_factor
+        return latent.to(self.dtype)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Return the image (1, 3, H, W) in [-1, 1] of latents; the models' pictures end there."""
+        with self._on(self.vae):
+            image: Tensor = self.vae.decode(latent.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
+        return image.clamp(-1, 1).float()
+
+    # -- the forward --------------------------------------------------------------------------------
+
+    def predict(
+        self, x: Tensor, t: Tensor, given: Mapping[str, Tensor], scales: Sequence[float] = ()
+    ) -> Tensor:
+        """Return the UNet's output for noisy latents.
+
+        Parameters
+        ----------
+        x, t
+            Shape (B, c, h, w), as the scheduler scales it; shape (B,).
+        given
+            Conditions with a leading axis B. ``text`` (B, L, D); and as the checkpoint needs them:
+            ``concat`` (B, k, h, w) further input channels, ``pooled`` and ``sizes`` (SDXL), ``noise_level``
+            (upscaler), ``metadata`` (DiffusionSat), ``control0`` ... images of the ControlNets with
+            ``control_metadata``.
+        scales
+            Factor of each ControlNet.
+        """
+        added = {}
+        if "pooled" in given:
+            added = {"text_embeds": given["pooled"], "time_ids": given["sizes"]}
+        if "metadata" in given:
+            added = {"metadata": given["metadata"]}
+        skips: list[Tensor] = []
+        middle: Tensor | None = None
+        for i, (net, scale) in enumerate(zip(self.controls, scales, strict=True)):
+            image = given[f"control{i}"]
+            with self._on(net):
+                if isinstance(net, SatControlNet):
+                    facts = {"metadata": given["metadata"], "cond_metadata": given["control_metadata"]}
+                    more, mid = net(x, t, given["text"], image, conditioning_scale=scale, **facts)
+                else:
+                    more, mid = net(
+                        x, t, given["text"], image, scale, added_cond_kwargs=added, return_dict=False
+                    )
+            skips = [a + b for a, b in zip(skips, more, strict=True)] if skips else list(more)
+            middle = mid if middle is None else middle + mid
+        whole = torch.cat([x, given["concat"]], dim=1) if "concat" in given else x
+        with self._on(self.unet):
+            out: Tensor = self.unet(
+                whole,
+                t,
+                encoder_hidden_states=given["text"],
+                class_labels=given.get("noise_level"),
+                added_cond_kwargs=added,
+                down_block_additional_residuals=skips or None,
+                mid_block_additional_residual=middle,
+            ).sample
+        return out
+
+    # -- adapters -----------------------------------------------------------------------------------
+
+    def _adapt(self, adapters: Sequence[Adapter], merge: bool) -> None:
+        names: dict[str, float] = {}
+        for i, adapter in enumerate(adapters):
+            tensors = load_file(adapter.path)
+            if all(tensor.ndim <= 2 and "lora" not in name for name, tensor in tensors.items()):
+                self._learn(adapter, tensors)
+            elif adapter.scale != 0:
+                # A LoRA of scale 0 changes nothing, so it is not there: the base's bytes.
+                self._add_lora(f"adapter{i}", adapter)
+                names[f"adapter{i}"] = adapter.scale
+        for module in (self.unet, *(encoder for _, encoder in self.readers)):
+            own = [name for name in names if name in getattr(module, "peft_config", {})]
+            if own:
+                set_weights_and_activate_adapters(module, own, [names[name] for name in own])
+        if merge and names:
+            for module in (self.unet, *(encoder for _, encoder in self.readers)):
+                _merged(module)
+
+    def _add_lora(self, name: str, adapter: Adapter) -> None:
+        family = StableDiffusionXLLoraLoaderMixin if self.xl else StableDiffusionLoraLoaderMixin
+        try:
+            state, alphas, told = family.lora_state_dict(
+                str(adapter.path.parent),
+                weight_name=adapter.path.name,
+                local_files_only=True,
+                use_safetensors=True,
+                unet_config=self.unet.config,
+                return_lora_metadata=True,
+            )
+            _check_lora(state, adapter.path)
+            if any(key.startswith("unet.") for key in state):
+                family.load_lora_into_unet(state, alphas, self.unet, adapter_name=name, metadata=told)
+            for i, (_, encoder) in enumerate(self.readers):
+                prefix = "text_encoder" if i == 0 else f"text_encoder_{i + 1}"
+                if any(key.startswith(f"{prefix}.") for key in state):
+                    family.load_lora_into_text_encoder(
+                        state, alphas, encoder, prefix=prefix, adapter_name=name, metadata=told
+                    )
+        except (ValueError, KeyError, RuntimeError, OSError, SafetensorError) as error:
+            if isinstance(error, GeneratorError):
+                raise
+            raise GeneratorError(
+                f"adapter {adapter.path} does not fit {self.checkpoint.root}: {first_line(error)}",
+                "use it with the base that it was trained on",
+            ) from error
+
+    def add_words(self, reader: int, token: str, rows: Tensor, source: object) -> list[int]:
+        """Add a learned token (textual inversion, arXiv:2208.01618) to a vocabulary; return its rows' numbers.
+
+        Parameters
+        ----------
+        reader
+            Which text encoder.
+        token
+            What it is called in prompts.
+        rows
+            Shape (n, D): the token stands for n words in a row.
+        source
+            Where it comes from, for messages.
+        """
+        tokenizer, encoder = self.readers[reader]
+        width = encoder.get_input_embeddings().weight.shape[1]
+        if rows.shape[1] != width:
+            raise GeneratorError(
+                f"adapter {source}: token {token!r} has {rows.shape[1]} numbers, the text encoder {width}",
+                "use it with the base that it was trained on",
+            )
+        words = [token, *(f"{token}_{i}" for i in range(1, len(rows)))]
+        if tokenizer.add_tokens(words) != len(words):
+            raise GeneratorError(
+                f"adapter {source}: the tokenizer has {token!r} already", "give it another token"
+            )
+        encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        table = encoder.get_input_embeddings().weight
+        numbers: list[int] = tokenizer.convert_tokens_to_ids(words)
+        with torch.no_grad():
+            table[numbers] = rows.to(table)
+        self._tokens[token] = " ".join(words)
+        return numbers
+
+    def _learn(self, adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
+        kohya = {"clip_l": 0, "clip_g": 1}
+        for name, tensor in tensors.items():
+            rows = tensor if tensor.ndim == 2 else tensor[None]
+            token = adapter.settings.get("token") or (
+                adapter.path.stem if name in (*kohya, "emb_params") else name
+            )
+            reader = min(kohya.get(name, 0), len(self.readers) - 1)
+            self.add_words(reader, token, adapter.scale * rows, adapter.path)
+
+
+def _check_lora(state: Mapping[str, Tensor], path: Path) -> None:
+    known = ("unet.", "text_encoder.", "text_encoder_2.")
+    strange = [key for key in state if not key.startswith(known)]
+    if strange or not state:
+        raise GeneratorError(
+            f"adapter {path} holds {strange[0] if strange else 'nothing'}, which belongs to no network",
+            "give a LoRA in the form of diffusers (unet..., text_encoder...) or of kohya (lora_unet_...)",
+        )
+
+
+def _merged(module: Any) -> None:
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    for layer in module.modules():
+        if isinstance(layer, BaseTunerLayer):
+            layer.merge()

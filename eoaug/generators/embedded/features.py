@@ -1,0 +1,147 @@
+"""What the embedded networks are told: requests become arrays, in training and in use by the same functions.
+
+Imports numpy and ``base``; no tensor library. The networks see a tile through its own mean and contrast,
+so that they learn structure once for every brightness; both come from the prior of this one tile, which
+the lattice fixes, and not from a scene.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eoaug.generators.base import Request, present_bands
+
+__all__ = ["Conditions", "category", "conditions", "from_log", "log_moments", "to_log"]
+
+
+_DAY_S = 86_400.0
+_CONTRAST_FLOOR = 0.03
+"""Least contrast of a band in model units: below it, sensor noise would be blown up to structure."""
+_CLIP = 6.0
+"""Limit of normalised inputs: a context date may differ from the target by far more than its contrast."""
+_LOG_FLOOR = 0.02
+"""Reflectance added before the logarithm: below it, differences are haze and noise."""
+_LOG_SPREAD = 0.6
+"""Standard deviation of log reflectance over land, roughly."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Conditions:
+    """One tile as a network sees it."""
+
+    image: NDArray[np.float32]
+    """Shape (2 C (1 + context), H, W): prior and known mask of the target, then values and known mask of
+    each context date, nearest first; values normalised, 0 where unknown."""
+    facts: NDArray[np.float32]
+    """Shape (3 + 2 context + C,): pixel size, factor, whether coarse; per context date its time from the
+    target and whether it is there; which bands are there."""
+    centre: NDArray[np.float32]
+    """Shape (C, 1, 1), model units: the tile's mean."""
+    contrast: NDArray[np.float32]
+    """Shape (C, 1, 1), model units: the tile's standard deviation, and a floor."""
+
+
+def conditions(request: Request, prior: NDArray[np.float32], *, context: int) -> Conditions:
+    """Return what the networks are told about a request.
+
+    Parameters
+    ----------
+    request
+        One target date, at most ``context`` others.
+    prior
+        Shape (C, H, W), model units: the classical estimate of the target date.
+    context
+        Context dates that the networks know.
+    """
+    target = int(np.flatnonzero(request.target)[0])
+    C, H, W = prior.shape
+    present = present_bands(request)
+    centre = prior.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)[:, None, None]
+    spread = prior.std(axis=(1, 2), dtype=np.float64)[:, None, None]
+    contrast = np.hypot(spread, _CONTRAST_FLOOR).astype(np.float32)
+
+    def normal(values: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return np.where(known, np.clip((values - centre) / contrast, -_CLIP, _CLIP), np.float32(0))
+
+    everywhere = np.broadcast_to(present[:, None, None], prior.shape)
+    known = request.known[target]
+    parts = [normal(prior, everywhere), known.astype(np.float32)]
+    gsd_m = float(request.metadata[target, 2])
+    facts = [
+        float(np.log2(gsd_m / 10.0) / 4) if np.isfinite(gsd_m) and gsd_m > 0 else 0.0,
+        float(np.log2(request.factor) / 2),
+        float(request.coarse is not None),
+    ]
+    others = [date for date in range(len(request.times)) if date != target]
+    others.sort(key=lambda date: (abs(int(request.times[date] - request.times[target])), date))
+    for slot in range(context):
+        if slot < len(others):
+            date = others[slot]
+            days = float(request.times[date] - request.times[target]) / _DAY_S
+            parts += [
+                normal(request.values[date], request.known[date]),
+                request.known[date].astype(np.float32),
+            ]
+            facts += [float(np.arcsinh(days / 10.0) / 4), 1.0]
+        else:
+            parts += [np.zeros((C, H, W), np.float32)] * 2
+            facts += [0.0, 0.0]
+    return Conditions(
+        image=np.concatenate(parts).astype(np.float32, copy=False),
+        facts=np.array([*facts, *present], np.float32),
+        centre=centre,
+        contrast=contrast,
+    )
+
+
+def category(request: Request) -> str:
+    """Return which of the residual's typical sizes holds for a request.
+
+    ``gap``: part of a date is known, and no other date; ``mixed``: other dates as well; ``dates``: only
+    those; ``x2``, ``x4``, ``x8``. A factor between the trained ones (2, 4, 8) takes the next smaller.
+    """
+    if request.coarse is not None:
+        return "x2" if request.factor < 4 else "x4" if request.factor < 8 else "x8"
+    target = request.target
+    if not request.known[~target].any():
+        return "gap"
+    around = request.wide is not None and bool(np.isfinite(request.wide[target]).any())
+    return "mixed" if around or request.known[target].any() else "dates"
+
+
+def to_log(values: NDArray[np.floating], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """Return the units of layouts: log reflectance, whose tile means are near to a Gaussian.
+
+    Parameters
+    ----------
+    values
+        Shape (..., C, h, w), model units; negative reflectance counts as 0.
+    mean, std
+        Reflectance of model unit 0 and of one model unit, per slot.
+    """
+    reflectance = np.maximum(values * _column(std) + _column(mean), 0)
+    return (np.log((reflectance + _LOG_FLOOR) / (_column(mean) + _LOG_FLOOR)) / _LOG_SPREAD).astype(
+        np.float32
+    )
+
+
+def from_log(logs: NDArray[np.floating], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
+    """Return model units, the inverse of `to_log`; reflectance stays between 0 and 0.9."""
+    reflectance = np.exp(logs * _LOG_SPREAD) * (_column(mean) + _LOG_FLOOR) - _LOG_FLOOR
+    return ((np.clip(reflectance, 0, 0.9) - _column(mean)) / _column(std)).astype(np.float32)
+
+
+def log_moments(
+    mean: Sequence[float], std: Sequence[float]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return mean and standard deviation of Gaussian `to_log` units whose reflectance has these moments."""
+    variance = np.log1p((np.asarray(std) / (np.asarray(mean) + _LOG_FLOOR)) ** 2)
+    return -variance / (2 * _LOG_SPREAD), np.sqrt(variance) / _LOG_SPREAD
+
+
+def _column(numbers: Sequence[float]) -> NDArray[np.float64]:
+    return np.asarray(numbers, np.float64)[:, None, None]

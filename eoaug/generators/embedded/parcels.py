@@ -1,0 +1,193 @@
+"""A layout of land: where one piece of ground ends and the next begins.
+
+Numpy. Parcels in blocks in regions, as people or rock have cut them, some cut once more, with roads between blocks and
+here and there a river. Everything is a function of the absolute pixel, so windows of one plane agree wherever they overlap.
+On another date the borders are the same, and some of the ground has changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special
+
+from eoaug.raster import noise
+from eoaug.raster.arrays import Float64Array
+
+__all__ = ["layout"]
+
+
+_EDGE_M = 260.0
+"""Typical edge of a parcel; fields of the training cubes are 100 to 800 m wide."""
+_EDGE_PX = (8.0, 64.0)
+"""Limits of that edge: smaller is texture, larger is a scene of one colour."""
+_REGIONS = 20.0
+"""Edge of a region of like blocks, in parcels."""
+_BLOCKS = 4.0
+"""Edge of a block of like parcels, in parcels."""
+_SHARES = (0.15, 0.25, 0.6)
+"""Parts of the variance that parcels of one region share, that those of one block do, and that are their own."""
+_PIECES = 0.35
+"""Edge of a piece of a parcel that is cut once more, in parcels."""
+_MOST_CUT = 0.4
+"""Largest share of a plane's parcels that are."""
+_CHANGES = 0.25
+"""Part of a parcel's variance that another date draws anew."""
+_JITTER = 0.35
+"""Largest displacement of a parcel's centre, in edges."""
+_BENDS = ((3.0, 0.35), (0.5, 0.06))
+"""How relief displaces borders: over which distance that changes, and its standard deviation, both in edges."""
+_ROAD_PX = 0.8
+"""Half the width of a road."""
+_ROAD, _RIVER = 1.7, -2.2
+"""Rank of their ground: bright, and as dark as there is."""
+_ROADS, _RIVERS = 0.6, 0.3
+"""Share of the planes that have them."""
+_PAVED, _PAVED_M = 0.4, 25.0
+"""Share of the borders of blocks that are roads, and pixel size from which there are fewer to be seen."""
+_RIVER_EDGES = 14.0
+"""Distance between the bends of a river, in edges."""
+_RIVER_PX = (0.8, 3.0)
+"""Least and largest half of its width."""
+_Cells = NDArray[np.int64]
+_Draw = Callable[[str, tuple[int, int], tuple[int, int, int]], NDArray[np.float32]]
+
+
+def layout(
+    origin: tuple[int, int],
+    shape: tuple[int, int, int],
+    *,
+    gsd_m: float,
+    seed: int = 0,
+    member: int = 0,
+    time: int = 0,
+) -> NDArray[np.float32]:
+    """Return a window of an infinite plane of pieces of ground, each of one normal number per channel.
+
+    A random tessellation (Moeller 1994, Lectures on Random Voronoi Tessellations): the cells of a jittered
+    lattice in the maximum norm, in axes that the whole plane shares, bent a little.
+
+    Parameters
+    ----------
+    origin
+        Absolute index (row, column) of the first pixel.
+    shape
+        (channels, rows, columns). Like parcels lie together in the first channel, and roads and rivers have a
+        number of their own there.
+    gsd_m
+        Pixel size in metres; NaN counts as 10.
+    seed, member
+        Identity; any two that differ give independent planes.
+    time
+        Date, in seconds since 1970.
+
+    Returns
+    -------
+    float32 of ``shape``: mean 0, standard deviation 1 over many planes, roads and rivers apart; two windows agree
+    bit for bit where they overlap.
+    """
+    C, H, W = shape
+
+    def drawn(name: str, start: tuple[int, int], window: tuple[int, int, int]) -> NDArray[np.float32]:
+        return noise.normal(start, window, seed=seed, stream=f"layout {name}", member=member)
+
+    def dated(name: str, start: tuple[int, int], window: tuple[int, int, int]) -> NDArray[np.float32]:
+        stream = f"layout {name} of a date"
+        own = noise.normal(start, window, seed=seed, stream=stream, member=member, time=time)
+        found = np.sqrt(1 - _CHANGES) * drawn(name, start, window) + np.sqrt(_CHANGES) * own
+        return np.asarray(found, np.float32)
+
+    plane = drawn("plane", (0, 0), (7, 1, 1))[:, 0, 0].astype(np.float64)
+    turn, stretch, size, bent = plane[:4]
+    cut, roads, river = special.ndtr(plane[4:])
+    usual = _EDGE_M / (gsd_m if np.isfinite(gsd_m) and gsd_m > 0 else 10.0)
+    edge_px = float(np.clip(usual * np.exp(0.35 * size), *_EDGE_PX))
+    angle, long = np.pi / 2 * special.ndtr(turn), np.exp(0.3 * stretch)
+    rows, cols = (
+        (origin[0] + np.arange(H, dtype=np.float64))[:, None],
+        origin[1] + np.arange(W, dtype=np.float64),
+    )
+    down, right = np.zeros((2, H, W))
+    for number, (edges, bend) in enumerate(_BENDS):
+        moved = _smooth_field(drawn, f"bends {number}", rows, cols, edges * edge_px)
+        down, right = (down, right) + moved * (np.exp(0.7 * bent) * bend * edge_px)
+    y, x = rows + down, cols + right
+    u = (np.cos(angle) * y + np.sin(angle) * x) / (edge_px * long)
+    v = (np.cos(angle) * x - np.sin(angle) * y) / (edge_px / long)
+    region, _, _ = _cells(drawn, "region", u / _REGIONS, v / _REGIONS)
+    block, beyond, inside = _cells(drawn, "block", u / _BLOCKS, v / _BLOCKS)
+    parcel, _, _ = _cells(drawn, "parcel", u, v)
+    piece, _, _ = _cells(drawn, "piece", u / _PIECES, v / _PIECES)
+    out = np.zeros(shape)
+    of = (drawn, "region", region), (drawn, "block", block), (dated, "parcel", parcel)
+    for share, (numbers, name, cells) in zip(_SHARES, of, strict=True):
+        out += np.sqrt(share) * _of_cells(numbers, name, cells, C)
+    pieces = _of_cells(dated, "piece", piece, C)
+    is_cut = special.ndtr(_of_cells(drawn, "cut", parcel, 1)[0]) < cut * _MOST_CUT
+    out = np.where(is_cut, np.sqrt(0.5) * (out + pieces), out)
+    if roads < _ROADS:
+        # Of two blocks, whichever is asked: the same number for their border.
+        border = sum(special.ndtr(_of_cells(drawn, "border", side, 1)[0]) for side in (block, beyond)) % 1.0
+        paved = border < _PAVED * min(1.0, _PAVED_M / gsd_m if gsd_m > 0 else 1.0)
+        out[0] = np.where(paved & (inside * _BLOCKS * edge_px < _ROAD_PX), _ROAD, out[0])
+    if river < _RIVERS:
+        course = _smooth_field(drawn, "river", y, x, _RIVER_EDGES * edge_px)[0]
+        width = _RIVER_PX[0] + (_RIVER_PX[1] - _RIVER_PX[0]) * river / _RIVERS
+        out[0] = np.where(np.abs(course) * _RIVER_EDGES * edge_px < 1.5 * width, _RIVER, out[0])
+    return np.asarray(out, np.float32)
+
+
+def _smooth_field(
+    drawn: _Draw, name: str, rows: Float64Array, cols: Float64Array, step_px: float
+) -> Float64Array:
+    """Return two smooth fields, shape (2, H, W): numbers of a wide lattice, smoothly between."""
+    y, x = np.broadcast_arrays(rows / step_px, cols / step_px)
+    i, j = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
+    start = (int(i.min()), int(j.min()))
+    window = (2, int(i.max()) - start[0] + 2, int(j.max()) - start[1] + 2)
+    numbers = drawn(name, start, window).astype(np.float64)
+    i, j, fy, fx = i - start[0], j - start[1], _smooth(y - i), _smooth(x - j)
+    above = numbers[:, i, j] * (1 - fx) + numbers[:, i, j + 1] * fx
+    below = numbers[:, i + 1, j] * (1 - fx) + numbers[:, i + 1, j + 1] * fx
+    found: Float64Array = above * (1 - fy) + below * fy
+    return found
+
+
+def _smooth(x: Float64Array) -> Float64Array:
+    """Return the cubic that leads from 0 to 1 with level ends."""
+    return x * x * (3 - 2 * x)
+
+
+def _cells(drawn: _Draw, name: str, u: Float64Array, v: Float64Array) -> tuple[_Cells, _Cells, Float64Array]:
+    """Return the cell whose jittered centre is nearest in the maximum norm, and the next, shape (2, H, W).
+
+    And how far the border between them is, shape (H, W), in cells.
+    """
+    i0, j0 = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
+    start = (int(i0.min()) - 1, int(j0.min()) - 1)
+    window = (2, int(i0.max()) - start[0] + 2, int(j0.max()) - start[1] + 2)
+    shift = _JITTER * (2 * special.ndtr(drawn(f"{name} centre", start, window)) - 1)
+    best, second = np.full((2, *u.shape), np.inf)
+    nearest = beyond = np.stack([i0, j0])
+    for down in (-1, 0, 1):
+        for right in (-1, 0, 1):
+            a, b = i0 + down, j0 + right
+            du = u - (a + 0.5 + shift[0, a - start[0], b - start[1]])
+            dv = v - (b + 0.5 + shift[1, a - start[0], b - start[1]])
+            away = np.maximum(np.abs(du), np.abs(dv))
+            nearer, near = away < best, away < second
+            beyond = np.where(nearer, nearest, np.where(near, [a, b], beyond))
+            second = np.where(nearer, best, np.where(near, away, second))
+            best, nearest = np.where(nearer, away, best), np.where(nearer, [a, b], nearest)
+    return nearest, beyond, (second - best) / 2
+
+
+def _of_cells(drawn: _Draw, name: str, cells: _Cells, channels: int) -> Float64Array:
+    """Return the numbers of cells, shape (channels, H, W)."""
+    i, j = cells
+    start = (int(i.min()), int(j.min()))
+    window = (channels, int(i.max()) - start[0] + 1, int(j.max()) - start[1] + 1)
+    found: Float64Array = drawn(name, start, window).astype(np.float64)[:, i - start[0], j - start[1]]
+    return found

@@ -1,0 +1,145 @@
+"""The embedded weights: configuration, networks loaded once per process."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from eoaug.errors import GeneratorError
+from eoaug.generators.base import Card
+from eoaug.generators.embedded.landscape import PALETTES, Landscape
+from eoaug.generators.embedded.spectral_gaussian import Gaussian
+from eoaug.generators.runtime import Precision
+from eoaug.generators.weights import load_weights
+
+__all__ = ["landscape_for", "load_config", "network_for", "spectral_gaussian_for"]
+
+
+_FOLDER = Path(__file__).parents[2] / "weights" / "embedded"
+
+
+@dataclass(frozen=True)
+class _Config:
+    """``config.json``, read."""
+
+    folder: Path
+    card: Card
+    networks: Mapping[str, Mapping[str, Any]]
+    context: int
+    """Other dates that the networks are told; the card's are those that the prior looks at."""
+    layers: Mapping[str, str]
+    scale: Mapping[str, Mapping[str, float]]
+    gains: Mapping[str, Sequence[float]]
+    """By category: what a sample's space frequencies are weighed with (`gaussian.equalised`)."""
+    landscape: Mapping[str, Any]
+    """Arguments of `Landscape`."""
+
+
+@lru_cache(maxsize=8)
+def load_config(folder: str | None) -> _Config:
+    """Return the configuration of a folder of embedded weights; None: the package's."""
+    path = (_FOLDER if folder is None else Path(folder)) / "config.json"
+    try:
+        content = path.read_bytes()
+        raw = json.loads(content)
+        card = raw["card"]
+        return _Config(
+            folder=path.parent,
+            card=Card(
+                name=card["name"],
+                bands=tuple(card["bands"]),
+                gsd_m=(card["gsd_m"][0], card["gsd_m"][1]),
+                tile_px=card["tile_px"],
+                overlap_px=card["overlap_px"],
+                drawn_px=card["drawn_px"],
+                multiple_of=card["multiple_of"],
+                batch=card["batch"],
+                context=card["context"],
+                surroundings=True,
+                steps=dict(card["steps"]),
+                member_steps=dict(card["member_steps"]),
+                joint_steps=dict(card["joint_steps"]),
+                mean=tuple(card["mean"]),
+                std=tuple(card["std"]),
+                conditions=frozenset(card["conditions"]),
+                guided=frozenset(card["guided"]),
+                # The config names its networks by their hashes, and its constants count as well.
+                sha256=hashlib.sha256(content).hexdigest(),
+                licence=card["licence"],
+                description=card["description"],
+            ),
+            networks=raw["networks"],
+            context=raw["context"],
+            layers=raw["layers"],
+            scale=raw["scale"],
+            gains=raw["gains"],
+            landscape=raw["landscape"],
+        )
+    except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
+        raise GeneratorError(
+            f"loading the embedded generator: {path} cannot be read ({error!r})",
+            "pass the folder that holds config.json, or reinstall the package",
+        ) from error
+
+
+_networks: dict[tuple[str, str, str], Any] = {}
+_networks_lock = threading.Lock()
+
+
+def network_for(config: _Config, name: str, device: str) -> Any:
+    """Return a network of this process, loaded on first use."""
+    entry = config.networks[name]
+    key = (str(config.folder / entry["file"]), entry["sha256"], device)
+    with _networks_lock:
+        if key not in _networks:
+            import torch
+
+            from eoaug.generators.embedded.networks import build
+
+            network = build(entry["architecture"])
+            tensors = load_weights(key[0], sha256=key[1])
+            network.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
+            _networks[key] = network.eval().requires_grad_(False).to(device)
+        return _networks[key]
+
+
+@lru_cache(maxsize=4)
+def landscape_for(folder: str | None, device: str, precision: Precision) -> Landscape:
+    """Return the landscapes of this process: windows once drawn serve the tiles beside."""
+    config = load_config(folder)
+    given, palettes = config.landscape, config.networks[PALETTES]
+    drawn = load_weights(config.folder / palettes["file"], sha256=palettes["sha256"])
+    return Landscape(
+        window=given["window"],
+        context=given["context"],
+        sigma=given["sigma"],
+        steps=given["steps"],
+        scenes=drawn["scenes"].astype(np.float64),
+        root=drawn["root"].astype(np.float64),
+        pieces=drawn["pieces"].astype(np.float64),
+        field=spectral_gaussian_for(config, "landscape", "alone"),
+        # A few tiles lack a few windows. A CPU takes as long for one in a batch as alone, and what filled the batches
+        # up took most of the time.
+        batch=1 if device == "cpu" else config.card.batch,
+    )
+
+
+def spectral_gaussian_for(config: _Config, network: str, kind: str) -> Gaussian:
+    """Return the closed form below a network, of this process."""
+    entry = config.networks[f"{network}_gaussian"]
+    return _closed_forms(str(config.folder / entry["file"]), entry["sha256"])[kind]
+
+
+@lru_cache(maxsize=8)
+def _closed_forms(path: str, sha256: str) -> Mapping[str, Gaussian]:
+    tensors = {name: tensor.astype(np.float32) for name, tensor in load_weights(path, sha256=sha256).items()}
+    kinds = {name.split(".")[0] for name in tensors}
+    return {kind: Gaussian(tensors[f"{kind}.mean"], tensors[f"{kind}.covariance"]) for kind in kinds}

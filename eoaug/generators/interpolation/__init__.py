@@ -1,0 +1,1 @@
+"""Classical interpolation in space and time: numpy and scipy, no weights."""

@@ -1,0 +1,120 @@
+"""Generators by name: entry points and checkpoints."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+from typing import Any
+
+from eoaug.errors import GeneratorError
+from eoaug.generators.base import Generator
+
+__all__ = ["available", "load"]
+
+
+GROUP = "eoaug.generators"
+"""Entry-point group under which packages register generators: name = "module:factory"."""
+
+
+def available() -> dict[str, EntryPoint]:
+    """Return the installed generators by name."""
+    return {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda p: p.name)}
+
+
+def load(generator: str | Path | Generator = "embedded", **options: Any) -> Generator:
+    """Return a generator by name, or from a checkpoint; a generator passes through.
+
+    Parameters
+    ----------
+    generator
+        A name of `available`: ``"embedded"`` (the small diffusion model that ships with eoaug),
+        ``"classical"`` (no weights, no torch), or what another package registers. Or a checkpoint of the
+        Stable Diffusion family or of DiffusionSat: its folder, ``"owner/name@commit"`` on the hub, or a JSON
+        file with ``base`` and options.
+    **options
+        Handed to the generator's factory, e.g. ``device="cuda"``; for checkpoints those of
+        `eoaug.generators.checkpoints.settings.Settings`, e.g. ``adapters=["my-lora"]``.
+
+    Raises
+    ------
+    GeneratorError
+        Unknown name, options that the factory does not take, a plugin that cannot be imported, or a
+        checkpoint that eoaug does not load.
+    """
+    if isinstance(generator, Path):
+        generator = str(generator)
+    if not isinstance(generator, str):
+        if not isinstance(generator, Generator):
+            raise GeneratorError(
+                f"generator={generator!r} is neither a name nor has it a card and a generate method",
+                f"use one of {', '.join(available())}, or an object that fulfils eoaug.Generator",
+            )
+        return generator
+    found = available()
+    if generator not in found and (Path(generator).exists() or "/" in generator):
+        return _from_checkpoint(generator, options)
+    if generator not in found:
+        close = difflib.get_close_matches(generator, found, 1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        raise GeneratorError(
+            f"no generator is called {generator!r}",
+            f"{hint}installed: {', '.join(found) or 'none; reinstall eoaug'}; or give a checkpoint's folder",
+        )
+    try:
+        factory = found[generator].load()
+    except ImportError as error:
+        raise GeneratorError(
+            f"generator {generator!r} ({found[generator].value}) cannot be imported: {error}",
+            "install the package that it needs",
+        ) from error
+    try:
+        made = factory(**options)
+    except TypeError as error:
+        raise GeneratorError(
+            f"generator {generator!r} does not take {options}: {error}", "leave the option out"
+        ) from error
+    if not isinstance(made, Generator):
+        raise GeneratorError(
+            f"generator {generator!r} made a {type(made).__name__} without card and generate",
+            "fulfil the Protocol eoaug.Generator; eoaug.testing.scenes has its contract suite",
+        )
+    return made
+
+
+def _from_checkpoint(source: str, options: dict[str, Any]) -> Generator:
+    path = Path(source)
+    if path.is_file():
+        source, options = _recipe(path, options)
+    try:
+        from eoaug.generators.checkpoints.diffusionsat import open_generator
+    except ImportError as error:
+        raise GeneratorError(
+            f"checkpoint {source} needs a package that is not installed: {error}",
+            "pip install 'eoaug[diffusion]'",
+        ) from error
+    return open_generator(source, options)
+
+
+def _recipe(path: Path, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return base and options of a JSON file; folders in it are relative to it."""
+    try:
+        told = json.loads(path.read_text(encoding="utf-8"))
+        base = str(told.pop("base"))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise GeneratorError(
+            f"{path} is no description of a generator ({type(error).__name__}: {error})",
+            'write {"base": "FOLDER", "lift": "regress"}, with the options of eoaug.load',
+        ) from error
+
+    def beside(name: str) -> str:
+        return str(path.parent / name) if (path.parent / name).exists() else name
+
+    if told.get("unet") is not None:
+        told["unet"] = beside(told["unet"])
+    told["controlnets"] = [beside(one) for one in told.get("controlnets", [])]
+    told["adapters"] = [
+        beside(one) if isinstance(one, str) else (beside(one[0]), one[1]) for one in told.get("adapters", [])
+    ]
+    return beside(base), {**told, **options}

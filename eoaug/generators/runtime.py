@@ -1,0 +1,160 @@
+"""Running torch networks so that the answer depends on nothing but the input.
+
+Imports torch, inside. On the CPU every forward has one batch shape, filled up with zeros, and one intra-op
+thread: then bytes do not depend on batches, threads or settings. On an accelerator float32 is float32.
+Channels come last on the CPU, which is faster, and on one thread as exact.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, Literal, get_args
+
+import numpy as np
+
+from eoaug.errors import GeneratorError
+from eoaug.raster.arrays import Float32Array
+
+__all__ = ["Precision", "checked_device", "checked_precision", "device_kind", "forward", "one_thread"]
+
+
+def checked_device(device: str, generator: str) -> str:
+    """Return a device's name if torch can use it.
+
+    Parameters
+    ----------
+    device
+        As torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
+    generator
+        Who asks, for the message.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise GeneratorError(
+            f"{generator}: device={device!r} cannot be used: {str(error).splitlines()[0]}",
+            'use device="cpu", or a device that torch lists',
+        ) from error
+    return device
+
+
+def device_kind(device: str) -> str:
+    """Return the kind of a device (``"cpu"``, ``"cuda"``): bytes may differ between kinds, not between numbers."""
+    return device.partition(":")[0]
+
+
+_users = 0
+_users_lock = threading.Lock()
+_threads_before = 1
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Pin torch to one intra-op thread, on which alone bytes do not depend on the machine's settings.
+
+    The last user to leave restores what the first one found; torch keeps the number per thread, so every
+    user sets it.
+    """
+    import torch
+
+    global _users, _threads_before
+    with _users_lock:
+        if _users == 0:
+            _threads_before = torch.get_num_threads()
+        _users += 1
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        with _users_lock:
+            _users -= 1
+            if _users == 0:
+                torch.set_num_threads(_threads_before)
+
+
+Precision = Literal["exact", "fast"]
+"""``"exact"``: float32, without TF32, deterministic kernels. ``"fast"``: bfloat16 where torch's autocast
+allows it, weights in channels-last order; for accelerators."""
+
+
+def checked_precision(precision: str) -> Precision:
+    """Return ``precision`` if there is one of this name, else raise `GeneratorError`."""
+    for known in get_args(Precision):
+        if precision == known:
+            found: Precision = known
+            return found
+    raise GeneratorError(
+        f"precision={precision!r} is not known", f"use one of {', '.join(map(repr, get_args(Precision)))}"
+    )
+
+
+def forward(
+    network: Any,
+    inputs: Sequence[Sequence[Float32Array | np.float32]],
+    *,
+    batch: int,
+    multiple_of: int,
+    device: str = "cpu",
+    precision: Precision = "exact",
+) -> Float32Array:
+    """Run a network on a list per input; return shape (n, C, H, W).
+
+    Parameters
+    ----------
+    network
+        Called with a tensor per input; on ``device`` already. A network's method will do.
+    inputs
+        Per input the arrays of n samples: images (C, H, W), vectors or numbers.
+    batch
+        Samples of the forward; zeros fill it up.
+    multiple_of
+        The network divides edges by this; zeros fill images up, and the result is cut. Smaller ones among
+        them, which a network has made, stay as they are.
+    device, precision
+        Where, and how exactly.
+    """
+    import torch
+
+    H, W = max(np.shape(arrays[0])[-2:] for arrays in inputs if np.ndim(arrays[0]) == 3)
+    tensors = [
+        torch.from_numpy(
+            _filled_up(arrays, batch, multiple_of if np.shape(arrays[0])[-2:] == (H, W) else 1)
+        ).to(device)
+        for arrays in inputs
+    ]
+    with ExitStack() as stack:
+        stack.enter_context(one_thread())
+        stack.enter_context(torch.inference_mode())
+        kind = torch.device(device).type
+        if kind == "cpu" or precision == "fast":
+            tensors = [_channels_last(tensor) for tensor in tensors]
+        if precision == "fast":
+            stack.enter_context(torch.autocast(kind, torch.bfloat16))
+        elif kind == "cuda":
+            # Convolutions run in TF32 unless told otherwise: ten bits of mantissa.
+            flags = torch.backends.cudnn.flags(
+                enabled=True, benchmark=False, deterministic=True, allow_tf32=False
+            )
+            stack.enter_context(flags)
+        out: Float32Array = network(*tensors).float().cpu().contiguous().numpy()
+    return out[: len(inputs[0]), :, :H, :W]
+
+
+def _channels_last(tensor: Any) -> Any:
+    import torch
+
+    return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
+
+
+def _filled_up(arrays: Sequence[Float32Array | np.float32], batch: int, multiple_of: int) -> Float32Array:
+    stack = np.stack(arrays)
+    room = [(0, batch - len(stack))] + [(0, 0)] * (stack.ndim - 1)
+    if stack.ndim == 4:
+        room[2:] = [(0, -n % multiple_of) for n in stack.shape[2:]]
+    return np.pad(stack, room).astype(np.float32, copy=False)

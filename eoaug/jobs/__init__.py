@@ -1,0 +1,1 @@
+"""Jobs: a verb over every item of a catalog, resumable."""

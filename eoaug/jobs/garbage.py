@@ -1,0 +1,132 @@
+"""Removes what killed runs and replaced items have left behind."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from eoaug.errors import TargetError
+from eoaug.jobs.leases import live_leases, sweep_leases
+from eoaug.stac.catalog import GENERATORS, STATE, Root, item_href
+from eoaug.stac.integrity import read_json
+from eoaug.stac.validate import is_data_file, is_item
+from eoaug.storage.location import Location
+
+__all__ = ["Garbage", "collect_garbage"]
+
+
+# -- garbage ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What `collect_garbage` removed."""
+
+    scratch: int = 0
+    """Scratch folders of dead processes."""
+    leases: int = 0
+    data: int = 0
+    """Data folders that no item names: replaced, or never named."""
+    items: int = 0
+    """Items that their collection does not list."""
+    stored_bytes: int = 0
+    left: tuple[str, ...] = ()
+    """Collections that somebody writes to right now, and that were left alone."""
+
+    def __str__(self) -> str:
+        """Return one line."""
+        text = (
+            f"removed {self.scratch} scratch folders, {self.leases} leases, {self.data} data folders and "
+            f"{self.items} unlisted items: {self.stored_bytes / 1e6:.2f} MB"
+        )
+        return text + (f"; left alone, being written: {', '.join(self.left)}" if self.left else "")
+
+
+def collect_garbage(catalog: str | os.PathLike[str], *, unlisted: bool = False) -> Garbage:
+    """Remove what killed jobs and replaced items have left; nothing that an item names goes.
+
+    Parameters
+    ----------
+    catalog
+        Folder or JSON file.
+    unlisted
+        Remove complete items too that their collection does not list. The job that made them would
+        otherwise list them when it is run again.
+
+    Raises
+    ------
+    TargetError
+        There is no catalog, or it cannot be changed.
+    """
+    root = Root.at(catalog)
+    if not root.folder.is_dir():
+        raise TargetError(
+            f"there is no catalog at {str(catalog)!r}.", "Give the folder that holds catalog.json."
+        )
+    root.folder.unlock()
+    leases, working = sweep_leases(root.folder), live_leases(root.folder)
+    counts: Counter[str] = Counter()
+    reports = root.folder / STATE / "reports"
+    for report in reports.iterdir() if reports.is_dir() else ():
+        counts["scratch"] += report.sweep()
+    left = []
+    for folder in sorted(
+        path for path in root.folder.iterdir() if path.is_dir() and not path.name.startswith(".")
+    ):
+        counts["scratch"] += root.sweep(folder.name)
+        spare = list(_spare(folder, unlisted=unlisted)) if folder.name != GENERATORS else []
+        if spare and (folder.is_busy() or any(name.startswith(f"{folder.name}/") for name in working)):
+            left.append(folder.name)
+        elif spare:
+            counts += _removed(spare)
+    return Garbage(counts["scratch"], leases, counts["data"], counts["items"], counts["bytes"], tuple(left))
+
+
+def _removed(spare: list[Location]) -> Counter[str]:
+    """Remove folders; one that was named in the meantime, or that is too young to be sure, stays."""
+    counts: Counter[str] = Counter()
+    for path in spare:
+        home, is_data = path.parent, is_data_file(path)
+        gone = path.discard(partial(_is_named, path) if is_data else lambda: False)
+        if gone is None:
+            continue
+        counts["data" if is_data else "items"] += 1
+        counts["bytes"] += gone
+        if is_data:
+            home.tidy()
+    return counts
+
+
+def _is_named(path: Location) -> bool:
+    return path.name in _named(path.parent)
+
+
+def _spare(folder: Location, *, unlisted: bool) -> Iterator[Location]:
+    """Yield data folders that no item names, and on demand items that nobody lists."""
+    collection = folder / "collection.json"
+    links = read_json(collection).get("links", []) if collection.is_file() else []
+    listed = {Path(str(link.get("href"))) for link in links if link.get("rel") == "item"}
+    for home in sorted(folder.iterdir()):
+        if home.name.startswith(".") or not is_item(home):
+            continue
+        if unlisted and Path(item_href(home.name)) not in listed:
+            yield home
+            continue
+        named = _named(home)
+        yield from (path for path in sorted(home.iterdir()) if is_data_file(path) and path.name not in named)
+
+
+def _named(home: Location) -> set[str]:
+    """Names of the data folders that an item needs; all of them where the item cannot be read."""
+    file = home / f"{home.name}.json"
+    if not file.is_file():
+        return set()
+    try:
+        assets = read_json(file).get("assets", {})
+        return {Path(str(asset.get("href"))).parts[0] for asset in assets.values()}
+    except (TargetError, AttributeError, IndexError):
+        return {path.name for path in home.iterdir()}

@@ -1,0 +1,96 @@
+"""How far a job is, from its journal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eoaug.errors import TargetError
+from eoaug.jobs.config import Job, read_job
+from eoaug.jobs.journal import read_journals
+from eoaug.jobs.leases import live_leases
+from eoaug.jobs.report import Failure
+from eoaug.stac.catalog import Root
+
+__all__ = ["JobStatus", "job_status", "resumable"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobStatus:
+    """What the journal and the catalog tell of a job."""
+
+    job: str
+    runs: int
+    published: int
+    """Items that its runs published or took over; each counted once."""
+    failures: tuple[Failure, ...]
+    """Of items that failed and were not published since."""
+    working: tuple[str, ...]
+    """Items that living processes work on, of this or another job."""
+
+    def __str__(self) -> str:
+        """Return a short text."""
+        rows = {
+            "job": self.job,
+            "runs": str(self.runs),
+            "published": str(self.published),
+            "failed": str(len(self.failures)),
+            "under work": ", ".join(self.working) or "nothing",
+        }
+        lines = [f"{name:<12} {text}" for name, text in rows.items()]
+        return "\n".join([*lines, *(f"  {one.item}: {one.problem}" for one in self.failures)])
+
+
+def job_status(config: Job | Mapping[str, Any] | str | Path) -> JobStatus:
+    """Return what was done of a job so far.
+
+    Parameters
+    ----------
+    config
+        As for `run_job`.
+    """
+    job = read_job(config)
+    root = Root.at(job.output.catalog)
+    published: set[str] = set()
+    failed: dict[str, Failure] = {}
+    runs = 0
+    for _, events in read_journals(root.folder, job.id):
+        runs += 1
+        for event in events:
+            # A document that could not be read has an address, but no id yet.
+            name = str(event.get("href") or event.get("item"))
+            if event.get("event") == "failed":
+                failed[name] = Failure(**event["error"])
+            else:
+                published.add(name)
+                failed.pop(name, None)
+    return JobStatus(
+        job=job.id,
+        runs=runs,
+        published=len(published),
+        failures=tuple(failed.values()),
+        working=tuple(live_leases(root.folder)),
+    )
+
+
+def resumable(catalog: str | Path) -> list[Job]:
+    """Return the jobs that have written to a catalog, as their journals tell, the latest last.
+
+    Raises
+    ------
+    TargetError
+        No job has.
+    """
+    root = Root.at(catalog)
+    found: dict[str, Job] = {}
+    for head, _ in read_journals(root.folder):
+        found.pop(str(head["job"]), None)
+        found[str(head["job"])] = read_job(head["config"])
+    if not found:
+        raise TargetError(
+            f"{str(catalog)!r} has no journal of a job.",
+            "Give the catalog that a job writes to, or run its YAML.",
+        )
+    return list(found.values())

@@ -1,0 +1,1 @@
+"""Raster maths: bands, grids, tiles, noise, radiometry, sensors, masks. NumPy only."""

@@ -1,0 +1,147 @@
+"""The grid of a cube made of items: native, requested, or one node per grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Iterable, Sequence
+from typing import Any
+
+from affine import Affine
+from odc.geo import CRS, geom
+from odc.geo.geobox import GeoBox
+
+from eoaug.errors import GridError
+from eoaug.stac.filters import Bbox, first_line
+from eoaug.stac.items import ItemDate, pixel_size
+
+__all__ = ["grid_key", "node_name", "on", "target_grid"]
+
+
+_EMPTY_FACTOR = 5.0
+"""A cube with more pixels than this many times those of its items is refused."""
+
+
+def grid_key(geobox: GeoBox, resolution: float | None) -> Hashable:
+    """What items must share to lie in one cube."""
+    return str(geobox.crs), None if resolution is not None else _linear(geobox)
+
+
+def _linear(geobox: GeoBox) -> tuple[float, ...]:
+    a = geobox.affine
+    return tuple(float(f"{v:.9g}") for v in (a.a, a.b, a.d, a.e))
+
+
+def node_name(geobox: GeoBox) -> str:
+    """Return the name of a grid's node: its EPSG code and pixel size."""
+    assert geobox.crs is not None
+    name = f"epsg{geobox.crs.to_epsg()}" if geobox.crs.to_epsg() else "crs"
+    return f"{name}_{pixel_size(geobox):g}"
+
+
+def target_grid(
+    scenes: Sequence[ItemDate], *, box: Bbox | None, crs: Any, resolution: float | None
+) -> GeoBox | None:
+    """The cube's grid: the finest band's own, extended over all items and cut to ``box``."""
+    if crs is None:
+        _refuse_two_systems(scenes)
+    base = scenes[0].grid
+    if crs is not None or resolution is not None:
+        base = _requested_grid(base, crs, resolution)
+    left, top, right, bottom = _pixel_bounds(base, [on(scene.grid, base) for scene in scenes])
+    if box is not None:
+        cut = _pixel_bounds(base, _box_parts(box, base), widen=True)
+        left, top = max(left, cut[0]), max(top, cut[1])
+        right, bottom = min(right, cut[2]), min(bottom, cut[3])
+    if right <= left or bottom <= top:
+        return None
+    cube = GeoBox((bottom - top, right - left), base.translate_pix(left, top).affine, base.crs)
+    _refuse_empty(cube, scenes)
+    return cube
+
+
+def _requested_grid(base: GeoBox, crs: Any, resolution: float | None) -> GeoBox:
+    try:
+        wanted = base.crs if crs is None else CRS(crs)
+    except Exception as error:  # pyproj's errors are not exported by odc-geo
+        raise GridError(
+            f"crs={crs!r} is no coordinate reference system: {first_line(error)}.",
+            "Give e.g. crs='EPSG:32633'.",
+        ) from error
+    assert wanted is not None
+    assert base.crs is not None
+    size = resolution
+    if size is None:
+        if wanted == base.crs:
+            return base
+        if wanted.units != base.crs.units:
+            raise GridError(
+                f"crs={crs!r} counts in {wanted.units[0]}, the items in {base.crs.units[0]}.",
+                f"Give resolution= in {wanted.units[0]}.",
+            )
+        size = pixel_size(base)
+    return GeoBox((1, 1), Affine(size, 0, 0, 0, -size, 0), wanted)
+
+
+def on(grid: GeoBox, base: GeoBox) -> Any:
+    """A grid's outline in the reference system of ``base``."""
+    assert base.crs is not None
+    return grid.extent if grid.crs == base.crs else grid.extent.to_crs(base.crs, pixel_size(grid) * 50)
+
+
+def _pixel_bounds(base: GeoBox, shapes: Iterable[Any], *, widen: bool = False) -> tuple[int, int, int, int]:
+    """Bounds of geometries in pixels of ``base`` as (left, top, right, bottom)."""
+    columns: list[float] = []
+    rows: list[float] = []
+    back = ~base.affine
+    for shape in shapes:
+        for x, y in _points(shape):
+            columns.append(back.a * x + back.b * y + back.c)
+            rows.append(back.d * x + back.e * y + back.f)
+    # Corners that lie on a pixel edge come back a rounding error beside it.
+    slack = 1e-3
+    inner = -slack if not widen else slack
+    return (
+        math.floor(min(columns) - inner),
+        math.floor(min(rows) - inner),
+        math.ceil(max(columns) + inner),
+        math.ceil(max(rows) + inner),
+    )
+
+
+def _points(shape: Any) -> list[tuple[float, float]]:
+    parts = list(shape.geom.geoms) if hasattr(shape.geom, "geoms") else [shape.geom]
+    return [(x, y) for part in parts for x, y, *_ in part.exterior.coords]
+
+
+def _refuse_two_systems(scenes: Sequence[ItemDate]) -> None:
+    """On the grid of one band, a band of another zone would mostly be missing."""
+    for scene in scenes:
+        for name, source in scene.sources.items():
+            if source.geobox.crs != scene.grid.crs:
+                raise GridError(
+                    f"band {name!r} of item {source.item!r} lies in {source.geobox.crs}, others in {scene.grid.crs}.",
+                    "Choose bands= of one reference system, or give crs= and resolution=.",
+                )
+
+
+def _refuse_empty(cube: GeoBox, scenes: Sequence[ItemDate]) -> None:
+    from shapely.ops import unary_union
+
+    covered = unary_union([on(scene.grid, cube).geom for scene in scenes]).intersection(cube.extent.geom)
+    share = covered.area / cube.extent.geom.area
+    if share * _EMPTY_FACTOR < 1:
+        height, width = cube.shape
+        raise GridError(
+            f"a cube of {height} x {width} pixels around these {len(scenes)} items would be "
+            f"{100 * (1 - share):.1f} % empty.",
+            "Give bbox= or ids= of one place, and open far places one by one.",
+        )
+
+
+def _box_parts(box: Bbox, base: GeoBox) -> list[Any]:
+    """The box in the reference system of ``base``; two parts when it crosses the antimeridian."""
+    assert base.crs is not None
+    west, south, east, north = box
+    spans = [(west, east)] if west < east else [(west, 180.0), (-180.0, east)]
+    parts = [geom.box(left, south, right, north, "EPSG:4326") for left, right in spans]
+    return [part.to_crs(base.crs, 0.01) for part in parts]

@@ -1,0 +1,179 @@
+"""What a search asks for: boxes, intervals, ids, property filters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pystac
+
+from eoaug.errors import ParameterError, TimeError
+
+__all__ = ["Bbox", "Search", "first_line", "item_times", "parse_bbox", "parse_interval"]
+
+
+Bbox = tuple[float, float, float, float]
+"""West, south, east, north in degrees; west > east crosses the antimeridian."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What to keep of the items found."""
+
+    collections: tuple[str, ...] = ()
+    ids: tuple[str, ...] = ()
+    bbox: Bbox | None = None
+    interval: tuple[datetime | None, datetime | None] | None = None
+    query: Mapping[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+    cql2: str | dict[str, Any] | None = None
+    """Of an API: a static catalog has nobody to judge it."""
+
+    def keeps(self, item: pystac.Item) -> bool:
+        """Tell whether an item passes every filter."""
+        if "mlm:architecture" in item.properties:  # a model, not a scene
+            return False
+        if self.ids and item.id not in self.ids:
+            return False
+        if self.collections and item.collection_id not in self.collections:
+            return False
+        if self.bbox is not None and item.bbox is not None and not _boxes_meet(self.bbox, item.bbox):
+            return False
+        if not self.covers(item):
+            return False
+        return all(_passes(item.properties.get(key), rule, key) for key, rule in self.query.items())
+
+    def covers(self, item: pystac.Item) -> bool:
+        """Tell whether an item's time lies in the interval, at least in part."""
+        if self.interval is None:
+            return True
+        first, last = item_times(item)
+        start, end = self.interval
+        return (start is None or last >= start) and (end is None or first <= end)
+
+    def __str__(self) -> str:
+        told = {
+            "collections": list(self.collections),
+            "ids": list(self.ids),
+            "bbox": self.bbox,
+            "datetime": self.interval
+            and "/".join(".." if t is None else t.strftime("%Y-%m-%dT%H:%M:%SZ") for t in self.interval),
+            "query": dict(self.query),
+            "filter": self.cql2,
+        }
+        return ", ".join(f"{key}={value}" for key, value in told.items() if value) or "no filter"
+
+
+def item_times(item: pystac.Item) -> tuple[datetime, datetime]:
+    """First and last instant of an item, in UTC."""
+    times = item.common_metadata.start_datetime, item.datetime, item.common_metadata.end_datetime
+    known = [t.replace(tzinfo=UTC) if t.tzinfo is None else t.astimezone(UTC) for t in times if t is not None]
+    if not known:
+        raise TimeError(
+            f"item {item.id!r} has neither datetime nor start_datetime and end_datetime.",
+            "Add one to the item, or leave it out with ids=.",
+        )
+    return known[0], known[-1]
+
+
+def parse_bbox(bbox: Sequence[float]) -> Bbox:
+    """Return west, south, east, north as checked numbers."""
+    try:
+        west, south, east, north = (float(v) for v in bbox)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(
+            f"bbox={bbox!r} is not four numbers.", "Give west, south, east, north in degrees."
+        ) from error
+    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90) or west == east:
+        raise ParameterError(
+            f"bbox={tuple(bbox)!r} is no box on the globe.",
+            "Give west, south, east, north in degrees; west > east crosses the antimeridian.",
+        )
+    return west, south, east, north
+
+
+def _boxes_meet(box: Bbox, other: Sequence[float]) -> bool:
+    if len(other) == 6:
+        other = [other[0], other[1], other[3], other[4]]
+    west, south, east, north = other
+
+    def spans(left: float, right: float) -> list[tuple[float, float]]:
+        return [(left, right)] if left <= right else [(left, 180.0), (-180.0, right)]
+
+    lat = box[1] <= north and south <= box[3]
+    return lat and any(a <= d and c <= b for a, b in spans(box[0], box[2]) for c, d in spans(west, east))
+
+
+def parse_interval(text: str) -> tuple[datetime | None, datetime | None]:
+    """Read an RFC 3339 instant, a shortened date, or an interval with ``..`` for open ends."""
+    if not isinstance(text, str) or not text.strip():
+        raise ParameterError(f"datetime={text!r} is no text.", "Give e.g. '2018-01-01/2018-06-30'.")
+    ends = [part.strip() for part in text.split("/")]
+    try:
+        if len(ends) == 1:
+            return _instant(ends[0], last=False), _instant(ends[0], last=True)
+        first, second = ends
+        start = None if first in ("", "..") else _instant(first, last=False)
+        end = None if second in ("", "..") else _instant(second, last=True)
+    except ValueError as error:
+        raise ParameterError(
+            f"datetime={text!r} cannot be read: {first_line(error)}.",
+            "Give a date or an interval, e.g. '2018', '2018-05-04' or '2018-01-01/2018-06-30'.",
+        ) from error
+    if start is not None and end is not None and start > end:
+        raise ParameterError(f"datetime={text!r} ends before it starts.", "Exchange its two ends.")
+    return start, end
+
+
+def _instant(text: str, *, last: bool) -> datetime:
+    parts = text.split("-")
+    if len(text) <= 10 and all(part.isdigit() for part in parts) and len(parts) <= 3:
+        year, month, day = (int(parts[i]) if i < len(parts) else 1 for i in range(3))
+        start = datetime(year, month, day, tzinfo=UTC)
+        if not last:
+            return start
+        if len(parts) == 3:
+            follower = start + timedelta(days=1)
+        elif len(parts) == 2:
+            follower = datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC)
+        else:
+            follower = datetime(year + 1, 1, 1, tzinfo=UTC)
+        return follower - timedelta(microseconds=1)
+    instant = datetime.fromisoformat(text)
+    return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+
+
+_OPERATORS: Mapping[str, Callable[[Any, Any], bool]] = {
+    "eq": lambda a, b: bool(a == b),
+    "neq": lambda a, b: bool(a != b),
+    "lt": lambda a, b: bool(a < b),
+    "lte": lambda a, b: bool(a <= b),
+    "gt": lambda a, b: bool(a > b),
+    "gte": lambda a, b: bool(a >= b),
+    "in": lambda a, b: a in b,
+}
+
+
+def _passes(value: Any, rule: Any, key: str) -> bool:
+    rules = rule if isinstance(rule, Mapping) else {"eq": rule}
+    for name, wanted in rules.items():
+        if name not in _OPERATORS:
+            raise ParameterError(
+                f"query={{{key!r}: {rule!r}}} uses the operator {name!r}.", f"Use one of {list(_OPERATORS)}."
+            )
+        try:
+            if value is None or not _OPERATORS[name](value, wanted):
+                return False
+        except TypeError as error:
+            raise ParameterError(
+                f"query={{{key!r}: {rule!r}}} cannot be compared with the value {value!r}.",
+                "Give a value of the same type.",
+            ) from error
+    return True
+
+
+def first_line(error: BaseException) -> str:
+    """Return what an error says, in one line without a full stop."""
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

@@ -1,0 +1,374 @@
+"""The STAC item of a result: geometry, bands, assets, marks and lineage."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from odc.geo.geobox import GeoBox
+
+from eoaug.cube.provenance import Provenance
+from eoaug.errors import ParameterError
+from eoaug.formats.georeference import crs_fields
+from eoaug.raster.bands import EO_COMMON_NAMES, common_name, is_mask_name
+from eoaug.stac.catalog import GENERATORS, Root
+from eoaug.stac.extensions import EO, FILE, PROCESSING, PROJECTION, RASTER, SCHEMA_URI
+from eoaug.stac.footprint import footprint, ground_sampling_distance
+from eoaug.stac.integrity import MANIFEST
+from eoaug.stac.writable_cube import MASK, WritableCube
+from eoaug.storage.atomic import checksum
+from eoaug.storage.location import Location
+from eoaug.storage.locations import as_location, relative
+from eoaug.storage.names import clean_href, safe_id
+
+__all__ = [
+    "Claim",
+    "Target",
+    "cog_asset",
+    "collection_of",
+    "file_fields",
+    "group_assets",
+    "item_document",
+    "item_ids",
+]
+
+
+_COG = "image/tiff; application=geotiff; profile=cloud-optimized"
+_GROUPS = {"zarr": "application/vnd.zarr; version=3", "icechunk": "application/vnd.zarr+icechunk"}
+"""Media types of Zarr groups, by format."""
+
+
+def collection_of(given: str | None, source: str) -> str:
+    """Return the id of the collection to write to.
+
+    Parameters
+    ----------
+    given
+        What the user asked for; None: made from the source's.
+    source
+        Id of the collection that the data come from; empty when unknown.
+    """
+    name = (
+        safe_id(f"{source}-eoaug" if source else "eoaug") if given is None else _given_id(given, "collection")
+    )
+    if name == GENERATORS:
+        raise ParameterError(f"collection={name!r} is where models have their items.", "Give another name.")
+    return name
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a job says of the items that it publishes, and its right to do so."""
+
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    """Properties of every item."""
+    check: Callable[[], None] = lambda: None
+    """Called before every item appears; raises when the right is lost."""
+    scheduler: str | None = None
+    """dask's, by name, for the computation; None: the one in force."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where the items go."""
+
+    root: Root
+    folder: Location
+    """Of the collection."""
+    model: Mapping[str, Any] | None
+    """Item of the model that made the cube."""
+    claim: Claim
+
+    def home(self, label: str) -> Location:
+        """Return the folder of an item."""
+        return self.folder / label
+
+    def model_href(self, label: str) -> str | None:
+        """Return the model's item as an item sees it; None without a known model."""
+        return None if self.model is None else relative(self.root.model_file(self.model), self.home(label))
+
+
+# ------------------------------------------------------------------------------------------- the items
+
+
+def item_document(
+    cube: WritableCube,
+    target: Target,
+    label: str,
+    times: Sequence[int],
+    member: int | None,
+    share: float | None,
+    assets: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return the STAC item of one date (or all) and member of a cube."""
+    geometry, bbox = footprint(cube.geobox)
+    dates = [cube.times[t] for t in times]
+    starts, ends = ([cube.end(name, t) for t in times] for name in ("start_datetime", "end_datetime"))
+    properties: dict[str, Any] = {"datetime": _stamp(dates[0])}
+    if max(ends) > min(starts):
+        span = {"start_datetime": _stamp(min(starts)), "end_datetime": _stamp(max(ends))}
+        # A date that stands at the beginning of its range is no instant that the source told.
+        instant = len(dates) == 1 and dates[0] > min(starts)
+        properties = {"datetime": _stamp(dates[0]) if instant else None, **span}
+    platforms = {cube.along("platform", t) for t in times} - {None}
+    if len(platforms) == 1 and ";" not in (platform := str(platforms.pop())):
+        properties["platform"] = platform
+    gsd = ground_sampling_distance(cube.geobox)
+    properties["gsd"] = gsd
+    extensions = [PROJECTION]
+    clouds = [float(v) for t in times if (v := cube.along("cloud_cover", t)) is not None]
+    if len(clouds) == len(times) and all(0 <= cloud <= 100 for cloud in clouds):
+        properties["eo:cloud_cover"] = sum(clouds) / len(clouds)
+        extensions.append(EO)
+    properties |= _projection(cube.geobox)
+    if cube.prov is not None:
+        properties |= _marks(cube.prov, member, share, masked=MASK in cube.forms)
+        href = target.model_href(label)
+        if href is not None and properties["eoaug:synthetic"]:
+            properties["processing:expression"] = {"format": "stac-mlm", "expression": href}
+        extensions += [PROCESSING, SCHEMA_URI]
+    item = {
+        "type": "Feature",
+        "stac_version": "1.1.0",
+        "stac_extensions": extensions,
+        "id": label,
+        "geometry": geometry,
+        "bbox": bbox,
+        "properties": {**properties, **target.claim.fields},
+        "links": [],
+        "assets": assets,
+    }
+    _link(item, cube, times, target)
+    return item
+
+
+def _projection(geobox: GeoBox) -> dict[str, Any]:
+    box = geobox.extent.boundingbox
+    return {
+        **crs_fields(geobox),
+        "proj:shape": [int(n) for n in geobox.shape],
+        "proj:transform": [float(v) for v in tuple(geobox.affine)[:6]],
+        "proj:bbox": [float(v) for v in (box.left, box.bottom, box.right, box.top)],
+    }
+
+
+def _marks(prov: Provenance, member: int | None, share: float | None, *, masked: bool) -> dict[str, Any]:
+    """Fields that tell what was generated, and how."""
+    synthetic = share is None or share > 0
+    version = prov.software.get("eoaug", "")
+    fields: dict[str, Any] = {
+        "processing:level": "L4",
+        "processing:software": dict(prov.software),
+        "processing:version": version,
+        "processing:lineage": f"{prov.operation} by eoaug {version} with generator {prov.generator}, "
+        f"seed {prov.seed}" + ("" if synthetic else "; every pixel of this item is a measurement"),
+        "processing:datetime": _stamp(_now()),
+        "eoaug:synthetic": synthetic,
+        "eoaug:operation": prov.operation,
+        "eoaug:generator": prov.generator,
+        "eoaug:seed": prov.seed,
+        "eoaug:parameters": dict(prov.parameters),
+        "eoaug:cpu_capability": prov.cpu_capability,
+    }
+    optional = {
+        "eoaug:member": member,
+        "eoaug:model_sha256": prov.model_sha256 or None,
+        "eoaug:model_licence": prov.licence or None,
+        "eoaug:model_files": dict(prov.model_files) or None,
+        "eoaug:model_units": {name: list(pair) for name, pair in prov.model_units.items()} or None,
+        "eoaug:bands": dict(prov.bands) or None,
+        "eoaug:config_hash": prov.token or None,
+        "eoaug:digital_source_type": prov.digital_source_type if synthetic else None,
+        "eoaug:synthetic_fraction": prov.synthetic_fraction if share is None else share,
+        "eoaug:residual": prov.residual,
+        "eoaug:mask": MASK if masked else None,
+    }
+    return fields | {key: value for key, value in optional.items() if value is not None}
+
+
+def _data_fields(cube: WritableCube, name: str) -> dict[str, Any]:
+    """Fields of one band, for an asset or for an entry of ``bands``."""
+    form, attrs = cube.forms[name], cube.ds[name].attrs
+    fields: dict[str, Any] = {"data_type": form.dtype.name}
+    if form.nodata is not None:
+        integral = form.dtype.kind != "f" and not math.isnan(form.nodata)
+        fields["nodata"] = "nan" if math.isnan(form.nodata) else int(form.nodata) if integral else form.nodata
+    if is_mask_name(name, attrs):
+        return fields
+    if isinstance(attrs.get("units"), str):
+        fields["unit"] = attrs["units"]
+    if form.scale != 1.0 or form.offset != 0.0:
+        fields |= {"raster:scale": form.scale, "raster:offset": form.offset}
+    fields["raster:spatial_resolution"] = ground_sampling_distance(cube.geobox)
+    return fields
+
+
+def _band_fields(cube: WritableCube, name: str) -> dict[str, Any]:
+    attrs = cube.ds[name].attrs
+    fields: dict[str, Any] = {"name": name}
+    platforms = {cube.along("platform", t) for t in range(len(cube.times))} - {None} or {None}
+    told = {common_name(name, attrs, None if p is None else str(p)) for p in platforms}
+    if len(told) == 1 and told <= EO_COMMON_NAMES and not is_mask_name(name, attrs):
+        fields["eo:common_name"] = told.pop()
+    wavelength = attrs.get("center_wavelength")
+    if isinstance(wavelength, int | float) and wavelength > 0:
+        fields["eo:center_wavelength"] = float(wavelength)
+    return fields
+
+
+def _roles(name: str, *, synthetic: bool) -> list[str]:
+    if name == MASK:
+        return ["synthetic-mask"]
+    return ["data", "synthetic"] if synthetic else ["data"]
+
+
+def cog_asset(cube: WritableCube, name: str, path: Path, synthetic: bool) -> dict[str, Any]:
+    """Return the asset of a COG."""
+    synthetic = synthetic and (cube.prov is None or cube.prov.bands.get(name) != "observed")
+    return {
+        "href": path.name,
+        "type": _COG,
+        "roles": _roles(name, synthetic=synthetic),
+        "gsd": ground_sampling_distance(cube.geobox),
+        **_projection(cube.geobox),
+        **_data_fields(cube, name),
+        "bands": [_band_fields(cube, name)],
+        **file_fields(path),
+    }
+
+
+def file_fields(path: Path) -> dict[str, Any]:
+    """Return size and checksum of a file, as the file extension names them."""
+    return {"file:size": path.stat().st_size, "file:checksum": checksum(path)}
+
+
+def group_assets(cube: WritableCube, group: Path, form: str, synthetic: bool) -> dict[str, Any]:
+    """Return the assets of a Zarr group or an Icechunk repository."""
+    media = _GROUPS[form]
+    bands = [{**_band_fields(cube, n), **_data_fields(cube, n)} for n in cube.forms if n != MASK]
+    assets = {
+        "data": {
+            "href": group.name,
+            "type": media,
+            "roles": _roles("", synthetic=synthetic),
+            "gsd": ground_sampling_distance(cube.geobox),
+            **_projection(cube.geobox),
+            "bands": bands,
+        }
+    }
+    if MASK in cube.forms:
+        told = _data_fields(cube, MASK)
+        # In a repository no path leads to an array: the asset names it as its band.
+        where = {"href": group.name, "bands": [{"name": MASK, **told}]}
+        assets[MASK] = {
+            **(where if form == "icechunk" else {"href": f"{group.name}/{MASK}", **told}),
+            "type": media,
+            "roles": _roles(MASK, synthetic=synthetic),
+            **_projection(cube.geobox),
+        }
+    assets["manifest"] = {
+        "href": MANIFEST,
+        "type": "application/json",
+        "roles": ["metadata"],
+        **file_fields(group.parent / MANIFEST),
+    }
+    return assets
+
+
+def _link(item: dict[str, Any], cube: WritableCube, times: Sequence[int], target: Target) -> None:
+    """Complete an item's links and the extensions that its assets use."""
+    home = target.home(item["id"])
+    text = json.dumps(item["assets"])
+    for prefix, extension in (("raster:", RASTER), ("file:", FILE), ("eo:", EO)):
+        if f'"{prefix}' in text and extension not in item["stac_extensions"]:
+            item["stac_extensions"].append(extension)
+    item["collection"] = home.parent.name
+    item["links"] = [
+        {"rel": "root", "href": relative(target.root.top, home), "type": "application/json"},
+        {"rel": "parent", "href": "../collection.json", "type": "application/json"},
+        {"rel": "collection", "href": "../collection.json", "type": "application/json"},
+    ]
+    hrefs = [h for t in times for h in str(cube.along("item_href", t) or "").split(";") if h]
+    if cube.prov is not None:
+        hrefs += [source["href"] for source in cube.prov.sources if source.get("href")]
+    for href in dict.fromkeys(map(clean_href, hrefs)):
+        seen = href if "://" in href else relative(as_location(href), home)
+        item["links"].append({"rel": "derived_from", "href": seen, "type": "application/geo+json"})
+    if target.model is not None and "processing:expression" in item["properties"]:
+        item["links"].append(
+            {
+                "rel": "derived_from",
+                "href": target.model_href(item["id"]),
+                "type": "application/geo+json",
+                "mlm:name": target.model["properties"]["mlm:name"],
+            }
+        )
+
+
+def _now() -> datetime:
+    """The time of writing, or the one that reproducible builds set (reproducible-builds.org)."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
+    return datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
+
+
+def _stamp(time: datetime) -> str:
+    text = time.astimezone(UTC).isoformat(timespec="microseconds" if time.microsecond else "seconds")
+    return text.replace("+00:00", "Z")
+
+
+# ------------------------------------------------------------------------------------------- the names
+
+
+def item_ids(cube: WritableCube, ids: Sequence[str] | None, *, single: bool) -> list[str]:
+    """One id per date and member, or a single one for all of them."""
+    members = 1 if single or cube.members is None else len(cube.members)
+    count = 1 if single else len(cube.times) * members
+    if ids is not None:
+        given = [ids] if isinstance(ids, str) else list(ids)
+        if len(given) != count or len(set(given)) != count:
+            raise ParameterError(
+                f"ids={given!r} are {len(set(given))} different names for {count} items.",
+                "Give one per date, or per date and member with members running faster; one for zarr.",
+            )
+        return [_given_id(name, "ids") for name in given]
+    tail = ""
+    if cube.prov is not None:
+        tail = f"-{cube.prov.operation.replace('_', '-')}" + (
+            f"-{cube.prov.token[:8]}" if cube.prov.token else ""
+        )
+    origins = [str(cube.along("item_id", index) or "") for index in range(len(cube.times))]
+    dates = [f"{time:%Y%m%dT%H%M%S}" for time in cube.times]
+    stems = [
+        date if not origin or ";" in origin else origin if origins.count(origin) == 1 else f"{origin}-{date}"
+        for origin, date in zip(origins, dates, strict=True)
+    ]
+    if single:
+        first = origins[0] if origins[0] and ";" not in origins[0] else dates[0]
+        several = f"-{len(stems)}-dates" if len(stems) > 1 else ""
+        return [safe_id(first + several + tail)]
+    labels = []
+    for stem in stems:
+        labels += [safe_id(f"{stem}{tail}-m{member:03d}") for member in cube.members or ()]
+        if cube.members is None:
+            labels.append(safe_id(stem + tail))
+    seen: dict[str, int] = {}
+    for place, label in enumerate(labels):
+        seen[label] = seen.get(label, 0) + 1
+        if seen[label] > 1:
+            labels[place] = f"{label}-{seen[label]}"
+    return labels
+
+
+def _given_id(text: str, argument: str) -> str:
+    if not isinstance(text, str) or safe_id(text) != text:
+        raise ParameterError(
+            f"{argument}: {text!r} cannot be the name of a folder.",
+            "Use letters, digits, dot, plus, minus and underscore, at most 128.",
+        )
+    return text

@@ -1,0 +1,279 @@
+"""What stands in a catalog of eoaug, judged: `validate` finds damage, `collect_garbage` clears leftovers."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from eoaug.cube.provenance import Provenance
+from eoaug.errors import EoaugError, TargetError
+from eoaug.stac.catalog import DATA_NAME, GENERATORS, MADE_BY, Root
+from eoaug.stac.extensions import SCHEMA_URI, schema
+from eoaug.stac.integrity import SEAL, broken_seal, damage
+from eoaug.storage.gdal import GDAL_OPTIONS, gdal_options, gdal_path
+from eoaug.storage.location import Location
+from eoaug.storage.locations import as_location
+from eoaug.storage.s3_location import S3Location
+
+__all__ = ["Finding", "Validation", "is_data_file", "is_item", "validate"]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong."""
+
+    place: str
+    """File or document, from the catalog's folder."""
+    problem: str
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What `validate` found."""
+
+    items: int
+    """Items of eoaug that were looked at."""
+    files: int
+    findings: tuple[Finding, ...]
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was found."""
+        return not self.findings
+
+    def __str__(self) -> str:
+        """Return a line per finding, and a sum."""
+        lines = [f"{one.place}: {one.problem}" for one in self.findings]
+        what = f"{self.items} items, {self.files} files: " + (
+            f"{len(lines)} findings" if lines else "all sound"
+        )
+        return "\n".join([*lines, what])
+
+
+def validate(catalog: str | os.PathLike[str]) -> Validation:
+    """Check everything that eoaug wrote to a catalog: every byte, georeference, schema and marks.
+
+    Documents and files of others are left alone.
+
+    Parameters
+    ----------
+    catalog
+        Folder or JSON file.
+
+    Raises
+    ------
+    TargetError
+        There is no catalog.
+    """
+    place = as_location(catalog)
+    try:
+        root = Root.at(place)
+    except TargetError as error:
+        file = place if place.suffix == ".json" else place / "catalog.json"
+        if not file.is_file():
+            raise
+        # The catalog itself is what is damaged.
+        return Validation(0, 0, (Finding(file.name, error.problem),))
+    if not root.parent.is_file():
+        raise TargetError(
+            f"there is no catalog at {str(catalog)!r}.", "Give the folder that holds catalog.json."
+        )
+    found: list[Finding] = []
+    counts: Counter[str] = Counter()
+
+    def note(place: Location, problem: str) -> None:
+        found.append(Finding(place.relative_to(root.folder).as_posix(), problem))
+
+    top = _document(root.parent, note, ours=None)
+    children = _targets(top, "child", root.parent, note)
+    for file in sorted(root.folder.glob("*/collection.json")):
+        if _is_ours(file):
+            if children.count(file) != 1:
+                note(file, f"is listed {children.count(file)} times in the catalog")
+            _check_collection(file, note, counts)
+    models = root.folder / GENERATORS / "catalog.json"
+    if models.is_file():
+        listed = _targets(_document(models, note, ours=True), "item", models, note)
+        for file in sorted(set(models.parent.glob("*.json")) - {models}):
+            if listed.count(file) != 1:
+                note(file, f"is listed {listed.count(file)} times")
+            _document(file, note, ours=True)
+    return Validation(counts["items"], counts["files"], tuple(found))
+
+
+_Note = Callable[[Location, str], None]
+
+
+def _document(file: Location, note: _Note, *, ours: bool | None) -> dict[str, Any]:
+    """Read a document and check its seal; None: only if it shows that eoaug made it."""
+    try:
+        content = file.read_bytes()
+        document = json.loads(content)
+    except (OSError, ValueError, RecursionError) as error:
+        note(file, f"cannot be read: {error}")
+        return {}
+    if not isinstance(document, dict):
+        note(file, "is no STAC object")
+        return {}
+    made = SEAL in document or document.get("description") == MADE_BY if ours is None else ours
+    if made and (problem := broken_seal(content)):
+        note(file, problem)
+    return document
+
+
+def _is_ours(file: Location) -> bool:
+    """Tell whether a collection is of eoaug: two traces, so that one flipped bit cannot hide it."""
+    content = file.read_bytes()
+    if SEAL.encode() in content or MADE_BY[:-1].encode() in content:
+        return True
+    return any(is_item(home) for home in file.parent.iterdir())
+
+
+def is_item(home: Location) -> bool:
+    """Tell whether a folder is an item's: it holds data."""
+    return home.is_dir() and any(map(is_data_file, home.iterdir()))
+
+
+def is_data_file(folder: Location) -> bool:
+    """Tell whether a folder holds data: it is named after its content."""
+    return folder.is_dir() and re.fullmatch(DATA_NAME, folder.name) is not None
+
+
+def _targets(document: Mapping[str, Any], rel: str, file: Location, note: _Note) -> list[Location]:
+    links = document.get("links", [])
+    hrefs = [link.get("href") for link in links if isinstance(link, dict) and link.get("rel") == rel]
+    found = [_joined(file.parent, str(href)) for href in hrefs if "://" not in str(href)]
+    for path in found:
+        if not path.is_file():
+            note(file, f"lists {str(path.name)!r}, which is not there")
+    return found
+
+
+def _joined(folder: Location, href: str) -> Location:
+    """Where a relative link leads; an object's address is plain already."""
+    place = folder / href
+    return place if isinstance(place, S3Location) else as_location(os.path.normpath(str(place)))
+
+
+def _check_collection(file: Location, note: _Note, counts: Counter[str]) -> None:
+    folder = file.parent
+    listed = Counter(_targets(_document(file, note, ours=True), "item", file, note))
+    homes = [
+        home for home in sorted(folder.iterdir()) if is_item(home) or (home / f"{home.name}.json").is_file()
+    ]
+    for home in homes:
+        path = home / f"{home.name}.json"
+        if home.name.startswith("."):
+            continue
+        if listed[path] != 1:
+            note(path if path.is_file() else home, f"is listed {listed[path]} times in its collection")
+        if not path.is_file():
+            continue
+        item = _document(path, note, ours=True)
+        if item:
+            counts["items"] += 1
+            try:
+                _check_item(home, item, note, counts)
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                note(path, f"is no item of eoaug: {type(error).__name__}: {error}")
+
+
+def _check_item(home: Location, item: Mapping[str, Any], note: _Note, counts: Counter[str]) -> None:
+    path = home / f"{home.name}.json"
+    if item["id"] != home.name:
+        note(path, f"has the id {item['id']!r}")
+    broken = list(damage(home, item, deep=True))
+    counts["files"] += sum("file:checksum" in asset for asset in item["assets"].values())
+    for place, problem in broken:
+        note(place, problem)
+    for problem in _schema_problems(item):
+        note(path, problem)
+    if not broken:
+        for name, asset in item["assets"].items():
+            if str(asset.get("type", "")).startswith("image/tiff"):
+                for problem in _raster_problems(home / asset["href"], item, name, asset):
+                    note(home / asset["href"], problem)
+
+
+def _schema_problems(item: Mapping[str, Any]) -> Iterator[str]:
+    for error in _validator().iter_errors(item):
+        yield f"does not fit the STAC schema: {error.message[:200]} at {'/'.join(map(str, error.absolute_path))}"
+    if SCHEMA_URI in item.get("stac_extensions", ()):
+        for error in _own_validator().iter_errors(item):
+            yield f"does not fit eoaug's schema: {error.message[:200]}"
+
+
+@cache
+def _own_validator() -> Any:
+    from jsonschema import Draft7Validator
+
+    return Draft7Validator(schema())
+
+
+@cache
+def _validator() -> Any:
+    """STAC's own schema of items, which ships with pystac: nothing is fetched."""
+    from jsonschema import Draft7Validator
+    from pystac import STACObjectType
+    from pystac.validation import RegisteredValidator
+    from referencing import Registry, Resource
+
+    known: Any = RegisteredValidator.get_validator()
+    uri = known.schema_uri_map.get_object_schema_uri(STACObjectType.ITEM, "1.1.0")
+    shipped = [(name, Resource.from_contents(text)) for name, text in known.schema_cache.items()]
+    registry: Any = Registry().with_resources(shipped)
+    return Draft7Validator(known.schema_cache[uri], registry=registry)
+
+
+def _raster_problems(
+    file: Location, item: Mapping[str, Any], name: str, asset: Mapping[str, Any]
+) -> Iterator[str]:
+    """Compare a file with what its item says of it: georeference, type and marks."""
+    import rasterio
+    from rasterio.crs import CRS
+    from rasterio.errors import RasterioError
+
+    try:
+        with (
+            rasterio.Env(**GDAL_OPTIONS, **gdal_options()),
+            rasterio.open(gdal_path(str(file)), driver="GTiff") as raster,
+        ):
+            told = {**item["properties"], **asset}
+            if list(raster.shape) != list(told["proj:shape"]):
+                yield f"has shape {raster.shape}, the item says {told['proj:shape']}"
+            affine = tuple(raster.transform)[:6]
+            if not all(
+                math.isclose(a, b, abs_tol=1e-9) for a, b in zip(affine, told["proj:transform"], strict=False)
+            ):
+                yield f"has the transform {affine}, the item says {told['proj:transform']}"
+            code = told.get("proj:code")
+            if code and (raster.crs is None or CRS.from_user_input(code) != raster.crs):
+                yield f"has the reference system {raster.crs}, the item says {code}"
+            if raster.dtypes[0] != told["data_type"]:
+                yield f"has type {raster.dtypes[0]}, the item says {told['data_type']}"
+            tags = raster.tags()
+    except RasterioError as error:
+        yield f"cannot be opened: {error}"
+        return
+    synthetic = item["properties"].get("eoaug:synthetic")
+    if synthetic is None:
+        return
+    if tags.get("EOAUG_SYNTHETIC") != str(synthetic).lower():
+        yield f"is marked EOAUG_SYNTHETIC={tags.get('EOAUG_SYNTHETIC')}, the item says {synthetic}"
+    try:
+        made = Provenance.from_json(tags.get("EOAUG_PROVENANCE", ""))
+    except EoaugError:
+        yield "has lost its EOAUG_PROVENANCE"
+        return
+    if made.operation != item["properties"]["eoaug:operation"]:
+        yield f"says it was made by {made.operation}, the item by {item['properties']['eoaug:operation']}"
+    mask = item["properties"].get("eoaug:mask")
+    if mask is not None and mask not in item["assets"]:
+        yield f"belongs to an item whose mask {mask!r} is not there"

@@ -1,0 +1,163 @@
+"""A cube in the form that files need: dataset, dates, synthetic mask."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from eoaug.cube.provenance import Provenance, marked_synthetic, of
+from eoaug.errors import ParameterError, TargetError, TimeError
+from eoaug.formats.georeference import geobox_of
+from eoaug.formats.packing import Stored, store_form
+from eoaug.stac.catalog import MADE_BY
+
+__all__ = ["MASK", "WritableCube"]
+
+
+MASK = "synthetic"
+
+
+# -------------------------------------------------------------------------------------------- the cube
+
+
+@dataclass(frozen=True)
+class WritableCube:
+    """What is to be written, in one form whatever came in."""
+
+    ds: xr.Dataset
+    """Every variable over all of ``dims``."""
+    geobox: GeoBox
+    yx: tuple[str, str]
+    forms: Mapping[str, Stored]
+    prov: Provenance | None
+
+    @classmethod
+    def of(cls, given: xr.Dataset | xr.DataArray) -> WritableCube:
+        """Check a cube and bring it into the form."""
+        if not isinstance(given, xr.Dataset | xr.DataArray):
+            raise ParameterError(
+                f"cannot write a {type(given).__name__}.",
+                "Give a Dataset, a DataArray or a DataTree.",
+            )
+        ds = _as_dataset(given)
+        geobox, y, x = geobox_of(ds, attempt="writing a catalog")
+        ds = _with_time(ds)
+        prov = of(ds)
+        if prov is None and (marked_synthetic(ds) or MASK in ds.variables):
+            raise TargetError(
+                f"the cube has a variable {MASK!r} or a synthetic flag, but its provenance is lost.",
+                "Keep the attributes of the result, e.g. xr.set_options(keep_attrs=True), or copy "
+                "result.attrs['eoaug_provenance'] back.",
+            )
+        if MASK in ds.coords:
+            ds = ds.reset_coords(MASK)
+        members = ("member",) if "member" in ds.dims else ()
+        dims = (*members, "time", y, x)
+        spatial = {name: var for name, var in ds.data_vars.items() if {y, x} <= set(var.dims)}
+        if not any(name != MASK for name in spatial):
+            raise TargetError(
+                f"there is no variable over {y!r} and {x!r} among {list(map(str, ds.variables))}.",
+                "Give a cube with a variable per band.",
+            )
+        for name, var in spatial.items():
+            others = [str(dim) for dim in var.dims if dim not in dims]
+            if others:
+                raise TargetError(
+                    f"variable {name!r} has the dimension {others[0]!r}, which files cannot hold.",
+                    f"Select or split along it, e.g. ds.isel({others[0]}=0).",
+                )
+        shape = {dim: ds.sizes[dim] for dim in dims}
+        full = {}
+        for name, var in spatial.items():
+            missing = {dim: shape[dim] for dim in dims if dim not in var.dims}
+            wide = var.expand_dims(missing).transpose(*dims) if missing else var.transpose(*dims)
+            wide.encoding = var.encoding
+            full[str(name)] = wide
+        kept = [name for name in ds.coords if set(ds.coords[name].dims) <= set(dims)]
+        whole = xr.Dataset(full, coords={name: ds.coords[name] for name in kept}, attrs=ds.attrs)
+        forms = {name: store_form(var) for name, var in whole.data_vars.items() if name is not None}
+        return cls(whole, geobox, (y, x), {str(k): v for k, v in forms.items()}, prov)
+
+    @property
+    def source_collection(self) -> str:
+        """Id of the collection that the data came from; empty when unknown or several."""
+        name = str(self.ds.attrs.get("stac_collection", ""))
+        return "" if ";" in name else name
+
+    @property
+    def about(self) -> str:
+        """Description of a collection made for it."""
+        text = f"Written by eoaug from {self.source_collection}." if self.source_collection else MADE_BY
+        if self.prov is not None:
+            text += " Holds synthetic pixels: see the eoaug: fields and the synthetic-mask assets."
+        return text
+
+    @property
+    def times(self) -> list[datetime]:
+        """The dates in UTC."""
+        values = self.ds["time"].values.astype("datetime64[us]").tolist()
+        return [value.replace(tzinfo=UTC) for value in values]
+
+    @property
+    def members(self) -> list[int] | None:
+        """Numbers of the ensemble members; None without a ``member`` dimension."""
+        if "member" not in self.ds.dims:
+            return None
+        told = self.ds["member"].values
+        return [int(n) for n in told] if told.dtype.kind in "iu" else list(range(len(told)))
+
+    def end(self, name: str, index: int) -> datetime:
+        """Return ``start_datetime`` or ``end_datetime`` of a date; the date itself where it is an instant."""
+        told = self.along(name, index)
+        return self.times[index] if told is None else datetime.fromisoformat(str(told))
+
+    def along(self, name: str, index: int) -> Any:
+        """Return a coordinate's value at a date; None when absent, empty or not a number."""
+        if name not in self.ds.coords:
+            return None
+        coord = self.ds.coords[name]
+        value = coord.values[index] if coord.dims == ("time",) else coord.values if coord.ndim == 0 else None
+        if value is None:
+            return None
+        value = np.asarray(value).item()
+        if isinstance(value, float) and math.isnan(value):
+            return None
+        return None if value == "" else value
+
+
+def _as_dataset(given: xr.Dataset | xr.DataArray) -> xr.Dataset:
+    if isinstance(given, xr.Dataset):
+        return given
+    if "band" in given.dims:
+        ds = given.to_dataset(dim="band")
+        ds = ds.rename({name: str(name) for name in ds.data_vars})
+        for var in ds.data_vars.values():
+            var.encoding = dict(given.encoding)
+    else:
+        ds = given.to_dataset(name=str(given.name or "data"))
+    return ds.assign_attrs(given.attrs)
+
+
+def _with_time(ds: xr.Dataset) -> xr.Dataset:
+    if "time" not in ds.coords:
+        raise TimeError(
+            "writing a catalog: the cube has no time coordinate, and a STAC item needs a date.",
+            "Assign one, e.g. ds.assign_coords(time=np.datetime64('2018-05-04')).",
+        )
+    if ds["time"].ndim == 0:
+        ds = ds.expand_dims("time")
+    if ds["time"].dtype.kind != "M" or bool(ds["time"].isnull().any()):
+        raise TimeError(
+            f"writing a catalog: time is {ds['time'].dtype}, or a date is missing.",
+            "Give dates as datetime64, without NaT.",
+        )
+    if ds["time"].size == 0:
+        raise TimeError("writing a catalog: the cube has no date.", "Select at least one.")
+    return ds

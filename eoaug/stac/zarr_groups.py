@@ -1,0 +1,94 @@
+"""What the Zarr groups that `write` made hold, told without touching a pixel."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from eoaug.errors import SourceError
+from eoaug.formats.icechunk import last_commit
+from eoaug.storage.names import clean_href
+from eoaug.storage.s3 import is_object, open_store, parse
+
+__all__ = ["Dates", "read_dates", "store_of"]
+
+
+@dataclass(frozen=True)
+class Dates:
+    """What a group holds along time, and its members."""
+
+    times: tuple[datetime, ...]
+    members: tuple[int, ...] | None
+    """Numbers of the ensemble members; None without a ``member`` dimension."""
+    facts: tuple[Mapping[str, Any], ...]
+    """Item properties of each date: ``platform`` and ``eo:cloud_cover``, where known."""
+
+
+def store_of(href: str, form: str) -> Any:
+    """Return what Zarr opens: the address or store of a group, or what an Icechunk repository holds."""
+    if form == "icechunk":
+        if "://" in href and not is_object(href):
+            raise SourceError(
+                f"{clean_href(href)!r} is an Icechunk repository behind a URL, which is not read.",
+                "Copy it to a folder or an object store, or leave the item out with ids=.",
+            )
+        return last_commit(href)
+    if not is_object(href):
+        return href
+    from zarr.storage import ObjectStore
+
+    bucket, key = parse(href)
+    return ObjectStore(open_store(bucket, key), read_only=True)
+
+
+def read_dates(href: str, grids: Mapping[str, GeoBox], *, form: str) -> Dates:
+    """Read what a group says of its dates.
+
+    Parameters
+    ----------
+    href
+        The group.
+    grids
+        Its arrays that are wanted, and the grids that the item declares for them.
+    form
+        ``zarr`` or ``icechunk``.
+
+    Raises
+    ------
+    ValueError
+        The group is not laid out as `write` does it.
+    Exception
+        Whatever a store that is damaged or out of reach makes Zarr raise.
+    """
+    with xr.open_zarr(store_of(href, form), chunks=None, mask_and_scale=False) as group:
+        lead: set[tuple[str, ...]] = set()
+        for name, grid in grids.items():
+            if name not in group.data_vars:
+                raise ValueError(f"it holds no array {name!r}, only {sorted(map(str, group.data_vars))}")
+            dims, shape = tuple(map(str, group[name].dims)), group[name].shape
+            if dims[:-2] not in (("time",), ("member", "time")) or shape[-2:] != tuple(grid.shape):
+                raise ValueError(
+                    f"array {name!r} has the dimensions {dict(group[name].sizes)}; its item says time and "
+                    f"{grid.shape.y} x {grid.shape.x} pixels"
+                )
+            lead.add(dims[:-2])
+        if "time" not in group.coords or group["time"].dtype.kind != "M":
+            raise ValueError("it has no dates along time")
+        micros = group["time"].values.astype("datetime64[us]").tolist()
+        members = None
+        if ("member", "time") in lead:
+            numbers = group.coords["member"].values if "member" in group.coords else ()
+            members = tuple(map(int, numbers)) if len(numbers) else tuple(range(group.sizes["member"]))
+        facts: list[dict[str, Any]] = [{} for _ in micros]
+        for key, name in (("platform", "platform"), ("eo:cloud_cover", "cloud_cover")):
+            if name in group.variables and group[name].dims == ("time",):
+                for told, value in zip(facts, group[name].values.tolist(), strict=True):
+                    if value != "" and not (isinstance(value, float) and math.isnan(value)):
+                        told[key] = value
+        return Dates(tuple(time.replace(tzinfo=UTC) for time in micros), members, tuple(facts))

@@ -1,0 +1,1 @@
+"""Everything that touches disk or network: access policy, locations, locks, atomic writing."""

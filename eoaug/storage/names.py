@@ -1,0 +1,35 @@
+"""Safe names of files, and links without signatures."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit, urlunsplit
+
+__all__ = ["clean_href", "safe_id"]
+
+
+# -- names and texts ------------------------------------------------------------------------------------
+
+
+def safe_id(text: str) -> str:
+    """Return ``text`` as a name that is one path segment on every system."""
+    name = re.sub(r"[^A-Za-z0-9._+-]+", "_", text).strip("._")[:128].rstrip("._")
+    if name.partition(".")[0].lower() in _DEVICES:
+        name = f"item-{name}"[:128].rstrip("._")
+    return name or "item"
+
+
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))}
+"""Names that are devices on Windows, whatever their extension."""
+
+
+def clean_href(href: str) -> str:
+    """Return ``href`` without user name, password, query string and fragment; local paths stay."""
+    text = str(href)
+    if not re.match(r"^[a-zA-Z][a-zA-Z0-9+.-]+://", text):
+        return text
+    try:
+        parts = urlsplit(text)
+    except ValueError:
+        return text.partition("://")[0] + "://..."
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -1,0 +1,53 @@
+"""Checks of single arguments."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from eoaug.errors import GeneratorError, ParameterError
+from eoaug.generators.base import Card
+
+__all__ = ["integer", "number", "supported", "unknown"]
+
+
+def unknown(what: str, value: Any, known: Iterable[str]) -> ParameterError:
+    """Return the error for a value that is none of ``known``, with the nearest one."""
+    known = list(known)
+    close = difflib.get_close_matches(str(value), known, 1)
+    hint = f"did you mean {close[0]!r}? " if close else ""
+    return ParameterError(f"there is no {what} {value!r}", f"{hint}known: {', '.join(known)}")
+
+
+def integer(name: str, value: Any, low: int, high: int) -> int:
+    """Return ``value`` if it is an integer from ``low`` to ``high``."""
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or not low <= value <= high:
+        raise ParameterError(
+            f"{name}={value!r} is not an integer from {low} to {high}", f"e.g. {name}={max(low, 1)}"
+        )
+    return int(value)
+
+
+def number(name: str, value: Any, low: float, high: float) -> float:
+    """Return ``value`` as a float if it is a number from ``low`` to ``high``."""
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float | np.number)
+        or not low <= float(value) <= high
+    ):
+        raise ParameterError(
+            f"{name}={value!r} is not a number from {low} to {high}", f"e.g. {name}={(low + high) / 2}"
+        )
+    return float(value)
+
+
+def supported(name: str, value: Any, card: Card) -> None:
+    """Refuse a condition that the generator cannot use."""
+    if value is not None and name not in card.conditions:
+        able = ", ".join(sorted(card.conditions)) or "none"
+        raise GeneratorError(
+            f"generator {card.name!r} cannot use {name}={str(value)[:60]!r}", f"leave it out; it uses: {able}"
+        )

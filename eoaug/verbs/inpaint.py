@@ -1,0 +1,78 @@
+"""inpaint: gaps and masked pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal, Unpack
+
+import xarray as xr
+
+from eoaug.cube.read import read_cube
+from eoaug.engine.layout import Fill
+from eoaug.errors import ParameterError
+from eoaug.verbs.alignment import mask_of
+from eoaug.verbs.options import Options, generator_for
+from eoaug.verbs.prepare import PreparedVerb, over_tree, prepare
+
+__all__ = ["inpaint", "prepare_inpaint"]
+
+
+def inpaint[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
+    ds: T,
+    *,
+    mask: xr.DataArray | str | Sequence[str] | None = None,
+    fill: Literal["gaps", "all"] | None = None,
+    **options: Unpack[Options],
+) -> T:
+    """Fill clouds and gaps; every other pixel comes back bit for bit.
+
+    Parameters
+    ----------
+    ds
+        The cube. More dates are context for each other.
+    mask
+        What to fill: a DataArray (True or non-zero = fill) on the cube's grid; a variable's name;
+        ``"scl"`` or ``"qa_pixel"`` for the clouds of that quality band; a list of its class names.
+        Default: missing pixels.
+    fill
+        Without a mask, ``"gaps"`` fills missing pixels that another date measured and ``"all"`` all
+        missing pixels, beyond the swath too. Default: gaps; all of a cube of one date, where no other date
+        tells them apart.
+    **options
+        See `eoaug.verbs.options.Options`.
+
+    Returns
+    -------
+    The kind of object that came in, with the marks ``synthetic``.
+
+    Raises
+    ------
+    EoaugError
+        With the argument, its value and the remedy.
+    """
+    result: T = over_tree(prepare_inpaint, ds, options, mask=mask, fill=fill)
+    return result
+
+
+def prepare_inpaint(ds: Any, options: Options, *, mask: Any = None, fill: str | None = None) -> PreparedVerb:
+    """Check the arguments of `inpaint` and return its plan and inputs."""
+    if fill not in (None, "gaps", "all"):
+        raise ParameterError(f"fill={fill!r} is unknown", "use 'gaps' or 'all', or leave it out")
+    generator = generator_for(options, "inpaint")
+    name = mask if isinstance(mask, str) else None
+    if name is not None and isinstance(ds, xr.Dataset) and name in ds.data_vars:
+        cube = read_cube(ds.drop_vars(name), verb="inpaint")
+        cube = replace(cube, source=ds)
+    else:
+        cube = read_cube(ds, verb="inpaint")
+    # No other date can tell a gap from what lies outside the footprint.
+    fill = fill or ("gaps" if cube.times is not None and len(cube.times) > 1 else "all")
+    array = None if mask is None else mask_of(cube, mask)
+    rule: Fill = "mask" if mask is not None else ("gaps" if fill == "gaps" else "everything")
+    described = (
+        name if name is not None else list(mask) if isinstance(mask, list | tuple) else mask is not None
+    )
+    return prepare(
+        "inpaint", cube, generator, options, fill=rule, mask=array, own={"mask": described, "fill": fill}
+    )

@@ -1,0 +1,94 @@
+"""The bands of a cube in the slots of a generator."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from eoaug.cube.model import Cube, CubeBand
+from eoaug.engine.layout import Layer
+from eoaug.generators.base import Card
+from eoaug.raster.bands import match_bands
+from eoaug.raster.radiometry import Scaling
+
+__all__ = ["empty_cube", "layers_of"]
+
+
+_SYNTHESIS_BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
+"""What a generator without bands of its own makes from nothing."""
+
+_SAR = {"vv", "vh", "hh", "hv"}
+_REFLECTANCE_UNIT, _SAR_UNIT, _KELVIN_UNIT = (0.15, 0.05), (-12.0, 3.0), (290.0, 5.0)
+"""Physical value of model unit 0 and size of one model unit, for generators without constants."""
+
+
+def layers_of(cube: Cube, card: Card) -> tuple[Layer, ...]:
+    """Match the cube's bands to the generator's slots, with the maps between their units."""
+    if card.bands:
+        have = {band.name: band.common_name for band in cube.bands}
+        slots = match_bands(have, card.bands, what=f"generator {card.name!r}")
+        slot_of = {name: card.bands.index(common) for common, name in slots.items()}
+    else:
+        slot_of = {band.name: i for i, band in enumerate(cube.bands)}
+    layers = []
+    for band in cube.bands:
+        slot = slot_of[band.name]
+        if card.mean:
+            zero, unit = card.mean[slot], card.std[slot]
+        elif band.common_name in _SAR:
+            zero, unit = _SAR_UNIT
+        elif band.common_name is not None and band.common_name.startswith("lwir"):
+            zero, unit = _KELVIN_UNIT
+        else:
+            zero, unit = _REFLECTANCE_UNIT
+        to_model = band.scaling.then(Scaling(1 / unit, -zero / unit))
+        # Files hold other byte orders; arithmetic and dask give the machine's.
+        dtype = str(band.dtype.newbyteorder("="))
+        layers.append(Layer(band.name, slot, to_model, band.scaling, dtype, band.nodata))
+    return tuple(layers)
+
+
+def empty_cube(geobox: Any, times: NDArray[np.datetime64] | None, card: Card) -> Cube:
+    """Return a cube without pixels: the grid and bands of a synthesis from nothing."""
+    from odc.geo.xr import xr_coords
+
+    coords: dict[Any, Any] = dict(xr_coords(geobox))
+    if times is not None:
+        coords["time"] = xr.Variable(("time",), times)
+    y, x = geobox.dimensions
+    dims = ("time", y, x) if times is not None else (y, x)
+    bands = tuple(
+        CubeBand(
+            name=name,
+            common_name=name,
+            data=np.empty((1, 0, 0), np.float32),
+            dims=dims,
+            scaling=Scaling(),
+            nodata=None,
+            attrs={
+                "common_name": name,
+                "units": "1",
+                "long_name": "reflectance",
+                "grid_mapping": "spatial_ref",
+            },
+            encoding={},
+        )
+        for name in card.bands or _SYNTHESIS_BANDS
+        # From nothing there is nothing to derive another band from.
+        if name not in card.kept | card.transferred
+    )
+    # The bands are listed as empty variables, so that the result's variables keep their order.
+    source = xr.Dataset({band.name: xr.Variable((), np.float32(0)) for band in bands}, coords)
+    return Cube(
+        bands=bands,
+        geobox=geobox,
+        georeferenced=True,
+        times=times,
+        names_yx=(y, x),
+        name_time="time" if times is not None else None,
+        source=source,
+        form="dataset",
+    )

@@ -1,0 +1,73 @@
+"""plan: any verb's plan, without the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from inspect import signature
+from typing import Any
+
+import xarray as xr
+
+from eoaug.engine.plan import Plan
+from eoaug.errors import ParameterError
+from eoaug.generators.base import Verb
+from eoaug.verbs.checks import unknown
+from eoaug.verbs.extend import extend, prepare_extend
+from eoaug.verbs.inpaint import inpaint, prepare_inpaint
+from eoaug.verbs.options import Options
+from eoaug.verbs.prepare import PreparedVerb
+from eoaug.verbs.super_resolve import prepare_super_resolve, super_resolve
+from eoaug.verbs.synthesize import prepare_synthesize, synthesize
+
+__all__ = ["VERBS", "plan"]
+
+VERBS: Mapping[Verb, Callable[..., Any]] = {
+    "synthesize": synthesize,
+    "inpaint": inpaint,
+    "extend": extend,
+    "super_resolve": super_resolve,
+}
+"""The functions by name."""
+
+
+def plan(verb: Verb, ds: Any = None, **arguments: Any) -> Plan:
+    """Return what a verb would do, without calling the model; see `Plan.explain`.
+
+    Parameters
+    ----------
+    verb
+        ``"synthesize"``, ``"inpaint"``, ``"extend"`` or ``"super_resolve"``.
+    ds
+        The cube.
+    **arguments
+        As for the verb.
+    """
+    if not isinstance(verb, str) or verb not in _PREPARE:
+        raise unknown("verb", verb, _PREPARE)
+    if isinstance(ds, xr.DataTree):
+        raise ParameterError(f"a plan is of one cube, ds is a tree of {len(list(ds.subtree))} nodes",
+                             "plan node by node: eoaug.plan(verb, tree['path'].to_dataset())")  # fmt: skip
+    own = dict(list(signature(_PREPARE[verb]).parameters.items())[2:])
+    for name in arguments:
+        if name not in own and name not in Options.__annotations__:
+            raise unknown("argument", name, [*own, *Options.__annotations__])
+    for name, parameter in own.items():
+        if parameter.default is parameter.empty and name not in arguments:
+            raise ParameterError(f"{verb} needs {name}=", f"see help(eoaug.{verb})")
+    return _PREPARE[verb](ds, _options(arguments), **own_arguments(arguments)).plan
+
+
+def own_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in arguments.items() if k not in Options.__annotations__}
+
+
+def _options(arguments: Mapping[str, Any]) -> Options:
+    return {k: v for k, v in arguments.items() if k in Options.__annotations__}  # type: ignore[return-value]
+
+
+_PREPARE: dict[str, Callable[..., PreparedVerb]] = {
+    "synthesize": prepare_synthesize,
+    "inpaint": prepare_inpaint,
+    "extend": prepare_extend,
+    "super_resolve": prepare_super_resolve,
+}

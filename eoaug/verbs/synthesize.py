@@ -1,0 +1,115 @@
+"""synthesize: variations of a cube, and cubes of any extent."""
+
+from __future__ import annotations
+
+from typing import Any, Unpack
+
+import xarray as xr
+
+from eoaug.cube.read import read_cube
+from eoaug.errors import ParameterError
+from eoaug.raster.grid import as_geobox
+from eoaug.verbs.checks import number
+from eoaug.verbs.layers import empty_cube
+from eoaug.verbs.options import Options, dates_of, generator_for
+from eoaug.verbs.prepare import PreparedVerb, over_tree, prepare
+
+__all__ = ["prepare_synthesize", "synthesize"]
+
+
+# -- the verbs ----------------------------------------------------------------------------------------
+
+
+def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
+    ds: T | None = None,
+    *,
+    like: Any = None,
+    resolution: float | None = None,
+    crs: Any = None,
+    times: Any = None,
+    strength: float | None = None,
+    **options: Unpack[Options],
+) -> T:
+    """Generate every pixel: a variation of a real cube, or a cube of any extent from nothing.
+
+    Parameters
+    ----------
+    ds
+        A cube to vary (SDEdit, arXiv 2108.01073); nodata stays nodata.
+    like
+        Instead of ``ds``: a GeoBox, or a bounding box (left, bottom, right, top) with ``resolution`` and
+        ``crs``. The result is a lazy Dataset of the generator's bands in reflectance (float32).
+    resolution
+        Pixel size in units of ``crs``, with a bounding box.
+    crs
+        Coordinate reference system, with a bounding box.
+    times
+        Dates of the result, with ``like``.
+    strength
+        How far to depart from ``ds``: 0 keeps it, 1 ignores it. Default 0.6.
+    **options
+        See `eoaug.verbs.options.Options`.
+
+    Returns
+    -------
+    The kind of object that came in (Dataset with ``like``), with the marks ``synthetic``.
+
+    Raises
+    ------
+    EoaugError
+        With the argument, its value and the remedy.
+    """
+    result: T = over_tree(
+        prepare_synthesize,
+        ds,
+        options,
+        like=like,
+        resolution=resolution,
+        crs=crs,
+        times=times,
+        strength=strength,
+    )
+    return result
+
+
+def prepare_synthesize(
+    ds: Any,
+    options: Options,
+    *,
+    like: Any = None,
+    resolution: Any = None,
+    crs: Any = None,
+    times: Any = None,
+    strength: float | None = None,
+) -> PreparedVerb:
+    """Check the arguments of `synthesize` and return its plan and inputs."""
+    if (ds is None) == (like is None):
+        raise ParameterError(
+            f"synthesize needs either a cube to vary or like=, got {'neither' if ds is None else 'both'}",
+            "synthesize(ds, strength=0.6), or synthesize(like=geobox, times=['2024-06-01'])",
+        )
+    generator = generator_for(options, "synthesize")
+    if like is None:
+        strength = 0.6 if strength is None else number("strength", strength, 0.0, 1.0)
+        if times is not None:
+            raise ParameterError(
+                f"times={times!r} does not go with a cube to vary", "use extend(ds, times=...) for new dates"
+            )
+        cube = read_cube(ds, verb="synthesize")
+        return prepare(
+            "synthesize",
+            cube,
+            generator,
+            options,
+            fill="measured",
+            strength=strength,
+            own={"strength": strength},
+        )
+    if strength is not None and strength != 1.0:
+        raise ParameterError(
+            f"strength={strength} needs a cube to depart from",
+            "leave it out, or give a cube instead of like=",
+        )
+    geobox = as_geobox(like, resolution=resolution, crs=crs)
+    cube = empty_cube(geobox, dates_of(times, "synthesize") if times is not None else None, generator.card)
+    return prepare("synthesize", cube, generator, options, fill="scene", own={"like": True})
