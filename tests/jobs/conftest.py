@@ -356,7 +356,7 @@ from tests.jobs.conftest import Fickle
 from pathlib import Path
 from eoaug import faults
 from eoaug.stac.catalog import Root
-from eoaug.stac.pipeline import run_job
+from eoaug.jobs.runner import run_job
 
 def list_on(out):
     root, number = Root.at(Path(out)), told["times"]

@@ -119,7 +119,7 @@ def test_validate_tells_what_else_is_wrong(source: Path, tmp_path: Path) -> None
 _FULL = """
 import json, resource, signal, sys, warnings
 warnings.simplefilter("ignore")
-from eoaug.stac.pipeline import run_job
+from eoaug.jobs.runner import run_job
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
 report = run_job(json.loads(sys.argv[1]), progress=False)
@@ -290,7 +290,7 @@ def test_memory_and_handles_stay(count: int, tmp_path: Path) -> None:
 _PLAN = """
 import json, sys, time, warnings
 warnings.simplefilter("ignore")
-from eoaug.stac.pipeline import plan_job
+from eoaug.jobs.planning import plan_job
 begun = time.monotonic()
 told = plan_job(json.loads(sys.argv[1]))
 # Not ru_maxrss, which begins at the size of the process that started this one.
