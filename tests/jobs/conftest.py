@@ -354,7 +354,7 @@ import json, os, signal, sys, warnings
 warnings.simplefilter("ignore")
 from tests.jobs.conftest import Fickle
 from pathlib import Path
-from eoaug import faults
+from eoaug.storage import crash_points
 from eoaug.stac.catalog import Root
 from eoaug.jobs.runner import run_job
 
@@ -378,7 +378,7 @@ def child(told):
             if times == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-    faults.set_hook(stop)
+    crash_points.set_hook(stop)
     config = told["config"]
     if told["calls"]:
         config["generator"] = Fickle(told["calls"])
