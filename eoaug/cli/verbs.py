@@ -16,73 +16,94 @@ __all__ = ["OWN", "SHORT", "command"]
 
 
 _EAGER_BYTES = 256 * 2**20
-"""Cubes up to this size are read at once: then a progress bar is shown and residuals are counted."""
+"""Cubes up to this size are loaded eagerly, which shows a progress bar and records residuals."""
 
 
-# -- groups of options; the names are the Python arguments' ------------------------------------------
+# -- groups of options, named like the Python arguments ------------------------------------------------
 
 
 def _open_options(
     bands: Annotated[
-        Texts, typer.Option(metavar="NAMES", help="Bands, e.g. B02,B03 or red,nir. [default: all]")
+        Texts, typer.Option(metavar="NAMES", help="Bands to read, e.g. B02,B03 or red,nir. [default: all]")
     ] = None,
-    bbox: Annotated[str | None, typer.Option(help="west,south,east,north in degrees.")] = None,
+    bbox: Annotated[str | None, typer.Option(help="Bounding box: west,south,east,north in degrees.")] = None,
     datetime: Annotated[
         str | None, typer.Option(help="Date or interval: 2018-05, 2018-01-01/2018-06-30.")
     ] = None,
-    collections: Annotated[Texts, typer.Option(metavar="NAMES", help="Only these collections.")] = None,
-    ids: Annotated[Texts, typer.Option(metavar="NAMES", help="Only these items.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many items.")] = None,
-    resolution: Annotated[float | None, typer.Option(help="Pixel size in units of the grid.")] = None,
-    crs: Annotated[str | None, typer.Option(help="Grid of the cube, e.g. EPSG:32633. [default: own]")] = None,
-    groupby: Annotated[str, typer.Option(help="What makes one date: solar_day, time, id.")] = "solar_day",
+    collections: Annotated[
+        Texts, typer.Option(metavar="NAMES", help="Collections to read. [default: all]")
+    ] = None,
+    ids: Annotated[Texts, typer.Option(metavar="NAMES", help="Items to read. [default: all]")] = None,
+    limit: Annotated[int | None, typer.Option(help="Maximum number of items.")] = None,
+    resolution: Annotated[
+        float | None, typer.Option(help="Pixel size in units of the CRS. [default: the source's]")
+    ] = None,
+    crs: Annotated[
+        str | None, typer.Option(help="CRS of the cube, e.g. EPSG:32633. [default: the source's]")
+    ] = None,
+    groupby: Annotated[
+        str, typer.Option(help="Merge items into one date by solar_day, time or id.")
+    ] = "solar_day",
     each: Annotated[
-        bool, typer.Option("--each", help="Take every item as a cube of its own (places far apart).")
+        bool, typer.Option("--each", help="Process each item separately, e.g. items on different grids.")
     ] = False,
 ) -> None: ...
 
 
 def _engine_options(
     generator: Annotated[
-        str, typer.Option(help="Name (see `eoaug generators`), checkpoint folder, or JSON with options.")
+        str, typer.Option(help="Name (see `eoaug generators`), checkpoint folder, or JSON file with options.")
     ] = "embedded",
-    seed: Annotated[int, typer.Option(help="Another seed, another draw.")] = 0,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     steps: Annotated[
-        int | None, typer.Option(help="Denoising steps; 0: best estimate. [default: its card's]")
+        int | None,
+        typer.Option(help="Denoising steps; 0 gives the best estimate. [default: the generator's]"),
     ] = None,
-    members: Annotated[int | None, typer.Option(help="Ensemble members.")] = None,
+    members: Annotated[int | None, typer.Option(help="Number of ensemble members.")] = None,
     reduce: Annotated[
-        str | None, typer.Option(help="Over members: mean, std, median or a quantile, 0.0 to 1.0.")
+        str | None, typer.Option(help="Reduce the members: mean, std, median, or a quantile from 0.0 to 1.0.")
     ] = None,
-    prompt: Annotated[str | None, typer.Option(help="What to show, in words, where supported.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="Text prompt, if the generator supports one.")] = None,
     layout: Annotated[
-        str | None, typer.Option(help="Raster file on the result's grid: what ControlNets see, 0 to 1.")
+        str | None,
+        typer.Option(
+            help="Conditioning raster on the output grid: for `embedded` SAR in dB, a DEM or a map, "
+            "for ControlNets values from 0 to 1."
+        ),
     ] = None,
-    guidance: Annotated[float | None, typer.Option(help="Scale of classifier-free guidance.")] = None,
-    metadata: Annotated[Texts, typer.Option(metavar="KEY=VALUE", help="Overrides, e.g. month=7.")] = None,
-    chunks: Annotated[int | None, typer.Option(help="Chunk edge of the work in pixels.")] = None,
-    batch_tiles: Annotated[int | None, typer.Option(help="Tiles per call of the generator.")] = None,
-    joint_steps: Annotated[int | None, typer.Option(help="First steps averaged over tiles.")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda:0. [default: the generator's choice]")] = None,
+    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")] = None,
+    metadata: Annotated[
+        Texts, typer.Option(metavar="KEY=VALUE", help="Override metadata, e.g. month=7.")
+    ] = None,
+    chunks: Annotated[int | None, typer.Option(help="Chunk size in output pixels.")] = None,
+    batch_tiles: Annotated[int | None, typer.Option(help="Tiles per call to the generator.")] = None,
+    joint_steps: Annotated[
+        int | None, typer.Option(help="Initial denoising steps in which overlapping tiles are averaged.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device, e.g. cpu or cuda:0. [default: chosen by the generator]")
+    ] = None,
 ) -> None: ...
 
 
 def _target_options(
-    out: Annotated[Path, typer.Option(help="Catalog to write to: new, or existing (also the source).")],
+    out: Annotated[
+        Path, typer.Option(help="Catalog to write to: a new one, or an existing one such as the source.")
+    ],
     format: Annotated[  # noqa: A002
         Literal["cog", "zarr", "icechunk"],
-        typer.Option(help="A COG per band, one Zarr group, or that in an Icechunk repository."),
+        typer.Option(help="Format: a COG per band, one Zarr group, or an Icechunk repository."),
     ] = "cog",
     collection: Annotated[
-        str | None, typer.Option(help="Collection to write to. [default: source's, with -eoaug]")
+        str | None, typer.Option(help="Collection to write to. [default: the source's name with -eoaug]")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace items that exist.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing items.")] = False,
 ) -> None: ...
 
 
 def _plan_options(
     time: Annotated[
-        bool, typer.Option("--time", help="Run a few made-up tiles here, and estimate the time.")
+        bool, typer.Option("--time", help="Time a few dummy tiles on this machine to estimate the run time.")
     ] = False,
 ) -> None: ...
 
@@ -90,12 +111,15 @@ def _plan_options(
 def _inpaint_options(
     mask: Annotated[
         str | None,
-        typer.Option(help="What to fill: scl, qa_pixel, a variable, or a raster file. [default: see --fill]"),
+        typer.Option(
+            help="Pixels to fill: scl, qa_pixel, a variable, or a raster file. [default: see --fill]"
+        ),
     ] = None,
     fill: Annotated[
         Literal["gaps", "all"] | None,
         typer.Option(
-            help="Without a mask: gaps seen on another date, or all that is missing. [default: gaps; all of one date]"
+            help="Without --mask: fill missing pixels that another date has, or all missing pixels. "
+            "[default: gaps; all if there is one date]"
         ),
     ] = None,
 ) -> None: ...
@@ -109,28 +133,32 @@ def _extend_options(
         bool | None,
         typer.Option(
             "--sequence/--apart",
-            help="Dates one after the other, each told of those before. [default: its card's]",
+            help="Generate new dates autoregressively (each conditioned on the previous ones) or independently. "
+            "[default: the generator's]",
         ),
     ] = None,
 ) -> None: ...
 
 
 def _super_resolve_options(
-    factor: Annotated[int, typer.Option(help="Output pixels per input pixel along an axis, 2 to 8.")] = 2,
+    factor: Annotated[int, typer.Option(help="Output pixels per input pixel along each axis, 2 to 8.")] = 2,
     sensor: Annotated[
-        str, typer.Option(help="How a pixel was measured: gaussian, box, or MTF at Nyquist, e.g. 0.25.")
+        str,
+        typer.Option(help="Sensor model: gaussian, box, or the MTF at Nyquist, e.g. 0.25 (or one per band)."),
     ] = "gaussian",
 ) -> None: ...
 
 
 def _synthesize_options(
     strength: Annotated[
-        float | None, typer.Option(help="Departure from the source, 0 to 1. [default: 0.6]")
+        float | None,
+        typer.Option(help="Denoising strength: 0 keeps the source, 1 ignores it. [default: 0.6]"),
     ] = None,
     like: Annotated[
-        str | None, typer.Option(help="No source: left,bottom,right,top in --crs, with --resolution.")
+        str | None,
+        typer.Option(help="Extent instead of a source: left,bottom,right,top in --crs, with --resolution."),
     ] = None,
-    times: Annotated[Texts, typer.Option(metavar="DATES", help="Dates of the result, with --like.")] = None,
+    times: Annotated[Texts, typer.Option(metavar="DATES", help="Dates of the output, with --like.")] = None,
 ) -> None: ...
 
 
@@ -143,23 +171,23 @@ OWN: Mapping[str, _Group] = {
 }
 SHORT = {
     "inpaint": "Fill clouds and gaps.",
-    "extend": "Add dates.",
-    "super_resolve": "Add detail below the pixel.",
+    "extend": "Generate further dates.",
+    "super_resolve": "Increase the spatial resolution.",
     "synthesize": "Generate every pixel.",
 }
 _ABOUT = {
-    "inpaint": "Fill clouds and gaps; every other pixel comes back bit for bit.\n\n\b\n"
-    "Example: the clouds of Sentinel-2's scene classification\n"
+    "inpaint": "Fill clouds and gaps; all other pixels are returned bit for bit.\n\n\b\n"
+    "Example: clouds from the Sentinel-2 scene classification\n"
     "  eoaug {}inpaint my-catalog --bands B02,B03,B04,B08,SCL --mask SCL{}",
-    "extend": "Add dates before, between or after the given ones.\n\n\b\n"
+    "extend": "Generate dates before, between or after the given ones.\n\n\b\n"
     "Example: two more dates for one item of the sample catalog\n"
     "  eoaug {}extend catalogs/sample --ids S2A_MSIL2A_20170613T101031_87_48 \\\n"
     "    --bands B02,B03,B04,B08 --times 2017-04-15,2017-08-15{}",
-    "super_resolve": "Add the detail below the pixel; seen by the sensor, the result is the measurement.\n\n\b\n"
+    "super_resolve": "Increase the spatial resolution; degraded by the sensor model, the output reproduces the input.\n\n\b\n"
     "Example: every item of the sample catalog at 2.5 m\n"
     "  eoaug {}super-resolve catalogs/sample --collections sentinel-2-l2a --each \\\n"
     "    --bands B02,B03,B04,B08 --factor 4{}",
-    "synthesize": "Generate every pixel: variations of a cube, or a cube of any extent from nothing.\n\n\b\n"
+    "synthesize": "Generate every pixel: variations of a cube, or a new cube of any extent.\n\n\b\n"
     "Example: four variations of one item, and a new scene of 2 km\n"
     "  eoaug {}synthesize catalogs/sample --ids S2A_MSIL2A_20170613T101031_87_48 \\\n"
     "    --bands B02,B03,B04,B08 --members 4{}\n"
@@ -169,7 +197,7 @@ _ABOUT = {
 
 
 def command(verb: str, *, plan: bool) -> Callable[..., None]:
-    """Make the function behind ``eoaug VERB`` or ``eoaug plan VERB``: its options are those of its groups."""
+    """Return the function of ``eoaug VERB`` or ``eoaug plan VERB``, with the options of all its groups."""
     groups: list[_Group] = [OWN[verb], _open_options, _engine_options]
     groups.append(_plan_options if plan else _target_options)
     source = inspect.Parameter(
@@ -234,18 +262,20 @@ def _cubes(
 
     if own.get("like") is not None:
         if source is not None:
-            raise ParameterError(f"--like does not go with the source {source!r}", "give one of them")
+            raise ParameterError(f"--like and the source {source!r} exclude each other", "give one of them")
         chooses = ("bands", "bbox", "datetime", "collections", "ids", "limit")
         for name in [name for name in chooses if given[name] is not None]:
             raise ParameterError(
-                f"--{name} chooses from a source, --like has none", "leave it out, or give a SOURCE"
+                f"--{name} filters a source, and --like has none", "omit it, or give a SOURCE"
             )
-        # The result's grid is told by these; there is no source that they could choose from.
+        # With --like these two options define the output grid.
         arguments |= {k: given[k] for k in ("crs", "resolution") if given[k] is not None}
         yield None
         return
     if source is None:
-        raise ParameterError("nothing to start from", "give a SOURCE, or --like with --crs and --resolution")
+        raise ParameterError(
+            "neither a source nor --like is given", "give a SOURCE, or --like with --crs and --resolution"
+        )
     search: dict[str, Any] = {
         "collections": split(given["collections"]),
         "bbox": floats(given["bbox"], "bbox", 4),
@@ -259,21 +289,22 @@ def _cubes(
         try:
             opened = eoaug.open_cube(source, ids=ids, **search, **fixed)
         except GridError as error:
-            raise GridError(error.problem, f"{error.remedy} Here, --each takes item by item.") from error
+            remedy = error.remedy.rstrip(".")
+            raise GridError(error.problem, f"{remedy}; or process items one by one with --each") from error
         yield from _nodes(opened)
         return
 
     empty = True
-    for found in summarise(source, **search):
-        for name in found.items:
+    for summary in summarise(source, **search):
+        collections = [summary.collection] if summary.collection else None
+        for name in summary.items:
             if ids is None or name in ids:
                 empty = False
-                one = [found.collection] if found.collection else None
-                yield from _nodes(eoaug.open_cube(source, ids=[name], collections=one, **fixed))
+                yield from _nodes(eoaug.open_cube(source, ids=[name], collections=collections, **fixed))
     if empty:
         raise ParameterError(
-            f"no item of {source!r} is what --ids and the other filters ask for",
-            f"look at what there is: eoaug inspect {source}",
+            f"no item of {source!r} matches --ids and the other filters",
+            f"list the items: eoaug inspect {source}",
         )
 
 
@@ -308,14 +339,16 @@ def _run(verb: str, cube: Any, arguments: Mapping[str, Any], target: Mapping[str
 
 
 def _with_rasters(arguments: Mapping[str, Any], cube: Any) -> dict[str, Any]:
-    """Open a mask and a layout that are raster files; any other mask is for the verb to understand."""
+    """Open a mask or layout given as a raster file; other masks are passed to the verb unchanged."""
     given = dict(arguments)
     mask, layout = given.get("mask"), given.get("layout")
     if mask is not None and mask not in cube.variables and Path(mask).is_file():
         given["mask"] = _raster(mask).isel(band=0, drop=True)
     if layout is not None:
         if not Path(layout).is_file():
-            raise ParameterError(f"--layout {layout!r} is no file", "give a raster on the result's grid")
+            raise ParameterError(
+                f"--layout {layout!r} does not exist", "give a raster file on the output grid"
+            )
         given["layout"] = _raster(layout)
     return given
 
