@@ -1,10 +1,13 @@
 """The exceptions of eoaug.
 
 Every message says what was attempted, on which item, band or argument, the value found, and what to
-type instead. Imports nothing.
+type instead. Imports nothing of eoaug.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 __all__ = [
     "BandError",
@@ -17,6 +20,7 @@ __all__ = [
     "SourceError",
     "TargetError",
     "TimeError",
+    "error_context",
 ]
 
 
@@ -75,3 +79,25 @@ class TargetError(EoaugError):
 
 class JobError(EoaugError):
     """A job cannot begin or go on, or one of its items took too long or took its worker down."""
+
+
+@contextmanager
+def error_context(what: str) -> Iterator[None]:
+    """Begin the problem of every `EoaugError` that leaves the block with ``what``, e.g. the verb.
+
+    Functions below the verbs then need no argument that only begins a message.
+
+    Examples
+    --------
+    >>> with error_context("inpaint"):
+    ...     raise ParameterError("factor=9 is not an integer from 2 to 8", "e.g. factor=2")
+    Traceback (most recent call last):
+    eoaug.errors.ParameterError: inpaint: factor=9 is not an integer from 2 to 8
+      -> e.g. factor=2
+    """
+    try:
+        yield
+    except EoaugError as error:
+        error.problem = f"{what}: {error.problem}"
+        error.args = (f"{error.problem}\n  -> {error.remedy}" if error.remedy else error.problem,)
+        raise

@@ -23,7 +23,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from eoaug.cube.model import CubeBand
 from eoaug.cube.read import read_cube
-from eoaug.errors import BandError, ParameterError, TimeError
+from eoaug.cube.synthetic import SYNTHETIC
+from eoaug.errors import BandError, ParameterError, TimeError, error_context
 
 __all__ = ["Look", "Picture", "Section", "enlarge", "page", "rgb", "shade", "sheet"]
 
@@ -97,9 +98,9 @@ def rgb(
     """
     if "member" in ds.dims:
         ds = ds.isel(member=member)
-    if "synthetic" in ds.variables:
-        ds = ds.drop_vars("synthetic")
-    cube = read_cube(ds, verb="a picture")
+    ds = ds.drop_vars(SYNTHETIC, errors="ignore")
+    with error_context("a picture"):
+        cube = read_cube(ds)
     found = {str(band.common_name or band.name): band for band in cube.bands}
     index = _date_index(cube.times, time)
     names = _chosen(look, found)

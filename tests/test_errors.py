@@ -258,7 +258,7 @@ def test_wrong_uses_of_write(tmp_path):
 
 # -- the errors themselves ----------------------------------------------------------------------------
 
-KINDS = [getattr(errors, name) for name in errors.__all__]
+KINDS = [getattr(errors, name) for name in errors.__all__ if name.endswith("Error")]
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
@@ -269,3 +269,33 @@ def test_errors_cross_processes_whole(kind):
         assert (again.problem, again.remedy, str(again)) == (error.problem, error.remedy, str(error))
     assert issubclass(kind, ValueError)
     assert inspect.getdoc(kind)
+
+
+def test_a_context_begins_the_problem_and_changes_nothing_else():
+    with (
+        pytest.raises(GridError) as caught,
+        errors.error_context("inpaint"),
+        errors.error_context("mask"),
+    ):
+        raise GridError("dimension 'x' is empty", "check it")
+    error = caught.value
+    assert (error.problem, error.remedy) == ("inpaint: mask: dimension 'x' is empty", "check it")
+    assert str(error) == str(pickle.loads(pickle.dumps(error))) == f"{error.problem}\n  -> check it"
+    with pytest.raises(ZeroDivisionError, match=r"^division by zero$"), errors.error_context("inpaint"):
+        _ = 1 / 0
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: R(cube(), factor=9, **SEVEN),
+        lambda: eoaug.plan("super_resolve", cube(), factor=9, **SEVEN),
+        lambda: R(xr.DataTree(cube()), factor=9, **SEVEN),
+    ],
+    ids=["the verb", "its plan", "a tree"],
+)
+def test_a_message_begins_with_the_verb_once(call):
+    with pytest.raises(ParameterError) as caught:
+        call()
+    assert caught.value.problem.count("super_resolve") == 1
+    assert caught.value.problem.startswith("super_resolve: factor=9")

@@ -34,7 +34,7 @@ def test_a_scene_that_does_not_fit_its_type_is_refused():
 
 @given(datasets())
 def test_drawn_cubes_are_cubes(ds):
-    cube = read_cube(ds, verb="test")
+    cube = read_cube(ds)
     assert 1 <= len(cube.bands) <= 3
     assert cube.lazy == any(v.chunks is not None for v in ds.data_vars.values())
 

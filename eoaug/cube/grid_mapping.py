@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 __all__ = ["geobox_from_coords"]
 
 
-def geobox_from_coords(ds: xr.Dataset, y: str, x: str, verb: str) -> tuple[GeoBox, bool]:
+def geobox_from_coords(ds: xr.Dataset, y: str, x: str) -> tuple[GeoBox, bool]:
     """Return the grid of a cube, and whether it has a georeference (else it is in pixels)."""
     from odc.geo.geobox import GeoBox
 
     shape = (ds.sizes[y], ds.sizes[x])
-    crs, declared = _declared_grid(ds, verb)
-    along_y, along_x = (_regular(ds, name, verb) for name in (y, x))
+    crs, declared = _declared_grid(ds)
+    along_y, along_x = (_regular(ds, name) for name in (y, x))
     if declared is not None and (declared.b != 0 or declared.d != 0):
         # A rotated grid: the coordinates, if any, are pixel positions and tell only the crop.
         row, col = (0 if axis is None else round(axis[0] - 0.5) for axis in (along_y, along_x))
@@ -33,7 +33,7 @@ def geobox_from_coords(ds: xr.Dataset, y: str, x: str, verb: str) -> tuple[GeoBo
         if dy is None or dx is None:
             if declared is None:
                 raise GridError(
-                    f"{verb}: one pixel along {y if dy is None else x!r} does not tell the pixel size",
+                    f"one pixel along {y if dy is None else x!r} does not tell the pixel size",
                     "keep at least two pixels, or write the transform: ds.rio.write_transform(...)",
                 )
             dy, dx = declared.e if dy is None else dy, declared.a if dx is None else dx
@@ -57,7 +57,7 @@ def _snapped(affine: Affine, declared: Affine | None) -> Affine:
     return moved if close and same else affine
 
 
-def _declared_grid(ds: xr.Dataset, verb: str) -> tuple[Any, Affine | None]:
+def _declared_grid(ds: xr.Dataset) -> tuple[Any, Affine | None]:
     from odc.geo.crs import CRS
 
     crs = affine = None
@@ -68,7 +68,7 @@ def _declared_grid(ds: xr.Dataset, verb: str) -> tuple[Any, Affine | None]:
                 crs = CRS(text)
             except Exception as error:
                 raise GridError(
-                    f"{verb}: the CRS in {coord.name!r} cannot be read: {str(text)[:80]!r}",
+                    f"the CRS in {coord.name!r} cannot be read: {str(text)[:80]!r}",
                     "write it anew: ds.rio.write_crs('EPSG:...')",
                 ) from error
             numbers = coord.attrs.get("GeoTransform")
@@ -85,32 +85,30 @@ def _declared_grid(ds: xr.Dataset, verb: str) -> tuple[Any, Affine | None]:
                 crs = CRS(text)
             except Exception as error:
                 raise GridError(
-                    f"{verb}: the attribute crs={text!r} cannot be read", "use e.g. 'EPSG:32633'"
+                    f"the attribute crs={text!r} cannot be read", "use e.g. 'EPSG:32633'"
                 ) from error
     return crs, affine
 
 
-def _regular(ds: xr.Dataset, name: str, verb: str) -> tuple[float, float | None] | None:
+def _regular(ds: xr.Dataset, name: str) -> tuple[float, float | None] | None:
     """Return (first centre, step) of a 1-D coordinate; the step is None for a single pixel."""
     if name not in ds.coords:
         return None
     values = np.asarray(ds.coords[name].values)
     if values.dtype.kind not in "iuf":
         raise GridError(
-            f"{verb}: coordinate {name!r} is not numeric but {values.dtype}", "use pixel centres as numbers"
+            f"coordinate {name!r} is not numeric but {values.dtype}", "use pixel centres as numbers"
         )
     values = values.astype(np.float64)
     if not np.isfinite(values).all():
-        raise GridError(
-            f"{verb}: coordinate {name!r} holds values that are not finite", "drop or repair them"
-        )
+        raise GridError(f"coordinate {name!r} holds values that are not finite", "drop or repair them")
     if len(values) == 1:
         return float(values[0]), None
     step = (values[-1] - values[0]) / (len(values) - 1)
     deviation = np.abs(values - (values[0] + step * np.arange(len(values)))).max()
     if step == 0 or deviation > 0.02 * abs(step):
         raise GridError(
-            f"{verb}: coordinate {name!r} is not evenly spaced (off by {deviation / abs(step or 1):.2f} pixels)",
+            f"coordinate {name!r} is not evenly spaced (off by {deviation / abs(step or 1):.2f} pixels)",
             "bring the cube onto a regular grid first, e.g. ds.odc.reproject(geobox)",
         )
     return float(values[0]), float(step)

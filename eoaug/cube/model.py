@@ -11,6 +11,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from eoaug.cube.synthetic import ATTRIBUTES, MEASURED, OUTSIDE, SYNTHETIC
 from eoaug.raster.radiometry import Scaling
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Cube:
         order = np.full(marks.shape[-3], len(earlier))
         order[places] = np.arange(len(places)) if dims else 0
         before = np.concatenate([earlier, blank])[order]
-        return np.where((marks == 0) & (before != 255), before, marks)
+        return np.where((marks == MEASURED) & (before != OUTSIDE), before, marks)
 
     def rebuild(
         self,
@@ -170,11 +171,11 @@ class Cube:
             if not same_grid or new_dates or lead:
                 encoding = {k: v for k, v in encoding.items() if k not in _LAYOUT_ENCODING}
             variables[band.name] = variable(arrays[band.name], band.dims, attrs, encoding)
-        variables["synthetic"] = variable(synthetic, full, dict(_SYNTHETIC_ATTRS), {})
+        variables[SYNTHETIC] = variable(synthetic, full, dict(ATTRIBUTES), {})
 
         coords = self._coordinates(same_grid, new_dates, time, times, geobox, members)
         grid_mapping = self._grid_mapping()
-        variables["synthetic"].encoding.update({"grid_mapping": grid_mapping} if grid_mapping else {})
+        variables[SYNTHETIC].encoding.update({"grid_mapping": grid_mapping} if grid_mapping else {})
 
         if self.form == "dataset":
             out = {}
@@ -185,9 +186,9 @@ class Cube:
                     out[name] = coords.pop(name)
                 elif self._fits(self.source[name], same_grid, new_dates):
                     out[name] = self.source[name].variable
-            out["synthetic"] = variables["synthetic"]
+            out[SYNTHETIC] = variables[SYNTHETIC]
             return xr.Dataset(out, coords, dict(self.source.attrs))
-        mark = coords | {"synthetic": variables["synthetic"]}
+        mark = coords | {SYNTHETIC: variables[SYNTHETIC]}
         if self.form == "single":
             only = variables[self.bands[0].name]
             return _array(only, mark, self.array_name)
@@ -287,11 +288,6 @@ _LAYOUT_ENCODING = {
     "source",
     "shards",
     "rasterio_dtype",
-}
-_SYNTHETIC_ATTRS = {
-    "long_name": "origin of the pixel",
-    "flag_values": np.array([0, 1, 2, 255], dtype=np.uint8),
-    "flag_meanings": "measured generated transferred outside",
 }
 
 

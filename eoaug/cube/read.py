@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from eoaug.cube.grid_mapping import geobox_from_coords
 from eoaug.cube.model import NODATA_KEYS, Cube, CubeBand, Form
+from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import BandError, GridError, ParameterError, RadiometryError, TimeError
 from eoaug.raster.bands import common_name, is_mask_name
 from eoaug.raster.radiometry import declared_scaling
@@ -32,7 +33,7 @@ _BAND_NAMES = ("band", "bands", "wavelength", "channel")
 # -- reading ----------------------------------------------------------------------------------------
 
 
-def read_cube(obj: xr.Dataset | xr.DataArray, *, verb: str) -> Cube:
+def read_cube(obj: xr.Dataset | xr.DataArray) -> Cube:
     """Return the normalised form of a Dataset (a variable per band) or DataArray.
 
     Parameters
@@ -40,8 +41,6 @@ def read_cube(obj: xr.Dataset | xr.DataArray, *, verb: str) -> Cube:
     obj
         Dataset, DataArray with a band dimension, or DataArray of one band. Dimensions in any order,
         found by CF axis attributes or by name.
-    verb
-        What the cube is for; used in messages.
 
     Raises
     ------
@@ -55,24 +54,24 @@ def read_cube(obj: xr.Dataset | xr.DataArray, *, verb: str) -> Cube:
         Dates that are not datetimes, repeated, unordered or missing.
     """
     if isinstance(obj, xr.DataArray):
-        return _read_array(obj, verb)
+        return _read_array(obj)
     if not isinstance(obj, xr.Dataset):
         raise ParameterError(
-            f"{verb} got a {type(obj).__name__}, which is not an xarray Dataset or DataArray",
+            f"the data is a {type(obj).__name__}, which is not an xarray Dataset or DataArray",
             "open your data as a cube first: eoaug.open_cube(source) or xarray.open_dataset(path)",
         )
-    return _read_dataset(obj, "dataset", verb)
+    return _read_dataset(obj, "dataset")
 
 
-def _read_array(array: xr.DataArray, verb: str) -> Cube:
+def _read_array(array: xr.DataArray) -> Cube:
     axis = next((str(d) for d in array.dims if str(d).lower() in _BAND_NAMES), None)
     dims = tuple(str(d) for d in array.dims)
-    bare = array.drop_vars("synthetic", errors="ignore")
-    marks = array.coords["synthetic"].variable if "synthetic" in array.coords else None
+    bare = array.drop_vars(SYNTHETIC, errors="ignore")
+    marks = array.coords[SYNTHETIC].variable if SYNTHETIC in array.coords else None
     if axis is None:
         name = _name_of_single(array)
         dataset = bare.to_dataset(name=name)
-        single = _read_dataset(dataset, "single", verb)
+        single = _read_dataset(dataset, "single")
         return replace(
             single, array_name=array.name, array_attrs=dict(array.attrs), array_dims=dims, marks=marks
         )
@@ -81,7 +80,7 @@ def _read_array(array: xr.DataArray, verb: str) -> Cube:
     if labels is not None:
         names = [str(v) for v in labels.values]
         if len(set(names)) != len(names):
-            raise BandError(f"{verb}: labels along {axis!r} repeat: {names}", "give every band its own label")
+            raise BandError(f"labels along {axis!r} repeat: {names}", "give every band its own label")
     common = _common_along(array, axis)
     variables = {}
     for i, name in enumerate(names):
@@ -91,7 +90,7 @@ def _read_array(array: xr.DataArray, verb: str) -> Cube:
         variables[name] = layer.variable
     coords = {k: v for k, v in bare.coords.items() if axis not in v.dims}
     dataset = xr.Dataset(variables, coords)
-    cube = _read_dataset(dataset, "bands", verb)
+    cube = _read_dataset(dataset, "bands")
     aside = {k: v for k, v in bare.coords.items() if axis in v.dims and k != axis}
     return replace(
         cube,
@@ -120,8 +119,8 @@ def _common_along(array: xr.DataArray, axis: str) -> list[str] | None:
     return None
 
 
-def _read_dataset(ds: xr.Dataset, form: Form, verb: str) -> Cube:
-    y, x = _spatial_dims(ds, verb)
+def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
+    y, x = _spatial_dims(ds)
     candidates = [
         name
         for name, var in ds.data_vars.items()
@@ -133,12 +132,12 @@ def _read_dataset(ds: xr.Dataset, form: Form, verb: str) -> Cube:
     ]
     if not candidates:
         raise BandError(
-            f"{verb}: no band with the dimensions ({y}, {x}) among the variables {sorted(map(str, ds.data_vars))}",
+            f"no band with the dimensions ({y}, {x}) among the variables {sorted(map(str, ds.data_vars))}",
             "give a Dataset with one numeric variable per band, or a DataArray with a 'band' dimension",
         )
-    time = _time_dim(ds, candidates, y, x, verb)
-    times = _times(ds, time, verb)
-    geobox, georeferenced = geobox_from_coords(ds, y, x, verb)
+    time = _time_dim(ds, candidates, y, x)
+    times = _times(ds, time)
+    geobox, georeferenced = geobox_from_coords(ds, y, x)
     platform = _platform(ds)
     bands = []
     for name in candidates:
@@ -148,7 +147,7 @@ def _read_dataset(ds: xr.Dataset, form: Form, verb: str) -> Cube:
         data = ordered.data
         if time is not None and time not in dims:
             raise GridError(
-                f"{verb}: band {name!r} has no dimension {time!r}, the other bands have one",
+                f"band {name!r} has no dimension {time!r}, the other bands have one",
                 f"give it dates with ds[{name!r}].expand_dims(...), or leave it out",
             )
         if time is None:
@@ -174,7 +173,7 @@ def _read_dataset(ds: xr.Dataset, form: Form, verb: str) -> Cube:
         name_time=time,
         source=ds,
         form=form,
-        marks=ds["synthetic"].variable if "synthetic" in ds else None,
+        marks=ds[SYNTHETIC].variable if SYNTHETIC in ds else None,
     )
 
 
@@ -196,23 +195,23 @@ def _axis(ds: xr.Dataset, letter: str, standard: tuple[str, ...], names: tuple[s
     return next((str(d) for d in ds.dims if str(d).lower() in names), None)
 
 
-def _spatial_dims(ds: xr.Dataset, verb: str) -> tuple[str, str]:
+def _spatial_dims(ds: xr.Dataset) -> tuple[str, str]:
     x = _axis(ds, "X", ("projection_x_coordinate", "longitude", "grid_longitude"), _X_NAMES)
     y = _axis(ds, "Y", ("projection_y_coordinate", "latitude", "grid_latitude"), _Y_NAMES)
     if x is None or y is None or x == y:
         raise GridError(
-            f"{verb}: no spatial dimensions among {tuple(map(str, ds.dims))}",
+            f"no spatial dimensions among {tuple(map(str, ds.dims))}",
             "name them y and x (or latitude and longitude), or set the CF attribute axis='Y' and 'X'",
         )
     for name in (y, x):
         if ds.sizes[name] == 0:
             raise GridError(
-                f"{verb}: dimension {name!r} is empty", "check the bounding box or slice that made the cube"
+                f"dimension {name!r} is empty", "check the bounding box or slice that made the cube"
             )
     return y, x
 
 
-def _time_dim(ds: xr.Dataset, names: list[Any], y: str, x: str, verb: str) -> str | None:
+def _time_dim(ds: xr.Dataset, names: list[Any], y: str, x: str) -> str | None:
     others = {str(d) for name in names for d in ds[name].dims} - {y, x}
     time = next((d for d in others if d.lower() in _TIME_NAMES), None)
     if time is None:
@@ -220,13 +219,13 @@ def _time_dim(ds: xr.Dataset, names: list[Any], y: str, x: str, verb: str) -> st
     unknown = sorted(others - {time})
     if unknown:
         raise ParameterError(
-            f"{verb}: dimension {unknown[0]!r} (length {ds.sizes[unknown[0]]}) is neither time, y, x nor band",
+            f"dimension {unknown[0]!r} (length {ds.sizes[unknown[0]]}) is neither time, y, x nor band",
             f"select one, e.g. ds.isel({unknown[0]}=0)",
         )
     return time
 
 
-def _times(ds: xr.Dataset, time: str | None, verb: str) -> NDArray[np.datetime64] | None:
+def _times(ds: xr.Dataset, time: str | None) -> NDArray[np.datetime64] | None:
     if time is None:
         for name in _TIME_NAMES:
             if name in ds.coords and ds.coords[name].ndim == 0 and ds.coords[name].dtype.kind == "M":
@@ -234,31 +233,30 @@ def _times(ds: xr.Dataset, time: str | None, verb: str) -> NDArray[np.datetime64
         return None
     if ds.sizes[time] == 0:
         raise TimeError(
-            f"{verb}: the cube has no date ({time!r} has length 0)", "check the search or slice that made it"
+            f"the cube has no date ({time!r} has length 0)", "check the search or slice that made it"
         )
     if time not in ds.coords:
         if ds.sizes[time] == 1:
             return None
         raise TimeError(
-            f"{verb}: dimension {time!r} has length {ds.sizes[time]} and no coordinate",
+            f"dimension {time!r} has length {ds.sizes[time]} and no coordinate",
             f"give it dates: ds.assign_coords({time}=pandas.to_datetime([...]))",
         )
     values = ds.coords[time].values
     if values.dtype.kind != "M":
         raise TimeError(
-            f"{verb}: {time!r} holds {values.dtype} values such as {values.flat[0]!r}, not dates",
+            f"{time!r} holds {values.dtype} values such as {values.flat[0]!r}, not dates",
             f"decode them: ds.assign_coords({time}=pandas.to_datetime(...))",
         )
     if np.isnat(values).any():
-        raise TimeError(f"{verb}: {time!r} holds missing dates (NaT)", f"drop them: ds.dropna({time!r})")
+        raise TimeError(f"{time!r} holds missing dates (NaT)", f"drop them: ds.dropna({time!r})")
     if len(values) > 1:
         # Whole seconds are the engine's clock: two dates within one would be one date to it.
         backward = np.diff(values.astype("datetime64[s]").astype(np.int64)) <= 0
         if backward.any():
             i = int(np.argmax(backward))
             raise TimeError(
-                f"{verb}: dates are not ascending by a second or more: {values[i]} is followed by "
-                f"{values[i + 1]}",
+                f"dates are not ascending by a second or more: {values[i]} is followed by {values[i + 1]}",
                 f"sort and merge them: ds.sortby({time!r}).drop_duplicates({time!r})",
             )
     return np.asarray(values)

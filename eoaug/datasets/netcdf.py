@@ -14,7 +14,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from eoaug.cube import model, read
-from eoaug.errors import BandError, SourceError
+from eoaug.errors import BandError, SourceError, error_context
 from eoaug.raster import grid, masks
 from eoaug.raster.bands import STAND_INS
 
@@ -168,7 +168,8 @@ def from_dataset(ds: xr.Dataset, name: str, bands: Sequence[str]) -> TrainingCub
     BandError
         The cube lacks one of the bands.
     """
-    cube = read.read_cube(ds, verb=f"reading {name}")
+    with error_context(f"reading {name}"):
+        cube = read.read_cube(ds)
     known = {band.common_name: band for band in cube.bands} | {band.name: band for band in cube.bands}
     missing = [one for one in bands if one not in known]
     if missing:

@@ -18,6 +18,7 @@ __all__ = [
     "EO_COMMON_NAMES",
     "SENSORS",
     "STAND_INS",
+    "SYNTHETIC",
     "Band",
     "band_of",
     "common_name",
@@ -31,6 +32,9 @@ EO_COMMON_NAMES: frozenset[str] = frozenset(
     | {"rededge078", "nir", "nir08", "nir09", "cirrus", "swir16", "swir22", "lwir", "lwir11", "lwir12"}
 )
 """The common names that the STAC eo extension v2.0.0 allows."""
+
+SYNTHETIC = "synthetic"
+"""Name of the variable that says where each pixel comes from; its codes are in `eoaug.cube.synthetic`."""
 
 POLARISATIONS: frozenset[str] = frozenset({"vv", "vh", "hh", "hv"})
 
@@ -257,7 +261,7 @@ def match_bands(have: Mapping[str, str | None], need: Sequence[str], *, what: st
     return {slot: found[slot] for slot in need if slot in found}
 
 
-_MASKS = frozenset({"scl", "qa_pixel", "pixel_qa", "bqa", "qa60", "fmask", "cloud_mask", "synthetic"})
+_MASKS = frozenset({"scl", "qa_pixel", "pixel_qa", "bqa", "qa60", "fmask", "cloud_mask", SYNTHETIC})
 
 
 def is_mask_name(name: str, attrs: Mapping[str, Any]) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 from odc.geo.geobox import GeoBox
 
 from eoaug.cube.provenance import Provenance
+from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import ParameterError
 from eoaug.formats.georeference import crs_fields
 from eoaug.raster.bands import EO_COMMON_NAMES, common_name, is_mask_name
@@ -21,7 +22,7 @@ from eoaug.stac.catalog import GENERATORS, Root
 from eoaug.stac.extensions import EO, FILE, PROCESSING, PROJECTION, RASTER, SCHEMA_URI
 from eoaug.stac.footprint import footprint, ground_sampling_distance
 from eoaug.stac.integrity import MANIFEST
-from eoaug.stac.writable_cube import MASK, WritableCube
+from eoaug.stac.writable_cube import WritableCube
 from eoaug.storage.atomic import checksum
 from eoaug.storage.location import Location
 from eoaug.storage.locations import as_location, relative
@@ -128,7 +129,7 @@ def item_document(
         extensions.append(EO)
     properties |= _projection(cube.geobox)
     if cube.prov is not None:
-        properties |= _marks(cube.prov, member, share, masked=MASK in cube.forms)
+        properties |= _marks(cube.prov, member, share, masked=SYNTHETIC in cube.forms)
         href = target.model_href(label)
         if href is not None and properties["eoaug:synthetic"]:
             properties["processing:expression"] = {"format": "stac-mlm", "expression": href}
@@ -187,7 +188,7 @@ def _marks(prov: Provenance, member: int | None, share: float | None, *, masked:
         "eoaug:digital_source_type": prov.digital_source_type if synthetic else None,
         "eoaug:synthetic_fraction": prov.synthetic_fraction if share is None else share,
         "eoaug:residual": prov.residual,
-        "eoaug:mask": MASK if masked else None,
+        "eoaug:mask": SYNTHETIC if masked else None,
     }
     return fields | {key: value for key, value in optional.items() if value is not None}
 
@@ -223,7 +224,7 @@ def _band_fields(cube: WritableCube, name: str) -> dict[str, Any]:
 
 
 def _roles(name: str, *, synthetic: bool) -> list[str]:
-    if name == MASK:
+    if name == SYNTHETIC:
         return ["synthetic-mask"]
     return ["data", "synthetic"] if synthetic else ["data"]
 
@@ -251,7 +252,7 @@ def file_fields(path: Path) -> dict[str, Any]:
 def group_assets(cube: WritableCube, group: Path, form: str, synthetic: bool) -> dict[str, Any]:
     """Return the assets of a Zarr group or an Icechunk repository."""
     media = _GROUPS[form]
-    bands = [{**_band_fields(cube, n), **_data_fields(cube, n)} for n in cube.forms if n != MASK]
+    bands = [{**_band_fields(cube, n), **_data_fields(cube, n)} for n in cube.forms if n != SYNTHETIC]
     assets = {
         "data": {
             "href": group.name,
@@ -262,14 +263,14 @@ def group_assets(cube: WritableCube, group: Path, form: str, synthetic: bool) ->
             "bands": bands,
         }
     }
-    if MASK in cube.forms:
-        told = _data_fields(cube, MASK)
+    if SYNTHETIC in cube.forms:
+        told = _data_fields(cube, SYNTHETIC)
         # In a repository no path leads to an array: the asset names it as its band.
-        where = {"href": group.name, "bands": [{"name": MASK, **told}]}
-        assets[MASK] = {
-            **(where if form == "icechunk" else {"href": f"{group.name}/{MASK}", **told}),
+        where = {"href": group.name, "bands": [{"name": SYNTHETIC, **told}]}
+        assets[SYNTHETIC] = {
+            **(where if form == "icechunk" else {"href": f"{group.name}/{SYNTHETIC}", **told}),
             "type": media,
-            "roles": _roles(MASK, synthetic=synthetic),
+            "roles": _roles(SYNTHETIC, synthetic=synthetic),
             **_projection(cube.geobox),
         }
     assets["manifest"] = {

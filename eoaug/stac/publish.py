@@ -19,9 +19,9 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pystac
 import xarray as xr
-from numpy.typing import NDArray
 
 from eoaug.cube.provenance import ATTRIBUTE, Provenance
+from eoaug.cube.synthetic import SYNTHETIC, SyntheticShare
 from eoaug.errors import ParameterError, TargetError
 from eoaug.formats.blocks import blocks
 from eoaug.formats.cog import CogFile
@@ -41,7 +41,7 @@ from eoaug.stac.item_document import (
     item_ids,
 )
 from eoaug.stac.model_item import known_item
-from eoaug.stac.writable_cube import MASK, WritableCube
+from eoaug.stac.writable_cube import WritableCube
 from eoaug.storage.atomic import checksum
 from eoaug.storage.crash_points import hit
 from eoaug.storage.location import Location
@@ -226,7 +226,7 @@ def _write_cogs(cube: WritableCube, target: Target, labels: Sequence[str], room:
             for t, m, _ in wanted
             for number, (name, form) in enumerate(cube.forms.items())
         }
-        counts = {(t, m): _Count() for t, m, _ in wanted}
+        counts = {(t, m): SyntheticShare() for t, m, _ in wanted}
         for region, values in blocks(part, ("time", y, x), scheduler=target.claim.scheduler):
             for name, block in values.items():
                 pixels = block[None] if cube.members is None else block
@@ -235,12 +235,12 @@ def _write_cogs(cube: WritableCube, target: Target, labels: Sequence[str], room:
                     for row in range(packed.shape[1]):
                         t = int(first) + region["time"].start + row
                         files[t, m, name].put(region[y], region[x], packed[m, row])
-                        if name == MASK:
+                        if name == SYNTHETIC:
                             counts[t, m].add(packed[m, row])
         for t, m, label in wanted:
             data = room / f"{t}-{m}"
             data.mkdir()
-            share = counts[t, m].share if MASK in cube.forms else None
+            share = counts[t, m].share or 0.0 if SYNTHETIC in cube.forms else None
             synthetic = cube.prov is not None and (share is None or share > 0)
             tags = _file_tags(cube.prov, synthetic)
             assets = {}
@@ -262,7 +262,7 @@ def _write_group(
 ) -> Iterator[_Made]:
     """Make everything as one Zarr group with one item."""
     (label,) = labels
-    count = _Count()
+    count = SyntheticShare()
     ds = cube.ds.drop_vars([n for n in ("item_href",) if n in cube.ds.coords])
     attrs = dict(ds.attrs)
     if cube.prov is not None:
@@ -275,7 +275,7 @@ def _write_group(
         group,
         form=form,
         attrs=attrs | tags,
-        on_block=lambda _, values: count.add(values[MASK]) if MASK in values else None,
+        on_block=lambda _, values: count.add(values[SYNTHETIC]) if SYNTHETIC in values else None,
         scheduler=target.claim.scheduler,
     )
     parts = sorted(part for part in group.rglob("*") if part.is_file())
@@ -283,7 +283,7 @@ def _write_group(
         data / MANIFEST,
         sealed({"files": {part.relative_to(data).as_posix(): file_fields(part) for part in parts}}),
     )
-    share = count.share if MASK in cube.forms else None
+    share = count.share or 0.0 if SYNTHETIC in cube.forms else None
     times = list(range(len(cube.times)))
     yield (
         data,
@@ -322,23 +322,6 @@ def _contents(root: Any) -> dict[str, str]:
     """Checksums by path; of a folder or a place, which are read alike."""
     files = (part for part in root.rglob("*") if part.is_file())
     return {part.relative_to(root).as_posix(): checksum(part) for part in files}
-
-
-class _Count:
-    """Counts how much of a mask was not measured; pixels outside the scene do not count."""
-
-    def __init__(self) -> None:
-        self._made = self._inside = 0
-
-    def add(self, mask: NDArray[np.uint8]) -> None:
-        """Count a block: 1 generated, 2 transferred, 255 outside."""
-        self._inside += int((mask != 255).sum())
-        self._made += int(((mask == 1) | (mask == 2)).sum())
-
-    @property
-    def share(self) -> float:
-        """Between 0 and 1."""
-        return self._made / self._inside if self._inside else 0.0
 
 
 def _file_tags(prov: Provenance | None, synthetic: bool) -> dict[str, str]:

@@ -13,15 +13,13 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from eoaug.cube.provenance import Provenance, marked_synthetic, of
+from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import ParameterError, TargetError, TimeError
 from eoaug.formats.georeference import geobox_of
 from eoaug.formats.packing import Stored, store_form
 from eoaug.stac.catalog import MADE_BY
 
-__all__ = ["MASK", "WritableCube"]
-
-
-MASK = "synthetic"
+__all__ = ["WritableCube"]
 
 
 # -------------------------------------------------------------------------------------------- the cube
@@ -50,18 +48,18 @@ class WritableCube:
         geobox, y, x = geobox_of(ds, attempt="writing a catalog")
         ds = _with_time(ds)
         prov = of(ds)
-        if prov is None and (marked_synthetic(ds) or MASK in ds.variables):
+        if prov is None and (marked_synthetic(ds) or SYNTHETIC in ds.variables):
             raise TargetError(
-                f"the cube has a variable {MASK!r} or a synthetic flag, but its provenance is lost.",
+                f"the cube has a variable {SYNTHETIC!r} or a synthetic flag, but its provenance is lost.",
                 "Keep the attributes of the result, e.g. xr.set_options(keep_attrs=True), or copy "
                 "result.attrs['eoaug_provenance'] back.",
             )
-        if MASK in ds.coords:
-            ds = ds.reset_coords(MASK)
+        if SYNTHETIC in ds.coords:
+            ds = ds.reset_coords(SYNTHETIC)
         members = ("member",) if "member" in ds.dims else ()
         dims = (*members, "time", y, x)
         spatial = {name: var for name, var in ds.data_vars.items() if {y, x} <= set(var.dims)}
-        if not any(name != MASK for name in spatial):
+        if not any(name != SYNTHETIC for name in spatial):
             raise TargetError(
                 f"there is no variable over {y!r} and {x!r} among {list(map(str, ds.variables))}.",
                 "Give a cube with a variable per band.",

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from eoaug.cube.model import Cube
 from eoaug.cube.read import read_cube
-from eoaug.errors import GridError, ParameterError, TimeError
+from eoaug.errors import GridError, ParameterError, TimeError, error_context
 from eoaug.generators.base import Card, Verb
 from eoaug.raster import masks
 from eoaug.raster.grid import same_grid
@@ -27,7 +27,7 @@ def layout_for(layout: Any, card: Card, geobox: Any, verb: Verb) -> Any:
         return None
     if card.guided and verb not in card.guided:
         raise ParameterError(
-            f"{verb}: {card.name} uses a layout to {', '.join(sorted(card.guided))} only",
+            f"{card.name} uses a layout to {', '.join(sorted(card.guided))} only",
             "leave layout out, or load a generator with a ControlNet",
         )
     if isinstance(layout, xr.Dataset) and layout.data_vars:
@@ -129,7 +129,8 @@ def _check_place(name: str, array: xr.DataArray, yx: tuple[str, str], geobox: An
     y, x = yx
     if y not in array.coords or x not in array.coords:
         return
-    grid = read_cube(_bare(array), verb=name).geobox
+    with error_context(name):
+        grid = read_cube(_bare(array)).geobox
     if not same_grid(grid, geobox) and grid.crs is not None:
         raise GridError(
             f"the {name} lies on another grid: {grid.affine.c, grid.affine.f} instead of "

@@ -10,7 +10,7 @@ import xarray as xr
 from eoaug.cube.read import read_cube
 from eoaug.errors import ParameterError, TimeError
 from eoaug.verbs.options import Options, dates_of, generator_for, seconds_of
-from eoaug.verbs.prepare import PreparedVerb, over_tree, prepare
+from eoaug.verbs.prepare import PreparedVerb, prepare, run_verb
 
 __all__ = ["extend", "prepare_extend"]
 
@@ -43,20 +43,20 @@ def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     EoaugError
         With the argument, its value and the remedy.
     """
-    result: T = over_tree(prepare_extend, ds, options, times=times, sequence=sequence)
+    result: T = run_verb("extend", prepare_extend, ds, options, times=times, sequence=sequence)
     return result
 
 
 def prepare_extend(ds: Any, options: Options, *, times: Any, sequence: Any = None) -> PreparedVerb:
     """Check the arguments of `extend` and return its plan and inputs."""
     generator = generator_for(options, "extend")
-    cube = read_cube(ds, verb="extend")
+    cube = read_cube(ds)
     if cube.times is None or cube.name_time is None:
         raise TimeError(
-            "extend needs a cube with dates; this one has no time dimension with a coordinate",
+            "the cube has no time dimension with a coordinate, so no dates to extend",
             "add it: ds.expand_dims(time=[pandas.Timestamp('2024-06-01')])",
         )
-    new = dates_of(times, "extend")
+    new = dates_of(times)
     both = np.intersect1d(seconds_of(new), seconds_of(cube.times))
     if len(both):
         raise TimeError(f"the cube has {np.datetime64(int(both[0]), 's')} already", "leave it out of times=")

@@ -13,7 +13,7 @@ from eoaug.engine.layout import Fill
 from eoaug.errors import ParameterError
 from eoaug.verbs.alignment import mask_of
 from eoaug.verbs.options import Options, generator_for
-from eoaug.verbs.prepare import PreparedVerb, over_tree, prepare
+from eoaug.verbs.prepare import PreparedVerb, prepare, run_verb
 
 __all__ = ["inpaint", "prepare_inpaint"]
 
@@ -51,7 +51,7 @@ def inpaint[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     EoaugError
         With the argument, its value and the remedy.
     """
-    result: T = over_tree(prepare_inpaint, ds, options, mask=mask, fill=fill)
+    result: T = run_verb("inpaint", prepare_inpaint, ds, options, mask=mask, fill=fill)
     return result
 
 
@@ -62,10 +62,10 @@ def prepare_inpaint(ds: Any, options: Options, *, mask: Any = None, fill: str | 
     generator = generator_for(options, "inpaint")
     name = mask if isinstance(mask, str) else None
     if name is not None and isinstance(ds, xr.Dataset) and name in ds.data_vars:
-        cube = read_cube(ds.drop_vars(name), verb="inpaint")
+        cube = read_cube(ds.drop_vars(name))
         cube = replace(cube, source=ds)
     else:
-        cube = read_cube(ds, verb="inpaint")
+        cube = read_cube(ds)
     # No other date can tell a gap from what lies outside the footprint.
     fill = fill or ("gaps" if cube.times is not None and len(cube.times) > 1 else "all")
     array = None if mask is None else mask_of(cube, mask)

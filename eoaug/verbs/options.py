@@ -197,7 +197,7 @@ def progress_for(progress: Any) -> Progress:
     raise ParameterError(f"progress={progress!r} is unknown", "use True, False or 'steps', or leave it out")
 
 
-def dates_of(times: Any, verb: str) -> NDArray[np.datetime64]:
+def dates_of(times: Any) -> NDArray[np.datetime64]:
     """Return the dates that a user listed, ascending; refuse what is no date."""
     import pandas as pd
 
@@ -216,20 +216,18 @@ def dates_of(times: Any, verb: str) -> NDArray[np.datetime64]:
         )
     except (ValueError, TypeError) as error:
         raise TimeError(
-            f"{verb}: times={shown} holds something that is no date", "e.g. times=['2024-06-01']"
+            f"times={shown} holds something that is no date", "e.g. times=['2024-06-01']"
         ) from error
     if not len(dates) or dates.isna().any():
-        raise TimeError(
-            f"{verb}: times={shown} is empty or holds a missing date", "e.g. times=['2024-06-01']"
-        )
+        raise TimeError(f"times={shown} is empty or holds a missing date", "e.g. times=['2024-06-01']")
     outside = (dates < pd.Timestamp.min.ceil("s")) | (dates > pd.Timestamp.max)
     if outside.any():
-        raise TimeError(f"{verb}: times holds {dates[outside][0]}", "give dates of the years 1678 to 2261")
+        raise TimeError(f"times holds {dates[outside][0]}", "give dates of the years 1678 to 2261")
     found: NDArray[np.datetime64] = np.sort(dates.values.astype("datetime64[ns]"))
     close = np.flatnonzero(np.diff(seconds_of(found)) == 0)
     if len(close):
         raise TimeError(
-            f"{verb}: times holds {found[close[0]]} and {found[close[0] + 1]}, not a second apart",
+            f"times holds {found[close[0]]} and {found[close[0] + 1]}, not a second apart",
             "give every date once",
         )
     return found

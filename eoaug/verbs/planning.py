@@ -9,7 +9,7 @@ from typing import Any
 import xarray as xr
 
 from eoaug.engine.plan import Plan
-from eoaug.errors import ParameterError
+from eoaug.errors import ParameterError, error_context
 from eoaug.generators.base import Verb
 from eoaug.verbs.checks import unknown
 from eoaug.verbs.extend import extend, prepare_extend
@@ -54,7 +54,8 @@ def plan(verb: Verb, ds: Any = None, **arguments: Any) -> Plan:
     for name, parameter in own.items():
         if parameter.default is parameter.empty and name not in arguments:
             raise ParameterError(f"{verb} needs {name}=", f"see help(eoaug.{verb})")
-    return _PREPARE[verb](ds, _options(arguments), **own_arguments(arguments)).plan
+    with error_context(verb):
+        return _PREPARE[verb](ds, _options(arguments), **own_arguments(arguments)).plan
 
 
 def own_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

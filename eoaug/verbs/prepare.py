@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 
 from eoaug.cube import provenance
 from eoaug.cube.model import Cube
-from eoaug.cube.synthetic import SYNTHETIC
+from eoaug.cube.synthetic import SYNTHETIC, SyntheticShare
 from eoaug.engine.eager import compute
 from eoaug.engine.identity import token_for
 from eoaug.engine.inputs import Inputs
 from eoaug.engine.layout import Fill, Layer, lattice_for
 from eoaug.engine.plan import Plan
-from eoaug.errors import BandError
+from eoaug.errors import BandError, error_context
 from eoaug.generators.base import Card, Generator, Verb
 from eoaug.progress import Progress
 from eoaug.raster.grid import absolute_origin, gsd_m, refine
@@ -46,7 +46,7 @@ from eoaug.verbs.options import (
 )
 from eoaug.verbs.record import record_of, residual_of
 
-__all__ = ["PreparedVerb", "over_tree", "prepare"]
+__all__ = ["PreparedVerb", "prepare", "run_verb"]
 
 
 # -- preparation --------------------------------------------------------------------------------------
@@ -68,27 +68,34 @@ class PreparedVerb:
     """The layout as it was given: its items are sources too."""
 
 
-def over_tree(prepare: Callable[..., PreparedVerb], obj: Any, options: Any, **arguments: Any) -> Any:
+def run_verb(
+    verb: Verb, prepare: Callable[..., PreparedVerb], obj: Any, options: Any, **arguments: Any
+) -> Any:
     """Run a verb on an object; on a DataTree, on every node with bands."""
-    for name in options:
-        if name not in Options.__annotations__:
-            raise unknown("argument", name, [*arguments, *Options.__annotations__])
-    if isinstance(obj, xr.DataTree):
-        nodes = {
-            node.path: _finish(prepare(node.to_dataset(), options, **arguments))
-            for node in obj.subtree
-            if any(
-                {"y", "x"} <= {str(d).lower()[:1] for d in v.dims} or v.ndim >= 2
-                for v in node.data_vars.values()
-            )
-        }
-        if not nodes:
-            raise BandError(
-                "the DataTree has no node with bands", "give a tree as eoaug.open_cube returns it"
-            )
-        empty = {node.path: node.to_dataset() for node in obj.subtree if node.path not in nodes}
-        return xr.DataTree.from_dict({**empty, **nodes}, name=obj.name)
-    return _finish(prepare(obj, options, **arguments))
+    with error_context(verb):
+        for name in options:
+            if name not in Options.__annotations__:
+                raise unknown("argument", name, [*arguments, *Options.__annotations__])
+        if isinstance(obj, xr.DataTree):
+            return _over_tree(lambda node: _finish(prepare(node, options, **arguments)), obj)
+        return _finish(prepare(obj, options, **arguments))
+
+
+def _over_tree(run: Callable[[xr.Dataset], Any], tree: xr.DataTree) -> xr.DataTree:
+    """Return a tree with the results of the nodes that have bands; the others as they are."""
+    results, others = {}, {}
+    for node in tree.subtree:
+        dataset = node.to_dataset()
+        has_bands = any(
+            {"y", "x"} <= {str(d).lower()[:1] for d in v.dims} or v.ndim >= 2 for v in node.data_vars.values()
+        )
+        if has_bands:
+            results[node.path] = run(dataset)
+        else:
+            others[node.path] = dataset
+    if not results:
+        raise BandError("the DataTree has no node with bands", "give a tree as eoaug.open_cube returns it")
+    return xr.DataTree.from_dict({**others, **results}, name=tree.name)
 
 
 def prepare(
@@ -175,7 +182,7 @@ def _check_kept(verb: Verb, card: Card, layers: Sequence[Layer]) -> None:
     kept = [layer.name for layer in layers if card.bands and card.bands[layer.slot] in card.kept]
     if kept and verb in ("extend", "super_resolve"):
         raise BandError(
-            f"{verb}: generator {card.name!r} keeps {', '.join(kept)} as measured, and makes pixels where nothing was",
+            f"generator {card.name!r} keeps {', '.join(kept)} as measured, and makes pixels where nothing was",
             "load it with lift='regress' or lift='inject', or leave these bands out",
         )
 
@@ -195,10 +202,11 @@ def _finish(prepared: PreparedVerb) -> Any:
     )
     if not prepared.lazy:
         marks = np.asarray(marks)
-        inside = int((marks != 255).sum())
+        count = SyntheticShare()
+        count.add(marks)
         record = replace(
             record,
-            synthetic_fraction=float(((marks == 1) | (marks == 2)).sum()) / inside if inside else None,
+            synthetic_fraction=count.share,
             residual=residual_of(made, prepared.inputs, arrays),
         )
     result = cube.rebuild(

@@ -12,7 +12,7 @@ from eoaug.cube.read import read_cube
 from eoaug.errors import ParameterError
 from eoaug.raster.sensor import Sensor
 from eoaug.verbs.options import Options, generator_for
-from eoaug.verbs.prepare import PreparedVerb, over_tree, prepare
+from eoaug.verbs.prepare import PreparedVerb, prepare, run_verb
 
 __all__ = ["prepare_super_resolve", "super_resolve"]
 
@@ -48,7 +48,7 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     EoaugError
         With the argument, its value and the remedy.
     """
-    result: T = over_tree(prepare_super_resolve, ds, options, factor=factor, sensor=sensor)
+    result: T = run_verb("super_resolve", prepare_super_resolve, ds, options, factor=factor, sensor=sensor)
     return result
 
 
@@ -57,7 +57,7 @@ def prepare_super_resolve(
 ) -> PreparedVerb:
     """Check the arguments of `super_resolve` and return its plan and inputs."""
     generator = generator_for(options, "super_resolve")
-    cube = read_cube(ds, verb="super_resolve")
+    cube = read_cube(ds)
     if isinstance(factor, bool) or not isinstance(factor, int | np.integer) or not 2 <= factor <= 8:
         raise ParameterError(f"factor={factor!r} is not an integer from 2 to 8", "e.g. factor=2 or factor=4")
     served = generator.card.factors

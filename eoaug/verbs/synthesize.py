@@ -12,7 +12,7 @@ from eoaug.raster.grid import as_geobox
 from eoaug.verbs.checks import number
 from eoaug.verbs.layers import empty_cube
 from eoaug.verbs.options import Options, dates_of, generator_for
-from eoaug.verbs.prepare import PreparedVerb, over_tree, prepare
+from eoaug.verbs.prepare import PreparedVerb, prepare, run_verb
 
 __all__ = ["prepare_synthesize", "synthesize"]
 
@@ -59,7 +59,8 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     EoaugError
         With the argument, its value and the remedy.
     """
-    result: T = over_tree(
+    result: T = run_verb(
+        "synthesize",
         prepare_synthesize,
         ds,
         options,
@@ -85,7 +86,7 @@ def prepare_synthesize(
     """Check the arguments of `synthesize` and return its plan and inputs."""
     if (ds is None) == (like is None):
         raise ParameterError(
-            f"synthesize needs either a cube to vary or like=, got {'neither' if ds is None else 'both'}",
+            f"either a cube to vary or like= is needed, got {'neither' if ds is None else 'both'}",
             "synthesize(ds, strength=0.6), or synthesize(like=geobox, times=['2024-06-01'])",
         )
     generator = generator_for(options, "synthesize")
@@ -95,7 +96,7 @@ def prepare_synthesize(
             raise ParameterError(
                 f"times={times!r} does not go with a cube to vary", "use extend(ds, times=...) for new dates"
             )
-        cube = read_cube(ds, verb="synthesize")
+        cube = read_cube(ds)
         return prepare(
             "synthesize",
             cube,
@@ -111,5 +112,5 @@ def prepare_synthesize(
             "leave it out, or give a cube instead of like=",
         )
     geobox = as_geobox(like, resolution=resolution, crs=crs)
-    cube = empty_cube(geobox, dates_of(times, "synthesize") if times is not None else None, generator.card)
+    cube = empty_cube(geobox, dates_of(times) if times is not None else None, generator.card)
     return prepare("synthesize", cube, generator, options, fill="scene", own={"like": True})

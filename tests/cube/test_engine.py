@@ -55,7 +55,7 @@ def synthesize(ds, **options):
 
 
 def from_nothing(ds, **options):
-    like = read_cube(ds, verb="test").geobox
+    like = read_cube(ds).geobox
     two = TinyDenoiser(bands=("blue", "nir"))
     return eoaug.synthesize(like=like, **{"generator": two, "times": ds.time.values} | options)
 
@@ -481,7 +481,7 @@ class Called(TinyDenoiser):
 @pytest.mark.parametrize("bounded", [True, False])
 def test_explain_counts_the_forwards_that_run(chunk, joint, tiles, bounded):
     ds = scene((110, 130), dates=1, bands=("blue", "nir"), content="texture")
-    like = read_cube(ds, verb="test").geobox
+    like = read_cube(ds).geobox
     kind = Called(bands=("blue", "nir"))
     arguments = {"ds": ds} if bounded else {"like": like, "times": ["2021-06-01"]}
     arguments |= {"generator": kind, "joint_steps": joint, "chunks": chunk, "batch_tiles": tiles}

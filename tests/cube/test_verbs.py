@@ -170,7 +170,7 @@ def test_a_worker_resource_decides_where_the_model_runs(tmp_path, wanted):
 @settings(max_examples=max(settings().max_examples // 2, 8))
 @given(ds=datasets(max_px=30), seed=st.integers(0, 1000), with_time=st.booleans(), stored=st.booleans())
 def test_clear_pixels_are_identical_after_inpaint(ds, seed, with_time, stored):
-    cube = read_cube(ds, verb="test")
+    cube = read_cube(ds)
     y, x = cube.names_yx
     dims = ("time", y, x) if with_time and cube.name_time else (y, x)
     rng = np.random.default_rng(seed)
@@ -378,8 +378,8 @@ def test_a_box_measurement_is_kept_even_near_the_ends_of_the_type(factor):
 def test_super_resolution_keeps_bounds_and_refines_the_grid():
     ds = scene((20, 30), dates=1)
     for factor in (2, 3):
-        before = read_cube(ds, verb="test").geobox
-        after = read_cube(eoaug.super_resolve(ds, factor=factor, generator=CLASSICAL), verb="test").geobox
+        before = read_cube(ds).geobox
+        after = read_cube(eoaug.super_resolve(ds, factor=factor, generator=CLASSICAL)).geobox
         np.testing.assert_allclose(after.boundingbox.bbox, before.boundingbox.bbox, rtol=0, atol=1e-9)
         assert after.shape == (20 * factor, 30 * factor)
 
@@ -390,7 +390,7 @@ def test_super_resolution_keeps_bounds_and_refines_the_grid():
 @settings(max_examples=max(settings().max_examples // 2, 8))
 @given(ds=datasets(max_px=24), verb=st.sampled_from(["synthesize", "super_resolve", "extend"]))
 def test_missing_pixels_never_spread_and_are_never_made_up(ds, verb):
-    cube = read_cube(ds, verb="test")
+    cube = read_cube(ds)
     extra = {"times": "2030-01-01"} if verb == "extend" else {}
     if verb == "extend" and cube.times is None:
         return
