@@ -8,6 +8,7 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
+from pyproj import Geod
 
 from eoaug.errors import GridError
 from eoaug.raster.grid import absolute_origin, as_geobox, gsd_m, lonlat, refine, same_grid
@@ -88,11 +89,34 @@ def test_ground_sampling_distance():
     assert gsd_m(grid((10, 10), rotation_deg=30)) == pytest.approx(10.0)
     feet = GeoBox((10, 10), Affine(10, 0, 0, 0, -10, 0), "EPSG:2263")
     assert gsd_m(feet) == pytest.approx(3.048, rel=1e-4)
+    oblong = GeoBox((10, 10), Affine(10, 0, 5e5, 0, -20, 5e6), "EPSG:32633")
+    assert gsd_m(oblong) == pytest.approx(np.sqrt(200.0))
     degrees = grid((10, 10), crs="EPSG:4326")
-    edge = 2.0**-13 * np.pi / 180 * 6371008.8
-    assert gsd_m(degrees, 0.0) == pytest.approx(edge)
-    assert gsd_m(degrees, 60.0) == pytest.approx(edge * np.sqrt(0.5))
+    edge = 2.0**-13 * np.pi / 180 * 6378137.0
+    assert gsd_m(degrees, 0.0) == pytest.approx(edge * np.sqrt(1 - 0.00669438), rel=1e-8)
     assert gsd_m(degrees) == pytest.approx(gsd_m(degrees, 48.25), rel=1e-3)
+
+
+@pytest.mark.parametrize(("crs", "ellipsoid"), [("EPSG:4326", "WGS84"), ("EPSG:4314", "bessel")])
+@pytest.mark.parametrize("lat", [0.0, 48.0, 65.0, -48.0, 89.9])
+@pytest.mark.parametrize("size", [(2.5e-4, 2.5e-4), (1e-4, 4e-4)])
+def test_degrees_are_measured_on_the_ellipsoid(crs, ellipsoid, lat, size):
+    width, height = size
+    geod = Geod(ellps=ellipsoid)
+    *_, along_x = geod.inv(-width / 2, lat, width / 2, lat)
+    *_, along_y = geod.inv(0, lat - height / 2, 0, lat + height / 2)
+    expected = np.sqrt(along_x * along_y)
+    pixels = GeoBox((10, 10), Affine(width, 0, -5 * width, 0, -height, lat + 5 * height), crs)
+    assert gsd_m(pixels) == pytest.approx(expected, rel=1e-6)
+    assert gsd_m(pixels[:5], lat) == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize(("lat", "metres"), [(0.0, 27.736), (48.0, 22.773), (65.0, 18.131)])
+def test_geographic_pixels_measure(lat, metres):
+    # Lengths of a degree on WGS 84 as trigonometric series, e.g. 111191 m along the meridian and 74625 m along the
+    # parallel of 48 degrees (https://en.wikipedia.org/wiki/Geographic_coordinate_system#Length_of_a_degree).
+    pixels = GeoBox((2, 2), Affine(2.5e-4, 0, 13, 0, -2.5e-4, lat + 2.5e-4), "EPSG:4326")
+    assert gsd_m(pixels) == pytest.approx(metres, abs=2e-3)
 
 
 @given(st.integers(0, 900), st.integers(0, 900))

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from eoaug.errors import GridError
 
 if TYPE_CHECKING:
+    from odc.geo.crs import CRS
     from odc.geo.geobox import GeoBox
 
 __all__ = ["MOST_PX", "absolute_origin", "as_geobox", "gsd_m", "lonlat", "refine", "same_grid"]
@@ -141,28 +142,52 @@ def _checked_size(geobox: GeoBox) -> GeoBox:
 
 
 def gsd_m(geobox: GeoBox, lat_deg: float | None = None) -> float:
-    """Return the ground sampling distance in metres: the geometric mean of the two pixel edges.
+    """Return the ground sampling distance in metres: the geometric mean of the two edges of a pixel.
+
+    The mean is the square root of the pixel's area on the ground, so it is the same for every rotation of a grid,
+    and for pixels that are not square it is what a resampling to square pixels of the same number would have. STAC
+    asks for "the average or most commonly used GSD in the center of the image". Networks are trained with it.
 
     Parameters
     ----------
     geobox
-        The grid.
+        The grid. Edges of a projected one are taken as they are, in the units of its coordinate reference
+        system: the scale of the projection (0.9996 in the centre of a UTM zone) is not removed.
     lat_deg
-        Where the edge in degrees of a geographic CRS is taken, on a sphere of 6,371,008.8 m; default:
-        the grid's centre, which two crops of one scene do not share.
+        Geodetic latitude in degrees, -90 to 90, at which the edges of a geographic grid are measured on its
+        ellipsoid; default: the grid's centre, which two crops of one scene do not share.
+
+    Notes
+    -----
+    A degree along the meridian measures ``M`` pi / 180 and along the parallel ``N`` cos(latitude) pi / 180, with the
+    radii of curvature ``M`` and ``N`` of the ellipsoid (Snyder, Map Projections: A Working Manual, USGS Professional
+    Paper 1395, 1987, equations 4-18 to 4-21).
+
+    STAC common metadata: https://github.com/radiantearth/stac-spec/blob/master/commons/common-metadata.md
     """
     affine = geobox.affine
     area = abs(affine.determinant)
     if geobox.crs is None:
         return math.sqrt(area)
-    if geobox.crs.geographic:
-        height, width = geobox.shape.yx
-        lat = (affine @ (width / 2, height / 2))[1] if lat_deg is None else lat_deg
-        metres_per_degree = math.pi / 180 * 6371008.8
-        area *= metres_per_degree**2 * max(math.cos(math.radians(lat)), 1e-6)
-        return math.sqrt(area)
     unit = geobox.crs.proj.axis_info[0].unit_conversion_factor or 1.0
-    return math.sqrt(area) * unit
+    if not geobox.crs.geographic:
+        return math.sqrt(area) * unit
+    height, width = geobox.shape.yx
+    lat = math.radians(lat_deg) if lat_deg is not None else (affine @ (width / 2, height / 2))[1] * unit
+    axis_m, squared_eccentricity = _ellipsoid(geobox.crs)
+    flattened = 1 - squared_eccentricity * math.sin(lat) ** 2
+    meridian_m = axis_m * (1 - squared_eccentricity) / flattened**1.5
+    parallel_m = axis_m / math.sqrt(flattened) * max(math.cos(lat), 1e-6)
+    return math.sqrt(area * meridian_m * parallel_m) * unit
+
+
+def _ellipsoid(crs: CRS) -> tuple[float, float]:
+    """Return the semi-major axis in metres and the squared eccentricity; WGS 84 where a CRS has no ellipsoid."""
+    ellipsoid = crs.proj.ellipsoid
+    if ellipsoid is None:
+        return 6378137.0, 0.0066943799901413165
+    ratio = ellipsoid.semi_minor_metre / ellipsoid.semi_major_metre
+    return ellipsoid.semi_major_metre, 1 - ratio**2
 
 
 def lonlat(geobox: GeoBox, rows: Sequence[float], cols: Sequence[float]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""Where a grid lies on the globe: the GeoJSON footprint, bounding box and pixel size of an item."""
+"""Where a grid lies on the globe: the GeoJSON footprint and bounding box of an item."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from odc.geo.geobox import GeoBox
 
 from eoaug.errors import GridError
 
-__all__ = ["footprint", "ground_sampling_distance"]
+__all__ = ["footprint"]
 
 _POINTS_PER_SIDE = 21
 """A straight side of a projected grid bends on the globe; 20 pieces keep it within 1/400 of its bend."""
@@ -62,22 +62,6 @@ def footprint(geobox: GeoBox) -> tuple[dict[str, Any], list[float]]:
     polygons = [p for part in parts for p in getattr(part, "geoms", [part]) if p.geom_type == "Polygon"]
     cut = mapping(MultiPolygon(polygons))
     return _rounded(cut), [round(v, 7) for v in (west, south, east - 360.0, north)]
-
-
-def ground_sampling_distance(geobox: GeoBox) -> float:
-    """Return the edge of a pixel in metres, at the centre of the grid when it counts in degrees."""
-    from pyproj import Geod
-
-    assert geobox.crs is not None
-    crs = geobox.crs.proj
-    along_y = math.hypot(geobox.affine.b, geobox.affine.e)
-    if crs.is_projected:
-        return float(round(along_y * crs.axis_info[0].unit_conversion_factor, 6))
-    height, width = geobox.shape
-    lon, lat = geobox.affine @ (width / 2, height / 2)
-    geod = crs.get_geod() or Geod(ellps="WGS84")
-    _, _, metres = geod.inv(lon, lat - along_y / 2, lon, lat + along_y / 2)
-    return float(round(metres, 3))
 
 
 def _outline(geobox: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -18,9 +18,10 @@ from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import ParameterError
 from eoaug.formats.georeference import crs_fields
 from eoaug.raster.bands import EO_COMMON_NAMES, common_name, is_mask_name
+from eoaug.raster.grid import gsd_m
 from eoaug.stac.catalog import GENERATORS, Root
 from eoaug.stac.extensions import EO, FILE, PROCESSING, PROJECTION, RASTER, SCHEMA_URI
-from eoaug.stac.footprint import footprint, ground_sampling_distance
+from eoaug.stac.footprint import footprint
 from eoaug.stac.integrity import MANIFEST
 from eoaug.stac.writable_cube import WritableCube
 from eoaug.storage.atomic import checksum
@@ -120,7 +121,7 @@ def item_document(
     platforms = {cube.along("platform", t) for t in times} - {None}
     if len(platforms) == 1 and ";" not in (platform := str(platforms.pop())):
         properties["platform"] = platform
-    gsd = ground_sampling_distance(cube.geobox)
+    gsd = _gsd(cube.geobox)
     properties["gsd"] = gsd
     extensions = [PROJECTION]
     clouds = [float(v) for t in times if (v := cube.along("cloud_cover", t)) is not None]
@@ -147,6 +148,12 @@ def item_document(
     }
     _link(item, cube, times, target)
     return item
+
+
+def _gsd(geobox: GeoBox) -> float:
+    """Return the ground sampling distance in metres, to a micrometre, on geographic grids to a millimetre."""
+    assert geobox.crs is not None
+    return round(gsd_m(geobox), 3 if geobox.crs.geographic else 6)
 
 
 def _projection(geobox: GeoBox) -> dict[str, Any]:
@@ -206,7 +213,7 @@ def _data_fields(cube: WritableCube, name: str) -> dict[str, Any]:
         fields["unit"] = attrs["units"]
     if form.scale != 1.0 or form.offset != 0.0:
         fields |= {"raster:scale": form.scale, "raster:offset": form.offset}
-    fields["raster:spatial_resolution"] = ground_sampling_distance(cube.geobox)
+    fields["raster:spatial_resolution"] = _gsd(cube.geobox)
     return fields
 
 
@@ -236,7 +243,7 @@ def cog_asset(cube: WritableCube, name: str, path: Path, synthetic: bool) -> dic
         "href": path.name,
         "type": _COG,
         "roles": _roles(name, synthetic=synthetic),
-        "gsd": ground_sampling_distance(cube.geobox),
+        "gsd": _gsd(cube.geobox),
         **_projection(cube.geobox),
         **_data_fields(cube, name),
         "bands": [_band_fields(cube, name)],
@@ -258,7 +265,7 @@ def group_assets(cube: WritableCube, group: Path, form: str, synthetic: bool) ->
             "href": group.name,
             "type": media,
             "roles": _roles("", synthetic=synthetic),
-            "gsd": ground_sampling_distance(cube.geobox),
+            "gsd": _gsd(cube.geobox),
             **_projection(cube.geobox),
             "bands": bands,
         }

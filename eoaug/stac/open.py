@@ -24,10 +24,11 @@ from odc.geo.geobox import GeoBox
 from eoaug.cube.provenance import ALGORITHMIC, COMPOSITE, TRAINED, Provenance, digital_source_type, stamp
 from eoaug.errors import EoaugError, GridError, ParameterError, RadiometryError, SourceError
 from eoaug.formats.georeference import geobox_of
+from eoaug.raster.grid import gsd_m
 from eoaug.stac.band_reader import SOURCE, Driver
 from eoaug.stac.cube_grid import grid_key, node_name, on, target_grid
 from eoaug.stac.filters import Bbox, Search, first_line, item_times, parse_bbox, parse_interval
-from eoaug.stac.items import INHERITED, ItemDate, pixel_size, read_scenes
+from eoaug.stac.items import INHERITED, ItemDate, read_scenes
 from eoaug.stac.search import find, show, signer_of
 from eoaug.storage.gdal import gdal_path
 
@@ -467,9 +468,8 @@ def _time_coords(groups: Sequence[Sequence[ItemDate]], grid: GeoBox) -> dict[str
         for end, name in enumerate(("start_datetime", "end_datetime"))
         if any(spans)
     }
-    # The cube's pixel, not the sensor's, is what a model is told about; degrees leave the item's word.
-    metres = grid.crs is not None and grid.crs.projected and grid.crs.units[0] in ("metre", "meter")
-    gsd = [pixel_size(grid)] * len(groups) if metres else mean("gsd")
+    # Of the cube's pixels, which may have another size than those of the items.
+    gsd = [gsd_m(grid)] * len(groups)
     return {
         "item_id": ("time", [joined(scene.item.id for scene in group) for group in groups]),
         "item_href": ("time", [joined(scene.href for scene in group) for group in groups]),

@@ -29,7 +29,8 @@ from eoaug.errors import (
 )
 from eoaug.formats import cog
 from eoaug.formats.packing import store_form
-from eoaug.stac.footprint import footprint, ground_sampling_distance
+from eoaug.raster.grid import gsd_m
+from eoaug.stac.footprint import footprint
 from eoaug.stac.open import open_cube
 from eoaug.stac.publish import write
 
@@ -264,10 +265,21 @@ def test_footprints():
     assert (pole[0], pole[2], pole[3]) == (-180.0, 180.0, 90.0)
     _, world = footprint(GeoBox((18, 36), Affine(10, 0, -180, 0, -10, 90), "EPSG:4326"))
     assert world == [-180.0, -90.0, 180.0, 90.0]
-    assert ground_sampling_distance(grid()) == 10.0
-    assert ground_sampling_distance(
-        GeoBox((2, 2), Affine(1e-4, 0, 13, 0, -1e-4, 48), "EPSG:4326")
-    ) == pytest.approx(11.12, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("crs", "affine", "metres"),
+    [
+        ("EPSG:32633", Affine(10, 0, 5e5, 0, -10, 5e6), 10.0),
+        ("EPSG:32633", Affine(10, 0, 5e5, 0, -20, 5e6), 14.142136),
+        ("EPSG:4326", Affine(2.5e-4, 0, 13, 0, -2.5e-4, 48), 22.773),
+    ],
+)
+def test_an_item_and_a_cube_have_the_pixel_size_that_generators_get(tmp_path, crs, affine, metres):
+    geobox = GeoBox((2, 2), affine, crs)
+    (item,) = write(made_cube(geobox), tmp_path)
+    assert item.properties["gsd"] == metres == pytest.approx(gsd_m(geobox), abs=5e-4)
+    assert open_cube(item).gsd.values.tolist() == [pytest.approx(gsd_m(geobox))]
 
 
 # ----------------------------------------------------------------------------------- lazy, whole, once
