@@ -335,7 +335,7 @@ def bomb_tiff(path: Path, kind: str) -> None:
 _BOMBS = """
 import resource, sys, time, json, warnings
 warnings.simplefilter("ignore")
-import eoaug, eoaug.stac.read
+import eoaug, eoaug.stac.open
 from eoaug.errors import EoaugError
 eoaug.open_cube(sys.argv[1]).compute()
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

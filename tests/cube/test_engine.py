@@ -507,9 +507,9 @@ def test_explain_knows_the_size_of_the_result(reduce):
     ("verb", "options"),
     [
         (synthesize, {}),
-        (synthesize, {"members": 12, "reduce": "mean"}),
-        (synthesize, {"members": 12, "reduce": "std"}),
-        (synthesize, {"members": 12, "reduce": 0.9}),
+        (synthesize, {"members": 3, "reduce": "mean"}),
+        (synthesize, {"members": 3, "reduce": "std"}),
+        (synthesize, {"members": 3, "reduce": 0.9}),
         (extend, {}),
         (super_resolve, {}),
         (fill_gaps, {}),
@@ -518,8 +518,10 @@ def test_explain_knows_the_size_of_the_result(reduce):
 def test_the_memory_of_a_chunk_is_the_estimated_one(verb, options):
     """What NumPy holds at most while one chunk is made in one thread, by tracemalloc."""
     dates = {extend: 3, fill_gaps: 20}.get(verb, 1)
-    ds = scene((600, 600), dates=dates, bands=("blue", "nir"), content="texture")
-    ds = (gappy(ds) if verb is fill_gaps else ds).chunk({"y": 150, "x": 150, "time": 1})
+    # New dates hold several tiles beside one chunk: only a large chunk outweighs them.
+    edge = 600 if verb is extend else 480
+    ds = scene((edge, edge), dates=dates, bands=("blue", "nir"), content="texture")
+    ds = (gappy(ds) if verb is fill_gaps else ds).chunk({"y": edge // 4, "x": edge // 4, "time": 1})
     chunks = {"time": 1 if verb is fill_gaps else -1, "y": -1, "x": -1}
     options = {"generator": "classical", "chunks": chunks} | options
     lazy = verb(ds, **options)

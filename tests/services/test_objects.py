@@ -314,10 +314,10 @@ def test_edits_through_lost_answers_are_made_once(plain: bool, bucket: Bucket, p
 _UPLOAD = """
 import sys
 from pathlib import Path
-from eoaug import objects
+from eoaug.storage import s3
 print("ready", flush=True)
 sys.stdin.readline()
-objects.put(sys.argv[2], Path(sys.argv[1]))
+s3.put(sys.argv[2], Path(sys.argv[1]))
 """
 
 
