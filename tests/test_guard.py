@@ -369,7 +369,11 @@ def test_bombs_are_refused_before_they_are_read(tmp_path: Path) -> None:
             folder.mkdir()
             make_item(folder)
             document = json.loads((folder / "one.json").read_text())
-            bomb_tiff(folder / "one-B02.tif", kind)
+            if declared:
+                bomb_tiff(folder / "one-B02.tif", kind)
+            else:
+                (folder / "one-B02.tif").unlink()
+                (folder / "one-B02.tif").hardlink_to(tmp_path / f"{kind}-True" / "one-B02.tif")
             if not declared:
                 for key in ("data_type", "nodata", "proj:shape", "proj:transform"):
                     document["assets"]["B02"].pop(key)
