@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from eoaug.errors import EoaugError, GridError, TargetError
 from eoaug.formats.georeference import pyproj_crs
 from eoaug.formats.packing import Stored
-from eoaug.storage.atomic import finished
+from eoaug.storage.atomic import atomic_write
 
 __all__ = ["CogFile", "write_cog"]
 
@@ -121,7 +121,7 @@ def write_cog(
             f"writing {target.name!r}: values have shape {values.shape}, the grid {tuple(geobox.shape)}.",
             "Give the geobox of these values.",
         )
-    with finished(target, overwrite=overwrite) as scratch:
+    with atomic_write(target, overwrite=overwrite) as scratch:
         file = CogFile(scratch.with_suffix(".scratch.tif"), geobox, stored, name=name or target.stem)
         file.put(slice(0, values.shape[0]), slice(0, values.shape[1]), stored.pack(values))
         file.close(scratch, tags=tags or {}, categorical=categorical)

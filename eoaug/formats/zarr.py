@@ -23,7 +23,7 @@ from eoaug.formats.blocks import blocks
 from eoaug.formats.georeference import convention_attrs, geobox_of, grid_mapping
 from eoaug.formats.icechunk import committed
 from eoaug.formats.packing import Stored, store_form
-from eoaug.storage.atomic import finished
+from eoaug.storage.atomic import atomic_write
 
 __all__ = ["write_zarr"]
 
@@ -76,7 +76,7 @@ def write_zarr(
     forms = {str(name): store_form(var) for name, var in ds.data_vars.items()}
     dims = [dim for dim in ("time", y, x) if dim in ds.dims]
     store: Any = nullcontext if form == "zarr" else committed
-    with finished(Path(path), overwrite=overwrite) as scratch, store(scratch) as room:
+    with atomic_write(Path(path), overwrite=overwrite) as scratch, store(scratch) as room:
         template, encoding = _template(ds, forms, geobox, (y, x), ds.attrs if attrs is None else attrs)
         template.to_zarr(room, mode="w-", compute=False, zarr_format=3, encoding=encoding, consolidated=False)
         group = zarr.open_group(room, mode="r+")

@@ -137,6 +137,6 @@ class Bookkeeper:
 
     def _list_of(self, name: str) -> set[str]:
         if name not in self._listed:
-            self._root.sweep(name)
+            self._root.remove_stale_scratch(name)
             self._listed[name] = self._root.listed(name)
         return self._listed[name]

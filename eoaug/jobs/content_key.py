@@ -46,8 +46,8 @@ def content_key(item: pystac.Item, unit: WorkItem, task: JobContext) -> str:
         An input is not there, or is not what its item's checksum says.
     """
     job, generator = task.job, task.generator
-    guard = unit.found.guard.allowing(task.allow)
-    scenes = read_scenes(item, job.source.bands, signer_of(job.source.catalog), guard)
+    access = unit.found.access.extended(task.allow)
+    scenes = read_scenes(item, job.source.bands, signer_of(job.source.catalog), access)
     parts = {
         "eoaug": version(),
         "request": job.request,

@@ -72,14 +72,16 @@ def collect_garbage(catalog: str | os.PathLike[str], *, unlisted: bool = False) 
     counts: Counter[str] = Counter()
     reports = root.folder / STATE / "reports"
     for report in reports.iterdir() if reports.is_dir() else ():
-        counts["scratch"] += report.sweep()
+        counts["scratch"] += report.remove_stale_scratch()
     left = []
     for folder in sorted(
         path for path in root.folder.iterdir() if path.is_dir() and not path.name.startswith(".")
     ):
-        counts["scratch"] += root.sweep(folder.name)
+        counts["scratch"] += root.remove_stale_scratch(folder.name)
         spare = list(_spare(folder, unlisted=unlisted)) if folder.name != GENERATORS else []
-        if spare and (folder.is_busy() or any(name.startswith(f"{folder.name}/") for name in working)):
+        if spare and (
+            folder.has_active_writer() or any(name.startswith(f"{folder.name}/") for name in working)
+        ):
             left.append(folder.name)
         elif spare:
             counts += _removed(spare)
@@ -91,13 +93,13 @@ def _removed(spare: list[Location]) -> Counter[str]:
     counts: Counter[str] = Counter()
     for path in spare:
         home, is_data = path.parent, is_data_file(path)
-        gone = path.discard(partial(_is_named, path) if is_data else lambda: False)
+        gone = path.remove_tree(partial(_is_named, path) if is_data else lambda: False)
         if gone is None:
             continue
         counts["data" if is_data else "items"] += 1
         counts["bytes"] += gone
         if is_data:
-            home.tidy()
+            home.remove_if_empty()
     return counts
 
 

@@ -19,7 +19,7 @@ from eoaug.stac.catalog import STATE
 from eoaug.stac.integrity import spelled
 from eoaug.storage.crash_points import hit
 from eoaug.storage.location import Location
-from eoaug.storage.locks import lives, terms
+from eoaug.storage.locks import is_live, lease_terms
 
 __all__ = ["Lease", "leased", "live_leases", "sweep_leases"]
 
@@ -52,7 +52,7 @@ class Lease:
 
     def give_back(self) -> None:
         """Let go, unless it is another's by now."""
-        self.file.drop(self._is_mine)
+        self.file.remove_if(self._is_mine)
 
     def renew(self) -> None:
         """Hold on for another term."""
@@ -65,10 +65,10 @@ class Lease:
 
     def take(self) -> bool:
         """Take the lease, unless a living process has it; tell whether it is taken."""
-        return self.file.edit(lambda content: None if lives(_holder(content)) else self._terms())
+        return self.file.edit(lambda content: None if is_live(_holder(content)) else self._terms())
 
     def _terms(self) -> bytes:
-        return spelled(terms(self.owner, self.seconds))
+        return spelled(lease_terms(self.owner, self.seconds))
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def live_leases(root: Location) -> list[str]:
     return sorted(
         file.relative_to(folder).with_suffix("").as_posix()
         for file in folder.rglob("*.json")
-        if not file.name.startswith(".") and lives(_holder(_content(file)))
+        if not file.name.startswith(".") and is_live(_holder(_content(file)))
     )
 
 
@@ -137,6 +137,6 @@ def sweep_leases(root: Location) -> int:
     """Remove the leases of dead processes, and what these left; return how many."""
     folder = root / STATE / "leases"
     for place in {folder, *(file.parent for file in folder.rglob("*"))}:
-        place.sweep()
+        place.remove_stale_scratch()
     found = sorted(folder.rglob("*.json"))
-    return sum(file.drop(lambda content: not lives(_holder(content))) for file in found)
+    return sum(file.remove_if(lambda content: not is_live(_holder(content))) for file in found)

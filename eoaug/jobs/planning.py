@@ -80,8 +80,8 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
             if existing_output(root, unit, content_key(item, unit, task), verify=False):
                 done += 1
                 continue
-            guard = unit.found.guard.allowing(task.allow)
-            scenes = read_scenes(item, job.source.bands, signer_of(job.source.catalog), guard)
+            access = unit.found.access.extended(task.allow)
+            scenes = read_scenes(item, job.source.bands, signer_of(job.source.catalog), access)
             kind = tuple(
                 (name, band.dtype, tuple(band.geobox.shape), pixel_size(band.geobox))
                 for scene in scenes

@@ -149,9 +149,9 @@ def write_report(report: Report, root: Root, shown: Sequence[WorkItem]) -> Repor
     lead = json.dumps(told.described, ensure_ascii=False)
     for name, text in (("report.json", told.to_json()), ("report.md", told.to_markdown())):
         (folder / name).put(text.encode())
-    with folder.room() as room:
+    with folder.scratch_dir() as room:
         page(f"Job {told.job}", sections, room / "report.html", lead=lead)
-        (folder / "report.html").receive(room / "report.html")
+        (folder / "report.html").publish(room / "report.html")
     return told
 
 

@@ -84,7 +84,7 @@ def _in_time(unit: WorkItem, task: JobContext) -> WorkResult:
     thread.start()
     thread.join(limit)
     if not box:
-        hold.let_go()
+        hold.revoke()
         raise TimeoutError
     if isinstance(box[0], BaseException):
         raise box[0]
@@ -104,7 +104,7 @@ class _PublishRight:
         assert self.lease is not None
         self.lease.check()
 
-    def let_go(self) -> None:
+    def revoke(self) -> None:
         self.lost.set()
         if self.lease is not None:
             self.lease.give_back()

@@ -67,7 +67,7 @@ class _NamingReader:
         source = self._source
         try:
             # Where the pixels are read may be another machine than where the item was.
-            address = source.guard.address(
+            address = source.access.resolve(
                 source.href, what=f"asset {source.asset!r} of item {source.item!r}"
             )
             if source.array:
@@ -82,7 +82,7 @@ class _NamingReader:
         source = self._source
         what = f"asset {source.asset!r} of item {source.item!r}"
         with (
-            opened(address, source.driver, source.guard, what=what),
+            opened(address, source.driver, source.access, what=what),
             rasterio.Env(**GDAL_OPTIONS, **gdal_options()),
         ):
             # odc opens by content: what one of these drivers has opened, no other driver takes for its own.

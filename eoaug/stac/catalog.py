@@ -123,9 +123,12 @@ class Root:
         found = (Path(href).stem for href in _hrefs(read_json(file), "item"))
         return set(found)
 
-    def sweep(self, name: str) -> int:
+    def remove_stale_scratch(self, name: str) -> int:
         """Clear away what killed writes have left for a collection; return the number of what went."""
-        return sum(place.sweep() for place in (self.folder, self.folder / name, self.folder / GENERATORS))
+        return sum(
+            place.remove_stale_scratch()
+            for place in (self.folder, self.folder / name, self.folder / GENERATORS)
+        )
 
     def model_file(self, item: Mapping[str, Any]) -> Location:
         """Return where the item of a model stands in this catalog."""

@@ -47,7 +47,7 @@ class BandSource:
     """Of the raster file or the Zarr group."""
     driver: str
     """GDAL's driver of a raster file, or ``zarr`` or ``icechunk``; from the media type."""
-    guard: AccessPolicy
+    access: AccessPolicy
     """What the reader checks again, where it reads."""
     index: int
     """Number of the band in a raster file."""
@@ -97,14 +97,14 @@ def pixel_size(geobox: GeoBox) -> float:
 
 
 def read_scenes(
-    item: pystac.Item, wanted: tuple[str, ...], patch: Callable[[str], str] | None, guard: AccessPolicy
+    item: pystac.Item, wanted: tuple[str, ...], patch: Callable[[str], str] | None, access: AccessPolicy
 ) -> list[ItemDate]:
     """Read the bands' metadata of an item: from the item, and what it does not tell from the files.
 
     Returns one scene, or for a Zarr group one per date and member.
     """
     try:
-        return _read_scenes(item, wanted, patch, guard)
+        return _read_scenes(item, wanted, patch, access)
     except EoaugError:
         raise
     except Exception as error:  # whatever a value of the wrong kind makes pystac, pyproj or numpy raise
@@ -115,13 +115,13 @@ def read_scenes(
 
 
 def _read_scenes(
-    item: pystac.Item, wanted: tuple[str, ...], patch: Callable[[str], str] | None, guard: AccessPolicy
+    item: pystac.Item, wanted: tuple[str, ...], patch: Callable[[str], str] | None, access: AccessPolicy
 ) -> list[ItemDate]:
     item_times(item)
     candidates = list(_bands(item)) or list(_arrays(item))
-    if len(candidates) > guard.limits.bands:
+    if len(candidates) > access.limits.bands:
         raise SourceError(
-            f"item {item.id!r} has {len(candidates)} bands; the most is {guard.limits.bands}.",
+            f"item {item.id!r} has {len(candidates)} bands; the most is {access.limits.bands}.",
             "Leave it out with ids=.",
         )
     chosen = _choose(item, candidates, wanted)
@@ -131,7 +131,7 @@ def _read_scenes(
             "Name the assets to read, e.g. bands=['B04'].",
         )
     headers: dict[str, _Header] = {}
-    sources = {name: _complete(item, raw, name, headers, patch, guard) for name, raw in chosen.items()}
+    sources = {name: _complete(item, raw, name, headers, patch, access) for name, raw in chosen.items()}
     member = item.properties.get("eoaug:member")
     scene = ItemDate(
         item=item,
@@ -348,11 +348,11 @@ def _complete(
     name: str,
     headers: dict[str, _Header],
     patch: Callable[[str], str] | None,
-    guard: AccessPolicy,
+    access: AccessPolicy,
 ) -> BandSource:
     href = _asset_href(item, raw)
     what = f"asset {raw.key!r} of item {item.id!r}"
-    address = guard.address(patch(href) if patch is not None else href, what=what)
+    address = access.resolve(patch(href) if patch is not None else href, what=what)
     driver = _group_form(raw.asset) if raw.array else driver_of(raw.asset.media_type, address)
     if "://" not in address:
         there = Path(address).is_dir() if raw.array else Path(address).is_file()
@@ -362,7 +362,7 @@ def _complete(
                 "Copy the file to where the item says, or choose other bands= or ids=.",
             )
         if raw.array:
-            guard.check_tree(address, what=what)
+            access.check_tree(address, what=what)
 
     def header() -> _Header:
         if raw.array:
@@ -372,11 +372,11 @@ def _complete(
                 f"Open it with xarray, e.g. xr.open_zarr({clean_href(href)!r}).",
             )
         if address not in headers:
-            headers[address] = _read_header(address, item, raw.key, driver, guard)
+            headers[address] = _read_header(address, item, raw.key, driver, access)
         return headers[address]
 
     told = raw.told
-    geobox = _declared_grid(item, raw, guard) or header().geobox
+    geobox = _declared_grid(item, raw, access) or header().geobox
     if geobox is None or geobox.crs is None:
         raise GridError(
             f"asset {raw.key!r} of item {item.id!r} has no coordinate reference system: neither "
@@ -412,7 +412,7 @@ def _complete(
         asset=raw.key,
         href=address,
         driver=driver,
-        guard=guard,
+        access=access,
         index=raw.index,
         names=(name, *raw.names),
         dtype=_dtype(dtype, item, raw),
@@ -433,11 +433,11 @@ def _asset_href(item: pystac.Item, raw: _Raw) -> str:
     return href
 
 
-def _read_header(href: str, item: pystac.Item, key: str, driver: str, guard: AccessPolicy) -> _Header:
+def _read_header(href: str, item: pystac.Item, key: str, driver: str, access: AccessPolicy) -> _Header:
     from rasterio.errors import RasterioError
 
     try:
-        with opened(href, driver, guard, what=f"asset {key!r} of item {item.id!r}") as file:
+        with opened(href, driver, access, what=f"asset {key!r} of item {item.id!r}") as file:
             grid = None
             if file.crs is not None and file.transform is not None:
                 grid = GeoBox(file.shape, file.transform, CRS(file.crs.to_wkt()))
@@ -449,15 +449,15 @@ def _read_header(href: str, item: pystac.Item, key: str, driver: str, guard: Acc
 
 
 @contextmanager
-def opened(address: str, driver: str, guard: AccessPolicy, *, what: str) -> Iterator[Any]:
+def opened(address: str, driver: str, access: AccessPolicy, *, what: str) -> Iterator[Any]:
     """Open a raster of an input by the driver of its media type alone, and refuse one that is a bomb."""
     import rasterio
 
     with (
         rasterio.Env(**GDAL_OPTIONS, **gdal_options()),
-        rasterio.open(gdal_path(guard.final(address, what=what)), driver=driver) as file,
+        rasterio.open(gdal_path(access.follow_redirects(address, what=what)), driver=driver) as file,
     ):
-        guard.admit(
+        access.check_raster(
             what,
             shape_yx=file.shape,
             bands=file.count,
@@ -476,7 +476,7 @@ def unreadable(item: str, key: str, href: str, error: Exception) -> NoReturn:
     ) from error
 
 
-def _declared_grid(item: pystac.Item, raw: _Raw, guard: AccessPolicy) -> GeoBox | None:
+def _declared_grid(item: pystac.Item, raw: _Raw, access: AccessPolicy) -> GeoBox | None:
     """The band's grid as the projection extension v1 or v2 tells it, band over asset over item."""
 
     def told(name: str) -> Any:
@@ -491,7 +491,7 @@ def _declared_grid(item: pystac.Item, raw: _Raw, guard: AccessPolicy) -> GeoBox 
     try:
         crs = CRS(json.dumps(code) if isinstance(code, Mapping) else code)
         height, width = (int(n) for n in shape)
-        guard.admit(f"asset {raw.key!r} of item {item.id!r}", shape_yx=(height, width))
+        access.check_raster(f"asset {raw.key!r} of item {item.id!r}", shape_yx=(height, width))
         return GeoBox((height, width), Affine(*map(float, transform[:6])), crs)
     except EoaugError:
         raise

@@ -137,7 +137,7 @@ def open_cube(
     )
     items = find(source, search, text=datetime, allow=allow)
     patch = patch_url or signer_of(source)
-    found = [scene for item, guard in items for scene in read_scenes(item, wanted, patch, guard)]
+    found = [scene for item, access in items for scene in read_scenes(item, wanted, patch, access)]
     scenes = sorted((s for s in found if search.covers(s.item)), key=lambda s: item_times(s.item)[0])
     if not scenes:
         raise SourceError(

@@ -125,7 +125,7 @@ def write(
                 f"item {label!r} exists already in {str(folder)!r}.",
                 "Pass overwrite=True, or give other ids=.",
             )
-    root.sweep(name)
+    root.remove_stale_scratch(name)
     written = []
     for item in publish(ds, root, name, format=format, ids=ids):
         written.append(item["id"])
@@ -186,7 +186,7 @@ def publish(
     target = Target(root, folder, model, claim or Claim())
     maker = _write_cogs if format == "cog" else partial(_write_group, form=format)
     told = False
-    with folder.room() as room:
+    with folder.scratch_dir() as room:
         hit("data begun")
         waiting: _Made | None = None
         for data, item in maker(cube, target, labels, room):
@@ -297,16 +297,16 @@ def _put(data: Path, item: dict[str, Any], target: Target) -> dict[str, Any]:
     told = sorted(f"{asset['href']} {asset.get('file:checksum')}" for asset in item["assets"].values())
     place = target.home(label) / hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
     if not _same(data, place):
-        place.receive(data)
+        place.publish(data)
     for asset in item["assets"].values():
         asset["href"] = f"./{place.name}/{asset['href']}"
     whole = sealed(item)
     scratch = data.parent / f"{label}.json"
     write_json(scratch, whole)
     target.claim.check()
-    (place.parent / scratch.name).receive(scratch, point="document")
+    (place.parent / scratch.name).publish(scratch, point="document")
     if data.is_dir() and not place.is_dir():  # cleared away before the item named it
-        place.receive(data)
+        place.publish(data)
     hit("item published")
     return whole
 

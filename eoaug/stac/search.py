@@ -1,6 +1,6 @@
 """Which items: static catalogs, STAC APIs and lists of items, and the filters on them.
 
-Documents are read one by one and through the guard; a catalog of any size is walked in little memory.
+Documents are read one by one and through the access policy; a catalog of any size is walked in little memory.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Found:
     document: Mapping[str, Any]
     href: str
     """Absolute; empty for an item that was made here."""
-    guard: AccessPolicy
+    access: AccessPolicy
     """What its addresses may point to."""
     item: pystac.Item | None = None
     """The item itself, where the user gave one; then ``document`` is empty."""
@@ -59,7 +59,7 @@ def find(
         seen += 1
         item = as_item(found)
         if search.keeps(item):
-            kept.append((item, found.guard))
+            kept.append((item, found.access))
     if not kept:
         names = ", ".join(known_sources())
         raise SourceError(
@@ -97,19 +97,19 @@ def stream(
     text
         The interval as the user wrote it, for an API.
     allow
-        What addresses may point to beside the source's own place, as for `Guard.around`.
+        What addresses may point to beside the source's own place, as for `AccessPolicy.for_source`.
     lost
         Called for documents that cannot be read, so that the others still come.
     """
     if isinstance(source, pystac.Item):
         yield _given(source, allow)
     elif isinstance(source, pystac.Catalog):
-        yield from _opened(source, search, AccessPolicy.around(source.get_self_href() or "", allow))
+        yield from _opened(source, search, AccessPolicy.for_source(source.get_self_href() or "", allow))
     elif isinstance(source, str | Path):
         known = known_sources().get(str(source))
         href = known["url"] if known else str(source)
         yield from _from_href(
-            href, search, text, AccessPolicy.around(href, allow, known["hosts"] if known else ()), lost
+            href, search, text, AccessPolicy.for_source(href, allow, known["hosts"] if known else ()), lost
         )
     elif isinstance(source, Iterable):
         for index, item in enumerate(source):
@@ -149,7 +149,7 @@ def as_item(found: Found) -> pystac.Item:
 def _given(item: pystac.Item, allow: Sequence[str]) -> Found:
     """An item that was made or read by the user; its hrefs are relative to where it says it stands."""
     href = item.get_self_href() or ""
-    return Found({}, href, AccessPolicy.around(href, allow), item)
+    return Found({}, href, AccessPolicy.for_source(href, allow), item)
 
 
 def signer_of(source: Any) -> Callable[[str], str] | None:
@@ -159,14 +159,14 @@ def signer_of(source: Any) -> Callable[[str], str] | None:
 
 
 def _from_href(
-    href: str, search: Search, text: str | None, guard: AccessPolicy, lost: Lost | None
+    href: str, search: Search, text: str | None, access: AccessPolicy, lost: Lost | None
 ) -> Iterator[Found]:
     if is_object(href):
         href = _object_file(href)
     elif "://" not in href:
         href = str(_local_file(Path(href).expanduser()))
     try:
-        document = guard.read_json(href, what="the source")
+        document = access.read_json(href, what="the source")
     except SourceError as error:
         hint = difflib.get_close_matches(href, known_sources(), n=1)
         raise SourceError(
@@ -175,17 +175,17 @@ def _from_href(
     links = document.get("links")
     links = links if isinstance(links, list) else []
     if document.get("conformsTo") or any(isinstance(k, dict) and k.get("rel") == "search" for k in links):
-        yield from _from_api(href, search, text, guard)
+        yield from _from_api(href, search, text, access)
     elif search.cql2 is not None:
         raise ParameterError(
             f"filter={search.cql2!r} is CQL2, and {clean_href(href)!r} is a static catalog, which cannot search.",
             "Use query= with a value or operators.",
         )
     else:
-        yield from _walk(document, href, search.collections, guard, lost)
+        yield from _walk(document, href, search.collections, access, lost)
 
 
-def _from_api(href: str, search: Search, text: str | None, guard: AccessPolicy) -> Iterator[Found]:
+def _from_api(href: str, search: Search, text: str | None, access: AccessPolicy) -> Iterator[Found]:
     from pystac_client import Client
     from pystac_client.stac_api_io import StacApiIO
     from urllib3.util import Retry
@@ -197,7 +197,7 @@ def _from_api(href: str, search: Search, text: str | None, guard: AccessPolicy) 
         )
 
     def checked(request: Any) -> Any:
-        guard.address(request.url, what="the API")
+        access.resolve(request.url, what="the API")
         return request
 
     def ask() -> Iterator[dict[str, Any]]:
@@ -205,9 +205,9 @@ def _from_api(href: str, search: Search, text: str | None, guard: AccessPolicy) 
         again = Retry(
             total=_TRIES, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=None
         )
-        door = StacApiIO(request_modifier=checked, max_retries=again, timeout=guard.limits.timeout_s)
+        door = StacApiIO(request_modifier=checked, max_retries=again, timeout=access.limits.timeout_s)
         # Requests follows redirects by itself; every one of them passes here first.
-        door.session.hooks["response"].append(partial(_check_redirect, guard))
+        door.session.hooks["response"].append(partial(_check_redirect, access))
         client = Client.open(href, stac_io=door)
         _refuse_unsupported(client, search, href)
         found = client.search(
@@ -229,7 +229,7 @@ def _from_api(href: str, search: Search, text: str | None, guard: AccessPolicy) 
             for k in document.get("links") or ()
             if isinstance(k, dict) and k.get("rel") == "self"
         ]
-        yield Found(document, str(own[0]) if own and own[0] else href, guard)
+        yield Found(document, str(own[0]) if own and own[0] else href, access)
 
 
 def _language(cql2: str | dict[str, Any] | None) -> dict[str, Any]:
@@ -261,9 +261,9 @@ def _refuse_unsupported(client: Any, search: Search, href: str) -> None:
             )
 
 
-def _check_redirect(guard: AccessPolicy, answer: Any, **_: Any) -> None:
+def _check_redirect(access: AccessPolicy, answer: Any, **_: Any) -> None:
     if answer.is_redirect:
-        guard.address(urljoin(answer.url, answer.headers["location"]), what="a redirect of the API")
+        access.resolve(urljoin(answer.url, answer.headers["location"]), what="a redirect of the API")
 
 
 def _object_file(href: str) -> str:
@@ -303,7 +303,11 @@ def _local_file(path: Path) -> Path:
 
 
 def _walk(
-    document: Mapping[str, Any], href: str, collections: Sequence[str], guard: AccessPolicy, lost: Lost | None
+    document: Mapping[str, Any],
+    href: str,
+    collections: Sequence[str],
+    access: AccessPolicy,
+    lost: Lost | None,
 ) -> Iterator[Found]:
     """Yield the items of a static catalog once each, also where its links run in a circle."""
     seen: set[str] = {href}
@@ -311,10 +315,10 @@ def _walk(
     while waiting:
         here, base = waiting.pop()
         if here.get("type") == "Feature":
-            yield Found(here, base, guard)
+            yield Found(here, base, access)
             continue
         if here.get("type") == "FeatureCollection" and isinstance(here.get("features"), list):
-            yield from (Found(item, base, guard) for item in here["features"] if isinstance(item, dict))
+            yield from (Found(item, base, access) for item in here["features"] if isinstance(item, dict))
             continue
         links = here.get("links")
         if here.get("type") not in ("Catalog", "Collection", None) or not isinstance(links, list):
@@ -331,8 +335,8 @@ def _walk(
             what = f"link {rel!r} of {str(here.get('id'))[:80]!r}"
             target = _absolute(link.get("href"), base)
             try:
-                target = guard.address(target, what=what)
-                inner = {} if target in seen else guard.read_json(target, what=what)
+                target = access.resolve(target, what=what)
+                inner = {} if target in seen else access.read_json(target, what=what)
             except EoaugError as error:
                 if lost is None:
                     raise
@@ -341,26 +345,26 @@ def _walk(
             if target in seen:
                 continue
             seen.add(target)
-            if len(seen) > guard.limits.documents:
+            if len(seen) > access.limits.documents:
                 raise SourceError(
-                    f"{clean_href(href)!r} leads to more than {guard.limits.documents} documents.",
+                    f"{clean_href(href)!r} leads to more than {access.limits.documents} documents.",
                     "Open one of its collections.",
                 )
             if inner.get("type") == "Feature":
-                yield Found(inner, target, guard)
+                yield Found(inner, target, access)
             else:
                 waiting.append((inner, target))
 
 
 def _absolute(href: Any, base: str) -> str:
-    """Join a link with the place of its document, as pystac does; `Guard.address` judges the result."""
+    """Join a link with the place of its document, as pystac does; `AccessPolicy.resolve` judges the result."""
     if not isinstance(href, str):
         return ""
     found: str = _stac(lambda: pystac.utils.make_absolute_href(href, base, start_is_dir=False), base)
     return found
 
 
-def _opened(catalog: pystac.Catalog, search: Search, guard: AccessPolicy) -> Iterator[Found]:
+def _opened(catalog: pystac.Catalog, search: Search, access: AccessPolicy) -> Iterator[Found]:
     """Walk a catalog in memory; what it has not opened yet is read as any other document."""
     seen: set[int] = set()
     waiting: list[pystac.Catalog] = [catalog]
@@ -375,13 +379,13 @@ def _opened(catalog: pystac.Catalog, search: Search, guard: AccessPolicy) -> Ite
             if link.rel not in ("item", "child") or (link.rel == "item" and skip):
                 continue
             if not link.is_resolved():
-                target = guard.address(
+                target = access.resolve(
                     link.get_absolute_href() or "", what=f"link {link.rel!r} of {here.id!r}"
                 )
-                inner = guard.read_json(target, what=f"link {link.rel!r} of {here.id!r}")
-                yield from _walk(inner, target, search.collections, guard, None)
+                inner = access.read_json(target, what=f"link {link.rel!r} of {here.id!r}")
+                yield from _walk(inner, target, search.collections, access, None)
             elif isinstance(link.target, pystac.Item):
-                yield Found({}, link.target.get_self_href() or "", guard, link.target)
+                yield Found({}, link.target.get_self_href() or "", access, link.target)
             elif isinstance(link.target, pystac.Catalog) and id(link.target) not in seen:
                 seen.add(id(link.target))
                 waiting.append(link.target)

@@ -152,8 +152,8 @@ class Api:
     # -- requests ---------------------------------------------------------------------------------------
 
     @cached_property
-    def _guard(self) -> AccessPolicy:
-        return AccessPolicy.around(self.url)
+    def _access(self) -> AccessPolicy:
+        return AccessPolicy.for_source(self.url)
 
     @cached_property
     def _landing(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ class Api:
         end, pause = time.monotonic() + self.patience_s, 0.2
         while True:
             try:
-                status, content = self._guard.exchange(
+                status, content = self._access.send(
                     method, f"{self.url.rstrip('/')}/{path}", data, headers, what=what
                 )
             except SourceError as error:

@@ -83,8 +83,8 @@ class AccessPolicy:
     limits: Limits = field(default_factory=Limits)
 
     @classmethod
-    def around(cls, source: str, allow: Sequence[str] = (), hosts: Sequence[str] = ()) -> AccessPolicy:
-        """Return the guard of a source that the user named.
+    def for_source(cls, source: str, allow: Sequence[str] = (), hosts: Sequence[str] = ()) -> AccessPolicy:
+        """Return the access policy of a source that the user named.
 
         Parameters
         ----------
@@ -95,14 +95,14 @@ class AccessPolicy:
         hosts
             Hosts that are known to hold the data of the source.
         """
-        guard = cls(hosts=tuple(hosts)).allowing(allow)
+        access = cls(hosts=tuple(hosts)).extended(allow)
         if not source:
-            return guard
+            return access
         if is_object(source):
-            return replace(guard, roots=(*guard.roots, folder_of(source)))
+            return replace(access, roots=(*access.roots, folder_of(source)))
         if "://" not in source or source.lower().startswith("file:"):
             path = Path(unquote(urlsplit(source).path) if "://" in source else source).expanduser().resolve()
-            return replace(guard, roots=(*guard.roots, str(path if path.is_dir() else path.parent)))
+            return replace(access, roots=(*access.roots, str(path if path.is_dir() else path.parent)))
         parts = _split_url(source)
         name, port = _host_port(parts)
         try:
@@ -110,10 +110,10 @@ class AccessPolicy:
         except OSError:  # without an address it will be refused when it is read
             private = set()
         entry = name if (parts.scheme, port) == ("https", 443) else f"{name}:{port}"
-        return replace(guard, hosts=(*guard.hosts, entry), networks=(*guard.networks, *sorted(private)))
+        return replace(access, hosts=(*access.hosts, entry), networks=(*access.networks, *sorted(private)))
 
-    def allowing(self, entries: Sequence[str]) -> AccessPolicy:
-        """Return a guard that lets these through too; see `around`."""
+    def extended(self, entries: Sequence[str]) -> AccessPolicy:
+        """Return a policy that also allows these; see `for_source`."""
         roots, hosts, networks = list(self.roots), list(self.hosts), list(self.networks)
         for entry in [entries] if isinstance(entries, str) else entries:
             if is_object(entry):
@@ -143,7 +143,7 @@ class AccessPolicy:
 
     # -- addresses ------------------------------------------------------------------------------------
 
-    def address(self, href: str, *, what: str) -> str:
+    def resolve(self, href: str, *, what: str) -> str:
         """Return the one form in which an address may be opened: an absolute path or an https URL.
 
         Parameters
@@ -261,7 +261,7 @@ class AccessPolicy:
         SourceError
             It may not be read, cannot be read, is too large, too deep or no object.
         """
-        address = self.address(href, what=what)
+        address = self.resolve(href, what=what)
         limit = self.limits.json_bytes
         try:
             with self._open(address, what) as file:
@@ -303,7 +303,7 @@ class AccessPolicy:
         request = urllib.request.Request(address, headers={"Accept": "application/json, */*"})
         return _opener(self, what).open(request, timeout=self.limits.timeout_s)
 
-    def exchange(
+    def send(
         self, method: str, address: str, body: bytes | None, headers: Mapping[str, str], *, what: str
     ) -> tuple[int, bytes]:
         """Send a request, follow no redirect, and return status and answer.
@@ -313,7 +313,7 @@ class AccessPolicy:
         SourceError
             The address may not be contacted, or does not answer.
         """
-        checked = self.address(address, what=what)
+        checked = self.resolve(address, what=what)
         request = urllib.request.Request(checked, data=body, headers=dict(headers), method=method)
         try:
             with _plain_opener().open(request, timeout=self.limits.timeout_s) as answer:
@@ -323,7 +323,7 @@ class AccessPolicy:
                 f"{what} does not answer at {clean_href(checked)!r}: {_reason(error)}.", "Check that it runs."
             ) from error
 
-    def final(self, address: str, *, what: str) -> str:
+    def follow_redirects(self, address: str, *, what: str) -> str:
         """Return where an address leads after redirects, each of them checked; files lead to themselves.
 
         GDAL follows redirects without asking, so it is only given addresses that have none left.
@@ -342,7 +342,7 @@ class AccessPolicy:
 
     # -- rasters --------------------------------------------------------------------------------------
 
-    def admit(
+    def check_raster(
         self,
         what: str,
         *,
@@ -488,14 +488,14 @@ def _plain_opener() -> urllib.request.OpenerDirector:
     return director
 
 
-def _opener(guard: AccessPolicy, what: str) -> urllib.request.OpenerDirector:
+def _opener(access: AccessPolicy, what: str) -> urllib.request.OpenerDirector:
     class Checked(urllib.request.HTTPRedirectHandler):
-        max_redirections = guard.limits.redirects
+        max_redirections = access.limits.redirects
 
         def redirect_request(
             self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
         ) -> urllib.request.Request | None:
-            target = guard.address(urljoin(req.full_url, newurl), what=what)
+            target = access.resolve(urljoin(req.full_url, newurl), what=what)
             if "://" not in target:
                 raise _refused(what, newurl, "is a file behind a redirect", "Leave the item out with ids=.")
             return super().redirect_request(req, fp, code, msg, headers, target)

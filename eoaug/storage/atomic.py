@@ -15,7 +15,7 @@ from eoaug.errors import EoaugError, TargetError
 from eoaug.storage.crash_points import hit
 from eoaug.storage.locks import alive, rooms
 
-__all__ = ["busy", "checksum", "finished", "room_in", "settle", "sweep"]
+__all__ = ["atomic_write", "checksum", "commit", "has_active_writer", "remove_stale_scratch", "scratch_dir"]
 
 
 _REPLACED = ".old"
@@ -25,7 +25,7 @@ _BROKEN = ".broken"
 
 
 @contextmanager
-def room_in(folder: Path) -> Iterator[Path]:
+def scratch_dir(folder: Path) -> Iterator[Path]:
     """Give a scratch folder inside ``folder``, on its file system; it is removed in the end.
 
     Raises
@@ -54,7 +54,7 @@ def room_in(folder: Path) -> Iterator[Path]:
         _discard(room)
 
 
-def settle(scratch: Path, target: Path, *, point: str = "data") -> None:
+def commit(scratch: Path, target: Path, *, point: str = "data") -> None:
     """Give a complete file or folder its name: flushed to disk first, so that the name means complete.
 
     A file replaces what is there in one step. A folder that is there is moved away first, into the scratch
@@ -75,7 +75,7 @@ def settle(scratch: Path, target: Path, *, point: str = "data") -> None:
 
 
 @contextmanager
-def finished(target: Path, *, overwrite: bool, point: str = "data") -> Iterator[Path]:
+def atomic_write(target: Path, *, overwrite: bool, point: str = "data") -> Iterator[Path]:
     """Give a scratch path beside ``target``; rename it to ``target`` when the block ends without error.
 
     Works for a file and for a folder. After an exception nothing is left behind.
@@ -87,13 +87,13 @@ def finished(target: Path, *, overwrite: bool, point: str = "data") -> Iterator[
     """
     if target.exists() and not overwrite:
         raise TargetError(f"{str(target)!r} exists already.", "Pass overwrite=True, or choose another name.")
-    with room_in(target.parent) as room:
+    with scratch_dir(target.parent) as room:
         scratch = room / target.name
         yield scratch
-        settle(scratch, target, point=point)
+        commit(scratch, target, point=point)
 
 
-def sweep(folder: Path) -> int:
+def remove_stale_scratch(folder: Path) -> int:
     """Clear away what killed writes have left in a folder; return the number of what went.
 
     Only scratch folders go, whose process was on this machine and is dead. What it was about to replace is
@@ -109,7 +109,7 @@ def sweep(folder: Path) -> int:
     return gone
 
 
-def busy(folder: Path) -> bool:
+def has_active_writer(folder: Path) -> bool:
     """Tell whether a living process, or one of another machine, has a scratch folder here."""
     return any(
         not room.name.startswith(rooms()) or alive(int(room.name.removeprefix(rooms()).partition("-")[0]))

@@ -65,7 +65,7 @@ def driver_of(media_type: str | None, address: str) -> str:
 
 
 def gdal_path(address: str) -> str:
-    """Return the name under which GDAL opens an address that the guard let through."""
+    """Return the name under which GDAL opens an address that `AccessPolicy.resolve` returned."""
     return "/vsis3/" + "/".join(parse(address)) if is_object(address) else address
 
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 
 from eoaug.errors import TargetError
-from eoaug.storage.atomic import busy, finished, room_in, settle, sweep
+from eoaug.storage.atomic import atomic_write, commit, has_active_writer, remove_stale_scratch, scratch_dir
 from eoaug.storage.location import Change
 from eoaug.storage.locks import sole_writer
 
@@ -39,7 +39,7 @@ class LocalLocation(Path):
 
     def put(self, content: bytes) -> None:
         """Put a document in the place of another in one step."""
-        with finished(self, overwrite=True, point="document") as scratch:
+        with atomic_write(self, overwrite=True, point="document") as scratch:
             scratch.write_bytes(content)
 
     def edit(self, change: Change) -> bool:
@@ -51,7 +51,7 @@ class LocalLocation(Path):
                 self.put(after)
         return after is not None
 
-    def drop(self, wanted: Callable[[bytes], bool]) -> bool:
+    def remove_if(self, wanted: Callable[[bytes], bool]) -> bool:
         """Remove a document if it is the one that is meant; tell whether it was."""
         with sole_writer(self):
             meant = self.is_file() and wanted(self.read_bytes())
@@ -72,21 +72,21 @@ class LocalLocation(Path):
         for file in sorted(self.glob("*/*.jsonl"), key=lambda f: f.name):
             yield str(file), file.read_bytes()
 
-    def room(self) -> AbstractContextManager[Path]:
+    def scratch_dir(self) -> AbstractContextManager[Path]:
         """Give a scratch folder for what this folder is to receive."""
-        return room_in(self)
+        return scratch_dir(self)
 
-    def receive(self, scratch: Path, *, point: str = "data") -> None:
-        """Take over a finished file or folder from a `room`."""
-        settle(scratch, self, point=point)
+    def publish(self, scratch: Path, *, point: str = "data") -> None:
+        """Take over a finished file or folder from a `scratch_dir`."""
+        commit(scratch, self, point=point)
 
-    def sweep(self) -> int:
+    def remove_stale_scratch(self) -> int:
         """Clear away what killed writes have left in this folder; return the number of what went."""
-        return sweep(self)
+        return remove_stale_scratch(self)
 
-    def is_busy(self) -> bool:
+    def has_active_writer(self) -> bool:
         """Tell whether a living process writes into this folder."""
-        return busy(self)
+        return has_active_writer(self)
 
     def unlock(self) -> None:
         """Remove the locks of dead processes below this folder."""
@@ -94,14 +94,14 @@ class LocalLocation(Path):
             with sole_writer(lock.with_name(lock.name[1:].removesuffix(".lock"))):
                 pass  # whoever lets go of a lock removes its file
 
-    def tidy(self) -> None:
+    def remove_if_empty(self) -> None:
         """Remove this folder if it is empty."""
         with suppress(OSError):
             self.rmdir()
 
-    def discard(self, is_named: Callable[[], bool]) -> int | None:
+    def remove_tree(self, is_named: Callable[[], bool]) -> int | None:
         """Remove this folder with all it holds, unless it is named by then; return the bytes that went."""
-        with room_in(self.parent) as room:
+        with scratch_dir(self.parent) as room:
             aside = room / self.name
             self.rename(aside)
             if is_named():

@@ -1,7 +1,7 @@
 """Where catalogs are kept: one seam over folders and object stores.
 
 A `Place` is a file or folder there. Reading follows ``pathlib``; writing has verbs of its own, each of which
-leaves what was there, or all of what is new: `put` a document, `edit` it against no other process, `receive`
+leaves what was there, or all of what is new: `put` a document, `edit` it against no other process, `publish`
 finished data. On a file system that is a rename, on an object store one request.
 """
 

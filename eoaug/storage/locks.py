@@ -17,7 +17,7 @@ from typing import Any
 
 from eoaug.errors import TargetError
 
-__all__ = ["LOCK_TIMEOUT_S", "alive", "held", "lives", "machine", "rooms", "sole_writer", "terms"]
+__all__ = ["LOCK_TIMEOUT_S", "alive", "held", "is_live", "lease_terms", "machine", "rooms", "sole_writer"]
 
 
 def machine() -> str:
@@ -114,7 +114,7 @@ def _is_same(handle: int, path: Path) -> bool:
         return False
 
 
-def terms(owner: str, seconds: float) -> dict[str, Any]:
+def lease_terms(owner: str, seconds: float) -> dict[str, Any]:
     """Return what a process says of itself where it claims something for some time."""
     me = os.getpid()
     return {
@@ -126,7 +126,7 @@ def terms(owner: str, seconds: float) -> dict[str, Any]:
     }
 
 
-def lives(holder: Mapping[str, Any]) -> bool:
+def is_live(holder: Mapping[str, Any]) -> bool:
     """Tell whether a claim still holds."""
     if holder.get("machine") == machine():
         process = int(holder.get("process", -1))

@@ -19,10 +19,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from eoaug.storage import s3
-from eoaug.storage.atomic import room_in, sweep
+from eoaug.storage.atomic import remove_stale_scratch, scratch_dir
 from eoaug.storage.crash_points import hit
 from eoaug.storage.location import Change
-from eoaug.storage.locks import LOCK_TIMEOUT_S, held, lives, terms
+from eoaug.storage.locks import LOCK_TIMEOUT_S, held, is_live, lease_terms
 
 __all__ = ["S3Location"]
 
@@ -189,7 +189,7 @@ class S3Location:
         except FileNotFoundError:
             return None, ""
 
-    def drop(self, wanted: Callable[[bytes], bool]) -> bool:
+    def remove_if(self, wanted: Callable[[bytes], bool]) -> bool:
         """Remove a document if it is the one that is meant; tell whether it was."""
         try:
             meant = wanted(self.read_bytes())
@@ -211,12 +211,12 @@ class S3Location:
         for log in sorted(found, key=lambda place: place.name):
             yield str(log), b"".join(part.read_bytes() for part in sorted(found[log]))
 
-    def room(self) -> AbstractContextManager[Path]:
+    def scratch_dir(self) -> AbstractContextManager[Path]:
         """Give a scratch folder on this machine for what this folder is to receive."""
-        return room_in(Path(tempfile.gettempdir()))
+        return scratch_dir(Path(tempfile.gettempdir()))
 
-    def receive(self, scratch: Path, *, point: str = "data") -> None:
-        """Upload a finished file or folder from a `room`, object by object; nothing names them yet."""
+    def publish(self, scratch: Path, *, point: str = "data") -> None:
+        """Upload a finished file or folder from a `scratch_dir`, object by object; nothing names them yet."""
         hit(f"{point} written")
         if scratch.is_file():
             self._put(scratch)
@@ -226,27 +226,27 @@ class S3Location:
                 hit(f"{point} flushed")
         hit(f"{point} renamed")
 
-    def sweep(self) -> int:
+    def remove_stale_scratch(self) -> int:
         """Clear away what killed writes have left on this machine; return the number of what went."""
-        return sweep(Path(tempfile.gettempdir()))
+        return remove_stale_scratch(Path(tempfile.gettempdir()))
 
-    def is_busy(self) -> bool:
+    def has_active_writer(self) -> bool:
         """Tell whether a living process writes into this folder: leases and the age of objects tell that."""
         return False
 
     def unlock(self) -> None:
         """Remove the locks of dead processes below this folder, where the store needs them."""
         for ticket in self.rglob("*.ticket"):
-            ticket.drop(lambda content: not lives(_holder(content)))
+            ticket.remove_if(lambda content: not is_live(_holder(content)))
         for key, one in s3.entries(str(self), deep=True):
             old = one is not None and (datetime.now(UTC) - one.changed).total_seconds() > LOCK_TIMEOUT_S
             if old and _PROBE in key:
                 s3.delete(str(S3Location(self.bucket, key)))
 
-    def tidy(self) -> None:
+    def remove_if_empty(self) -> None:
         """Remove this folder if it is empty: a store has no folders."""
 
-    def discard(self, is_named: Callable[[], bool]) -> int | None:
+    def remove_tree(self, is_named: Callable[[], bool]) -> int | None:
         """Remove this folder with all it holds, unless it is named or young; return the bytes that went."""
         parts = [one for _, one in s3.entries(str(self), deep=True) if one is not None]
         young = any((datetime.now(UTC) - one.changed).total_seconds() < _YOUNG_S for one in parts)
@@ -279,7 +279,7 @@ class S3Location:
         deadline = time.monotonic() + LOCK_TIMEOUT_S
         while True:
             mine = folder / f"{uuid.uuid4().hex}.ticket"
-            s3.put(str(mine), json.dumps(terms(mine.name, LOCK_TIMEOUT_S)).encode())
+            s3.put(str(mine), json.dumps(lease_terms(mine.name, LOCK_TIMEOUT_S)).encode())
             try:
                 others = [ticket for ticket in folder.iterdir() if ticket != mine]
                 if not any(ticket._stands() for ticket in others):
@@ -293,7 +293,7 @@ class S3Location:
 
     def _stands(self) -> bool:
         """Tell whether the process that put a ticket lives; take the ticket of a dead one away."""
-        return self.is_file() and not self.drop(lambda content: not lives(_holder(content)))
+        return self.is_file() and not self.remove_if(lambda content: not is_live(_holder(content)))
 
 
 _PROBE = ".eoaug-probe-"

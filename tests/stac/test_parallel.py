@@ -16,7 +16,7 @@ import pytest
 from eoaug.errors import TargetError
 from eoaug.stac.publish import write
 from eoaug.storage import locks
-from eoaug.storage.atomic import finished, room_in, sweep
+from eoaug.storage.atomic import atomic_write, remove_stale_scratch, scratch_dir
 
 from .conftest import ROOT, grid, made_cube
 
@@ -115,7 +115,7 @@ def dead():
 
 
 def test_only_scratch_of_dead_processes_of_this_machine_goes(tmp_path, dead):
-    with room_in(tmp_path) as room:
+    with scratch_dir(tmp_path) as room:
         begin = room.name.split(f"{os.getpid()}-")[0]
     stale = f"{begin}{dead}-abc"
     kept = [
@@ -128,19 +128,19 @@ def test_only_scratch_of_dead_processes_of_this_machine_goes(tmp_path, dead):
     outside = tmp_path / "item"
     (tmp_path / f"{begin}{dead}-link").symlink_to(outside)
     (tmp_path / f"{begin}{dead}-file").write_text("x")
-    sweep(tmp_path)
+    remove_stale_scratch(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {*kept, f"{begin}{dead}-link", f"{begin}{dead}-file"}
     assert (outside / "pixels").exists()
 
 
 def test_what_a_killed_write_was_replacing_comes_back(tmp_path, dead):
-    with room_in(tmp_path) as mine:
+    with scratch_dir(tmp_path) as mine:
         room = tmp_path / mine.name.replace(f"{os.getpid()}-", f"{dead}-")
     for name in ("gone.old", "there.old"):
         (room / name).mkdir(parents=True)
         (room / name / "mine").write_text("old")
     (tmp_path / "there").mkdir()
-    sweep(tmp_path)
+    remove_stale_scratch(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"gone", "there"}
     assert (tmp_path / "gone" / "mine").read_text() == "old"
     assert not list((tmp_path / "there").iterdir())
@@ -155,7 +155,7 @@ def test_a_replacement_that_fails_leaves_the_old(tmp_path, monkeypatch):
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr("pathlib.Path.replace", fail)
-    with pytest.raises(TargetError, match="Input/output"), finished(target, overwrite=True) as scratch:
+    with pytest.raises(TargetError, match="Input/output"), atomic_write(target, overwrite=True) as scratch:
         scratch.mkdir()
     assert [path.name for path in tmp_path.rglob("*")] == ["item", "old"]
 

@@ -34,9 +34,8 @@ from eoaug.stac.search import Found
 from eoaug.storage.access import AccessPolicy
 from eoaug.storage.gdal import driver_of
 from eoaug.storage.names import clean_href, safe_id
-
-from .jobs.conftest import a_job, make_source
-from .stac.conftest import SAMPLE, grid, made_cube, make_item, told_anew
+from tests.jobs.conftest import a_job, make_source
+from tests.stac.conftest import SAMPLE, grid, made_cube, make_item, told_anew
 
 LONG = pytest.mark.long
 
@@ -157,7 +156,7 @@ def test_no_spelling_leads_out(
 
 def test_a_redirect_is_an_address_like_any_other(listener: Any, tmp_path: Path) -> None:
     port, asked = listener
-    guard = AccessPolicy.around(f"http://127.0.0.1:{port}/catalog.json")
+    access = AccessPolicy.for_source(f"http://127.0.0.1:{port}/catalog.json")
     other = HTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler)
     for target in (
         f"http://127.0.0.1:{other.server_port}/x", f"http://localhost:{port}/x", "file:///etc/passwd", "/etc/passwd",
@@ -166,15 +165,15 @@ def test_a_redirect_is_an_address_like_any_other(listener: Any, tmp_path: Path) 
         before = len(asked)
         href = f"http://127.0.0.1:{port}/redirect?{target}"
         if target == "/etc/passwd":  # a path on the same server, and nothing else
-            assert guard.read_json(href, what="x")["id"] == "x"
+            assert access.read_json(href, what="x")["id"] == "x"
             continue
         with pytest.raises(SourceError):
-            guard.read_json(href, what="x")
+            access.read_json(href, what="x")
         with pytest.raises(SourceError):
-            guard.final(href, what="x")
+            access.follow_redirects(href, what="x")
         assert len(asked) == before + 2
     with pytest.raises(SourceError):
-        guard.read_json(
+        access.read_json(
             f"http://127.0.0.1:{port}/redirect?/redirect?/redirect?/redirect?/redirect?/redirect?/redirect?/x",
             what="x",
         )
@@ -198,11 +197,11 @@ def test_what_the_user_allows_is_read(listener: Any, tmp_path: Path) -> None:
         eoaug.open_cube(tmp_path / "in" / "x.json")
     assert f"allow=['{tmp_path / 'elsewhere'}']" in caught.value.remedy
     assert eoaug.open_cube(tmp_path / "in" / "x.json", allow=[str(tmp_path / "elsewhere")]).B02.size
-    public = AccessPolicy().allowing(["*.example.org", "127.0.0.1:80", "10.0.0.0/8", f"localhost:{port}"])
-    assert public.address(f"http://localhost:{port}/a", what="x") == f"http://localhost:{port}/a"
+    public = AccessPolicy().extended(["*.example.org", "127.0.0.1:80", "10.0.0.0/8", f"localhost:{port}"])
+    assert public.resolve(f"http://localhost:{port}/a", what="x") == f"http://localhost:{port}/a"
     for wrong in ("http://", "a b", "exa_mple!", "*", "*.*"):
         with pytest.raises(ParameterError):
-            AccessPolicy().allowing([wrong])
+            AccessPolicy().extended([wrong])
 
 
 # -- S6, S7, S8: formats ---------------------------------------------------------------------------------------
