@@ -1,312 +1,262 @@
-"""Learning cubes: netCDF files of co-registered images with masks, one reader for all."""
+"""The one reader of learning cubes: a netCDF file of co-registered images becomes reflectance, cloud masks and dates.
+
+Training (`datasets.training_cubes`) and evaluation (`datasets.series`) both read through this module, so that the
+same file has the same reflectance, the same clear pixels and the same metadata in both.
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import cached_property
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from eoaug.cube import model, read
-from eoaug.errors import BandError, SourceError, error_context
-from eoaug.raster import grid, masks
+from eoaug.errors import RadiometryError, SourceError
+from eoaug.generators.base import METADATA_FIELDS
+from eoaug.raster.arrays import BoolArray
 from eoaug.raster.bands import STAND_INS
+from eoaug.raster.masks import qa_pixel_mask, scl_mask
+from eoaug.raster.radiometry import Scaling, declared_scaling, declares_scale
 
-__all__ = [
-    "TrainingCube",
-    "from_dataset",
-    "halve",
-    "metadata",
-    "read_training_cube",
-    "read_training_cubes",
-    "statistics",
-]
+__all__ = ["ImageStack", "cloud_mask", "metadata_rows", "open_netcdf", "read_clouds", "read_images"]
 
 
-_SCL_CLOUDY = (3, 8, 9, 10)  # cloud shadow, cloud medium and high probability, thin cirrus
-_UNCALIBRATED_FULL_SCALE = 0.5  # reflectance that 8-bit 255 is taken for; such cubes teach structure only
-_MASKLESS_CLOUD = 0.35  # reflectance in blue above which a cube without a mask is taken for cloud
+_DISPLAY_SCALE = 0.5 / 255
+"""Reflectance per grey level that is assumed for 8-bit display values without a declared scale."""
+_CLOUDY_MEANINGS = ("cloud", "cloud_shadow", "cirrus")
+"""Classes of ``cloud_mask`` that hide the ground; snow and no_data do not (the band's fill value marks no data)."""
+_CLOUDY_CLASSES = (1, 2, 4)
+"""The same as numbers, for a ``cloud_mask`` without ``flag_meanings``: 0 clear, 1 cloud, 2 shadow, 3 snow, 4 cirrus."""
+_CLOUD_BLUE = 0.35
+"""Blue reflectance above which a pixel of a calibrated file without any mask is taken for cloud."""
+_AGGREGATED = 2.0
+"""A pixel at least so many times the native one has been averaged, so it is as sharp as its size allows."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TrainingCube:
-    """A stack of images of one place in reflectance, with the facts that sampling needs."""
+class ImageStack:
+    """The images of one file over its whole extent; T dates, C requested bands, H x W pixels."""
 
-    name: str
-    """File name without suffix."""
+    platform: str
+    """Attribute ``platform`` of the file; empty if it has none."""
     values: NDArray[np.float32]
-    """Shape (T, C, H, W), reflectance, one channel per band slot; NaN where missing."""
-    clear: NDArray[np.bool_]
+    """Shape (T, C, H, W), reflectance; NaN where missing and in bands that the file lacks."""
+    clear: BoolArray
     """Shape (T, H, W), False under cloud and cloud shadow."""
+    cloud_fraction: NDArray[np.float64]
+    """Shape (T,), 0 to 1; NaN if the file has no mask."""
     times: NDArray[np.int64]
-    """Shape (T,), seconds since 1970; 0 where the date is unknown."""
+    """Shape (T,), seconds since 1970; 0 if the file has no dates."""
     gsd_m: float
-    """Pixel size in metres."""
+    """Pixel size in metres; NaN if unknown."""
     lonlat_deg: tuple[float, float]
-    """Centre (longitude, latitude); NaN where unknown."""
-    calibrated: bool
-    """False for 8-bit display values: good for structure, not for colour."""
-    sharp: bool
-    """False where the source was resampled near its native pixel: not fit to teach super-resolution."""
+    """Centre (longitude, latitude); NaN if unknown."""
+    present: BoolArray
+    """Shape (C,), True for bands that the file has."""
+    calibrated: BoolArray
+    """Shape (C,), False for 8-bit display values without a declared scale and for absent bands."""
+    sharp: BoolArray
+    """Shape (C,), True for bands whose pixels are native or averaged over at least 2 x 2 native ones.
 
-    @cached_property
-    def bands(self) -> NDArray[np.bool_]:
-        """Shape (C,), True for the slots that this cube has."""
-        return np.asarray(np.isfinite(self.values).any(axis=(0, 2, 3)))
-
-
-def _slot_variable(ds: xr.Dataset, slot: str) -> str | None:
-    for common_name in (slot, *(name for name, of in STAND_INS.items() if of == slot)):
-        for name, variable in ds.data_vars.items():
-            if variable.attrs.get("common_name") == common_name:
-                return str(name)
-    return None
+    Other bands were resampled near or below their native pixel: they hold less detail than their pixel size
+    promises and must neither teach nor judge super-resolution."""
 
 
-def _reflectance(variable: xr.DataArray) -> tuple[NDArray[np.float32], bool]:
-    """Return (T, H, W) reflectance with NaN for missing, and whether the source is calibrated."""
-    raw = variable.values
-    scale = variable.attrs.get("reflectance_scale")
-    if scale is not None:
-        values = raw * np.float64(scale) + np.float64(variable.attrs.get("reflectance_offset", 0.0))
-    else:
-        if raw.dtype != np.uint8:
-            raise BandError(
-                f"reading band {variable.name!r}: {raw.dtype} without the attribute reflectance_scale",
-                "add reflectance_scale and reflectance_offset to the variable's attributes",
-            )
-        values = raw * (_UNCALIBRATED_FULL_SCALE / 255.0)
-    out = values.astype(np.float32)
-    fill = variable.attrs.get("_FillValue")
-    if fill is not None:
-        out[raw == fill] = np.nan
-    return out, scale is not None
-
-
-def _clear(ds: xr.Dataset, values: NDArray[np.float32], calibrated: bool) -> NDArray[np.bool_]:
-    """Return (T, H, W), True where no mask of the file tells of cloud or shadow."""
-    if "scl" in ds:
-        return ~np.isin(ds["scl"].values, _SCL_CLOUDY)
-    if "cloud_mask" in ds:
-        return ~np.isin(ds["cloud_mask"].values, (1, 2))
-    if calibrated:
-        return ~(values[:, 0] > _MASKLESS_CLOUD)
-    return np.ones(values[:, 0].shape, bool)
-
-
-def read_training_cube(path: str | Path, bands: Sequence[str]) -> TrainingCube:
-    """Read one netCDF file by its attributes.
-
-    Parameters
-    ----------
-    path
-        File with dimensions (time, y, x) and a variable per band with the attributes ``common_name``,
-        ``gsd_m``, and ``reflectance_scale`` / ``reflectance_offset`` (8-bit display data: none).
-    bands
-        Common names of the slots to fill; slots that the file lacks are NaN everywhere.
+@contextmanager
+def open_netcdf(path: Path) -> Iterator[xr.Dataset]:
+    """Open a netCDF-4 file with its stored numbers, undecoded.
 
     Raises
     ------
     SourceError
-        The file holds none of the bands.
+        The file is not netCDF-4, or h5netcdf is not installed.
     """
-    path = Path(path)
-    with xr.open_dataset(path, engine="h5netcdf", mask_and_scale=False) as ds:
-        names = {slot: _slot_variable(ds, slot) for slot in bands}
-        found = {slot: ds[name] for slot, name in names.items() if name is not None}
-        if not found:
-            raise SourceError(
-                f"reading {path.name}: no variable with a common_name of {', '.join(bands)}",
-                "leave this file out, or add the attribute common_name",
-            )
-        first = next(iter(found.values()))
-        values = np.full((first.shape[0], len(bands), *first.shape[1:]), np.nan, np.float32)
-        calibrated = True
-        for channel, slot in enumerate(bands):
-            if slot in found:
-                values[:, channel], known_scale = _reflectance(found[slot])
-                calibrated &= known_scale
-        times = np.zeros(first.shape[0], np.int64)
-        if "time" in ds.coords:
-            times = ds["time"].values.astype("datetime64[s]").astype(np.int64)
-        gsd_m = float(first.attrs["gsd_m"])
-        native = max(float(band.attrs.get("native_gsd_m", 0.0)) for band in found.values())
-        box = ds.attrs.get("bbox_lonlat", (np.nan,) * 4)
-        return TrainingCube(
-            name=path.stem,
-            values=values,
-            clear=_clear(ds, values, calibrated),
-            times=times,
-            gsd_m=gsd_m,
-            lonlat_deg=(float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2),
-            calibrated=calibrated,
-            sharp=native == 0.0 or gsd_m >= 2 * native,
+    if find_spec("h5netcdf") is None:
+        raise SourceError(
+            f"{path.name} cannot be read: h5netcdf is not installed", "run: pip install h5netcdf h5py"
         )
+    try:
+        ds = xr.open_dataset(path, engine="h5netcdf", mask_and_scale=False)
+    except OSError as error:
+        raise SourceError(
+            f"{path.name} cannot be read as netCDF-4 ({error})", "convert it, or leave it out"
+        ) from error
+    with ds:
+        yield ds
 
 
-def from_dataset(ds: xr.Dataset, name: str, bands: Sequence[str]) -> TrainingCube:
-    """Return a sample cube of what the verbs take, such as `eoaug.open_cube` opens; read at once.
+def read_images(ds: xr.Dataset, name: str, bands: Sequence[str], *, display_values: bool) -> ImageStack:
+    """Read the bands of an open file by their attributes.
 
     Parameters
     ----------
     ds
-        A cube with physical units, or numbers and a declared scale. Clouds are told by a variable ``scl`` or
-        ``qa_pixel``; without one, all that was measured counts as clear.
+        Variables (time, y, x) with the attributes ``common_name``, ``gsd_m``, a declared scale (see
+        `radiometry.declared_scaling`), and ``native_gsd_m`` if the pixels are not native. Clouds come from
+        `cloud_mask`.
     name
-        What to call it.
+        File name, for messages.
     bands
-        Variables, or common names, in the order of the channels; one may come more than once.
+        Common names of the channels. A file without ``nir`` may fill it from ``nir08`` (`bands.STAND_INS`).
+    display_values
+        Accept 8-bit display values without a declared scale: 255 becomes reflectance 0.5.
 
     Raises
     ------
-    BandError
-        The cube lacks one of the bands.
+    SourceError
+        The file has none of the bands, or they do not share one (time, y, x) grid.
+    RadiometryError
+        A band has no declared scale.
     """
-    with error_context(f"reading {name}"):
-        cube = read.read_cube(ds)
-    known = {band.common_name: band for band in cube.bands} | {band.name: band for band in cube.bands}
-    missing = [one for one in bands if one not in known]
-    if missing:
-        raise BandError(
-            f"reading {name}: no band {', '.join(missing)}",
-            f"choose among {', '.join(sorted(str(one) for one in known if one is not None))}",
+    variables = {band: variable for band in bands if (variable := _band_variable(ds, band)) is not None}
+    if not variables:
+        raise SourceError(
+            f"{name} has no band with a common name of {', '.join(bands)}",
+            "leave this file out, or set the attribute common_name of its bands",
         )
-    channels = []
-    for band in (known[one] for one in bands):
-        stored = np.asarray(band.data)
-        there = np.isfinite(stored) if band.nodata is None else np.isfinite(stored) & (stored != band.nodata)
-        channels.append(np.where(there, band.scaling(stored), np.nan).astype(np.float32))
-    values = np.stack(channels, axis=1)
-    times = np.zeros(len(values), np.int64)
-    if cube.times is not None:
-        times = cube.times.astype("datetime64[s]").astype(np.int64)
-    H, W = values.shape[2:]
-    lonlat = grid.lonlat(cube.geobox, [H / 2], [W / 2])[0] if cube.georeferenced else (math.nan, math.nan)
-    return TrainingCube(
-        name=name,
+    first = next(iter(variables.values()))
+    if odd := [v for v in variables.values() if v.ndim != 3 or v.shape != first.shape]:
+        raise SourceError(
+            f"band {odd[0].name!r} of {name} has shape {odd[0].shape}",
+            "store all bands as (time, y, x) on one grid",
+        )
+    dates, height, width = first.shape
+    values = np.full((dates, len(bands), height, width), np.nan, np.float32)
+    calibrated, sharp = np.zeros((2, len(bands)), dtype=bool)
+    for channel, band in enumerate(bands):
+        if band in variables:
+            values[:, channel] = _reflectance(variables[band], display_values)
+            calibrated[channel] = not _is_display(variables[band])
+            sharp[channel] = _is_sharp(variables[band])
+    mask = cloud_mask(ds)
+    clear = np.ones((dates, height, width), dtype=bool)
+    if mask is not None:
+        clear = np.broadcast_to(~mask.values, clear.shape)
+    elif "blue" in variables and calibrated[blue := list(bands).index("blue")]:
+        clear = ~(values[:, blue] > _CLOUD_BLUE)
+    times = np.zeros(dates, np.int64)
+    if "time" in ds.coords:
+        times = ds["time"].values.astype("datetime64[s]").astype(np.int64)
+    west, south, east, north = (float(edge) for edge in ds.attrs.get("bbox_lonlat", [np.nan] * 4))
+    return ImageStack(
+        platform=str(ds.attrs.get("platform", "")),
         values=values,
-        clear=_clear_by_quality(ds, cube, values),
+        clear=clear,
+        cloud_fraction=np.full(dates, np.nan) if mask is None else 1 - clear.mean(axis=(1, 2)),
         times=times,
-        gsd_m=grid.gsd_m(cube.geobox, float(lonlat[1])) if cube.georeferenced else math.nan,
-        lonlat_deg=(float(lonlat[0]), float(lonlat[1])),
-        calibrated=True,
-        sharp=True,
+        gsd_m=float(first.attrs.get("gsd_m", np.nan)),
+        lonlat_deg=((west + east) / 2, (south + north) / 2),
+        present=np.array([band in variables for band in bands]),
+        calibrated=calibrated,
+        sharp=sharp,
     )
 
 
-def _clear_by_quality(ds: xr.Dataset, cube: model.Cube, values: NDArray[np.float32]) -> NDArray[np.bool_]:
-    tests = {"scl": masks.scl_mask, "qa_pixel": masks.qa_pixel_mask}
-    for name, variable in ds.data_vars.items():
-        test = tests.get(str(name).lower())
-        if test is not None:
-            dims = [cube.name_time] if cube.name_time in variable.dims else []
-            cloudy = test(variable.transpose(*dims, *cube.names_yx).values)
-            return np.broadcast_to(~cloudy, values[:, 0].shape)
-    return np.ones(values[:, 0].shape, bool)
-
-
-def halve(cube: TrainingCube) -> TrainingCube:
-    """Return the cube averaged over 2 x 2 pixels: another sensor's view, and larger landforms per window."""
-    T, C, H, W = cube.values.shape
-    h, w = H // 2, W // 2
-    values = cube.values[:, :, : 2 * h, : 2 * w].reshape(T, C, h, 2, w, 2).mean(axis=(3, 5))
-    clear = cube.clear[:, : 2 * h, : 2 * w].reshape(T, h, 2, w, 2).all(axis=(2, 4))
-    return replace(cube, name=f"{cube.name}/2", values=values, clear=clear, gsd_m=2 * cube.gsd_m, sharp=True)
-
-
-def read_training_cubes(
-    folder: str | Path, bands: Sequence[str], *, tile_px: int, pyramid: int = 1
-) -> list[TrainingCube]:
-    """Read every optical cube of a folder that holds at least one tile.
+def cloud_mask(ds: xr.Dataset) -> xr.DataArray | None:
+    """Return True under cloud, cirrus and cloud shadow; None if the dataset has no mask.
 
     Parameters
     ----------
-    folder
-        Searched for ``*.nc``; files without one of ``bands`` (radar, labels, temperature) are passed over.
-    bands
-        Common names of the slots.
-    tile_px
-        Cubes with a smaller edge are passed over.
-    pyramid
-        How often a large cube is halved (`halve`), each level a cube of its own.
-
-    Notes
-    -----
-    A file ``NAME_20m.nc`` beside ``NAME.nc`` holds bands of the same ground at twice the pixel size: both are
-    read as one cube of the coarser pixel besides the finer one.
+    ds
+        The first of these variables, in any spelling of upper and lower case, is read: ``scl`` (classes of
+        `masks.SCL_CLOUD`); ``cloud_mask``, by its ``flag_values`` and ``flag_meanings`` (cloud, cloud_shadow and
+        cirrus hide the ground; snow and no_data do not), without them classes 1, 2 and 4; ``qa_pixel`` (flags of
+        `masks.QA_PIXEL_CLOUD`).
     """
-    cubes: list[TrainingCube] = []
-    paths = sorted(Path(folder).glob("*.nc"))
-    if not paths:
-        raise SourceError(
-            f"reading cubes from {folder}: no file matches *.nc", "pass the folder of the cubes"
+    variables = {str(name).lower(): variable for name, variable in ds.data_vars.items()}
+    if "scl" in variables:
+        scl = variables["scl"]
+        return scl.copy(data=scl_mask(scl.values))
+    if "cloud_mask" in variables:
+        mask = variables["cloud_mask"]
+        cloudy: Sequence[int] = _CLOUDY_CLASSES
+        if "flag_meanings" in mask.attrs and "flag_values" in mask.attrs:
+            meanings = str(mask.attrs["flag_meanings"]).split()
+            classes = zip(np.atleast_1d(mask.attrs["flag_values"]).tolist(), meanings, strict=False)
+            cloudy = [value for value, meaning in classes if meaning in _CLOUDY_MEANINGS]
+        return mask.copy(data=np.isin(mask.values, cloudy))
+    if "qa_pixel" in variables:
+        bits = variables["qa_pixel"]
+        return bits.copy(data=qa_pixel_mask(bits.values))
+    return None
+
+
+def read_clouds(path: Path) -> BoolArray | None:
+    """Return the `cloud_mask` of a file, shape (T, H, W), True = cloud or shadow; None if it has no mask."""
+    with open_netcdf(path) as ds:
+        mask = cloud_mask(ds)
+        return None if mask is None else mask.values
+
+
+def metadata_rows(
+    times: NDArray[np.int64],
+    *,
+    lonlat_deg: tuple[float, float],
+    gsd_m: float,
+    cloud_fraction: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """Return `Request.metadata` of some dates of one place, shape (T, 7).
+
+    Parameters
+    ----------
+    times
+        Shape (T,), seconds since 1970; 0 if unknown.
+    lonlat_deg
+        Centre (longitude, latitude); NaN if unknown.
+    gsd_m
+        Pixel size in metres; NaN if unknown.
+    cloud_fraction
+        Shape (T,), 0 to 1; NaN if unknown.
+    """
+    rows = np.full((len(times), len(METADATA_FIELDS)), np.nan)
+    rows[:, :3] = *lonlat_deg, gsd_m
+    rows[:, 3] = cloud_fraction
+    for row, seconds in zip(rows, times.tolist(), strict=True):
+        if seconds:
+            day = np.datetime64(seconds, "s").astype("datetime64[D]").item()
+            row[4:] = day.year, day.month, day.day
+    return rows
+
+
+def _band_variable(ds: xr.Dataset, band: str) -> xr.DataArray | None:
+    """Return the first variable of this common name, else of one that may stand in for it."""
+    for common_name in (band, *(name for name, replaced in STAND_INS.items() if replaced == band)):
+        for variable in ds.data_vars.values():
+            if variable.attrs.get("common_name") == common_name:
+                return variable
+    return None
+
+
+def _is_display(variable: xr.DataArray) -> bool:
+    """Return whether a variable holds 8-bit display values whose reflectance is not known."""
+    return variable.dtype == np.uint8 and not declares_scale(variable.attrs)
+
+
+def _is_sharp(variable: xr.DataArray) -> bool:
+    native = variable.attrs.get("native_gsd_m")
+    if native is None:
+        return True
+    gsd = float(variable.attrs.get("gsd_m", np.nan))
+    return gsd == float(native) or gsd >= _AGGREGATED * float(native)
+
+
+def _reflectance(variable: xr.DataArray, display_values: bool) -> NDArray[np.float32]:
+    """Return reflectance (T, H, W) with NaN at fill values."""
+    if not _is_display(variable):
+        scaling = declared_scaling(variable.attrs, variable.dtype, name=str(variable.name))
+    elif display_values:
+        scaling = Scaling(_DISPLAY_SCALE)
+    else:
+        raise RadiometryError(
+            f"band {variable.name!r} holds 8-bit display values without a declared scale",
+            "use calibrated reflectance; errors in stretched grey values cannot be compared",
         )
-    for path in paths:
-        try:
-            cube = read_training_cube(path, bands)
-        except SourceError:
-            continue
-        fine = path.with_name(path.name.replace("_20m.nc", ".nc"))
-        if fine != path and fine.exists():
-            cube = _joined(halve(read_training_cube(fine, bands)), cube)
-        cubes.append(cube)
-        if path.with_name(f"{path.stem}_20m.nc").exists():
-            continue  # its halved form comes with the coarser bands
-        for _ in range(pyramid):
-            cube = halve(cube)
-            cubes.append(cube)
-    return [cube for cube in cubes if min(cube.values.shape[2:]) >= tile_px]
-
-
-def _joined(fine: TrainingCube, coarse: TrainingCube) -> TrainingCube:
-    """Return ``coarse`` with the bands that only ``fine`` (already halved onto its grid) has."""
-    if fine.values.shape != coarse.values.shape:
-        return coarse
-    own = coarse.bands[None, :, None, None]
-    # The fine file's nir (B08) is preferred over the coarse file's stand-in (B8A).
-    take_fine = fine.bands[None, :, None, None] | ~own
-    return replace(
-        coarse,
-        values=np.where(take_fine, fine.values, coarse.values),
-        clear=fine.clear & coarse.clear,
-        sharp=True,
-    )
-
-
-def metadata(cube: TrainingCube, dates: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Return `Request.metadata` of dates of a cube, shape (dates, 7)."""
-    out = np.full((len(dates), 7), np.nan)
-    out[:, 0], out[:, 1] = cube.lonlat_deg
-    out[:, 2] = cube.gsd_m
-    for row, date in enumerate(dates):
-        if seconds := int(cube.times[date]):
-            when = datetime.fromtimestamp(seconds, UTC)
-            out[row, 4:] = when.year, when.month, when.day
-    return out
-
-
-def statistics(cubes: Sequence[TrainingCube]) -> Mapping[str, tuple[float, ...]]:
-    """Return ``mean`` and ``std`` of clear reflectance per slot, over calibrated cubes of equal weight.
-
-    NaN for a slot that no cube has.
-    """
-    moments = []
-    for cube in cubes:
-        if cube.calibrated:
-            clear = np.where(cube.clear[:, None], cube.values, np.nan)
-            count = np.isfinite(clear).sum(axis=(0, 2, 3))
-            sums = [np.nansum(clear**power, axis=(0, 2, 3), dtype=np.float64) for power in (1, 2)]
-            there = count > 0
-            moments.append([there, *(np.where(there, s / np.maximum(count, 1), 0) for s in sums)])
-    total = np.sum(moments, axis=0)
-    mean, square = np.full((2, total.shape[1]), np.nan)
-    np.divide(total[1], total[0], out=mean, where=total[0] > 0)
-    np.divide(total[2], total[0], out=square, where=total[0] > 0)
-    std = np.sqrt(square - mean**2)
-    return {"mean": tuple(round(float(m), 4) for m in mean), "std": tuple(round(float(s), 4) for s in std)}
+    values = np.asarray(scaling(variable.values), dtype=np.float32)
+    if "_FillValue" in variable.attrs:
+        values[variable.values == variable.attrs["_FillValue"]] = np.nan
+    return values

@@ -209,7 +209,7 @@ def _dated(
     places: dict[str, list[Series]] = {}
     for path in sorted(folder.glob("*.nc")):
         try:
-            found = read_series(path, slots, history=history_of(path, train_dir), grey=True)
+            found = read_series(path, slots, history=history_of(path, train_dir), display_values=True)
         except (SourceError, RadiometryError) as error:
             skipped.setdefault(path.name, error.problem)
             continue

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from eoaug.errors import RadiometryError
 
-__all__ = ["Scaling", "cast", "declared_scaling"]
+__all__ = ["Scaling", "cast", "declared_scaling", "declares_scale"]
 
 
 _SCALE_KEYS = (
@@ -93,6 +93,11 @@ def declared_scaling(attrs: Mapping[str, Any], dtype: DTypeLike, *, name: str) -
         f"declare it, e.g. ds[{name!r}].attrs.update(scale_factor=1e-4, add_offset=0.0) for Sentinel-2 L2A "
         "(add_offset=-0.1 from processing baseline 04.00 on), or open the data with eoaug.open_cube",
     )
+
+
+def declares_scale(attrs: Mapping[str, Any]) -> bool:
+    """Return whether a variable's attributes declare a scale in one of the forms of `declared_scaling`."""
+    return any(scale_key in attrs for scale_key, _ in _SCALE_KEYS)
 
 
 def cast(values: NDArray[np.floating[Any]], dtype: DTypeLike, nodata: float | None) -> NDArray[Any]:

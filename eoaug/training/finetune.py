@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
-from eoaug.datasets import netcdf
+from eoaug.datasets import training_cubes
 from eoaug.errors import BandError, ParameterError, SourceError
 from eoaug.generators.checkpoints.folder import open_checkpoint
 from eoaug.generators.checkpoints.hub import SETTINGS
@@ -173,15 +173,15 @@ def finetune(
 
 def _opened(
     cubes: str | Path | xr.Dataset | Mapping[str, xr.Dataset], bands: Sequence[str], search: Mapping[str, Any]
-) -> list[netcdf.TrainingCube]:
+) -> list[training_cubes.TrainingCube]:
     """Read cubes from wherever they are."""
     if isinstance(cubes, xr.Dataset):
-        return [netcdf.from_dataset(cubes, "cube", bands)]
+        return [training_cubes.from_dataset(cubes, "cube", bands)]
     if not isinstance(cubes, str | Path):
-        return [netcdf.from_dataset(ds, name, bands) for name, ds in cubes.items()]
+        return [training_cubes.from_dataset(ds, name, bands) for name, ds in cubes.items()]
     folder = Path(cubes)
     if folder.is_dir() and (any(folder.glob("*.nc")) or not any(folder.glob("*.json"))):
-        return netcdf.read_training_cubes(folder, bands, tile_px=1, pyramid=0)
+        return training_cubes.read_training_cubes(folder, bands, tile_px=1, pyramid=0)
     from eoaug.stac.open import open_cube
     from eoaug.stac.summary import summarise
 
@@ -198,7 +198,7 @@ def _opened(
                     if quality:
                         continue
                     raise
-                read.append(netcdf.from_dataset(ds, name, bands))
+                read.append(training_cubes.from_dataset(ds, name, bands))
                 break
     return read
 
@@ -209,7 +209,7 @@ class _Training:
     def __init__(
         self,
         base: str | Path,
-        cubes: Sequence[netcdf.TrainingCube],
+        cubes: Sequence[training_cubes.TrainingCube],
         out: Path,
         tuning: Tuning,
         captions: Mapping[str, str],
@@ -353,7 +353,7 @@ class _Training:
         own = torch.nn.functional.mse_loss(shown, image) + 1e-6 * posterior.kl().mean()
         return posterior.mode().detach() * self.nets.vae.config.scaling_factor, own
 
-    def _window(self, rng: np.random.Generator) -> tuple[netcdf.TrainingCube, int, Any]:
+    def _window(self, rng: np.random.Generator) -> tuple[training_cubes.TrainingCube, int, Any]:
         """Draw a clear window: cube, date and (3, edge, edge) in [-1, 1], turned at random."""
         low, high = self.tuning.stretch
         for _ in range(_DRAWS):
@@ -373,7 +373,9 @@ class _Training:
             "give clearer cubes, or a smaller tile_px",
         )
 
-    def _given(self, cube: netcdf.TrainingCube, date: int, rng: np.random.Generator) -> dict[str, Tensor]:
+    def _given(
+        self, cube: training_cubes.TrainingCube, date: int, rng: np.random.Generator
+    ) -> dict[str, Tensor]:
         import torch
 
         from eoaug.generators.checkpoints.diffusionsat import metadata_vector

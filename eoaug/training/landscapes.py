@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import optimize
 from skimage import segmentation
 
-from eoaug.datasets.netcdf import TrainingCube, halve, metadata
+from eoaug.datasets.training_cubes import TrainingCube, halve, metadata
 from eoaug.errors import SourceError
 from eoaug.generators.embedded import landscape
 from eoaug.generators.embedded.features import from_log, to_log

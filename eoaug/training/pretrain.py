@@ -17,8 +17,8 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
-from eoaug.datasets import netcdf
-from eoaug.datasets.netcdf import TrainingCube
+from eoaug.datasets import training_cubes
+from eoaug.datasets.training_cubes import TrainingCube
 from eoaug.errors import ParameterError
 from eoaug.generators.embedded import flow_samplers, landscape
 from eoaug.generators.embedded.base_estimate import PRIOR, BaseEstimate, Regressors
@@ -93,7 +93,7 @@ def pretrain(
         )
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    cubes = netcdf.read_training_cubes(
+    cubes = training_cubes.read_training_cubes(
         data_dir, config["bands"], tile_px=config["tile_px"], pyramid=config.get("pyramid", 1)
     )
     _log.info("%d cubes", len(cubes))

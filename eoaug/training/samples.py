@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from eoaug.datasets.netcdf import TrainingCube, metadata
+from eoaug.datasets.training_cubes import TrainingCube, metadata
 from eoaug.errors import ParameterError, SourceError
 from eoaug.generators.base import Request
 from eoaug.raster.sensor import Sensor

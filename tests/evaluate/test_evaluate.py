@@ -274,7 +274,7 @@ def test_display_values_are_asked_for_their_dates_alone(folder):
     grey["red"][2]["common_name"] = "blue"
     ds = xr.Dataset({name: v.astype("uint8") for name, v in xr.Dataset(grey).items()}, coords={"time": times})
     ds.to_netcdf(folder / "aerial.nc", engine="h5netcdf")
-    (window,) = read_series(folder / "aerial.nc", ("blue", "nir"), grey=True)
+    (window,) = read_series(folder / "aerial.nc", ("blue", "nir"), display_values=True)
     np.testing.assert_array_equal(window.usable, [0, 1])
     np.testing.assert_allclose(window.values[:, 1], ds["nir"] / 255 / 2, atol=1e-6)
     table = evaluate(InOtherUnits(), folder, tasks=["inpaint", "next date"]).table

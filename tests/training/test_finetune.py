@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 import eoaug
 from eoaug.cli.app import app
-from eoaug.datasets.netcdf import from_dataset
+from eoaug.datasets.training_cubes import from_dataset
 from eoaug.errors import BandError, GeneratorError, ParameterError, SourceError
 from eoaug.generators.checkpoints.folder import open_checkpoint
 from eoaug.testing import requests

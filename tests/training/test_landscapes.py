@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from eoaug.datasets.netcdf import TrainingCube
+from eoaug.datasets.training_cubes import TrainingCube
 from eoaug.errors import SourceError
 from eoaug.generators.embedded import landscape
 from eoaug.generators.embedded.features import from_log
@@ -27,7 +27,7 @@ def cube(seed: int, *, bands=(True, True, True), px: int = 64, dates: int = 2, *
     told = {"calibrated": True, "sharp": True, "lonlat_deg": (10.0, 50.0), "gsd_m": 10.0} | changes
     return TrainingCube(
         name=f"place{seed}", values=values, clear=np.ones((dates, px, px), bool),
-        times=np.full(dates, 1_700_000_000), **told,
+        cloud_fraction=np.full(dates, np.nan), times=np.full(dates, 1_700_000_000), **told,
     )  # fmt: skip
 
 

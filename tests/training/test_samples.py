@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from eoaug.datasets import netcdf
-from eoaug.errors import BandError, ParameterError, SourceError
+from eoaug.datasets import training_cubes
+from eoaug.errors import ParameterError, RadiometryError, SourceError
 from eoaug.training import samples
 
 BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
@@ -14,7 +14,7 @@ MEAN, STD = (0.1,) * 6, (0.05,) * 6
 
 @pytest.fixture
 def cube(tmp_path, write):
-    return netcdf.read_training_cube(write(tmp_path / "a.nc", cloudy=(1,)), BANDS)
+    return training_cubes.read_training_cube(write(tmp_path / "a.nc", cloudy=(1,)), BANDS)
 
 
 def draw(cube, task, seed=0, **changes):
@@ -37,13 +37,13 @@ def test_fill_values_are_missing(tmp_path, write):
         holed = ds.load()
     holed["B0"][0, 3, 4] = 0
     holed.to_netcdf(tmp_path / "b.nc", engine="h5netcdf")
-    assert np.isnan(netcdf.read_training_cube(tmp_path / "b.nc", BANDS).values[0, 0, 3, 4])
+    assert np.isnan(training_cubes.read_training_cube(tmp_path / "b.nc", BANDS).values[0, 0, 3, 4])
 
 
 def test_an_unscaled_band_that_is_not_8_bit_is_refused(tmp_path, write):
     path = write(tmp_path / "a.nc", attrs={})
-    with pytest.raises(BandError, match="reflectance_scale"):
-        netcdf.read_training_cube(path, BANDS)
+    with pytest.raises(RadiometryError, match="declares no scale"):
+        training_cubes.read_training_cube(path, BANDS)
 
 
 def test_a_file_without_bands_is_refused_alone_and_passed_over_in_a_folder(tmp_path, write):
@@ -51,15 +51,15 @@ def test_a_file_without_bands_is_refused_alone_and_passed_over_in_a_folder(tmp_p
     write(tmp_path / "small.nc", px=32)
     write(tmp_path / "good.nc", px=128)
     with pytest.raises(SourceError, match=r"radar\.nc"):
-        netcdf.read_training_cube(tmp_path / "radar.nc", BANDS)
-    found = netcdf.read_training_cubes(tmp_path, BANDS, tile_px=64, pyramid=1)
+        training_cubes.read_training_cube(tmp_path / "radar.nc", BANDS)
+    found = training_cubes.read_training_cubes(tmp_path, BANDS, tile_px=64, pyramid=1)
     assert [(c.name, c.gsd_m) for c in found] == [("good", 10.0), ("good/2", 20.0)]
 
 
 def test_a_coarser_file_of_the_same_ground_joins_its_bands(tmp_path, write):
     write(tmp_path / "place.nc", px=128, names=("red",))
     write(tmp_path / "place_20m.nc", px=64, names=("swir16",), gsd_m=20.0)
-    found = {c.name: c for c in netcdf.read_training_cubes(tmp_path, BANDS, tile_px=64, pyramid=1)}
+    found = {c.name: c for c in training_cubes.read_training_cubes(tmp_path, BANDS, tile_px=64, pyramid=1)}
     assert set(found) == {"place", "place_20m"}
     assert found["place_20m"].bands.tolist() == [False, False, True, False, True, False]
     fine = found["place"].values[0, 2, :2, :2].mean()
@@ -67,7 +67,7 @@ def test_a_coarser_file_of_the_same_ground_joins_its_bands(tmp_path, write):
 
 
 def test_a_resampled_cube_does_not_teach_super_resolution(tmp_path, write):
-    cube = netcdf.read_training_cube(write(tmp_path / "a.nc", native_gsd_m=10.0, gsd_m=14.0), BANDS)
+    cube = training_cubes.read_training_cube(write(tmp_path / "a.nc", native_gsd_m=10.0, gsd_m=14.0), BANDS)
     assert not cube.sharp
     with pytest.raises(SourceError, match="x4"):
         draw(cube, "x4")
@@ -138,8 +138,8 @@ def test_an_unknown_task_is_refused(cube):
 
 
 def test_statistics_weigh_calibrated_cubes_alike(tmp_path, write):
-    cube = netcdf.read_training_cube(write(tmp_path / "a.nc"), BANDS)
-    found = netcdf.statistics([cube])
+    cube = training_cubes.read_training_cube(write(tmp_path / "a.nc"), BANDS)
+    found = training_cubes.statistics([cube])
     assert np.isnan(found["mean"][1])
     assert found["mean"][0] == pytest.approx(float(cube.values[:, 0].mean()), abs=1e-4)
     assert found["std"][0] == pytest.approx(float(cube.values[:, 0].std()), abs=1e-4)
