@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.generators.base import (
-    NEAR_PX,
-    SENSOR_CELLS,
-    WIDE_CELL_PX,
-    WIDE_CELLS,
+    COARSE_HALO,
+    CONTEXT_CELL_PX,
+    CONTEXT_CELLS,
+    CONTEXT_PX,
     Card,
     Generator,
     SteppedGenerator,
@@ -78,7 +78,7 @@ def lattice_for(card: Card, factor: int, verb: Verb) -> Lattice:
     unit = math.lcm(factor, card.multiple_of, card.latent_factor)
     margin = card.margin_px(verb, factor)
     # With few coarse pixels in a square, margin and overlap would be most of it.
-    edge = max(card.drawn_px, DRAWN_CELLS * factor) - 2 * margin if margin else card.tile_px
+    edge = max(card.canvas_px, DRAWN_CELLS * factor) - 2 * margin if margin else card.tile_px
     size = max(edge // unit, 1) * unit
     # A coarse measurement makes neighbours agree, and so does a margin.
     overlap = -(-(card.overlap_px // 2 if factor > 1 or margin else card.overlap_px) // unit) * unit
@@ -160,9 +160,9 @@ class Layout:
     def origin_of(self, layer: Layer) -> Origin:
         """Return where the new pixels of a band come from."""
         slot = self.card.bands[layer.slot] if self.card.bands else ""
-        if slot in self.card.kept:
+        if slot in self.card.passthrough_bands:
             return "observed"
-        return "transferred" if slot in self.card.transferred else "generated"
+        return "transferred" if slot in self.card.derived_bands else "generated"
 
     @cached_property
     def lattice(self) -> Lattice:
@@ -191,24 +191,24 @@ class Layout:
 
     @property
     def looks_around(self) -> bool:
-        """True if a tile is told what lies around it (`Request.wide`)."""
+        """True if a tile is told what lies around it (`Request.context_cells`)."""
         lattice = self.lattice
-        whole = lattice.size % WIDE_CELL_PX == 0 and lattice.stride % WIDE_CELL_PX == 0
-        return self.card.surroundings and self.verb == "inpaint" and whole
+        whole = lattice.size % CONTEXT_CELL_PX == 0 and lattice.stride % CONTEXT_CELL_PX == 0
+        return self.card.uses_context and self.verb == "inpaint" and whole
 
     @property
     def looks_near(self) -> bool:
-        """True if a tile is told its start beyond its edge (`Request.near`)."""
-        return self.card.surroundings and self.verb == "synthesize" and self.has_input and self.strength < 1
+        """True if a tile is told its start beyond its edge (`Request.context_pixels`)."""
+        return self.card.uses_context and self.verb == "synthesize" and self.has_input and self.strength < 1
 
     @property
     def around_px(self) -> int:
         """Pixels beyond a tile that its request tells of."""
         if self.sensor is not None:
-            return SENSOR_CELLS * self.factor
+            return COARSE_HALO * self.factor
         if self.looks_near:
-            return NEAR_PX
-        return WIDE_CELLS * WIDE_CELL_PX if self.looks_around else 0
+            return CONTEXT_PX
+        return CONTEXT_CELLS * CONTEXT_CELL_PX if self.looks_around else 0
 
     @property
     def margin_px(self) -> int:

@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 
 from eoaug.engine.layout import Layer
 from eoaug.engine.plan import Plan
-from eoaug.generators.base import METADATA_FIELDS, NEAR_PX, SENSOR_CELLS, WIDE_CELL_PX, WIDE_CELLS, Request
+from eoaug.generators.base import (
+    COARSE_HALO,
+    CONTEXT_CELL_PX,
+    CONTEXT_CELLS,
+    CONTEXT_PX,
+    METADATA_FIELDS,
+    Request,
+)
 from eoaug.raster.grid import lonlat
 from eoaug.raster.tiles import Tile, Window
 
@@ -40,10 +47,10 @@ class ChunkInputs:
     def cells(self) -> NDArray[np.float32]:
         """Shape (n, C, rows, columns): means of the known pixels of each cell that touches `reach`.
 
-        Cells of `WIDE_CELL_PX` pixels, counted from absolute pixel 0; NaN where nothing is known.
+        Cells of `CONTEXT_CELL_PX` pixels, counted from absolute pixel 0; NaN where nothing is known.
         """
-        cells = self.reach.coarsen(WIDE_CELL_PX)
-        whole = cells.scale(WIDE_CELL_PX)
+        cells = self.reach.coarsen(CONTEXT_CELL_PX)
+        whole = cells.scale(CONTEXT_CELL_PX)
         rows, cols = self.reach.within(whole)
         out = np.empty((*self.values.shape[:2], *cells.shape), np.float32)
         for date, (values, known) in enumerate(zip(self.values, self.known, strict=True)):
@@ -61,9 +68,9 @@ def _cell_sums(image: NDArray[np.float32]) -> NDArray[np.float32]:
     """Return the sums over cells, one line of pixels after the other: the order must not depend on the size."""
     for axis in (1, 2):
         lines = np.moveaxis(image, axis, 0)
-        total = lines[0::WIDE_CELL_PX].copy()
-        for first in range(1, WIDE_CELL_PX):
-            total += lines[first::WIDE_CELL_PX]
+        total = lines[0::CONTEXT_CELL_PX].copy()
+        for first in range(1, CONTEXT_CELL_PX):
+            total += lines[first::CONTEXT_CELL_PX]
         image = np.moveaxis(total, 0, axis)
     return image
 
@@ -185,13 +192,13 @@ def tile_request(
         assert local is not None
         f = plan.factor
         # The sensor mixes neighbours: the tile sees the coarse pixels around it too.
-        wide = window.pad(SENSOR_CELLS * f)
+        wide = window.pad(COARSE_HALO * f)
         near = wide & scene.reach
         rows, cols = plan.source_window(near).within(plan.source_window(scene.reach))
         good = scene.known[local][:, rows, cols]
         if not good.any():
             return None
-        cells = size // f + 2 * SENSOR_CELLS
+        cells = size // f + 2 * COARSE_HALO
         coarse = np.full((1, channels, cells, cells), np.nan, np.float32)
         put = near.coarsen(f).within(wide.coarsen(f))
         coarse[0][:, *put] = np.where(good, scene.values[local][:, rows, cols], np.nan)
@@ -208,7 +215,7 @@ def tile_request(
             times=plan.out_times[k : k + 1],
             metadata=_metadata(plan, k, [int(plan.out_times[k])], place),
             coarse=coarse,
-            halo=SENSOR_CELLS,
+            coarse_halo=COARSE_HALO,
             factor=f,
             sensor=plan.sensor,
             **common,
@@ -227,9 +234,9 @@ def tile_request(
         known[i][:, to[0], to[1]] = scene.known[frame][:, at[0], at[1]]
     filled[slot_of_target][:, to[0], to[1]] = here
     if plan.looks_around:
-        common["wide"] = _wide(window, scene, frames)
+        common["context_cells"] = _wide(window, scene, frames)
     if plan.looks_near:
-        common["near"] = _near(window, scene, frames)
+        common["context_pixels"] = _near(window, scene, frames)
     times = [
         int(plan.out_times[k]) if i == slot_of_target else int(plan.in_times[scene.dates[frame]])  # type: ignore[index]
         for i, frame in enumerate(frames)
@@ -245,9 +252,9 @@ def tile_request(
 
 
 def _wide(window: Window, scene: ChunkInputs, frames: Sequence[int | None]) -> NDArray[np.float32]:
-    """Return `Request.wide`: the cells around a tile on its dates."""
-    wanted = window.pad(WIDE_CELLS * WIDE_CELL_PX).coarsen(WIDE_CELL_PX)
-    there = scene.reach.coarsen(WIDE_CELL_PX)
+    """Return `Request.context_cells`: the cells around a tile on its dates."""
+    wanted = window.pad(CONTEXT_CELLS * CONTEXT_CELL_PX).coarsen(CONTEXT_CELL_PX)
+    there = scene.reach.coarsen(CONTEXT_CELL_PX)
     common = wanted & there
     to, at = common.within(wanted), common.within(there)
     out = np.full((len(frames), scene.values.shape[1], *wanted.shape), np.nan, np.float32)
@@ -258,8 +265,8 @@ def _wide(window: Window, scene: ChunkInputs, frames: Sequence[int | None]) -> N
 
 
 def _near(window: Window, scene: ChunkInputs, frames: Sequence[int | None]) -> NDArray[np.float32]:
-    """Return `Request.near`: what was measured in a tile and around it."""
-    wanted = window.pad(NEAR_PX)
+    """Return `Request.context_pixels`: what was measured in a tile and around it."""
+    wanted = window.pad(CONTEXT_PX)
     common = wanted & scene.reach
     to, at = common.within(wanted), common.within(scene.reach)
     out = np.full((len(frames), scene.values.shape[1], *wanted.shape), np.nan, np.float32)

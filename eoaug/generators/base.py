@@ -6,10 +6,13 @@ package: `known` is True where a value was measured.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -20,11 +23,11 @@ from eoaug.errors import GeneratorError
 from eoaug.raster.sensor import Sensor
 
 __all__ = [
+    "COARSE_HALO",
+    "CONTEXT_CELLS",
+    "CONTEXT_CELL_PX",
+    "CONTEXT_PX",
     "METADATA_FIELDS",
-    "NEAR_PX",
-    "SENSOR_CELLS",
-    "WIDE_CELLS",
-    "WIDE_CELL_PX",
     "Card",
     "Generator",
     "Request",
@@ -42,17 +45,71 @@ Verb = Literal["synthesize", "inpaint", "extend", "super_resolve"]
 METADATA_FIELDS = ("lon_deg", "lat_deg", "gsd_m", "cloud_fraction", "year", "month", "day")
 """The columns of `Request.metadata`, in DiffusionSat's order and in real-world units."""
 
-WIDE_CELL_PX = 8
-"""Edge of a cell of `Request.wide` in pixels."""
-WIDE_CELLS = 16
-"""Cells of `Request.wide` beyond the tile on every side."""
-NEAR_PX = 16
-"""Pixels of `Request.near` beyond the tile on every side."""
-SENSOR_CELLS = 4
+CONTEXT_CELL_PX = 8
+"""Edge of a cell of `Request.context_cells` in pixels."""
+CONTEXT_CELLS = 16
+"""Cells of `Request.context_cells` beyond the tile on every side."""
+CONTEXT_PX = 16
+"""Pixels of `Request.context_pixels` beyond the tile on every side."""
+COARSE_HALO = 4
 """Coarse pixels of `Request.coarse` beyond the tile on every side, as the engine gives them. A measurement reaches fine
 pixels no further away than three; the fourth is for generators that draw beyond a tile's edge."""
 
 
+def _renamed_fields[T](**names: str) -> Callable[[type[T]], type[T]]:
+    """Return a class decorator that accepts former names of a dataclass's fields, with a `DeprecationWarning`.
+
+    A former name works as a keyword of the constructor (and so of `dataclasses.replace`) and as an attribute
+    to read. Given both names the former one wins: `dataclasses.replace` passes every field by its present name.
+
+    Parameters
+    ----------
+    **names
+        Present name by former name.
+    """
+
+    def decorate(cls: type[T]) -> type[T]:
+        def warn(former: str) -> None:
+            warnings.warn(
+                f"{cls.__name__}.{former} is now {cls.__name__}.{names[former]}; "
+                "the former name will be removed in eoaug 0.3",
+                DeprecationWarning,
+                # Without the suffix: Python 3.12.1 does not match a prefix that is the whole name.
+                skip_file_prefixes=(__file__.removesuffix(".py"), dataclasses.__file__.removesuffix(".py")),
+            )
+
+        def alias(former: str) -> property:
+            def read(self: T) -> Any:
+                warn(former)
+                return getattr(self, names[former])
+
+            return property(read, doc=f"Former name of ``{names[former]}``.")
+
+        init: Any = cls.__init__
+
+        @functools.wraps(init)
+        def init_by_any_name(self: T, **values: Any) -> None:
+            for former in names.keys() & values.keys():
+                warn(former)
+                values[names[former]] = values.pop(former)
+            init(self, **values)
+
+        cls.__init__ = init_by_any_name  # type: ignore[method-assign,assignment]
+        for former in names:
+            setattr(cls, former, alias(former))
+        return cls
+
+    return decorate
+
+
+@_renamed_fields(
+    drawn_px="canvas_px",
+    sequence="autoregressive",
+    surroundings="uses_context",
+    transferred="derived_bands",
+    kept="passthrough_bands",
+    guided="layout_verbs",
+)
 @dataclass(frozen=True, kw_only=True)
 class Card:
     """What a generator can do and how it wants to be called."""
@@ -67,11 +124,11 @@ class Card:
     """Ground sampling distances that it was made for, in metres (smallest, largest)."""
     tile_px: int = 64
     """Edge of the square tile that it is called with, in pixels of the output grid; in super-resolution that of whole
-    coarse pixels nearest below, or what ``drawn_px`` leaves."""
+    coarse pixels nearest below, or what ``canvas_px`` leaves."""
     overlap_px: int = 8
     """Overlap of neighbouring tiles; half as much, up to whole coarse pixels, where a coarse measurement or a margin
     makes them agree."""
-    drawn_px: int = 0
+    canvas_px: int = 0
     """Edge of the square that it draws for a tile to synthesize or to super-resolve, where what lies around the tile is
     told: the margin, half of the rest or a whole coarse pixel, is thrown away. 0: it draws the tile alone."""
     multiple_of: int = 1
@@ -82,7 +139,7 @@ class Card:
     """Requests in one forward; shorter batches are padded to this by the generator."""
     context: int = 0
     """Number of further dates that a request may hold beside its target date."""
-    sequence: bool = False
+    autoregressive: bool = False
     """True if several new dates are made one after the other unless a user says otherwise, each told of
     those before it."""
     steps: Mapping[str, int] = field(default_factory=dict)
@@ -97,18 +154,18 @@ class Card:
     constants for the kind of band."""
     std: tuple[float, ...] = ()
     """Physical value (reflectance) of one model unit, per band slot; empty: as for ``mean``."""
-    surroundings: bool = False
-    """True if it looks at `Request.wide`, tile and stride are then multiples of `WIDE_CELL_PX`; and at
-    `Request.near`."""
+    uses_context: bool = False
+    """True if it looks at `Request.context_cells`, tile and stride are then multiples of `CONTEXT_CELL_PX`; and at
+    `Request.context_pixels`."""
     factors: tuple[int, ...] = ()
     """Refinements that super-resolution serves; empty: any."""
-    transferred: frozenset[str] = frozenset()
+    derived_bands: frozenset[str] = frozenset()
     """Band slots that it derives from those that it generates, by a declared rule."""
-    kept: frozenset[str] = frozenset()
+    passthrough_bands: frozenset[str] = frozenset()
     """Band slots that it takes and leaves as they are."""
     conditions: frozenset[str] = frozenset()
     """Optional conditions that it uses, of ``prompt``, ``layout``, ``metadata``, ``guidance``."""
-    guided: frozenset[Verb] = frozenset()
+    layout_verbs: frozenset[Verb] = frozenset()
     """The verbs that use a ``layout``, if it uses one; empty: all that it serves."""
     sha256: str = ""
     """Hash of the weights; empty when there are none."""
@@ -129,11 +186,12 @@ class Card:
 
     def margin_px(self, verb: Verb, factor: int = 1) -> int:
         """Return the pixels that it draws beyond each edge of a tile, refined by ``factor``."""
-        if not self.drawn_px or verb not in ("synthesize", "super_resolve"):
+        if not self.canvas_px or verb not in ("synthesize", "super_resolve"):
             return 0
-        return factor if factor > 1 else (self.drawn_px - self.tile_px) // 2
+        return factor if factor > 1 else (self.canvas_px - self.tile_px) // 2
 
 
+@_renamed_fields(halo="coarse_halo", wide="context_cells", near="context_pixels")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
     """One tile of a cube with holes: what is known, what is to be filled, and under which conditions.
@@ -159,22 +217,22 @@ class Request:
     """Pixel size in metres by which tiles of one grid agree; of a grid in degrees that at the equator, while the
     metadata's is the tile's own. NaN: the metadata's."""
     coarse: NDArray[np.float32] | None = None
-    """Shape (T, C, H // factor + 2 halo, W // factor + 2 halo), model units, NaN where not measured; only
+    """Shape (T, C, H // factor + 2 coarse_halo, W // factor + 2 coarse_halo), model units, NaN where not measured; only
     for super-resolution."""
-    halo: int = 0
+    coarse_halo: int = 0
     """Coarse pixels beyond the tile that ``coarse`` holds on every side: a sensor mixes neighbours."""
     factor: int = 1
     """Pixels of the output grid per coarse pixel along one axis."""
     sensor: Sensor | None = None
     """How a coarse pixel was measured; given whenever ``coarse`` is."""
-    wide: NDArray[np.float32] | None = None
-    """Shape (T, C, H // 8 + 32, W // 8 + 32), model units: the surroundings in cells of `WIDE_CELL_PX` pixels,
-    `WIDE_CELLS` of them beyond the tile on every side; the mean of a cell's known pixels, NaN where there
-    are none. Only to fill gaps, for generators whose card says ``surroundings``: a gap may be wider than a
+    context_cells: NDArray[np.float32] | None = None
+    """Shape (T, C, H // 8 + 32, W // 8 + 32), model units: the surroundings in cells of `CONTEXT_CELL_PX` pixels,
+    `CONTEXT_CELLS` of them beyond the tile on every side; the mean of a cell's known pixels, NaN where there
+    are none. Only to fill gaps, for generators whose card says ``uses_context``: a gap may be wider than a
     tile."""
-    near: NDArray[np.float32] | None = None
-    """Shape (T, C, H + 2 NEAR_PX, W + 2 NEAR_PX), model units: a starting point with what lies around the tile, NaN
-    where nothing was measured. Only with ``strength`` < 1, for generators whose card says ``surroundings``."""
+    context_pixels: NDArray[np.float32] | None = None
+    """Shape (T, C, H + 2 CONTEXT_PX, W + 2 CONTEXT_PX), model units: a starting point with what lies around the tile, NaN
+    where nothing was measured. Only with ``strength`` < 1, for generators whose card says ``uses_context``."""
     prompt: str | None = None
     """What to show, in words."""
     layout: NDArray[np.float32] | None = None
@@ -196,7 +254,7 @@ class Request:
         if self.coarse is not None:
             return "super_resolve"
         target = self.target
-        around = self.wide is not None and bool(np.isfinite(self.wide[target]).any())
+        around = self.context_cells is not None and bool(np.isfinite(self.context_cells[target]).any())
         if self.strength < 1.0 or not (around or self.known.any()):
             return "synthesize"
         return "inpaint" if around or self.known[target].any() else "extend"
@@ -206,7 +264,9 @@ class Request:
         """``coarse`` without its halo, shape (T, C, H // factor, W // factor)."""
         assert self.coarse is not None
         rows, cols = self.coarse.shape[2:]
-        return self.coarse[:, :, self.halo : rows - self.halo, self.halo : cols - self.halo]
+        return self.coarse[
+            :, :, self.coarse_halo : rows - self.coarse_halo, self.coarse_halo : cols - self.coarse_halo
+        ]
 
     @property
     def target(self) -> NDArray[np.bool_]:

@@ -2,7 +2,7 @@
 
 Numpy and scipy. The functions are the classical estimates that learned generators start from and are
 measured against; all work band by band, with a fixed number of sums in a fixed order, and look at
-nothing outside the tile but the cells of `Request.wide`. Unknown values are 0 on the way in, as in `Request`.
+nothing outside the tile but the cells of `Request.context_cells`. Unknown values are 0 on the way in, as in `Request`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def estimate(request: Request) -> Float32Array:
             start = push_pull(request.values[date], request.known[date]) if request.strength < 1.0 else 0
             made = start + np.float32(request.strength) * field
         else:
-            made = temporal(request.values, known, request.times, date, request.wide)
+            made = temporal(request.values, known, request.times, date, request.context_cells)
         out[date] = np.where(known[date], request.values[date], made)
     return out
 
@@ -104,7 +104,7 @@ _CARD = Card(
     overlap_px=8,
     batch=8,
     context=3,
-    surroundings=True,
+    uses_context=True,
     description=(
         "Push-pull fill, linear in time corrected from clear pixels, cubic interpolation with "
         "back-projection, Gaussian texture; no weights."

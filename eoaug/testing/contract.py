@@ -84,8 +84,8 @@ def _check_card(card: Card) -> None:
     assert 0 <= card.overlap_px <= card.tile_px // 2, (
         f"{card.name}: overlap {card.overlap_px} of tile {card.tile_px}"
     )
-    assert card.drawn_px == 0 or card.drawn_px >= card.tile_px, (
-        f"{card.name}: draws {card.drawn_px} px for a tile of {card.tile_px}"
+    assert card.canvas_px == 0 or card.canvas_px >= card.tile_px, (
+        f"{card.name}: draws {card.canvas_px} px for a tile of {card.tile_px}"
     )
     for name, least in (("multiple_of", 1), ("latent_factor", 1), ("batch", 1), ("context", 0)):
         found = getattr(card, name)

@@ -25,9 +25,9 @@ def layout_for(layout: Any, card: Card, geobox: Any, verb: Verb) -> Any:
     supported("layout", layout, card)
     if layout is None:
         return None
-    if card.guided and verb not in card.guided:
+    if card.layout_verbs and verb not in card.layout_verbs:
         raise ParameterError(
-            f"{card.name} uses a layout to {', '.join(sorted(card.guided))} only",
+            f"{card.name} uses a layout to {', '.join(sorted(card.layout_verbs))} only",
             "leave layout out, or load a generator with a ControlNet",
         )
     if isinstance(layout, xr.Dataset) and layout.data_vars:

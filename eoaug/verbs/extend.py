@@ -64,7 +64,7 @@ def prepare_extend(ds: Any, options: Options, *, times: Any, sequence: Any = Non
     unit = cube.times.dtype
     if not (sequence is None or isinstance(sequence, bool | np.bool_)):
         raise ParameterError(f"sequence={sequence!r} is not True or False", "e.g. sequence=True")
-    in_turn = len(new) > 1 and bool(generator.card.sequence if sequence is None else sequence)
+    in_turn = len(new) > 1 and bool(generator.card.autoregressive if sequence is None else sequence)
     if in_turn and options.get("reduce") is not None:
         raise ParameterError(
             f"reduce={options['reduce']!r} does not go with a sequence of {len(new)} dates, whose members part",

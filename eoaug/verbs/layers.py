@@ -78,7 +78,7 @@ def empty_cube(geobox: Any, times: NDArray[np.datetime64] | None, card: Card) ->
         )
         for name in card.bands or _SYNTHESIS_BANDS
         # From nothing there is nothing to derive another band from.
-        if name not in card.kept | card.transferred
+        if name not in card.passthrough_bands | card.derived_bands
     )
     # The bands are listed as empty variables, so that the result's variables keep their order.
     source = xr.Dataset({band.name: xr.Variable((), np.float32(0)) for band in bands}, coords)

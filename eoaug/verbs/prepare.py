@@ -179,7 +179,7 @@ def prepare(
 
 def _check_kept(verb: Verb, card: Card, layers: Sequence[Layer]) -> None:
     """Refuse verbs whose result has places where a band that is left as it is was never measured."""
-    kept = [layer.name for layer in layers if card.bands and card.bands[layer.slot] in card.kept]
+    kept = [layer.name for layer in layers if card.bands and card.bands[layer.slot] in card.passthrough_bands]
     if kept and verb in ("extend", "super_resolve"):
         raise BandError(
             f"generator {card.name!r} keeps {', '.join(kept)} as measured, and makes pixels where nothing was",

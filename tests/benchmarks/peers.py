@@ -115,7 +115,7 @@ class Wrapped:
         import torch
 
         # The peers show their modules nothing beyond the tile.
-        halo = requests[0].halo
+        halo = requests[0].coarse_halo
         tiles = np.stack([request.coarse[0][:, halo:-halo, halo:-halo] for request in requests])
         if np.isnan(tiles).any():
             mean = np.nanmean(tiles, axis=(2, 3), keepdims=True)

@@ -581,11 +581,11 @@ def test_made_up_tiles_are_like_those_of_the_run(verb, generator):
             return str, ()
 
     def kinds(requests):
-        arrays = ("values", "coarse", "wide", "near", "layout")
+        arrays = ("values", "coarse", "context_cells", "context_pixels", "layout")
         return {
             (
                 asked.verb,
-                asked.halo,
+                asked.coarse_halo,
                 asked.factor,
                 asked.steps,
                 *(np.shape(getattr(asked, n)) for n in arrays),
@@ -687,7 +687,7 @@ class Noted(TinyDenoiser):
 
     @property
     def card(self):
-        return replace(super().card, surroundings=True)
+        return replace(super().card, uses_context=True)
 
     def generate(self, requests):
         self.asked.extend(requests)
@@ -711,12 +711,12 @@ def test_a_variation_is_told_of_its_start_beyond_the_tile():
     for asked in Noted.asked:
         row, col = asked.origin[0] - top + 100 - 16, asked.origin[1] - left + 100 - 16
         expected = everything[:, row : row + 64, col : col + 64]
-        np.testing.assert_array_equal(np.isnan(asked.near[0]), np.isnan(expected))
-        assert np.isfinite(asked.near[0]).any()
+        np.testing.assert_array_equal(np.isnan(asked.context_pixels[0]), np.isnan(expected))
+        assert np.isfinite(asked.context_pixels[0]).any()
         for band in range(2):
-            found, there = asked.near[0, band], np.isfinite(expected[band])
+            found, there = asked.context_pixels[0, band], np.isfinite(expected[band])
             assert np.corrcoef(found[there], expected[band][there])[0, 1] > 0.999999, "a scale and an offset"
-        inner = asked.near[:, :, 16:-16, 16:-16]
+        inner = asked.context_pixels[:, :, 16:-16, 16:-16]
         np.testing.assert_array_equal(np.nan_to_num(inner), asked.values)
 
 
@@ -739,7 +739,7 @@ def test_a_broken_generator_is_named(generator, message):
 @pytest.mark.parametrize("unit", [1, 8])
 @pytest.mark.parametrize("drawn", [0, 72])
 def test_tiles_hold_whole_coarse_pixels_and_whole_cells(factor, unit, drawn):
-    card = Card(name="x", tile_px=64, overlap_px=8, multiple_of=unit, drawn_px=drawn)
+    card = Card(name="x", tile_px=64, overlap_px=8, multiple_of=unit, canvas_px=drawn)
     lattice = lattice_for(card, factor, "super_resolve" if factor > 1 else "synthesize")
     for number in (lattice.size, lattice.stride):
         assert number % factor == 0

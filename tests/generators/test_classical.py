@@ -199,7 +199,7 @@ def in_gap(cells, column):
         fill=np.ones((1, *shape), bool),
         times=np.zeros(1, np.int64),
         metadata=np.full((1, 7), np.nan),
-        wide=cells[None, :, 4:44, column - 16 : column + 24],
+        context_cells=cells[None, :, 4:44, column - 16 : column + 24],
     )
 
 

@@ -493,7 +493,7 @@ def test_a_file_describes_a_generator(tiny: Make, tmp_path: Path) -> None:
     card = eoaug.load(tmp_path / "recipe.json", lift="keep").card
     assert card.steps["synthesize"] == 7
     assert card.mean[0] == card.std[0] == 0.2
-    assert "nir" in card.kept
+    assert "nir" in card.passthrough_bands
     assert any("mine" in name for name in card.files)
     (tmp_path / "bad.json").write_text("[]")
     with pytest.raises(GeneratorError, match="no description"):

@@ -247,7 +247,7 @@ def test_verbs_follow_the_controlnet(tiny: Make) -> None:
     flat = eoaug.load(base, controlnets=[tiny("sat_controlnet", frames=False, channels=10, scale=2)]).card
     assert flat.verbs == {"super_resolve"}
     assert flat.bands[:4] == ("red", "green", "blue", "rededge071")
-    assert flat.transferred == set(flat.bands[3:])
+    assert flat.derived_bands == set(flat.bands[3:])
     deep = eoaug.load(base, controlnets=[tiny("sat_controlnet", frames=True, channels=3)]).card
     assert deep.verbs == {"inpaint", "extend", "super_resolve"}
     assert deep.context == 3

@@ -269,12 +269,12 @@ def test_a_variations_tile_is_told_what_lies_beyond_it():
     changes = {"values": truth, "known": everywhere, "fill": everywhere, "strength": 0.5, "steps": 2}
     asked = request("synthesize", **changes)
     expected = generator().generate([asked])[0]
-    mirrored = generator().generate([replace(asked, near=near)])[0]
+    mirrored = generator().generate([replace(asked, context_pixels=near)])[0]
     np.testing.assert_array_equal(mirrored, expected)
     moved = near.copy()
     moved[:, :, :, :16] += 1
-    assert not np.array_equal(generator().generate([replace(asked, near=moved)])[0], expected)
-    still = generator().generate([replace(asked, near=moved, strength=0.0)])[0]
+    assert not np.array_equal(generator().generate([replace(asked, context_pixels=moved)])[0], expected)
+    still = generator().generate([replace(asked, context_pixels=moved, strength=0.0)])[0]
     np.testing.assert_array_equal(still, truth)
 
 
@@ -288,7 +288,7 @@ def test_a_super_resolved_tile_is_drawn_beyond_its_edges():
         """The tile 16 x 16 cells from cell (7, col)."""
         part = coarse[None, :, 7 - halo : 23 + halo, col - halo : col + 16 + halo]
         return generator().generate(
-            [request("super_resolve", coarse=part, halo=halo, steps=0, sensor=sensor)]
+            [request("super_resolve", coarse=part, coarse_halo=halo, steps=0, sensor=sensor)]
         )[0, 0]
 
     apart = {}

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import fft, ndimage
 
-from eoaug.generators.base import WIDE_CELLS, Request
+from eoaug.generators.base import CONTEXT_CELLS, Request
 from eoaug.generators.interpolation import best_estimate, kriging, push_pull, texture, time_kriging
 from eoaug.metrics import rmse
 
@@ -205,14 +205,14 @@ def test_surroundings_that_end_at_the_tile_change_nothing():
         times=np.zeros(1, np.int64),
         metadata=np.full((1, 7), np.nan),
     )
-    cells = np.full((1, 2, 4 + 2 * WIDE_CELLS, 4 + 2 * WIDE_CELLS), np.nan, np.float32)
-    cells[..., WIDE_CELLS:-WIDE_CELLS, WIDE_CELLS:-WIDE_CELLS] = 1.0
+    cells = np.full((1, 2, 4 + 2 * CONTEXT_CELLS, 4 + 2 * CONTEXT_CELLS), np.nan, np.float32)
+    cells[..., CONTEXT_CELLS:-CONTEXT_CELLS, CONTEXT_CELLS:-CONTEXT_CELLS] = 1.0
     expected, _ = best_estimate.best_linear_estimate(alone, 0)
     np.testing.assert_array_equal(
-        best_estimate.best_linear_estimate(replace(alone, wide=cells), 0)[0], expected
+        best_estimate.best_linear_estimate(replace(alone, context_cells=cells), 0)[0], expected
     )
     cells[..., :4, :4] = 3.0
-    assert (best_estimate.best_linear_estimate(replace(alone, wide=cells), 0)[0] != expected).any()
+    assert (best_estimate.best_linear_estimate(replace(alone, context_cells=cells), 0)[0] != expected).any()
 
 
 def tile_of(values: np.ndarray, known: np.ndarray, row: int, col: int) -> Request:
@@ -222,7 +222,7 @@ def tile_of(values: np.ndarray, known: np.ndarray, row: int, col: int) -> Reques
     count = known.reshape(shape).sum(axis=(3, 5))
     total = np.where(known, values, 0).reshape(shape).sum(axis=(3, 5))
     cells = np.where(count > 0, total / np.maximum(count, 1), np.nan).astype(np.float32)
-    beyond = [(0, 0), (0, 0), (WIDE_CELLS, WIDE_CELLS), (WIDE_CELLS, WIDE_CELLS)]
+    beyond = [(0, 0), (0, 0), (CONTEXT_CELLS, CONTEXT_CELLS), (CONTEXT_CELLS, CONTEXT_CELLS)]
     cells = np.pad(cells, beyond, constant_values=np.nan)
     tile = np.s_[..., row : row + 64, col : col + 64]
     return Request(
@@ -231,7 +231,7 @@ def tile_of(values: np.ndarray, known: np.ndarray, row: int, col: int) -> Reques
         fill=~known[tile],
         times=np.arange(T) * 10 * DAY,
         metadata=np.full((T, 7), np.nan),
-        wide=cells[..., row // 8 : row // 8 + 40, col // 8 : col // 8 + 40],
+        context_cells=cells[..., row // 8 : row // 8 + 40, col // 8 : col // 8 + 40],
     )
 
 

@@ -109,7 +109,7 @@ def category(request: Request) -> str:
     target = request.target
     if not request.known[~target].any():
         return "gap"
-    around = request.wide is not None and bool(np.isfinite(request.wide[target]).any())
+    around = request.context_cells is not None and bool(np.isfinite(request.context_cells[target]).any())
     return "mixed" if around or request.known[target].any() else "dates"
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from eoaug.errors import GeneratorError
-from eoaug.generators.base import NEAR_PX, Card, Request, check_batch, present_bands
+from eoaug.generators.base import CONTEXT_PX, Card, Request, check_batch, present_bands
 from eoaug.generators.embedded import flow_samplers
 from eoaug.generators.embedded.base_estimate import BaseEstimate, Regressors, alike, base_estimates
 from eoaug.generators.embedded.features import from_log, to_log
@@ -201,7 +201,7 @@ class Embedded:
         drawn = reach > 0 and steps > 0
         # Beyond an image's edge the networks fill up with zeros: of a super-resolution's detail a third was missing in
         # a tile's last coarse pixels. So what is known there is drawn as well, and thrown away.
-        told = request.coarse is None or request.halo > 1
+        told = request.coarse is None or request.coarse_halo > 1
         beyond = self.card.margin_px(request.verb, request.factor) if told else 0
         return SamplingPath(
             target=int(np.flatnonzero(request.target)[0]),
@@ -253,7 +253,7 @@ class Embedded:
         parts = []
         for walk in walks:
             request, (H, W) = walk.request, walk.request.values.shape[2:]
-            halo = walk.plan.beyond + HALO * CELL.factor if request.strength == 1.0 else NEAR_PX
+            halo = walk.plan.beyond + HALO * CELL.factor if request.strength == 1.0 else CONTEXT_PX
             row, col = request.origin
             parts.append(
                 (

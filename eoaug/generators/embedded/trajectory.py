@@ -8,7 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from eoaug.generators.base import NEAR_PX, Request
+from eoaug.generators.base import CONTEXT_PX, Request
 from eoaug.generators.embedded.base_estimate import BaseEstimate
 from eoaug.generators.embedded.landscape import Plane
 from eoaug.generators.interpolation import push_pull
@@ -99,17 +99,17 @@ class ResidualTrajectory:
 
     @cached_property
     def _near(self) -> Float32Array:
-        """What a variation starts from, and `NEAR_PX` around it: mirrored where nobody told."""
-        request, target, width = self.request, self.plan.target, (NEAR_PX, NEAR_PX)
-        if request.near is not None:
-            near = request.near[target]
+        """What a variation starts from, and `CONTEXT_PX` around it: mirrored where nobody told."""
+        request, target, width = self.request, self.plan.target, (CONTEXT_PX, CONTEXT_PX)
+        if request.context_pixels is not None:
+            near = request.context_pixels[target]
             return push_pull.push_pull(np.nan_to_num(near), np.isfinite(near))
         start = push_pull.push_pull(request.values[target], request.known[target])
         return np.pad(start, ((0, 0), width, width), mode="symmetric")
 
     def started(self, margin: int) -> Float32Array:
         """Return what a variation starts from and some pixels around it, shape (C, H + 2 margin, W + 2 margin)."""
-        inner = slice(NEAR_PX - margin, margin - NEAR_PX or None)
+        inner = slice(CONTEXT_PX - margin, margin - CONTEXT_PX or None)
         return self._near[:, inner, inner]
 
     def outline(self) -> Float32Array:
@@ -147,7 +147,7 @@ def _grown(request: Request, edge: int) -> Request:
         known=np.pad(request.known, sides),
         fill=np.pad(request.fill, sides),
         origin=(row - edge, col - edge),
-        halo=request.halo - edge // request.factor,
+        coarse_halo=request.coarse_halo - edge // request.factor,
     )
 
 
@@ -165,7 +165,7 @@ def measured(walk: ResidualTrajectory, layout: Float32Array, sensor: Sensor, hal
         metadata=request.metadata[date],
         origin=(row - walk.plan.beyond, col - walk.plan.beyond),
         coarse=np.where(walk.plan.present, layout, np.float32(np.nan))[None].astype(np.float32),
-        halo=halo,
+        coarse_halo=halo,
         factor=sensor.factor,
         sensor=sensor,
     )

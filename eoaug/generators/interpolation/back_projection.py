@@ -64,7 +64,7 @@ def consistent(
 
 def tile_of(request: Request, whole: Float32Array) -> Float32Array:
     """Return the view of a request's own tile in an image that has its halo around it."""
-    edge = request.halo * request.factor
+    edge = request.coarse_halo * request.factor
     return whole[:, edge : whole.shape[1] - edge, edge : whole.shape[2] - edge]
 
 

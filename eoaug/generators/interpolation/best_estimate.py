@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from eoaug.generators.base import WIDE_CELL_PX, WIDE_CELLS, Request
+from eoaug.generators.base import CONTEXT_CELL_PX, CONTEXT_CELLS, Request
 from eoaug.generators.interpolation import push_pull, time_series
 from eoaug.generators.interpolation.kriging import fill
 from eoaug.generators.interpolation.regression import Residuals, guided, regressed
@@ -74,7 +74,7 @@ def best_linear_estimate(request: Request, target: int) -> tuple[Float32Array, F
         if wide is not None:
             told = np.isfinite(wide[others])
             beside = _whole(np.where(told, wide[others], np.float32(0)), told, times)
-            awaited = in_time(beside, times, when, pixel=WIDE_CELL_PX, sharp=True)
+            awaited = in_time(beside, times, when, pixel=CONTEXT_CELL_PX, sharp=True)
             around = Residuals(beside, wide[target] - awaited, np.isfinite(wide[target]))
             cells = around.departure
         if alone:
@@ -100,18 +100,18 @@ def best_linear_estimate(request: Request, target: int) -> tuple[Float32Array, F
 def _surface(cells: Float32Array) -> Float32Array:
     """Return what the surroundings let expect of a tile."""
     told = np.isfinite(cells)
-    inner = np.s_[:, WIDE_CELLS - 1 : 1 - WIDE_CELLS, WIDE_CELLS - 1 : 1 - WIDE_CELLS]
+    inner = np.s_[:, CONTEXT_CELLS - 1 : 1 - CONTEXT_CELLS, CONTEXT_CELLS - 1 : 1 - CONTEXT_CELLS]
     whole = cells if told[inner].all() else fill(np.where(told, cells, np.float32(0)), told)
     return push_pull.from_cells(whole)
 
 
 def _beyond(request: Request) -> Float32Array | None:
     """Return the surroundings; None where no cell of them lies beyond the tile: it knows itself better."""
-    if request.wide is None:
+    if request.context_cells is None:
         return None
-    known = np.isfinite(request.wide)
-    known[..., WIDE_CELLS:-WIDE_CELLS, WIDE_CELLS:-WIDE_CELLS] = False
-    return request.wide if known.any() else None
+    known = np.isfinite(request.context_cells)
+    known[..., CONTEXT_CELLS:-CONTEXT_CELLS, CONTEXT_CELLS:-CONTEXT_CELLS] = False
+    return request.context_cells if known.any() else None
 
 
 def _doubt_of_gap(found: Float32Array, seen: BoolArray, cells: Float32Array | None) -> Float32Array:
@@ -126,7 +126,7 @@ def _doubt_of_gap(found: Float32Array, seen: BoolArray, cells: Float32Array | No
         varied = np.maximum(_surface(np.where(between, around, np.float32(np.nan))), _TILE_FLOOR / 10)
         expected, contrast = (np.float32(ratio) * varied for ratio in _CELL_SPREAD)
         near = _carried(near, told & seen.any(), expected)
-        away_px = np.minimum(away_px, _surface(_away_px(np.isfinite(cells)) * WIDE_CELL_PX))
+        away_px = np.minimum(away_px, _surface(_away_px(np.isfinite(cells)) * CONTEXT_CELL_PX))
     rim, more, within_px = _GROWTH
     growth = rim + more * (1 - np.exp(-away_px / within_px))
     return (growth * size_of_errors(near, contrast)).astype(np.float32)
@@ -149,7 +149,7 @@ def _doubt_of_pixels(left: Float32Array, seen: BoolArray, cells: Float32Array | 
     if cells is None:
         size = push_pull.push_pull(size, told)
     else:
-        around, between = _rms(cells, np.isfinite(cells), _NEAR_DOUBT_PX / WIDE_CELL_PX)
+        around, between = _rms(cells, np.isfinite(cells), _NEAR_DOUBT_PX / CONTEXT_CELL_PX)
         size = _carried(
             size, told, np.float32(_CELL_LEFT) * _surface(np.where(between, around, np.float32(np.nan)))
         )

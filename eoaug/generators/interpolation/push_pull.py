@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
-from eoaug.generators.base import WIDE_CELL_PX, WIDE_CELLS
+from eoaug.generators.base import CONTEXT_CELL_PX, CONTEXT_CELLS
 from eoaug.raster.arrays import BoolArray, Float32Array
 
 __all__ = ["from_cells", "push_pull"]
@@ -15,7 +15,7 @@ __all__ = ["from_cells", "push_pull"]
 
 _SWEEPS = 4
 """Smoothing sweeps per pyramid level; measured on real holes, 4 is 0.1 dB from the exact membrane."""
-_REACH = WIDE_CELLS - 1
+_REACH = CONTEXT_CELLS - 1
 """Cells within which surroundings count: all that a tile sees from the frame of one cell around it."""
 _FAR = 1e-4
 """Share of its weight that a cell further away has: it tells where no other does."""
@@ -37,7 +37,7 @@ def push_pull(
     known
         The same shape. Known pixels come back bit for bit; a plane that has none comes back 0.
     around
-        Shape (C, H // 8 + 32, W // 8 + 32): the same quantity in cells, as `Request.wide`; NaN where unknown.
+        Shape (C, H // 8 + 32, W // 8 + 32): the same quantity in cells, as `Request.context_cells`; NaN where unknown.
         They are then what the pyramid ends in, so that tiles within one large hole agree.
     """
     known = np.broadcast_to(known, values.shape)
@@ -51,11 +51,11 @@ def push_pull(
     if around is None:
         values[partly] = _fill(values[partly], known[partly])
         return values
-    frame = [(0, 0), (WIDE_CELL_PX, WIDE_CELL_PX), (WIDE_CELL_PX, WIDE_CELL_PX)]
+    frame = [(0, 0), (CONTEXT_CELL_PX, CONTEXT_CELL_PX), (CONTEXT_CELL_PX, CONTEXT_CELL_PX)]
     framed = _fill(
         np.pad(values[partly], frame), np.pad(known[partly], frame), _between_cells(around[partly])
     )
-    values[partly] = framed[:, WIDE_CELL_PX:-WIDE_CELL_PX, WIDE_CELL_PX:-WIDE_CELL_PX]
+    values[partly] = framed[:, CONTEXT_CELL_PX:-CONTEXT_CELL_PX, CONTEXT_CELL_PX:-CONTEXT_CELL_PX]
     return values
 
 
@@ -65,18 +65,18 @@ def from_cells(cells: Float32Array) -> Float32Array:
     Parameters
     ----------
     cells
-        Shape (C, H // 8 + 32, W // 8 + 32), as `Request.wide`, without gaps there.
+        Shape (C, H // 8 + 32, W // 8 + 32), as `Request.context_cells`, without gaps there.
 
     Returns
     -------
     Shape (C, H, W).
     """
     tile = cells[:, _REACH:-_REACH, _REACH:-_REACH]
-    size = WIDE_CELL_PX
+    size = CONTEXT_CELL_PX
     while size > 1:
         tile = _double(tile, 2 * tile.shape[1], 2 * tile.shape[2])
         size //= 2
-    return tile[:, WIDE_CELL_PX:-WIDE_CELL_PX, WIDE_CELL_PX:-WIDE_CELL_PX]
+    return tile[:, CONTEXT_CELL_PX:-CONTEXT_CELL_PX, CONTEXT_CELL_PX:-CONTEXT_CELL_PX]
 
 
 def _between_cells(cells: Float32Array) -> Float32Array:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from eoaug.generators.base import WIDE_CELL_PX, WIDE_CELLS
+from eoaug.generators.base import CONTEXT_CELL_PX, CONTEXT_CELLS
 from eoaug.raster.arrays import BoolArray, Float32Array
 
 __all__ = ["Residuals", "guided", "regressed"]
@@ -57,7 +57,7 @@ def regressed(here: Residuals, around: Residuals | None = None) -> list[Float32A
     here
         A tile, by pixels.
     around
-        Its surroundings, by cells (`Request.wide`), which count the less the further they are away.
+        Its surroundings, by cells (`Request.context_cells`), which count the less the further they are away.
 
     Returns
     -------
@@ -96,9 +96,9 @@ def regressed(here: Residuals, around: Residuals | None = None) -> list[Float32A
 def _cell_weights(shape: tuple[int, int]) -> NDArray[np.float64]:
     """Return the pixels that each cell of the surroundings is worth; none within the tile."""
     rows, cols = (np.arange(n) - (n - 1) / 2 for n in shape)
-    away_px = np.hypot(rows[:, None], cols) * WIDE_CELL_PX
+    away_px = np.hypot(rows[:, None], cols) * CONTEXT_CELL_PX
     weights: NDArray[np.float64] = _CELL_WORTH * np.exp(-0.5 * (away_px / _NEAR_PX) ** 2)
-    weights[WIDE_CELLS:-WIDE_CELLS, WIDE_CELLS:-WIDE_CELLS] = 0
+    weights[CONTEXT_CELLS:-CONTEXT_CELLS, CONTEXT_CELLS:-CONTEXT_CELLS] = 0
     weights.flags.writeable = False
     return weights
 

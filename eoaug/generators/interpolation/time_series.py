@@ -35,7 +35,7 @@ def temporal(
     target
         Index of the date to estimate.
     wide
-        As `Request.wide`: the error is spread from the surroundings' clear cells as well.
+        As `Request.context_cells`: the error is spread from the surroundings' clear cells as well.
 
     Returns
     -------
