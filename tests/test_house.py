@@ -106,9 +106,10 @@ def test_parameter_lists_are_short(where):
             arguments = node.args
             own = [a.arg for a in (*arguments.posonlyargs, *arguments.args) if a.arg not in ("self", "cls")]
             # Commands of the command line and the public verbs list their options; nobody else does.
-            if len(own) > 8 or (len(own) + len(arguments.kwonlyargs) > 8 and node.name.startswith("_")):
-                if where != "cli":
-                    found[f"{name_of(path)}:{node.name}"] = len(own) + len(arguments.kwonlyargs)
+            private = node.name.startswith("_")
+            long = len(own) > 8 or (len(own) + len(arguments.kwonlyargs) > 8 and private)
+            if long and where != "cli":
+                found[f"{name_of(path)}:{node.name}"] = len(own) + len(arguments.kwonlyargs)
     assert found == {}
 
 
