@@ -10,6 +10,8 @@ OUT ?= runs
 # That train together; the last bits of the weights depend on their number. The shipped ones were two.
 PROCESSES ?= 2
 SERVICES := .venv-services
+# Processes of the test runner: one per core.
+WORKERS ?= auto
 
 # 3.12 first: it is what the constraints were resolved for. A pyenv shim may be there and not run, so each
 # candidate is tried, not only found.
@@ -46,7 +48,7 @@ demo: $(READY) ## four verbs on real Sentinel-2 data: a catalog, a picture and a
 	$(PY) examples/demo.py --out demo-output
 
 test: lint ## lint, then the tests (a few minutes)
-	$(PY) -m pytest -m "not slow and not long and not services"
+	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not long and not services"
 
 test-slow: $(READY) ## the long tests
 	$(PY) -m pytest -m "slow and not services" || test $$? -eq 5  # 5: none is marked so
