@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from dataclasses import fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +16,10 @@ import xarray as xr
 from typer.testing import CliRunner, Result
 
 import eoaug
+from eoaug.cli import models
 from eoaug.cli.app import app
 from eoaug.stac.summary import summarise
+from eoaug.training.finetune import Tuning
 
 SAMPLE = Path(__file__).parents[1] / "catalogs" / "sample"
 ITEM = "S2A_MSIL2A_20170617T113321_36_85"
@@ -36,7 +42,7 @@ COMMANDS = [
     *(("inpaint",), ("extend",), ("super-resolve",), ("synthesize",)),
     *(("plan", verb) for verb in ("inpaint", "extend", "super-resolve", "synthesize")),
     *(("generators",), ("inspect",), ("evaluate",), ("train",), ("convert-weights",), ("finetune",)),
-    *(("run",), ("resume",), ("status",), ("validate",), ("gc",), ("plan", "job")),
+    *(("run",), ("resume",), ("status",), ("validate",), ("gc",), ("job-script",), ("plan", "job")),
 ]
 
 
@@ -190,3 +196,87 @@ def test_errors_are_two_lines_and_code_2(
     assert first.startswith("Error: ")
     assert second.startswith("  -> ")
     assert not (tmp_path / "o").exists()
+
+
+# -- options of fine-tuning ---------------------------------------------------------------------------
+
+
+def tuning_of(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> Tuning:
+    """Return what `eoaug finetune` passes to `finetune`."""
+    passed = []
+
+    def finetune(base: str, cubes: str, out: Path, tuning: Tuning, **options: object) -> object:
+        passed.append(tuning)
+        return tuning
+
+    monkeypatch.setattr("eoaug.training.finetune.finetune", finetune)
+    monkeypatch.setattr(Tuning, "path", "adapter", raising=False)
+    result = run("finetune", "--base", "b", "--cubes", "c", "--out", "o", *arguments)
+    assert result.exit_code == 0, result.output
+    return passed[0]
+
+
+def test_options_of_finetune_are_the_fields_of_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert models._TUNING.keys() == {field.name for field in fields(Tuning)}
+    assert tuning_of(monkeypatch) == Tuning()
+    given = (
+        "--target",
+        "unet,text",
+        "--bands",
+        "vv",
+        "--bands",
+        "vh,vv",
+        "--stretch",
+        "-25,0",
+        "--snr",
+        0,
+        "--ema",
+        0,
+    )
+    assert tuning_of(monkeypatch, *given, "--checkpointing", "--tile-px", 64, "--rank", 4) == replace(
+        Tuning(),
+        target=("unet", "text"),
+        bands=("vv", "vh", "vv"),
+        stretch=(-25.0, 0.0),
+        snr=None,
+        ema=None,
+        checkpointing=True,
+        tile_px=64,
+        rank=4,
+    )
+
+
+# -- streams that nobody reads ------------------------------------------------------------------------
+
+
+def in_shell(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """Run a script of bash in which ``eoaug`` is the command line."""
+    main = (
+        f"{sys.executable} -c 'import sys; sys.argv[0] = \"eoaug\"; from eoaug.cli.app import main; main()'"
+    )
+    return subprocess.run(
+        ["bash", "-c", f'eoaug() {{ {main} "$@"; }}\n{script}'],
+        cwd=cwd,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("streams", ["| true", ">&-", "2>&-", ">&- 2>&- <&-", "2>&1 | true"])
+def test_closed_streams_change_nothing(streams: str, tmp_path: Path) -> None:
+    one = f"{SAMPLE} --ids {ITEM} --bands B02 --generator classical --out out"
+    done = in_shell(f"eoaug super-resolve {one} {streams}; echo ${{PIPESTATUS[0]}}", tmp_path)
+    assert done.stdout.splitlines()[-1] == "0", done.stderr
+    assert "Traceback" not in done.stderr
+    assert "Broken" not in done.stderr
+    assert len(written(tmp_path / "out")) == 1
+
+
+def test_closed_streams_keep_the_exit_code(tmp_path: Path) -> None:
+    done = in_shell("eoaug inspect nowhere 2>&- >&-; echo $?", tmp_path)
+    assert done.stdout.strip() == "2"
+    done = in_shell("eoaug inspect nowhere 2>&1 | true; echo ${PIPESTATUS[0]}", tmp_path)
+    assert done.stdout.strip() == "2"

@@ -1,7 +1,8 @@
 """The command line: every command calls one function of a lower floor.
 
-Options carry the names of the Python arguments. Commands import what they need when they run, so that
-``--help`` is quick; errors of eoaug are two lines on stderr and exit code 2.
+Options have the names of the Python arguments. Commands import what they need when they run, so that
+``--help`` is quick. Errors of eoaug are printed in two lines on standard error. Exit codes: 0 success,
+1 validation failed, 2 usage error, 3 items failed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from eoaug.cli import catalogs, evaluation, jobs, models
-from eoaug.cli.options import reported
+from eoaug.cli.streams import tolerate_closed_streams
 from eoaug.cli.verbs import OWN, SHORT, command
 
 __all__ = ["app", "main"]
@@ -27,11 +28,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 plans = typer.Typer(
-    help="Tell what a command would cost, without reading a pixel.",
-    short_help="Tell what a command would cost.",
+    help="Estimate the cost of a command, without reading a pixel.",
+    short_help="Estimate the cost of a command.",
     no_args_is_help=True,
     rich_markup_mode=None,
-    cls=jobs.JobsToo,
+    cls=jobs.PlanGroup,
 )
 app.add_typer(plans, name="plan")
 
@@ -42,9 +43,9 @@ for _verb in OWN:
     plans.command(_name, short_help=SHORT[_verb])(command(_verb, plan=True))
 
 
-for _module in (catalogs, evaluation, models):
+for _module in (jobs, catalogs, evaluation, models):
     app.add_typer(_module.commands)
-jobs.register(app, plans, reported)
+plans.add_typer(jobs.plan_commands)
 
 
 def _version(wanted: bool) -> None:
@@ -61,10 +62,11 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    # Typer makes its text the help of `eoaug`.
+    # Without a docstring, Typer keeps the help text of `app`.
     del version
 
 
 def main() -> None:
     """Run the command line."""
+    tolerate_closed_streams()
     app()

@@ -1,4 +1,4 @@
-"""Commands that look into catalogs."""
+"""Commands that read catalogs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from eoaug.cli.options import Source, Texts, floats, option_help, reported, split
+from eoaug.cli.options import Bbox, Collections, Limit, Source, floats, option_help, reported, split
 
 __all__ = ["commands"]
 
@@ -15,28 +15,30 @@ commands = typer.Typer()
 
 @commands.command(
     "inspect",
-    short_help="Tell what a catalog holds.",
+    short_help="Summarise a catalog.",
     help=option_help(
-        "Tell what is in a catalog: items, dates, bands, grids, and what is synthetic.",
+        "Summarise a catalog: items, dates, bands, grids, and what is synthetic.",
         "eoaug inspect catalogs/sample",
     ),
 )
 @reported
 def inspect_source(
     source: Source,
-    collections: Annotated[Texts, typer.Option(metavar="NAMES", help="Only these collections.")] = None,
-    bbox: Annotated[str | None, typer.Option(help="west,south,east,north in degrees.")] = None,
-    datetime: Annotated[str | None, typer.Option(help="Date or interval.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many items per collection.")] = None,
+    collections: Collections = None,
+    bbox: Bbox = None,
+    datetime: Annotated[
+        str | None, typer.Option(help="Date or interval: 2018-05, 2018-01-01/2018-06-30.")
+    ] = None,
+    limit: Limit = None,
 ) -> None:
-    """Tell what is in a catalog: items, dates, bands, grids, and what is synthetic."""
+    """Summarise a catalog."""
     from eoaug.stac.summary import summarise
 
-    found = summarise(
+    summaries = summarise(
         source,
         collections=split(collections),
         bbox=floats(bbox, "bbox", 4),
         datetime=datetime,
         limit=limit,
     )
-    typer.echo("\n\n".join(map(str, found)))
+    typer.echo("\n\n".join(map(str, summaries)))

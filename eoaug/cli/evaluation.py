@@ -1,4 +1,4 @@
-"""The command that scores a generator beside classical methods."""
+"""The command that scores a generator against classical baselines."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ commands = typer.Typer()
 
 @commands.command(
     "evaluate",
-    short_help="Score a generator.",
+    short_help="Score a generator against classical baselines.",
     help=option_help(
-        "Score a generator beside classical methods on cubes whose truth is known: holes with and without other "
-        "dates, super-resolution, whole dates, and images from nothing. Best estimates and single samples are "
-        "judged; --members adds ensembles. Writes table.md, table.json, sheets as PNG, and index.html, a page "
-        "with pictures that holds all it shows.",
+        "Score a generator against classical baselines on cubes whose truth is known: gaps with and without "
+        "other dates, super-resolution, new dates, and unconditional synthesis. Best estimates and single samples "
+        "are scored; --members adds ensembles. Writes table.md, table.json, contact sheets as PNG, and index.html, "
+        "a self-contained page with pictures.",
         "eoaug evaluate embedded --data validation-cubes --out evaluation\n"
         "  eoaug evaluate embedded --data validation-cubes --train train-cubes --all-windows "
         "--members 32 --out evaluation\n"
@@ -32,31 +32,34 @@ commands = typer.Typer()
 @reported
 def evaluate(
     generator: Annotated[str, typer.Argument(help="Name of a generator.")],
-    data: Annotated[Path, typer.Option(help="Folder of netCDF cubes it was not trained on.")],
-    out: Annotated[Path, typer.Option(help="Folder for the report; its files are replaced.")],
+    data: Annotated[Path, typer.Option(help="Folder of netCDF cubes that training never used.")],
+    out: Annotated[Path, typer.Option(help="Folder for the report; existing files are replaced.")],
     train: Annotated[
         Path | None,
-        typer.Option(help="Folder of the cubes it was trained on, to tell whether it repeats them."),
+        typer.Option(help="Folder of the training cubes, to measure whether samples reproduce them."),
     ] = None,
     tasks: Annotated[
         Texts,
         typer.Option(
             metavar="NAMES",
-            help="Of inpaint, 'inpaint with radar', 'inpaint with dates', x2, x4 (also 'x2 box', 'x2 triangle' ...), 'next date', "
-            "'date between', synthesis, throughput. [default: all]",
+            help="Tasks: inpaint, 'inpaint with radar', 'inpaint with dates', x2, x4 (also 'x2 box', "
+            "'x2 triangle' ...), 'next date', 'date between', synthesis, throughput. [default: all]",
         ),
     ] = None,
-    limit: Annotated[int, typer.Option(help="Most windows per task and place.")] = 16,
+    limit: Annotated[int, typer.Option(help="Maximum number of windows per task and place.")] = 16,
     all_windows: Annotated[
-        bool, typer.Option("--all-windows", help="Every window: figures of sensors with 100 or more.")
+        bool,
+        typer.Option("--all-windows", help="Use every window; adds scores per sensor from 100 windows on."),
     ] = False,
     members: Annotated[
-        int, typer.Option(help="Size of ensembles, 32 for coverage of intervals; 0: none.")
+        int, typer.Option(help="Ensemble size, e.g. 32 for the coverage of intervals; 0: no ensembles.")
     ] = 0,
-    steps: Annotated[int | None, typer.Option(help="Steps of samples. [default: its card's]")] = None,
-    seed: Annotated[int, typer.Option(help="Of the holes and of the generator's noise.")] = 0,
+    steps: Annotated[
+        int | None, typer.Option(help="Denoising steps of samples. [default: the generator's]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the gaps and of the generator's noise.")] = 0,
 ) -> None:
-    """Score a generator beside classical methods on cubes whose truth is known."""
+    """Score a generator against classical baselines."""
     if out.exists() and not out.is_dir():
         raise ParameterError(f"--out {out} is a file", "name a folder for the report")
     from eoaug.evaluate.evaluation import PARTS
@@ -64,7 +67,7 @@ def evaluate(
     from eoaug.evaluate.report import write_report
     from eoaug.generators import load
 
-    found = score(
+    evaluation = score(
         load(generator),
         data,
         train_dir=train,
@@ -74,6 +77,6 @@ def evaluate(
         steps=steps,
         seed=seed,
     )
-    page = write_report(found, out)
-    typer.echo(found.table.to_markdown())
+    page = write_report(evaluation, out)
+    typer.echo(evaluation.table.to_markdown())
     typer.echo(page)

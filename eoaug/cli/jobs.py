@@ -1,6 +1,6 @@
-"""The commands of jobs: ``run``, ``resume``, ``status``, ``validate``, ``gc``, and a job's ``plan``.
+"""The commands of jobs: ``run``, ``resume``, ``status``, ``validate``, ``gc``, ``job-script`` and ``plan job``.
 
-Registered by `eoaug.cli.app`. Exit codes: 0 all well, 1 something is not sound, 2 a wrong use, 3 items failed.
+Exit codes: 0 success, 1 validation failed, 2 usage error, 3 items failed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +15,13 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from eoaug.cli.options import option_help, reported
 from eoaug.errors import ParameterError
 
-__all__ = ["JobsToo", "register"]
+__all__ = ["PlanGroup", "commands", "plan_commands"]
 
+commands = typer.Typer()
+plan_commands = typer.Typer()
 
 _JOB_HELP = """\b
 A job is a YAML file:
@@ -28,7 +30,7 @@ A job is a YAML file:
     collections: [sentinel-2-l2a]     # also ids, bbox, datetime, query, limit
     bands: [B02, B03, B04, B08]
   verb: super_resolve                 # inpaint, extend, synthesize
-  parameters: {factor: 2}             # the verb's arguments, seed, steps, members
+  parameters: {factor: 2}             # arguments of the verb, seed, steps, members
   generator: embedded
   output: {catalog: augmented, format: cog}  # or zarr, icechunk
   run: {chunks: 1024, retries: 2, timeout_s: 600}
@@ -36,160 +38,27 @@ A job is a YAML file:
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="YAML file of the job.")]
 Catalog = Annotated[
-    str, typer.Argument(help="Folder, JSON file or s3://bucket/prefix of a catalog that eoaug wrote to.")
+    str, typer.Argument(help="Catalog written by eoaug: folder, JSON file or s3://bucket/prefix.")
 ]
 Scheduler = Annotated[str | None, typer.Option(help="Address of a dask scheduler, e.g. tcp://10.0.0.5:8786.")]
-Workers = Annotated[int | None, typer.Option(min=1, help="Start so many workers on this machine.")]
-Team = Annotated[
+Workers = Annotated[int | None, typer.Option(min=1, help="Number of workers to start on this machine.")]
+Cluster = Annotated[
     str | None,
-    typer.Option("--cluster", metavar="slurm", help="Submit workers, as the job's section cluster tells."),
+    typer.Option("--cluster", metavar="slurm", help="Submit workers to SLURM, by the job's section cluster."),
 ]
-Recompute = Annotated[bool, typer.Option("--recompute", help="Go on with a job of another version of eoaug.")]
+Recompute = Annotated[
+    bool, typer.Option("--recompute", help="Continue a job that another version of eoaug began.")
+]
 
 
-class JobsToo(TyperGroup):
-    """A group of commands in which the name of a YAML file is the command ``job``."""
+class PlanGroup(TyperGroup):
+    """A group of commands in which ``job.yaml`` is short for ``job job.yaml``."""
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Send ``eoaug plan job.yaml`` to ``eoaug plan job job.yaml``."""
+        """Resolve ``eoaug plan job.yaml`` to ``eoaug plan job job.yaml``."""
         if args and args[0] not in self.commands and args[0].endswith((".yaml", ".yml", ".json")):
             args = ["job", *args]
         return super().resolve_command(ctx, args)
-
-
-def register(app: typer.Typer, plans: typer.Typer, told: Callable[..., Any]) -> None:
-    """Add the commands.
-
-    Parameters
-    ----------
-    app, plans
-        The command line, and its group ``plan``.
-    told
-        Decorator that prints errors of eoaug and leaves with code 2.
-    """
-
-    def command(name: str, short: str, about: str, example: str) -> Callable[..., Any]:
-        text = f"{about}\n\n\b\nExample:\n  {example}"
-        return app.command(name, short_help=short, help=text)
-
-    @command(
-        "run",
-        "Run a job: a verb over every item of a catalog.",
-        "Run a job, or what is left of it. Killed at any instant, it goes on with the same command; items that "
-        "stand are skipped. One bad item never stops the others. Exit code 3 when items failed: the report, which "
-        f"is named last, tells which and what to do.\n\n{_JOB_HELP}",
-        "eoaug run job.yaml --workers 4",
-    )
-    @told
-    def run(
-        job: JobFile,
-        scheduler: Scheduler = None,
-        workers: Workers = None,
-        cluster: Team = None,
-        recompute: Recompute = False,
-        verify: Annotated[
-            bool, typer.Option("--verify", help="Check checksums of what stands; make anew what is damaged.")
-        ] = False,
-        schema: Annotated[
-            bool,
-            typer.Option(
-                "--schema",
-                callback=_schema,
-                is_eager=True,
-                help="Print the JSON schema of jobs, for editors.",
-            ),
-        ] = False,
-    ) -> None:
-        from eoaug.jobs.config import read_job
-
-        del schema
-        found = read_job(job)
-        if verify:
-            found = found.model_copy(update={"run": found.run.model_copy(update={"verify": True})})
-        _leave(_run([found], scheduler, workers, cluster, recompute=recompute))
-
-    @command(
-        "resume",
-        "Go on with the jobs of a catalog.",
-        "Go on with every job that has written to a catalog, as its journal tells; no YAML is needed.",
-        "eoaug resume augmented --workers 4",
-    )
-    @told
-    def resume(
-        catalog: Catalog, scheduler: Scheduler = None, workers: Workers = None, recompute: Recompute = False
-    ) -> None:
-        from eoaug.jobs.status import resumable
-
-        _leave(_run(resumable(catalog), scheduler, workers, None, recompute=recompute))
-
-    @command(
-        "status",
-        "Tell how far a job is.",
-        "Tell what a job has published, what failed, and what is under work, also while it runs.",
-        "eoaug status job.yaml",
-    )
-    @told
-    def status(job: JobFile) -> None:
-        from eoaug.jobs.status import job_status
-
-        typer.echo(str(job_status(job)))
-
-    @command(
-        "validate",
-        "Check every byte that eoaug wrote to a catalog.",
-        "Check checksums, georeference, schema and marks of everything that eoaug wrote to a catalog. Exit code 1 "
-        "when something is not sound.",
-        "eoaug validate augmented",
-    )
-    @told
-    def validate(catalog: Catalog) -> None:
-        from eoaug.stac.validate import validate as check
-
-        found = check(catalog)
-        typer.echo(str(found))
-        raise typer.Exit(0 if found.sound else 1)
-
-    @command(
-        "gc",
-        "Clear away what killed jobs have left.",
-        "Remove scratch files of dead processes, stale leases, and data that no item names any more.",
-        "eoaug gc augmented",
-    )
-    @told
-    def gc(
-        catalog: Catalog,
-        unlisted: Annotated[
-            bool, typer.Option("--unlisted", help="Remove complete items too that no collection lists.")
-        ] = False,
-    ) -> None:
-        from eoaug.jobs.garbage import collect_garbage
-
-        typer.echo(str(collect_garbage(catalog, unlisted=unlisted)))
-
-    @command(
-        "job-script",
-        "Print what would be submitted to SLURM.",
-        "Print the batch script that `eoaug run --cluster slurm` would submit; nothing is submitted.",
-        "eoaug job-script job.yaml",
-    )
-    @told
-    def script(job: JobFile) -> None:
-        from eoaug.jobs.config import read_job
-        from eoaug.jobs.slurm import job_script
-
-        typer.echo(job_script(_cluster_of(read_job(job), "slurm")))
-
-    @plans.command(
-        "job",
-        short_help="A whole job; `eoaug plan job.yaml` does the same.",
-        help="Tell what a job would do: items, model calls, disk, memory. Nothing is computed or written.\n\n\b\n"
-        "Example:\n  eoaug plan job.yaml",
-    )
-    @told
-    def plan(job: JobFile) -> None:
-        from eoaug.jobs.planning import plan_job
-
-        typer.echo(str(plan_job(job)))
 
 
 def _schema(wanted: bool) -> None:
@@ -200,29 +69,176 @@ def _schema(wanted: bool) -> None:
         raise typer.Exit
 
 
+@commands.command(
+    "run",
+    short_help="Run a job: a verb over every item of a catalog.",
+    help=option_help(
+        "Run a job, or continue it: a job that was killed is resumed by the same command, and existing items are "
+        "skipped. A failed item does not stop the others: the command then exits with code 3, and the report, "
+        f"printed last, lists the failures and their remedies.\n\n{_JOB_HELP}",
+        "eoaug run job.yaml --workers 4",
+    ),
+)
+@reported
+def run(
+    job: JobFile,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    cluster: Cluster = None,
+    recompute: Recompute = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Verify existing outputs, and regenerate damaged ones.")
+    ] = False,
+    schema: Annotated[
+        bool,
+        typer.Option(
+            "--schema", callback=_schema, is_eager=True, help="Print the JSON schema of jobs, for editors."
+        ),
+    ] = False,
+) -> None:
+    """Run a job."""
+    from eoaug.jobs.config import read_job
+
+    del schema
+    config = read_job(job)
+    if verify:
+        config = config.model_copy(update={"run": config.run.model_copy(update={"verify": True})})
+    _leave(_run([config], scheduler, workers, cluster, recompute=recompute))
+
+
+@commands.command(
+    "resume",
+    short_help="Resume the jobs of a catalog.",
+    help=option_help(
+        "Resume every job that has written to a catalog, from the catalog's journal; the YAML is not needed.",
+        "eoaug resume augmented --workers 4",
+    ),
+)
+@reported
+def resume(
+    catalog: Catalog, scheduler: Scheduler = None, workers: Workers = None, recompute: Recompute = False
+) -> None:
+    """Resume the jobs of a catalog."""
+    from eoaug.jobs.status import resumable
+
+    _leave(_run(resumable(catalog), scheduler, workers, None, recompute=recompute))
+
+
+@commands.command(
+    "status",
+    short_help="Show the progress of a job.",
+    help=option_help(
+        "Show the items that a job has published, failed and in flight; also while it runs.",
+        "eoaug status job.yaml",
+    ),
+)
+@reported
+def status(job: JobFile) -> None:
+    """Show the progress of a job."""
+    from eoaug.jobs.status import job_status
+
+    typer.echo(str(job_status(job)))
+
+
+@commands.command(
+    "validate",
+    short_help="Check every byte that eoaug wrote to a catalog.",
+    help=option_help(
+        "Check checksums, georeference, schema and synthetic marks of everything that eoaug wrote to a catalog. "
+        "Exits with code 1 if a check fails.",
+        "eoaug validate augmented",
+    ),
+)
+@reported
+def validate(catalog: Catalog) -> None:
+    """Check every byte that eoaug wrote to a catalog."""
+    from eoaug.stac.validate import validate as check
+
+    validation = check(catalog)
+    typer.echo(str(validation))
+    raise typer.Exit(0 if validation.sound else 1)
+
+
+@commands.command(
+    "gc",
+    short_help="Remove what killed jobs have left.",
+    help=option_help(
+        "Remove scratch files of dead processes, stale leases, and data that no item refers to.",
+        "eoaug gc augmented",
+    ),
+)
+@reported
+def gc(
+    catalog: Catalog,
+    unlisted: Annotated[
+        bool, typer.Option("--unlisted", help="Also remove complete items that no collection lists.")
+    ] = False,
+) -> None:
+    """Remove what killed jobs have left."""
+    from eoaug.jobs.garbage import collect_garbage
+
+    typer.echo(str(collect_garbage(catalog, unlisted=unlisted)))
+
+
+@commands.command(
+    "job-script",
+    short_help="Print the batch script for SLURM.",
+    help=option_help(
+        "Print the batch script that `eoaug run --cluster slurm` would submit, without submitting it.",
+        "eoaug job-script job.yaml",
+    ),
+)
+@reported
+def script(job: JobFile) -> None:
+    """Print the batch script for SLURM."""
+    from eoaug.jobs.config import read_job
+    from eoaug.jobs.slurm import job_script
+
+    typer.echo(job_script(_cluster_of(read_job(job), "slurm")))
+
+
+@plan_commands.command(
+    "job",
+    short_help="A whole job; `eoaug plan job.yaml` is short for it.",
+    help=option_help(
+        "Estimate the cost of a job: items, model calls, disk and memory. Nothing is computed or written.",
+        "eoaug plan job job.yaml",
+    ),
+)
+@reported
+def plan(job: JobFile) -> None:
+    """Estimate the cost of a job."""
+    from eoaug.jobs.planning import plan_job
+
+    typer.echo(str(plan_job(job)))
+
+
+# -- the work -----------------------------------------------------------------------------------------
+
+
 def _run(
     jobs: list[Any], scheduler: str | None, workers: int | None, cluster: str | None, *, recompute: bool
 ) -> list[Any]:
     """Run jobs one after the other in this process, on new workers, or on a scheduler."""
     from eoaug.storage.gdal import lock_gdal
 
-    if sum(one is not None for one in (scheduler, workers, cluster)) > 1:
-        raise ParameterError("--scheduler, --workers and --cluster do not go together.", "Give one of them.")
-    # This process and its workers do nothing but work on inputs; their GDAL needs no other driver.
+    if sum(option is not None for option in (scheduler, workers, cluster)) > 1:
+        raise ParameterError("--scheduler, --workers and --cluster exclude each other", "give one of them")
+    # This process and its workers open inputs only; their GDAL needs no other driver.
     lock_gdal()
     from eoaug.jobs.clusters import local_cluster, remote_cluster
     from eoaug.jobs.runner import run_job
     from eoaug.jobs.slurm import slurm_cluster
 
-    team: Any = nullcontext()
+    connection: Any = nullcontext()
     if workers is not None:
-        team = local_cluster(workers, memory=jobs[0].run.worker_memory)
+        connection = local_cluster(workers, memory=jobs[0].run.worker_memory)
     elif cluster is not None:
-        team = slurm_cluster(_cluster_of(jobs[0], cluster))
+        connection = slurm_cluster(_cluster_of(jobs[0], cluster))
     elif scheduler is not None:
-        team = remote_cluster(scheduler)
+        connection = remote_cluster(scheduler)
     reports = []
-    with team as client:
+    with connection as client:
         if client is not None:
             typer.echo(f"dashboard: {client.dashboard_link}", err=True)
         for job in jobs:
@@ -233,15 +249,13 @@ def _run(
     return reports
 
 
-def _cluster_of(job: Any, kind: str) -> Any:
-    if kind != "slurm":
-        raise ParameterError(
-            f"--cluster {kind!r} is not known.", "Write --cluster slurm, or use --scheduler."
-        )
+def _cluster_of(job: Any, name: str) -> Any:
+    if name != "slurm":
+        raise ParameterError(f"--cluster {name!r} is unknown", "write --cluster slurm, or use --scheduler")
     if job.cluster is None:
         raise ParameterError(
-            "the job has no section cluster.",
-            "Add it, e.g. cluster: {queue: normal, walltime: '01:00:00', cores: 8, memory: 32GB}.",
+            "the job has no section cluster",
+            "add it, e.g. cluster: {queue: normal, walltime: '01:00:00', cores: 8, memory: 32GB}",
         )
     return job.cluster
 
@@ -249,7 +263,7 @@ def _cluster_of(job: Any, kind: str) -> Any:
 def _leave(reports: list[Any]) -> None:
     code = 3 if any(report.failures for report in reports) else 0
     if any(report.timed_out for report in reports):
-        # A thread that hangs would keep Python from ending.
+        # A thread that does not return would keep Python from exiting.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -1,24 +1,44 @@
-"""What several commands share: types of arguments, parsing of lists, help texts."""
+"""What several commands share: types of arguments, parsing of lists, help texts, printing of errors."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields
+from functools import wraps
+from types import NoneType
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
 from eoaug.errors import EoaugError, ParameterError
 
-__all__ = ["Source", "Texts", "floats", "option_help", "reported", "split"]
+__all__ = [
+    "Bbox",
+    "Collections",
+    "Limit",
+    "Source",
+    "Texts",
+    "floats",
+    "option_help",
+    "options_of",
+    "reported",
+    "settings_from",
+    "split",
+]
 
 
 Texts = list[str] | None
-Source = Annotated[str, typer.Argument(help="Catalog, collection or item (path or URL), or a STAC API.")]
+Source = Annotated[
+    str, typer.Argument(help="Catalog, collection or item (path or URL), or name or URL of a STAC API.")
+]
+Collections = Annotated[Texts, typer.Option(metavar="NAMES", help="Collections to read. [default: all]")]
+Bbox = Annotated[str | None, typer.Option(help="Bounding box: west,south,east,north in degrees.")]
+Limit = Annotated[int | None, typer.Option(help="Maximum number of items per collection.")]
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:
-    """Print errors of eoaug in two lines and leave with code 2."""
-    from functools import wraps
+    """Print errors of eoaug in two lines and exit with code 2."""
 
     @wraps(command)
     def guarded(*args: Any, **kwargs: Any) -> None:
@@ -31,32 +51,117 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
     return guarded
 
 
-# -- from options to arguments ------------------------------------------------------------------------
-
-
 def split(texts: Sequence[str] | None) -> list[str] | None:
-    """Options may be repeated, or hold several values with commas."""
+    """Return the values of an option that may be repeated and may hold several values with commas."""
     if texts is None:
         return None
-    return [part.strip() for text in texts for part in text.split(",") if part.strip()] or None
+    return [value.strip() for text in texts for value in text.split(",") if value.strip()] or None
 
 
 def floats(text: str | None, name: str, count: int | None = None) -> tuple[float, ...] | None:
-    """Return comma-separated numbers; refuse other text, or another count of them, by the option's name."""
+    """Return the comma-separated numbers of an option.
+
+    Parameters
+    ----------
+    text
+        Value of the option; None if it is not given.
+    name
+        Name of the option, for the error.
+    count
+        How many numbers there must be; None: one or more.
+
+    Raises
+    ------
+    ParameterError
+        The text holds something else, or another count of numbers.
+    """
     if text is None:
         return None
     try:
-        values = tuple(float(part) for part in text.split(","))
+        values = tuple(float(number) for number in text.split(","))
     except ValueError:
         values = ()
     if not values or count not in (None, len(values)):
         raise ParameterError(
-            f"--{name} {text!r} is not {count or 'one or more'} numbers", "write them with commas: 1,2,3,4"
+            f"--{name} {text!r}: expected {count or 'one or more'} numbers",
+            "separate them with commas: 1,2,3,4",
         )
     return values
 
 
 def option_help(about: str, example: str) -> str:
     """Return a help text with an example."""
-    # \b keeps click from filling the lines that follow it.
+    # \b keeps click from rewrapping the lines that follow it.
     return f"{about}\n\n\b\nExample:\n  {example}"
+
+
+# -- a dataclass as options ---------------------------------------------------------------------------
+
+
+def options_of(
+    settings: type, texts: Mapping[str, str]
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Return a decorator that gives a command one option for every field of a dataclass.
+
+    Parameters
+    ----------
+    settings
+        A dataclass whose fields all have defaults.
+    texts
+        Help text of every field.
+    """
+    hints = get_type_hints(settings)
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        parameters = dict(inspect.signature(command, eval_str=True).parameters)
+        del parameters["values"]
+        for field in fields(settings):
+            kind, default = _option_type(hints[field.name], field.default)
+            flags = [f"--{field.name.replace('_', '-')}"] if kind is bool else []
+            metavar = "NAMES" if kind == list[str] else None
+            option = typer.Option(*flags, help=texts[field.name], metavar=metavar)
+            parameters[field.name] = inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                annotation=Annotated[kind, option],
+                default=default,
+            )
+
+        @wraps(command)
+        def with_options(**given: Any) -> None:
+            values = {field.name: given.pop(field.name) for field in fields(settings)}
+            command(**given, values=values)
+
+        ordered = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in parameters.values()]
+        with_options.__signature__ = inspect.Signature(ordered)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {name: p.annotation for name, p in parameters.items()}
+        return with_options
+
+    return decorate
+
+
+def settings_from(settings: type, values: Mapping[str, Any]) -> Any:
+    """Return the dataclass that the values of `options_of` describe."""
+    hints = get_type_hints(settings)
+    given: dict[str, Any] = {}
+    for field in fields(settings):
+        value, hint = values[field.name], hints[field.name]
+        if get_origin(hint) is tuple:
+            numbers = float in get_args(hint)
+            value = floats(value, field.name, len(get_args(hint))) if numbers else tuple(split(value) or ())
+        elif NoneType in get_args(hint) and field.default is not None:
+            value = value or None
+        given[field.name] = value
+    return settings(**given)
+
+
+def _option_type(hint: Any, default: Any) -> tuple[Any, Any]:
+    """Return type and default of the option for a field: lists for names, text for numbers."""
+    if get_origin(hint) is tuple:
+        if float in get_args(hint):
+            return str, ",".join(f"{number:g}" for number in default)
+        return list[str], list(default)
+    if NoneType in get_args(hint) and default is not None:
+        # On the command line, 0 means None.
+        (hint,) = (part for part in get_args(hint) if part is not NoneType)
+    return hint, default
