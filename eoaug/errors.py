@@ -6,7 +6,8 @@ type instead. Imports nothing of eoaug.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 __all__ = [
@@ -20,7 +21,9 @@ __all__ = [
     "SourceError",
     "TargetError",
     "TimeError",
+    "did_you_mean",
     "error_context",
+    "first_line",
 ]
 
 
@@ -101,3 +104,29 @@ def error_context(what: str) -> Iterator[None]:
         error.problem = f"{what}: {error.problem}"
         error.args = (f"{error.problem}\n  -> {error.remedy}" if error.remedy else error.problem,)
         raise
+
+
+_LONGEST_LINE = 300
+"""Characters of another library's message that are repeated."""
+
+
+def did_you_mean(name: object, known: Iterable[str], *, cutoff: float = 0.6) -> str:
+    """Return ``"did you mean 'x'?"`` with the most similar known name; empty if none is similar.
+
+    Parameters
+    ----------
+    name
+        What the user wrote.
+    known
+        The names that exist.
+    cutoff
+        Least similarity, 0 to 1, as in `difflib.get_close_matches`.
+    """
+    matches = difflib.get_close_matches(str(name), list(known), n=1, cutoff=cutoff)
+    return f"did you mean {matches[0]!r}?" if matches else ""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's message without a full stop, or the error's type if it is empty."""
+    line, _, _ = str(error).strip().partition("\n")
+    return line[:_LONGEST_LINE].rstrip(" .\r") or type(error).__name__

@@ -26,6 +26,8 @@ from eoaug.errors import (
     SourceError,
     TargetError,
     TimeError,
+    did_you_mean,
+    first_line,
 )
 from eoaug.generators import Card
 from eoaug.generators.classical import Classical
@@ -299,3 +301,24 @@ def test_a_message_begins_with_the_verb_once(call):
         call()
     assert caught.value.problem.count("super_resolve") == 1
     assert caught.value.problem.startswith("super_resolve: factor=9")
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("one.\ntwo"), "one"),
+        (ValueError("\n  one ...\r\ntwo"), "one"),
+        (KeyError(), "KeyError"),
+        (ValueError("."), "ValueError"),
+        (ValueError("x" * 400), "x" * 300),
+    ],
+)
+def test_first_line_has_no_full_stop_and_is_never_empty(error, line):
+    assert first_line(error) == line
+
+
+def test_did_you_mean_names_the_most_similar_only():
+    known = ["inpaint", "extend"]
+    assert did_you_mean("inpiant", known) == "did you mean 'inpaint'?"
+    assert did_you_mean("zzz", known) == ""
+    assert did_you_mean("paint", ["a point"], cutoff=0.95) == ""

@@ -79,12 +79,12 @@ def test_qa_pixel_of_real_values():
 
 def test_unknown_names_are_refused_with_a_hint():
     with pytest.raises(
-        ParameterError, match=r"'cloud_shadows'.*Did you mean 'cloud_shadow'.*\n.*thin_cirrus"
+        ParameterError, match=r"'cloud_shadows'.*did you mean 'cloud_shadow'.*\n.*thin_cirrus"
     ):
         scl_mask(np.zeros(3, int), ["cloud_shadows"])
-    with pytest.raises(ParameterError, match=r"'clouds'.*Did you mean 'cloud'"):
+    with pytest.raises(ParameterError, match=r"'clouds'.*did you mean 'cloud'"):
         qa_pixel_mask(np.zeros(3, int), ["clouds"])
-    with pytest.raises(ParameterError, match=r"'cloud'.*Did you mean 'clouds'"):
+    with pytest.raises(ParameterError, match=r"'cloud'.*did you mean 'clouds'"):
         simulate((4, 4), 0.5, kind="cloud")
     with pytest.raises(ParameterError, match=r"1\.5"):
         simulate((4, 4), 1.5)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
 
-from eoaug.errors import GeneratorError
+from eoaug.errors import GeneratorError, did_you_mean
 from eoaug.generators.base import Generator
 
 __all__ = ["available", "load"]
@@ -56,11 +55,10 @@ def load(generator: str | Path | Generator = "embedded", **options: Any) -> Gene
     if generator not in found and (Path(generator).exists() or "/" in generator):
         return _from_checkpoint(generator, options)
     if generator not in found:
-        close = difflib.get_close_matches(generator, found, 1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        names = ", ".join(found) or "none; reinstall eoaug"
         raise GeneratorError(
             f"no generator is called {generator!r}",
-            f"{hint}installed: {', '.join(found) or 'none; reinstall eoaug'}; or give a checkpoint's folder",
+            f"{did_you_mean(generator, found)} installed: {names}; or give a checkpoint's folder".lstrip(),
         )
     try:
         factory = found[generator].load()

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from eoaug.errors import GeneratorError
+from eoaug.errors import GeneratorError, first_line
 from eoaug.raster.arrays import Float32Array
 
 __all__ = ["Precision", "checked_device", "checked_precision", "device_kind", "forward", "one_thread"]
@@ -38,7 +38,7 @@ def checked_device(device: str, generator: str) -> str:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
         raise GeneratorError(
-            f"{generator}: device={device!r} cannot be used: {str(error).splitlines()[0]}",
+            f"{generator}: device={device!r} cannot be used: {first_line(error)}",
             'use device="cpu", or a device that torch lists',
         ) from error
     return device

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from eoaug.errors import JobError
+from eoaug.errors import JobError, first_line
 from eoaug.jobs.config import Job
 from eoaug.jobs.units import JobContext, WorkItem, WorkResult
 from eoaug.jobs.worker import process_item
@@ -140,9 +140,8 @@ class DaskExecutor:
 
 
 def _lost_worker(unit: WorkItem, error: BaseException) -> JobError:
-    told = (str(error).splitlines() or [type(error).__name__])[0]
     return JobError(
-        f"item {unit.item!r} took its workers down, or they were lost: {told}.",
+        f"item {unit.item!r} took its workers down, or they were lost: {first_line(error)}.",
         "Give workers more memory (run.worker_memory), or smaller run.chunks.",
     )
 

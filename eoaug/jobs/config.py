@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import json
 import os
@@ -22,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from eoaug.errors import ParameterError
+from eoaug.errors import ParameterError, did_you_mean
 from eoaug.generators.base import Generator, Verb, identity_of
 from eoaug.storage.documents import load_yaml
 from eoaug.storage.names import clean_href
@@ -176,9 +175,8 @@ class Job(_Part):
             if name in _ELSEWHERE:
                 raise ValueError(f"{name!r} stands elsewhere: write {_ELSEWHERE[name]}")
             if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                hint = f"did you mean {near[0]!r}? " if near else ""
-                raise ValueError(f"{self.verb} has no argument {name!r}; {hint}known: {', '.join(known)}")
+                hint = f"{did_you_mean(name, known)} known: {', '.join(known)}".lstrip()
+                raise ValueError(f"{self.verb} has no argument {name!r}; {hint}")
         return self
 
     def described(self) -> dict[str, Any]:
@@ -262,9 +260,8 @@ def _explained(error: ValidationError, what: str) -> ParameterError:
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         known = _keys(path[:-1])
-        near = difflib.get_close_matches(path[-1], known, 1)
-        hint = f"Did you mean {near[0]!r}? " if near else ""
-        return ParameterError(f"{what} has an unknown key {key!r}.", f"{hint}Known keys: {', '.join(known)}.")
+        hint = f"{did_you_mean(path[-1], known)} known keys: {', '.join(known)}".lstrip()
+        return ParameterError(f"{what} has an unknown key {key!r}", hint)
     if first["type"] == "missing":
         return ParameterError(f"{what} has no {key!r}.", f"Add it, e.g.: {_EXAMPLES.get(key, key + ': ...')}")
     told = first["msg"].removeprefix("Value error, ")

@@ -16,7 +16,7 @@ import pystac
 import xarray as xr
 
 from eoaug.cube.provenance import renamed
-from eoaug.errors import EoaugError, JobError, SourceError, TargetError
+from eoaug.errors import EoaugError, JobError, SourceError, TargetError, first_line
 from eoaug.jobs.content_key import content_key, existing_output, summary
 from eoaug.jobs.leases import Lease, leased
 from eoaug.jobs.units import JobContext, WorkItem, WorkResult
@@ -56,9 +56,8 @@ def process_item(unit: WorkItem, task: JobContext) -> WorkResult:
             )
             break
         except Exception as caught:  # a generator's own error must not end the job
-            told = (str(caught).splitlines() or [""])[0]
             error = JobError(
-                f"item {unit.item!r} failed with {type(caught).__name__}: {told}.",
+                f"item {unit.item!r} failed with {type(caught).__name__}: {first_line(caught)}.",
                 "Run the job again; if it stays, look at this item alone.",
             )
         if attempt <= run.retries:

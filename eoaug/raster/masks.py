@@ -7,13 +7,12 @@ pixels that were never measured (class 0, fill bit) are not in it unless asked f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eoaug.errors import ParameterError
+from eoaug.errors import ParameterError, did_you_mean
 from eoaug.raster import noise
 
 __all__ = [
@@ -155,14 +154,14 @@ def _known_names(names: Sequence[str], table: Mapping[str, int], what: str) -> t
     for name in wanted:
         if name not in table:
             raise ParameterError(
-                f"No {what} is called {name!r}.{_hint(name, table)}", f"Give names of {', '.join(table)}."
+                f"no {what} is called {name!r}{_hint(name, table)}", f"give names of {', '.join(table)}"
             )
     return wanted
 
 
 def _hint(name: object, known: Mapping[str, object]) -> str:
-    near = get_close_matches(str(name), list(known), n=1, cutoff=0.5)
-    return f" Did you mean {near[0]!r}?" if near else ""
+    hint = did_you_mean(name, known, cutoff=0.5)
+    return f"; {hint}" if hint else ""
 
 
 def _whole(quality: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

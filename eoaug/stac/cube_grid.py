@@ -10,8 +10,8 @@ from affine import Affine
 from odc.geo import CRS, geom
 from odc.geo.geobox import GeoBox
 
-from eoaug.errors import GridError
-from eoaug.stac.filters import Bbox, first_line
+from eoaug.errors import GridError, first_line
+from eoaug.stac.filters import Bbox
 from eoaug.stac.items import ItemDate, pixel_size
 
 __all__ = ["grid_key", "node_name", "on", "target_grid"]

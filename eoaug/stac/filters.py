@@ -9,9 +9,9 @@ from typing import Any
 
 import pystac
 
-from eoaug.errors import ParameterError, TimeError
+from eoaug.errors import ParameterError, TimeError, first_line
 
-__all__ = ["Bbox", "Search", "first_line", "item_times", "parse_bbox", "parse_interval"]
+__all__ = ["Bbox", "Search", "item_times", "parse_bbox", "parse_interval", "rfc3339"]
 
 
 Bbox = tuple[float, float, float, float]
@@ -59,7 +59,7 @@ class Search:
             "ids": list(self.ids),
             "bbox": self.bbox,
             "datetime": self.interval
-            and "/".join(".." if t is None else t.strftime("%Y-%m-%dT%H:%M:%SZ") for t in self.interval),
+            and "/".join(".." if t is None else rfc3339(t.replace(microsecond=0)) for t in self.interval),
             "query": dict(self.query),
             "filter": self.cql2,
         }
@@ -127,6 +127,11 @@ def parse_interval(text: str) -> tuple[datetime | None, datetime | None]:
     return start, end
 
 
+def rfc3339(time: datetime) -> str:
+    """Return an aware time as RFC 3339 spells it in UTC, e.g. ``2021-06-01T10:30:00Z``."""
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
+
+
 def _instant(text: str, *, last: bool) -> datetime:
     parts = text.split("-")
     if len(text) <= 10 and all(part.isdigit() for part in parts) and len(parts) <= 3:
@@ -172,8 +177,3 @@ def _passes(value: Any, rule: Any, key: str) -> bool:
                 "Give a value of the same type.",
             ) from error
     return True
-
-
-def first_line(error: BaseException) -> str:
-    """Return what an error says, in one line without a full stop."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")

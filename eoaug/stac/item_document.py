@@ -21,6 +21,7 @@ from eoaug.raster.bands import EO_COMMON_NAMES, common_name, is_mask_name
 from eoaug.raster.grid import gsd_m
 from eoaug.stac.catalog import GENERATORS, Root
 from eoaug.stac.extensions import EO, FILE, PROCESSING, PROJECTION, RASTER, SCHEMA_URI
+from eoaug.stac.filters import rfc3339
 from eoaug.stac.footprint import footprint
 from eoaug.stac.integrity import MANIFEST
 from eoaug.stac.writable_cube import WritableCube
@@ -112,12 +113,12 @@ def item_document(
     geometry, bbox = footprint(cube.geobox)
     dates = [cube.times[t] for t in times]
     starts, ends = ([cube.end(name, t) for t in times] for name in ("start_datetime", "end_datetime"))
-    properties: dict[str, Any] = {"datetime": _stamp(dates[0])}
+    properties: dict[str, Any] = {"datetime": rfc3339(dates[0])}
     if max(ends) > min(starts):
-        span = {"start_datetime": _stamp(min(starts)), "end_datetime": _stamp(max(ends))}
+        span = {"start_datetime": rfc3339(min(starts)), "end_datetime": rfc3339(max(ends))}
         # A date that stands at the beginning of its range is no instant that the source told.
         instant = len(dates) == 1 and dates[0] > min(starts)
-        properties = {"datetime": _stamp(dates[0]) if instant else None, **span}
+        properties = {"datetime": rfc3339(dates[0]) if instant else None, **span}
     platforms = {cube.along("platform", t) for t in times} - {None}
     if len(platforms) == 1 and ";" not in (platform := str(platforms.pop())):
         properties["platform"] = platform
@@ -176,7 +177,7 @@ def _marks(prov: Provenance, member: int | None, share: float | None, *, masked:
         "processing:version": version,
         "processing:lineage": f"{prov.operation} by eoaug {version} with generator {prov.generator}, "
         f"seed {prov.seed}" + ("" if synthetic else "; every pixel of this item is a measurement"),
-        "processing:datetime": _stamp(_now()),
+        "processing:datetime": rfc3339(_now()),
         "eoaug:synthetic": synthetic,
         "eoaug:operation": prov.operation,
         "eoaug:generator": prov.generator,
@@ -323,11 +324,6 @@ def _now() -> datetime:
     """The time of writing, or the one that reproducible builds set (reproducible-builds.org)."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     return datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
-
-
-def _stamp(time: datetime) -> str:
-    text = time.astimezone(UTC).isoformat(timespec="microseconds" if time.microsecond else "seconds")
-    return text.replace("+00:00", "Z")
 
 
 # ------------------------------------------------------------------------------------------- the names

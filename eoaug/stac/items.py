@@ -7,7 +7,6 @@ dates in one item; it becomes one scene per date.
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import os
@@ -24,9 +23,17 @@ from affine import Affine
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
-from eoaug.errors import BandError, EoaugError, GridError, RadiometryError, SourceError
+from eoaug.errors import (
+    BandError,
+    EoaugError,
+    GridError,
+    RadiometryError,
+    SourceError,
+    did_you_mean,
+    first_line,
+)
 from eoaug.raster.bands import band_of, common_name, is_mask_name
-from eoaug.stac.filters import first_line, item_times
+from eoaug.stac.filters import item_times
 from eoaug.stac.integrity import group_damage
 from eoaug.stac.zarr_groups import read_dates
 from eoaug.storage.access import AccessPolicy
@@ -308,10 +315,9 @@ def _choose(item: pystac.Item, candidates: Sequence[_Raw], wanted: tuple[str, ..
         hits = hits or [raw for raw in candidates if name in (*raw.names, _common(item, raw))]
         if not hits:
             known = sorted({alias for raw in candidates for alias in raw.names})
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
             raise BandError(
                 f"item {item.id!r} has no band {name!r}; it has {known}.",
-                f"Did you mean {near[0]!r}?" if near else "Name one of these.",
+                did_you_mean(name, known, cutoff=0.5) or "name one of these",
             )
         if len(hits) > 1:
             raise BandError(

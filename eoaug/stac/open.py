@@ -22,12 +22,12 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from eoaug.cube.provenance import ALGORITHMIC, COMPOSITE, TRAINED, Provenance, digital_source_type, stamp
-from eoaug.errors import EoaugError, GridError, ParameterError, RadiometryError, SourceError
+from eoaug.errors import EoaugError, GridError, ParameterError, RadiometryError, SourceError, first_line
 from eoaug.formats.georeference import geobox_of
 from eoaug.raster.grid import gsd_m
 from eoaug.stac.band_reader import SOURCE, Driver
 from eoaug.stac.cube_grid import grid_key, node_name, on, target_grid
-from eoaug.stac.filters import Bbox, Search, first_line, item_times, parse_bbox, parse_interval
+from eoaug.stac.filters import Bbox, Search, item_times, parse_bbox, parse_interval, rfc3339
 from eoaug.stac.items import INHERITED, ItemDate, read_scenes
 from eoaug.stac.search import find, show, signer_of
 from eoaug.storage.gdal import gdal_path
@@ -464,7 +464,7 @@ def _time_coords(groups: Sequence[Sequence[ItemDate]], grid: GeoBox) -> dict[str
 
     spans = [_span(group) for group in groups]
     ranges = {
-        name: ("time", [_stamp(span[end]) if span else "" for span in spans])
+        name: ("time", [rfc3339(span[end]) if span else "" for span in spans])
         for end, name in enumerate(("start_datetime", "end_datetime"))
         if any(spans)
     }
@@ -489,10 +489,6 @@ def _span(group: Sequence[ItemDate]) -> tuple[datetime, datetime] | None:
         return None
     times = [item_times(scene.item) for scene in group]
     return min(start for start, _ in times), max(end for _, end in times)
-
-
-def _stamp(time: datetime) -> str:
-    return time.isoformat().replace("+00:00", "Z")
 
 
 def _strings(value: Sequence[str] | str | None, name: str) -> tuple[str, ...]:

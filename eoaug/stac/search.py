@@ -5,7 +5,6 @@ Documents are read one by one and through the access policy; a catalog of any si
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,8 @@ from urllib.parse import urljoin
 
 import pystac
 
-from eoaug.errors import EoaugError, ParameterError, SourceError
-from eoaug.stac.filters import Search, first_line, item_times
+from eoaug.errors import EoaugError, ParameterError, SourceError, did_you_mean, first_line
+from eoaug.stac.filters import Search, item_times
 from eoaug.storage.access import AccessPolicy
 from eoaug.storage.names import clean_href
 from eoaug.storage.s3 import entries, is_object, parse
@@ -168,10 +167,8 @@ def _from_href(
     try:
         document = access.read_json(href, what="the source")
     except SourceError as error:
-        hint = difflib.get_close_matches(href, known_sources(), n=1)
-        raise SourceError(
-            error.problem, f"Did you mean {hint[0]!r}?" if hint else error.remedy or "Give a catalog."
-        ) from error
+        hint = did_you_mean(href, known_sources())
+        raise SourceError(error.problem, hint or error.remedy or "give a catalog") from error
     links = document.get("links")
     links = links if isinstance(links, list) else []
     if document.get("conformsTo") or any(isinstance(k, dict) and k.get("rel") == "search" for k in links):
@@ -294,10 +291,9 @@ def _local_file(path: Path) -> Path:
             "Give the catalog file itself.",
         )
     if not path.is_file():
-        near = difflib.get_close_matches(str(path), known_sources(), n=1)
         raise SourceError(
             f"{str(path)!r} is neither a file nor the name of a source.",
-            f"Did you mean {near[0]!r}?" if near else f"Named sources are: {', '.join(known_sources())}.",
+            did_you_mean(path, known_sources()) or f"named sources are: {', '.join(known_sources())}",
         )
     return path.resolve()
 

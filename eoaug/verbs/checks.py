@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from eoaug.errors import GeneratorError, ParameterError
+from eoaug.errors import GeneratorError, ParameterError, did_you_mean
 from eoaug.generators.base import Card
 
 __all__ = ["integer", "number", "supported", "unknown"]
@@ -17,9 +16,8 @@ __all__ = ["integer", "number", "supported", "unknown"]
 def unknown(what: str, value: Any, known: Iterable[str]) -> ParameterError:
     """Return the error for a value that is none of ``known``, with the nearest one."""
     known = list(known)
-    close = difflib.get_close_matches(str(value), known, 1)
-    hint = f"did you mean {close[0]!r}? " if close else ""
-    return ParameterError(f"there is no {what} {value!r}", f"{hint}known: {', '.join(known)}")
+    hint = f"{did_you_mean(value, known)} known: {', '.join(known)}".lstrip()
+    return ParameterError(f"there is no {what} {value!r}", hint)
 
 
 def integer(name: str, value: Any, low: int, high: int) -> int:

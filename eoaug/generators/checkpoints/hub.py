@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from eoaug.errors import GeneratorError
+from eoaug.errors import GeneratorError, first_line
 
 __all__ = [
     "ADAPTER_FILES",
@@ -149,6 +149,6 @@ def _snapshot(repo: str, revision: str, variant: str | None) -> Path:
             return Path(part)
         raise GeneratorError(
             f"hub id '{repo}@{revision}' is not in the local cache and cannot be fetched: "
-            f"{str(error).splitlines()[0]}",
+            f"{first_line(error)}",
             "fetch it where there is a network, or give a folder",
         ) from error

@@ -12,12 +12,12 @@ import diffusers
 import torch
 import transformers
 
-from eoaug.errors import GeneratorError
+from eoaug.errors import GeneratorError, first_line
 from eoaug.generators.checkpoints.diffusionsat_networks import SatControlNet, SatControlNet3D, SatUNet
 from eoaug.generators.checkpoints.folder import Component
 from eoaug.generators.checkpoints.safe_read import read_header
 
-__all__ = ["build", "check_fit", "check_kinds", "first_line", "load_tokenizer"]
+__all__ = ["build", "check_fit", "check_kinds", "load_tokenizer"]
 
 
 def _class_of(part: Component) -> Any:
@@ -146,11 +146,6 @@ def _defaults(kind: Any) -> dict[str, Any]:
         return dict(kind.config_class().to_dict())
     signatures = [inspect.signature(vars(one)["__init__"]) for one in kind.__mro__ if "__init__" in vars(one)]
     return {name: p.default for signature in reversed(signatures) for name, p in signature.parameters.items()}
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's message."""
-    return (str(error).splitlines() or [type(error).__name__])[0][:300]
 
 
 def load_tokenizer(part: Component) -> Any:

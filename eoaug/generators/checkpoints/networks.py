@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from eoaug.errors import GeneratorError
+from eoaug.errors import GeneratorError, first_line
 from eoaug.generators.checkpoints.diffusionsat_networks import SatControlNet
 from eoaug.generators.checkpoints.folder import Checkpoint, Component
-from eoaug.generators.checkpoints.loading import build, first_line, load_tokenizer
+from eoaug.generators.checkpoints.loading import build, load_tokenizer
 
 __all__ = ["Adapter", "Networks", "Text"]
 

@@ -14,9 +14,9 @@ import diffusers
 import torch
 from torch import Tensor
 
-from eoaug.errors import GeneratorError
+from eoaug.errors import GeneratorError, first_line
 from eoaug.generators.checkpoints.folder import Component
-from eoaug.generators.checkpoints.loading import check_kinds, first_line
+from eoaug.generators.checkpoints.loading import check_kinds
 
 __all__ = ["SCHEDULERS", "Sampler", "begin", "draws", "explodes", "scheduler_of"]
 
