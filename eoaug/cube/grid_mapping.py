@@ -1,9 +1,9 @@
-"""From the coordinates and grid mapping of an xarray object to its GeoBox."""
+"""From the coordinates and grid mapping of an xarray object to its spatial dimensions and GeoBox."""
 
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -12,20 +12,84 @@ from affine import Affine
 from eoaug.errors import GridError
 
 if TYPE_CHECKING:
+    from odc.geo.crs import CRS
     from odc.geo.geobox import GeoBox
 
-__all__ = ["geobox_from_coords"]
+__all__ = ["geobox_from_coords", "spatial_dims"]
 
 
-def geobox_from_coords(ds: xr.Dataset, y: str, x: str) -> tuple[GeoBox, bool]:
-    """Return the grid of a cube, and whether it has a georeference (else it is in pixels)."""
+_X_NAMES = ("x", "lon", "longitude", "easting")
+_Y_NAMES = ("y", "lat", "latitude", "northing")
+
+
+def spatial_dims(obj: xr.Dataset | xr.DataArray) -> tuple[str, str]:
+    """Return the names of the y and x dimensions.
+
+    The CF attributes ``axis`` and ``standard_name`` of the coordinates decide, else the names.
+
+    Raises
+    ------
+    GridError
+        One of them cannot be found, or is empty.
+    """
+    x = _dim_along(obj, "X", ("projection_x_coordinate", "longitude", "grid_longitude"), _X_NAMES)
+    y = _dim_along(obj, "Y", ("projection_y_coordinate", "latitude", "grid_latitude"), _Y_NAMES)
+    if x is None or y is None or x == y:
+        raise GridError(
+            f"no spatial dimensions among {tuple(map(str, obj.dims))}",
+            "name them y and x (or latitude and longitude), or set the CF attribute axis='Y' and 'X'",
+        )
+    for name in (y, x):
+        if obj.sizes[name] == 0:
+            raise GridError(
+                f"dimension {name!r} is empty", "check the bounding box or slice that made the cube"
+            )
+    return y, x
+
+
+def _dim_along(
+    obj: xr.Dataset | xr.DataArray, axis: str, standard_names: tuple[str, ...], names: tuple[str, ...]
+) -> str | None:
+    for dim in obj.dims:
+        if dim in obj.coords:
+            attrs = obj.coords[dim].attrs
+            if attrs.get("axis") == axis or attrs.get("standard_name") in standard_names:
+                return str(dim)
+    return next((str(dim) for dim in obj.dims if str(dim).lower() in names), None)
+
+
+def geobox_from_coords(obj: xr.Dataset | xr.DataArray, y: str, x: str) -> tuple[GeoBox, bool]:
+    """Return the grid of a cube, and whether it is georeferenced.
+
+    Evenly spaced coordinates give the affine transform. The ``GeoTransform`` of the grid mapping takes their place
+    where they lack or round to it, and gives the pixel size along a dimension of one pixel. For a rotated grid the
+    coordinates are pixel positions, and the ``GeoTransform`` alone gives the transform.
+
+    Parameters
+    ----------
+    obj
+        Dataset or DataArray.
+    y, x
+        Names of the spatial dimensions, as `spatial_dims` returns them.
+
+    Returns
+    -------
+    tuple of GeoBox and bool
+        Without any coordinate, transform or CRS: a grid in pixels, and False.
+
+    Raises
+    ------
+    GridError
+        Coordinates that are not numeric, finite or evenly spaced; a single pixel of unknown size; a CRS that
+        cannot be read.
+    """
     from odc.geo.geobox import GeoBox
 
-    shape = (ds.sizes[y], ds.sizes[x])
-    crs, declared = _declared_grid(ds)
-    along_y, along_x = (_regular(ds, name) for name in (y, x))
+    shape = (obj.sizes[y], obj.sizes[x])
+    crs, declared = _declared_grid(obj)
+    along_y, along_x = (_regular(obj, name) for name in (y, x))
     if declared is not None and (declared.b != 0 or declared.d != 0):
-        # A rotated grid: the coordinates, if any, are pixel positions and tell only the crop.
+        # The coordinates of a rotated grid, if any, count pixels: they say where a crop begins.
         row, col = (0 if axis is None else round(axis[0] - 0.5) for axis in (along_y, along_x))
         return GeoBox(shape, declared @ Affine.translation(col, row), crs), True
     if along_y is not None and along_x is not None:
@@ -33,7 +97,7 @@ def geobox_from_coords(ds: xr.Dataset, y: str, x: str) -> tuple[GeoBox, bool]:
         if dy is None or dx is None:
             if declared is None:
                 raise GridError(
-                    f"one pixel along {y if dy is None else x!r} does not tell the pixel size",
+                    f"the size of the single pixel along {y if dy is None else x!r} is unknown",
                     "keep at least two pixels, or write the transform: ds.rio.write_transform(...)",
                 )
             dy, dx = declared.e if dy is None else dy, declared.a if dx is None else dx
@@ -57,44 +121,36 @@ def _snapped(affine: Affine, declared: Affine | None) -> Affine:
     return moved if close and same else affine
 
 
-def _declared_grid(ds: xr.Dataset) -> tuple[Any, Affine | None]:
-    from odc.geo.crs import CRS
-
-    crs = affine = None
-    for coord in [*ds.coords.values(), *(v for v in ds.data_vars.values() if v.ndim == 0)]:
+def _declared_grid(obj: xr.Dataset | xr.DataArray) -> tuple[CRS | None, Affine | None]:
+    """Return the CRS and transform of the grid mapping variable, else the CRS among the attributes."""
+    variables = list(obj.data_vars.values()) if isinstance(obj, xr.Dataset) else []
+    for coord in [*obj.coords.values(), *(v for v in variables if v.ndim == 0)]:
         text = coord.attrs.get("crs_wkt") or coord.attrs.get("spatial_ref")
         if coord.ndim == 0 and text:
-            try:
-                crs = CRS(text)
-            except Exception as error:
-                raise GridError(
-                    f"the CRS in {coord.name!r} cannot be read: {str(text)[:80]!r}",
-                    "write it anew: ds.rio.write_crs('EPSG:...')",
-                ) from error
-            numbers = coord.attrs.get("GeoTransform")
-            if numbers:
-                values = [float(v) for v in re.split(r"[\s,]+", str(numbers).strip())]
-                affine = Affine.from_gdal(*values)
-            break
-    if crs is None:
-        text = ds.attrs.get("crs") or next(
-            (v.attrs["crs"] for v in ds.data_vars.values() if "crs" in v.attrs), None
-        )
-        if isinstance(text, str):
-            try:
-                crs = CRS(text)
-            except Exception as error:
-                raise GridError(
-                    f"the attribute crs={text!r} cannot be read", "use e.g. 'EPSG:32633'"
-                ) from error
-    return crs, affine
+            numbers = re.split(r"[\s,]+", str(coord.attrs.get("GeoTransform", "")).strip())
+            affine = Affine.from_gdal(*map(float, numbers)) if numbers[0] else None
+            return _crs(text, f"the CRS in {coord.name!r}", "ds.rio.write_crs('EPSG:...')"), affine
+    texts = [obj.attrs.get("crs"), *(v.attrs["crs"] for v in variables if "crs" in v.attrs)]
+    text = next((text for text in texts if text), None)
+    if not isinstance(text, str):
+        return None, None
+    return _crs(text, "the attribute crs", "ds.attrs['crs'] = 'EPSG:32633'"), None
 
 
-def _regular(ds: xr.Dataset, name: str) -> tuple[float, float | None] | None:
+def _crs(text: str, what: str, remedy: str) -> CRS:
+    from odc.geo.crs import CRS
+
+    try:
+        return CRS(text)
+    except Exception as error:
+        raise GridError(f"{what} cannot be read: {str(text)[:80]!r}", f"write it again: {remedy}") from error
+
+
+def _regular(obj: xr.Dataset | xr.DataArray, name: str) -> tuple[float, float | None] | None:
     """Return (first centre, step) of a 1-D coordinate; the step is None for a single pixel."""
-    if name not in ds.coords:
+    if name not in obj.coords:
         return None
-    values = np.asarray(ds.coords[name].values)
+    values = np.asarray(obj.coords[name].values)
     if values.dtype.kind not in "iuf":
         raise GridError(
             f"coordinate {name!r} is not numeric but {values.dtype}", "use pixel centres as numbers"

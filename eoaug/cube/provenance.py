@@ -1,7 +1,7 @@
-"""Where a cube comes from: the record that every result carries and every file repeats.
+"""How a cube was made: the provenance record of every result, file and STAC item.
 
-A record holds no clock and no machine: the same request gives the same bytes. The time of writing goes
-into the STAC item alone.
+A record holds neither time nor host name, so that the same request gives the same bytes. Only a STAC item holds the
+time of writing.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import Any, cast
@@ -42,17 +42,17 @@ _FLAG = "eoaug_synthetic"
 
 _IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 TRAINED = _IPTC + "trainedAlgorithmicMedia"
-"""IPTC digital source type of what a trained model made, with no measured pixel in it."""
+"""IPTC digital source type of data that a trained model made, with no measured pixel."""
 COMPOSITE = _IPTC + "compositeWithTrainedAlgorithmicMedia"
-"""The same with measured pixels in it, or made from them ("such as with inpainting or outpainting")."""
+"""IPTC digital source type of such data with measured pixels in them, or made from them ("such as with inpainting or outpainting")."""
 ALGORITHMIC = _IPTC + "algorithmicMedia"
-"""IPTC digital source type of what a method made that learned from no data, with no measured pixel in it."""
+"""IPTC digital source type of data that a method without training made, with no measured pixel."""
 ALTERED = _IPTC + "algorithmicallyEnhanced"
-"""The same with measured pixels in it, or made from them."""
+"""IPTC digital source type of such data with measured pixels in them, or made from them."""
 
 
 def digital_source_type(trained: bool, measured: bool) -> str:
-    """Return the IPTC term, as a URI, for data that are synthetic at least in part.
+    """Return the IPTC term, as a URI, for data with synthetic pixels.
 
     The terms are those of the vocabulary of 2024-10-23. There, ``compositeSynthetic`` means a composite "at
     least one of which is Generative AI", so it would be wrong for a classical method.
@@ -60,9 +60,9 @@ def digital_source_type(trained: bool, measured: bool) -> str:
     Parameters
     ----------
     trained
-        The generator has learned from data.
+        The generator was trained on data.
     measured
-        Measured pixels are in the result, or it was made from them.
+        The result holds measured pixels, or was made from them.
     """
     if trained:
         return COMPOSITE if measured else TRAINED
@@ -72,15 +72,15 @@ def digital_source_type(trained: bool, measured: bool) -> str:
 def software(*, torch: bool) -> dict[str, str]:
     """Return the versions of eoaug, of numpy, and of torch if it took part.
 
-    Whether torch happens to be imported says nothing: two processes must tell the same of the same work.
+    Whether torch happens to be imported does not matter: two processes must record the same for the same work.
     """
-    found = {}
+    versions = {}
     for name in ["eoaug", "numpy"] + (["torch"] if torch else []):
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = str(getattr(sys.modules.get(name), "__version__", "unknown"))
-    return found
+            versions[name] = str(getattr(sys.modules.get(name), "__version__", "unknown"))
+    return versions
 
 
 def capability(*, torch: bool) -> str:
@@ -92,7 +92,7 @@ def capability(*, torch: bool) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Provenance:
-    """How a cube was made: enough to make it again, and to tell it from a measurement."""
+    """How a cube was made: enough to make it again, and to distinguish it from a measurement."""
 
     operation: str
     """The verb: ``synthesize``, ``inpaint``, ``extend``, ``super_resolve``."""
@@ -105,10 +105,11 @@ class Provenance:
     model_files: Mapping[str, str] = field(default_factory=dict)
     """sha256 of every file that it was loaded from, by name; empty for what ships with a package."""
     model_units: Mapping[str, tuple[float, float]] = field(default_factory=dict)
-    """By band the physical value of model unit 0 and the size of one unit: the stretch, affine and invertible."""
+    """By band the physical value of model unit 0 and the physical size of one model unit: an affine, invertible
+    stretch."""
     bands: Mapping[str, str] = field(default_factory=dict)
-    """By band where its new pixels come from: ``generated``, ``transferred`` by a rule from generated bands,
-    or ``observed``, which are none."""
+    """By band the origin of its new pixels: ``generated``, ``transferred`` (derived from generated bands), or
+    ``observed`` (it has none)."""
     seed: int = 0
     """Seed of the whole request."""
     members: int | None = None
@@ -116,20 +117,20 @@ class Provenance:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """The verb's other arguments; JSON values only."""
     token: str = ""
-    """Hash of inputs, parameters and model, in hex: the plan's token."""
+    """Hash of inputs, parameters and model in hex: the token of the plan."""
     software: Mapping[str, str] = field(default_factory=lambda: software(torch=False))
     """Versions of eoaug, numpy and (when it took part) torch."""
     sources: tuple[Mapping[str, str], ...] = ()
     """The items that the cube was made from, each with ``id`` and ``href``; hrefs lose user names,
     passwords and query strings, where access tokens live."""
     digital_source_type: str = COMPOSITE
-    """IPTC term as a URI, as `digital_source_type` tells it."""
+    """IPTC term as a URI, as `digital_source_type` returns it."""
     synthetic_fraction: float | None = None
     """Share of pixels inside the scene that were not measured, 0 to 1; None when not counted."""
     residual: Any = None
     """Largest disagreement with the measurement, as a number or by band, in physical units."""
     cpu_capability: str = field(default_factory=lambda: capability(torch=False))
-    """Instruction set that the bytes are promised for."""
+    """Instruction set on which the same request gives the same bytes."""
 
     def __post_init__(self) -> None:
         clean = tuple(
@@ -144,14 +145,14 @@ class Provenance:
         Raises
         ------
         ParameterError
-            When a parameter is not a JSON value (NaN is none).
+            A parameter is not a JSON value (NaN is not one).
         """
         try:
             return json.dumps(asdict(self), sort_keys=True, allow_nan=False, separators=(",", ":"))
         except (TypeError, ValueError) as error:
             raise ParameterError(
-                f"the provenance of {self.operation!r} holds a value that JSON cannot: {error}",
-                "Give Provenance(parameters=...) only numbers, strings, lists and dicts.",
+                f"the provenance of {self.operation!r} holds a value that JSON cannot hold: {error}",
+                "give Provenance(parameters=...) only numbers, strings, lists and dicts",
             ) from error
 
     @classmethod
@@ -161,7 +162,7 @@ class Provenance:
         Raises
         ------
         SourceError
-            When the text is no record.
+            The text is not a record.
         """
         try:
             values = json.loads(text)
@@ -169,9 +170,88 @@ class Provenance:
             return cls(**{**known, "sources": tuple(known.get("sources", ()))})
         except (TypeError, ValueError, AttributeError) as error:
             raise SourceError(
-                f"attribute {ATTRIBUTE!r} is no provenance record: {error} in {text[:80]!r}",
-                f"Delete ds.attrs[{ATTRIBUTE!r}] only if you know that nothing in the cube is synthetic.",
+                f"attribute {ATTRIBUTE!r} is not a provenance record: {error} in {text[:80]!r}",
+                f"delete ds.attrs[{ATTRIBUTE!r}], only if you know that nothing in the cube is synthetic",
             ) from error
+
+    def to_properties(
+        self, *, written: str, member: int | None = None, share: float | None = None, mask: str | None = None
+    ) -> dict[str, Any]:
+        """Return the ``processing:`` and ``eoaug:`` properties of a STAC item with pixels of this cube.
+
+        ``sources`` are links of an item and ``members`` are items of their own, so neither is a property.
+
+        Parameters
+        ----------
+        written
+            Time of writing, RFC 3339.
+        member
+            Number of the ensemble member in the item.
+        share
+            Share of the item's pixels inside the scene that were not measured, 0 to 1; None: not counted, and
+            the record's own is written.
+        mask
+            Name of the asset with the synthetic mask.
+        """
+        synthetic = share is None or share > 0
+        version = self.software.get("eoaug", "")
+        lineage = f"{self.operation} by eoaug {version} with generator {self.generator}, seed {self.seed}"
+        optional = {
+            "eoaug:member": member,
+            "eoaug:model_sha256": self.model_sha256 or None,
+            "eoaug:model_licence": self.licence or None,
+            "eoaug:model_files": dict(self.model_files) or None,
+            "eoaug:model_units": {name: list(pair) for name, pair in self.model_units.items()} or None,
+            "eoaug:bands": dict(self.bands) or None,
+            "eoaug:config_hash": self.token or None,
+            "eoaug:digital_source_type": self.digital_source_type if synthetic else None,
+            "eoaug:synthetic_fraction": self.synthetic_fraction if share is None else share,
+            "eoaug:residual": self.residual,
+            "eoaug:mask": mask,
+        }
+        return {
+            "processing:level": "L4",
+            "processing:software": dict(self.software),
+            "processing:version": version,
+            "processing:lineage": lineage
+            + ("" if synthetic else "; every pixel of this item is a measurement"),
+            "processing:datetime": written,
+            "eoaug:synthetic": synthetic,
+            "eoaug:operation": self.operation,
+            "eoaug:generator": self.generator,
+            "eoaug:seed": self.seed,
+            "eoaug:parameters": dict(self.parameters),
+            "eoaug:cpu_capability": self.cpu_capability,
+            **{name: value for name, value in optional.items() if value is not None},
+        }
+
+    @classmethod
+    def from_properties(cls, properties: Mapping[str, Any]) -> Provenance:
+        """Read what `to_properties` wrote.
+
+        Returns
+        -------
+        Provenance
+            Without ``sources`` and ``members``. What an item of another writer lacks is empty.
+        """
+        units: Mapping[str, Sequence[float]] = properties.get("eoaug:model_units") or {}
+        return cls(
+            operation=str(properties.get("eoaug:operation", "")),
+            generator=str(properties.get("eoaug:generator", "")),
+            model_sha256=str(properties.get("eoaug:model_sha256", "")),
+            licence=str(properties.get("eoaug:model_licence", "")),
+            model_files=dict(properties.get("eoaug:model_files") or {}),
+            model_units={name: (pair[0], pair[1]) for name, pair in units.items()},
+            bands=dict(properties.get("eoaug:bands") or {}),
+            seed=int(properties.get("eoaug:seed", 0)),
+            parameters=properties.get("eoaug:parameters", {}),
+            token=str(properties.get("eoaug:config_hash", "")),
+            software=dict(properties.get("processing:software", {})),
+            digital_source_type=str(properties.get("eoaug:digital_source_type", COMPOSITE)),
+            synthetic_fraction=properties.get("eoaug:synthetic_fraction"),
+            residual=properties.get("eoaug:residual"),
+            cpu_capability=str(properties.get("eoaug:cpu_capability", "")),
+        )
 
     def portable(self) -> Provenance:
         """Return the record without hrefs of local files, for files that travel."""
@@ -185,13 +265,14 @@ class Provenance:
 def renamed[T: xr.Dataset | xr.DataArray](ds: T, token: str) -> T:
     """Return ``ds`` with another token in its record and history.
 
-    A lazy cube's own token holds names of its graph; who knows what its inputs contain can say it better.
+    The token of a lazy cube hashes the names of its dask graph; a caller that knows the content of the inputs
+    replaces it by one that hashes that.
     """
     prov = of(ds)
     if prov is None or not prov.token:
         return ds
-    told = {name: str(ds.attrs[name]).replace(prov.token, token) for name in (ATTRIBUTE, "history")}
-    return cast("T", ds.assign_attrs(told))
+    attrs = {name: str(ds.attrs[name]).replace(prov.token, token) for name in (ATTRIBUTE, "history")}
+    return cast("T", ds.assign_attrs(attrs))
 
 
 def stamp[T: xr.Dataset | xr.DataArray](ds: T, prov: Provenance) -> T:
@@ -212,12 +293,12 @@ def of(ds: xr.Dataset | xr.DataArray) -> Provenance | None:
     Raises
     ------
     SourceError
-        When there is one, but it cannot be read.
+        There is one that cannot be read.
     """
     text = ds.attrs.get(ATTRIBUTE)
     return None if text is None else Provenance.from_json(str(text))
 
 
 def marked_synthetic(ds: xr.Dataset | xr.DataArray) -> bool:
-    """Tell whether a cube says of itself that some of its pixels were generated."""
+    """Return whether a cube is marked as holding generated pixels."""
     return ATTRIBUTE in ds.attrs or str(ds.attrs.get(_FLAG, "")).lower() == "true"

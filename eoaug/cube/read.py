@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from eoaug.cube.grid_mapping import geobox_from_coords
+from eoaug.cube.grid_mapping import geobox_from_coords, spatial_dims
 from eoaug.cube.model import NODATA_KEYS, Cube, CubeBand, Form
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import BandError, GridError, ParameterError, RadiometryError, TimeError
@@ -24,8 +24,6 @@ from eoaug.raster.radiometry import declared_scaling
 __all__ = ["read_cube"]
 
 
-_X_NAMES = ("x", "lon", "longitude", "easting")
-_Y_NAMES = ("y", "lat", "latitude", "northing")
 _TIME_NAMES = ("time", "t", "date", "datetime")
 _BAND_NAMES = ("band", "bands", "wavelength", "channel")
 
@@ -120,7 +118,7 @@ def _common_along(array: xr.DataArray, axis: str) -> list[str] | None:
 
 
 def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
-    y, x = _spatial_dims(ds)
+    y, x = spatial_dims(ds)
     candidates = [
         name
         for name, var in ds.data_vars.items()
@@ -184,31 +182,6 @@ def _platform(ds: xr.Dataset) -> str | None:
             return sorted(names)[0]
     value = ds.attrs.get("platform") or ds.attrs.get("constellation")
     return str(value) if value else None
-
-
-def _axis(ds: xr.Dataset, letter: str, standard: tuple[str, ...], names: tuple[str, ...]) -> str | None:
-    for dim in ds.dims:
-        if dim in ds.coords:
-            attrs = ds.coords[dim].attrs
-            if attrs.get("axis") == letter or attrs.get("standard_name") in standard:
-                return str(dim)
-    return next((str(d) for d in ds.dims if str(d).lower() in names), None)
-
-
-def _spatial_dims(ds: xr.Dataset) -> tuple[str, str]:
-    x = _axis(ds, "X", ("projection_x_coordinate", "longitude", "grid_longitude"), _X_NAMES)
-    y = _axis(ds, "Y", ("projection_y_coordinate", "latitude", "grid_latitude"), _Y_NAMES)
-    if x is None or y is None or x == y:
-        raise GridError(
-            f"no spatial dimensions among {tuple(map(str, ds.dims))}",
-            "name them y and x (or latitude and longitude), or set the CF attribute axis='Y' and 'X'",
-        )
-    for name in (y, x):
-        if ds.sizes[name] == 0:
-            raise GridError(
-                f"dimension {name!r} is empty", "check the bounding box or slice that made the cube"
-            )
-    return y, x
 
 
 def _time_dim(ds: xr.Dataset, names: list[Any], y: str, x: str) -> str | None:

@@ -8,7 +8,8 @@ from typing import Any
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from eoaug.errors import GridError
+from eoaug.cube.grid_mapping import geobox_from_coords, spatial_dims
+from eoaug.errors import GridError, error_context
 
 __all__ = ["convention_attrs", "crs_fields", "geobox_of", "grid_mapping", "pyproj_crs"]
 
@@ -29,37 +30,34 @@ _SPATIAL_CONVENTION = {
 }
 
 
-def geobox_of(ds: xr.Dataset | xr.DataArray, *, attempt: str) -> tuple[GeoBox, str, str]:
+def geobox_of(obj: xr.Dataset | xr.DataArray, *, attempt: str) -> tuple[GeoBox, str, str]:
     """Return a cube's grid and the names of its y and x dimensions.
 
-    The affine comes from the grid mapping where there is one, so rotated grids keep theirs.
+    Parameters
+    ----------
+    obj
+        Dataset or DataArray.
+    attempt
+        What the grid is needed for; begins the messages.
 
     Raises
     ------
     GridError
-        When dimensions, coordinate reference system or affine cannot be found.
+        No spatial dimensions, coordinate reference system or affine transform.
     """
-    import odc.geo.xr  # registers .odc
-
-    first = next(iter(ds.data_vars.values())) if isinstance(ds, xr.Dataset) and ds.data_vars else ds
-    dims = odc.geo.xr.spatial_dims(first, relaxed=True)
-    if dims is None:
-        raise GridError(
-            f"{attempt}: no spatial dimensions among {tuple(map(str, first.dims))}.",
-            "Name them y and x (or latitude and longitude).",
-        )
-    y, x = (str(dim) for dim in dims)
-    geobox = ds.odc.geobox
-    if geobox is None or geobox.crs is None:
-        raise GridError(
-            f"{attempt}: the cube has no coordinate reference system.",
-            "Assign the one it was made in, e.g. ds.odc.assign_crs('EPSG:32633').",
-        )
-    if not isinstance(geobox, GeoBox):
-        raise GridError(
-            f"{attempt}: the cube's grid is no affine one ({type(geobox).__name__}).",
-            "Reproject it to a regular grid first, e.g. with ds.odc.reproject(geobox).",
-        )
+    with error_context(attempt):
+        y, x = spatial_dims(obj)
+        geobox, georeferenced = geobox_from_coords(obj, y, x)
+        if geobox.crs is None:
+            raise GridError(
+                "the cube has no coordinate reference system",
+                "assign the one it was made in, e.g. ds.odc.assign_crs('EPSG:32633')",
+            )
+        if not georeferenced:
+            raise GridError(
+                f"the cube has neither coordinates along {y!r} and {x!r} nor a GeoTransform",
+                "assign the coordinates of the pixel centres, or reproject a cube with ground control points",
+            )
     return geobox, y, x
 
 

@@ -13,7 +13,6 @@ from typing import Any
 
 from odc.geo.geobox import GeoBox
 
-from eoaug.cube.provenance import Provenance
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import ParameterError
 from eoaug.formats.georeference import crs_fields
@@ -131,7 +130,8 @@ def item_document(
         extensions.append(EO)
     properties |= _projection(cube.geobox)
     if cube.prov is not None:
-        properties |= _marks(cube.prov, member, share, masked=SYNTHETIC in cube.forms)
+        mask = SYNTHETIC if SYNTHETIC in cube.forms else None
+        properties |= cube.prov.to_properties(written=rfc3339(_now()), member=member, share=share, mask=mask)
         href = target.model_href(label)
         if href is not None and properties["eoaug:synthetic"]:
             properties["processing:expression"] = {"format": "stac-mlm", "expression": href}
@@ -165,40 +165,6 @@ def _projection(geobox: GeoBox) -> dict[str, Any]:
         "proj:transform": [float(v) for v in tuple(geobox.affine)[:6]],
         "proj:bbox": [float(v) for v in (box.left, box.bottom, box.right, box.top)],
     }
-
-
-def _marks(prov: Provenance, member: int | None, share: float | None, *, masked: bool) -> dict[str, Any]:
-    """Fields that tell what was generated, and how."""
-    synthetic = share is None or share > 0
-    version = prov.software.get("eoaug", "")
-    fields: dict[str, Any] = {
-        "processing:level": "L4",
-        "processing:software": dict(prov.software),
-        "processing:version": version,
-        "processing:lineage": f"{prov.operation} by eoaug {version} with generator {prov.generator}, "
-        f"seed {prov.seed}" + ("" if synthetic else "; every pixel of this item is a measurement"),
-        "processing:datetime": rfc3339(_now()),
-        "eoaug:synthetic": synthetic,
-        "eoaug:operation": prov.operation,
-        "eoaug:generator": prov.generator,
-        "eoaug:seed": prov.seed,
-        "eoaug:parameters": dict(prov.parameters),
-        "eoaug:cpu_capability": prov.cpu_capability,
-    }
-    optional = {
-        "eoaug:member": member,
-        "eoaug:model_sha256": prov.model_sha256 or None,
-        "eoaug:model_licence": prov.licence or None,
-        "eoaug:model_files": dict(prov.model_files) or None,
-        "eoaug:model_units": {name: list(pair) for name, pair in prov.model_units.items()} or None,
-        "eoaug:bands": dict(prov.bands) or None,
-        "eoaug:config_hash": prov.token or None,
-        "eoaug:digital_source_type": prov.digital_source_type if synthetic else None,
-        "eoaug:synthetic_fraction": prov.synthetic_fraction if share is None else share,
-        "eoaug:residual": prov.residual,
-        "eoaug:mask": SYNTHETIC if masked else None,
-    }
-    return fields | {key: value for key, value in optional.items() if value is not None}
 
 
 def _data_fields(cube: WritableCube, name: str) -> dict[str, Any]:

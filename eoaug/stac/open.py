@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from types import MappingProxyType
 from typing import Any
@@ -216,7 +216,7 @@ def _load(
     if origins:
         ds.attrs["stac_collection"] = ";".join(origins)
     if any(scene.item.properties.get("eoaug:synthetic") is True for scene in scenes):
-        ds = stamp(ds, _recorded(scenes))
+        ds = stamp(ds, _joint_record(scenes))
     return ds.assign_coords(_time_coords(groups, grid))
 
 
@@ -287,31 +287,19 @@ def _stacked(parts: Sequence[xr.Dataset], members: Sequence[int | None]) -> xr.D
     return whole
 
 
-def _recorded(scenes: Sequence[ItemDate]) -> Provenance:
-    """The provenance that written items tell, so that a cube read back says again what it is."""
-    generated = [scene for scene in scenes if scene.item.properties.get("eoaug:synthetic") is True]
-    told = generated[0].item.properties
-    terms = {scene.item.properties.get("eoaug:digital_source_type") for scene in generated}
-    sources = {(scene.item.id, scene.href): None for scene in generated}
-    return Provenance(
-        operation=str(told.get("eoaug:operation", "")),
-        generator=str(told.get("eoaug:generator", "")),
-        model_sha256=str(told.get("eoaug:model_sha256", "")),
-        licence=str(told.get("eoaug:model_licence", "")),
-        model_files=dict(told.get("eoaug:model_files") or {}),
-        model_units={k: (v[0], v[1]) for k, v in (told.get("eoaug:model_units") or {}).items()},
-        bands=dict(told.get("eoaug:bands") or {}),
-        seed=int(told.get("eoaug:seed", 0)),
-        parameters=told.get("eoaug:parameters", {}),
-        token=str(told.get("eoaug:config_hash", "")),
-        software=dict(told.get("processing:software", {})),
+def _joint_record(dates: Sequence[ItemDate]) -> Provenance:
+    """Return the provenance of a cube made of written items: that of its first synthetic item, with all sources."""
+    synthetic = [date for date in dates if date.item.properties.get("eoaug:synthetic") is True]
+    terms = {date.item.properties.get("eoaug:digital_source_type") for date in synthetic}
+    sources = dict.fromkeys((date.item.id, date.href) for date in synthetic)
+    return replace(
+        Provenance.from_properties(synthetic[0].item.properties),
         sources=tuple({"id": name, "href": href} for name, href in sources),
         digital_source_type=digital_source_type(
             trained=bool(terms & {TRAINED, COMPOSITE}),
-            measured=len(generated) < len(scenes) or not terms <= {TRAINED, ALGORITHMIC},
+            measured=len(synthetic) < len(dates) or not terms <= {TRAINED, ALGORITHMIC},
         ),
-        residual=told.get("eoaug:residual"),
-        cpu_capability=str(told.get("eoaug:cpu_capability", "")),
+        synthetic_fraction=None,  # counted for one item, not for the cube
     )
 
 
