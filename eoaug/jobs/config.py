@@ -56,7 +56,7 @@ class Source(_Part):
     query: dict[str, Any] = {}
     """Item properties: a value, or operators, e.g. {"eo:cloud_cover": {"lt": 20}}."""
     filter: str | dict[str, Any] | None = None
-    """CQL2, as text or JSON, for an API that knows it, e.g. "eo:cloud_cover < 20"."""
+    """CQL2 text or JSON, e.g. "eo:cloud_cover < 20"; an API evaluates it itself, if it supports CQL2."""
     limit: int | None = Field(default=None, ge=1)
     """The first so many items, in the order of the catalog."""
     bands: Names = ()

@@ -1,10 +1,11 @@
-"""What a search asks for: boxes, intervals, ids, property filters."""
+"""Filters of a search: bounding boxes, intervals, ids, properties, and CQL2."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 import pystac
@@ -20,19 +21,20 @@ Bbox = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Search:
-    """What to keep of the items found."""
+    """Which items of a source to keep; an empty field keeps all."""
 
     collections: tuple[str, ...] = ()
     ids: tuple[str, ...] = ()
     bbox: Bbox | None = None
     interval: tuple[datetime | None, datetime | None] | None = None
     query: Mapping[str, Any] = field(default_factory=dict)
+    """Item properties: a value, or values by operator (``eq neq lt lte gt gte in``)."""
     limit: int | None = None
     cql2: str | dict[str, Any] | None = None
-    """Of an API: a static catalog has nobody to judge it."""
+    """CQL2 text or JSON. An API evaluates it itself; for other sources see `matches_cql2`."""
 
     def keeps(self, item: pystac.Item) -> bool:
-        """Tell whether an item passes every filter."""
+        """Return whether an item passes every filter but CQL2."""
         if "mlm:architecture" in item.properties:  # a model, not a scene
             return False
         if self.ids and item.id not in self.ids:
@@ -46,15 +48,58 @@ class Search:
         return all(_passes(item.properties.get(key), rule, key) for key, rule in self.query.items())
 
     def covers(self, item: pystac.Item) -> bool:
-        """Tell whether an item's time lies in the interval, at least in part."""
+        """Return whether an item's time lies in the interval, at least in part."""
         if self.interval is None:
             return True
         first, last = item_times(item)
         start, end = self.interval
         return (start is None or last >= start) and (end is None or first <= end)
 
+    def matches_cql2(self, document: Mapping[str, Any]) -> bool:
+        """Return whether the document of an item passes the CQL2 filter; True without one.
+
+        As in SQL, a comparison with a property that an item lacks is neither true nor false, and the item is left
+        out unless the rest of the filter decides (``a = 1 OR b = 2``, ``a IS NULL``).
+
+        Raises
+        ------
+        ParameterError
+            The filter is not CQL2, or compares values of different types or by an unknown function.
+        """
+        if self._expression is None or not isinstance(document.get("properties"), dict):
+            return True  # the reader of items reports a malformed document
+        try:
+            return bool(self._expression.matches(dict(document)))
+        except Exception as error:  # cql2 raises nothing more specific
+            try:
+                rest = self._expression.reduce(dict(document)).to_json()
+            except Exception:
+                rest = None
+            if _names_property(rest):
+                return False
+            raise ParameterError(
+                f"filter={self.cql2!r} cannot be evaluated for item {document.get('id')!r}: {first_line(error)}",
+                "compare values of the same type, with the functions of CQL2",
+            ) from error
+
+    @cached_property
+    def _expression(self) -> Any:
+        """The parsed CQL2 filter, a ``cql2.Expr``; None without one."""
+        if self.cql2 is None:
+            return None
+        import cql2
+
+        try:
+            return cql2.Expr(self.cql2)
+        except Exception as error:  # cql2 raises nothing more specific
+            lines = [line for line in str(error).splitlines() if line.strip(" |^-")]
+            raise ParameterError(
+                f"filter={self.cql2!r} is not CQL2: {lines[-1].strip(' =') if lines else error}",
+                "write text such as \"eo:cloud_cover < 20 AND platform = 'sentinel-2a'\", or CQL2 JSON",
+            ) from error
+
     def __str__(self) -> str:
-        told = {
+        filters = {
             "collections": list(self.collections),
             "ids": list(self.ids),
             "bbox": self.bbox,
@@ -63,17 +108,24 @@ class Search:
             "query": dict(self.query),
             "filter": self.cql2,
         }
-        return ", ".join(f"{key}={value}" for key, value in told.items() if value) or "no filter"
+        return ", ".join(f"{key}={value}" for key, value in filters.items() if value) or "no filter"
+
+
+def _names_property(expression: Any) -> bool:
+    """Return whether a CQL2 JSON expression still holds a property, which the item lacks or has as null."""
+    if isinstance(expression, Mapping):
+        return "property" in expression or any(map(_names_property, expression.values()))
+    return isinstance(expression, list) and any(map(_names_property, expression))
 
 
 def item_times(item: pystac.Item) -> tuple[datetime, datetime]:
-    """First and last instant of an item, in UTC."""
+    """Return the first and last instant of an item, in UTC."""
     times = item.common_metadata.start_datetime, item.datetime, item.common_metadata.end_datetime
     known = [t.replace(tzinfo=UTC) if t.tzinfo is None else t.astimezone(UTC) for t in times if t is not None]
     if not known:
         raise TimeError(
-            f"item {item.id!r} has neither datetime nor start_datetime and end_datetime.",
-            "Add one to the item, or leave it out with ids=.",
+            f"item {item.id!r} has neither datetime nor start_datetime and end_datetime",
+            "add one to the item, or leave it out with ids=",
         )
     return known[0], known[-1]
 
@@ -84,12 +136,12 @@ def parse_bbox(bbox: Sequence[float]) -> Bbox:
         west, south, east, north = (float(v) for v in bbox)
     except (TypeError, ValueError) as error:
         raise ParameterError(
-            f"bbox={bbox!r} is not four numbers.", "Give west, south, east, north in degrees."
+            f"bbox={bbox!r} is not four numbers", "give west, south, east, north in degrees"
         ) from error
     if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90) or west == east:
         raise ParameterError(
-            f"bbox={tuple(bbox)!r} is no box on the globe.",
-            "Give west, south, east, north in degrees; west > east crosses the antimeridian.",
+            f"bbox={tuple(bbox)!r} is not a box on the globe",
+            "give west, south, east, north in degrees; west > east crosses the antimeridian",
         )
     return west, south, east, north
 
@@ -109,7 +161,7 @@ def _boxes_meet(box: Bbox, other: Sequence[float]) -> bool:
 def parse_interval(text: str) -> tuple[datetime | None, datetime | None]:
     """Read an RFC 3339 instant, a shortened date, or an interval with ``..`` for open ends."""
     if not isinstance(text, str) or not text.strip():
-        raise ParameterError(f"datetime={text!r} is no text.", "Give e.g. '2018-01-01/2018-06-30'.")
+        raise ParameterError(f"datetime={text!r} is not text", "give e.g. '2018-01-01/2018-06-30'")
     ends = [part.strip() for part in text.split("/")]
     try:
         if len(ends) == 1:
@@ -119,11 +171,11 @@ def parse_interval(text: str) -> tuple[datetime | None, datetime | None]:
         end = None if second in ("", "..") else _instant(second, last=True)
     except ValueError as error:
         raise ParameterError(
-            f"datetime={text!r} cannot be read: {first_line(error)}.",
-            "Give a date or an interval, e.g. '2018', '2018-05-04' or '2018-01-01/2018-06-30'.",
+            f"datetime={text!r} cannot be read: {first_line(error)}",
+            "give a date or an interval, e.g. '2018', '2018-05-04' or '2018-01-01/2018-06-30'",
         ) from error
     if start is not None and end is not None and start > end:
-        raise ParameterError(f"datetime={text!r} ends before it starts.", "Exchange its two ends.")
+        raise ParameterError(f"datetime={text!r} ends before it starts", "exchange its two ends")
     return start, end
 
 
@@ -166,14 +218,14 @@ def _passes(value: Any, rule: Any, key: str) -> bool:
     for name, wanted in rules.items():
         if name not in _OPERATORS:
             raise ParameterError(
-                f"query={{{key!r}: {rule!r}}} uses the operator {name!r}.", f"Use one of {list(_OPERATORS)}."
+                f"query={{{key!r}: {rule!r}}} uses the operator {name!r}", f"use one of {list(_OPERATORS)}"
             )
         try:
             if value is None or not _OPERATORS[name](value, wanted):
                 return False
         except TypeError as error:
             raise ParameterError(
-                f"query={{{key!r}: {rule!r}}} cannot be compared with the value {value!r}.",
-                "Give a value of the same type.",
+                f"query={{{key!r}: {rule!r}}} cannot be compared with the value {value!r}",
+                "give a value of the same type",
             ) from error
     return True

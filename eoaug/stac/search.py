@@ -1,6 +1,6 @@
-"""Which items: static catalogs, STAC APIs and lists of items, and the filters on them.
+"""Items of a source: static catalogs, STAC APIs and lists of items, filtered.
 
-Documents are read one by one and through the access policy; a catalog of any size is walked in little memory.
+Documents are read one at a time under the access policy, so memory does not grow with the catalog.
 """
 
 from __future__ import annotations
@@ -32,78 +32,80 @@ _TRIES = 6
 def known_sources() -> dict[str, dict[str, Any]]:
     """Return the public STAC APIs that `open_cube` knows by name, with ``url``, ``title`` and ``hosts``."""
     text = resources.files(__package__).joinpath("sources.json").read_text(encoding="utf-8")
-    found: dict[str, dict[str, Any]] = json.loads(text)
-    return found
+    sources: dict[str, dict[str, Any]] = json.loads(text)
+    return sources
 
 
 @dataclass(frozen=True)
 class Found:
-    """An item as its document says it, and where the document stands."""
+    """The document of an item, its address, and the access policy of its source."""
 
     document: Mapping[str, Any]
     href: str
-    """Absolute; empty for an item that was made here."""
+    """Absolute address of the document; empty for an item without one."""
     access: AccessPolicy
-    """What its addresses may point to."""
+    """Which addresses the document may point to."""
     item: pystac.Item | None = None
-    """The item itself, where the user gave one; then ``document`` is empty."""
+    """The item, if the user passed one; ``document`` is empty then."""
 
 
 def find(
     source: Any, search: Search, *, text: str | None, allow: Sequence[str] = ()
 ) -> list[tuple[pystac.Item, AccessPolicy]]:
-    """Return the items that pass, in order of time, each with what its addresses may point to."""
-    kept, seen = [], 0
-    for found in stream(source, search, text=text, allow=allow):
-        seen += 1
-        item = as_item(found)
+    """Return the items that pass the filters, in order of time, each with its access policy."""
+    kept, examined = [], 0
+    for entry in stream(source, search, text=text, allow=allow):
+        examined += 1
+        item = as_item(entry)
         if search.keeps(item):
-            kept.append((item, found.access))
+            kept.append((item, entry.access))
     if not kept:
         names = ", ".join(known_sources())
         raise SourceError(
-            f"no item found in {show(source)} with {search}; {seen} items were looked at.",
-            f"Widen the search. Named sources are: {names}."
-            if not seen
-            else "Widen the search, or check bbox (west, south, east, north in degrees) and datetime.",
+            f"no item found in {show(source)} with {search}; {examined} items were examined",
+            f"widen the search; named sources are: {names}"
+            if not examined
+            else "widen the search, or check bbox (west, south, east, north in degrees) and datetime",
         )
     origins = sorted({item.collection_id or "" for item, _ in kept})
     if len(origins) > 1 and not search.collections:
         raise ParameterError(
-            f"{show(source)} holds items of several collections: {origins}.",
-            f"Choose, e.g. collections={origins[:1]!r}; several can be named.",
+            f"{show(source)} holds items of several collections: {origins}",
+            f"choose one or several, e.g. collections={origins[:1]!r}",
         )
-    kept.sort(key=lambda one: (item_times(one[0])[0], one[0].id))
+    kept.sort(key=lambda entry: (item_times(entry[0])[0], entry[0].id))
     return kept[: search.limit]
 
 
 Lost = Callable[[str, EoaugError], None]
-"""Told of a document that cannot be read: where it is, and why. Without one, the error is raised."""
+"""Called with the address of a document that cannot be read, and the error. Without it, the error is raised."""
 
 
 def stream(
     source: Any, search: Search, *, text: str | None, allow: Sequence[str] = (), lost: Lost | None = None
 ) -> Iterator[Found]:
-    """Yield the items of a source as they come, one document in memory at a time.
+    """Yield the items of a source, one document in memory at a time.
 
     Parameters
     ----------
     source
         As for `eoaug.open_cube`.
     search
-        Collections that are not asked for are not opened; every other filter is the caller's, by
-        `Search.keeps`.
+        Collections and CQL2 are applied here, and an API applies all of its filters. The caller applies the
+        others with `Search.keeps`.
     text
         The interval as the user wrote it, for an API.
     allow
-        What addresses may point to beside the source's own place, as for `AccessPolicy.for_source`.
+        What addresses may point to outside of the source's own folder or host, as for
+        `AccessPolicy.for_source`.
     lost
-        Called for documents that cannot be read, so that the others still come.
+        Called for every document that cannot be read; the others follow.
     """
     if isinstance(source, pystac.Item):
-        yield _given(source, allow)
+        yield from _matching([_given(source, allow)], search)
     elif isinstance(source, pystac.Catalog):
-        yield from _opened(source, search, AccessPolicy.for_source(source.get_self_href() or "", allow))
+        access = AccessPolicy.for_source(source.get_self_href() or "", allow)
+        yield from _matching(_opened(source, search, access), search)
     elif isinstance(source, str | Path):
         known = known_sources().get(str(source))
         href = known["url"] if known else str(source)
@@ -114,45 +116,54 @@ def stream(
         for index, item in enumerate(source):
             if not isinstance(item, pystac.Item):
                 raise SourceError(
-                    f"entry {index} of the list is a {type(item).__name__}, not a pystac.Item.",
-                    "Give items, e.g. list(pystac_client.Client.open(url).search(...).items()).",
+                    f"entry {index} of the list is a {type(item).__name__}, not a pystac.Item",
+                    "give items, e.g. list(pystac_client.Client.open(url).search(...).items())",
                 )
-            yield _given(item, allow)
+            yield from _matching([_given(item, allow)], search)
     else:
         raise SourceError(
-            f"cannot open a {type(source).__name__} as a cube.",
-            "Give a path or URL of a catalog, a list of items, or an xarray object.",
+            f"cannot open a {type(source).__name__} as a cube",
+            "give a path or URL of a catalog, a list of items, or an xarray object",
         )
 
 
-def as_item(found: Found) -> pystac.Item:
-    """Return the item that a document spells.
+def _matching(entries: Iterable[Found], search: Search) -> Iterator[Found]:
+    """Yield what passes the CQL2 filter, for sources that do not evaluate it themselves."""
+    for entry in entries:
+        if search.cql2 is None or search.matches_cql2(
+            entry.document if entry.item is None else entry.item.to_dict(transform_hrefs=False)
+        ):
+            yield entry
+
+
+def as_item(entry: Found) -> pystac.Item:
+    """Return the item of a document.
 
     Raises
     ------
     SourceError
-        The document is no item.
+        The document is not an item.
     """
-    if found.item is not None:
-        return found.item
+    if entry.item is not None:
+        return entry.item
     item: pystac.Item = _stac(
-        lambda: pystac.Item.from_dict(dict(found.document), href=found.href or None), found.href or "an item"
+        lambda: pystac.Item.from_dict(dict(entry.document), href=entry.href or None), entry.href or "an item"
     )
     if not isinstance(item.id, str) or not item.id:
-        raise SourceError(f"an item at {clean_href(found.href)!r} has the id {item.id!r}.", "Give it a name.")
+        raise SourceError(f"an item at {clean_href(entry.href)!r} has the id {item.id!r}", "give it a name")
     if not isinstance(item.properties, dict) or not all(isinstance(key, str) for key in item.properties):
-        raise SourceError(f"item {item.id!r} has no properties.", "Correct the document.")
+        raise SourceError(f"item {item.id!r} has no properties", "correct the document")
     return item
 
 
 def _given(item: pystac.Item, allow: Sequence[str]) -> Found:
-    """An item that was made or read by the user; its hrefs are relative to where it says it stands."""
+    """Wrap an item that the user passed; its relative hrefs start from its self link."""
     href = item.get_self_href() or ""
     return Found({}, href, AccessPolicy.for_source(href, allow), item)
 
 
 def signer_of(source: Any) -> Callable[[str], str] | None:
-    """Return how addresses of a named source are signed; None where they need not be."""
+    """Return the function that signs addresses of a named source; None if it needs no signatures."""
     known = known_sources().get(str(source)) if isinstance(source, str) else None
     return _signer(known.get("sign")) if known else None
 
@@ -173,13 +184,8 @@ def _from_href(
     links = links if isinstance(links, list) else []
     if document.get("conformsTo") or any(isinstance(k, dict) and k.get("rel") == "search" for k in links):
         yield from _from_api(href, search, text, access)
-    elif search.cql2 is not None:
-        raise ParameterError(
-            f"filter={search.cql2!r} is CQL2, and {clean_href(href)!r} is a static catalog, which cannot search.",
-            "Use query= with a value or operators.",
-        )
     else:
-        yield from _walk(document, href, search.collections, access, lost)
+        yield from _matching(_static_items(document, href, search.collections, access, lost), search)
 
 
 def _from_api(href: str, search: Search, text: str | None, access: AccessPolicy) -> Iterator[Found]:
@@ -189,8 +195,8 @@ def _from_api(href: str, search: Search, text: str | None, access: AccessPolicy)
 
     if not (search.collections or search.ids):
         raise ParameterError(
-            f"a search of {clean_href(href)!r} needs to know what for.",
-            "Give collections=[...], e.g. ['sentinel-2-l2a'], or ids=[...].",
+            f"a search of {clean_href(href)!r} needs collections or ids",
+            "give collections=[...], e.g. ['sentinel-2-l2a'], or ids=[...]",
         )
 
     def checked(request: Any) -> Any:
@@ -198,16 +204,16 @@ def _from_api(href: str, search: Search, text: str | None, access: AccessPolicy)
         return request
 
     def ask() -> Iterator[dict[str, Any]]:
-        # Searches are questions: they may be asked again, POST too, also when the API says "later".
+        # A search changes nothing, so it may be sent again, POST too, also after "too many requests".
         again = Retry(
             total=_TRIES, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=None
         )
         door = StacApiIO(request_modifier=checked, max_retries=again, timeout=access.limits.timeout_s)
-        # Requests follows redirects by itself; every one of them passes here first.
+        # requests follows redirects itself; the hook checks each of them first.
         door.session.hooks["response"].append(partial(_check_redirect, access))
         client = Client.open(href, stac_io=door)
         _refuse_unsupported(client, search, href)
-        found = client.search(
+        results = client.search(
             collections=list(search.collections) or None,
             ids=list(search.ids) or None,
             bbox=search.bbox,
@@ -217,7 +223,7 @@ def _from_api(href: str, search: Search, text: str | None, access: AccessPolicy)
             **_language(search.cql2),
             max_items=search.limit,
         )
-        return found.items_as_dicts()
+        return results.items_as_dicts()
 
     answers = iter(_stac(ask, href))
     while (document := _stac(lambda: next(answers, None), href)) is not None:
@@ -230,7 +236,7 @@ def _from_api(href: str, search: Search, text: str | None, access: AccessPolicy)
 
 
 def _language(cql2: str | dict[str, Any] | None) -> dict[str, Any]:
-    """What goes with a filter: only addresses hold CQL2 as text."""
+    """Return the options of a search that belong to the filter: APIs take CQL2 text in GET requests only."""
     if cql2 is None:
         return {}
     return (
@@ -241,7 +247,7 @@ def _language(cql2: str | dict[str, Any] | None) -> dict[str, Any]:
 
 
 def _refuse_unsupported(client: Any, search: Search, href: str) -> None:
-    """Refuse a filter that the API does not know: it would answer with everything."""
+    """Refuse a filter that the API does not support: it would ignore it and return every item."""
     asked = {
         "item search": ("ITEM_SEARCH", True),
         "query": ("QUERY", search.query),
@@ -250,11 +256,11 @@ def _refuse_unsupported(client: Any, search: Search, href: str) -> None:
     for name, (kind, wanted) in asked.items():
         if wanted and not client.conforms_to(kind):
             raise ParameterError(
-                f"the API {clean_href(href)!r} does not support {name}: its conformsTo has no such class.",
+                f"the API {clean_href(href)!r} does not support {name}: its conformsTo has no such class",
                 {
-                    "query": "Use source.filter with CQL2 if it knows that, or leave query out.",
-                    "filter": "Use query, or leave filter out.",
-                }.get(name, "Give a static catalog, or another API."),
+                    "query": "use source.filter with CQL2 if it supports that, or leave query out",
+                    "filter": "use query, or leave filter out",
+                }.get(name, "give a static catalog, or another API"),
             )
 
 
@@ -264,21 +270,21 @@ def _check_redirect(access: AccessPolicy, answer: Any, **_: Any) -> None:
 
 
 def _object_file(href: str) -> str:
-    """Return the document that a prefix of an object store stands for."""
+    """Return the address of the catalog or collection under a prefix of an object store."""
     if href.endswith(".json"):
         return href
     names = [f"{href.rstrip('/')}/{name}" for name in ("catalog.json", "collection.json")]
     try:
         here = {f"s3://{parse(href)[0]}/{key}" for key, one in entries(href, deep=False) if one is not None}
     except OSError as error:
-        raise SourceError(f"{href!r} cannot be listed: {first_line(error)}.", "Check the address.") from error
-    found = [name for name in names if name in here]
-    if not found:
+        raise SourceError(f"{href!r} cannot be listed: {first_line(error)}", "check the address") from error
+    present = [name for name in names if name in here]
+    if not present:
         raise SourceError(
-            f"{href!r} holds neither catalog.json nor collection.json.",
-            "Give the address of the catalog's JSON.",
+            f"{href!r} holds neither catalog.json nor collection.json",
+            "give the address of the catalog's JSON file",
         )
-    return found[0]
+    return present[0]
 
 
 def _local_file(path: Path) -> Path:
@@ -287,25 +293,25 @@ def _local_file(path: Path) -> Path:
             if (path / name).is_file():
                 return (path / name).resolve()
         raise SourceError(
-            f"folder {str(path)!r} holds neither catalog.json nor collection.json.",
-            "Give the catalog file itself.",
+            f"folder {str(path)!r} holds neither catalog.json nor collection.json",
+            "give the catalog file itself",
         )
     if not path.is_file():
         raise SourceError(
-            f"{str(path)!r} is neither a file nor the name of a source.",
+            f"{str(path)!r} is neither a file nor the name of a source",
             did_you_mean(path, known_sources()) or f"named sources are: {', '.join(known_sources())}",
         )
     return path.resolve()
 
 
-def _walk(
+def _static_items(
     document: Mapping[str, Any],
     href: str,
     collections: Sequence[str],
     access: AccessPolicy,
     lost: Lost | None,
 ) -> Iterator[Found]:
-    """Yield the items of a static catalog once each, also where its links run in a circle."""
+    """Yield every item of a static catalog once, also if its links are circular."""
     seen: set[str] = {href}
     waiting = [(document, href)]
     while waiting:
@@ -319,10 +325,10 @@ def _walk(
         links = here.get("links")
         if here.get("type") not in ("Catalog", "Collection", None) or not isinstance(links, list):
             raise SourceError(
-                f"{clean_href(base)!r} is no STAC object: its type is {here.get('type')!r}.",
-                "Give a catalog, collection, item or STAC API.",
+                f"{clean_href(base)!r} is not a STAC object: its type is {here.get('type')!r}",
+                "give a catalog, collection, item or STAC API",
             )
-        # Links to a collection that is not asked for are followed: collections may hold others.
+        # Child links of a collection that was not requested are followed: it may hold others.
         skip = here.get("type") == "Collection" and bool(collections) and here.get("id") not in collections
         for link in links:
             rel = link.get("rel") if isinstance(link, dict) else None
@@ -343,8 +349,8 @@ def _walk(
             seen.add(target)
             if len(seen) > access.limits.documents:
                 raise SourceError(
-                    f"{clean_href(href)!r} leads to more than {access.limits.documents} documents.",
-                    "Open one of its collections.",
+                    f"{clean_href(href)!r} leads to more than {access.limits.documents} documents",
+                    "open one of its collections",
                 )
             if inner.get("type") == "Feature":
                 yield Found(inner, target, access)
@@ -353,15 +359,15 @@ def _walk(
 
 
 def _absolute(href: Any, base: str) -> str:
-    """Join a link with the place of its document, as pystac does; `AccessPolicy.resolve` judges the result."""
+    """Join a link with the address of its document, as pystac does; `AccessPolicy.resolve` checks the result."""
     if not isinstance(href, str):
         return ""
-    found: str = _stac(lambda: pystac.utils.make_absolute_href(href, base, start_is_dir=False), base)
-    return found
+    absolute: str = _stac(lambda: pystac.utils.make_absolute_href(href, base, start_is_dir=False), base)
+    return absolute
 
 
 def _opened(catalog: pystac.Catalog, search: Search, access: AccessPolicy) -> Iterator[Found]:
-    """Walk a catalog in memory; what it has not opened yet is read as any other document."""
+    """Yield the items of a catalog in memory; unresolved links are read like any other document."""
     seen: set[int] = set()
     waiting: list[pystac.Catalog] = [catalog]
     while waiting:
@@ -379,7 +385,7 @@ def _opened(catalog: pystac.Catalog, search: Search, access: AccessPolicy) -> It
                     link.get_absolute_href() or "", what=f"link {link.rel!r} of {here.id!r}"
                 )
                 inner = access.read_json(target, what=f"link {link.rel!r} of {here.id!r}")
-                yield from _walk(inner, target, search.collections, access, None)
+                yield from _static_items(inner, target, search.collections, access, None)
             elif isinstance(link.target, pystac.Item):
                 yield Found({}, link.target.get_self_href() or "", access, link.target)
             elif isinstance(link.target, pystac.Catalog) and id(link.target) not in seen:
@@ -388,15 +394,15 @@ def _opened(catalog: pystac.Catalog, search: Search, access: AccessPolicy) -> It
 
 
 def _stac(read: Callable[[], Any], href: str) -> Any:
-    """Call a STAC library and turn whatever a malformed document makes it raise into our error."""
+    """Call a STAC library, and turn whatever it raises for a malformed document into a SourceError."""
     try:
         return read()
     except EoaugError:
         raise
     except Exception as error:
         raise SourceError(
-            f"cannot read {clean_href(href)!r} as STAC: {type(error).__name__}: {first_line(error)}.",
-            "Correct the document; until then open other items by their own files, or run a job: it skips this one.",
+            f"cannot read {clean_href(href)!r} as STAC: {type(error).__name__}: {first_line(error)}",
+            "correct the document, open other items by their own files, or run a job, which skips this one",
         ) from error
 
 
@@ -407,14 +413,14 @@ def _signer(module: str | None) -> Callable[[str], str] | None:
         sign: Callable[[str], str] = import_module(module).sign
     except ImportError as error:
         raise SourceError(
-            f"this source's assets need signed links, and package {module!r} is not installed.",
-            f"pip install {module.replace('_', '-')}, or give patch_url=.",
+            f"this source's assets need signed links, and package {module!r} is not installed",
+            f"pip install {module.replace('_', '-')}, or give patch_url=",
         ) from error
     return sign
 
 
 def show(source: Any) -> str:
-    """Return a source as it can stand in a message."""
+    """Return the name of a source for a message."""
     if isinstance(source, str | Path):
         return repr(clean_href(str(source)))
     if isinstance(source, pystac.Catalog | pystac.Item):
