@@ -118,8 +118,8 @@ def write_cog(
     target = Path(path)
     if values.shape != tuple(geobox.shape):
         raise GridError(
-            f"writing {target.name!r}: values have shape {values.shape}, the grid {tuple(geobox.shape)}.",
-            "Give the geobox of these values.",
+            f"writing {target.name!r}: values have shape {values.shape}, the grid {tuple(geobox.shape)}",
+            "give the geobox of these values",
         )
     with atomic_write(target, overwrite=overwrite) as scratch:
         file = CogFile(scratch.with_suffix(".scratch.tif"), geobox, stored, name=name or target.stem)
@@ -151,6 +151,6 @@ def _raster_errors(name: str) -> Iterator[None]:
         raise
     except (RasterioError, OSError) as error:
         raise TargetError(
-            f"writing band {name!r} failed: {error}.",
-            "Check the free space and the permissions of the target; nothing was left under its name.",
+            f"writing band {name!r} failed: {error}",
+            "check the free space and the permissions of the target; nothing was left under its name",
         ) from error

@@ -33,8 +33,8 @@ def require(error: type[EoaugError]) -> Any:
         import icechunk
     except ImportError as missing:
         raise error(
-            "format 'icechunk' needs the package icechunk, which is not installed.",
-            "pip install 'eoaug[icechunk]', or use the format zarr.",
+            "format 'icechunk' needs the package icechunk, which is not installed",
+            "pip install 'eoaug[icechunk]', or use the format zarr",
         ) from missing
     # It warns on the terminal of what the one committer rules out.
     icechunk.set_logs_filter("error")

@@ -61,8 +61,8 @@ def store_form(variable: xr.DataArray) -> Stored:
     name, dtype = str(variable.name), variable.dtype
     if dtype.kind not in "iufb":
         raise RadiometryError(
-            f"variable {name!r} has type {dtype}, which no raster file stores.",
-            f"Convert it, e.g. ds[{name!r}].astype('float32'), or drop it.",
+            f"variable {name!r} has type {dtype}, which no raster file stores",
+            f"convert it, e.g. ds[{name!r}].astype('float32'), or drop it",
         )
     floating = dtype.kind == "f"
     told: Mapping[str, Any] = variable.encoding if floating else {**variable.encoding, **variable.attrs}
@@ -70,8 +70,8 @@ def store_form(variable: xr.DataArray) -> Stored:
     scale, offset = float(told.get("scale_factor", 1.0)), float(told.get("add_offset", 0.0))
     if scale == 0 or not math.isfinite(scale) or not math.isfinite(offset):
         raise RadiometryError(
-            f"variable {name!r} declares scale_factor={scale} and add_offset={offset}; no way back.",
-            f"Correct ds[{name!r}].encoding.",
+            f"variable {name!r} declares scale_factor={scale} and add_offset={offset}; no way back",
+            f"correct ds[{name!r}].encoding",
         )
     nodata = None if fill is None else float(fill)
     if not floating:

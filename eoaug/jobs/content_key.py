@@ -17,7 +17,7 @@ from eoaug.errors import SourceError
 from eoaug.generators.base import identity_of
 from eoaug.jobs.units import JobContext, WorkItem
 from eoaug.stac.catalog import Root
-from eoaug.stac.integrity import broken_seal, damage
+from eoaug.stac.integrity import checksum_error, damage
 from eoaug.stac.items import ItemDate, read_scenes
 from eoaug.stac.search import signer_of
 from eoaug.storage.atomic import checksum
@@ -107,7 +107,7 @@ def existing_output(root: Root, unit: WorkItem, key: str, *, verify: bool) -> tu
             content = (home / f"{home.name}.json").read_bytes()
             item = json.loads(content)
             properties = item["properties"]
-            if properties["eoaug:content_key"] != key or broken_seal(content):
+            if properties["eoaug:content_key"] != key or checksum_error(content):
                 return ()
             if next(damage(home, item, deep=verify), None):
                 return ()

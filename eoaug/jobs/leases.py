@@ -16,7 +16,7 @@ from typing import Any
 
 from eoaug.errors import TargetError
 from eoaug.stac.catalog import STATE
-from eoaug.stac.integrity import spelled
+from eoaug.stac.integrity import json_bytes
 from eoaug.storage.crash_points import hit
 from eoaug.storage.location import Location
 from eoaug.storage.locks import is_live, lease_terms
@@ -68,7 +68,7 @@ class Lease:
         return self.file.edit(lambda content: None if is_live(_holder(content)) else self._terms())
 
     def _terms(self) -> bytes:
-        return spelled(lease_terms(self.owner, self.seconds))
+        return json_bytes(lease_terms(self.owner, self.seconds))
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""The catalog that results are written to: found or made, and told of every new item.
+"""The catalog that results are written to: opened or created, with links to every new item.
 
-Only links and extents change in documents that were there before; whatever else they hold stays. Several
-processes may write to one catalog: each document is read, changed and replaced against no other process.
-Documents that eoaug makes carry a seal, a checksum of themselves, so that `validate` finds every change.
+In existing documents only links and extents change. Several processes may write to one catalog: each document
+is read, changed and replaced under a lock. Documents that eoaug creates have a self-checksum, so that `validate`
+finds every other change.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eoaug.errors import TargetError
-from eoaug.stac.integrity import SEAL, broken_seal, parse_json, read_json, sealed, spelled
+from eoaug.stac.integrity import CHECKSUM, checksum_error, json_bytes, parse_json, read_json, with_checksum
 from eoaug.storage.crash_points import hit
 from eoaug.storage.location import Location
 from eoaug.storage.locations import as_location, relative
@@ -30,21 +30,21 @@ GENERATORS = "generators"
 """Folder of the sub-catalog that holds the items of the models that made results."""
 
 STATE = ".eoaug"
-"""Folder beside a catalog that holds what jobs remember: journals, leases, reports."""
+"""Folder next to a catalog with the state of jobs: journals, leases, reports."""
 
 MADE_BY = "Written by eoaug."
-"""Description of catalogs that eoaug made."""
+"""Description of catalogs that eoaug created."""
 
 DATA_NAME = r"[0-9a-f]{16}"
-"""Name of a folder with the data of an item: it follows from their content."""
+"""Pattern of the name of a folder with the data of an item: the start of a hash of its content."""
 
 
 @dataclass(frozen=True)
 class Root:
-    """The catalog that is written to: an existing one, or one to be made."""
+    """The catalog that is written to; it need not exist yet."""
 
     top: Location
-    """Its JSON file."""
+    """JSON file of the root catalog."""
     parent: Location
     """JSON file that the new collection becomes a child of; differs from ``top`` below a catalog."""
 
@@ -55,7 +55,7 @@ class Root:
 
     @classmethod
     def at(cls, where: str | os.PathLike[str] | Location) -> Root:
-        """Find what is at a path, or at the address of an object store."""
+        """Open the catalog at a path or at an address in an object store, or choose the file to create."""
         path = as_location(where)
         if path.suffix == ".json":
             file = path
@@ -68,39 +68,39 @@ class Root:
             document = read_json(file)
             if document.get("type") not in ("Catalog", "Collection"):
                 raise TargetError(
-                    f"{str(file)!r} is no STAC catalog or collection (type {document.get('type')!r}).",
-                    "Give the catalog's folder or its JSON file.",
+                    f"{str(file)!r} is not a STAC catalog or collection (type {document.get('type')!r})",
+                    "give the catalog's folder or its JSON file",
                 )
             roots = [link for link in document.get("links", []) if link.get("rel") == "root"]
             href = str(roots[0].get("href", "")) if roots else ""
             top = file if not href or "://" in href else (file.parent / href)
             return cls(top.resolve(), file.resolve())
         if path.is_file():
-            raise TargetError(f"{str(path)!r} is a file, not a catalog.", "Give a folder.")
+            raise TargetError(f"{str(path)!r} is a file, not a catalog", "give a folder")
         return cls(file.resolve(), file.resolve())
 
     def keep_inside(self, place: Location) -> None:
-        """Refuse a place that lies outside of the catalog's folder, or leads there by a link."""
+        """Refuse a location outside of the catalog's folder, also one that a link leads to."""
         if self.folder.resolve() not in place.resolve().parents:
             raise TargetError(
-                f"{str(place)!r} lies outside of the catalog.",
-                "Give a plain collection id, and have a folder in its place, no link.",
+                f"{str(place)!r} lies outside of the catalog",
+                "give a plain collection id, and replace a symbolic link by a folder",
             )
 
     def check(self, folder: Location) -> None:
-        """Refuse a target that cannot be written, before anything is computed."""
+        """Refuse a collection folder that cannot be written, before anything is computed."""
         self.keep_inside(folder)
         folder.check_writable()
-        ours = folder / "collection.json"
-        if folder.exists() and not ours.is_file() and any(map(_is_foreign, folder.iterdir())):
+        collection = folder / "collection.json"
+        if folder.exists() and not collection.is_file() and any(map(_is_foreign, folder.iterdir())):
             raise TargetError(
-                f"folder {str(folder)!r} is there and holds no collection.", "Give another collection=."
+                f"folder {str(folder)!r} exists and is not a collection", "give another collection="
             )
 
     def register(self, name: str, items: Sequence[Mapping[str, Any]], about: str) -> None:
-        """Add items to the collection, and the collection to the catalog, whatever else they hold.
+        """Link items from the collection, and the collection from the catalog, and widen the extent.
 
-        Of an item, ``id``, ``bbox`` and the dates among ``properties`` are looked at.
+        Of an item, ``id``, ``bbox`` and the dates among ``properties`` are read.
         """
         file = self.folder / name / "collection.json"
 
@@ -113,36 +113,35 @@ class Root:
         hit("catalog told")
 
     def listed(self, name: str) -> set[str]:
-        """Return the ids of the items of eoaug that the collection lists, if the catalog lists it."""
+        """Return the ids of the items that the collection links to; empty if the catalog does not link to it."""
         file = self.folder / name / "collection.json"
         if not file.is_file() or not self.parent.is_file():
             return set()
         children = {Path(href) for href in _hrefs(read_json(self.parent), "child")}
         if Path(f"{name}/collection.json") not in children:
             return set()
-        found = (Path(href).stem for href in _hrefs(read_json(file), "item"))
-        return set(found)
+        return {Path(href).stem for href in _hrefs(read_json(file), "item")}
 
     def remove_stale_scratch(self, name: str) -> int:
-        """Clear away what killed writes have left for a collection; return the number of what went."""
+        """Remove stale scratch folders that killed writes left for a collection; return their number."""
         return sum(
             place.remove_stale_scratch()
             for place in (self.folder, self.folder / name, self.folder / GENERATORS)
         )
 
     def model_file(self, item: Mapping[str, Any]) -> Location:
-        """Return where the item of a model stands in this catalog."""
+        """Return the location of a model's item in this catalog."""
         return self.folder / GENERATORS / f"{item['id']}.json"
 
     def register_model(self, item: Mapping[str, Any]) -> None:
-        """Put the item of a model into the catalog, unless it is there; other weights have another id."""
+        """Add the item of a model to the catalog, unless it is there; other weights have another id."""
         file = self.model_file(item)
-        if not file.is_file() or broken_seal(file.read_bytes()):
+        if not file.is_file() or checksum_error(file.read_bytes()):
             home = [
                 {"rel": "root", "href": relative(self.top, file.parent), "type": "application/json"},
                 {"rel": "parent", "href": "./catalog.json", "type": "application/json"},
             ]
-            file.put(spelled(sealed({**item, "links": home})))
+            file.put(json_bytes(with_checksum({**item, "links": home})))
         above = file.parent / "catalog.json"
 
         def blank() -> dict[str, Any]:
@@ -153,7 +152,9 @@ class Root:
             return _new_catalog(GENERATORS, "Models that made items of this catalog.", links)
 
         _edit(
-            above, blank, lambda found: _add_links(found, "item", [f"./{file.name}"], "application/geo+json")
+            above,
+            blank,
+            lambda models: _add_links(models, "item", [f"./{file.name}"], "application/geo+json"),
         )
         self._add_child(f"./{GENERATORS}/catalog.json")
 
@@ -162,16 +163,16 @@ class Root:
             home = [{"rel": "root", "href": f"./{self.parent.name}", "type": "application/json"}]
             return _new_catalog(safe_id(self.folder.name), MADE_BY, home)
 
-        _edit(self.parent, blank, lambda found: _add_links(found, "child", [href], "application/json"))
+        _edit(self.parent, blank, lambda catalog: _add_links(catalog, "child", [href], "application/json"))
 
 
 def item_href(name: str) -> str:
-    """Return where an item stands, as its collection sees it."""
+    """Return the href of an item, relative to its collection."""
     return f"./{name}/{name}.json"
 
 
 def _is_foreign(path: Location) -> bool:
-    """Tell whether a path in a folder without a collection is not from a write that is under way."""
+    """Return whether a path in a folder without a collection does not come from a write in flight."""
     if path.name.startswith(".") or (path / f"{path.name}.json").is_file():
         return False
     return not path.is_dir() or not all(re.fullmatch(DATA_NAME, inner.name) for inner in path.iterdir())
@@ -187,7 +188,7 @@ def _new_collection(name: str, about: str, root: Root, file: Location) -> dict[s
         "stac_version": "1.1.0",
         "id": name,
         "description": about,
-        # The licence of a result follows from its sources', which a cube does not carry.
+        # The licence of a result depends on those of its sources, which a cube does not carry.
         "license": "other",
         "extent": {"spatial": {"bbox": []}, "temporal": {"interval": [[None, None]]}},
         "links": [
@@ -211,8 +212,8 @@ def _extend(document: dict[str, Any], items: Sequence[Mapping[str, Any]]) -> Non
     extent["spatial"]["bbox"][:1] = [union]
     ends = [end for end in extent["temporal"]["interval"][0] if end]
     for item in items:
-        told = item["properties"]
-        ends += [v for k in ("datetime", "start_datetime", "end_datetime") if (v := told.get(k))]
+        properties = item["properties"]
+        ends += [v for k in ("datetime", "start_datetime", "end_datetime") if (v := properties.get(k))]
     ends.sort(key=datetime.fromisoformat)
     extent["temporal"]["interval"][:1] = [[ends[0], ends[-1]]]
 
@@ -226,22 +227,22 @@ def _add_links(document: dict[str, Any], rel: str, hrefs: Sequence[str], media_t
     known = {Path(href) for href in _hrefs(document, rel)}
     links = document.setdefault("links", [])
     links += [{"rel": rel, "href": h, "type": media_type} for h in hrefs if Path(h) not in known]
-    if SEAL in document:
-        # Workers finish in any order; the document must not depend on it.
+    if CHECKSUM in document:
+        # Workers finish in any order, and the document must not depend on it.
         links.sort(key=lambda link: (link["rel"] in ("item", "child"), link["rel"], link["href"]))
 
 
 def _edit(
     file: Location, blank: Callable[[], dict[str, Any]], change: Callable[[dict[str, Any]], None]
 ) -> None:
-    """Change a document, or a blank one where there is none, against no other process."""
+    """Change a document under its lock; ``blank`` creates a missing one."""
 
     def changed(content: bytes | None) -> bytes | None:
         before = None if content is None else parse_json(content, file)
-        document = sealed(blank()) if before is None else copy.deepcopy(before)
+        document = with_checksum(blank()) if before is None else copy.deepcopy(before)
         change(document)
         if document == before:
             return None
-        return spelled(sealed(document) if SEAL in document else document)
+        return json_bytes(with_checksum(document) if CHECKSUM in document else document)
 
     file.edit(changed)

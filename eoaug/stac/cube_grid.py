@@ -64,8 +64,8 @@ def _requested_grid(base: GeoBox, crs: Any, resolution: float | None) -> GeoBox:
         wanted = base.crs if crs is None else CRS(crs)
     except Exception as error:  # pyproj's errors are not exported by odc-geo
         raise GridError(
-            f"crs={crs!r} is no coordinate reference system: {first_line(error)}.",
-            "Give e.g. crs='EPSG:32633'.",
+            f"crs={crs!r} is no coordinate reference system: {first_line(error)}",
+            "give e.g. crs='EPSG:32633'",
         ) from error
     assert wanted is not None
     assert base.crs is not None
@@ -75,8 +75,8 @@ def _requested_grid(base: GeoBox, crs: Any, resolution: float | None) -> GeoBox:
             return base
         if wanted.units != base.crs.units:
             raise GridError(
-                f"crs={crs!r} counts in {wanted.units[0]}, the items in {base.crs.units[0]}.",
-                f"Give resolution= in {wanted.units[0]}.",
+                f"crs={crs!r} counts in {wanted.units[0]}, the items in {base.crs.units[0]}",
+                f"give resolution= in {wanted.units[0]}",
             )
         size = pixel_size(base)
     return GeoBox((1, 1), Affine(size, 0, 0, 0, -size, 0), wanted)
@@ -119,8 +119,8 @@ def _refuse_two_systems(scenes: Sequence[ItemDate]) -> None:
         for name, source in scene.sources.items():
             if source.geobox.crs != scene.grid.crs:
                 raise GridError(
-                    f"band {name!r} of item {source.item!r} lies in {source.geobox.crs}, others in {scene.grid.crs}.",
-                    "Choose bands= of one reference system, or give crs= and resolution=.",
+                    f"band {name!r} of item {source.item!r} lies in {source.geobox.crs}, others in {scene.grid.crs}",
+                    "choose bands= of one reference system, or give crs= and resolution=",
                 )
 
 
@@ -133,8 +133,8 @@ def _refuse_empty(cube: GeoBox, scenes: Sequence[ItemDate]) -> None:
         height, width = cube.shape
         raise GridError(
             f"a cube of {height} x {width} pixels around these {len(scenes)} items would be "
-            f"{100 * (1 - share):.1f} % empty.",
-            "Give bbox= or ids= of one place, and open far places one by one.",
+            f"{100 * (1 - share):.1f} % empty",
+            "give bbox= or ids= of one place, and open far places one by one",
         )
 
 

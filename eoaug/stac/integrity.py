@@ -1,6 +1,6 @@
-"""Whether the files of an item are those that it was published with: sizes, checksums, and Zarr's manifests.
+"""Integrity of documents and files: self-checksums, sizes, and the manifests of Zarr groups.
 
-A Zarr group reads a chunk that is not there as missing pixels, so a manifest beside it names every file.
+Readers of Zarr take an absent chunk for missing pixels, so a manifest next to each group lists every file of it.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from eoaug.storage.atomic import checksum
 from eoaug.storage.location import Location
 
 __all__ = [
+    "CHECKSUM",
     "MANIFEST",
-    "SEAL",
     "Damage",
-    "broken_seal",
+    "checksum_error",
     "damage",
     "group_damage",
+    "json_bytes",
     "parse_json",
     "read_json",
-    "sealed",
-    "spelled",
+    "with_checksum",
     "write_json",
 ]
 
 
-SEAL = "eoaug:checksum"
-"""Field of a document with the multihash of its own text without that field."""
+CHECKSUM = "eoaug:checksum"
+"""Field of a document with its self-checksum: the multihash of its JSON text without that field."""
 
 
 def read_json(path: Location) -> dict[str, Any]:
-    """Read a document of the target.
+    """Read a JSON document of the target catalog.
 
     Raises
     ------
     TargetError
-        It cannot be read, or is no JSON object.
+        It cannot be read, or is not a JSON object.
     """
     try:
         content = path.read_bytes()
@@ -50,58 +50,58 @@ def read_json(path: Location) -> dict[str, Any]:
 
 
 def parse_json(content: bytes, path: Location) -> dict[str, Any]:
-    """Return what a document of the target says; raises as `read_json` does."""
+    """Parse a JSON document of the target catalog; raises as `read_json` does."""
     try:
         document = json.loads(content.decode())
     except ValueError as error:
         raise _unreadable(path, error) from error
     if not isinstance(document, dict):
-        raise TargetError(f"{str(path)!r} is no STAC document.", "Choose another catalog.")
+        raise TargetError(f"{str(path)!r} is not a STAC document", "choose another catalog")
     return document
 
 
 def _unreadable(path: Location, error: Exception) -> TargetError:
-    return TargetError(f"{str(path)!r} cannot be read: {error}.", "Repair it, or choose another catalog.")
+    return TargetError(f"{str(path)!r} cannot be read: {error}", "repair it, or choose another catalog")
 
 
-def sealed(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a document with its own checksum as its last field."""
-    bare = {key: value for key, value in document.items() if key != SEAL}
-    return {**bare, SEAL: "1220" + hashlib.sha256(spelled(bare)).hexdigest()}
+def with_checksum(document: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the document with its self-checksum as its last field."""
+    bare = {key: value for key, value in document.items() if key != CHECKSUM}
+    return {**bare, CHECKSUM: "1220" + hashlib.sha256(json_bytes(bare)).hexdigest()}
 
 
-def broken_seal(content: bytes) -> str:
-    """Return what is wrong with a sealed document, byte for byte; nothing for an intact one."""
+def checksum_error(content: bytes) -> str:
+    """Return what is wrong with a document that has a self-checksum; empty if every byte is as it was written."""
     try:
         document = json.loads(content)
     except (ValueError, RecursionError) as error:
-        return f"is no JSON: {error}"
-    if not isinstance(document, dict) or SEAL not in document:
-        return f"has lost its {SEAL}"
-    if spelled(sealed(document)) != content:
-        return f"was changed since its {SEAL}"
+        return f"is not JSON: {error}"
+    if not isinstance(document, dict) or CHECKSUM not in document:
+        return f"has lost its {CHECKSUM}"
+    if json_bytes(with_checksum(document)) != content:
+        return f"was changed since its {CHECKSUM}"
     return ""
 
 
-def spelled(document: Mapping[str, Any]) -> bytes:
-    """Spell a document for people and diffs, in the one way that seals are made for."""
+def json_bytes(document: Mapping[str, Any]) -> bytes:
+    """Return the one JSON encoding of a document that self-checksums are computed on."""
     return (json.dumps(document, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def write_json(path: Path, document: Mapping[str, Any]) -> None:
-    """Write a document; not atomic, for scratch folders."""
-    path.write_bytes(spelled(document))
+    """Write a document into a scratch folder; not atomic."""
+    path.write_bytes(json_bytes(document))
 
 
 MANIFEST = "manifest.json"
-"""Beside a Zarr group: size and checksum of every file in it."""
+"""Name of the file next to a Zarr group with size and checksum of every file in the group."""
 
 Damage = Iterator[tuple[Location, str]]
-"""Files, and what is wrong with each."""
+"""Damaged files, each with what is wrong with it."""
 
 
 def damage(home: Location, item: Mapping[str, Any], *, deep: bool) -> Damage:
-    """Yield what is wrong with the files of an item.
+    """Yield the damaged files of an item.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ def damage(home: Location, item: Mapping[str, Any], *, deep: bool) -> Damage:
     item
         Its document.
     deep
-        Read every byte; else only sizes are looked at.
+        Compare checksums too, which reads every byte; else only sizes.
     """
     for asset in item["assets"].values():
         if "file:checksum" not in asset:
@@ -122,27 +122,27 @@ def damage(home: Location, item: Mapping[str, Any], *, deep: bool) -> Damage:
 
 
 def group_damage(data: Location, *, deep: bool) -> Damage:
-    """Yield what is wrong with the Zarr group in a data folder, by the manifest beside it."""
+    """Yield the damaged files of the Zarr group in a data folder, by its manifest."""
     manifest = data / MANIFEST
     if not manifest.is_file():
         yield manifest, "is not there"
         return
     content = manifest.read_bytes()
-    if problem := broken_seal(content):
+    if problem := checksum_error(content):
         yield manifest, problem
         return
     files = json.loads(content)["files"]
-    for name, told in files.items():
-        yield from _file_damage(data / name, told, deep=deep)
-    extra = {part for part in data.rglob("*") if part.is_file() and part != manifest}
-    for part in sorted(extra - {data / name for name in files}):
-        yield part, "is not in the manifest"
+    for name, fields in files.items():
+        yield from _file_damage(data / name, fields, deep=deep)
+    present = {path for path in data.rglob("*") if path.is_file() and path != manifest}
+    for path in sorted(present - {data / name for name in files}):
+        yield path, "is not in the manifest"
 
 
-def _file_damage(file: Location, told: Mapping[str, Any], *, deep: bool) -> Damage:
+def _file_damage(file: Location, fields: Mapping[str, Any], *, deep: bool) -> Damage:
     if not file.is_file():
         yield file, "is not there"
-    elif file.size != told["file:size"]:
-        yield file, f"has {file.size} bytes instead of {told['file:size']}"
-    elif deep and checksum(file) != told["file:checksum"]:
+    elif file.size != fields["file:size"]:
+        yield file, f"has {file.size} bytes instead of {fields['file:size']}"
+    elif deep and checksum(file) != fields["file:checksum"]:
         yield file, "was changed since its file:checksum"

@@ -60,7 +60,7 @@ def collection_of(given: str | None, source: str) -> str:
         safe_id(f"{source}-eoaug" if source else "eoaug") if given is None else _given_id(given, "collection")
     )
     if name == GENERATORS:
-        raise ParameterError(f"collection={name!r} is where models have their items.", "Give another name.")
+        raise ParameterError(f"collection={name!r} is where models have their items", "give another name")
     return name
 
 
@@ -303,8 +303,8 @@ def item_ids(cube: WritableCube, ids: Sequence[str] | None, *, single: bool) -> 
         given = [ids] if isinstance(ids, str) else list(ids)
         if len(given) != count or len(set(given)) != count:
             raise ParameterError(
-                f"ids={given!r} are {len(set(given))} different names for {count} items.",
-                "Give one per date, or per date and member with members running faster; one for zarr.",
+                f"ids={given!r} are {len(set(given))} different names for {count} items",
+                "give one per date, or per date and member with members running faster; one for zarr",
             )
         return [_given_id(name, "ids") for name in given]
     tail = ""
@@ -338,7 +338,7 @@ def item_ids(cube: WritableCube, ids: Sequence[str] | None, *, single: bool) -> 
 def _given_id(text: str, argument: str) -> str:
     if not isinstance(text, str) or safe_id(text) != text:
         raise ParameterError(
-            f"{argument}: {text!r} cannot be the name of a folder.",
-            "Use letters, digits, dot, plus, minus and underscore, at most 128.",
+            f"{argument}: {text!r} cannot be the name of a folder",
+            "use letters, digits, dot, plus, minus and underscore, at most 128",
         )
     return text

@@ -116,8 +116,8 @@ def read_scenes(
         raise
     except Exception as error:  # whatever a value of the wrong kind makes pystac, pyproj or numpy raise
         raise SourceError(
-            f"item {item.id!r} is malformed: {type(error).__name__}: {first_line(error)}.",
-            "Correct the item, or leave it out with ids=.",
+            f"item {item.id!r} is malformed: {type(error).__name__}: {first_line(error)}",
+            "correct the item, or leave it out with ids=",
         ) from error
 
 
@@ -128,14 +128,14 @@ def _read_scenes(
     candidates = list(_bands(item)) or list(_arrays(item))
     if len(candidates) > access.limits.bands:
         raise SourceError(
-            f"item {item.id!r} has {len(candidates)} bands; the most is {access.limits.bands}.",
-            "Leave it out with ids=.",
+            f"item {item.id!r} has {len(candidates)} bands; the most is {access.limits.bands}",
+            "leave it out with ids=",
         )
     chosen = _choose(item, candidates, wanted)
     if not chosen:
         raise BandError(
-            f"item {item.id!r} has no raster asset among {sorted(item.assets)}.",
-            "Name the assets to read, e.g. bands=['B04'].",
+            f"item {item.id!r} has no raster asset among {sorted(item.assets)}",
+            "name the assets to read, e.g. bands=['B04']",
         )
     headers: dict[str, _Header] = {}
     sources = {name: _complete(item, raw, name, headers, patch, access) for name, raw in chosen.items()}
@@ -154,8 +154,8 @@ def _refuse_incomplete(source: BandSource) -> None:
     for file, problem in group_damage(data, deep=False):
         raise SourceError(
             f"asset {source.asset!r} of item {source.item!r} is a Zarr group that is not complete: "
-            f"{file.relative_to(data).as_posix()!r} {problem}.",
-            "Copy its folder again, manifest.json included, or leave the item out with ids=.",
+            f"{file.relative_to(data).as_posix()!r} {problem}",
+            "copy its folder again, manifest.json included, or leave the item out with ids=",
         )
 
 
@@ -175,9 +175,9 @@ def _dates(scene: ItemDate) -> list[ItemDate]:
     except Exception as error:  # zarr, xarray, fsspec and the network each have their own
         raise SourceError(
             f"asset {first.asset!r} of item {item.id!r} is no Zarr group of eoaug that can be read, "
-            f"{clean_href(first.href)!r}: {first_line(error)}.",
-            f"Open it with xarray, e.g. xr.open_zarr({clean_href(first.href)!r}), or leave the item out with "
-            "ids=.",
+            f"{clean_href(first.href)!r}: {first_line(error)}",
+            f"open it with xarray, e.g. xr.open_zarr({clean_href(first.href)!r}), or leave the item out with "
+            "ids=",
         ) from error
     whole = ("datetime", "start_datetime", "end_datetime", "platform", "eo:cloud_cover")
     kept = {key: value for key, value in item.properties.items() if key not in whole}
@@ -316,13 +316,13 @@ def _choose(item: pystac.Item, candidates: Sequence[_Raw], wanted: tuple[str, ..
         if not hits:
             known = sorted({alias for raw in candidates for alias in raw.names})
             raise BandError(
-                f"item {item.id!r} has no band {name!r}; it has {known}.",
+                f"item {item.id!r} has no band {name!r}; it has {known}",
                 did_you_mean(name, known, cutoff=0.5) or "name one of these",
             )
         if len(hits) > 1:
             raise BandError(
-                f"band {name!r} of item {item.id!r} can mean {[raw.names[0] for raw in hits]}.",
-                "Name one of these instead.",
+                f"band {name!r} of item {item.id!r} can mean {[raw.names[0] for raw in hits]}",
+                "name one of these instead",
             )
         chosen[name] = hits[0]
     return chosen
@@ -364,8 +364,8 @@ def _complete(
         there = Path(address).is_dir() if raw.array else Path(address).is_file()
         if not there:
             raise SourceError(
-                f"{what} is not there: {href!r}.",
-                "Copy the file to where the item says, or choose other bands= or ids=.",
+                f"{what} is not there: {href!r}",
+                "copy the file to where the item says, or choose other bands= or ids=",
             )
         if raw.array:
             access.check_tree(address, what=what)
@@ -374,8 +374,8 @@ def _complete(
         if raw.array:
             raise SourceError(
                 f"asset {raw.key!r} of item {item.id!r} is a Zarr group, and does not tell data_type, proj:code, "
-                f"proj:shape and proj:transform of its band {raw.names[0]!r}.",
-                f"Open it with xarray, e.g. xr.open_zarr({clean_href(href)!r}).",
+                f"proj:shape and proj:transform of its band {raw.names[0]!r}",
+                f"open it with xarray, e.g. xr.open_zarr({clean_href(href)!r})",
             )
         if address not in headers:
             headers[address] = _read_header(address, item, raw.key, driver, access)
@@ -386,8 +386,8 @@ def _complete(
     if geobox is None or geobox.crs is None:
         raise GridError(
             f"asset {raw.key!r} of item {item.id!r} has no coordinate reference system: neither "
-            "proj:code, proj:wkt2 and proj:projjson nor the file tells one.",
-            "Georeference the file (e.g. gdalwarp for ground control points), or leave the item out.",
+            "proj:code, proj:wkt2 and proj:projjson nor the file tells one",
+            "georeference the file (e.g. gdalwarp for ground control points), or leave the item out",
         )
     band = raw.index - 1
     dtype = told.get("data_type") or header().dtypes[band]
@@ -477,8 +477,8 @@ def opened(address: str, driver: str, access: AccessPolicy, *, what: str) -> Ite
 def unreadable(item: str, key: str, href: str, error: Exception) -> NoReturn:
     """Raise the error of an asset that cannot be read."""
     raise SourceError(
-        f"asset {key!r} of item {item!r} cannot be read from {clean_href(href)!r}: {first_line(error)}.",
-        "Fetch the file again, or leave the item out with ids=; unreadable pixels never count as nodata.",
+        f"asset {key!r} of item {item!r} cannot be read from {clean_href(href)!r}: {first_line(error)}",
+        "fetch the file again, or leave the item out with ids=; unreadable pixels never count as nodata",
     ) from error
 
 
@@ -504,8 +504,8 @@ def _declared_grid(item: pystac.Item, raw: _Raw, access: AccessPolicy) -> GeoBox
     except Exception as error:  # pyproj, odc-geo and affine each have their own
         raise GridError(
             f"asset {raw.key!r} of item {item.id!r} declares a grid that makes no sense: code {code!r}, "
-            f"shape {shape!r}, transform {transform!r}: {first_line(error)}.",
-            "Correct its proj: fields, or remove them so that the file's own are taken.",
+            f"shape {shape!r}, transform {transform!r}: {first_line(error)}",
+            "correct its proj: fields, or remove them so that the file's own are taken",
         ) from error
 
 
@@ -534,7 +534,7 @@ def _declared_scale(item: pystac.Item, raw: _Raw) -> tuple[float | None, float]:
         return None, 0.0
     if scale == 0:
         raise RadiometryError(
-            f"asset {raw.key!r} of item {item.id!r} declares raster:scale 0.", "Correct the item."
+            f"asset {raw.key!r} of item {item.id!r} declares raster:scale 0", "correct the item"
         )
     return (1.0 if scale is None else scale), (offset or 0.0)
 
@@ -551,8 +551,8 @@ def _dtype(value: Any, item: pystac.Item, raw: _Raw) -> str:
         return np.dtype(str(value)).name
     except TypeError as error:
         raise RadiometryError(
-            f"asset {raw.key!r} of item {item.id!r} has data_type {value!r}, which is no real number type.",
-            "Correct the item, or choose other bands=.",
+            f"asset {raw.key!r} of item {item.id!r} has data_type {value!r}, which is no real number type",
+            "correct the item, or choose other bands=",
         ) from error
 
 
@@ -564,6 +564,6 @@ def _number(value: Any, item: pystac.Item, raw: _Raw) -> float | None:
         return float(value)
     except (TypeError, ValueError) as error:
         raise RadiometryError(
-            f"asset {raw.key!r} of item {item.id!r} has {value!r} where a number should be.",
-            "Correct nodata, raster:scale or raster:offset of the item.",
+            f"asset {raw.key!r} of item {item.id!r} has {value!r} where a number should be",
+            "correct nodata, raster:scale or raster:offset of the item",
         ) from error

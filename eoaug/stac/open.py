@@ -124,9 +124,9 @@ def open_cube(
     interval = None if datetime is None else parse_interval(datetime)
     wanted = _strings(bands, "bands")
     if resolution is not None and not (math.isfinite(resolution) and resolution > 0):
-        raise ParameterError(f"resolution={resolution!r} is no pixel size.", "Give a positive number.")
+        raise ParameterError(f"resolution={resolution!r} is no pixel size", "give a positive number")
     if limit is not None and limit < 1:
-        raise ParameterError(f"limit={limit!r} leaves no item.", "Give 1 or more, or None.")
+        raise ParameterError(f"limit={limit!r} leaves no item", "give 1 or more, or None")
     search = Search(
         collections=_strings(collections, "collections"),
         ids=_strings(ids, "ids"),
@@ -141,8 +141,8 @@ def open_cube(
     scenes = sorted((s for s in found if search.covers(s.item)), key=lambda s: item_times(s.item)[0])
     if not scenes:
         raise SourceError(
-            f"none of the {len(found)} dates found in {show(source)} lies in datetime={datetime!r}.",
-            "Widen it, or leave it out.",
+            f"none of the {len(found)} dates found in {show(source)} lies in datetime={datetime!r}",
+            "widen it, or leave it out",
         )
     _refuse_mixture(scenes)
     groups: dict[Hashable, list[ItemDate]] = {}
@@ -158,8 +158,8 @@ def open_cube(
             Exception
         ) as error:  # coordinates beyond the globe: pyproj, shapely and floor each have their own
             raise GridError(
-                f"the grid of item {group[0].item.id!r} cannot be drawn on a map: {first_line(error)}.",
-                "Correct its proj:transform and proj:code, or leave it out with ids=.",
+                f"the grid of item {group[0].item.id!r} cannot be drawn on a map: {first_line(error)}",
+                "correct its proj:transform and proj:code, or leave it out with ids=",
             ) from error
         if target is not None:
             nodes[node_name(target)] = _load(
@@ -167,8 +167,8 @@ def open_cube(
             )
     if not nodes:
         raise SourceError(
-            f"none of the {len(items)} items found in {show(source)} has a pixel inside bbox={bbox}.",
-            "Check the order of bbox: west, south, east, north in degrees.",
+            f"none of the {len(items)} items found in {show(source)} has a pixel inside bbox={bbox}",
+            "check the order of bbox: west, south, east, north in degrees",
         )
     if len(nodes) == 1:
         return next(iter(nodes.values()))
@@ -182,8 +182,8 @@ def _refuse_mixture(scenes: Sequence[ItemDate]) -> None:
     if groups and files:
         raise ParameterError(
             f"the items found are of two kinds: {_several(groups)} in a Zarr group, {_several(files)} in "
-            "raster files.",
-            f"Open them one by one: ids={groups[:3]!r}, then ids={files[:3]!r}.",
+            "raster files",
+            f"open them one by one: ids={groups[:3]!r}, then ids={files[:3]!r}",
         )
 
 
@@ -245,8 +245,8 @@ def _pixels(
         raise
     except Exception as error:  # pyproj, rasterio, numpy and dask each have their own
         raise SourceError(
-            f"reading {len(scenes)} items failed: {first_line(error)}.",
-            f"Check groupby={groupby!r}, chunks={chunks!r} and resampling={resampling!r}.",
+            f"reading {len(scenes)} items failed: {first_line(error)}",
+            f"check groupby={groupby!r}, chunks={chunks!r} and resampling={resampling!r}",
         ) from error
     groups: list[list[ItemDate]] = [
         [scenes[i] for i in part] for part in ds.encoding.pop("debug").grouped_idx
@@ -265,8 +265,8 @@ def _members(scenes: Sequence[ItemDate]) -> dict[int | None, list[ItemDate]]:
     if len(found) > 1 and None in found:
         inside = next(scene.item.id for scene in scenes if scene.member is not None)
         raise ParameterError(
-            f"item {inside!r} is a member of an ensemble, and item {found[None][0].item.id!r} is none.",
-            "Choose with ids=, collections= or query={'eoaug:member': 0}.",
+            f"item {inside!r} is a member of an ensemble, and item {found[None][0].item.id!r} is none",
+            "choose with ids=, collections= or query={'eoaug:member': 0}",
         )
     return dict(sorted(found.items(), key=lambda entry: entry[0] or 0))
 
@@ -278,8 +278,8 @@ def _stacked(parts: Sequence[xr.Dataset], members: Sequence[int | None]) -> xr.D
         if not part["time"].equals(first["time"]):
             raise SourceError(
                 f"ensemble members {members[0]} and {member} have different dates: "
-                f"{first.sizes['time']} and {part.sizes['time']} of them.",
-                "Open them one by one, e.g. query={'eoaug:member': 0}, or choose datetime= or ids=.",
+                f"{first.sizes['time']} and {part.sizes['time']} of them",
+                "open them one by one, e.g. query={'eoaug:member': 0}, or choose datetime= or ids=",
             )
     whole = xr.concat(parts, xr.DataArray(np.asarray(members, np.int64), dims="member", name="member"))
     for name, var in first.data_vars.items():
@@ -321,8 +321,8 @@ def _common_form(name: str, scenes: Sequence[ItemDate]) -> _Form:
         if first.dtype != other.dtype or not same or (first.scale is None) != (other.scale is None):
             raise RadiometryError(
                 f"band {name!r} is {first.dtype} with nodata {first.nodata} and scale {first.scale} in item "
-                f"{first.item!r}, but {other.dtype}, {other.nodata} and {other.scale} in item {other.item!r}.",
-                "Open them one by one with ids= or collections=.",
+                f"{first.item!r}, but {other.dtype}, {other.nodata} and {other.scale} in item {other.item!r}",
+                "open them one by one with ids= or collections=",
             )
     return _Form(first.dtype, first.nodata, first.mask, first.attrs)
 
@@ -372,8 +372,8 @@ def _refuse_unmarked_gaps(name: str, form: _Form, groups: Sequence[Sequence[Item
         if gap * math.prod(grid.shape) > 0.5:
             raise RadiometryError(
                 f"band {name!r} of item {group[0].item.id!r} declares no nodata value, and {100 * gap:.1f} % of "
-                "the cube lies outside of it.",
-                "Declare nodata in the item's asset, or choose bbox= inside the item.",
+                "the cube lies outside of it",
+                "declare nodata in the item's asset, or choose bbox= inside the item",
             )
 
 
@@ -435,8 +435,8 @@ def _scaling(name: str, group: Sequence[ItemDate]) -> tuple[float, float] | None
         raise RadiometryError(
             f"band {name!r} has different scale and offset in items of one date: "
             + ", ".join(f"{item!r} {form}" for form, item in found.items())
-            + ".",
-            "Keep them apart with groupby='id'.",
+            + "",
+            "keep them apart with groupby='id'",
         )
     return next(iter(found), None)
 
@@ -484,7 +484,7 @@ def _strings(value: Sequence[str] | str | None, name: str) -> tuple[str, ...]:
         return ()
     found = (value,) if isinstance(value, str) else tuple(value)
     if not found or not all(isinstance(entry, str) for entry in found):
-        raise ParameterError(f"{name}={value!r} is no list of names.", f"Give e.g. {name}=['...'], or None.")
+        raise ParameterError(f"{name}={value!r} is no list of names", f"give e.g. {name}=['...'], or None")
     return tuple(dict.fromkeys(found))
 
 
@@ -493,8 +493,8 @@ def _checked(cube: Any, given: Mapping[str, Any]) -> Any:
     extra = [name for name, value in given.items() if value is not None]
     if extra:
         raise ParameterError(
-            f"open_cube was given a {type(cube).__name__} together with {', '.join(extra)}.",
-            "Select with xarray itself, e.g. ds[['B02', 'B03']].sel(time='2018').",
+            f"open_cube was given a {type(cube).__name__} together with {', '.join(extra)}",
+            "select with xarray itself, e.g. ds[['B02', 'B03']].sel(time='2018')",
         )
     nodes = [node.to_dataset() for node in cube.leaves] if isinstance(cube, xr.DataTree) else [cube]
     for node in nodes:

@@ -29,7 +29,7 @@ from eoaug.formats.icechunk import require
 from eoaug.formats.zarr import write_zarr
 from eoaug.raster.bands import is_mask_name
 from eoaug.stac.catalog import Root
-from eoaug.stac.integrity import MANIFEST, read_json, sealed, write_json
+from eoaug.stac.integrity import MANIFEST, read_json, with_checksum, write_json
 from eoaug.stac.item_document import (
     Claim,
     Target,
@@ -108,8 +108,8 @@ def write(
     if isinstance(ds, xr.DataTree):
         if ids is not None:
             raise ParameterError(
-                f"ids={list(ids)!r} cannot be told apart over the nodes of a DataTree.",
-                "Write the nodes one by one, e.g. write(tree['name'].to_dataset(), catalog, ids=...).",
+                f"ids={list(ids)!r} cannot be told apart over the nodes of a DataTree",
+                "write the nodes one by one, e.g. write(tree['name'].to_dataset(), catalog, ids=...)",
             )
         nodes = [node.to_dataset() for node in ds.leaves]
         how: dict[str, Any] = {"format": format, "collection": collection, "overwrite": overwrite}
@@ -122,8 +122,8 @@ def write(
     for label in item_ids(cube, ids, single=format != "cog"):
         if (folder / label / f"{label}.json").exists() and not overwrite:
             raise TargetError(
-                f"item {label!r} exists already in {str(folder)!r}.",
-                "Pass overwrite=True, or give other ids=.",
+                f"item {label!r} exists already in {str(folder)!r}",
+                "pass overwrite=True, or give other ids=",
             )
     root.remove_stale_scratch(name)
     written = []
@@ -143,7 +143,7 @@ def check_format(name: str) -> None:
     known = get_args(Format)
     if name not in known:
         raise ParameterError(
-            f"format={name!r} is not known.", f"Use {' or '.join(f'format={one!r}' for one in known)}."
+            f"format={name!r} is not known", f"use {' or '.join(f'format={one!r}' for one in known)}"
         )
     if name == "icechunk":
         require(ParameterError)
@@ -281,7 +281,7 @@ def _write_group(
     parts = sorted(part for part in group.rglob("*") if part.is_file())
     write_json(
         data / MANIFEST,
-        sealed({"files": {part.relative_to(data).as_posix(): file_fields(part) for part in parts}}),
+        with_checksum({"files": {part.relative_to(data).as_posix(): file_fields(part) for part in parts}}),
     )
     share = count.share or 0.0 if SYNTHETIC in cube.forms else None
     times = list(range(len(cube.times)))
@@ -300,7 +300,7 @@ def _put(data: Path, item: dict[str, Any], target: Target) -> dict[str, Any]:
         place.publish(data)
     for asset in item["assets"].values():
         asset["href"] = f"./{place.name}/{asset['href']}"
-    whole = sealed(item)
+    whole = with_checksum(item)
     scratch = data.parent / f"{label}.json"
     write_json(scratch, whole)
     target.claim.check()

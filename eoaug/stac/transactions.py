@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 from eoaug.errors import SourceError, TargetError
 from eoaug.stac.catalog import MADE_BY
-from eoaug.stac.integrity import SEAL, read_json
+from eoaug.stac.integrity import CHECKSUM, read_json
 from eoaug.storage.access import AccessPolicy
 from eoaug.storage.location import Location
 from eoaug.storage.names import clean_href
@@ -66,8 +66,8 @@ class Api:
         if not any(_TRANSACTION.search(str(one)) for one in told):
             raise TargetError(
                 f"the API {clean_href(self.url)!r} does not tell that it has the Transaction extension; it has "
-                f"{len(told)} conformance classes.",
-                "Turn its transactions on, choose another output.api, or leave it out.",
+                f"{len(told)} conformance classes",
+                "turn its transactions on, choose another output.api, or leave it out",
             )
 
     def send(self, place: Location, names: Sequence[str]) -> int:
@@ -108,7 +108,7 @@ class Api:
         """Make the collection, or widen the extent of one that eoaug made."""
         name = place.name
         ours = read_json(place / "collection.json")
-        ours = {key: value for key, value in ours.items() if key != SEAL} | {"links": []}
+        ours = {key: value for key, value in ours.items() if key != CHECKSUM} | {"links": []}
         status, theirs = self._ask("GET", f"collections/{quote(name)}", fine=(404,))
         if status == 404:
             status, _ = self._ask("POST", "collections", ours, fine=(409,))
@@ -184,10 +184,10 @@ class Api:
             if 200 <= status < 300 or status in fine:
                 return status, _parsed(content)
             if status and status not in _PASSING:
-                raise TargetError(told, f"Check the API, and the token in {TOKEN} if it asks for one.")
+                raise TargetError(told, f"check the API, and the token in {TOKEN} if it asks for one")
             if time.monotonic() > end:
                 raise ApiGoneError(
-                    told, "Run the same command again when it answers; what is published stays."
+                    told, "run the same command again when it answers; what is published stays"
                 )
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
@@ -226,7 +226,7 @@ def _sent_form(home: Location, item: Mapping[str, Any]) -> dict[str, Any]:
     assets = {
         name: {**asset, "href": _absolute(home, asset["href"])} for name, asset in item["assets"].items()
     }
-    kept = {key: value for key, value in item.items() if key != SEAL}
+    kept = {key: value for key, value in item.items() if key != CHECKSUM}
     return {**kept, "links": [*links, document], "assets": assets}
 
 

@@ -16,7 +16,7 @@ from eoaug.cube.provenance import Provenance
 from eoaug.errors import EoaugError, TargetError
 from eoaug.stac.catalog import DATA_NAME, GENERATORS, MADE_BY, Root
 from eoaug.stac.extensions import SCHEMA_URI, schema
-from eoaug.stac.integrity import SEAL, broken_seal, damage
+from eoaug.stac.integrity import CHECKSUM, checksum_error, damage
 from eoaug.storage.gdal import GDAL_OPTIONS, gdal_options, gdal_path
 from eoaug.storage.location import Location
 from eoaug.storage.locations import as_location
@@ -83,7 +83,7 @@ def validate(catalog: str | os.PathLike[str]) -> Validation:
         return Validation(0, 0, (Finding(file.name, error.problem),))
     if not root.parent.is_file():
         raise TargetError(
-            f"there is no catalog at {str(catalog)!r}.", "Give the folder that holds catalog.json."
+            f"there is no catalog at {str(catalog)!r}", "give the folder that holds catalog.json"
         )
     found: list[Finding] = []
     counts: Counter[str] = Counter()
@@ -112,7 +112,7 @@ _Note = Callable[[Location, str], None]
 
 
 def _document(file: Location, note: _Note, *, ours: bool | None) -> dict[str, Any]:
-    """Read a document and check its seal; None: only if it shows that eoaug made it."""
+    """Read a document and check its self-checksum; ours=None: only if eoaug wrote it."""
     try:
         content = file.read_bytes()
         document = json.loads(content)
@@ -122,8 +122,8 @@ def _document(file: Location, note: _Note, *, ours: bool | None) -> dict[str, An
     if not isinstance(document, dict):
         note(file, "is no STAC object")
         return {}
-    made = SEAL in document or document.get("description") == MADE_BY if ours is None else ours
-    if made and (problem := broken_seal(content)):
+    made = CHECKSUM in document or document.get("description") == MADE_BY if ours is None else ours
+    if made and (problem := checksum_error(content)):
         note(file, problem)
     return document
 
@@ -131,7 +131,7 @@ def _document(file: Location, note: _Note, *, ours: bool | None) -> dict[str, An
 def _is_ours(file: Location) -> bool:
     """Tell whether a collection is of eoaug: two traces, so that one flipped bit cannot hide it."""
     content = file.read_bytes()
-    if SEAL.encode() in content or MADE_BY[:-1].encode() in content:
+    if CHECKSUM.encode() in content or MADE_BY[:-1].encode() in content:
         return True
     return any(is_item(home) for home in file.parent.iterdir())
 

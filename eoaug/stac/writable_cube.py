@@ -41,8 +41,8 @@ class WritableCube:
         """Check a cube and bring it into the form."""
         if not isinstance(given, xr.Dataset | xr.DataArray):
             raise ParameterError(
-                f"cannot write a {type(given).__name__}.",
-                "Give a Dataset, a DataArray or a DataTree.",
+                f"cannot write a {type(given).__name__}",
+                "give a Dataset, a DataArray or a DataTree",
             )
         ds = _as_dataset(given)
         geobox, y, x = geobox_of(ds, attempt="writing a catalog")
@@ -50,9 +50,9 @@ class WritableCube:
         prov = of(ds)
         if prov is None and (marked_synthetic(ds) or SYNTHETIC in ds.variables):
             raise TargetError(
-                f"the cube has a variable {SYNTHETIC!r} or a synthetic flag, but its provenance is lost.",
-                "Keep the attributes of the result, e.g. xr.set_options(keep_attrs=True), or copy "
-                "result.attrs['eoaug_provenance'] back.",
+                f"the cube has a variable {SYNTHETIC!r} or a synthetic flag, but its provenance is lost",
+                "keep the attributes of the result, e.g. xr.set_options(keep_attrs=True), or copy "
+                "result.attrs['eoaug_provenance'] back",
             )
         if SYNTHETIC in ds.coords:
             ds = ds.reset_coords(SYNTHETIC)
@@ -61,15 +61,15 @@ class WritableCube:
         spatial = {name: var for name, var in ds.data_vars.items() if {y, x} <= set(var.dims)}
         if not any(name != SYNTHETIC for name in spatial):
             raise TargetError(
-                f"there is no variable over {y!r} and {x!r} among {list(map(str, ds.variables))}.",
-                "Give a cube with a variable per band.",
+                f"there is no variable over {y!r} and {x!r} among {list(map(str, ds.variables))}",
+                "give a cube with a variable per band",
             )
         for name, var in spatial.items():
             others = [str(dim) for dim in var.dims if dim not in dims]
             if others:
                 raise TargetError(
-                    f"variable {name!r} has the dimension {others[0]!r}, which files cannot hold.",
-                    f"Select or split along it, e.g. ds.isel({others[0]}=0).",
+                    f"variable {name!r} has the dimension {others[0]!r}, which files cannot hold",
+                    f"select or split along it, e.g. ds.isel({others[0]}=0)",
                 )
         shape = {dim: ds.sizes[dim] for dim in dims}
         full = {}
@@ -146,16 +146,16 @@ def _as_dataset(given: xr.Dataset | xr.DataArray) -> xr.Dataset:
 def _with_time(ds: xr.Dataset) -> xr.Dataset:
     if "time" not in ds.coords:
         raise TimeError(
-            "writing a catalog: the cube has no time coordinate, and a STAC item needs a date.",
-            "Assign one, e.g. ds.assign_coords(time=np.datetime64('2018-05-04')).",
+            "writing a catalog: the cube has no time coordinate, and a STAC item needs a date",
+            "assign one, e.g. ds.assign_coords(time=np.datetime64('2018-05-04'))",
         )
     if ds["time"].ndim == 0:
         ds = ds.expand_dims("time")
     if ds["time"].dtype.kind != "M" or bool(ds["time"].isnull().any()):
         raise TimeError(
-            f"writing a catalog: time is {ds['time'].dtype}, or a date is missing.",
-            "Give dates as datetime64, without NaT.",
+            f"writing a catalog: time is {ds['time'].dtype}, or a date is missing",
+            "give dates as datetime64, without NaT",
         )
     if ds["time"].size == 0:
-        raise TimeError("writing a catalog: the cube has no date.", "Select at least one.")
+        raise TimeError("writing a catalog: the cube has no date", "select at least one")
     return ds

@@ -35,8 +35,8 @@ def store_of(href: str, form: str) -> Any:
     if form == "icechunk":
         if "://" in href and not is_object(href):
             raise SourceError(
-                f"{clean_href(href)!r} is an Icechunk repository behind a URL, which is not read.",
-                "Copy it to a folder or an object store, or leave the item out with ids=.",
+                f"{clean_href(href)!r} is an Icechunk repository behind a URL, which is not read",
+                "copy it to a folder or an object store, or leave the item out with ids=",
             )
         return last_commit(href)
     if not is_object(href):

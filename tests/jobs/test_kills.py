@@ -25,7 +25,7 @@ import pytest
 from eoaug.jobs.clusters import local_cluster
 from eoaug.jobs.garbage import collect_garbage
 from eoaug.jobs.runner import run_job
-from eoaug.stac.integrity import broken_seal, sealed, spelled
+from eoaug.stac.integrity import checksum_error, json_bytes, with_checksum
 from eoaug.stac.open import open_cube
 from eoaug.stac.validate import validate
 from eoaug.storage.crash_points import CRASH_POINTS
@@ -95,7 +95,7 @@ def _sum(told: dict[str, int]) -> str:
 def named(quiet: dict[str, bytes], out: Path) -> dict[str, bytes]:
     """What the quiet run made, but for the id of the catalog: that is the name of its folder."""
     told = json.loads(quiet["catalog.json"])
-    return quiet | {"catalog.json": spelled(sealed(told | {"id": out.name}))}
+    return quiet | {"catalog.json": json_bytes(with_checksum(told | {"id": out.name}))}
 
 
 @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ def test_lists_are_old_or_new_whenever_their_writer_is_killed(
         time.sleep(chance.uniform(0.0, 0.06))
         launcher.kill(pid)
         for file in (out / "catalog.json", out / "c" / "collection.json"):
-            assert not file.exists() or not broken_seal(file.read_bytes())
+            assert not file.exists() or not checksum_error(file.read_bytes())
         if (out / "c" / "collection.json").exists():
             links = json.loads((out / "c" / "collection.json").read_text())["links"]
             items = [link["href"] for link in links if link["rel"] == "item"]

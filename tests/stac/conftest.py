@@ -21,7 +21,7 @@ from eoaug.errors import EoaugError
 from eoaug.formats.cog import write_cog
 from eoaug.formats.packing import Stored
 from eoaug.stac.extensions import SCHEMA_URI, schema
-from eoaug.stac.integrity import MANIFEST, sealed, write_json
+from eoaug.stac.integrity import MANIFEST, with_checksum, write_json
 from eoaug.stac.open import open_cube
 from eoaug.storage.atomic import checksum
 
@@ -191,7 +191,7 @@ def told_anew(group):
     fields = {
         name: {"file:size": p.stat().st_size, "file:checksum": checksum(p)} for name, p in files.items()
     }
-    write_json(group.with_name(MANIFEST), sealed({"files": fields}))
+    write_json(group.with_name(MANIFEST), with_checksum({"files": fields}))
 
 
 def assert_named(cases: Mapping[str, tuple[Callable[[], object], type[EoaugError], str]]) -> None:

@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from eoaug.cube.provenance import ATTRIBUTE, of, stamp
 from eoaug.errors import BandError, ParameterError, SourceError
 from eoaug.formats.packing import store_form
-from eoaug.stac.integrity import MANIFEST, sealed, write_json
+from eoaug.stac.integrity import MANIFEST, with_checksum, write_json
 from eoaug.stac.open import open_cube
 from eoaug.stac.publish import write
 
@@ -273,7 +273,7 @@ def test_every_wrong_group_names_culprit_and_remedy(tmp_path):
         there(path).with_name(MANIFEST).unlink()
 
     def strange_manifest(item, path):
-        write_json(there(path).with_name(MANIFEST), sealed({"files": [1]}))
+        write_json(there(path).with_name(MANIFEST), with_checksum({"files": [1]}))
 
     cases = {
         "lost": (lambda: open_cube(fresh("a", lose)), SourceError, "g.zarr"),

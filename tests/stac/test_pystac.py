@@ -15,7 +15,7 @@ from pystac.extensions.mlm import MLMExtension
 from pystac.extensions.projection import ProjectionExtension
 
 from eoaug.stac.extensions import FILE, PROJECTION
-from eoaug.stac.integrity import SEAL as CHECKSUM
+from eoaug.stac.integrity import CHECKSUM
 from eoaug.stac.model_item import embedded_item
 from eoaug.stac.publish import write
 

@@ -28,7 +28,7 @@ import eoaug
 from eoaug.errors import EoaugError, ParameterError, SourceError
 from eoaug.jobs.units import work_item_of
 from eoaug.stac.catalog import Root
-from eoaug.stac.integrity import spelled
+from eoaug.stac.integrity import json_bytes
 from eoaug.stac.publish import write
 from eoaug.stac.search import Found
 from eoaug.storage.access import AccessPolicy
@@ -499,7 +499,7 @@ def test_items_of_any_name_stay_inside(count: int, tmp_path: Path) -> None:
         folder = root.folder / unit.collection
         root.check(folder)
         file = folder / unit.label / f"{unit.label}.json"
-        file.put(spelled({"id": unit.label}))
+        file.put(json_bytes({"id": unit.label}))
         assert file.resolve() == file
         names.add(unit.label)
 
