@@ -17,13 +17,12 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from eoaug.errors import RadiometryError, SourceError
-from eoaug.generators.base import METADATA_FIELDS
 from eoaug.raster.arrays import BoolArray
 from eoaug.raster.bands import STAND_INS
 from eoaug.raster.masks import qa_pixel_mask, scl_mask
 from eoaug.raster.radiometry import Scaling, declared_scaling, declares_scale
 
-__all__ = ["ImageStack", "cloud_mask", "metadata_rows", "open_netcdf", "read_clouds", "read_images"]
+__all__ = ["ImageStack", "cloud_mask", "open_netcdf", "read_clouds", "read_images"]
 
 
 _DISPLAY_SCALE = 0.5 / 255
@@ -191,36 +190,6 @@ def read_clouds(path: Path) -> BoolArray | None:
     with open_netcdf(path) as ds:
         mask = cloud_mask(ds)
         return None if mask is None else mask.values
-
-
-def metadata_rows(
-    times: NDArray[np.int64],
-    *,
-    lonlat_deg: tuple[float, float],
-    gsd_m: float,
-    cloud_fraction: NDArray[np.float64],
-) -> NDArray[np.float64]:
-    """Return `Request.metadata` of some dates of one place, shape (T, 7).
-
-    Parameters
-    ----------
-    times
-        Shape (T,), seconds since 1970; 0 if unknown.
-    lonlat_deg
-        Centre (longitude, latitude); NaN if unknown.
-    gsd_m
-        Pixel size in metres; NaN if unknown.
-    cloud_fraction
-        Shape (T,), 0 to 1; NaN if unknown.
-    """
-    rows = np.full((len(times), len(METADATA_FIELDS)), np.nan)
-    rows[:, :3] = *lonlat_deg, gsd_m
-    rows[:, 3] = cloud_fraction
-    for row, seconds in zip(rows, times.tolist(), strict=True):
-        if seconds:
-            day = np.datetime64(seconds, "s").astype("datetime64[D]").item()
-            row[4:] = day.year, day.month, day.day
-    return rows
 
 
 def _band_variable(ds: xr.Dataset, band: str) -> xr.DataArray | None:

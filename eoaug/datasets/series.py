@@ -11,7 +11,8 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from eoaug.datasets.netcdf import ImageStack, metadata_rows, open_netcdf, read_clouds, read_images
+from eoaug.datasets.netcdf import ImageStack, open_netcdf, read_clouds, read_images
+from eoaug.generators.base import metadata_rows
 from eoaug.raster.arrays import BoolArray
 
 __all__ = ["WINDOW_PX", "Series", "history_of", "read_masks", "read_series"]
@@ -99,9 +100,12 @@ def read_series(
                     earlier = read_images(before, history.name, bands, display_values=display_values)
                     images = _joined(earlier, images, shifts)
                     radar = None
+    lon_deg, lat_deg = images.lonlat_deg
     metadata = metadata_rows(
         images.times,
-        lonlat_deg=images.lonlat_deg,
+        dated=images.times != 0,
+        lon_deg=lon_deg,
+        lat_deg=lat_deg,
         gsd_m=images.gsd_m,
         cloud_fraction=images.cloud_fraction,
     )

@@ -13,8 +13,9 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from eoaug.cube import model, read
-from eoaug.datasets.netcdf import cloud_mask, metadata_rows, open_netcdf, read_images
+from eoaug.datasets.netcdf import cloud_mask, open_netcdf, read_images
 from eoaug.errors import BandError, SourceError, error_context
+from eoaug.generators.base import metadata_rows
 from eoaug.raster import grid
 
 __all__ = [
@@ -221,9 +222,12 @@ def _joined(fine: TrainingCube, coarse: TrainingCube) -> TrainingCube:
 
 def metadata(cube: TrainingCube, dates: NDArray[np.intp]) -> NDArray[np.float64]:
     """Return `Request.metadata` of some dates (indices) of a cube, shape (dates, 7)."""
+    lon_deg, lat_deg = cube.lonlat_deg
     return metadata_rows(
         cube.times[dates],
-        lonlat_deg=cube.lonlat_deg,
+        dated=cube.times[dates] != 0,
+        lon_deg=lon_deg,
+        lat_deg=lat_deg,
         gsd_m=cube.gsd_m,
         cloud_fraction=cube.cloud_fraction[dates],
     )

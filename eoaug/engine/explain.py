@@ -22,10 +22,10 @@ from eoaug.generators.base import (
     CONTEXT_CELL_PX,
     CONTEXT_CELLS,
     CONTEXT_PX,
-    METADATA_FIELDS,
     Generator,
     Request,
     SteppedGenerator,
+    metadata_rows,
 )
 from eoaug.raster import noise
 from eoaug.raster.tiles import Tile, Window
@@ -293,15 +293,13 @@ def _made_up(plan: Layout, tile: Tile, seed: int) -> Request:
     def of_dates(edge: int) -> NDArray[np.float32]:
         return pixels((dates * channels, edge, edge)).reshape(dates, channels, edge, edge)
 
-    metadata = np.full((dates, len(METADATA_FIELDS)), np.nan)
-    metadata[:, METADATA_FIELDS.index("gsd_m")] = plan.grid_m
     times = np.arange(dates, dtype=np.int64) * 86_400
     return Request(
         values=np.where(known, of_dates(size), np.float32(0)),
         known=known,
         fill=fill,
         times=times + (plan.out_times[0] if plan.dated else 0),
-        metadata=metadata,
+        metadata=metadata_rows(times, dated=False, gsd_m=plan.grid_m),
         origin=(window.top, window.left),
         grid_m=plan.grid_m,
         coarse=None if plan.sensor is None else of_dates(size // f + 2 * COARSE_HALO),

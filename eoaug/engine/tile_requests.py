@@ -23,6 +23,7 @@ from eoaug.generators.base import (
     CONTEXT_PX,
     METADATA_FIELDS,
     Request,
+    metadata_rows,
 )
 from eoaug.raster.grid import lonlat
 from eoaug.raster.tiles import Tile, Window
@@ -311,12 +312,16 @@ def _metadata(
     plan: Plan, k: int, times: Sequence[int], place: NDArray[np.float64], target: int = 0
 ) -> NDArray[np.float64]:
     """Return `Request.metadata` of dates in seconds since 1970, of which ``target`` is result date ``k``."""
-    rows = np.full((len(times), len(METADATA_FIELDS)), np.nan)
-    rows[:, 0], rows[:, 1], rows[:, 2] = place[0], place[1], plan.gsd_at(float(place[1]))
-    if plan.dated:
-        days = np.asarray(times, "datetime64[s]").astype("datetime64[D]").tolist()
-        rows[:, 4:] = [(day.year, day.month, day.day) for day in days]
-    rows[target, 3] = plan.cloud[k]
+    cloud_fraction = np.full(len(times), np.nan)
+    cloud_fraction[target] = plan.cloud[k]
+    rows = metadata_rows(
+        times,
+        dated=plan.dated,
+        lon_deg=place[0],
+        lat_deg=place[1],
+        gsd_m=plan.gsd_at(float(place[1])),
+        cloud_fraction=cloud_fraction,
+    )
     for name, value in plan.overrides.items():
         rows[target, METADATA_FIELDS.index(name)] = value
     return rows

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from eoaug.errors import GeneratorError
 from eoaug.raster.sensor import Sensor
@@ -35,6 +35,7 @@ __all__ = [
     "Verb",
     "check_batch",
     "identity_of",
+    "metadata_rows",
     "present_bands",
     "settings_of",
 ]
@@ -44,6 +45,31 @@ Verb = Literal["synthesize", "inpaint", "extend", "super_resolve"]
 
 METADATA_FIELDS = ("lon_deg", "lat_deg", "gsd_m", "cloud_fraction", "year", "month", "day")
 """The columns of `Request.metadata`, in DiffusionSat's order and in real-world units."""
+
+
+def metadata_rows(times: ArrayLike, *, dated: ArrayLike = True, **columns: ArrayLike) -> NDArray[np.float64]:
+    """Return `Request.metadata` of some dates, shape (T, 7).
+
+    Parameters
+    ----------
+    times
+        Shape (T,), seconds since 1970-01-01; they set year, month and day.
+    dated
+        Shape (T,) or one for all: False where the time is unknown.
+    **columns
+        Other columns by their names in `METADATA_FIELDS`, shape (T,) or one number for all dates. Columns that are
+        not given are NaN, which means unknown.
+    """
+    seconds = np.asarray(times, np.int64)
+    rows = np.full((len(seconds), len(METADATA_FIELDS)), np.nan)
+    days = seconds.astype("datetime64[s]").astype("datetime64[D]").tolist()
+    calendar = [(day.year, day.month, day.day) for day in days]
+    known = np.broadcast_to(dated, seconds.shape)
+    rows[known, METADATA_FIELDS.index("year") :] = np.reshape(calendar, (-1, 3))[known]
+    for name, values in columns.items():
+        rows[:, METADATA_FIELDS.index(name)] = values
+    return rows
+
 
 CONTEXT_CELL_PX = 8
 """Edge of a cell of `Request.context_cells` in pixels."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from eoaug.engine.layout import lattice_for
-from eoaug.generators.base import METADATA_FIELDS, Card, Request, Verb
+from eoaug.generators.base import Card, Request, Verb, metadata_rows
 from eoaug.generators.interpolation.texture import texture
 from eoaug.raster.sensor import Sensor
 
 __all__ = ["requests"]
-
-
-# -- requests -----------------------------------------------------------------------------------------
 
 
 def requests(card: Card, verb: Verb, count: int = 1, *, seed: int = 0, factor: int = 2) -> list[Request]:
@@ -32,27 +29,19 @@ def requests(card: Card, verb: Verb, count: int = 1, *, seed: int = 0, factor: i
         Refinement of super-resolution, for cards that serve any.
     """
     refinement = (*card.factors, factor)[0] if verb == "super_resolve" else 1
-    lattice = lattice_for(card, refinement, verb)
+    stride = lattice_for(card, refinement, verb).stride
+    return [
+        _request(card, verb, refinement, (3 * stride, (number - 1) * stride), (seed, number))
+        for number in range(count)
+    ]
+
+
+def _request(card: Card, verb: Verb, factor: int, origin: tuple[int, int], seeds: tuple[int, int]) -> Request:
+    """Return the request of one tile; ``seeds`` are the seed of the request and the number of the tile."""
+    size = lattice_for(card, factor, verb).size
     channels = len(card.bands) or 3
     dates = 1 + (min(card.context, 2) if verb in ("inpaint", "extend") else 0)
-    return [
-        _request(card, verb, (3 * lattice.stride, (i - 1) * lattice.stride), dates, channels,
-                 lattice.size, refinement, np.random.default_rng([seed, i]), seed)
-        for i in range(count)
-    ]  # fmt: skip
-
-
-def _request(
-    card: Card,
-    verb: Verb,
-    origin: tuple[int, int],
-    dates: int,
-    channels: int,
-    size: int,
-    factor: int,
-    rng: np.random.Generator,
-    seed: int,
-) -> Request:
+    seed, _ = seeds
     target = dates // 2
     shape = (dates, channels, size, size)
     values = np.stack([texture(origin, shape[1:], seed=seed, time=t) for t in range(dates)])
@@ -70,18 +59,18 @@ def _request(
     values[~known] = 0
     coarse = sensor = None
     if verb == "super_resolve":
-        coarse = rng.normal(size=(1, channels, size // factor, size // factor)).astype(np.float32)
+        cells = (1, channels, size // factor, size // factor)
+        coarse = np.random.default_rng(seeds).normal(size=cells).astype(np.float32)
         sensor = Sensor(factor=factor, mtf=(0.3,))
-    day = 18_700 + 10 * np.arange(dates)
-    metadata = np.full((dates, len(METADATA_FIELDS)), np.nan)
-    metadata[:, :3] = 12.5, 48.25, 10.0 / factor
-    metadata[:, 4:] = 2021, 3, 1
+    times = (18_700 + 10 * np.arange(dates, dtype=np.int64)) * 86_400
     return Request(
         values=values.astype(np.float32),
         known=known,
         fill=fill,
-        times=(day * 86_400).astype(np.int64),
-        metadata=metadata,
+        times=times,
+        metadata=metadata_rows(
+            times, dated=False, lon_deg=12.5, lat_deg=48.25, gsd_m=10.0 / factor, year=2021, month=3, day=1
+        ),
         origin=origin,
         coarse=coarse,
         factor=factor,

@@ -20,6 +20,7 @@ import xarray as xr
 
 from eoaug.datasets import training_cubes
 from eoaug.errors import BandError, ParameterError, SourceError
+from eoaug.generators.base import metadata_rows
 from eoaug.generators.checkpoints.folder import open_checkpoint
 from eoaug.generators.checkpoints.hub import SETTINGS
 from eoaug.generators.checkpoints.safe_read import read_json
@@ -390,9 +391,11 @@ class _Training:
             size = torch.tensor([self.edge, self.edge, 0, 0, self.edge, self.edge], dtype=torch.float32)
             given |= {"pooled": text.pooled[None], "sizes": size[None].to(self.nets.device)}
         if isinstance(self.nets.unet, SatUNet):
-            day = np.datetime64(int(cube.times[date]), "s").astype("datetime64[D]").item()
-            dated = (day.year, day.month, day.day) if cube.times[date] else (np.nan,) * 3
-            facts = metadata_vector(np.array([*cube.lonlat_deg, cube.gsd_m, np.nan, *dated]))
+            time, (lon_deg, lat_deg) = int(cube.times[date]), cube.lonlat_deg
+            (row,) = metadata_rows(
+                [time], dated=time != 0, lon_deg=lon_deg, lat_deg=lat_deg, gsd_m=cube.gsd_m
+            )
+            facts = metadata_vector(row)
             # Each field is dropped alone, as in the published code.
             facts = np.where(rng.random(len(facts)) < _DROPOUT, np.float32(0), facts)
             given["metadata"] = torch.from_numpy(facts)[None].to(self.nets.device)

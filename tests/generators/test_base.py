@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from eoaug.generators import Card, Request
+from eoaug.generators.base import METADATA_FIELDS, metadata_rows
 from eoaug.generators.classical import Classical
 from eoaug.testing import check_generator
 
@@ -97,3 +98,15 @@ def test_the_contract_holds_with_former_and_present_names():
         check_generator(FormerNames())
     names = {str(warning.message).split()[0] for warning in caught}
     assert names == {"Card.surroundings", "Card.guided", "Request.halo", "Request.wide", "Request.near"}
+
+
+def test_metadata_rows_name_their_columns():
+    times = np.array([0, 1_582_934_400], np.int64)
+    rows = metadata_rows(times, dated=times != 0, lon_deg=12.5, gsd_m=10, cloud_fraction=[0.25, np.nan])
+    expected = [[12.5, np.nan, 10, 0.25, *[np.nan] * 3], [12.5, np.nan, 10, np.nan, 2020, 2, 29]]
+    np.testing.assert_array_equal(rows, expected)
+    assert metadata_rows([0])[0, METADATA_FIELDS.index("year") :].tolist() == [1970, 1, 1]
+    assert np.isnan(metadata_rows([0], dated=False)).all()
+    assert metadata_rows([], lat_deg=1).shape == (0, len(METADATA_FIELDS))
+    with pytest.raises(ValueError, match="not in tuple"):
+        metadata_rows(times, latitude=48.0)

@@ -22,22 +22,32 @@ def transported(noise):
 
 
 NOISE = np.random.default_rng(0).standard_normal(200)
-SAMPLERS = (flow_samplers.sample_euler, flow_samplers.sample_heun, flow_samplers.sample_dpmpp_2m)
+EVEN = (*(i / 200 for i in range(200)), 1.0)
+
+
+def sample_euler(model, noise, schedule, *, correct=lambda clean: clean):
+    """The sampler of first order that DPM-Solver++ is compared with."""
+    x = noise
+    for t, t_next in itertools.pairwise(schedule):
+        x = flow_samplers.euler(x, correct(model(x, t)), t, t_next)
+    return x
+
+
+SAMPLERS = (sample_euler, flow_samplers.sample_dpmpp_2m)
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_samplers_follow_the_flow_of_a_gaussian(sampler):
-    found = sampler(exact, NOISE, flow_samplers.linear(200))
+    found = sampler(exact, NOISE, EVEN)
     assert np.abs(found - transported(NOISE)).max() < 0.02
 
 
-@pytest.mark.parametrize("sampler", [flow_samplers.sample_heun, flow_samplers.sample_dpmpp_2m])
-def test_second_order_beats_first_at_equal_steps(sampler):
+def test_second_order_beats_first_at_equal_steps():
     schedule = flow_samplers.karras(10, sigma_max=80)
     start = NOISE * (1 - schedule[0])
     error = [
         np.abs(s(exact, start, schedule) - transported(NOISE)).mean()
-        for s in (sampler, flow_samplers.sample_euler)
+        for s in (flow_samplers.sample_dpmpp_2m, sample_euler)
     ]
     assert error[0] < error[1]
 
@@ -57,9 +67,8 @@ def test_correction_has_the_last_word(sampler):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 8, 30])
-@pytest.mark.parametrize("schedule", [flow_samplers.linear, flow_samplers.karras])
-def test_schedules_ascend_to_clean(schedule, steps):
-    times = schedule(steps)
+def test_schedules_ascend_to_clean(steps):
+    times = flow_samplers.karras(steps)
     assert len(times) == steps + 1
     assert times[-1] == 1.0
     assert all(a < b for a, b in itertools.pairwise(times))
@@ -84,8 +93,3 @@ def test_euler_is_exact_for_a_constant_estimate_in_any_number_of_steps():
     twice = flow_samplers.euler(flow_samplers.euler(NOISE, clean, 0.0, 0.25), clean, 0.25, 0.6)
     np.testing.assert_allclose(once, twice)
     np.testing.assert_allclose(once, flow_samplers.noised(clean, NOISE, 0.6))
-
-
-def test_velocity_points_at_the_estimate():
-    x_t = flow_samplers.noised(NOISE * 0 + 2, NOISE, 0.25)
-    np.testing.assert_allclose(flow_samplers.velocity(x_t, NOISE * 0 + 2, 0.25), 2 - NOISE)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from eoaug.generators.base import Request, present_bands
 
-__all__ = ["Conditions", "category", "conditions", "from_log", "log_moments", "to_log"]
+__all__ = ["Conditions", "category", "conditions", "from_log", "to_log"]
 
 
 _DAY_S = 86_400.0
@@ -133,14 +133,6 @@ def from_log(logs: NDArray[np.floating], mean: Sequence[float], std: Sequence[fl
     """Return model units, the inverse of `to_log`; reflectance stays between 0 and 0.9."""
     reflectance = np.exp(logs * _LOG_SPREAD) * (_column(mean) + _LOG_FLOOR) - _LOG_FLOOR
     return ((np.clip(reflectance, 0, 0.9) - _column(mean)) / _column(std)).astype(np.float32)
-
-
-def log_moments(
-    mean: Sequence[float], std: Sequence[float]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return mean and standard deviation of Gaussian `to_log` units whose reflectance has these moments."""
-    variance = np.log1p((np.asarray(std) / (np.asarray(mean) + _LOG_FLOOR)) ** 2)
-    return -variance / (2 * _LOG_SPREAD), np.sqrt(variance) / _LOG_SPREAD
 
 
 def _column(numbers: Sequence[float]) -> NDArray[np.float64]:

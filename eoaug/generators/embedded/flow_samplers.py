@@ -12,26 +12,11 @@ from typing import Any
 
 import numpy as np
 
-__all__ = [
-    "dpmpp_2m",
-    "euler",
-    "karras",
-    "linear",
-    "noised",
-    "sample_dpmpp_2m",
-    "sample_euler",
-    "sample_heun",
-    "velocity",
-]
+__all__ = ["dpmpp_2m", "euler", "karras", "noised", "sample_dpmpp_2m"]
 
 
 type Array = Any
 """A NumPy array or a tensor: whatever adds and multiplies."""
-
-
-def linear(steps: int, *, start: float = 0.0) -> tuple[float, ...]:
-    """Return ``steps + 1`` evenly spaced times from ``start`` to 1."""
-    return (*tuple(start + (1.0 - start) * i / steps for i in range(steps)), 1.0)
 
 
 def karras(
@@ -49,11 +34,11 @@ def karras(
     sigma_max, sigma_min
         Noise over signal at the first and the last call; the last step then goes to t = 1.
     rho
-        How much the schedule dwells on small sigma.
+        Exponent of the schedule: the larger, the more of the steps are at small sigma.
     """
     if steps == 1:
         return (1.0 / (1.0 + sigma_max), 1.0)
-    # A path that begins near the end still has to get on.
+    # A path that begins at low noise still needs a descending schedule.
     low, high = min(sigma_min, sigma_max / 4) ** (1 / rho), sigma_max ** (1 / rho)
     sigma = [(high + i / (steps - 1) * (low - high)) ** rho for i in range(steps)]
     return (*(1.0 / (1.0 + s) for s in sigma), 1.0)
@@ -62,11 +47,6 @@ def karras(
 def noised(clean: Array, noise: Array, t: float) -> Array:
     """Return the point of the path, x_t = t x + (1 - t) e."""
     return t * clean + (1.0 - t) * noise
-
-
-def velocity(x_t: Array, clean: Array, t: float) -> Array:
-    """Return dx/dt = (x_hat - x_t) / (1 - t) ("Back to basics", arXiv:2511.13720, eq. 6), for t < 1."""
-    return (clean - x_t) / (1.0 - t)
 
 
 def euler(x_t: Array, clean: Array, t: float, t_next: float) -> Array:
@@ -104,10 +84,10 @@ type Model = Callable[[Array, float], Array]
 type Correct = Callable[[Array], Array]
 
 
-def sample_euler(
+def sample_dpmpp_2m(
     model: Model, noise: Array, schedule: Sequence[float], *, correct: Correct | None = None
 ) -> Array:
-    """Walk the schedule with one model call per step.
+    """Return the sample at the end of a schedule, with one model call per step (`dpmpp_2m`).
 
     Parameters
     ----------
@@ -118,43 +98,8 @@ def sample_euler(
     schedule
         Ascending times, ending with 1.
     correct
-        Applied to every clean estimate: what was measured is put back (Lugmayr et al. 2022,
-        arXiv:2201.09865; Wang et al. 2022, arXiv:2212.00490).
-    """
-    x = noise
-    for t, t_next in itertools.pairwise(schedule):
-        clean = model(x, t)
-        x = euler(x, clean if correct is None else correct(clean), t, t_next)
-    return x
-
-
-def sample_heun(
-    model: Model, noise: Array, schedule: Sequence[float], *, correct: Correct | None = None
-) -> Array:
-    """Walk the schedule with two model calls per step and one on the last (arXiv:2206.00364, algorithm 1).
-
-    Parameters as for `sample_euler`.
-    """
-    x = noise
-    for t, t_next in itertools.pairwise(schedule):
-        clean = model(x, t)
-        clean = clean if correct is None else correct(clean)
-        ahead = euler(x, clean, t, t_next)
-        if t_next < 1.0:
-            clean_ahead = model(ahead, t_next)
-            clean_ahead = clean_ahead if correct is None else correct(clean_ahead)
-            slope = (velocity(x, clean, t) + velocity(ahead, clean_ahead, t_next)) / 2
-            ahead = x + (t_next - t) * slope
-        x = ahead
-    return x
-
-
-def sample_dpmpp_2m(
-    model: Model, noise: Array, schedule: Sequence[float], *, correct: Correct | None = None
-) -> Array:
-    """Walk the schedule with one model call per step and the memory of the one before (`dpmpp_2m`).
-
-    Parameters as for `sample_euler`.
+        Applied to every clean estimate, to put measured values back (Lugmayr et al. 2022, arXiv:2201.09865;
+        Wang et al. 2022, arXiv:2212.00490).
     """
     x, previous, t_previous = noise, None, 0.0
     for t, t_next in itertools.pairwise(schedule):
