@@ -7,8 +7,12 @@ type instead. Imports nothing of eoaug.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, get_args
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 __all__ = [
     "BandError",
@@ -23,6 +27,7 @@ __all__ = [
     "TimeError",
     "did_you_mean",
     "error_context",
+    "explain_validation",
     "first_line",
 ]
 
@@ -130,3 +135,52 @@ def first_line(error: BaseException) -> str:
     """Return the first line of an error's message without a full stop, or the error's type if it is empty."""
     line, _, _ = str(error).strip().partition("\n")
     return line[:_LONGEST_LINE].rstrip(" .\r") or type(error).__name__
+
+
+def explain_validation(
+    error: ValidationError, model: type[BaseModel], what: str, examples: Mapping[str, str] | None = None
+) -> tuple[str, str]:
+    """Return problem and remedy of the first entry of a pydantic error.
+
+    A validator that raises an `EoaugError` decides both itself.
+
+    Parameters
+    ----------
+    error
+        The error of validating ``model``.
+    model
+        Its fields are the known names.
+    what
+        What was validated, e.g. ``"job 'a.yaml'"``; begins the message.
+    examples
+        Remedies by dotted name, for values and for missing names.
+    """
+    first = error.errors(include_url=False)[0]
+    path = [str(part) for part in first["loc"]]
+    name = ".".join(path)
+    cause = first.get("ctx", {}).get("error")
+    if isinstance(cause, EoaugError):
+        return cause.problem, cause.remedy
+    if first["type"] == "extra_forbidden":
+        known = _names(model, path[:-1])
+        hint = f"{did_you_mean(path[-1], known)} the options are {', '.join(known)}".lstrip()
+        return f"{what} has no option {name!r}", hint
+    example = (examples or {}).get(name)
+    if first["type"] == "missing" and example is not None:
+        return f"{what} has no {name!r}", f"add it, e.g. {example}"
+    reason = first["msg"].removeprefix("Value error, ")
+    reason = reason.replace("Input should", "it should", 1).replace("Field required", "it is missing", 1)
+    if not path:
+        return f"{what}: {reason}", "correct that option"
+    choices = first.get("ctx", {}).get("expected")
+    remedy = f"use {choices}" if choices else f"e.g. {example}" if example else "correct that value"
+    return f"{what}: {name}={first['input']!r:.200} is not valid: {reason}", remedy
+
+
+def _names(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Return the field names of a model, or of the model at a path of names inside it."""
+    inner: Any = model
+    for name in path:
+        annotation = inner.model_fields[name].annotation
+        inner = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
+    return list(inner.model_fields)

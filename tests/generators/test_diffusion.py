@@ -187,26 +187,26 @@ def test_noise_of_the_steps_belongs_to_the_place(tiny: Make, scheduler: str) -> 
     assert np.abs(generator.generate([replace(one, member=1)]) - alone).max() > 1e-3
 
 
-def test_a_start_inside_the_schedule_walks_the_second_step_twice(tiny: Make) -> None:
+def test_a_start_inside_the_schedule_takes_the_second_step_twice(tiny: Make) -> None:
     generator = eoaug.load(tiny("sd"), scheduler="pndm")
     (request,) = requests(generator.card, "synthesize")
     known = np.ones_like(request.known)
     start = np.random.default_rng(0).uniform(-1, 1, request.values.shape).astype(np.float32)
     request = replace(request, values=start, known=known, steps=8)
-    full = generator.begin([request]).walks[0].scheduler.timesteps.tolist()
-    half = generator.begin([replace(request, strength=0.5)]).walks[0].scheduler.timesteps.tolist()
+    full = generator.begin([request]).trajectories[0].scheduler.timesteps.tolist()
+    half = generator.begin([replace(request, strength=0.5)]).trajectories[0].scheduler.timesteps.tolist()
     assert full == [876, 751, 751, 626, 501, 376, 251, 126, 1]
     assert half == [376, 251, 251, 126, 1]
-    # Noise levels and times agree: a walk along the start's own latents comes back to them.
+    # Noise levels and times agree: a trajectory that is held to the start's latents ends there.
     state = generator.begin([replace(request, strength=0.5)])
-    (walk,) = state.walks
-    assert walk.clean is not None
-    for index in range(walk.calls):
+    (path,) = state.trajectories
+    assert path.clean is not None
+    for index in range(path.calls):
         generator.step(state, index)
-        generator.replace(state, walk.clean.numpy())
+        generator.replace(state, path.clean.numpy())
     with torch.inference_mode():
-        walk.advance(walk.calls)
-    np.testing.assert_allclose(walk.x.numpy(), walk.clean.numpy(), atol=0.12)
+        path.advance(path.calls)
+    np.testing.assert_allclose(path.x.numpy(), path.clean.numpy(), atol=0.12)
 
 
 def test_xl_is_diffusers(tiny: Make) -> None:
@@ -272,13 +272,13 @@ def test_upscaling_is_diffusers(tiny: Make, fixed_draws: Callable[..., None]) ->
         "roofs", image=torch.from_numpy((coarse + 1) / 2), latents=drawn(request, 4, 4),
         num_inference_steps=STEPS, guidance_scale=9.0, noise_level=20, output_type="pt",
     ).images  # fmt: skip
-    walks = generator.begin([request])
+    state = generator.begin([request])
     for index in range(STEPS):
-        generator.step(walks, index)
+        generator.step(state, index)
     with torch.inference_mode():
         # Before the measurement is put back, which diffusers does not do.
-        walks.walks[0].advance(STEPS)
-        ours = (generator._networks.decode(walks.walks[0].x)[0] + 1) / 2
+        state.trajectories[0].advance(STEPS)
+        ours = (generator._networks.decode(state.trajectories[0].x)[0] + 1) / 2
     assert_equal_pictures(ours, theirs)
     with pytest.raises(GeneratorError, match="by 2"):
         generator.generate([replace(request, factor=2)])
@@ -302,7 +302,7 @@ def test_controlnets_are_diffusers(tiny: Make, count: int) -> None:
         output_type="pt",
     ).images  # fmt: skip
     assert_equal_pictures(colours(generator, replace(request, layout=layout)), theirs)
-    with pytest.raises(GeneratorError, match=f"see {3 * count} channels; layout has none"):
+    with pytest.raises(GeneratorError, match=f"take {3 * count} channels; layout has none"):
         generator.generate([request])
 
 
@@ -413,20 +413,20 @@ def test_an_adapter_of_another_base_is_refused(tiny: Make, tmp_path: Path) -> No
         generator.generate(requests(generator.card, "synthesize"))
 
 
-def test_replaced_estimates_are_walked_from(tiny: Make) -> None:
+def test_sampling_continues_from_replaced_estimates(tiny: Make) -> None:
     # With the truth in the place of every estimate, any sampler arrives there but for its last noise (0.03).
     for scheduler in schedulers.SCHEDULERS:
         generator = eoaug.load(tiny("sd", prediction="v_prediction"), steps=6, scheduler=scheduler)
         (request,) = requests(generator.card, "synthesize")
         state = generator.begin([request])
-        truth = np.random.default_rng(4).normal(size=state.walks[0].x.shape).astype(np.float32)
-        calls = state.walks[0].calls
+        truth = np.random.default_rng(4).normal(size=state.trajectories[0].x.shape).astype(np.float32)
+        calls = state.trajectories[0].calls
         for index in range(calls):
             generator.step(state, index)
             generator.replace(state, truth)
         with torch.inference_mode():
-            state.walks[0].advance(calls)
-        np.testing.assert_allclose(state.walks[0].x.numpy(), truth, atol=0.12)
+            state.trajectories[0].advance(calls)
+        np.testing.assert_allclose(state.trajectories[0].x.numpy(), truth, atol=0.12)
 
 
 def test_half_precision_is_near(tiny: Make, tmp_path: Path) -> None:

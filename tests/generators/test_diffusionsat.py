@@ -175,9 +175,9 @@ def test_unknown_is_the_value_zero_field_by_field() -> None:
 def test_legacy_rounds_as_the_published_pipeline(tiny: Make) -> None:
     legacy = eoaug.load(tiny("diffusionsat"), legacy_fp16=True)
     exact = eoaug.load(tiny("diffusionsat"))
-    difference = (legacy._told(WORKED) - exact._told(WORKED)).abs().max()
+    difference = (legacy._embedding_input(WORKED) - exact._embedding_input(WORKED)).abs().max()
     assert 0.01 < float(difference) <= 0.25
-    assert legacy._told(WORKED).dtype == torch.float32
+    assert legacy._embedding_input(WORKED).dtype == torch.float32
 
 
 def test_metadata_come_from_the_cube(tiny: Make, eoaug_data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,7 +415,7 @@ def test_defaults_are_those_of_the_papers_figures(tiny: Make) -> None:
     assert generator._guidance == 1.0
     (request,) = requests(generator.card, "synthesize")
     state = generator.begin([request])
-    assert state.walks[0].negative is None
+    assert state.trajectories[0].negative is None
 
 
 def test_captions() -> None:

@@ -1,8 +1,7 @@
-"""DiffusionSat (arXiv:2312.03606) as a generator: Stable Diffusion that is told place, pixel size and date.
+"""DiffusionSat (arXiv:2312.03606) as a generator: Stable Diffusion conditioned on location, pixel size and date.
 
-Imports what ``diffusion`` imports. Metadata enter in real-world units, as `Request` holds them, and are
-brought into the order and normalisation of the published code, which differ from the paper's table:
-`metadata_vector` is the one place that knows them.
+Metadata come in real-world units, as in `Request`. `metadata_vector` alone knows the order and normalisation of
+the published code, which differ from the paper's table.
 """
 
 from __future__ import annotations
@@ -28,12 +27,12 @@ __all__ = ["DiffusionSat", "caption", "metadata_vector", "multispectral_image", 
 
 _SHIFT = np.array([180.0, 90.0, 0.0, 0.0, -1980.0, 0.0, 0.0])
 _SPAN = np.array([360.0, 180.0, 1.0, 1.0, 120.0, 12.0, 31.0])
-"""Largest shifted values. The pixel size is divided by 1 m, so that 10 m becomes 10 000; the paper's table
-says 10 m, the code and its stored samples 1 m."""
+"""Largest shifted values. The pixel size is divided by 1 m, so that 10 m becomes 10 000: the published code and
+its samples use 1 m, the paper's table says 10 m."""
 _THOUSAND = 1000.0
 
 _MULTISPECTRAL = (*RGB, "rededge071", "rededge075", "rededge078", "nir", "nir08", "swir16", "swir22")
-"""Bands of the multispectral condition in its order: Sentinel-2's B4, B3, B2, B5, B6, B7, B8, B8A, B11, B12."""
+"""Bands of the multispectral conditioning image, in its order: Sentinel-2's B4, B3, B2, B5, B6, B7, B8, B8A, B11, B12."""
 _MEAN = np.array(
     [1136.26026392, 1120.77120066, 1184.3824625, 1263.73947144, 1645.40315151, 1846.87040806, 1762.59530783,
      1972.62420416, 1732.16362238, 1247.91870117]
@@ -51,7 +50,7 @@ _FRAMES = 3
 
 
 def metadata_vector(metadata: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return metadata as the networks were trained on them.
+    """Return metadata in the normalisation that the networks were trained with.
 
     Parameters
     ----------
@@ -61,8 +60,8 @@ def metadata_vector(metadata: NDArray[np.float64]) -> NDArray[np.float32]:
     Returns
     -------
     Shape (..., 7), float32: longitude + 180, latitude + 90, pixel size in m, cloud fraction, year - 1980,
-    month and day, each over its span and times 1000. An unknown field is 0, before the sinusoid; without a
-    year there is no month nor day.
+    month and day, each divided by its span and times 1000. An unknown field is 0, before the sinusoid; without a
+    year, month and day are unknown too.
 
     Examples
     --------
@@ -80,12 +79,12 @@ def caption(
     subject: str | None = None,
     place: str | None = None,
 ) -> str:
-    """Return a prompt as the captions of the training were made.
+    """Return a prompt in the form of the training captions.
 
     Parameters
     ----------
     dataset
-        Whose style: ``"fmow"``, ``"spacenet"`` or ``"satlas"`` (which NAIP has too); None: none.
+        Data set whose form to use: ``"fmow"``, ``"spacenet"`` or ``"satlas"`` (also for NAIP); None: none.
     subject
         A class or counts, e.g. ``"airport"`` (fmow), ``"12 buildings"``.
     place
@@ -103,7 +102,7 @@ def caption(
 
 
 def multispectral_image(reflectance: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
-    """Return Sentinel-2 bands as the 2D ControlNet sees them.
+    """Return Sentinel-2 bands as a conditioning image of the 2D ControlNet.
 
     Parameters
     ----------
@@ -113,8 +112,8 @@ def multispectral_image(reflectance: NDArray[np.floating[Any]]) -> NDArray[np.fl
 
     Returns
     -------
-    Shape (10, H, W) in [0, 1]: two standard deviations around the mean, in the 256 levels of training, cut
-    off and not rounded; 0 where not measured.
+    Shape (10, H, W) in [0, 1]: two standard deviations around the mean, truncated to the 256 levels of training;
+    0 where not measured.
     """
     low = (_MEAN - 2 * _STD)[:, None, None]
     level = (reflectance * _DIGITAL - low) / (4 * _STD)[:, None, None] * 255
@@ -122,12 +121,11 @@ def multispectral_image(reflectance: NDArray[np.floating[Any]]) -> NDArray[np.fl
 
 
 class DiffusionSat(Diffusion):
-    """A checkpoint of DiffusionSat.
+    """A generator from a checkpoint of DiffusionSat.
 
-    The single-image model serves ``synthesize`` and ``inpaint``; with its 2D ControlNet it super-resolves;
-    with its 3D ControlNet it looks at other dates, in ascending order, to ``extend`` and ``inpaint``, and
-    super-resolves too. Several new dates are made one after the other: each sees the ones before
-    (autoregression as in the paper's appendix A.3.1).
+    The single-image model serves ``synthesize`` and ``inpaint``, and with its 2D ControlNet ``super_resolve``.
+    With its 3D ControlNet, which takes other dates in ascending order, it serves ``extend``, ``inpaint`` and
+    ``super_resolve``; several new dates are generated autoregressively (appendix A.3.1 of the paper).
 
     Parameters
     ----------
@@ -164,7 +162,8 @@ class DiffusionSat(Diffusion):
         return self._control == "2D" and self._channels == len(_MULTISPECTRAL)
 
     def _published(self) -> dict[str, Any]:
-        # The paper's figures: DDIM, 100 steps, no guidance. Bands that only condition get detail by injection.
+        # The paper's figures: DDIM, 100 steps, no guidance. The bands of the multispectral conditioning image that
+        # are not generated are derived by detail injection.
         return {"steps": 100, "guidance": 1.0, "lift": "inject" if self._multispectral else None}
 
     def _context(self) -> int:
@@ -174,36 +173,36 @@ class DiffusionSat(Diffusion):
         super()._check_controls()
         if len(self._controls) > 1 or any(not part.config.get("use_metadata") for part in self._controls):
             raise GeneratorError(
-                f"{self._checkpoint.root} is a DiffusionSat model, which takes one ControlNet of its own, not "
+                f"{self._checkpoint.root} is a DiffusionSat model, which takes one ControlNet of its own kind, not "
                 f"{', '.join(part.folder.name for part in self._controls)}",
                 "give one folder with use_metadata in its config.json",
             )
         if self._controls and self._channels not in (3, len(_MULTISPECTRAL)):
             raise GeneratorError(
-                f"the ControlNet {self._controls[0].folder} sees {self._channels} channels",
-                f"eoaug knows 3 (colours) and {len(_MULTISPECTRAL)} (Sentinel-2)",
+                f"the ControlNet {self._controls[0].folder} takes {self._channels} channels",
+                f"eoaug supports 3 (colours) and {len(_MULTISPECTRAL)} (Sentinel-2)",
             )
 
     def _prompt(self, request: Request, target: int) -> str:
-        given = request.prompt if request.prompt is not None else self._default("prompt", None)
+        given = request.prompt if request.prompt is not None else self._option("prompt", None)
         if given is not None:
             return str(given)
-        # NAIP and Sentinel-2 came with Satlas, finer images with fMoW.
+        # In training, NAIP and Sentinel-2 had the captions of Satlas, finer images those of fMoW.
         gsd = request.metadata[target, METADATA_FIELDS.index("gsd_m")]
         return caption("satlas" if gsd >= 1 else "fmow")
 
     def _given(self, request: Request, target: int) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         positive, negative = super()._given(request, target)
-        positive["metadata"] = self._told(request.metadata[target])
+        positive["metadata"] = self._embedding_input(request.metadata[target])
         if self._controls:
-            image, facts = self._condition(request, target)
+            image, metadata = self._condition(request, target)
             nets = self._networks
-            shown = torch.from_numpy(np.ascontiguousarray(image)).to(nets.device, nets.dtype)
-            positive |= {"control0": shown, "control_metadata": self._told(facts)}
-            negative["control0"] = shown
+            control = torch.from_numpy(np.ascontiguousarray(image)).to(nets.device, nets.dtype)
+            positive |= {"control0": control, "control_metadata": self._embedding_input(metadata)}
+            negative["control0"] = control
         for name in ("metadata", "control_metadata"):
             if name in positive:
-                # The null of training is the value 0, in the condition's metadata too.
+                # Unconditional training used the value 0, for the metadata of the conditioning image too.
                 negative[name] = torch.zeros_like(positive[name])
         return positive, negative
 
@@ -211,25 +210,25 @@ class DiffusionSat(Diffusion):
         del request
         return {}
 
-    def _told(self, metadata: NDArray[np.float64]) -> Tensor:
-        """Return shape (7,), or (7, F) for several images; always in float32."""
+    def _embedding_input(self, metadata: NDArray[np.float64]) -> Tensor:
+        """Return normalised metadata, shape (7,), or (7, F) for F images; always in float32."""
         vector = metadata_vector(metadata)
         if self._settings.legacy_fp16:
             vector = np.asarray(vector.astype(np.float16), np.float32)
         return torch.from_numpy(np.ascontiguousarray(vector.T)).to(self._networks.device)
 
     def _condition(self, request: Request, target: int) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        """Return the ControlNet's image, (C, h, w) or (C, F, h, w), and its metadata, (7,) or (F, 7)."""
+        """Return the conditioning image, (C, h, w) or (C, F, h, w), and its metadata, (7,) or (F, 7)."""
         if request.coarse is not None:
-            facts = request.metadata[target].copy()
-            facts[METADATA_FIELDS.index("gsd_m")] *= request.factor
+            metadata = request.metadata[target].copy()
+            metadata[METADATA_FIELDS.index("gsd_m")] *= request.factor
             image = self._coarse_image(request, target)
             if self._control == "2D":
-                return image, facts
-            return np.repeat(image[:, None], _FRAMES, axis=1), np.repeat(facts[None], _FRAMES, axis=0)
+                return image, metadata
+            return np.repeat(image[:, None], _FRAMES, axis=1), np.repeat(metadata[None], _FRAMES, axis=0)
         others = [date for date in range(len(request.times)) if date != target]
         if not others:
-            # Nothing was seen on another date: what is known of this one, or nothing.
+            # There is no other date: use the known pixels of this one, if any.
             others = [target]
         frames = [(filled(_measured(request, date)) + 1) / 2 for date in others[:_FRAMES]]
         rows = [request.metadata[date] for date in others[:_FRAMES]]
@@ -246,13 +245,14 @@ class DiffusionSat(Diffusion):
             image = multispectral_image(coarse * unit + zero)
         scale = int(self._controls[0].config.get("conditioning_scale", 1))
         size = [n // scale for n in request.values.shape[2:]]
-        wide = torch.nn.functional.interpolate(
+        resized = torch.nn.functional.interpolate(
             torch.from_numpy(image)[None], size=size, mode="bicubic", align_corners=False
         )
-        return wide[0].clamp(0, 1).numpy()
+        return resized[0].clamp(0, 1).numpy()
 
 
 def _measured(request: Request, date: int) -> NDArray[np.float32]:
+    """Return the pixels of a date, NaN where unknown or to be generated."""
     known = request.known[date] & ~request.fill[date]
     return np.where(known, request.values[date], np.float32(np.nan))
 
@@ -269,5 +269,5 @@ def open_generator(source: str | Path, options: Mapping[str, Any]) -> Diffusion:
     """
     settings = Settings.of(options)
     unet = open_checkpoint(source if settings.unet is None else settings.unet, settings.variant).part("unet")
-    told = unet.kind == "SatUNet" or bool(unet.config.get("use_metadata"))
-    return (DiffusionSat if told else Diffusion)(source, settings)
+    takes_metadata = unet.kind == "SatUNet" or bool(unet.config.get("use_metadata"))
+    return (DiffusionSat if takes_metadata else Diffusion)(source, settings)

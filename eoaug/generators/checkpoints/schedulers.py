@@ -1,14 +1,14 @@
-"""Samplers of diffusers by name, with the noise of their steps from outside.
+"""Samplers of diffusers by name, with the noise of every step as an argument.
 
-Imports diffusers at once. A sampler that drew for itself would give other pixels in other batches, chunks
-and processes: here a step is told its noise, which belongs to the place.
+A sampler that drew its own noise would give other pixels in other batches, chunks and processes. Here the noise
+of a step is a function of the position on the grid, and the caller passes it in.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import diffusers
 import torch
@@ -18,31 +18,45 @@ from eoaug.errors import GeneratorError, first_line
 from eoaug.generators.checkpoints.folder import Component
 from eoaug.generators.checkpoints.loading import check_kinds
 
-__all__ = ["SCHEDULERS", "Sampler", "begin", "draws", "explodes", "scheduler_of"]
+__all__ = [
+    "SCHEDULERS",
+    "Sampler",
+    "SamplerName",
+    "is_stochastic",
+    "is_variance_exploding",
+    "scheduler_of",
+    "start_at",
+]
 
 
-def scheduler_of(part: Component, name: str | None) -> Any:
-    """Return the checkpoint's sampler, or another by name on its noise schedule.
+SamplerName = Literal[
+    "ddim", "ddpm", "dpmpp_2m", "dpmpp_2m_sde", "euler", "euler_a", "lms", "pndm", "unipc"
+]  # fmt: skip
+"""The names of `SCHEDULERS`."""
+
+
+def scheduler_of(part: Component, name: SamplerName | None) -> Any:
+    """Return the checkpoint's sampler, or another one by name on the checkpoint's noise schedule.
 
     Parameters
     ----------
     part
-        The checkpoint's scheduler.
+        The checkpoint's scheduler component.
     name
         A name of `SCHEDULERS`; None: the checkpoint's own.
     """
     if name is not None and name not in SCHEDULERS:
-        raise GeneratorError(f"there is no scheduler {name!r}", f"use one of {', '.join(SCHEDULERS)}")
+        raise GeneratorError(f"scheduler={name!r} is unknown", f"use one of {', '.join(SCHEDULERS)}")
     kind, _, own = SCHEDULERS[name] if name else _own_sampler(part)
     settings = {key: value for key, value in part.config.items() if not key.startswith("_")}
     settings |= own
-    # Latents have no range to be clipped to.
+    # Latents have no fixed range to clip to.
     settings |= {"clip_sample": False, "thresholding": False}
     check_kinds(kind, part)
     try:
         scheduler = kind.from_config(settings)
-        scheduler.set_timesteps(2)  # some settings are looked at only now
-    except Exception as error:  # whatever a stranger's numbers make of it
+        scheduler.set_timesteps(2)  # some settings are validated only here
+    except Exception as error:  # an untrusted configuration may raise anything
         raise GeneratorError(
             f"checkpoint part {part.folder} makes no scheduler: {first_line(error)}", "get the folder again"
         ) from error
@@ -63,11 +77,11 @@ def _own_sampler(part: Component) -> Sampler:
     """Return the sampler of the class that a checkpoint names, with its own settings."""
     for sampler in SCHEDULERS.values():
         if part.kind == sampler.named:
-            # Which solver, that class leaves to the checkpoint's own settings.
+            # The class of DPM-Solver leaves the choice of the solver to the checkpoint's settings.
             own = {name: value for name, value in sampler.settings.items() if name != "algorithm_type"}
             return sampler._replace(settings=own)
     raise GeneratorError(
-        f"checkpoint part {part.folder} names the sampler {part.kind}, which eoaug does not walk",
+        f"checkpoint part {part.folder} names the sampler {part.kind}, which eoaug does not run",
         f"choose one on the same noise schedule: scheduler={' or '.join(map(repr, SCHEDULERS))}",
     )
 
@@ -76,15 +90,15 @@ class _DDPM(diffusers.DDIMScheduler):  # type: ignore[misc]
     """DDPM (arXiv:2006.11239): the same as DDIM with eta = 1 (arXiv:2010.02502, section 4.1)."""
 
     def step(self, output: Tensor, time: Tensor, x: Tensor, *, variance_noise: Tensor, **more: Any) -> Any:
-        """Return x at the next step first."""
+        """Return a tuple whose first element is x at the next step."""
         return super().step(output, time, x, eta=1.0, variance_noise=variance_noise, **more)
 
 
 class _EulerAncestral(diffusers.EulerAncestralDiscreteScheduler):  # type: ignore[misc]
-    """Euler's method to a lower noise level than the next, and up again by noise from outside."""
+    """Euler's method to below the next noise level, then up to it with the noise that is passed in."""
 
     def step(self, output: Tensor, time: Tensor, x: Tensor, *, variance_noise: Tensor, **more: Any) -> Any:
-        """Return x at the next step first."""
+        """Return a tuple whose first element is x at the next step."""
         del more
         if self.step_index is None:
             self._init_step_index(time)
@@ -102,26 +116,26 @@ class _EulerAncestral(diffusers.EulerAncestralDiscreteScheduler):  # type: ignor
 
 
 class _PLMS(diffusers.PNDMScheduler):  # type: ignore[misc]
-    """Pseudo linear multistep (arXiv:2202.09778) as Stable Diffusion 1 came with: its second step is done twice."""
+    """Pseudo linear multistep (arXiv:2202.09778), the default of Stable Diffusion 1: its second step is taken twice."""
 
     timesteps: Tensor
 
     def keep_last(self, count: int) -> None:
-        """Walk the last steps of the schedule alone, the second of them twice."""
+        """Keep only the last ``count`` steps of the schedule, the second of them twice."""
         times = torch.unique(self.timesteps, sorted=True)[:count].flip(0)
         self.timesteps = torch.cat([times[:2], times[1:]])
 
 
 class Sampler(NamedTuple):
-    """A class of schedulers, and what of its configuration makes it this sampler."""
+    """A scheduler class with the settings that make it this sampler."""
 
     kind: Any
     named: str
-    """What a checkpoint calls it."""
+    """Class name in checkpoints; empty: none names it."""
     settings: Mapping[str, Any] = {}
 
 
-SCHEDULERS: Mapping[str, Sampler] = {
+SCHEDULERS: Mapping[SamplerName, Sampler] = {
     "ddim": Sampler(diffusers.DDIMScheduler, "DDIMScheduler"),
     "ddpm": Sampler(_DDPM, "DDPMScheduler", {"set_alpha_to_one": True}),
     "dpmpp_2m": Sampler(
@@ -139,27 +153,27 @@ SCHEDULERS: Mapping[str, Sampler] = {
 """Samplers by name; each calls the network once per step (pndm once more)."""
 
 
-def draws(scheduler: Any) -> bool:
-    """Tell whether a scheduler's ``step`` needs ``variance_noise``."""
+def is_stochastic(scheduler: Any) -> bool:
+    """Return whether a scheduler's ``step`` needs ``variance_noise``."""
     stochastic = str(scheduler.config.get("algorithm_type", "")).startswith("sde")
     return stochastic or isinstance(scheduler, _DDPM | _EulerAncestral)
 
 
-def explodes(scheduler: Any) -> bool:
-    """Tell whether x is the clean image plus noise, whose variance explodes; the others preserve it."""
+def is_variance_exploding(scheduler: Any) -> bool:
+    """Return whether x is the clean image plus noise (variance exploding); other schedulers preserve variance."""
     kinds = (diffusers.EulerDiscreteScheduler, _EulerAncestral, diffusers.LMSDiscreteScheduler)
     return isinstance(scheduler, kinds)
 
 
-def begin(scheduler: Any, strength: float) -> int:
-    """Have a scheduler begin inside of its schedule; return the number of its time steps that are left out.
+def start_at(scheduler: Any, strength: float) -> int:
+    """Let a scheduler start inside its schedule; return the number of time steps that are skipped.
 
     Parameters
     ----------
     scheduler
-        With time steps set.
+        A scheduler whose time steps are set; it is changed in place.
     strength
-        Share of the steps to walk, 0 to 1.
+        Share of the steps to take, 0 to 1.
     """
     if isinstance(scheduler, _PLMS):
         steps = scheduler.num_inference_steps
