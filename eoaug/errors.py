@@ -173,6 +173,7 @@ def explain_validation(
     if not path:
         return f"{what}: {reason}", "correct that option"
     choices = first.get("ctx", {}).get("expected")
+    example = example or (examples or {}).get(path[0])
     remedy = f"use {choices}" if choices else f"e.g. {example}" if example else "correct that value"
     return f"{what}: {name}={first['input']!r:.200} is not valid: {reason}", remedy
 
