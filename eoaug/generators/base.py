@@ -11,6 +11,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -380,6 +381,8 @@ def _plain(value: Any, name: str, generator: Generator) -> Any:
     """Return a setting as JSON knows it: tuples and sets as lists, NumPy scalars as numbers."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
     if isinstance(value, np.generic):
         return _plain(value.item(), name, generator)
     if isinstance(value, Mapping):

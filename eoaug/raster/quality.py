@@ -391,6 +391,10 @@ def boolean_mask(values: NDArray[Any], name: str) -> BoolArray:
     """
     if values.dtype == bool:
         return values
+    if values.dtype == object:  # booleans among which are missing ones, as reindexing leaves them
+        values = np.array([np.nan if v is None or v != v else float(v) for v in values.ravel()]).reshape(
+            values.shape
+        )
     if values.dtype.kind == "f" and np.isnan(values).any():
         raise ParameterError(
             f"{int(np.isnan(values).sum())} pixels of {name} are NaN, so whether they are to be filled is unknown",

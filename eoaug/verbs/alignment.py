@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from eoaug.cube.model import Cube
 from eoaug.cube.read import read_cube
 from eoaug.errors import GridError, ParameterError, TimeError, error_context
 from eoaug.generators.base import Card, Verb
-from eoaug.raster import masks
 from eoaug.raster.grid import same_grid
-from eoaug.verbs.checks import supported, unknown
+from eoaug.verbs.checks import supported
 
-__all__ = ["layout_for", "mask_of"]
+__all__ = ["at_dates", "check_mask_grid", "layout_for"]
 
 
 def layout_for(layout: Any, card: Card, geobox: Any, verb: Verb) -> Any:
@@ -47,72 +44,8 @@ def layout_for(layout: Any, card: Card, geobox: Any, verb: Verb) -> Any:
     return data.astype(np.float32)
 
 
-def mask_of(cube: Cube, mask: Any) -> Any:
-    """Return shape (T, Y, X) bool, NumPy or dask: True = fill."""
-    ds = cube.source
-    quality: Callable[[Any, Any], Any] | None = None
-    classes: Sequence[str] | None = None
-    if isinstance(mask, str):
-        name = next((n for n in ds.variables if str(n).lower() == mask.lower()), None)
-        if name is None:
-            raise unknown("mask variable", mask, [str(n) for n in ds.variables if n not in ds.dims])
-        array, quality = ds[name], _quality(str(name))
-    elif isinstance(mask, list | tuple):
-        classes = [str(c) for c in mask]
-        name = next((n for n in ds.data_vars if _quality(str(n)) is not None), None)
-        if name is None:
-            raise ParameterError(
-                f"mask={mask!r} names classes, but the cube has no quality band",
-                f"load one (scl or qa_pixel) with the bands; it has {sorted(map(str, ds.data_vars))}",
-            )
-        array, quality = ds[name], _quality(str(name))
-    elif isinstance(mask, xr.DataArray):
-        array = mask
-        _check_grid(cube, array)
-    else:
-        raise ParameterError(
-            f"mask is a {type(mask).__name__}",
-            "give a DataArray on the cube's grid, a variable's name, 'scl', 'qa_pixel' or a list of class names",
-        )
-    y, x = cube.names_yx
-    extra = set(array.dims) - {y, x, cube.name_time}
-    if not {y, x} <= set(array.dims) or extra:
-        raise GridError(
-            f"the mask has dimensions {array.dims}, the cube ({cube.name_time}, {y}, {x})",
-            f"give it dimensions ({y}, {x}) or ({cube.name_time}, {y}, {x})",
-        )
-    count = 1 if cube.times is None else len(cube.times)
-    has_time = cube.name_time is not None and cube.name_time in array.dims
-    if has_time and cube.times is not None:
-        array = _at_dates(array, cube)
-    data = array.transpose(*((cube.name_time,) if has_time else ()), y, x).data
-    if not has_time:
-        data = data[None].repeat(count, axis=0)
-    if quality is None:
-        return data if data.dtype == bool else (data != 0) & (data == data)
-    if hasattr(data, "dask"):
-        return data.map_blocks(quality, classes, dtype=bool)
-    return quality(data, classes)
-
-
-def _quality(name: str) -> Callable[[Any, Any], Any] | None:
-    lowered = name.lower()
-    if lowered == "scl":
-        return _scl
-    if lowered in ("qa_pixel", "pixel_qa"):
-        return _qa
-    return None
-
-
-def _scl(values: NDArray[Any], classes: Any) -> NDArray[np.bool_]:
-    return masks.scl_mask(values, classes)
-
-
-def _qa(values: NDArray[Any], classes: Any) -> NDArray[np.bool_]:
-    return masks.qa_pixel_mask(values, classes)
-
-
-def _check_grid(cube: Cube, mask: xr.DataArray) -> None:
+def check_mask_grid(cube: Cube, mask: xr.DataArray) -> None:
+    """Refuse a mask on another grid than the cube's."""
     y, x = cube.names_yx
     sizes = tuple(mask.sizes.get(d, 0) for d in (y, x))
     if sizes != cube.shape_yx:
@@ -151,17 +84,27 @@ def _bare(array: xr.DataArray) -> xr.DataArray:
     return array.astype(np.float32).drop_attrs(deep=False)
 
 
-def _at_dates(array: xr.DataArray, cube: Cube) -> xr.DataArray:
+def at_dates(array: xr.DataArray, cube: Cube) -> xr.DataArray:
+    """Return a mask's layers for the dates of the cube, in their order."""
     time = str(cube.name_time)
+    assert cube.times is not None
     if time not in array.coords:
-        assert cube.times is not None
         if array.sizes[time] != len(cube.times):
             raise TimeError(
                 f"the mask has {array.sizes[time]} dates, the cube {len(cube.times)}",
                 "give one mask per date",
             )
         return array
-    missing = np.setdiff1d(cube.source[time].values, array[time].values)
+    dates = cube.source[time].values
+    missing = np.setdiff1d(dates, array[time].values)
     if len(missing):
-        raise TimeError(f"the mask has no date {missing[0]}", f"reindex it: mask.reindex({time}=ds.{time})")
-    return array.sel({time: cube.source[time].values})
+        near = (
+            array[time].values[np.argmin(np.abs(array[time].values - missing[0]))]
+            if array.sizes[time]
+            else None
+        )
+        raise TimeError(
+            f"the mask has no date {missing[0]}; its nearest is {near}",
+            f"if its dates mean those of the cube: mask.reindex({time}=ds.{time}, method='nearest')",
+        )
+    return array.sel({time: dates})

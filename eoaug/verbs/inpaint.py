@@ -11,7 +11,7 @@ import xarray as xr
 from eoaug.cube.read import read_cube
 from eoaug.engine.layout import Fill
 from eoaug.errors import ParameterError
-from eoaug.verbs.alignment import mask_of
+from eoaug.verbs.fill_mask import mask_of
 from eoaug.verbs.options import Options, generator_for
 from eoaug.verbs.prepare import PreparedVerb, prepare, run_verb
 
