@@ -1,4 +1,4 @@
-"""Make ``catalogs/generators``: the generators whose weights ship, as STAC items of machine-learning models.
+"""Make ``catalogs/generators``: the generators whose weights ship, as STAC items of the MLM extension.
 
     python catalogs/make_generators.py
     python catalogs/make_generators.py --evaluation FOLDER
@@ -23,14 +23,14 @@ from eoaug.stac.model_item import embedded_item
 HERE = Path(__file__).resolve().parent
 TARGET = HERE / "generators"
 PICTURES = ("inpaint-with-dates", "x2", "x4", "inpaint", "next-date", "variations", "synthesis")
-"""Of an evaluation, from its best results to its worst."""
+"""Contact sheets of an evaluation, from its best results to its worst."""
 
 
 def make_item() -> dict[str, Any]:
     """Describe the embedded generator; the weights are those of this checkout."""
 
     def address(weights: Path) -> str:
-        # The package may be installed elsewhere: its files lie here as they lie there.
+        # The package may be installed elsewhere; its folders are the same as in this checkout.
         here = HERE.parent.joinpath("eoaug", "weights", weights.parent.name, weights.name)
         return Path(os.path.relpath(here, TARGET)).as_posix()
 
@@ -70,7 +70,7 @@ def fill_card(evaluation: Path) -> None:
 
 
 def main() -> None:
-    """Write both documents in place of those that are there, and the card's figures on demand."""
+    """Write both documents, and on demand the figures of the model card."""
     parser = argparse.ArgumentParser(description="Make catalogs/generators.")
     parser.add_argument("--evaluation", type=Path, help="folder that `eoaug evaluate embedded` wrote")
     evaluation = parser.parse_args().evaluation

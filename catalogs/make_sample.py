@@ -115,22 +115,22 @@ def raster_asset(path: Path, band_name: str, *, platform: str) -> pystac.Asset:
 def make_item(patch: Path, folder: Path) -> pystac.Item:
     """Copy the rasters of one patch and describe them."""
     (sidecar,) = patch.glob("*_labels_metadata.json")
-    told = json.loads(sidecar.read_text())
+    metadata = json.loads(sidecar.read_text())
     radar = patch.name.startswith("S1")
     platform = f"sentinel-{patch.name[1]}{patch.name[2].lower()}"
-    stamp = told.get("acquisition_time") or told["acquisition_date"].replace(" ", "T")
+    stamp = metadata.get("acquisition_time") or metadata["acquisition_date"].replace(" ", "T")
     rasters = sorted(patch.glob("*.tif"))
     properties: dict[str, Any] = {
         "platform": platform,
         "constellation": platform[:-1],
         "instruments": ["c-sar" if radar else "msi"],
         "gsd": 10.0,
-        "bigearthnet:labels": told["labels"],
+        "bigearthnet:labels": metadata["labels"],
     }
     with rasterio.open(max(rasters, key=lambda path: path.stat().st_size)) as file:
         crs, bounds, transform, shape = file.crs, file.bounds, file.transform, file.shape
     # BigEarthNet's rasters have no other anchor than this corner; a mismatch means a broken archive.
-    corner = told["coordinates"]
+    corner = metadata["coordinates"]
     assert (transform.c, transform.f) == (corner["ulx"], corner["uly"]), patch.name
     properties["proj:code"] = f"EPSG:{crs.to_epsg()}"
     properties["proj:bbox"] = list(bounds)
@@ -141,15 +141,15 @@ def make_item(patch: Path, folder: Path) -> pystac.Item:
             "sar:frequency_band": "C",
             "sar:polarizations": ["VV", "VH"],
             "sar:product_type": "GRD",
-            "bigearthnet:source": told["scene_source"],
-            "bigearthnet:corresponding_s2_patch": told["corresponding_s2_patch"],
+            "bigearthnet:source": metadata["scene_source"],
+            "bigearthnet:corresponding_s2_patch": metadata["corresponding_s2_patch"],
         }
     else:
-        baseline, tile = re.search(r"_N(\d{4})_R\d{3}_T(\w{5})_", told["tile_source"]).groups()
+        baseline, tile = re.search(r"_N(\d{4})_R\d{3}_T(\w{5})_", metadata["tile_source"]).groups()
         properties |= {
             "s2:processing_baseline": f"{baseline[:2]}.{baseline[2:]}",
             "s2:mgrs_tile": tile,
-            "bigearthnet:source": told["tile_source"],
+            "bigearthnet:source": metadata["tile_source"],
         }
     left, bottom, right, top = bounds
     ring = [[left, top], [left, bottom], [right, bottom], [right, top], [left, top]]

@@ -1,4 +1,4 @@
-"""Vary a Sentinel-2 patch with a Stable Diffusion or DiffusionSat checkpoint, and read what the result says.
+"""Vary a Sentinel-2 patch with a Stable Diffusion or DiffusionSat checkpoint, and read its provenance record.
 
 python examples/checkpoint_variation.py [folder, JSON file or name of a generator] [output folder]
 """
@@ -15,7 +15,7 @@ ITEM = "S2A_MSIL2A_20170617T113321_36_85"
 source = sys.argv[1] if len(sys.argv) > 1 else "classical"
 folder = Path(sys.argv[2] if len(sys.argv) > 2 else "examples-output")
 
-# A picture model knows red, green and blue: the rule says what becomes of the near infrared.
+# The model knows red, green and blue: `lift` defines what becomes of the near infrared.
 options = (
     {} if source in available() or source.endswith(".json") else {"lift": "regress", "stretch": (0.0, 0.3)}
 )

@@ -3,7 +3,7 @@
     python examples/demo.py --out demo-output [--generator classical]
 
 Reads the sample catalog, hides and degrades pixels whose truth is known, restores them, and compares.
-Everything made goes into a new STAC catalog; a sheet and a page show it. About two minutes on two cores.
+All results are written to a new STAC catalog; a contact sheet and a page show them. Takes about two minutes on two cores.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ SAMPLE = Path(__file__).resolve().parents[1] / "catalogs" / "sample"
 COLLECTION = "sentinel-2-l2a"
 BANDS = ("B02", "B03", "B04", "B08", "B11", "B12")
 FINE = BANDS[:4]
-"""Measured at 10 m; the other two are 20 m bands on the 10 m grid, with nothing of their own to sharpen."""
+"""Measured at 10 m; the other two are 20 m bands on the 10 m grid, which have no detail at 10 m."""
 COVER = 0.30
 FACTOR = 4
 SHOWN = 1
@@ -53,8 +53,8 @@ class Demo:
     sections: list[Section] = field(default_factory=list)
 
     @property
-    def rivals(self) -> tuple[str, ...]:
-        """The generator, and beside it the baseline."""
+    def methods(self) -> tuple[str, ...]:
+        """The generator and the baseline."""
         return tuple(dict.fromkeys((self.generator, BASELINE)))
 
     @property
@@ -63,12 +63,12 @@ class Demo:
         return list(self.patches.items())[SHOWN % len(self.patches)]
 
     def write(self, ds: xr.Dataset, collection: str, **options: str) -> None:
-        """Put a result into the demo's catalog."""
+        """Write a result to the catalog of the demo."""
         eoaug.write(ds, self.out / "catalog", collection=collection, **options)
 
 
 def open_patches() -> dict[str, xr.Dataset]:
-    """Each patch is a place of its own, so each is opened as a cube of its own."""
+    """The patches are far apart, so each is opened as a separate cube."""
     collection = pystac.Collection.from_file(str(SAMPLE / COLLECTION / "collection.json"))
     names = sorted(item.id for item in collection.get_items())
     return {name: eoaug.open_cube(SAMPLE, ids=[name], bands=BANDS, chunks=None) for name in names}
@@ -80,39 +80,43 @@ def stack(ds: xr.Dataset, bands: Sequence[str], date: int = 0) -> NDArray[np.flo
 
 
 def place(name: str) -> str:
-    """Tile column and row identify a patch; the rest of its name is in the table."""
+    """Satellite, date, and column and row of a patch, from its name."""
     satellite, _, taken, column, row = name.split("_")
     return f"{satellite} {taken[:4]}-{taken[4:6]}-{taken[6:8]}, patch {column}/{row}"
 
 
 def inpaint(demo: Demo) -> None:
     """Hide 30 % of every patch, fill it, and compare with what was hidden."""
-    scores: dict[str, list[float]] = {rival: [] for rival in demo.rivals}
+    scores: dict[str, list[float]] = {method: [] for method in demo.methods}
     rows = []
     for seed, (name, cube) in enumerate(demo.patches.items()):
         hidden = masks.simulate(cube.odc.geobox.shape.yx, COVER, seed=seed)
         truth = stack(cube, BANDS)
-        # The hidden pixels are really gone: no generator could look at them.
+        # The hidden pixels are removed, so that no generator can see them.
         mask = xr.DataArray(hidden, dims=("y", "x"))
         cloudy = cube.where(~mask).assign_attrs(cube.attrs)
         for band in BANDS:
             cloudy[band].encoding = dict(cube[band].encoding)
-        filled = {rival: cloudy.eoaug.inpaint(mask=mask, generator=rival) for rival in demo.rivals}
-        for rival, result in filled.items():
+        filled = {method: cloudy.eoaug.inpaint(mask=mask, generator=method) for method in demo.methods}
+        for method, result in filled.items():
             made = stack(result, BANDS)
             assert np.array_equal(made[:, ~hidden], truth[:, ~hidden]), "a clear pixel changed"
-            scores[rival].append(metrics.psnr(made, truth, data_range=1.0, where=hidden))
+            scores[method].append(metrics.psnr(made, truth, data_range=1.0, where=hidden))
         demo.write(filled[demo.generator], "inpainted")
-        notes = {rival: f"{scores[rival][-1]:.1f} dB in the hole" for rival in demo.rivals}
+        notes = {method: f"{scores[method][-1]:.1f} dB in the hole" for method in demo.methods}
         rows.append(
             [
                 Picture(rgb(cube), place(name), "as measured"),
                 Picture(shade(rgb(cube), hidden), "input", f"{hidden.mean():.0%} hidden"),
-                *(Picture(rgb(filled[rival]), f"filled, {rival}", notes[rival]) for rival in demo.rivals),
+                *(
+                    Picture(rgb(filled[method]), f"filled, {method}", notes[method])
+                    for method in demo.methods
+                ),
             ]
         )
         print(
-            f"  {place(name)}: " + ", ".join(f"{rival} {scores[rival][-1]:.2f} dB" for rival in demo.rivals)
+            f"  {place(name)}: "
+            + ", ".join(f"{method} {scores[method][-1]:.2f} dB" for method in demo.methods)
         )
     summary = compared("PSNR in the hole", scores)
     print(f"  {summary}")
@@ -120,7 +124,7 @@ def inpaint(demo: Demo) -> None:
     demo.sections.append(
         Section(
             title="Inpaint: clouds that hide 30 %",
-            text=f"{summary} Every pixel outside the clouds came back bit for bit.",
+            text=f"{summary} Every pixel outside the clouds was returned bit for bit.",
             table=table([*map(place, demo.patches)], scores, "dB"),
             compare=(large(hidden), large(filled_row[0])),
             rows=rows,
@@ -143,14 +147,14 @@ def super_resolve(demo: Demo) -> None:
         Picture(rgb(cubic.isel(zoomed)), "cubic, 2.5 m", "interpolated"),
         Picture(rgb(fine.isel(zoomed)), f"{demo.generator}, 2.5 m", "no truth exists at 2.5 m"),
     ]
-    scores: dict[str, list[float]] = {"cubic": [], **{rival: [] for rival in demo.rivals}}
+    scores: dict[str, list[float]] = {"cubic": [], **{method: [] for method in demo.methods}}
     rows = []
     for other, truth_cube in demo.patches.items():
         truth_cube = truth_cube[list(FINE)]
         truth, coarse = stack(truth_cube, FINE), degraded(truth_cube)
         made = {"cubic": upsampled(coarse)}
-        for rival in demo.rivals:
-            made[rival] = coarse.eoaug.super_resolve(factor=FACTOR, generator=rival)
+        for method in demo.methods:
+            made[method] = coarse.eoaug.super_resolve(factor=FACTOR, generator=method)
         for method, result in made.items():
             scores[method].append(metrics.psnr(stack(result, FINE), truth, data_range=1.0))
         rows.append(
@@ -165,12 +169,14 @@ def super_resolve(demo: Demo) -> None:
         )
     summary = compared(f"Degraded by {FACTOR} and restored: PSNR", scores)
     print(f"  {summary}")
-    print(f"  Seen by the sensor model, the 2.5 m image is the measurement again, within {residual:.1e}.")
+    print(
+        f"  Degraded by the sensor model, the 2.5 m image reproduces the measurement within {residual:.1e}."
+    )
     demo.sections.append(
         Section(
             title="Super-resolve: 10 m to 2.5 m",
-            text="Nobody knows the truth at 2.5 m. What can be checked: degraded by the sensor model, the result "
-            f"is the measurement again, within {residual:.1e} of reflectance.",
+            text="The truth at 2.5 m is unknown. What can be checked: degraded by the sensor model, the result "
+            f"reproduces the measurement within {residual:.1e} of reflectance.",
             compare=(large(view[1]), large(view[2])),
             rows=[view],
         )
@@ -186,7 +192,7 @@ def super_resolve(demo: Demo) -> None:
 
 
 def variations(demo: Demo) -> None:
-    """Four versions of one patch that a sensor might have seen on another day."""
+    """Four variations of one patch."""
     name, cube = demo.shown
     varied = cube.eoaug.synthesize(members=4, generator=demo.generator)
     demo.write(varied, "variations")
@@ -217,7 +223,7 @@ def extend(demo: Demo) -> None:
     demo.write(longer, "extended", format="zarr")
     kept = np.array_equal(stack(longer, BANDS, 1), stack(cube, BANDS))
     text = (
-        "No image of those days is at hand, so these are guesses without a score. The measured date came back "
+        "There is no image of those days, so these results have no score. The measured date was returned "
         + ("bit for bit." if kept else "CHANGED, which is a defect.")
     )
     print(f"  {text}")
@@ -230,7 +236,7 @@ def extend(demo: Demo) -> None:
     )
 
 
-# -- the small print ----------------------------------------------------------------------------------
+# -- details -----------------------------------------------------------------------------------------
 
 
 def degraded(ds: xr.Dataset) -> xr.Dataset:
@@ -257,10 +263,10 @@ def on_grid(ds: xr.Dataset, values: NDArray[np.float32], grid: GeoBox) -> xr.Dat
 
 
 def compared(what: str, scores: dict[str, list[float]]) -> str:
-    """Means in plain words: the first rival's beside the others'."""
+    """The mean score of each method, as a sentence."""
     means = {method: float(np.mean(values)) for method, values in scores.items()}
-    told = ", ".join(f"{method} {mean:.2f} dB" for method, mean in means.items())
-    return f"{what}, mean of {len(next(iter(scores.values())))} patches: {told} (higher is better)."
+    scores_text = ", ".join(f"{method} {mean:.2f} dB" for method, mean in means.items())
+    return f"{what}, mean of {len(next(iter(scores.values())))} patches: {scores_text} (higher is better)."
 
 
 def table(names: Sequence[str], scores: dict[str, list[float]], unit: str) -> list[list[str]]:
@@ -275,11 +281,11 @@ def large(picture: Picture) -> Picture:
 
 
 def prepared(out: Path) -> Path:
-    """A folder of our own: an earlier demo's is replaced, anybody else's is left alone."""
+    """An empty folder; that of an earlier demo is replaced, any other is refused."""
     if (out / MARK).is_file():
         shutil.rmtree(out)
     elif out.exists() and any(out.iterdir()):
-        sys.exit(f"{out} holds files that no demo wrote.\n  -> Choose another folder with --out.")
+        sys.exit(f"{out} holds files that no demo wrote\n  -> choose another folder with --out")
     out.mkdir(parents=True, exist_ok=True)
     (out / MARK).touch()
     return out
@@ -287,8 +293,10 @@ def prepared(out: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="The four verbs of eoaug on real Sentinel-2 data.")
-    parser.add_argument("--out", type=Path, default=Path("demo-output"), help="folder for what is made")
-    parser.add_argument("--generator", default="embedded", help="embedded (default), classical, or another")
+    parser.add_argument("--out", type=Path, default=Path("demo-output"), help="output folder")
+    parser.add_argument(
+        "--generator", default="embedded", help="embedded (default), classical, or another generator"
+    )
     given = parser.parse_args()
     started = time.monotonic()
     try:
@@ -312,7 +320,7 @@ def main() -> None:
     except eoaug.EoaugError as error:
         sys.exit(f"eoaug: {error}")
     picture = sheet(demo.sections, demo.out / "sheet.png")
-    # Addresses stay readable, but nothing in the page points outside it.
+    # Addresses remain readable, but nothing in the page points outside it.
     foot = (SAMPLE / "NOTICE").read_text(encoding="utf-8").partition("\n\n")[2].replace("https://", "")
     lead = (
         f"Made by eoaug {eoaug.__version__} with the generator {card.name!r} from real Sentinel-2 data. Figures are "

@@ -21,7 +21,7 @@ target = sys.argv[2] if len(sys.argv) > 2 else "examples-output"
 
 (collection,) = summarise(SAMPLE, collections=["sentinel-2-l2a"])
 for seed, name in enumerate(collection.items):
-    # The patches lie far apart, so each is a cube of its own.
+    # The patches are far apart, so each is opened as a separate cube.
     cube = eoaug.open_cube(SAMPLE, ids=[name], bands=BANDS, chunks=None)
     clouds = masks.simulate(cube.odc.geobox.shape.yx, 0.30, seed=seed)
     filled = cube.eoaug.inpaint(mask=xr.DataArray(clouds, dims=("y", "x")), generator=generator)

@@ -1,4 +1,4 @@
-"""Fill clouds eight times, and see whether the members' spread tells where the result is wrong.
+"""Fill clouds with an ensemble of eight, and check whether its spread predicts the error.
 
 python examples/members_and_uncertainty.py [generator]
 """
@@ -21,7 +21,7 @@ generator = sys.argv[1] if len(sys.argv) > 1 else "embedded"
 cube = eoaug.open_cube(SAMPLE, ids=[ITEM], bands=BANDS, chunks=None)
 clouds = masks.simulate(cube.odc.geobox.shape.yx, 0.30, seed=1)
 mask = xr.DataArray(clouds, dims=("y", "x"))
-# With steps=0 a generator gives its best estimate, the same for all members; a draw needs some steps.
+# steps=0 gives the best estimate, which is the same for all members; samples need denoising steps.
 drawn = cube.eoaug.inpaint(mask=mask, members=8, steps=4, generator=generator)
 
 members = np.stack([drawn[b].values[:, 0] for b in BANDS], axis=1)
@@ -29,7 +29,7 @@ truth = np.stack([cube[b].values[0] for b in BANDS])
 mean, spread = members.mean(axis=0), members.std(axis=0, ddof=1)
 error = np.abs(mean - truth)
 print(f"in the clouds: mean error {error[:, clouds].mean():.4f}, mean spread {spread[:, clouds].mean():.4f}")
-print(f"outside, every member is the measurement: {(members == truth)[:, :, ~clouds].all()}")
+print(f"outside, every member equals the measurement: {(members == truth)[:, :, ~clouds].all()}")
 print(
     f"CRPS {metrics.crps(members, truth, where=clouds):.4f}; of the mean alone {error[:, clouds].mean():.4f}"
 )

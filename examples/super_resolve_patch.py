@@ -1,4 +1,4 @@
-"""Sharpen a Sentinel-2 patch from 10 m to 2.5 m, check it against the measurement, make a picture.
+"""Super-resolve a Sentinel-2 patch from 10 m to 2.5 m, compare it with the measurement, make a picture.
 
 python examples/super_resolve_patch.py [generator] [output folder]
 """
@@ -17,7 +17,7 @@ folder = Path(sys.argv[2] if len(sys.argv) > 2 else "examples-output")
 cube = eoaug.open_cube(SAMPLE, ids=[ITEM], bands=["red", "green", "blue", "nir"], chunks=None)
 print(cube.eoaug.plan("super_resolve", factor=4, generator=generator).explain())
 
-# The modulation transfer of these four bands at the Nyquist frequency, as ESA measured it in flight.
+# Modulation transfer of these four bands at the Nyquist frequency, as ESA measured it in flight.
 fine = cube.eoaug.super_resolve(factor=4, sensor=[0.25, 0.28, 0.275, 0.24], generator=generator)
 for band, residual in fine.eoaug.provenance.residual.items():
     print(f"{band}: degraded by the sensor model, it differs from the measurement by at most {residual:.1e}")

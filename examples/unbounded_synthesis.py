@@ -14,7 +14,7 @@ world = {"crs": "EPSG:6933", "resolution": 10, "times": ["2024-06-01"], "generat
 
 
 def window(left: float, top: float, edge: float) -> np.ndarray:
-    """Red light in a square of ``edge`` metres."""
+    """Red reflectance of a square of ``edge`` metres."""
     cube = eoaug.synthesize(like=(left, top - edge, left + edge, top), chunks=512, **world)
     return cube["red"].values[0]
 
@@ -23,7 +23,7 @@ half = 5_000_000.0
 plan = eoaug.plan("synthesize", like=(-half, -half, half, half), chunks=2048, **world)
 print(plan.explain())
 
-# Every pixel is a function of its place: two windows agree wherever both look, whatever lies around.
+# Every pixel is a function of its place: two windows are equal where they overlap, beyond the margin.
 margin = plan.margin_px
 side = 2 * margin + 96
 here = window(1_500_000, 4_500_000, side * 10)
