@@ -36,7 +36,7 @@ from eoaug.raster.bands import band_of, common_name, is_mask_name
 from eoaug.stac.filters import item_times
 from eoaug.stac.integrity import group_damage
 from eoaug.stac.zarr_groups import read_dates
-from eoaug.storage.access import AccessPolicy
+from eoaug.storage.access import AccessPolicy, check_tree
 from eoaug.storage.gdal import GDAL_OPTIONS, driver_of, gdal_options, gdal_path
 from eoaug.storage.locations import as_location
 from eoaug.storage.names import clean_href
@@ -368,7 +368,7 @@ def _complete(
                 "copy the file to where the item says, or choose other bands= or ids=",
             )
         if raw.array:
-            access.check_tree(address, what=what)
+            check_tree(address, what=what)
 
     def header() -> _Header:
         if raw.array:
@@ -463,7 +463,7 @@ def opened(address: str, driver: str, access: AccessPolicy, *, what: str) -> Ite
         rasterio.Env(**GDAL_OPTIONS, **gdal_options()),
         rasterio.open(gdal_path(access.follow_redirects(address, what=what)), driver=driver) as file,
     ):
-        access.check_raster(
+        access.limits.check_raster(
             what,
             shape_yx=file.shape,
             bands=file.count,
@@ -497,7 +497,7 @@ def _declared_grid(item: pystac.Item, raw: _Raw, access: AccessPolicy) -> GeoBox
     try:
         crs = CRS(json.dumps(code) if isinstance(code, Mapping) else code)
         height, width = (int(n) for n in shape)
-        access.check_raster(f"asset {raw.key!r} of item {item.id!r}", shape_yx=(height, width))
+        access.limits.check_raster(f"asset {raw.key!r} of item {item.id!r}", shape_yx=(height, width))
         return GeoBox((height, width), Affine(*map(float, transform[:6])), crs)
     except EoaugError:
         raise

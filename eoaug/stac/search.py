@@ -8,11 +8,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
-from urllib.parse import urljoin
 
 import pystac
 
@@ -199,19 +197,14 @@ def _from_api(href: str, search: Search, text: str | None, access: AccessPolicy)
             "give collections=[...], e.g. ['sentinel-2-l2a'], or ids=[...]",
         )
 
-    def checked(request: Any) -> Any:
-        access.resolve(request.url, what="the API")
-        return request
-
     def ask() -> Iterator[dict[str, Any]]:
         # A search changes nothing, so it may be sent again, POST too, also after "too many requests".
         again = Retry(
             total=_TRIES, backoff_factor=0.5, status_forcelist=(429, 502, 503, 504), allowed_methods=None
         )
-        door = StacApiIO(request_modifier=checked, max_retries=again, timeout=access.limits.timeout_s)
-        # requests follows redirects itself; the hook checks each of them first.
-        door.session.hooks["response"].append(partial(_check_redirect, access))
-        client = Client.open(href, stac_io=door)
+        stac_io = StacApiIO(timeout=access.limits.timeout_s)
+        stac_io.session = access.session("the API", retries=again)
+        client = Client.open(href, stac_io=stac_io)
         _refuse_unsupported(client, search, href)
         results = client.search(
             collections=list(search.collections) or None,
@@ -262,11 +255,6 @@ def _refuse_unsupported(client: Any, search: Search, href: str) -> None:
                     "filter": "use query, or leave filter out",
                 }.get(name, "give a static catalog, or another API"),
             )
-
-
-def _check_redirect(access: AccessPolicy, answer: Any, **_: Any) -> None:
-    if answer.is_redirect:
-        access.resolve(urljoin(answer.url, answer.headers["location"]), what="a redirect of the API")
 
 
 def _object_file(href: str) -> str:
@@ -400,6 +388,8 @@ def _stac(read: Callable[[], Any], href: str) -> Any:
     except EoaugError:
         raise
     except Exception as error:
+        if isinstance(error.__context__, EoaugError):  # pystac_client wraps what the session raises
+            raise error.__context__ from None
         raise SourceError(
             f"cannot read {clean_href(href)!r} as STAC: {type(error).__name__}: {first_line(error)}",
             "correct the document, open other items by their own files, or run a job, which skips this one",
