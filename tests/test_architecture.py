@@ -44,6 +44,7 @@ DOORS = {
     "zarr": ["formats", "stac"],
     "icechunk": ["formats.icechunk"],
     "obstore": ["storage"],
+    "requests": ["storage.http"],
     "dask_jobqueue": ["jobs.slurm"],
     "pystac": ["stac", "jobs"],
     "pystac_client": ["stac"],

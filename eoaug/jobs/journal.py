@@ -13,7 +13,7 @@ from eoaug.errors import SourceError, TargetError
 from eoaug.stac.catalog import STATE
 from eoaug.storage.crash_points import hit
 from eoaug.storage.location import Location
-from eoaug.storage.locks import machine
+from eoaug.storage.locks import machine_id
 
 __all__ = ["JOURNAL_VERSION", "Journal", "read_journals"]
 
@@ -39,7 +39,7 @@ class Journal:
     """
 
     def __init__(self, root: Location, job: str, head: Mapping[str, Any]) -> None:
-        name = f"{time.time_ns():020d}-{machine()}-{os.getpid()}.jsonl"
+        name = f"{time.time_ns():020d}-{machine_id()}-{os.getpid()}.jsonl"
         self._file = root / STATE / "journal" / job / name
         self._begun = False
         self._head = {"journal": JOURNAL_VERSION, "job": job, **head}

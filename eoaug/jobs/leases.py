@@ -48,7 +48,7 @@ class Lease:
             )
 
     def _is_mine(self, content: bytes | None) -> bool:
-        return _holder(content).get("owner") == self.owner
+        return read_lease(content).get("owner") == self.owner
 
     def give_back(self) -> None:
         """Let go, unless it is another's by now."""
@@ -65,7 +65,7 @@ class Lease:
 
     def take(self) -> bool:
         """Take the lease, unless a living process has it; tell whether it is taken."""
-        return self.file.edit(lambda content: None if is_live(_holder(content)) else self._terms())
+        return self.file.edit(lambda content: None if is_live(read_lease(content)) else self._terms())
 
     def _terms(self) -> bytes:
         return json_bytes(lease_terms(self.owner, self.seconds))
@@ -115,7 +115,7 @@ def _content(file: Location) -> bytes | None:
         return None
 
 
-def _holder(content: bytes | None) -> dict[str, Any]:
+def read_lease(content: bytes | None) -> dict[str, Any]:
     try:
         found = json.loads(content or b"{}")
     except ValueError:
@@ -129,7 +129,7 @@ def live_leases(root: Location) -> list[str]:
     return sorted(
         file.relative_to(folder).with_suffix("").as_posix()
         for file in folder.rglob("*.json")
-        if not file.name.startswith(".") and is_live(_holder(_content(file)))
+        if not file.name.startswith(".") and is_live(read_lease(_content(file)))
     )
 
 
@@ -139,4 +139,4 @@ def sweep_leases(root: Location) -> int:
     for place in {folder, *(file.parent for file in folder.rglob("*"))}:
         place.remove_stale_scratch()
     found = sorted(folder.rglob("*.json"))
-    return sum(file.remove_if(lambda content: not is_live(_holder(content))) for file in found)
+    return sum(file.remove_if(lambda content: not is_live(read_lease(content))) for file in found)

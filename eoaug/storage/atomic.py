@@ -13,52 +13,61 @@ from typing import IO, Literal, Protocol
 
 from eoaug.errors import EoaugError, TargetError
 from eoaug.storage.crash_points import hit
-from eoaug.storage.locks import alive, rooms
+from eoaug.storage.locks import is_alive, scratch_prefix
 
 __all__ = ["atomic_write", "checksum", "commit", "has_active_writer", "remove_stale_scratch", "scratch_dir"]
 
 
 _REPLACED = ".old"
-"""Ending of a folder that is about to be replaced, in the scratch folder."""
-_BROKEN = ".broken"
-"""The same for one that nobody wants back."""
+"""Suffix, in the scratch folder, of a folder that is being replaced."""
+_DISCARDED = ".broken"
+"""The same for a folder that is not restored."""
 
 
 @contextmanager
 def scratch_dir(folder: Path) -> Iterator[Path]:
-    """Give a scratch folder inside ``folder``, on its file system; it is removed in the end.
+    """Create a scratch folder inside ``folder``, on its file system; it is removed at the end.
 
     Raises
     ------
     TargetError
-        When the place cannot be written.
+        The folder cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        room = Path(tempfile.mkdtemp(prefix=f"{rooms()}{os.getpid()}-", dir=folder))
+        scratch = Path(tempfile.mkdtemp(prefix=f"{scratch_prefix()}{os.getpid()}-", dir=folder))
     except OSError as error:
         raise TargetError(
-            f"cannot write to {str(folder)!r}: {error.strerror or error}.",
-            "Choose a folder that you may write.",
+            f"cannot write to {str(folder)!r}: {error.strerror or error}",
+            "choose a folder that you may write",
         ) from error
     try:
-        yield room
+        yield scratch
     except EoaugError:
         raise
     except OSError as error:
         raise TargetError(
-            f"writing to {str(folder)!r} failed: {error.strerror or error}.",
-            "Check the free space and the permissions of the folder; nothing was left there.",
+            f"writing to {str(folder)!r} failed: {error.strerror or error}",
+            "check the free space and the permissions of the folder; nothing was left there",
         ) from error
     finally:
-        _discard(room)
+        _remove_scratch(scratch)
 
 
 def commit(scratch: Path, target: Path, *, point: str = "data") -> None:
-    """Give a complete file or folder its name: flushed to disk first, so that the name means complete.
+    """Rename a complete file or folder to its final name, after flushing it to disk.
 
-    A file replaces what is there in one step. A folder that is there is moved away first, into the scratch
-    folder; if that lies beside the target, it comes back when this process dies in between.
+    An existing file is replaced in one step. An existing folder is first moved into the scratch folder; if
+    that is in the same folder as the target, it is restored when this process dies in between.
+
+    Parameters
+    ----------
+    scratch
+        The complete file or folder.
+    target
+        Its final path.
+    point
+        Name of the crash points; see `crash_points`.
     """
     hit(f"{point} written")
     _flush(scratch)
@@ -67,8 +76,8 @@ def commit(scratch: Path, target: Path, *, point: str = "data") -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         _flush_folder(target.parent.parent)
     if target.is_dir():
-        beside = target.parent == scratch.parent.parent
-        target.rename(scratch.parent / (target.name + (_REPLACED if beside else _BROKEN)))
+        restorable = target.parent == scratch.parent.parent
+        target.rename(scratch.parent / (target.name + (_REPLACED if restorable else _DISCARDED)))
     scratch.replace(target)
     hit(f"{point} renamed")
     _flush_folder(target.parent)
@@ -76,55 +85,56 @@ def commit(scratch: Path, target: Path, *, point: str = "data") -> None:
 
 @contextmanager
 def atomic_write(target: Path, *, overwrite: bool, point: str = "data") -> Iterator[Path]:
-    """Give a scratch path beside ``target``; rename it to ``target`` when the block ends without error.
+    """Give a scratch path that is renamed to ``target`` when the block ends without an error.
 
     Works for a file and for a folder. After an exception nothing is left behind.
 
     Raises
     ------
     TargetError
-        When the place cannot be written, or something is there and ``overwrite`` is False.
+        The folder cannot be written, or ``target`` exists and ``overwrite`` is False.
     """
     if target.exists() and not overwrite:
-        raise TargetError(f"{str(target)!r} exists already.", "Pass overwrite=True, or choose another name.")
-    with scratch_dir(target.parent) as room:
-        scratch = room / target.name
+        raise TargetError(f"{str(target)!r} already exists", "pass overwrite=True, or choose another name")
+    with scratch_dir(target.parent) as folder:
+        scratch = folder / target.name
         yield scratch
         commit(scratch, target, point=point)
 
 
 def remove_stale_scratch(folder: Path) -> int:
-    """Clear away what killed writes have left in a folder; return the number of what went.
+    """Remove the scratch folders of dead processes of this machine from a folder; return their number.
 
-    Only scratch folders go, whose process was on this machine and is dead. What it was about to replace is
-    put back.
+    Folders that a dead process was about to replace are restored.
     """
-    gone = 0
-    for room in folder.glob(f"{rooms()}*"):
-        process = room.name.removeprefix(rooms()).partition("-")[0]
-        if not process.isdigit() or alive(int(process)) or room.is_symlink() or not room.is_dir():
+    count = 0
+    for scratch in folder.glob(f"{scratch_prefix()}*"):
+        process = scratch.name.removeprefix(scratch_prefix()).partition("-")[0]
+        if not process.isdigit() or is_alive(int(process)) or scratch.is_symlink() or not scratch.is_dir():
             continue
-        _discard(room)
-        gone += 1
-    return gone
+        _remove_scratch(scratch)
+        count += 1
+    return count
 
 
 def has_active_writer(folder: Path) -> bool:
-    """Tell whether a living process, or one of another machine, has a scratch folder here."""
+    """Return whether a running process, or one of another machine, has a scratch folder here."""
+    prefix = scratch_prefix()
     return any(
-        not room.name.startswith(rooms()) or alive(int(room.name.removeprefix(rooms()).partition("-")[0]))
-        for room in folder.glob(".eoaug-*-*-*")
+        not scratch.name.startswith(prefix)
+        or is_alive(int(scratch.name.removeprefix(prefix).partition("-")[0]))
+        for scratch in folder.glob(".eoaug-*-*-*")
     )
 
 
-def _discard(room: Path) -> None:
-    """Remove a scratch folder; what was to be replaced goes back to its place if nothing took it."""
-    for old in room.glob(f"*{_REPLACED}"):
-        target = room.parent / old.name.removesuffix(_REPLACED)
+def _remove_scratch(scratch: Path) -> None:
+    """Remove a scratch folder; a folder that was being replaced is restored if its name is free."""
+    for old in scratch.glob(f"*{_REPLACED}"):
+        target = scratch.parent / old.name.removesuffix(_REPLACED)
         with suppress(OSError):  # another process may do the same
             if not target.exists():
                 old.rename(target)
-    shutil.rmtree(room, ignore_errors=True)
+    shutil.rmtree(scratch, ignore_errors=True)
 
 
 class _Readable(Protocol):
@@ -132,19 +142,19 @@ class _Readable(Protocol):
 
 
 def checksum(path: _Readable) -> str:
-    """Return the sha256 multihash of a file in hex, as ``file:checksum`` wants it."""
+    """Return the sha256 multihash of a file in hex, as ``file:checksum`` requires it."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while part := file.read(2**20):
-            digest.update(part)
+        while block := file.read(2**20):
+            digest.update(block)
     return "1220" + digest.hexdigest()
 
 
 def _flush(path: Path) -> None:
-    """Push a file, or all files of a folder, to disk, so that the rename never outruns the content."""
+    """Write a file, or all files of a folder, to disk, so that the rename never precedes the content."""
     if path.is_dir():
-        for part in sorted(path.rglob("*")):
-            _flush_file(part) if part.is_file() else _flush_folder(part)
+        for inner in sorted(path.rglob("*")):
+            _flush_file(inner) if inner.is_file() else _flush_folder(inner)
         _flush_folder(path)
     else:
         _flush_file(path)

@@ -1,6 +1,6 @@
-"""Named instants of publishing, so that tests can stop a process exactly there. Imports nothing.
+"""Named points of publishing, so that tests can stop a process exactly there. Imports nothing.
 
-Without a hook, `reach` does nothing.
+Without a hook, `hit` does nothing.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ CRASH_POINTS = (
     "journal begun",
     "journal written",
 )
-"""In the order in which a job reaches them first."""
+"""In the order in which a job first reaches them."""
 
 _hook: Callable[[str], None] | None = None
 
 
 def hit(point: str) -> None:
-    """Tell the hook that ``point``, one of `POINTS`, is reached."""
+    """Call the hook with ``point``, one of `CRASH_POINTS`."""
     if _hook is not None:
         _hook(point)
 
 
 def set_hook(hook: Callable[[str], None] | None) -> None:
-    """Have ``hook`` called at every point of this process; None: no longer."""
+    """Call ``hook`` at every crash point of this process from now on; None removes it."""
     global _hook
     _hook = hook

@@ -1,4 +1,4 @@
-"""GDAL as it is allowed: drivers, options, paths."""
+"""How GDAL may be used: drivers, options, paths."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from eoaug.errors import SourceError
 from eoaug.storage.names import clean_href
-from eoaug.storage.s3 import endpoint_of, is_object, is_told, parse
+from eoaug.storage.s3 import endpoint_of, is_object, is_true, parse
 
 __all__ = ["GDAL_OPTIONS", "driver_of", "gdal_options", "gdal_path", "lock_gdal"]
 
@@ -22,7 +22,7 @@ GDAL_OPTIONS: Mapping[str, str] = {
     "GDAL_HTTP_TIMEOUT": "60",
     "GDAL_HTTP_NETRC": "NO",
 }
-"""GDAL's settings while an input is open: a file stands for itself, side-cars are never looked for."""
+"""GDAL's settings while an input is open; sidecar files are never read."""
 
 _SKIPPED_DRIVERS = (
     "VRT GTI STACIT STACTA DERIVED WMS WCS WMTS OGCAPI PLMosaic EEDA EEDAI DAAS RASTERLITE MBTiles GPKG "
@@ -36,10 +36,9 @@ _MEDIA: Mapping[str, str] = {"image/tiff": "GTiff", "image/geotiff": "GTiff", "i
 
 
 def lock_gdal() -> None:
-    """Lock GDAL in this process, for processes that do nothing but work on inputs.
+    """Restrict GDAL in this process, for processes that only work on inputs.
 
-    Takes effect on drivers only before GDAL is loaded; the forced driver of every open does not depend
-    on it.
+    Drivers are restricted only if GDAL is not loaded yet; inputs are opened with an explicit driver in any case.
     """
     for name, value in {**GDAL_OPTIONS, "GDAL_SKIP": _SKIPPED_DRIVERS.replace(" ", ",")}.items():
         os.environ.setdefault(name, value)
@@ -51,17 +50,17 @@ def driver_of(media_type: str | None, address: str) -> str:
     Raises
     ------
     SourceError
-        Any other format: GDAL's formats include ones that name other files and hosts.
+        Any other format, since some GDAL formats refer to other files and hosts.
     """
     media = (media_type or "").split(";")[0].strip().lower()
     path = urlsplit(address).path if "://" in address else address
-    found = _MEDIA.get(media) or _DRIVERS.get(path.rpartition(".")[2].lower())
-    if found is None:
+    driver = _MEDIA.get(media) or _DRIVERS.get(path.rpartition(".")[2].lower())
+    if driver is None:
         raise SourceError(
-            f"{clean_href(address)!r} ({media or 'no media type'}) is in no format that is read.",
-            f"Convert it to a GeoTIFF; formats are {', '.join(sorted(set(_DRIVERS.values())))}.",
+            f"{clean_href(address)!r} ({media or 'no media type'}) has a format that is not supported",
+            f"convert it to a GeoTIFF; formats are {', '.join(sorted(set(_DRIVERS.values())))}",
         )
-    return found
+    return driver
 
 
 def gdal_path(address: str) -> str:
@@ -70,15 +69,15 @@ def gdal_path(address: str) -> str:
 
 
 def gdal_options() -> dict[str, str]:
-    """Return GDAL's settings for the store of the environment; credentials it finds there by itself."""
+    """Return GDAL's settings for the object store of the environment; GDAL reads the credentials there itself."""
     options = {"CPL_VSIL_CURL_NON_CACHED": "/vsis3/"}
     if endpoint := endpoint_of(os.environ):
         parts = urlsplit(endpoint)
         options |= {
             "AWS_S3_ENDPOINT": parts.netloc + parts.path.rstrip("/"),
             "AWS_HTTPS": "YES" if parts.scheme == "https" else "NO",
-            "AWS_VIRTUAL_HOSTING": "TRUE" if is_told("AWS_VIRTUAL_HOSTED_STYLE_REQUEST") else "FALSE",
+            "AWS_VIRTUAL_HOSTING": "TRUE" if is_true("AWS_VIRTUAL_HOSTED_STYLE_REQUEST") else "FALSE",
         }
-    if is_told("AWS_SKIP_SIGNATURE"):
+    if is_true("AWS_SKIP_SIGNATURE"):
         options["AWS_NO_SIGN_REQUEST"] = "YES"
     return options

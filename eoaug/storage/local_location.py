@@ -1,4 +1,4 @@
-"""A location on this file system."""
+"""A location on the local file system."""
 
 from __future__ import annotations
 
@@ -10,57 +10,54 @@ from pathlib import Path
 from eoaug.errors import TargetError
 from eoaug.storage.atomic import atomic_write, commit, has_active_writer, remove_stale_scratch, scratch_dir
 from eoaug.storage.location import Change
-from eoaug.storage.locks import sole_writer
+from eoaug.storage.locks import write_lock
 
 __all__ = ["LocalLocation"]
 
 
-# -- folders --------------------------------------------------------------------------------------------
-
-
 class LocalLocation(Path):
-    """A path of a file system, with the verbs of places."""
+    """A path with the methods of `Location`."""
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
         return self.stat().st_size
 
     def check_writable(self) -> None:
-        """Refuse a folder that cannot be written, before anything is computed."""
-        place = self
-        while not place.exists():
-            place = place.parent
-        if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        """Raise TargetError for a folder that cannot be written, before anything is computed."""
+        folder = self
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
             raise TargetError(
-                f"cannot write to {str(place)!r}: no permission, or no folder.",
-                "Choose a folder that you may write.",
+                f"cannot write to {str(folder)!r}: it is not a folder, or its permissions forbid it",
+                "choose a folder that you may write",
             )
 
     def put(self, content: bytes) -> None:
-        """Put a document in the place of another in one step."""
+        """Write or replace a document in one step."""
         with atomic_write(self, overwrite=True, point="document") as scratch:
             scratch.write_bytes(content)
 
     def edit(self, change: Change) -> bool:
-        """Change a document against no other process; tell whether it was."""
+        """Change a document while no other process can; return whether it was changed."""
         self.parent.mkdir(parents=True, exist_ok=True)
-        with sole_writer(self):
-            after = change(self.read_bytes() if self.is_file() else None)
-            if after is not None:
-                self.put(after)
-        return after is not None
+        with write_lock(self):
+            content = change(self.read_bytes() if self.is_file() else None)
+            if content is not None:
+                self.put(content)
+        return content is not None
 
-    def remove_if(self, wanted: Callable[[bytes], bool]) -> bool:
-        """Remove a document if it is the one that is meant; tell whether it was."""
-        with sole_writer(self):
-            meant = self.is_file() and wanted(self.read_bytes())
-            if meant:
+    def remove_if(self, condition: Callable[[bytes], bool]) -> bool:
+        """Remove a document if its content meets a condition; return whether it was removed."""
+        with write_lock(self):
+            matches = self.is_file() and condition(self.read_bytes())
+            if matches:
                 self.unlink(missing_ok=True)
-        return meant
+        return matches
 
     def append(self, content: bytes) -> None:
-        """Add to a log, and flush it to disk."""
+        """Append to a log and flush it to disk."""
         self.parent.mkdir(parents=True, exist_ok=True)
         with self.open("ab") as file:
             file.write(content)
@@ -68,43 +65,47 @@ class LocalLocation(Path):
             os.fsync(file.fileno())
 
     def logs(self) -> Iterator[tuple[str, bytes]]:
-        """Yield path and content of the logs below this folder, by the names of the files."""
+        """Yield path and content of the logs below this folder, ordered by file name."""
         for file in sorted(self.glob("*/*.jsonl"), key=lambda f: f.name):
             yield str(file), file.read_bytes()
 
     def scratch_dir(self) -> AbstractContextManager[Path]:
-        """Give a scratch folder for what this folder is to receive."""
+        """Create a scratch folder for data that will be published to this folder."""
         return scratch_dir(self)
 
     def publish(self, scratch: Path, *, point: str = "data") -> None:
-        """Take over a finished file or folder from a `scratch_dir`."""
+        """Move a complete file or folder from a `scratch_dir` to this path."""
         commit(scratch, self, point=point)
 
     def remove_stale_scratch(self) -> int:
-        """Clear away what killed writes have left in this folder; return the number of what went."""
+        """Remove the scratch folders of killed processes from this folder; return their number."""
         return remove_stale_scratch(self)
 
     def has_active_writer(self) -> bool:
-        """Tell whether a living process writes into this folder."""
+        """Return whether a running process writes into this folder."""
         return has_active_writer(self)
 
     def unlock(self) -> None:
         """Remove the locks of dead processes below this folder."""
         for lock in [path for path in self.rglob(".*.lock") if path.is_file()]:
-            with sole_writer(lock.with_name(lock.name[1:].removesuffix(".lock"))):
-                pass  # whoever lets go of a lock removes its file
+            with write_lock(lock.with_name(lock.name[1:].removesuffix(".lock"))):
+                pass  # the holder removes the lock file when it releases the lock
 
     def remove_if_empty(self) -> None:
         """Remove this folder if it is empty."""
         with suppress(OSError):
             self.rmdir()
 
-    def remove_tree(self, is_named: Callable[[], bool]) -> int | None:
-        """Remove this folder with all it holds, unless it is named by then; return the bytes that went."""
-        with scratch_dir(self.parent) as room:
-            aside = room / self.name
-            self.rename(aside)
-            if is_named():
-                aside.rename(self)
+    def remove_tree(self, is_referenced: Callable[[], bool]) -> int | None:
+        """Remove this folder and its content; return the bytes freed.
+
+        Returns None, and keeps the folder, if ``is_referenced`` is true once nobody else can open the folder
+        under its name.
+        """
+        with scratch_dir(self.parent) as scratch:
+            moved = scratch / self.name
+            self.rename(moved)
+            if is_referenced():
+                moved.rename(self)
                 return None
-            return sum(part.stat().st_size for part in aside.rglob("*") if part.is_file())
+            return sum(path.stat().st_size for path in moved.rglob("*") if path.is_file())

@@ -1,8 +1,8 @@
-"""Where catalogs are kept: one seam over folders and object stores.
+"""Where catalogs are kept: one interface for folders and object stores.
 
-A `Place` is a file or folder there. Reading follows ``pathlib``; writing has verbs of its own, each of which
-leaves what was there, or all of what is new: `put` a document, `edit` it against no other process, `publish`
-finished data. On a file system that is a rename, on an object store one request.
+A `Location` is a file or folder. Reading follows ``pathlib``. Each writing method leaves either the old content
+or all of the new: `put` a document, `edit` it while no other process can, `publish` complete data. On a file
+system that is a rename, on an object store one request.
 """
 
 from __future__ import annotations
@@ -22,30 +22,29 @@ __all__ = ["as_location", "relative"]
 
 
 def as_location(text: str | os.PathLike[str] | Location) -> Location:
-    """Return the place that a user named: ``s3://bucket/prefix``, or a path.
+    """Return the location that a user named: ``s3://bucket/prefix``, or a path.
 
     Raises
     ------
     ParameterError
-        An address of an object that is none.
+        A malformed address of an object.
+    TargetError
+        A URL of another scheme.
     """
     if isinstance(text, LocalLocation | S3Location):
         return text
-    told = os.fspath(cast("str | os.PathLike[str]", text))
-    if s3.is_object(told):
-        return S3Location(*s3.parse(told))
-    if "://" in told:
+    path = os.fspath(cast("str | os.PathLike[str]", text))
+    if s3.is_object(path):
+        return S3Location(*s3.parse(path))
+    if "://" in path:
         raise TargetError(
-            f"{told.partition('?')[0]!r} is no place to write to.", "Give a folder, or s3://bucket/prefix."
+            f"cannot write to {path.partition('?')[0]!r}", "give a folder, or s3://bucket/prefix"
         )
-    return LocalLocation(told).expanduser()
-
-
-# -- what both share ------------------------------------------------------------------------------------
+    return LocalLocation(path).expanduser()
 
 
 def relative(target: Location, home: Location) -> str:
-    """Return the path to ``target`` as seen from the folder ``home``, with slashes."""
+    """Return the relative path from the folder ``home`` to ``target``, with slashes; else its full address."""
     if isinstance(target, S3Location):
         inside = isinstance(home, S3Location) and target.bucket == home.bucket
         return posixpath.relpath("/" + target.key, "/" + home.key) if inside else str(target)  # type: ignore[attr-defined]

@@ -1,9 +1,10 @@
-"""Who may write: file locks, leases of processes, names of machines."""
+"""Who may write: file locks, leases, and how machines and processes are identified."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import platform
 import sys
@@ -15,30 +16,42 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from eoaug.errors import TargetError
 
-__all__ = ["LOCK_TIMEOUT_S", "alive", "held", "is_live", "lease_terms", "machine", "rooms", "sole_writer"]
+__all__ = [
+    "LOCK_TIMEOUT_S",
+    "is_alive",
+    "is_live",
+    "lease_terms",
+    "lock_error",
+    "machine_id",
+    "read_lease",
+    "scratch_prefix",
+    "write_lock",
+]
 
 
-def machine() -> str:
-    """Return what tells this machine, or container, from others: process ids mean something only there."""
-    return rooms().removeprefix(".eoaug-").rstrip("-")
+def machine_id() -> str:
+    """Return a short hash of this machine, or container: process ids are unique only within one."""
+    return scratch_prefix().removeprefix(".eoaug-").rstrip("-")
 
 
 @cache
-def rooms() -> str:
-    """How the names of this machine's scratch folders begin; the id of the process follows.
+def scratch_prefix() -> str:
+    """Return how the names of this machine's scratch folders begin; the process id follows.
 
-    A process id means something on one machine and in one container only, so both are in the name.
+    A process id is unique on one machine and in one container only, so both are in the name.
     """
-    place = platform.node()
+    identity = platform.node()
     with suppress(OSError):
-        place += os.readlink("/proc/self/ns/pid")
-    return f".eoaug-{hashlib.sha256(place.encode()).hexdigest()[:8]}-"
+        identity += os.readlink("/proc/self/ns/pid")
+    return f".eoaug-{hashlib.sha256(identity.encode()).hexdigest()[:8]}-"
 
 
-def alive(process: int) -> bool:
-    """Tell whether a process of this machine lives."""
+def is_alive(process: int) -> bool:
+    """Return whether a process of this machine is running."""
     if sys.platform == "win32":  # signal 0 is Ctrl-C there
         return True
     try:
@@ -51,92 +64,93 @@ def alive(process: int) -> bool:
 
 
 LOCK_TIMEOUT_S = 60.0
-"""A document is locked for milliseconds; who waits that long waits for a process that hangs."""
+"""A document is locked for milliseconds; a longer wait means that its holder hangs."""
+_NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
+"""Errors of file systems that have no locks."""
 
 
 @contextmanager
-def sole_writer(file: Path) -> Iterator[None]:
-    """Hold the right to replace a document; a process that dies lets go of it.
+def write_lock(file: Path) -> Iterator[None]:
+    """Hold the exclusive right to replace a document while the block runs.
 
-    The system keeps the lock, not the file's presence, so none is ever stale.
+    The operating system holds the lock, and releases it when the process dies: no lock is ever stale.
+
+    Raises
+    ------
+    TargetError
+        Another process holds it for longer than `LOCK_TIMEOUT_S`.
     """
-    lock = file.with_name(f".{file.name}.lock")
-    deadline = time.monotonic() + LOCK_TIMEOUT_S
-    while True:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
-        # Whoever lets go removes the file: a lock on a removed one excludes nobody.
-        if _try_lock(handle, file) and _is_same(handle, lock):
-            break
-        os.close(handle)
-        if time.monotonic() > deadline:
-            raise held(str(file))
-        time.sleep(0.01)
+    path = file.with_name(f".{file.name}.lock")
+    # The fallback of filelock is a marker file, which would outlive a killed process and block all others.
+    lock = FileLock(path, timeout=LOCK_TIMEOUT_S, poll_interval=0.01, fallback_to_soft=False)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise lock_error(str(file)) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        warnings.warn(
+            f"the file system of {str(file)!r} has no locks: write to this catalog from one process at a time",
+            stacklevel=3,
+        )
     try:
         yield
     finally:
+        # Unlinked while locked: filelock ignores a lock on an unlinked file and tries again.
         with suppress(OSError):
-            lock.unlink()
-        os.close(handle)
+            path.unlink()
+        lock.release()
 
 
-def held(file: str) -> TargetError:
-    """Return the error for a lock that another process keeps."""
+def lock_error(file: str) -> TargetError:
+    """Return the error for a document that another process keeps locked."""
     return TargetError(
-        f"another process holds {file!r} for more than {LOCK_TIMEOUT_S:g} s.",
-        "Look for a process that hangs while it writes to this catalog, and write again.",
+        f"another process has locked {file!r} for more than {LOCK_TIMEOUT_S:g} s",
+        "look for a process that hangs while it writes to this catalog, and write again",
     )
 
 
-def _try_lock(handle: int, file: Path) -> bool:
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK):
-            return False
-        warnings.warn(
-            f"the file system of {str(file)!r} has no locks: write to this catalog from one process at a time",
-            stacklevel=2,
-        )
-    return True
-
-
-def _is_same(handle: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(handle), path.stat())
-    except OSError:
-        return False
-
-
 def lease_terms(owner: str, seconds: float) -> dict[str, Any]:
-    """Return what a process says of itself where it claims something for some time."""
-    me = os.getpid()
+    """Return the content of a lease: its owner, the process that holds it, and when it ends.
+
+    Parameters
+    ----------
+    owner
+        A name that no other lease has.
+    seconds
+        Term of the lease.
+    """
+    process = os.getpid()
     return {
         "owner": owner,
-        "machine": machine(),
-        "process": me,
-        "begun": _begun(me),
+        "machine": machine_id(),
+        "process": process,
+        "begun": _start_time(process),
         "until": time.time() + seconds,
     }
 
 
-def is_live(holder: Mapping[str, Any]) -> bool:
-    """Tell whether a claim still holds."""
-    if holder.get("machine") == machine():
-        process = int(holder.get("process", -1))
-        if not alive(process) or _begun(process) != holder.get("begun"):
+def read_lease(content: bytes | None) -> dict[str, Any]:
+    """Return the terms of a lease; empty for one that does not exist or is damaged."""
+    try:
+        terms = json.loads(content or b"{}")
+    except ValueError:
+        return {}
+    return terms if isinstance(terms, dict) else {}
+
+
+def is_live(terms: Mapping[str, Any]) -> bool:
+    """Return whether a lease is still valid: its process runs, as far as can be seen, and its term has not ended."""
+    if terms.get("machine") == machine_id():
+        process = int(terms.get("process", -1))
+        if not is_alive(process) or _start_time(process) != terms.get("begun"):
             return False
-    return float(holder.get("until", 0)) > time.time()
+    return float(terms.get("until", 0)) > time.time()
 
 
-def _begun(process: int) -> str:
-    """Tell when a process began, where the system says so: ids are used again."""
+def _start_time(process: int) -> str:
+    """Return when a process started, if the system reports it: process ids are reused."""
     with suppress(OSError, IndexError):
         return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19]
     return ""

@@ -1,4 +1,4 @@
-"""Safe names of files, and links without signatures."""
+"""Safe file names, and links without signatures."""
 
 from __future__ import annotations
 
@@ -8,23 +8,20 @@ from urllib.parse import urlsplit, urlunsplit
 __all__ = ["clean_href", "safe_id"]
 
 
-# -- names and texts ------------------------------------------------------------------------------------
-
-
 def safe_id(text: str) -> str:
-    """Return ``text`` as a name that is one path segment on every system."""
+    """Return ``text`` as a name that is one path segment on every operating system."""
     name = re.sub(r"[^A-Za-z0-9._+-]+", "_", text).strip("._")[:128].rstrip("._")
     if name.partition(".")[0].lower() in _DEVICES:
         name = f"item-{name}"[:128].rstrip("._")
     return name or "item"
 
 
-_DEVICES = {"con", "prn", "aux", "nul", *(f"{kind}{n}" for kind in ("com", "lpt") for n in range(1, 10))}
-"""Names that are devices on Windows, whatever their extension."""
+_DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}
+"""Names of devices on Windows, with any extension."""
 
 
 def clean_href(href: str) -> str:
-    """Return ``href`` without user name, password, query string and fragment; local paths stay."""
+    """Return ``href`` without user name, password, query string and fragment; local paths are returned unchanged."""
     text = str(href)
     if not re.match(r"^[a-zA-Z][a-zA-Z0-9+.-]+://", text):
         return text
