@@ -16,9 +16,10 @@ import pystac
 from eoaug.errors import SourceError
 from eoaug.generators.base import identity_of
 from eoaug.jobs.units import JobContext, WorkItem
+from eoaug.stac.band_sources import ItemDate
 from eoaug.stac.catalog import Root
 from eoaug.stac.integrity import checksum_error, damage
-from eoaug.stac.items import ItemDate, read_scenes
+from eoaug.stac.items import read_item_dates
 from eoaug.stac.search import signer_of
 from eoaug.storage.atomic import checksum
 from eoaug.storage.names import clean_href
@@ -47,7 +48,7 @@ def content_key(item: pystac.Item, unit: WorkItem, task: JobContext) -> str:
     """
     job, generator = task.job, task.generator
     access = unit.found.access.extended(task.allow)
-    scenes = read_scenes(item, job.source.bands, signer_of(job.source.catalog), access)
+    scenes = read_item_dates(item, job.source.bands, signer_of(job.source.catalog), access)
     parts = {
         "eoaug": version(),
         "request": job.request,

@@ -15,8 +15,9 @@ from eoaug.jobs.content_key import content_key, existing_output
 from eoaug.jobs.report import Failure
 from eoaug.jobs.sources import allowed, units
 from eoaug.jobs.units import JobContext
+from eoaug.stac.band_sources import pixel_size
 from eoaug.stac.catalog import Root
-from eoaug.stac.items import pixel_size, read_scenes
+from eoaug.stac.items import read_item_dates
 from eoaug.stac.open import open_cube
 from eoaug.stac.search import as_item, signer_of
 from eoaug.verbs.planning import plan
@@ -81,7 +82,7 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
                 done += 1
                 continue
             access = unit.found.access.extended(task.allow)
-            scenes = read_scenes(item, job.source.bands, signer_of(job.source.catalog), access)
+            scenes = read_item_dates(item, job.source.bands, signer_of(job.source.catalog), access)
             kind = tuple(
                 (name, band.dtype, tuple(band.geobox.shape), pixel_size(band.geobox))
                 for scene in scenes

@@ -1,4 +1,4 @@
-"""How odc reads a band: a raster file through GDAL, or one date of a Zarr array, and never without a name."""
+"""Readers of bands for odc: a raster file through GDAL, or one date of a Zarr array; errors name item and asset."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from odc.loader.types import RasterBandMetadata, RasterGroupMetadata
 from rasterio.warp import reproject
 
 from eoaug.errors import EoaugError
-from eoaug.stac.items import BandSource, opened, unreadable
+from eoaug.stac.band_sources import BandSource, open_raster, unreadable
 from eoaug.stac.zarr_groups import store_of
 from eoaug.storage.gdal import GDAL_OPTIONS, gdal_options
 
@@ -27,14 +27,14 @@ __all__ = ["SOURCE", "Driver"]
 
 
 SOURCE = "eoaug:source"
-"""Extra field of an asset under which `Driver` finds its `BandSource`."""
+"""Extra field of an asset that holds its `BandSource` for `Driver`."""
 
 _KERNEL_PX = 4
-"""Pixels around a window that resampling looks at, in pixels of the coarser grid: Lanczos needs 3."""
+"""Pixels around a window that resampling reads, in pixels of the coarser grid: Lanczos needs 3."""
 
 
 class _PlainParser:
-    """Tells odc what `open_cube` put on an item's assets, and hands every band's origin to the reader."""
+    """Gives odc the type and nodata that `open_cube` put on an asset, and the reader its `BandSource`."""
 
     def extract(self, md: Any) -> RasterGroupMetadata:
         """Return type and nodata of every band."""
@@ -48,7 +48,7 @@ class _PlainParser:
         )
 
     def driver_data(self, md: Any, band_key: tuple[str, int]) -> Any:
-        """Return where a band comes from."""
+        """Return the `BandSource` of a band."""
         return md.assets[band_key[0]].extra_fields[SOURCE]
 
 
@@ -66,7 +66,7 @@ class _NamingReader:
         """Read as odc does."""
         source = self._source
         try:
-            # Where the pixels are read may be another machine than where the item was.
+            # The pixels may be read on another machine than the item.
             address = source.access.resolve(
                 source.href, what=f"asset {source.asset!r} of item {source.item!r}"
             )
@@ -75,22 +75,22 @@ class _NamingReader:
             return self._read_raster(address, *args, **kwargs)
         except EoaugError:
             raise
-        except Exception as error:  # rasterio, zarr, numpy and the network each have their own
+        except Exception as error:  # rasterio, zarr, numpy and the network each raise their own
             unreadable(self._source.item, self._source.asset, self._source.href, error)
 
     def _read_raster(self, address: str, *args: Any, **kwargs: Any) -> Any:
         source = self._source
         what = f"asset {source.asset!r} of item {source.item!r}"
         with (
-            opened(address, source.driver, source.access, what=what),
+            open_raster(address, source.driver, source.access, what=what),
             rasterio.Env(**GDAL_OPTIONS, **gdal_options()),
         ):
-            # odc opens by content: what one of these drivers has opened, no other driver takes for its own.
+            # odc chooses the driver by content; it can only choose the one that has opened the file here.
             return self._reader.read(*args, **kwargs)
 
 
 class Driver(RioDriver):
-    """odc's rasterio driver with the classes above, and Zarr beside it.
+    """odc's rasterio driver with the classes above, extended by Zarr.
 
     Zarr arrays are not read through GDAL: it takes their grid from the coordinates, and loses the affine of
     grids that are rotated or one pixel wide.
@@ -111,7 +111,7 @@ class Driver(RioDriver):
 
 @dataclass(frozen=True)
 class _ArrayReader:
-    """One date of one array; reads as odc's reader of raster files does."""
+    """Reads one date of one array, with the interface of odc's reader of raster files."""
 
     href: str
     form: str
@@ -124,7 +124,7 @@ class _ArrayReader:
     def read(
         self, cfg: Any, dst_geobox: GeoBox, *, dst: NDArray[Any] | None = None, selection: Any = None
     ) -> tuple[tuple[slice, slice], NDArray[Any]]:
-        """Return where in ``dst_geobox`` the array has pixels, and these pixels."""
+        """Return the window of ``dst_geobox`` that the array covers, and its pixels."""
         assert selection is None
         nearest = cfg.resampling == "nearest"
         fit = compute_reproject_roi(self.grid, dst_geobox, ttol=0.9 if nearest else 0.05)
@@ -139,8 +139,8 @@ class _ArrayReader:
             out[...] = 0 if cfg.fill_value is None else cfg.fill_value
             return roi, out
         array = zarr.open_array(store_of(self.href, self.form), path=self.array, mode="r")
-        part: Any = (*self.place, *fit.roi_src)
-        window = np.asarray(array[part])
+        selected: Any = (*self.place, *fit.roi_src)
+        window = np.asarray(array[selected])
         if fit.paste_ok and fit.read_shrink == 1:
             out[...] = window
         else:
@@ -156,7 +156,7 @@ class _ArrayReader:
         cfg: Any,
         scale: tuple[float, float],
     ) -> None:
-        """Resample as odc does for files, but such that a pixel does not depend on the window around it."""
+        """Resample as odc does for files, but so that a pixel does not depend on the window around it."""
         x, y = (round(min(1.0, 1.0 / pixels), 3) for pixels in scale)
         reproject(
             window,
@@ -168,7 +168,7 @@ class _ArrayReader:
             dst_crs=str(target.crs),
             dst_nodata=cfg.fill_value,
             resampling=resampling_s2rio(cfg.resampling),
-            # GDAL takes the kernel's size from the window, and interpolates places along the window's rows.
+            # By default GDAL takes the kernel size from the window, and interpolates positions along its rows.
             XSCALE=x,
             YSCALE=y,
             tolerance=0,

@@ -1,4 +1,4 @@
-"""The grid of a cube made of items: native, requested, or one node per grid."""
+"""The grid of a cube made of items: their own, a requested one, or one node per grid."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from odc.geo import CRS, geom
 from odc.geo.geobox import GeoBox
 
 from eoaug.errors import GridError, first_line
+from eoaug.stac.band_sources import ItemDate, pixel_size
 from eoaug.stac.filters import Bbox
-from eoaug.stac.items import ItemDate, pixel_size
 
 __all__ = ["grid_key", "node_name", "on", "target_grid"]
 
@@ -22,7 +22,7 @@ _EMPTY_FACTOR = 5.0
 
 
 def grid_key(geobox: GeoBox, resolution: float | None) -> Hashable:
-    """What items must share to lie in one cube."""
+    """Return what items must share to lie in one cube: the CRS, and without ``resolution`` the pixels."""
     return str(geobox.crs), None if resolution is not None else _linear(geobox)
 
 
@@ -39,15 +39,15 @@ def node_name(geobox: GeoBox) -> str:
 
 
 def target_grid(
-    scenes: Sequence[ItemDate], *, box: Bbox | None, crs: Any, resolution: float | None
+    dates: Sequence[ItemDate], *, box: Bbox | None, crs: Any, resolution: float | None
 ) -> GeoBox | None:
-    """The cube's grid: the finest band's own, extended over all items and cut to ``box``."""
+    """Return the grid of the smallest pixels, extended over all items and cut to ``box``; None if they do not meet."""
     if crs is None:
-        _refuse_two_systems(scenes)
-    base = scenes[0].grid
+        _refuse_two_systems(dates)
+    base = dates[0].grid
     if crs is not None or resolution is not None:
         base = _requested_grid(base, crs, resolution)
-    left, top, right, bottom = _pixel_bounds(base, [on(scene.grid, base) for scene in scenes])
+    left, top, right, bottom = _pixel_bounds(base, [on(date.grid, base) for date in dates])
     if box is not None:
         cut = _pixel_bounds(base, _box_parts(box, base), widen=True)
         left, top = max(left, cut[0]), max(top, cut[1])
@@ -55,16 +55,16 @@ def target_grid(
     if right <= left or bottom <= top:
         return None
     cube = GeoBox((bottom - top, right - left), base.translate_pix(left, top).affine, base.crs)
-    _refuse_empty(cube, scenes)
+    _refuse_empty(cube, dates)
     return cube
 
 
 def _requested_grid(base: GeoBox, crs: Any, resolution: float | None) -> GeoBox:
     try:
         wanted = base.crs if crs is None else CRS(crs)
-    except Exception as error:  # pyproj's errors are not exported by odc-geo
+    except Exception as error:  # odc-geo does not export the errors of pyproj
         raise GridError(
-            f"crs={crs!r} is no coordinate reference system: {first_line(error)}",
+            f"crs={crs!r} is not a coordinate reference system: {first_line(error)}",
             "give e.g. crs='EPSG:32633'",
         ) from error
     assert wanted is not None
@@ -75,7 +75,7 @@ def _requested_grid(base: GeoBox, crs: Any, resolution: float | None) -> GeoBox:
             return base
         if wanted.units != base.crs.units:
             raise GridError(
-                f"crs={crs!r} counts in {wanted.units[0]}, the items in {base.crs.units[0]}",
+                f"crs={crs!r} has units of {wanted.units[0]}, the items have {base.crs.units[0]}",
                 f"give resolution= in {wanted.units[0]}",
             )
         size = pixel_size(base)
@@ -83,13 +83,13 @@ def _requested_grid(base: GeoBox, crs: Any, resolution: float | None) -> GeoBox:
 
 
 def on(grid: GeoBox, base: GeoBox) -> Any:
-    """A grid's outline in the reference system of ``base``."""
+    """Return a grid's outline in the reference system of ``base``."""
     assert base.crs is not None
     return grid.extent if grid.crs == base.crs else grid.extent.to_crs(base.crs, pixel_size(grid) * 50)
 
 
 def _pixel_bounds(base: GeoBox, shapes: Iterable[Any], *, widen: bool = False) -> tuple[int, int, int, int]:
-    """Bounds of geometries in pixels of ``base`` as (left, top, right, bottom)."""
+    """Return the bounds of geometries in pixels of ``base`` as (left, top, right, bottom)."""
     columns: list[float] = []
     rows: list[float] = []
     back = ~base.affine
@@ -97,7 +97,7 @@ def _pixel_bounds(base: GeoBox, shapes: Iterable[Any], *, widen: bool = False) -
         for x, y in _points(shape):
             columns.append(back.a * x + back.b * y + back.c)
             rows.append(back.d * x + back.e * y + back.f)
-    # Corners that lie on a pixel edge come back a rounding error beside it.
+    # Corners that lie on a pixel edge come back with a rounding error.
     slack = 1e-3
     inner = -slack if not widen else slack
     return (
@@ -113,33 +113,33 @@ def _points(shape: Any) -> list[tuple[float, float]]:
     return [(x, y) for part in parts for x, y, *_ in part.exterior.coords]
 
 
-def _refuse_two_systems(scenes: Sequence[ItemDate]) -> None:
-    """On the grid of one band, a band of another zone would mostly be missing."""
-    for scene in scenes:
-        for name, source in scene.sources.items():
-            if source.geobox.crs != scene.grid.crs:
+def _refuse_two_systems(dates: Sequence[ItemDate]) -> None:
+    """Refuse bands of several reference systems: on the grid of one, the others would mostly be missing."""
+    for date in dates:
+        for name, source in date.sources.items():
+            if source.geobox.crs != date.grid.crs:
                 raise GridError(
-                    f"band {name!r} of item {source.item!r} lies in {source.geobox.crs}, others in {scene.grid.crs}",
+                    f"band {name!r} of item {source.item!r} lies in {source.geobox.crs}, others in {date.grid.crs}",
                     "choose bands= of one reference system, or give crs= and resolution=",
                 )
 
 
-def _refuse_empty(cube: GeoBox, scenes: Sequence[ItemDate]) -> None:
+def _refuse_empty(cube: GeoBox, dates: Sequence[ItemDate]) -> None:
     from shapely.ops import unary_union
 
-    covered = unary_union([on(scene.grid, cube).geom for scene in scenes]).intersection(cube.extent.geom)
+    covered = unary_union([on(date.grid, cube).geom for date in dates]).intersection(cube.extent.geom)
     share = covered.area / cube.extent.geom.area
     if share * _EMPTY_FACTOR < 1:
         height, width = cube.shape
         raise GridError(
-            f"a cube of {height} x {width} pixels around these {len(scenes)} items would be "
+            f"a cube of {height} x {width} pixels around these {len(dates)} items would be "
             f"{100 * (1 - share):.1f} % empty",
-            "give bbox= or ids= of one place, and open far places one by one",
+            "give bbox= or ids= of one area, and open distant areas one by one",
         )
 
 
 def _box_parts(box: Bbox, base: GeoBox) -> list[Any]:
-    """The box in the reference system of ``base``; two parts when it crosses the antimeridian."""
+    """Return the box in the reference system of ``base``; two parts if it crosses the antimeridian."""
     assert base.crs is not None
     west, south, east, north = box
     spans = [(west, east)] if west < east else [(west, 180.0), (-180.0, east)]

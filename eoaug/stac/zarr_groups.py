@@ -1,4 +1,4 @@
-"""What the Zarr groups that `write` made hold, told without touching a pixel."""
+"""Dates and members of the Zarr groups that `write` made, without reading a pixel."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ __all__ = ["Dates", "read_dates", "store_of"]
 
 @dataclass(frozen=True)
 class Dates:
-    """What a group holds along time, and its members."""
+    """The dates and ensemble members of a group."""
 
     times: tuple[datetime, ...]
     members: tuple[int, ...] | None
     """Numbers of the ensemble members; None without a ``member`` dimension."""
-    facts: tuple[Mapping[str, Any], ...]
-    """Item properties of each date: ``platform`` and ``eo:cloud_cover``, where known."""
+    properties: tuple[Mapping[str, Any], ...]
+    """STAC properties of each date: ``platform`` and ``eo:cloud_cover``, where known."""
 
 
 def store_of(href: str, form: str) -> Any:
-    """Return what Zarr opens: the address or store of a group, or what an Icechunk repository holds."""
+    """Return what Zarr opens: the address or store of a group, or the store of an Icechunk repository."""
     if form == "icechunk":
         if "://" in href and not is_object(href):
             raise SourceError(
@@ -48,23 +48,23 @@ def store_of(href: str, form: str) -> Any:
 
 
 def read_dates(href: str, grids: Mapping[str, GeoBox], *, form: str) -> Dates:
-    """Read what a group says of its dates.
+    """Read the dates and members of a group.
 
     Parameters
     ----------
     href
         The group.
     grids
-        Its arrays that are wanted, and the grids that the item declares for them.
+        Grids that the item declares, by name of the requested array.
     form
         ``zarr`` or ``icechunk``.
 
     Raises
     ------
     ValueError
-        The group is not laid out as `write` does it.
+        The group does not have the layout of `write`.
     Exception
-        Whatever a store that is damaged or out of reach makes Zarr raise.
+        Whatever Zarr raises for a damaged or unreachable store.
     """
     with xr.open_zarr(store_of(href, form), chunks=None, mask_and_scale=False) as group:
         lead: set[tuple[str, ...]] = set()
@@ -85,10 +85,10 @@ def read_dates(href: str, grids: Mapping[str, GeoBox], *, form: str) -> Dates:
         if ("member", "time") in lead:
             numbers = group.coords["member"].values if "member" in group.coords else ()
             members = tuple(map(int, numbers)) if len(numbers) else tuple(range(group.sizes["member"]))
-        facts: list[dict[str, Any]] = [{} for _ in micros]
+        properties: list[dict[str, Any]] = [{} for _ in micros]
         for key, name in (("platform", "platform"), ("eo:cloud_cover", "cloud_cover")):
             if name in group.variables and group[name].dims == ("time",):
-                for told, value in zip(facts, group[name].values.tolist(), strict=True):
+                for fields, value in zip(properties, group[name].values.tolist(), strict=True):
                     if value != "" and not (isinstance(value, float) and math.isnan(value)):
-                        told[key] = value
-        return Dates(tuple(time.replace(tzinfo=UTC) for time in micros), members, tuple(facts))
+                        fields[key] = value
+        return Dates(tuple(time.replace(tzinfo=UTC) for time in micros), members, tuple(properties))

@@ -1,0 +1,219 @@
+"""From the dates of items on one grid to a Dataset: `load_dates`.
+
+odc-stac reads the pixels. It is given items in one plain form, one asset per band with type, nodata and grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import odc.stac
+import pystac
+import xarray as xr
+from odc.geo.geobox import GeoBox
+
+from eoaug.cube.provenance import ALGORITHMIC, COMPOSITE, TRAINED, Provenance, digital_source_type, stamp
+from eoaug.errors import EoaugError, ParameterError, SourceError, first_line
+from eoaug.raster.grid import gsd_m
+from eoaug.stac.band_reader import SOURCE, Driver
+from eoaug.stac.band_sources import ItemDate
+from eoaug.stac.declared_bands import INHERITED
+from eoaug.stac.filters import item_times, rfc3339
+from eoaug.stac.stored_form import StoredForm, common_form, refuse_unmarked_gaps, to_physical
+from eoaug.storage.gdal import gdal_path
+
+__all__ = ["DEFAULT_CHUNKS", "ReadOptions", "load_dates"]
+
+
+DEFAULT_CHUNKS: Mapping[str, int] = MappingProxyType({"y": 1024, "x": 1024})
+"""Chunk edges in pixels when none are given; a single date per chunk."""
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How pixels are read."""
+
+    bands: tuple[str, ...] = ()
+    """Requested names, in the order of the variables; empty: all data."""
+    groupby: str = "solar_day"
+    """What makes one date: ``solar_day``, ``time``, ``id`` or the name of an item property."""
+    chunks: Mapping[str, int] | None = DEFAULT_CHUNKS
+    """Dask chunk edges by dimension; None reads at once."""
+    resampling: str | Mapping[str, str] = "nearest"
+    """GDAL's name of the resampling, for all or by variable."""
+
+
+def load_dates(dates: Sequence[ItemDate], grid: GeoBox, options: ReadOptions) -> xr.Dataset:
+    """Return the bands of item dates on a grid, over (time, y, x) or (member, time, y, x)."""
+    names = options.bands or tuple(dict.fromkeys(name for date in dates for name in date.sources))
+    forms = {name: common_form(name, dates) for name in names}
+    members = _members(dates)
+    loaded = [_pixels(ensemble, grid, forms, options) for ensemble in members.values()]
+    ds, groups = loaded[0]
+    if len(loaded) > 1 or dates[0].member is not None:
+        ds = _stacked([ds for ds, _ in loaded], list(members))
+        by_date = zip(*(groups for _, groups in loaded), strict=True)
+        groups = [[date for group in same_date for date in group] for same_date in by_date]
+    collections = sorted({date.item.collection_id for date in dates if date.item.collection_id})
+    if collections:
+        ds.attrs["stac_collection"] = ";".join(collections)
+    if any(date.item.properties.get("eoaug:synthetic") is True for date in dates):
+        ds = stamp(ds, _joint_record(dates))
+    return ds.assign_coords(_time_coords(groups, grid))
+
+
+def _pixels(
+    dates: Sequence[ItemDate], grid: GeoBox, forms: Mapping[str, StoredForm], options: ReadOptions
+) -> tuple[xr.Dataset, list[list[ItemDate]]]:
+    """Return bands over (time, y, x), and the item dates of each date of the cube."""
+    resampling = options.resampling
+    try:
+        ds = odc.stac.load(
+            [_plain_item(date, forms) for date in dates],
+            bands=list(forms),
+            geobox=grid,
+            groupby=options.groupby,
+            chunks=None if options.chunks is None else {**DEFAULT_CHUNKS, **options.chunks},
+            resampling=dict(resampling) if isinstance(resampling, Mapping) else resampling,
+            driver=Driver(),
+            debug=True,
+        )
+    except (EoaugError, MemoryError):
+        raise
+    except Exception as error:  # pyproj, rasterio, numpy and dask each raise their own
+        raise SourceError(
+            f"reading {len(dates)} items failed: {first_line(error)}",
+            f"check groupby={options.groupby!r}, chunks={options.chunks!r} and resampling={resampling!r}",
+        ) from error
+    groups = [[dates[i] for i in indices] for indices in ds.encoding.pop("debug").grouped_idx]
+    for name, form in forms.items():
+        refuse_unmarked_gaps(name, form, groups, grid)
+        ds[name] = to_physical(ds[name], name, form, groups)
+    return ds, groups
+
+
+def _members(dates: Sequence[ItemDate]) -> dict[int | None, list[ItemDate]]:
+    """Return the item dates by ensemble member; a single entry without an ensemble."""
+    members: dict[int | None, list[ItemDate]] = {}
+    for date in dates:
+        members.setdefault(date.member, []).append(date)
+    if len(members) > 1 and None in members:
+        inside = next(date.item.id for date in dates if date.member is not None)
+        raise ParameterError(
+            f"item {inside!r} is a member of an ensemble, and item {members[None][0].item.id!r} is not",
+            "choose with ids=, collections= or query={'eoaug:member': 0}",
+        )
+    return dict(sorted(members.items(), key=lambda entry: entry[0] or 0))
+
+
+def _stacked(parts: Sequence[xr.Dataset], members: Sequence[int | None]) -> xr.Dataset:
+    """Return the members along a leading dimension."""
+    first = parts[0]
+    for part, member in zip(parts, members, strict=True):
+        if not part["time"].equals(first["time"]):
+            raise SourceError(
+                f"ensemble members {members[0]} and {member} have different dates: "
+                f"{first.sizes['time']} and {part.sizes['time']} of them",
+                "open them one by one, e.g. query={'eoaug:member': 0}, or choose datetime= or ids=",
+            )
+    whole = xr.concat(parts, xr.DataArray(np.asarray(members, np.int64), dims="member", name="member"))
+    for name, var in first.data_vars.items():
+        whole[name].encoding = dict(var.encoding)
+    return whole
+
+
+def _joint_record(dates: Sequence[ItemDate]) -> Provenance:
+    """Return the provenance of a cube made of written items: that of its first synthetic item, with all sources."""
+    synthetic = [date for date in dates if date.item.properties.get("eoaug:synthetic") is True]
+    terms = {date.item.properties.get("eoaug:digital_source_type") for date in synthetic}
+    sources = dict.fromkeys((date.item.id, date.href) for date in synthetic)
+    return replace(
+        Provenance.from_properties(synthetic[0].item.properties),
+        sources=tuple({"id": name, "href": href} for name, href in sources),
+        digital_source_type=digital_source_type(
+            trained=bool(terms & {TRAINED, COMPOSITE}),
+            measured=len(synthetic) < len(dates) or not terms <= {TRAINED, ALGORITHMIC},
+        ),
+        synthetic_fraction=None,  # counted for one item, not for the cube
+    )
+
+
+def _plain_item(date: ItemDate, forms: Mapping[str, StoredForm]) -> pystac.Item:
+    """Return an item that odc-stac reads in one way: one asset per band, with type, nodata and grid."""
+    start, _ = item_times(date.item)
+    left_out = ("datetime", *INHERITED)
+    properties = {
+        name: value
+        for name, value in date.item.properties.items()
+        if not name.startswith("proj:") and name not in left_out
+    }
+    item = pystac.Item(
+        id=date.item.id,
+        geometry=None,
+        bbox=None,
+        datetime=date.item.datetime or start,
+        properties=properties,
+        stac_extensions=["https://stac-extensions.github.io/projection/v2.0.0/schema.json"],
+    )
+    for name, source in date.sources.items():
+        form, grid = forms[name], source.geobox
+        assert grid.crs is not None
+        epsg = grid.crs.to_epsg()
+        fields: dict[str, Any] = {
+            "data_type": form.dtype,
+            "proj:shape": list(grid.shape),
+            "proj:transform": [float(v) for v in tuple(grid.affine)[:6]],
+            SOURCE: source,
+        }
+        if form.nodata is not None:
+            fields["nodata"] = "nan" if math.isnan(form.nodata) else form.nodata
+        fields |= {"proj:code": f"EPSG:{epsg}"} if epsg else {"proj:wkt2": grid.crs.to_wkt()}
+        # odc distinguishes sources by their address only.
+        place = "".join(f"/{index}" for index in source.place)
+        href = f"{source.href}#{source.array}{place}" if source.array else gdal_path(source.href)
+        item.add_asset(name, pystac.Asset(href, media_type="image/tiff", roles=["data"], extra_fields=fields))
+    return item
+
+
+def _time_coords(groups: Sequence[Sequence[ItemDate]], grid: GeoBox) -> dict[str, Any]:
+    def joined(values: Iterable[str]) -> str:
+        return ";".join(dict.fromkeys(value for value in values if value))
+
+    def mean(key: str) -> list[float]:
+        rows = [[date.item.properties.get(key) for date in group] for group in groups]
+        numbers = [[float(v) for v in row if isinstance(v, int | float)] for row in rows]
+        return [sum(row) / len(row) if row else math.nan for row in numbers]
+
+    spans = [_span(group) for group in groups]
+    ranges = {
+        name: ("time", [rfc3339(span[end]) if span else "" for span in spans])
+        for end, name in enumerate(("start_datetime", "end_datetime"))
+        if any(spans)
+    }
+    # Of the cube's pixels, which may have another size than those of the items.
+    gsd = [gsd_m(grid)] * len(groups)
+    return {
+        "item_id": ("time", [joined(date.item.id for date in group) for group in groups]),
+        "item_href": ("time", [joined(date.href for date in group) for group in groups]),
+        "cloud_cover": ("time", mean("eo:cloud_cover"), {"units": "percent"}),
+        "platform": (
+            "time",
+            [joined(str(date.item.properties.get("platform", "")) for date in group) for group in groups],
+        ),
+        "gsd": ("time", gsd, {"units": "m"}),
+        **ranges,
+    }
+
+
+def _span(group: Sequence[ItemDate]) -> tuple[datetime, datetime] | None:
+    """Return the time range of the items of a date; None if none of them declares a range."""
+    if not any({"start_datetime", "end_datetime"} <= set(date.item.properties) for date in group):
+        return None
+    times = [item_times(date.item) for date in group]
+    return min(start for start, _ in times), max(end for _, end in times)
