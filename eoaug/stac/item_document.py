@@ -1,4 +1,4 @@
-"""The STAC item of a result: geometry, bands, assets, marks and lineage."""
+"""The STAC item of a result: geometry, dates, bands, assets, provenance and links."""
 
 from __future__ import annotations
 
@@ -31,6 +31,7 @@ from eoaug.storage.names import clean_href, safe_id
 
 __all__ = [
     "Claim",
+    "ItemContent",
     "Target",
     "cog_asset",
     "collection_of",
@@ -52,39 +53,39 @@ def collection_of(given: str | None, source: str) -> str:
     Parameters
     ----------
     given
-        What the user asked for; None: made from the source's.
+        The user's choice; None: derived from the source's.
     source
-        Id of the collection that the data come from; empty when unknown.
+        Id of the collection that the data come from; empty if unknown.
     """
     name = (
         safe_id(f"{source}-eoaug" if source else "eoaug") if given is None else _given_id(given, "collection")
     )
     if name == GENERATORS:
-        raise ParameterError(f"collection={name!r} is where models have their items", "give another name")
+        raise ParameterError(f"collection={name!r} is reserved for the items of models", "give another name")
     return name
 
 
 @dataclass(frozen=True)
 class Claim:
-    """What a job says of the items that it publishes, and its right to do so."""
+    """Properties that a job adds to its items, and its right to publish them."""
 
     fields: Mapping[str, Any] = field(default_factory=dict)
     """Properties of every item."""
     check: Callable[[], None] = lambda: None
-    """Called before every item appears; raises when the right is lost."""
+    """Called before an item is published; raises if the right was revoked."""
     scheduler: str | None = None
-    """dask's, by name, for the computation; None: the one in force."""
+    """Name of dask's scheduler for the computation; None: the active one."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where the items go."""
+    """The catalog and collection that items are written to."""
 
     root: Root
     folder: Location
-    """Of the collection."""
+    """Folder of the collection."""
     model: Mapping[str, Any] | None
-    """Item of the model that made the cube."""
+    """Item of the model that made the cube, if it is known."""
     claim: Claim
 
     def home(self, label: str) -> Location:
@@ -92,47 +93,46 @@ class Target:
         return self.folder / label
 
     def model_href(self, label: str) -> str | None:
-        """Return the model's item as an item sees it; None without a known model."""
+        """Return the address of the model's item relative to an item; None without a known model."""
         return None if self.model is None else relative(self.root.model_file(self.model), self.home(label))
 
 
 # ------------------------------------------------------------------------------------------- the items
 
 
+@dataclass(frozen=True)
+class ItemContent:
+    """What of a cube goes into one item."""
+
+    label: str
+    """Id of the item."""
+    times: Sequence[int]
+    """Indices of its dates."""
+    member: int | None = None
+    """Number of the ensemble member; None outside of ensembles, and in groups that hold all members."""
+    share: float | None = None
+    """Share of its pixels inside the scene that were not measured, 0 to 1; None: not counted."""
+
+
 def item_document(
-    cube: WritableCube,
-    target: Target,
-    label: str,
-    times: Sequence[int],
-    member: int | None,
-    share: float | None,
-    assets: Mapping[str, Any],
+    cube: WritableCube, target: Target, content: ItemContent, assets: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return the STAC item of one date (or all) and member of a cube."""
     geometry, bbox = footprint(cube.geobox)
-    dates = [cube.times[t] for t in times]
-    starts, ends = ([cube.end(name, t) for t in times] for name in ("start_datetime", "end_datetime"))
-    properties: dict[str, Any] = {"datetime": rfc3339(dates[0])}
-    if max(ends) > min(starts):
-        span = {"start_datetime": rfc3339(min(starts)), "end_datetime": rfc3339(max(ends))}
-        # A date that stands at the beginning of its range is no instant that the source told.
-        instant = len(dates) == 1 and dates[0] > min(starts)
-        properties = {"datetime": rfc3339(dates[0]) if instant else None, **span}
-    platforms = {cube.along("platform", t) for t in times} - {None}
-    if len(platforms) == 1 and ";" not in (platform := str(platforms.pop())):
-        properties["platform"] = platform
-    gsd = _gsd(cube.geobox)
-    properties["gsd"] = gsd
+    properties = {
+        **_dates(cube, content.times),
+        **_instrument(cube, content.times),
+        **_projection(cube.geobox),
+    }
     extensions = [PROJECTION]
-    clouds = [float(v) for t in times if (v := cube.along("cloud_cover", t)) is not None]
-    if len(clouds) == len(times) and all(0 <= cloud <= 100 for cloud in clouds):
-        properties["eo:cloud_cover"] = sum(clouds) / len(clouds)
+    if "eo:cloud_cover" in properties:
         extensions.append(EO)
-    properties |= _projection(cube.geobox)
     if cube.prov is not None:
         mask = SYNTHETIC if SYNTHETIC in cube.forms else None
-        properties |= cube.prov.to_properties(written=rfc3339(_now()), member=member, share=share, mask=mask)
-        href = target.model_href(label)
+        properties |= cube.prov.to_properties(
+            written=rfc3339(_now()), member=content.member, share=content.share, mask=mask
+        )
+        href = target.model_href(content.label)
         if href is not None and properties["eoaug:synthetic"]:
             properties["processing:expression"] = {"format": "stac-mlm", "expression": href}
         extensions += [PROCESSING, SCHEMA_URI]
@@ -140,15 +140,43 @@ def item_document(
         "type": "Feature",
         "stac_version": "1.1.0",
         "stac_extensions": extensions,
-        "id": label,
+        "id": content.label,
         "geometry": geometry,
         "bbox": bbox,
         "properties": {**properties, **target.claim.fields},
         "links": [],
         "assets": assets,
     }
-    _link(item, cube, times, target)
+    _link(item, cube, content.times, target)
     return item
+
+
+def _dates(cube: WritableCube, times: Sequence[int]) -> dict[str, Any]:
+    """Return ``datetime``, and the range that the dates cover."""
+    dates = [cube.times[t] for t in times]
+    starts, ends = ([cube.end(name, t) for t in times] for name in ("start_datetime", "end_datetime"))
+    if max(ends) <= min(starts):
+        return {"datetime": rfc3339(dates[0])}
+    # A date at the beginning of its range was filled in for a source without an instant.
+    instant = len(dates) == 1 and dates[0] > min(starts)
+    return {
+        "datetime": rfc3339(dates[0]) if instant else None,
+        "start_datetime": rfc3339(min(starts)),
+        "end_datetime": rfc3339(max(ends)),
+    }
+
+
+def _instrument(cube: WritableCube, times: Sequence[int]) -> dict[str, Any]:
+    """Return platform, ground sampling distance and cloud cover."""
+    properties: dict[str, Any] = {}
+    platforms = {cube.along("platform", t) for t in times} - {None}
+    if len(platforms) == 1 and ";" not in (platform := str(platforms.pop())):
+        properties["platform"] = platform
+    properties["gsd"] = _gsd(cube.geobox)
+    clouds = [float(v) for t in times if (v := cube.along("cloud_cover", t)) is not None]
+    if len(clouds) == len(times) and all(0 <= cloud <= 100 for cloud in clouds):
+        properties["eo:cloud_cover"] = sum(clouds) / len(clouds)
+    return properties
 
 
 def _gsd(geobox: GeoBox) -> float:
@@ -168,7 +196,7 @@ def _projection(geobox: GeoBox) -> dict[str, Any]:
 
 
 def _data_fields(cube: WritableCube, name: str) -> dict[str, Any]:
-    """Fields of one band, for an asset or for an entry of ``bands``."""
+    """Return the fields of one band, for an asset or for an entry of ``bands``."""
     form, attrs = cube.forms[name], cube.ds[name].attrs
     fields: dict[str, Any] = {"data_type": form.dtype.name}
     if form.nodata is not None:
@@ -188,9 +216,9 @@ def _band_fields(cube: WritableCube, name: str) -> dict[str, Any]:
     attrs = cube.ds[name].attrs
     fields: dict[str, Any] = {"name": name}
     platforms = {cube.along("platform", t) for t in range(len(cube.times))} - {None} or {None}
-    told = {common_name(name, attrs, None if p is None else str(p)) for p in platforms}
-    if len(told) == 1 and told <= EO_COMMON_NAMES and not is_mask_name(name, attrs):
-        fields["eo:common_name"] = told.pop()
+    common = {common_name(name, attrs, None if p is None else str(p)) for p in platforms}
+    if len(common) == 1 and common <= EO_COMMON_NAMES and not is_mask_name(name, attrs):
+        fields["eo:common_name"] = common.pop()
     wavelength = attrs.get("center_wavelength")
     if isinstance(wavelength, int | float) and wavelength > 0:
         fields["eo:center_wavelength"] = float(wavelength)
@@ -219,7 +247,7 @@ def cog_asset(cube: WritableCube, name: str, path: Path, synthetic: bool) -> dic
 
 
 def file_fields(path: Path) -> dict[str, Any]:
-    """Return size and checksum of a file, as the file extension names them."""
+    """Return size and checksum of a file, in the fields of the file extension."""
     return {"file:size": path.stat().st_size, "file:checksum": checksum(path)}
 
 
@@ -238,11 +266,11 @@ def group_assets(cube: WritableCube, group: Path, form: str, synthetic: bool) ->
         }
     }
     if SYNTHETIC in cube.forms:
-        told = _data_fields(cube, SYNTHETIC)
-        # In a repository no path leads to an array: the asset names it as its band.
-        where = {"href": group.name, "bands": [{"name": SYNTHETIC, **told}]}
+        fields = _data_fields(cube, SYNTHETIC)
+        # An array in a repository has no path of its own: the asset names it as its band.
+        as_band = {"href": group.name, "bands": [{"name": SYNTHETIC, **fields}]}
         assets[SYNTHETIC] = {
-            **(where if form == "icechunk" else {"href": f"{group.name}/{SYNTHETIC}", **told}),
+            **(as_band if form == "icechunk" else {"href": f"{group.name}/{SYNTHETIC}", **fields}),
             "type": media,
             "roles": _roles(SYNTHETIC, synthetic=synthetic),
             **_projection(cube.geobox),
@@ -257,7 +285,7 @@ def group_assets(cube: WritableCube, group: Path, form: str, synthetic: bool) ->
 
 
 def _link(item: dict[str, Any], cube: WritableCube, times: Sequence[int], target: Target) -> None:
-    """Complete an item's links and the extensions that its assets use."""
+    """Add an item's links, and the extensions that its assets use."""
     home = target.home(item["id"])
     text = json.dumps(item["assets"])
     for prefix, extension in (("raster:", RASTER), ("file:", FILE), ("eo:", EO)):
@@ -273,8 +301,8 @@ def _link(item: dict[str, Any], cube: WritableCube, times: Sequence[int], target
     if cube.prov is not None:
         hrefs += [source["href"] for source in cube.prov.sources if source.get("href")]
     for href in dict.fromkeys(map(clean_href, hrefs)):
-        seen = href if "://" in href else relative(as_location(href), home)
-        item["links"].append({"rel": "derived_from", "href": seen, "type": "application/geo+json"})
+        target_href = href if "://" in href else relative(as_location(href), home)
+        item["links"].append({"rel": "derived_from", "href": target_href, "type": "application/geo+json"})
     if target.model is not None and "processing:expression" in item["properties"]:
         item["links"].append(
             {
@@ -287,7 +315,7 @@ def _link(item: dict[str, Any], cube: WritableCube, times: Sequence[int], target
 
 
 def _now() -> datetime:
-    """The time of writing, or the one that reproducible builds set (reproducible-builds.org)."""
+    """Return the time of writing, or that of SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/)."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     return datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)
 
@@ -296,14 +324,14 @@ def _now() -> datetime:
 
 
 def item_ids(cube: WritableCube, ids: Sequence[str] | None, *, single: bool) -> list[str]:
-    """One id per date and member, or a single one for all of them."""
+    """Return one id per date and member, or a single one for all of them."""
     members = 1 if single or cube.members is None else len(cube.members)
     count = 1 if single else len(cube.times) * members
     if ids is not None:
         given = [ids] if isinstance(ids, str) else list(ids)
         if len(given) != count or len(set(given)) != count:
             raise ParameterError(
-                f"ids={given!r} are {len(set(given))} different names for {count} items",
+                f"ids={given!r} are {len(set(given))} different ids for {count} items",
                 "give one per date, or per date and member with members running faster; one for zarr",
             )
         return [_given_id(name, "ids") for name in given]
@@ -327,11 +355,11 @@ def item_ids(cube: WritableCube, ids: Sequence[str] | None, *, single: bool) -> 
         labels += [safe_id(f"{stem}{tail}-m{member:03d}") for member in cube.members or ()]
         if cube.members is None:
             labels.append(safe_id(stem + tail))
-    seen: dict[str, int] = {}
-    for place, label in enumerate(labels):
-        seen[label] = seen.get(label, 0) + 1
-        if seen[label] > 1:
-            labels[place] = f"{label}-{seen[label]}"
+    counts: dict[str, int] = {}
+    for index, label in enumerate(labels):
+        counts[label] = counts.get(label, 0) + 1
+        if counts[label] > 1:
+            labels[index] = f"{label}-{counts[label]}"
     return labels
 
 

@@ -1,8 +1,8 @@
 """From a cube to a STAC catalog: `write`.
 
-Everything an item says is read off the cube's grid, coordinates and provenance. The files of an item come
-first, in a folder named after their content; then the item, by one rename; then collection and catalog. So
-what is listed is complete, and a replaced item changes in one instant. The model that made a result gets
+The fields of an item come from the grid, coordinates and provenance of the cube. The files of an item are written
+first, to a folder named after a hash of their content; then the item, by one rename; then collection and
+catalog. So every listed item is complete, and a replaced one changes atomically. The model that made a result gets
 an item of its own, which the result links to.
 """
 
@@ -32,6 +32,7 @@ from eoaug.stac.catalog import Root
 from eoaug.stac.integrity import MANIFEST, read_json, with_checksum, write_json
 from eoaug.stac.item_document import (
     Claim,
+    ItemContent,
     Target,
     cog_asset,
     collection_of,
@@ -51,7 +52,7 @@ __all__ = ["Format", "check_format", "publish", "write"]
 
 
 Format = Literal["cog", "zarr", "icechunk"]
-"""Of the files of an item."""
+"""Format of the files of an item."""
 
 
 def write(
@@ -72,31 +73,31 @@ def write(
         the mask of what was generated. Lazy cubes are computed once, block by block. Of a DataTree, the
         nodes with data are written one after the other.
     catalog
-        Folder or JSON file of a catalog or collection, also ``s3://bucket/prefix``. If there is none, one is made. An existing one
-        gets a child collection, and ``generators`` with the items of the models; no other file of it
-        changes. Several processes may write to one catalog at once.
+        Folder or JSON file of a catalog or collection, also ``s3://bucket/prefix``; created if missing. An
+        existing one gets a child collection, and ``generators`` with the items of the models; its other
+        files do not change. Several processes may write to one catalog at the same time.
     format
         ``cog``: an item per date (and member), a single-band COG per variable. ``zarr``: one item with
         one Zarr v3 group. ``icechunk``: the same group as the one commit of an Icechunk repository; needs
         ``eoaug[icechunk]``. Its files carry random names, so only the pixels are the same every time.
     collection
-        Id of the collection; default: that of the source with ``-eoaug`` behind, else ``eoaug``.
+        Id of the collection; default: that of the source with the suffix ``-eoaug``, else ``eoaug``.
     ids
         Ids of the items; one per date, or per date and member with members running faster. Default:
-        made from source item or date, the operation and the plan's token.
+        derived from source item or date, the operation and the plan's token.
     overwrite
         Replace items that exist; else they are an error.
 
     Returns
     -------
     list of pystac.Item
-        As they stand in the catalog.
+        As written to the catalog.
 
     Raises
     ------
     TargetError
-        Target that cannot be written or is no catalog, existing item, or synthetic data that have lost
-        their provenance.
+        The target cannot be written or is not a catalog, an item exists, or synthetic data have lost their
+        provenance.
     GridError, TimeError, RadiometryError, ParameterError
         No coordinate reference system; no dates; a type that files cannot hold; a wrong argument.
 
@@ -108,7 +109,7 @@ def write(
     if isinstance(ds, xr.DataTree):
         if ids is not None:
             raise ParameterError(
-                f"ids={list(ids)!r} cannot be told apart over the nodes of a DataTree",
+                f"ids={list(ids)!r} cannot be assigned to the nodes of a DataTree",
                 "write the nodes one by one, e.g. write(tree['name'].to_dataset(), catalog, ids=...)",
             )
         nodes = [node.to_dataset() for node in ds.leaves]
@@ -122,20 +123,17 @@ def write(
     for label in item_ids(cube, ids, single=format != "cog"):
         if (folder / label / f"{label}.json").exists() and not overwrite:
             raise TargetError(
-                f"item {label!r} exists already in {str(folder)!r}",
+                f"item {label!r} already exists in {str(folder)!r}",
                 "pass overwrite=True, or give other ids=",
             )
     root.remove_stale_scratch(name)
     written = []
     for item in publish(ds, root, name, format=format, ids=ids):
         written.append(item["id"])
-        # After every item, so that a long job which is stopped leaves what it finished in the catalog.
+        # After every item, so that an interrupted write leaves its finished items in the catalog.
         root.register(name, [item], cube.about)
-    return [_standing(folder / label / f"{label}.json") for label in written]
-
-
-def _standing(file: Location) -> pystac.Item:
-    return pystac.Item.from_dict(read_json(file), href=str(file))
+    files = [folder / label / f"{label}.json" for label in written]
+    return [pystac.Item.from_dict(read_json(file), href=str(file)) for file in files]
 
 
 def check_format(name: str) -> None:
@@ -143,7 +141,7 @@ def check_format(name: str) -> None:
     known = get_args(Format)
     if name not in known:
         raise ParameterError(
-            f"format={name!r} is not known", f"use {' or '.join(f'format={one!r}' for one in known)}"
+            f"format={name!r} is not known", f"use {' or '.join(f'format={other!r}' for other in known)}"
         )
     if name == "icechunk":
         require(ParameterError)
@@ -158,10 +156,10 @@ def publish(
     ids: Sequence[str] | None = None,
     claim: Claim | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Put the items of a cube into the folder of a collection; the collection does not list them yet.
+    """Write the items of a cube to the folder of a collection, which does not list them yet.
 
-    An item that is there is replaced. With a claim, the first one appears last and lists the others as
-    ``eoaug:siblings``: where it stands, all of them do.
+    An existing item is replaced. With a claim, the first item is published last and lists the others as
+    ``eoaug:siblings``: if it exists, all of them do.
 
     Parameters
     ----------
@@ -170,12 +168,12 @@ def publish(
     root, name
         The catalog, and the id of the collection.
     claim
-        Of a job.
+        Properties and publish right of a job.
 
     Yields
     ------
     dict
-        Every item once it stands in its place.
+        The document of every published item.
     """
     cube = WritableCube.of(ds)
     labels = item_ids(cube, ids, single=format != "cog")
@@ -185,21 +183,21 @@ def publish(
     model = known_item(cube.prov)
     target = Target(root, folder, model, claim or Claim())
     maker = _write_cogs if format == "cog" else partial(_write_group, form=format)
-    told = False
-    with folder.scratch_dir() as room:
+    registered = False
+    with folder.scratch_dir() as scratch:
         hit("data begun")
-        waiting: _Made | None = None
-        for data, item in maker(cube, target, labels, room):
-            if model is not None and not told and "processing:expression" in item["properties"]:
+        last: _Made | None = None
+        for data, item in maker(cube, target, labels, scratch):
+            if model is not None and not registered and "processing:expression" in item["properties"]:
                 root.register_model(model)
-                told = True
+                registered = True
             if claim is not None and item["id"] == labels[0] and len(labels) > 1:
                 item["properties"]["eoaug:siblings"] = labels[1:]
-                waiting = data, item
+                last = data, item
             else:
                 yield _put(data, item, target)
-        if waiting is not None:
-            yield _put(*waiting, target)
+        if last is not None:
+            yield _put(*last, target)
 
 
 # ------------------------------------------------------------------------------------------- the files
@@ -209,36 +207,15 @@ _Made = tuple[Path, dict[str, Any]]
 """A scratch folder with the data of an item, and the item."""
 
 
-def _write_cogs(cube: WritableCube, target: Target, labels: Sequence[str], room: Path) -> Iterator[_Made]:
-    """Make the items of one time chunk after the other."""
-    y, x = cube.yx
-    numbers: Sequence[int | None] = cube.members or [None]
-    members = len(numbers)
+def _write_cogs(cube: WritableCube, target: Target, labels: Sequence[str], scratch: Path) -> Iterator[_Made]:
+    """Write the items of one time chunk after the other."""
+    members: Sequence[int | None] = cube.members or [None]
     chunks = cube.ds.unify_chunks().chunks if cube.ds.chunks else {}
     edges = np.cumsum([0, *chunks.get("time", [1] * cube.ds.sizes["time"])])
-    for first, last in pairwise(edges):
-        part = cube.ds.isel(time=slice(int(first), int(last)))
-        wanted = [
-            (int(t), m, labels[int(t) * members + m]) for t in range(first, last) for m in range(members)
-        ]
-        files = {
-            (t, m, name): CogFile(room / f"{t}-{m}-{number}.tif", cube.geobox, form, name=name)
-            for t, m, _ in wanted
-            for number, (name, form) in enumerate(cube.forms.items())
-        }
-        counts = {(t, m): SyntheticShare() for t, m, _ in wanted}
-        for region, values in blocks(part, ("time", y, x), scheduler=target.claim.scheduler):
-            for name, block in values.items():
-                pixels = block[None] if cube.members is None else block
-                packed = cube.forms[name].pack(pixels)
-                for m in range(members):
-                    for row in range(packed.shape[1]):
-                        t = int(first) + region["time"].start + row
-                        files[t, m, name].put(region[y], region[x], packed[m, row])
-                        if name == SYNTHETIC:
-                            counts[t, m].add(packed[m, row])
-        for t, m, label in wanted:
-            data = room / f"{t}-{m}"
+    for first, last in pairwise(map(int, edges)):
+        files, counts = _fill_cogs(cube, slice(first, last), len(members), target.claim.scheduler, scratch)
+        for t, m in counts:
+            data = scratch / f"{t}-{m}"
             data.mkdir()
             share = counts[t, m].share or 0.0 if SYNTHETIC in cube.forms else None
             synthetic = cube.prov is not None and (share is None or share > 0)
@@ -249,25 +226,52 @@ def _write_cogs(cube: WritableCube, target: Target, labels: Sequence[str], room:
                 mask = is_mask_name(name, cube.ds[name].attrs)
                 files[t, m, name].close(path, tags=tags, categorical=mask)
                 assets[name] = cog_asset(cube, name, path, synthetic)
-            yield data, item_document(cube, target, label, [t], numbers[m], share, assets)
+            content = ItemContent(labels[t * len(members) + m], [t], members[m], share)
+            yield data, item_document(cube, target, content, assets)
+
+
+def _fill_cogs(
+    cube: WritableCube, dates: slice, members: int, scheduler: str | None, scratch: Path
+) -> tuple[dict[tuple[int, int, str], CogFile], dict[tuple[int, int], SyntheticShare]]:
+    """Compute a range of dates, and write its pixels to scratch files.
+
+    Returns the files by date, member and variable, and the synthetic pixels by date and member.
+    """
+    y, x = cube.yx
+    counts = {(t, m): SyntheticShare() for t in range(dates.start, dates.stop) for m in range(members)}
+    files = {
+        (t, m, name): CogFile(scratch / f"{t}-{m}-{number}.tif", cube.geobox, form, name=name)
+        for t, m in counts
+        for number, (name, form) in enumerate(cube.forms.items())
+    }
+    for region, values in blocks(cube.ds.isel(time=dates), ("time", y, x), scheduler=scheduler):
+        for name, block in values.items():
+            packed = cube.forms[name].pack(block[None] if cube.members is None else block)
+            for m in range(members):
+                for row in range(packed.shape[1]):
+                    t = dates.start + region["time"].start + row
+                    files[t, m, name].put(region[y], region[x], packed[m, row])
+                    if name == SYNTHETIC:
+                        counts[t, m].add(packed[m, row])
+    return files, counts
 
 
 def _write_group(
     cube: WritableCube,
     target: Target,
     labels: Sequence[str],
-    room: Path,
+    scratch: Path,
     *,
     form: Literal["zarr", "icechunk"],
 ) -> Iterator[_Made]:
-    """Make everything as one Zarr group with one item."""
+    """Write the whole cube as one Zarr group with one item."""
     (label,) = labels
     count = SyntheticShare()
     ds = cube.ds.drop_vars([n for n in ("item_href",) if n in cube.ds.coords])
     attrs = dict(ds.attrs)
     if cube.prov is not None:
         attrs[ATTRIBUTE] = cube.prov.portable().to_json()
-    data = room / "data"
+    data = scratch / "data"
     group = data / f"{label}.{form}"
     tags = _file_tags(cube.prov, True)
     write_zarr(
@@ -278,54 +282,47 @@ def _write_group(
         on_block=lambda _, values: count.add(values[SYNTHETIC]) if SYNTHETIC in values else None,
         scheduler=target.claim.scheduler,
     )
-    parts = sorted(part for part in group.rglob("*") if part.is_file())
-    write_json(
-        data / MANIFEST,
-        with_checksum({"files": {part.relative_to(data).as_posix(): file_fields(part) for part in parts}}),
-    )
+    files = sorted(path for path in group.rglob("*") if path.is_file())
+    manifest = {"files": {path.relative_to(data).as_posix(): file_fields(path) for path in files}}
+    write_json(data / MANIFEST, with_checksum(manifest))
     share = count.share or 0.0 if SYNTHETIC in cube.forms else None
-    times = list(range(len(cube.times)))
-    yield (
-        data,
-        item_document(cube, target, label, times, None, share, group_assets(cube, group, form, bool(tags))),
-    )
+    content = ItemContent(label, range(len(cube.times)), None, share)
+    yield data, item_document(cube, target, content, group_assets(cube, group, form, bool(tags)))
 
 
 def _put(data: Path, item: dict[str, Any], target: Target) -> dict[str, Any]:
-    """Let an item appear, after its data."""
+    """Publish the data of an item, then its document; return the document."""
     label = item["id"]
-    told = sorted(f"{asset['href']} {asset.get('file:checksum')}" for asset in item["assets"].values())
-    place = target.home(label) / hashlib.sha256("\n".join(told).encode()).hexdigest()[:16]
+    files = sorted(f"{asset['href']} {asset.get('file:checksum')}" for asset in item["assets"].values())
+    place = target.home(label) / hashlib.sha256("\n".join(files).encode()).hexdigest()[:16]
     if not _same(data, place):
         place.publish(data)
     for asset in item["assets"].values():
         asset["href"] = f"./{place.name}/{asset['href']}"
-    whole = with_checksum(item)
+    document = with_checksum(item)
     scratch = data.parent / f"{label}.json"
-    write_json(scratch, whole)
+    write_json(scratch, document)
     target.claim.check()
     (place.parent / scratch.name).publish(scratch, point="document")
-    if data.is_dir() and not place.is_dir():  # cleared away before the item named it
+    if data.is_dir() and not place.is_dir():  # collected as garbage before the item named it
         place.publish(data)
     hit("item published")
-    return whole
+    return document
 
 
-def _same(one: Path, two: Location) -> bool:
-    """Tell whether two folders hold the same files."""
-    if not two.is_dir():
-        return False
-    return _contents(one) == _contents(two)
+def _same(folder: Path, place: Location) -> bool:
+    """Return whether a folder and a location hold the same files."""
+    return place.is_dir() and _checksums(folder) == _checksums(place)
 
 
-def _contents(root: Any) -> dict[str, str]:
-    """Checksums by path; of a folder or a place, which are read alike."""
-    files = (part for part in root.rglob("*") if part.is_file())
-    return {part.relative_to(root).as_posix(): checksum(part) for part in files}
+def _checksums(root: Any) -> dict[str, str]:
+    """Return the checksums of a folder's or a location's files by path."""
+    files = (path for path in root.rglob("*") if path.is_file())
+    return {path.relative_to(root).as_posix(): checksum(path) for path in files}
 
 
 def _file_tags(prov: Provenance | None, synthetic: bool) -> dict[str, str]:
-    """What a file says of itself when it has lost its item."""
+    """Return the tags that mark a file without its item: the synthetic flag and the provenance record."""
     if prov is None:
         return {}
     tags = {

@@ -1,4 +1,4 @@
-"""A cube in the form that files need: dataset, dates, synthetic mask."""
+"""A cube in the form that files need: a Dataset with dates, grid, stored types and provenance."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = ["WritableCube"]
 
 @dataclass(frozen=True)
 class WritableCube:
-    """What is to be written, in one form whatever came in."""
+    """The cube to write, in one form for every kind of input."""
 
     ds: xr.Dataset
-    """Every variable over all of ``dims``."""
+    """Variables over (time, y, x) or (member, time, y, x), all of them over the same dimensions."""
     geobox: GeoBox
     yx: tuple[str, str]
     forms: Mapping[str, Stored]
@@ -38,7 +38,7 @@ class WritableCube:
 
     @classmethod
     def of(cls, given: xr.Dataset | xr.DataArray) -> WritableCube:
-        """Check a cube and bring it into the form."""
+        """Check a cube and convert it."""
         if not isinstance(given, xr.Dataset | xr.DataArray):
             raise ParameterError(
                 f"cannot write a {type(given).__name__}",
@@ -72,20 +72,20 @@ class WritableCube:
                     f"select or split along it, e.g. ds.isel({others[0]}=0)",
                 )
         shape = {dim: ds.sizes[dim] for dim in dims}
-        full = {}
+        variables = {}
         for name, var in spatial.items():
             missing = {dim: shape[dim] for dim in dims if dim not in var.dims}
             wide = var.expand_dims(missing).transpose(*dims) if missing else var.transpose(*dims)
             wide.encoding = var.encoding
-            full[str(name)] = wide
+            variables[str(name)] = wide
         kept = [name for name in ds.coords if set(ds.coords[name].dims) <= set(dims)]
-        whole = xr.Dataset(full, coords={name: ds.coords[name] for name in kept}, attrs=ds.attrs)
+        whole = xr.Dataset(variables, coords={name: ds.coords[name] for name in kept}, attrs=ds.attrs)
         forms = {name: store_form(var) for name, var in whole.data_vars.items() if name is not None}
         return cls(whole, geobox, (y, x), {str(k): v for k, v in forms.items()}, prov)
 
     @property
     def source_collection(self) -> str:
-        """Id of the collection that the data came from; empty when unknown or several."""
+        """Id of the collection that the data came from; empty if unknown or several."""
         name = str(self.ds.attrs.get("stac_collection", ""))
         return "" if ";" in name else name
 
@@ -108,16 +108,16 @@ class WritableCube:
         """Numbers of the ensemble members; None without a ``member`` dimension."""
         if "member" not in self.ds.dims:
             return None
-        told = self.ds["member"].values
-        return [int(n) for n in told] if told.dtype.kind in "iu" else list(range(len(told)))
+        numbers = self.ds["member"].values
+        return [int(n) for n in numbers] if numbers.dtype.kind in "iu" else list(range(len(numbers)))
 
     def end(self, name: str, index: int) -> datetime:
-        """Return ``start_datetime`` or ``end_datetime`` of a date; the date itself where it is an instant."""
-        told = self.along(name, index)
-        return self.times[index] if told is None else datetime.fromisoformat(str(told))
+        """Return ``start_datetime`` or ``end_datetime`` of a date; the date itself if it is an instant."""
+        text = self.along(name, index)
+        return self.times[index] if text is None else datetime.fromisoformat(str(text))
 
     def along(self, name: str, index: int) -> Any:
-        """Return a coordinate's value at a date; None when absent, empty or not a number."""
+        """Return a coordinate's value at a date; None if absent, empty or NaN."""
         if name not in self.ds.coords:
             return None
         coord = self.ds.coords[name]
