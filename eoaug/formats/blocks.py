@@ -1,4 +1,4 @@
-"""Walks an array in blocks of bounded memory."""
+"""Iteration over a cube in blocks of bounded memory."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ __all__ = ["blocks"]
 
 
 _BLOCK_PX = 1024
-"""Edge of the blocks that a cube without chunks is written in."""
+"""Edge in pixels of the blocks of a cube without chunks."""
 _GROUP_BYTES = 256 * 2**20
-"""Bytes of pixels that one dask computation may hold; more chunks at once keep the workers busy."""
+"""Most bytes of pixels in one dask computation; several chunks at once keep the workers busy."""
 
 
 def blocks(
     ds: xr.Dataset, dims: Sequence[str], *, scheduler: str | None = None
 ) -> Iterator[tuple[dict[str, slice], dict[str, NDArray[Any]]]]:
-    """Walk a cube block by block, computing every chunk of it once.
+    """Yield a cube block by block, computing every chunk once.
 
     Parameters
     ----------
     ds
         Variables over the same ``dims``, lazy or not.
     dims
-        Dimensions that blocks divide; others stay whole, so that one computation serves all of them.
+        Dimensions that are divided into blocks; the others stay whole.
     scheduler
-        dask's, by name; None: the one in force.
+        Name of dask's scheduler; None: the active one.
 
     Yields
     ------
@@ -52,18 +52,18 @@ def blocks(
         edges.append([slice(int(end - step), int(end)) for step, end in zip(steps, ends, strict=True)])
     regions = [dict(zip(dims, places, strict=True)) for places in product(*edges)]
     largest = max(1, sum(v.dtype.itemsize for v in ds.data_vars.values())) * max(
-        math.prod(part.stop - part.start for part in region.values()) for region in regions
+        math.prod(span.stop - span.start for span in region.values()) for region in regions
     )
     at_once = max(1, min(32, _GROUP_BYTES // largest)) if lazy else 1
     names = [str(name) for name in ds.data_vars]
-    with track(len(regions), what="writing", unit="block") as seen:
+    with track(len(regions), what="writing", unit="block") as progress:
         for start in range(0, len(regions), at_once):
             group = regions[start : start + at_once]
-            parts = [[ds[name].isel(region).data for name in names] for region in group]
+            arrays = [[ds[name].isel(region).data for name in names] for region in group]
             if lazy:
                 import dask.base
 
-                (parts,) = dask.base.compute(parts, scheduler=scheduler)
-            for region, values in zip(group, parts, strict=True):
+                (arrays,) = dask.base.compute(arrays, scheduler=scheduler)
+            for region, values in zip(group, arrays, strict=True):
                 yield region, dict(zip(names, (np.asarray(v) for v in values), strict=True))
-                seen.tiles(1)
+                progress.tiles(1)

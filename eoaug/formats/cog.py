@@ -1,4 +1,8 @@
-"""Cloud-optimised GeoTIFF."""
+"""Cloud-optimised GeoTIFFs (COG).
+
+A COG whose writing was interrupted still opens, reads zeros and passes validators, so `write_cog` writes it under a
+temporary name and renames it last.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +28,9 @@ _COG_TILE_PX = 512
 
 
 class CogFile:
-    """A COG under construction: blocks go into a tiled scratch file, `close` makes the COG.
+    """A COG that is written block by block to a tiled scratch file, from which `close` makes the COG.
 
-    GDAL's COG driver cannot be written by window; the scratch file keeps memory at one block.
+    GDAL's COG driver cannot write windows; with the scratch file one block is in memory at a time.
     """
 
     def __init__(self, scratch: Path, geobox: GeoBox, stored: Stored, *, name: str) -> None:
@@ -50,7 +54,7 @@ class CogFile:
             file.scales, file.offsets = (stored.scale,), (stored.offset,)
 
     def put(self, rows: slice, cols: slice, values: NDArray[Any]) -> None:
-        """Write stored numbers of a window; the file is closed in between, so thousands can be open."""
+        """Write stored numbers of a window. The scratch file is closed in between, so there can be thousands."""
         from rasterio.windows import Window
 
         window = Window.from_slices(rows, cols)
@@ -58,7 +62,7 @@ class CogFile:
             file.write(np.ascontiguousarray(values), 1, window=window)
 
     def close(self, target: Path, *, tags: Mapping[str, str], categorical: bool = False) -> None:
-        """Make the COG at ``target`` (a scratch name still) and drop the scratch file."""
+        """Write the COG to ``target``, itself a scratch name, and delete the scratch file."""
         from rasterio.shutil import copy
 
         predictor = "FLOATING_POINT" if self._stored.dtype.kind == "f" else "STANDARD"
@@ -106,20 +110,20 @@ def write_cog(
     tags
         Dataset-level GDAL tags.
     categorical
-        True for classes and masks: overviews by nearest neighbour instead of averages.
+        True for classes and masks: overviews by nearest neighbour instead of average.
     overwrite
         Replace an existing file.
 
     Raises
     ------
     TargetError
-        When the file exists or cannot be written.
+        The file exists or cannot be written.
     """
     target = Path(path)
     if values.shape != tuple(geobox.shape):
         raise GridError(
             f"writing {target.name!r}: values have shape {values.shape}, the grid {tuple(geobox.shape)}",
-            "give the geobox of these values",
+            "give the geobox of the values",
         )
     with atomic_write(target, overwrite=overwrite) as scratch:
         file = CogFile(scratch.with_suffix(".scratch.tif"), geobox, stored, name=name or target.stem)
@@ -152,5 +156,5 @@ def _raster_errors(name: str) -> Iterator[None]:
     except (RasterioError, OSError) as error:
         raise TargetError(
             f"writing band {name!r} failed: {error}",
-            "check the free space and the permissions of the target; nothing was left under its name",
+            "check the free space and the permissions of the target; no file was left at the target",
         ) from error

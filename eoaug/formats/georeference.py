@@ -1,4 +1,4 @@
-"""Georeference of files: GeoBox, CF grid mapping, GeoZarr attributes."""
+"""Georeference of files: grid, CF grid mapping, GeoZarr attributes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def geobox_of(obj: xr.Dataset | xr.DataArray, *, attempt: str) -> tuple[GeoBox, 
 
 
 def grid_mapping(geobox: GeoBox) -> dict[str, Any]:
-    """CF attributes of the grid mapping variable; the GeoTransform is GDAL's, also for rotated grids."""
+    """Return the CF attributes of the grid mapping variable; the GeoTransform is GDAL's, also for rotated grids."""
     crs = pyproj_crs(geobox)
     affine = geobox.affine
     transform = " ".join(repr(float(v)) for v in affine.to_gdal())
@@ -86,7 +86,7 @@ def convention_attrs(geobox: GeoBox, yx: tuple[str, str]) -> dict[str, Any]:
 
 
 def crs_fields(geobox: GeoBox) -> dict[str, Any]:
-    """Return ``proj:code``, or ``proj:projjson`` for a reference system that no authority knows."""
+    """Return ``proj:code``, or ``proj:projjson`` for a reference system without an authority code."""
     crs = pyproj_crs(geobox)
     authority = crs.to_authority()
     if authority is not None:

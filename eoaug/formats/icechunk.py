@@ -1,8 +1,8 @@
-"""Icechunk repositories: one commit each, to write and to read; the one door to the optional library.
+"""Icechunk repositories with one commit each; the only module that imports the optional library.
 
-A repository shows a commit or nothing, whatever happens to its writer. Icechunk's storage on a file system
-does not keep two committers apart, so every repository has one, in a scratch folder that is its own; from there
-it goes to its place, in an object store too.
+Readers see a commit completely or not at all. Icechunk's file system storage does not support concurrent
+committers, so every repository is written by one process to a scratch folder of its own, and then published to its
+location, also in an object store.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def require(error: type[EoaugError]) -> Any:
     Raises
     ------
     EoaugError
-        Of the given kind: it is not installed.
+        Of the given class: it is not installed.
     """
     try:
         import icechunk
@@ -36,14 +36,14 @@ def require(error: type[EoaugError]) -> Any:
             "format 'icechunk' needs the package icechunk, which is not installed",
             "pip install 'eoaug[icechunk]', or use the format zarr",
         ) from missing
-    # It warns on the terminal of what the one committer rules out.
+    # It logs warnings about concurrent commits, which a single committer rules out.
     icechunk.set_logs_filter("error")
     return icechunk
 
 
 @contextmanager
 def committed(folder: Path) -> Iterator[Any]:
-    """Give the Zarr store of a new repository; what was written is committed when the block ends without error."""
+    """Yield the Zarr store of a new repository, and commit when the block ends without an error."""
     icechunk = require(TargetError)
     repository = icechunk.Repository.create(icechunk.local_filesystem_storage(str(folder)))
     session = repository.writable_session(_BRANCH)
@@ -52,10 +52,10 @@ def committed(folder: Path) -> Iterator[Any]:
 
 
 def last_commit(address: str) -> Any:
-    """Return the Zarr store of what a repository in a folder or an object store holds.
+    """Return the Zarr store of the last commit of a repository in a folder or an object store.
 
-    Its chunks may be references to files and hosts elsewhere; Icechunk reads none that is not authorised, and
-    none is.
+    A repository can refer to chunks in other files and hosts. Icechunk reads only authorised ones, and none is
+    authorised here.
     """
     icechunk = require(SourceError)
     if is_object(address):

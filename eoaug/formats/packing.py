@@ -19,7 +19,7 @@ __all__ = ["Stored", "store_form"]
 
 @dataclass(frozen=True)
 class Stored:
-    """How a variable lies in a file: value = stored * scale + offset."""
+    """Stored form of a variable in a file: value = stored * scale + offset."""
 
     dtype: np.dtype[Any]
     """Type in the file."""
@@ -30,10 +30,10 @@ class Stored:
     offset: float = 0.0
     """Physical value of stored 0."""
     packed: bool = False
-    """True when the values in memory are stored numbers already."""
+    """Whether the values in memory are stored numbers already."""
 
     def pack(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return ``values`` as they lie in the file: one rounding, no wrap, NaN as nodata."""
+        """Return ``values`` in stored form: rounded once, clipped to the type, NaN as nodata."""
         if self.packed:
             return np.ascontiguousarray(values, dtype=self.dtype)
         if self.scale == 1.0 and self.offset == 0.0 and values.dtype == self.dtype:
@@ -47,37 +47,37 @@ class Stored:
 
 
 def store_form(variable: xr.DataArray) -> Stored:
-    """Tell from a variable's encoding and attributes how it is to lie in a file.
+    """Return the stored form that a variable's encoding and attributes declare.
 
     Floating values with ``dtype``, ``scale_factor``, ``add_offset`` or ``_FillValue`` in their encoding
-    are packed like that. Integers stay as they are; ``scale_factor``, ``add_offset``, ``_FillValue``
+    are packed with these. Integers stay as they are; ``scale_factor``, ``add_offset``, ``_FillValue``
     and ``nodata`` among their attributes describe them.
 
     Raises
     ------
     RadiometryError
-        When the type cannot be stored, or the scale is 0 or not a number.
+        The type cannot be stored, or the scale is 0 or not finite.
     """
     name, dtype = str(variable.name), variable.dtype
     if dtype.kind not in "iufb":
         raise RadiometryError(
-            f"variable {name!r} has type {dtype}, which no raster file stores",
+            f"variable {name!r} has type {dtype}, which raster files cannot store",
             f"convert it, e.g. ds[{name!r}].astype('float32'), or drop it",
         )
     floating = dtype.kind == "f"
-    told: Mapping[str, Any] = variable.encoding if floating else {**variable.encoding, **variable.attrs}
-    fill = told.get("_FillValue", variable.attrs.get("_FillValue", variable.attrs.get("nodata")))
-    scale, offset = float(told.get("scale_factor", 1.0)), float(told.get("add_offset", 0.0))
+    declared: Mapping[str, Any] = variable.encoding if floating else {**variable.encoding, **variable.attrs}
+    fill = declared.get("_FillValue", variable.attrs.get("_FillValue", variable.attrs.get("nodata")))
+    scale, offset = float(declared.get("scale_factor", 1.0)), float(declared.get("add_offset", 0.0))
     if scale == 0 or not math.isfinite(scale) or not math.isfinite(offset):
         raise RadiometryError(
-            f"variable {name!r} declares scale_factor={scale} and add_offset={offset}; no way back",
+            f"variable {name!r} declares scale_factor={scale} and add_offset={offset}, which cannot be inverted",
             f"correct ds[{name!r}].encoding",
         )
     nodata = None if fill is None else float(fill)
     if not floating:
         stored = np.dtype("uint8") if dtype.kind == "b" else dtype
         return Stored(stored, nodata, scale, offset, packed=True)
-    stored = np.dtype(told.get("dtype", np.float32 if dtype.itemsize < 8 else dtype))
+    stored = np.dtype(declared.get("dtype", np.float32 if dtype.itemsize < 8 else dtype))
     if stored.kind == "f" and nodata is None:
         nodata = math.nan
     if stored.kind != "f" and nodata is not None and math.isnan(nodata):

@@ -1,8 +1,7 @@
-"""Files: cloud-optimised GeoTIFFs and Zarr groups that are complete or absent.
+"""Zarr v3 groups with GeoZarr and CF georeferencing, that are complete or absent.
 
-A COG that was cut off while being written still opens, reads zeros and passes validators. So every
-file is made under a temporary name beside its target, flushed to disk, and renamed last. Lazy cubes
-are computed once, a bounded group of chunks at a time, all variables and dates of a chunk together.
+A group is written under a temporary name next to its target, flushed to disk, and renamed last. Lazy cubes are
+computed once, a bounded group of chunks at a time, all variables of a chunk together.
 """
 
 from __future__ import annotations
@@ -44,13 +43,13 @@ def write_zarr(
     """Write a cube as one Zarr v3 group, completely or not at all.
 
     The group has CF georeferencing (``spatial_ref`` with WKT and GeoTransform, named by every variable)
-    and the ``proj:`` and ``spatial:`` conventions on the group and on every array, since today's
-    readers differ in which of them they know and where they look.
+    and the ``proj:`` and ``spatial:`` conventions on the group and on every array, since
+    readers differ in which of them they support, and where.
 
     Parameters
     ----------
     ds
-        Variables over (time, y, x) or (member, time, y, x) with a grid; packed as `store_form` tells.
+        Variables over (time, y, x) or (member, time, y, x) with a grid; packed as `store_form` returns.
     path
         Target folder.
     form
@@ -62,12 +61,12 @@ def write_zarr(
     on_block
         Called with region and values of every block as it is written.
     scheduler
-        dask's, by name; None: the one in force.
+        Name of dask's scheduler; None: the active one.
 
     Raises
     ------
     GridError, RadiometryError, TargetError
-        When the grid, a type or the target cannot be used.
+        The grid, a type or the target cannot be used.
     """
     import zarr
     import zarr.errors
@@ -76,21 +75,23 @@ def write_zarr(
     forms = {str(name): store_form(var) for name, var in ds.data_vars.items()}
     dims = [dim for dim in ("time", y, x) if dim in ds.dims]
     store: Any = nullcontext if form == "zarr" else committed
-    with atomic_write(Path(path), overwrite=overwrite) as scratch, store(scratch) as room:
+    with atomic_write(Path(path), overwrite=overwrite) as scratch, store(scratch) as opened:
         template, encoding = _template(ds, forms, geobox, (y, x), ds.attrs if attrs is None else attrs)
-        template.to_zarr(room, mode="w-", compute=False, zarr_format=3, encoding=encoding, consolidated=False)
-        group = zarr.open_group(room, mode="r+")
+        template.to_zarr(
+            opened, mode="w-", compute=False, zarr_format=3, encoding=encoding, consolidated=False
+        )
+        group = zarr.open_group(opened, mode="r+")
         for region, values in blocks(ds, dims, scheduler=scheduler):
-            for name, part in values.items():
+            for name, block in values.items():
                 order = [region.get(str(dim), slice(None)) for dim in ds[name].dims]
                 array = group[name]
                 assert isinstance(array, zarr.Array)
-                array[tuple(order)] = forms[name].pack(part)
+                array[tuple(order)] = forms[name].pack(block)
             if on_block is not None:
                 on_block(region, values)
-        if form == "zarr":  # a repository keeps its metadata together as it is
+        if form == "zarr":  # a repository keeps its metadata together anyway
             with warnings.catch_warnings():
-                # Zarr v3's specification has no consolidated metadata yet; readers without it ignore ours.
+                # The specification of Zarr v3 has no consolidated metadata yet; readers that do not support it ignore it.
                 warnings.simplefilter("ignore", zarr.errors.ZarrUserWarning)
                 zarr.consolidate_metadata(scratch)
 
@@ -102,18 +103,18 @@ def _template(
     yx: tuple[str, str],
     attrs: Mapping[str, Any],
 ) -> tuple[xr.Dataset, dict[str, dict[str, Any]]]:
-    """The group without pixels: stored types, georeferencing attributes and chunk shapes."""
+    """Return the group without pixels (types, georeferencing, attributes), and the encoding of its arrays."""
     import dask.array as da
 
-    marks = convention_attrs(geobox, yx)
+    conventions = convention_attrs(geobox, yx)
     kept = {
         name: coord.drop_encoding()
         for name, coord in ds.coords.items()
         if name != "spatial_ref" and not (name in ds.coords and coord.dtype == object and coord.ndim == 0)
     }
-    template = xr.Dataset(coords=kept, attrs={**attrs, **marks})
+    template = xr.Dataset(coords=kept, attrs={**attrs, **conventions})
     for axis, dim in zip(("Y", "X"), yx, strict=True):
-        # A rotated grid has pixel indices as coordinates: then only the affine tells where a pixel is.
+        # The coordinates of a rotated grid are pixel indices: only the affine transform locates its pixels.
         if dim in template.coords and geobox.axis_aligned:
             geographic = geobox.crs is not None and geobox.crs.geographic
             names = {"Y": "latitude", "X": "longitude"} if geographic else {}
@@ -124,11 +125,11 @@ def _template(
     for name, var in ds.data_vars.items():
         form = forms[str(name)]
         chunks = tuple(_zarr_chunk(var, str(dim), yx) for dim in var.dims)
-        told = {k: v for k, v in var.attrs.items() if k not in ("_FillValue", "nodata", "grid_mapping")}
+        own = {k: v for k, v in var.attrs.items() if k not in ("_FillValue", "nodata", "grid_mapping")}
         if form.scale != 1.0 or form.offset != 0.0:
-            told |= {"scale_factor": form.scale, "add_offset": form.offset}
+            own |= {"scale_factor": form.scale, "add_offset": form.offset}
         empty = da.zeros(var.shape, dtype=form.dtype, chunks=chunks)
-        template[str(name)] = (var.dims, empty, {**told, **marks, "grid_mapping": "spatial_ref"})
+        template[str(name)] = (var.dims, empty, {**own, **conventions, "grid_mapping": "spatial_ref"})
         encoding[str(name)] = {"chunks": chunks}
         if form.nodata is not None:
             encoding[str(name)]["_FillValue"] = form.dtype.type(form.nodata)

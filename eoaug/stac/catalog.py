@@ -110,7 +110,7 @@ class Root:
 
         _edit(file, lambda: _new_collection(name, about, self, file), add_items)
         self._add_child(f"./{name}/collection.json")
-        hit("catalog told")
+        hit("catalog updated")
 
     def listed(self, name: str) -> set[str]:
         """Return the ids of the items that the collection links to; empty if the catalog does not link to it."""

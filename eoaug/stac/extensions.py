@@ -1,4 +1,4 @@
-"""The STAC extensions that items of eoaug use, its own among them."""
+"""Schema URIs of the STAC extensions that items of eoaug use, including its own."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ PROJECTION = f"{_PUBLISHED}/projection/v2.0.0/schema.json"
 RASTER = f"{_PUBLISHED}/raster/v2.0.0/schema.json"
 
 SCHEMA_URI = "https://eoaug.example/stac/v1.0.0/schema.json"
-"""Identifier of the extension behind the ``eoaug:`` fields; `schema` returns its text."""
+"""Identifier of the extension with the ``eoaug:`` fields; `schema` returns its schema."""
 
 
 def schema() -> dict[str, Any]:
     """Return the JSON schema of the ``eoaug:`` fields, which `SCHEMA_URI` identifies."""
     path = resources.files(__package__).joinpath("schema/eoaug-v1.0.0.json")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
+    document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return document

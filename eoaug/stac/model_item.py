@@ -1,7 +1,7 @@
 """Generators as STAC items of the machine-learning-model extension (MLM 1.5.2): `model_item`.
 
-A result is derived from its sources and from a model; the item is what its link to the model points at.
-Everything in it is read off the generator's card and its weights.
+A result is derived from its sources and from a model; it links to this item of the model. All of its fields come from
+the generator's card and its weights.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Artifact:
     size: int
     """Bytes."""
     parameters: int
-    """Numbers in it."""
+    """Number of parameters."""
     title: str = ""
 
 
@@ -51,7 +51,7 @@ def model_item(
 ) -> dict[str, Any]:
     """Describe a generator as a STAC item.
 
-    The item has no links yet, and no date of making: the same card gives the same item.
+    The item has neither links nor a creation date: the same card gives the same item.
 
     Parameters
     ----------
@@ -60,9 +60,9 @@ def model_item(
     artifacts
         Its weights.
     architecture
-        Common name of the kind of network.
+        Common name of the network architecture, e.g. ``UNet``.
     entrypoint
-        What makes the generator, as ``module:name``.
+        Class of the generator, as ``module:name``.
     source
         Address of the code.
     """
@@ -70,7 +70,7 @@ def model_item(
         "title": f"eoaug generator {card.name!r}",
         "description": card.description or f"Generator {card.name!r} of eoaug.",
         "datetime": None,
-        # What it can be asked for: a generator is bound to no place and no time.
+        # The range of valid requests: a generator is not restricted in time or space.
         "start_datetime": "1900-01-01T00:00:00Z",
         "end_datetime": "9999-12-31T23:59:59Z",
         "license": card.licence,
@@ -115,7 +115,7 @@ def model_item(
 
 
 def item_id(name: str, sha256: str) -> str:
-    """Return the id of a generator's item: other weights, other item."""
+    """Return the id of a generator's item, which depends on its weights."""
     return safe_id(f"{name}-{sha256[:8]}")
 
 
@@ -125,7 +125,7 @@ def embedded_item(href: Callable[[Path], str] | None = None) -> dict[str, Any]:
     Parameters
     ----------
     href
-        Address of a file of weights; default: its place in the package on PyPI, as a package URL.
+        Address of a file of weights; default: its package URL on PyPI.
     """
     card = _shipped()
     folder = Path(str(resources.files("eoaug").joinpath("weights", "embedded")))
@@ -156,7 +156,7 @@ def embedded_item(href: Callable[[Path], str] | None = None) -> dict[str, Any]:
 def known_item(prov: Provenance | None) -> dict[str, Any] | None:
     """Return the item of the model that made a result.
 
-    None for a method without weights, and for weights that eoaug does not know.
+    None for a method without weights, and for weights other than the shipped ones.
     """
     if prov is None or not prov.model_sha256 or prov.model_sha256 != _shipped().sha256:
         return None
@@ -165,7 +165,7 @@ def known_item(prov: Provenance | None) -> dict[str, Any] | None:
 
 def _shipped() -> Card:
     from eoaug.generators.embedded.generator import (
-        Embedded,  # scipy: a second that measured data need not wait
+        Embedded,  # late: loads scipy, which measured data do not need
     )
 
     return Embedded().card
@@ -186,7 +186,7 @@ def _band(name: str) -> dict[str, Any]:
 
 
 def _images(card: Card, data_type: str) -> dict[str, Any]:
-    """Shape of a batch of requests' images; -1 stands for the dates, and for bands that the cube decides."""
+    """Return the shape of a batch of images; -1 stands for the dates, and for bands that depend on the cube."""
     return {
         "shape": [card.batch, -1, len(card.bands) or -1, card.tile_px, card.tile_px],
         "dim_order": ["batch", "time", "bands" if card.bands else "channel", "height", "width"],
@@ -199,12 +199,12 @@ def _inputs(card: Card) -> list[dict[str, Any]]:
         {"type": "z-score", "mean": mean, "stddev": std}
         for mean, std in zip(card.mean, card.std, strict=True)
     ]
-    told: dict[str, Any] = {"bands": list(card.bands)} if card.bands else {}
+    named: dict[str, Any] = {"bands": list(card.bands)} if card.bands else {}
     inputs = [
         {
             "name": "values",
             "description": "Reflectance of the given dates, 0 where unknown.",
-            **told,
+            **named,
             "input": _images(card, "float32"),
             "value_scaling": scaling or None,
             "resize_type": None,
@@ -212,13 +212,13 @@ def _inputs(card: Card) -> list[dict[str, Any]]:
         {
             "name": "known",
             "description": "1 where a value was measured.",
-            **told,
+            **named,
             "input": _images(card, "uint8"),
         },
         {
             "name": "fill",
             "description": "1 where a value is to be generated.",
-            **told,
+            **named,
             "input": _images(card, "uint8"),
         },
     ]
@@ -230,37 +230,37 @@ def _inputs(card: Card) -> list[dict[str, Any]]:
             {
                 "name": "coarse",
                 "description": about,
-                **told,
+                **named,
                 "input": coarse,
                 "value_scaling": scaling or None,
             }
         )
     if "metadata" in card.conditions:
-        facts: dict[str, Any] = {
+        metadata: dict[str, Any] = {
             "shape": [card.batch, -1, len(METADATA_FIELDS)],
             "dim_order": ["batch", "time", "channel"],
             "data_type": "float64",
         }
         about = f"Of each date: {', '.join(METADATA_FIELDS)}; NaN where unknown."
-        inputs.append({"name": "metadata", "description": about, "input": facts})
+        inputs.append({"name": "metadata", "description": about, "input": metadata})
     return inputs
 
 
 def _outputs(card: Card) -> list[dict[str, Any]]:
-    told: dict[str, Any] = {"bands": list(card.bands)} if card.bands else {}
+    named: dict[str, Any] = {"bands": list(card.bands)} if card.bands else {}
     return [
         {
             "name": "values",
             "description": "What is to be filled, in the units of the input; the rest as given.",
             "tasks": _tasks(card),
-            **told,
+            **named,
             "result": _images(card, "float32"),
         }
     ]
 
 
 def _hyperparameters(card: Card) -> dict[str, Any]:
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "tile_px": card.tile_px,
         "overlap_px": card.overlap_px,
         "multiple_of": card.multiple_of,
@@ -271,8 +271,8 @@ def _hyperparameters(card: Card) -> dict[str, Any]:
         "conditions": sorted(card.conditions),
     }
     if all(map(math.isfinite, card.gsd_m)):
-        found["gsd_m"] = list(card.gsd_m)
-    return found
+        values["gsd_m"] = list(card.gsd_m)
+    return values
 
 
 def _asset(artifact: Artifact, card: Card) -> dict[str, Any]:

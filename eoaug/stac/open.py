@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pystac
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
@@ -18,6 +19,7 @@ from eoaug.stac.filters import Bbox, Search, item_times, parse_bbox, parse_inter
 from eoaug.stac.items import read_item_dates
 from eoaug.stac.load import DEFAULT_CHUNKS, ReadOptions, load_dates
 from eoaug.stac.search import find, show, signer_of
+from eoaug.storage.access import AccessPolicy
 
 __all__ = ["open_cube"]
 
@@ -118,20 +120,15 @@ def open_cube(
         limit=limit,
     )
     options = ReadOptions(_names(bands, "bands"), groupby, chunks, resampling)
-    target = _Target(search.bbox, crs, resolution)
+    target = _CubeGrid(search.bbox, crs, resolution)
     if limit is not None and limit < 1:
         raise ParameterError(f"limit={limit!r} leaves no item", "give 1 or more, or None")
-    items = find(source, search, text=datetime, allow=allow)
-    patch = patch_url or signer_of(source)
-    of_items = [
-        date for item, access in items for date in read_item_dates(item, options.bands, patch, access)
-    ]
-    dates = sorted(
-        (date for date in of_items if search.covers(date.item)), key=lambda date: item_times(date.item)[0]
+    dates = _dates(
+        find(source, search, text=datetime, allow=allow), search, options, patch_url or signer_of(source)
     )
     if not dates:
         raise SourceError(
-            f"none of the {len(of_items)} dates in {show(source)} lies in datetime={datetime!r}",
+            f"none of the dates of the items in {show(source)} lies in datetime={datetime!r}",
             "widen it, or leave it out",
         )
     _refuse_mixture(dates)
@@ -142,7 +139,7 @@ def open_cube(
             nodes[node_name(grid)] = load_dates(group, grid, options)
     if not nodes:
         raise SourceError(
-            f"none of the {len(items)} items in {show(source)} has a pixel inside bbox={search.bbox}",
+            f"none of the {len(dates)} dates in {show(source)} has a pixel inside bbox={search.bbox}",
             "check the order of bbox: west, south, east, north in degrees",
         )
     if len(nodes) == 1:
@@ -150,8 +147,21 @@ def open_cube(
     return xr.DataTree.from_dict({f"/{name}": ds for name, ds in nodes.items()})
 
 
+def _dates(
+    items: Sequence[tuple[pystac.Item, AccessPolicy]],
+    search: Search,
+    options: ReadOptions,
+    patch_url: Callable[[str], str] | None,
+) -> list[ItemDate]:
+    """Return the dates of items inside the interval of the search, in order of time."""
+    dates = [
+        date for item, access in items for date in read_item_dates(item, options.bands, patch_url, access)
+    ]
+    return sorted((d for d in dates if search.covers(d.item)), key=lambda date: item_times(date.item)[0])
+
+
 @dataclass(frozen=True)
-class _Target:
+class _CubeGrid:
     """The requested grid of the cube."""
 
     box: Bbox | None

@@ -1,4 +1,4 @@
-"""What a catalog holds, told from its items alone: no pixel is read."""
+"""Summary of the items of a catalog, without reading pixels."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _SHOWN_ITEMS = 20
 
 @dataclass(frozen=True, kw_only=True)
 class CollectionSummary:
-    """One collection: what its items say of themselves."""
+    """Summary of the items of one collection."""
 
     collection: str
-    """Its id; empty for items without one."""
+    """Id of the collection; empty for items without one."""
     items: tuple[str, ...]
     """Ids in order of time."""
     first: str
@@ -35,9 +35,9 @@ class CollectionSummary:
     bands: tuple[str, ...]
     """A line per band: name, common name, type, scale and offset."""
     grids: tuple[str, ...]
-    """A line per grid: coordinate reference system, pixel size, how many items."""
+    """A line per grid: coordinate reference system, pixel size, number of items."""
     synthetic: tuple[str, ...]
-    """A line per way of making: operation, generator, how many items. Empty: all is measured."""
+    """A line per operation and generator, with the number of items; empty if everything is measured."""
 
     def __str__(self) -> str:
         """Return a plain table."""
@@ -47,9 +47,9 @@ class CollectionSummary:
         rows = [
             ("items", (f"{many}", *shown, *more)),
             ("dates", (self.first if self.first == self.last else f"{self.first} to {self.last}",)),
-            ("platforms", (", ".join(self.platforms) or "not told",)),
+            ("platforms", (", ".join(self.platforms) or "unknown",)),
             ("bands", self.bands or ("none",)),
-            ("grids", self.grids or ("not told",)),
+            ("grids", self.grids or ("unknown",)),
             ("synthetic", self.synthetic or ("no item is marked",)),
         ]
         lines = [self.collection or "(no collection)"]
@@ -66,31 +66,31 @@ def summarise(
     datetime: str | None = None,
     limit: int | None = None,
 ) -> list[CollectionSummary]:
-    """Tell what a STAC source holds, collection by collection.
+    """Summarise the items of a STAC source by collection.
 
     Parameters
     ----------
     source
         As for `eoaug.open_cube`.
     collections, bbox, datetime, limit
-        Look only at these items; as for `eoaug.open_cube`.
+        Only these items; as for `eoaug.open_cube`.
 
     Returns
     -------
-    list of Contents
+    list of CollectionSummary
         In the order of the catalog.
 
     Raises
     ------
     EoaugError
-        Nothing found, or no STAC at all.
+        No item passes the filters, or the source is not STAC.
     """
     names = list(collections) if collections is not None else _collections(source)
-    found: dict[str, list[pystac.Item]] = {}
-    parts: list[tuple[str, ...]] = [(name,) for name in names]
-    for some in parts or [()]:
+    by_collection: dict[str, list[pystac.Item]] = {}
+    searched: list[tuple[str, ...]] = [(name,) for name in names]
+    for collection in searched or [()]:
         search = Search(
-            collections=some,
+            collections=collection,
             ids=(),
             bbox=None if bbox is None else parse_bbox(bbox),
             interval=None if datetime is None else parse_interval(datetime),
@@ -98,12 +98,12 @@ def summarise(
             limit=limit,
         )
         for item, _ in find(source, search, text=datetime):
-            found.setdefault(item.collection_id or "", []).append(item)
-    return [_contents(name, items) for name, items in found.items()]
+            by_collection.setdefault(item.collection_id or "", []).append(item)
+    return [_summary(name, items) for name, items in by_collection.items()]
 
 
 def _collections(source: Any) -> list[str]:
-    """The collections of a local catalog; nothing for sources that choose by themselves."""
+    """Return the collections of a local catalog that have items; empty for any other source."""
     path = Path(source).expanduser() if isinstance(source, str | Path) and "://" not in str(source) else None
     if path is None or not path.exists():
         return []
@@ -113,7 +113,7 @@ def _collections(source: Any) -> list[str]:
     try:
         opened = pystac.read_file(str(file))
     except (OSError, ValueError, KeyError, pystac.STACError):
-        # `find` reads it again and tells what is wrong with it.
+        # `find` reads it again and raises the error.
         return []
     if not isinstance(opened, pystac.Catalog) or isinstance(opened, pystac.Collection):
         return []
@@ -121,7 +121,7 @@ def _collections(source: Any) -> list[str]:
     return [child.id for child in held]
 
 
-def _contents(name: str, items: Sequence[pystac.Item]) -> CollectionSummary:
+def _summary(name: str, items: Sequence[pystac.Item]) -> CollectionSummary:
     spans = [item_times(item) for item in items]
     bands = dict.fromkeys(line for item in items for line in _bands(item))
     return CollectionSummary(
@@ -143,18 +143,18 @@ def _counted(lines: Any) -> tuple[str, ...]:
 def _bands(item: pystac.Item) -> list[str]:
     lines = []
     for key, asset in item.assets.items():
-        told = asset.extra_fields
-        described = told.get("bands") or []
+        fields = asset.extra_fields
+        described = fields.get("bands") or []
         roles = asset.roles or []
         if not described and not {"data", "synthetic-mask"} & set(roles):
             continue
         for band in described or [{}]:
-            whole = {**told, **band}
+            whole = {**fields, **band}
             words = [str(band.get("name", key))]
             if common := whole.get("eo:common_name"):
                 words.append(f"({common})")
-            if kind := whole.get("data_type"):
-                words.append(str(kind))
+            if data_type := whole.get("data_type"):
+                words.append(str(data_type))
             if (scale := whole.get("raster:scale")) is not None:
                 words.append(
                     f"x {scale:g}" + (f" + {offset:g}" if (offset := whole.get("raster:offset")) else "")
@@ -166,18 +166,18 @@ def _bands(item: pystac.Item) -> list[str]:
 
 
 def _grid(item: pystac.Item) -> str:
-    told = [item.properties, *(asset.extra_fields for asset in item.assets.values())]
-    code = next((t["proj:code"] for t in told if t.get("proj:code")), None)
+    places = [item.properties, *(asset.extra_fields for asset in item.assets.values())]
+    code = next((fields["proj:code"] for fields in places if fields.get("proj:code")), None)
     if code is None:
         return ""
-    sizes = {abs(float(t["proj:transform"][0])) for t in told if t.get("proj:transform")}
+    sizes = {abs(float(t["proj:transform"][0])) for t in places if t.get("proj:transform")}
     return f"{code}, pixels of {', '.join(f'{size:g}' for size in sorted(sizes))}" if sizes else str(code)
 
 
 def _made(item: pystac.Item) -> str:
-    told = item.properties
-    if told.get("eoaug:synthetic") is not True:
+    fields = item.properties
+    if fields.get("eoaug:synthetic") is not True:
         return ""
-    share = told.get("eoaug:synthetic_fraction")
-    part = "" if share is None else f", {share:.0%} of the pixels"
-    return f"{told.get('eoaug:operation')} by {told.get('eoaug:generator')}{part}"
+    share = fields.get("eoaug:synthetic_fraction")
+    pixels = "" if share is None else f", {share:.0%} of the pixels"
+    return f"{fields.get('eoaug:operation')} by {fields.get('eoaug:generator')}{pixels}"

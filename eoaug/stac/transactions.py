@@ -1,8 +1,7 @@
-"""Results written back to a STAC API, through its Transaction extension.
+"""Results sent to a STAC API through its Transaction extension.
 
-The static catalog stays the truth: an API gets copies of items that stand there, with absolute addresses. What
-it has already, in the same form, is not sent again; so a run that was cut off, or an API that went away, is made
-good by the same command.
+The static catalog is authoritative: an API gets copies of its items, with absolute addresses. An item that the API
+already has in the same form is not sent again, so the same command completes an interrupted run.
 """
 
 from __future__ import annotations
@@ -31,29 +30,29 @@ __all__ = ["TOKEN", "Api", "ApiGoneError"]
 
 
 TOKEN = "EOAUG_API_TOKEN"
-"""Variable of the environment with the token that APIs ask for before they let somebody write."""
+"""Environment variable with the bearer token for APIs that require one."""
 
 _BATCH = 100
-"""Items of one request."""
+"""Items per request."""
 _TRANSACTION = re.compile(r"/ogcapi-features(-\d)?/?(extensions/transaction|1\.0/conf/create-replace-delete)")
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
-"""Answers after which the same request may succeed."""
+"""HTTP status codes after which the same request may succeed."""
 
 
 class ApiGoneError(TargetError):
-    """The API does not answer; what stands in the catalog is sent when it does again."""
+    """The API does not answer; the items in the catalog can be sent later."""
 
 
 @dataclass(frozen=True)
 class Api:
-    """An API that is written to.
+    """A STAC API that items are sent to.
 
     Parameters
     ----------
     url
-        Of its landing page.
+        Address of its landing page.
     patience_s
-        How long a request is tried again while the API is away.
+        How long a request is repeated while the API does not answer, in seconds.
     """
 
     url: str
@@ -61,17 +60,17 @@ class Api:
 
     def check(self) -> None:
         """Refuse an API that cannot be written to, before anything is computed."""
-        told = self._landing.get("conformsTo")
-        told = told if isinstance(told, list) else []
-        if not any(_TRANSACTION.search(str(one)) for one in told):
+        classes = self._landing.get("conformsTo")
+        classes = classes if isinstance(classes, list) else []
+        if not any(_TRANSACTION.search(str(uri)) for uri in classes):
             raise TargetError(
-                f"the API {clean_href(self.url)!r} does not tell that it has the Transaction extension; it has "
-                f"{len(told)} conformance classes",
-                "turn its transactions on, choose another output.api, or leave it out",
+                f"the API {clean_href(self.url)!r} does not declare the Transaction extension among "
+                f"its {len(classes)} conformance classes",
+                "enable its transactions, choose another output.api, or leave it out",
             )
 
     def send(self, place: Location, names: Sequence[str]) -> int:
-        """Bring items of a collection into the API; return how many it did not have in this form.
+        """Send items of a collection to the API; return how many it did not have in this form.
 
         Parameters
         ----------
@@ -90,14 +89,14 @@ class Api:
         name, count = place.name, 0
         self._ensure_collection(place)
         for batch in batched(names, _BATCH):
-            there = self._standing(name, batch)
+            existing = self._existing(name, batch)
             items = [_sent_form(place / label, read_json(place / label / f"{label}.json")) for label in batch]
-            fresh = [item for item in items if item["id"] not in there]
+            fresh = [item for item in items if item["id"] not in existing]
             if self._create(name, fresh):
-                there |= {item["id"]: item for item in fresh}
+                existing |= {item["id"]: item for item in fresh}
                 count += len(fresh)
             for item in items:
-                if not _alike(item, there.get(item["id"], {})):
+                if not _alike(item, existing.get(item["id"], {})):
                     self._upsert(name, item)
                     count += 1
         return count
@@ -105,7 +104,7 @@ class Api:
     # -- documents --------------------------------------------------------------------------------------
 
     def _ensure_collection(self, place: Location) -> None:
-        """Make the collection, or widen the extent of one that eoaug made."""
+        """Create the collection, or update the extent of one that eoaug created."""
         name = place.name
         ours = read_json(place / "collection.json")
         ours = {key: value for key, value in ours.items() if key != CHECKSUM} | {"links": []}
@@ -115,29 +114,28 @@ class Api:
         elif _plain(theirs.get("extent")) != _plain(ours["extent"]) and _is_ours(theirs):
             self._ask("PUT", f"collections/{quote(name)}", ours)
 
-    def _standing(self, collection: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def _existing(self, collection: str, names: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the items that the API has, by id."""
         body: dict[str, Any] | None = {"collections": [collection], "ids": list(names), "limit": len(names)}
-        found: dict[str, dict[str, Any]] = {}
-        seen: list[Any] = []
-        while body is not None and body not in seen:
-            seen.append(body)
+        items: dict[str, dict[str, Any]] = {}
+        sent: list[Any] = []
+        while body is not None and body not in sent:
+            sent.append(body)
             _, page = self._ask("POST", "search", body)
-            features = [one for one in page.get("features") or () if isinstance(one, dict)]
-            found |= {str(one.get("id")): one for one in features}
-            after = [
-                one for one in page.get("links") or () if isinstance(one, dict) and one.get("rel") == "next"
-            ]
-            body = after[0].get("body") if after and len(found) < len(names) and features else None
-        return found
+            features = [feature for feature in page.get("features") or () if isinstance(feature, dict)]
+            items |= {str(feature.get("id")): feature for feature in features}
+            links = [link for link in page.get("links") or () if isinstance(link, dict)]
+            following = [link for link in links if link.get("rel") == "next"]
+            body = following[0].get("body") if following and len(items) < len(names) and features else None
+        return items
 
     def _create(self, collection: str, items: Sequence[Mapping[str, Any]]) -> bool:
-        """Create items with one request; tell whether the API took it so."""
+        """Create items with one request; return whether the API accepted it."""
         if not items:
             return True
         path = f"collections/{quote(collection)}/items"
         many = {"type": "FeatureCollection", "features": list(items)}
-        # Refused as a whole: by an API that takes one by one, or since one of them is there by now.
+        # Refused as a whole by an API that only takes single items, or because one of them exists by now.
         status, _ = self._ask("POST", path, many, fine=(400, 405, 409, 415, 422))
         return status < 300
 
@@ -164,7 +162,7 @@ class Api:
     ) -> tuple[int, dict[str, Any]]:
         """Send a request, again while the API is away, and return status and answer.
 
-        Every request may be repeated: an item that a lost answer has made is found there the next time.
+        Every request may be repeated: the next search finds an item whose answer was lost.
         """
         what = f"the API {clean_href(self.url)!r}"
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
@@ -178,16 +176,16 @@ class Api:
                     method, f"{self.url.rstrip('/')}/{path}", data, headers, what=what
                 )
             except SourceError as error:
-                status, content, told = 0, b"", error.problem
+                status, content, problem = 0, b"", error.problem
             else:
-                told = f"{what} answers {method} {path or '/'} with HTTP status {status}{_detail(content)}."
+                problem = f"{what} answers {method} {path or '/'} with HTTP status {status}{_detail(content)}"
             if 200 <= status < 300 or status in fine:
                 return status, _parsed(content)
             if status and status not in _PASSING:
-                raise TargetError(told, f"check the API, and the token in {TOKEN} if it asks for one")
+                raise TargetError(problem, f"check the API, and the token in {TOKEN} if it requires one")
             if time.monotonic() > end:
                 raise ApiGoneError(
-                    told, "run the same command again when it answers; what is published stays"
+                    problem, "run the same command again when it answers; published items stay"
                 )
             time.sleep(pause)
             pause = min(2 * pause, 5.0)
@@ -199,20 +197,20 @@ def _is_ours(collection: Mapping[str, Any]) -> bool:
 
 def _parsed(content: bytes) -> dict[str, Any]:
     try:
-        found = json.loads(content)
+        answer = json.loads(content)
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return answer if isinstance(answer, dict) else {}
 
 
 def _detail(content: bytes) -> str:
-    told = _parsed(content)
-    detail = told.get("detail") or told.get("description") or ""
+    answer = _parsed(content)
+    detail = answer.get("detail") or answer.get("description") or ""
     return f": {' '.join(str(detail).split())[:200]}" if detail else ""
 
 
 def _sent_form(home: Location, item: Mapping[str, Any]) -> dict[str, Any]:
-    """An item as an API gets it: every address absolute, and no links that are the API's to make."""
+    """Return an item as it is sent to an API: absolute addresses, without the links that the API creates."""
     links = [
         {**link, "href": _absolute(home, str(link["href"]))}
         for link in item["links"]
@@ -238,25 +236,26 @@ def _absolute(home: Location, href: str) -> str:
 
 
 def _alike(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
-    """Tell whether an API has an item in this form; it may add fields, leave nulls out, and spell times in its own way."""
-    told = theirs.get("properties", {})
-    same = all(_plain(told.get(key)) == _plain(value) for key, value in ours["properties"].items())
+    """Return whether an API has an item in this form; it may add fields, drop nulls, and format times differently."""
+    properties = theirs.get("properties", {})
+    same = all(_plain(properties.get(key)) == _plain(value) for key, value in ours["properties"].items())
     return same and _placed(ours) == _placed(theirs)
 
 
 def _placed(item: Mapping[str, Any]) -> Any:
     files = {
-        name: (one.get("href"), one.get("file:checksum")) for name, one in item.get("assets", {}).items()
+        name: (asset.get("href"), asset.get("file:checksum"))
+        for name, asset in item.get("assets", {}).items()
     }
     return item.get("geometry"), files
 
 
 def _plain(value: Any) -> Any:
-    """Spell a value in one way: ``Z`` and ``+00:00`` mean the same, and so do null and no field."""
+    """Normalise a value: ``Z`` and ``+00:00`` mean the same, and so do null and a missing field."""
     if isinstance(value, str):
         return re.sub(r"^(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.0+)?(?:Z|\+00:00)$", r"\1Z", value)
     if isinstance(value, list):
-        return [_plain(one) for one in value]
+        return [_plain(entry) for entry in value]
     if isinstance(value, dict):
-        return {key: _plain(one) for key, one in value.items() if one is not None}
+        return {key: _plain(entry) for key, entry in value.items() if entry is not None}
     return value

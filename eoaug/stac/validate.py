@@ -1,4 +1,4 @@
-"""What stands in a catalog of eoaug, judged: `validate` finds damage, `collect_garbage` clears leftovers."""
+"""Validation of catalogs that eoaug wrote: checksums, schemas, georeference and provenance of every item."""
 
 from __future__ import annotations
 
@@ -27,40 +27,40 @@ __all__ = ["Finding", "Validation", "is_data_file", "is_item", "validate"]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong."""
+    """One problem of a catalog."""
 
     place: str
-    """File or document, from the catalog's folder."""
+    """Path of the file or document, relative to the catalog's folder."""
     problem: str
 
 
 @dataclass(frozen=True)
 class Validation:
-    """What `validate` found."""
+    """Result of `validate`."""
 
     items: int
-    """Items of eoaug that were looked at."""
+    """Number of checked items."""
     files: int
     findings: tuple[Finding, ...]
 
     @property
     def sound(self) -> bool:
-        """Whether nothing was found."""
+        """Whether there are no findings."""
         return not self.findings
 
     def __str__(self) -> str:
-        """Return a line per finding, and a sum."""
-        lines = [f"{one.place}: {one.problem}" for one in self.findings]
-        what = f"{self.items} items, {self.files} files: " + (
+        """Return a line per finding, and a summary."""
+        lines = [f"{finding.place}: {finding.problem}" for finding in self.findings]
+        summary = f"{self.items} items, {self.files} files: " + (
             f"{len(lines)} findings" if lines else "all sound"
         )
-        return "\n".join([*lines, what])
+        return "\n".join([*lines, summary])
 
 
 def validate(catalog: str | os.PathLike[str]) -> Validation:
-    """Check everything that eoaug wrote to a catalog: every byte, georeference, schema and marks.
+    """Check everything that eoaug wrote to a catalog: checksums, georeference, schemas and provenance.
 
-    Documents and files of others are left alone.
+    Documents and files of other writers are not checked.
 
     Parameters
     ----------
@@ -79,17 +79,17 @@ def validate(catalog: str | os.PathLike[str]) -> Validation:
         file = place if place.suffix == ".json" else place / "catalog.json"
         if not file.is_file():
             raise
-        # The catalog itself is what is damaged.
+        # The catalog document itself is damaged.
         return Validation(0, 0, (Finding(file.name, error.problem),))
     if not root.parent.is_file():
         raise TargetError(
             f"there is no catalog at {str(catalog)!r}", "give the folder that holds catalog.json"
         )
-    found: list[Finding] = []
+    findings: list[Finding] = []
     counts: Counter[str] = Counter()
 
     def note(place: Location, problem: str) -> None:
-        found.append(Finding(place.relative_to(root.folder).as_posix(), problem))
+        findings.append(Finding(place.relative_to(root.folder).as_posix(), problem))
 
     top = _document(root.parent, note, ours=None)
     children = _targets(top, "child", root.parent, note)
@@ -105,7 +105,7 @@ def validate(catalog: str | os.PathLike[str]) -> Validation:
             if listed.count(file) != 1:
                 note(file, f"is listed {listed.count(file)} times")
             _document(file, note, ours=True)
-    return Validation(counts["items"], counts["files"], tuple(found))
+    return Validation(counts["items"], counts["files"], tuple(findings))
 
 
 _Note = Callable[[Location, str], None]
@@ -120,7 +120,7 @@ def _document(file: Location, note: _Note, *, ours: bool | None) -> dict[str, An
         note(file, f"cannot be read: {error}")
         return {}
     if not isinstance(document, dict):
-        note(file, "is no STAC object")
+        note(file, "is not a STAC object")
         return {}
     made = CHECKSUM in document or document.get("description") == MADE_BY if ours is None else ours
     if made and (problem := checksum_error(content)):
@@ -129,7 +129,7 @@ def _document(file: Location, note: _Note, *, ours: bool | None) -> dict[str, An
 
 
 def _is_ours(file: Location) -> bool:
-    """Tell whether a collection is of eoaug: two traces, so that one flipped bit cannot hide it."""
+    """Return whether eoaug wrote a collection; two traces of it, so that one flipped bit cannot hide it."""
     content = file.read_bytes()
     if CHECKSUM.encode() in content or MADE_BY[:-1].encode() in content:
         return True
@@ -137,27 +137,27 @@ def _is_ours(file: Location) -> bool:
 
 
 def is_item(home: Location) -> bool:
-    """Tell whether a folder is an item's: it holds data."""
+    """Return whether a folder is that of an item: it holds a data folder."""
     return home.is_dir() and any(map(is_data_file, home.iterdir()))
 
 
 def is_data_file(folder: Location) -> bool:
-    """Tell whether a folder holds data: it is named after its content."""
+    """Return whether a folder holds the data of an item: it is named after a hash of its content."""
     return folder.is_dir() and re.fullmatch(DATA_NAME, folder.name) is not None
 
 
 def _targets(document: Mapping[str, Any], rel: str, file: Location, note: _Note) -> list[Location]:
     links = document.get("links", [])
     hrefs = [link.get("href") for link in links if isinstance(link, dict) and link.get("rel") == rel]
-    found = [_joined(file.parent, str(href)) for href in hrefs if "://" not in str(href)]
-    for path in found:
+    targets = [_joined(file.parent, str(href)) for href in hrefs if "://" not in str(href)]
+    for path in targets:
         if not path.is_file():
             note(file, f"lists {str(path.name)!r}, which is not there")
-    return found
+    return targets
 
 
 def _joined(folder: Location, href: str) -> Location:
-    """Where a relative link leads; an object's address is plain already."""
+    """Return the target of a relative link; addresses of objects need no normalisation."""
     place = folder / href
     return place if isinstance(place, S3Location) else as_location(os.path.normpath(str(place)))
 
@@ -182,7 +182,7 @@ def _check_collection(file: Location, note: _Note, counts: Counter[str]) -> None
             try:
                 _check_item(home, item, note, counts)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
-                note(path, f"is no item of eoaug: {type(error).__name__}: {error}")
+                note(path, f"is not an item of eoaug: {type(error).__name__}: {error}")
 
 
 def _check_item(home: Location, item: Mapping[str, Any], note: _Note, counts: Counter[str]) -> None:
@@ -219,7 +219,7 @@ def _own_validator() -> Any:
 
 @cache
 def _validator() -> Any:
-    """STAC's own schema of items, which ships with pystac: nothing is fetched."""
+    """Return the validator of STAC's item schema, which ships with pystac: nothing is fetched."""
     from jsonschema import Draft7Validator
     from pystac import STACObjectType
     from pystac.validation import RegisteredValidator
@@ -235,7 +235,7 @@ def _validator() -> Any:
 def _raster_problems(
     file: Location, item: Mapping[str, Any], name: str, asset: Mapping[str, Any]
 ) -> Iterator[str]:
-    """Compare a file with what its item says of it: georeference, type and marks."""
+    """Compare a file with its item: georeference, type and provenance tags."""
     import rasterio
     from rasterio.crs import CRS
     from rasterio.errors import RasterioError
@@ -245,19 +245,20 @@ def _raster_problems(
             rasterio.Env(**GDAL_OPTIONS, **gdal_options()),
             rasterio.open(gdal_path(str(file)), driver="GTiff") as raster,
         ):
-            told = {**item["properties"], **asset}
-            if list(raster.shape) != list(told["proj:shape"]):
-                yield f"has shape {raster.shape}, the item says {told['proj:shape']}"
+            fields = {**item["properties"], **asset}
+            if list(raster.shape) != list(fields["proj:shape"]):
+                yield f"has shape {raster.shape}, the item says {fields['proj:shape']}"
             affine = tuple(raster.transform)[:6]
             if not all(
-                math.isclose(a, b, abs_tol=1e-9) for a, b in zip(affine, told["proj:transform"], strict=False)
+                math.isclose(a, b, abs_tol=1e-9)
+                for a, b in zip(affine, fields["proj:transform"], strict=False)
             ):
-                yield f"has the transform {affine}, the item says {told['proj:transform']}"
-            code = told.get("proj:code")
+                yield f"has the transform {affine}, the item says {fields['proj:transform']}"
+            code = fields.get("proj:code")
             if code and (raster.crs is None or CRS.from_user_input(code) != raster.crs):
                 yield f"has the reference system {raster.crs}, the item says {code}"
-            if raster.dtypes[0] != told["data_type"]:
-                yield f"has type {raster.dtypes[0]}, the item says {told['data_type']}"
+            if raster.dtypes[0] != fields["data_type"]:
+                yield f"has type {raster.dtypes[0]}, the item says {fields['data_type']}"
             tags = raster.tags()
     except RasterioError as error:
         yield f"cannot be opened: {error}"
@@ -268,12 +269,12 @@ def _raster_problems(
     if tags.get("EOAUG_SYNTHETIC") != str(synthetic).lower():
         yield f"is marked EOAUG_SYNTHETIC={tags.get('EOAUG_SYNTHETIC')}, the item says {synthetic}"
     try:
-        made = Provenance.from_json(tags.get("EOAUG_PROVENANCE", ""))
+        record = Provenance.from_json(tags.get("EOAUG_PROVENANCE", ""))
     except EoaugError:
         yield "has lost its EOAUG_PROVENANCE"
         return
-    if made.operation != item["properties"]["eoaug:operation"]:
-        yield f"says it was made by {made.operation}, the item by {item['properties']['eoaug:operation']}"
+    if record.operation != item["properties"]["eoaug:operation"]:
+        yield f"says it was made by {record.operation}, the item by {item['properties']['eoaug:operation']}"
     mask = item["properties"].get("eoaug:mask")
     if mask is not None and mask not in item["assets"]:
         yield f"belongs to an item whose mask {mask!r} is not there"

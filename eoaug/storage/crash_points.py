@@ -20,7 +20,7 @@ CRASH_POINTS = (
     "document flushed",
     "document renamed",
     "item published",
-    "catalog told",
+    "catalog updated",
     "journal begun",
     "journal written",
 )

@@ -323,7 +323,7 @@ def test_an_unreadable_asset_is_an_error_not_zeros(tmp_path):
     with pytest.raises(SourceError, match=r"'B02' of item 'one'"):
         ds.compute()
     path.unlink()
-    with pytest.raises(SourceError, match=r"'B02' of item 'one' is not there"):
+    with pytest.raises(SourceError, match=r"'B02' of item 'one' does not exist"):
         open_cube(item)
 
 
