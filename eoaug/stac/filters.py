@@ -33,6 +33,10 @@ class Search:
     cql2: str | dict[str, Any] | None = None
     """CQL2 text or JSON. An API evaluates it itself; for other sources see `matches_cql2`."""
 
+    def __post_init__(self) -> None:
+        if self.limit is not None and self.limit < 1:
+            raise ParameterError(f"limit={self.limit!r} leaves no item", "give 1 or more, or None")
+
     def keeps(self, item: pystac.Item) -> bool:
         """Return whether an item passes every filter but CQL2."""
         if "mlm:architecture" in item.properties:  # a model, not a scene

@@ -121,8 +121,6 @@ def open_cube(
     )
     options = ReadOptions(_names(bands, "bands"), groupby, chunks, resampling)
     target = _CubeGrid(search.bbox, crs, resolution)
-    if limit is not None and limit < 1:
-        raise ParameterError(f"limit={limit!r} leaves no item", "give 1 or more, or None")
     dates = _dates(
         find(source, search, text=datetime, allow=allow), search, options, patch_url or signer_of(source)
     )
