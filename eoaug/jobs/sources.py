@@ -11,7 +11,7 @@ from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.config import Job
 from eoaug.jobs.units import WorkItem, WorkResult, work_item_of
 from eoaug.stac.filters import Search, parse_bbox, parse_interval
-from eoaug.stac.search import Found, as_item, known_sources, stream
+from eoaug.stac.search import SourceItem, as_item, known_sources, stream
 from eoaug.storage.access import AccessPolicy, folder_of
 from eoaug.storage.names import clean_href
 from eoaug.storage.s3 import is_object
@@ -44,7 +44,7 @@ def units(job: Job, books: Bookkeeper | None = None) -> Iterator[WorkItem]:
 
     def lost(href: str, error: EoaugError) -> None:
         assert books is not None
-        unit = WorkItem(Found({}, href, AccessPolicy()), href, "", "")
+        unit = WorkItem(SourceItem({}, href, AccessPolicy()), href, "", "")
         books.add(WorkResult(unit, "failed", error=error))
 
     told = None if books is None else lost

@@ -16,7 +16,7 @@ from eoaug.generators.registry import load
 from eoaug.jobs.config import Job
 from eoaug.stac.catalog import Root
 from eoaug.stac.item_document import collection_of
-from eoaug.stac.search import Found
+from eoaug.stac.search import SourceItem
 from eoaug.storage.names import safe_id
 
 __all__ = ["JobContext", "WorkItem", "WorkResult", "work_item_of"]
@@ -29,7 +29,7 @@ Status = Literal["published", "present", "busy", "failed"]
 class WorkItem:
     """One item of the source."""
 
-    found: Found
+    found: SourceItem
     item: str
     """Id of the source's item."""
     collection: str
@@ -79,7 +79,7 @@ def _loaded(name: str, device: str | None) -> Generator:
     return load(name) if device is None else load(name, device=device)
 
 
-def work_item_of(found: Found, item: pystac.Item, job: Job) -> WorkItem:
+def work_item_of(found: SourceItem, item: pystac.Item, job: Job) -> WorkItem:
     """Return the unit of an item.
 
     The label tells source, verb and request; another request makes another item beside the first, while

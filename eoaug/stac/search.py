@@ -20,7 +20,7 @@ from eoaug.storage.access import AccessPolicy
 from eoaug.storage.names import clean_href
 from eoaug.storage.s3 import entries, is_object, parse
 
-__all__ = ["Found", "as_item", "find", "known_sources", "show", "signer_of", "stream"]
+__all__ = ["SourceItem", "as_item", "find", "known_sources", "show", "signer_of", "stream"]
 
 
 _TRIES = 6
@@ -35,7 +35,7 @@ def known_sources() -> dict[str, dict[str, Any]]:
 
 
 @dataclass(frozen=True)
-class Found:
+class SourceItem:
     """The document of an item, its address, and the access policy of its source."""
 
     document: Mapping[str, Any]
@@ -81,7 +81,7 @@ Lost = Callable[[str, EoaugError], None]
 
 def stream(
     source: Any, search: Search, *, text: str | None, allow: Sequence[str] = (), lost: Lost | None = None
-) -> Iterator[Found]:
+) -> Iterator[SourceItem]:
     """Yield the items of a source, one document in memory at a time.
 
     Parameters
@@ -100,10 +100,10 @@ def stream(
         Called for every document that cannot be read; the others follow.
     """
     if isinstance(source, pystac.Item):
-        yield from _matching([_given(source, allow)], search)
+        yield from _matching([_item_in_memory(source, allow)], search)
     elif isinstance(source, pystac.Catalog):
         access = AccessPolicy.for_source(source.get_self_href() or "", allow)
-        yield from _matching(_opened(source, search, access), search)
+        yield from _matching(_catalog_items(source, search, access), search)
     elif isinstance(source, str | Path):
         known = known_sources().get(str(source))
         href = known["url"] if known else str(source)
@@ -117,7 +117,7 @@ def stream(
                     f"entry {index} of the list is a {type(item).__name__}, not a pystac.Item",
                     "give items, e.g. list(pystac_client.Client.open(url).search(...).items())",
                 )
-            yield from _matching([_given(item, allow)], search)
+            yield from _matching([_item_in_memory(item, allow)], search)
     else:
         raise SourceError(
             f"cannot open a {type(source).__name__} as a cube",
@@ -125,7 +125,7 @@ def stream(
         )
 
 
-def _matching(entries: Iterable[Found], search: Search) -> Iterator[Found]:
+def _matching(entries: Iterable[SourceItem], search: Search) -> Iterator[SourceItem]:
     """Yield what passes the CQL2 filter, for sources that do not evaluate it themselves."""
     for entry in entries:
         if search.cql2 is None or search.matches_cql2(
@@ -134,7 +134,7 @@ def _matching(entries: Iterable[Found], search: Search) -> Iterator[Found]:
             yield entry
 
 
-def as_item(entry: Found) -> pystac.Item:
+def as_item(entry: SourceItem) -> pystac.Item:
     """Return the item of a document.
 
     Raises
@@ -154,10 +154,10 @@ def as_item(entry: Found) -> pystac.Item:
     return item
 
 
-def _given(item: pystac.Item, allow: Sequence[str]) -> Found:
+def _item_in_memory(item: pystac.Item, allow: Sequence[str]) -> SourceItem:
     """Wrap an item that the user passed; its relative hrefs start from its self link."""
     href = item.get_self_href() or ""
-    return Found({}, href, AccessPolicy.for_source(href, allow), item)
+    return SourceItem({}, href, AccessPolicy.for_source(href, allow), item)
 
 
 def signer_of(source: Any) -> Callable[[str], str] | None:
@@ -168,7 +168,7 @@ def signer_of(source: Any) -> Callable[[str], str] | None:
 
 def _from_href(
     href: str, search: Search, text: str | None, access: AccessPolicy, lost: Lost | None
-) -> Iterator[Found]:
+) -> Iterator[SourceItem]:
     if is_object(href):
         href = _object_file(href)
     elif "://" not in href:
@@ -186,7 +186,7 @@ def _from_href(
         yield from _matching(_static_items(document, href, search.collections, access, lost), search)
 
 
-def _from_api(href: str, search: Search, text: str | None, access: AccessPolicy) -> Iterator[Found]:
+def _from_api(href: str, search: Search, text: str | None, access: AccessPolicy) -> Iterator[SourceItem]:
     from pystac_client import Client
     from pystac_client.stac_api_io import StacApiIO
     from urllib3.util import Retry
@@ -225,7 +225,7 @@ def _from_api(href: str, search: Search, text: str | None, access: AccessPolicy)
             for k in document.get("links") or ()
             if isinstance(k, dict) and k.get("rel") == "self"
         ]
-        yield Found(document, str(own[0]) if own and own[0] else href, access)
+        yield SourceItem(document, str(own[0]) if own and own[0] else href, access)
 
 
 def _language(cql2: str | dict[str, Any] | None) -> dict[str, Any]:
@@ -241,13 +241,13 @@ def _language(cql2: str | dict[str, Any] | None) -> dict[str, Any]:
 
 def _refuse_unsupported(client: Any, search: Search, href: str) -> None:
     """Refuse a filter that the API does not support: it would ignore it and return every item."""
-    asked = {
+    filters = {
         "item search": ("ITEM_SEARCH", True),
         "query": ("QUERY", search.query),
         "filter": ("FILTER", search.cql2),
     }
-    for name, (kind, wanted) in asked.items():
-        if wanted and not client.conforms_to(kind):
+    for name, (conformance_class, used) in filters.items():
+        if used and not client.conforms_to(conformance_class):
             raise ParameterError(
                 f"the API {clean_href(href)!r} does not support {name}: its conformsTo has no such class",
                 {
@@ -263,10 +263,11 @@ def _object_file(href: str) -> str:
         return href
     names = [f"{href.rstrip('/')}/{name}" for name in ("catalog.json", "collection.json")]
     try:
-        here = {f"s3://{parse(href)[0]}/{key}" for key, one in entries(href, deep=False) if one is not None}
+        bucket = parse(href)[0]
+        objects = {f"s3://{bucket}/{key}" for key, entry in entries(href, deep=False) if entry is not None}
     except OSError as error:
         raise SourceError(f"{href!r} cannot be listed: {first_line(error)}", "check the address") from error
-    present = [name for name in names if name in here]
+    present = [name for name in names if name in objects]
     if not present:
         raise SourceError(
             f"{href!r} holds neither catalog.json nor collection.json",
@@ -298,52 +299,56 @@ def _static_items(
     collections: Sequence[str],
     access: AccessPolicy,
     lost: Lost | None,
-) -> Iterator[Found]:
+) -> Iterator[SourceItem]:
     """Yield every item of a static catalog once, also if its links are circular."""
-    seen: set[str] = {href}
-    waiting = [(document, href)]
-    while waiting:
-        here, base = waiting.pop()
-        if here.get("type") == "Feature":
-            yield Found(here, base, access)
+    visited: set[str] = {href}
+    pending = [(document, href)]
+    while pending:
+        current, base = pending.pop()
+        if current.get("type") == "Feature":
+            yield SourceItem(current, base, access)
             continue
-        if here.get("type") == "FeatureCollection" and isinstance(here.get("features"), list):
-            yield from (Found(item, base, access) for item in here["features"] if isinstance(item, dict))
+        if current.get("type") == "FeatureCollection" and isinstance(current.get("features"), list):
+            yield from (
+                SourceItem(item, base, access) for item in current["features"] if isinstance(item, dict)
+            )
             continue
-        links = here.get("links")
-        if here.get("type") not in ("Catalog", "Collection", None) or not isinstance(links, list):
+        links = current.get("links")
+        if current.get("type") not in ("Catalog", "Collection", None) or not isinstance(links, list):
             raise SourceError(
-                f"{clean_href(base)!r} is not a STAC object: its type is {here.get('type')!r}",
+                f"{clean_href(base)!r} is not a STAC object: its type is {current.get('type')!r}",
                 "give a catalog, collection, item or STAC API",
             )
         # Child links of a collection that was not requested are followed: it may hold others.
-        skip = here.get("type") == "Collection" and bool(collections) and here.get("id") not in collections
+        skip = (
+            current.get("type") == "Collection" and bool(collections) and current.get("id") not in collections
+        )
         for link in links:
             rel = link.get("rel") if isinstance(link, dict) else None
             if rel not in ("item", "child") or (rel == "item" and skip):
                 continue
-            what = f"link {rel!r} of {str(here.get('id'))[:80]!r}"
+            what = f"link {rel!r} of {str(current.get('id'))[:80]!r}"
             target = _absolute(link.get("href"), base)
             try:
                 target = access.resolve(target, what=what)
-                inner = {} if target in seen else access.read_json(target, what=what)
+                linked = {} if target in visited else access.read_json(target, what=what)
             except EoaugError as error:
                 if lost is None:
                     raise
                 lost(clean_href(target), error)
                 continue
-            if target in seen:
+            if target in visited:
                 continue
-            seen.add(target)
-            if len(seen) > access.limits.documents:
+            visited.add(target)
+            if len(visited) > access.limits.documents:
                 raise SourceError(
                     f"{clean_href(href)!r} leads to more than {access.limits.documents} documents",
                     "open one of its collections",
                 )
-            if inner.get("type") == "Feature":
-                yield Found(inner, target, access)
+            if linked.get("type") == "Feature":
+                yield SourceItem(linked, target, access)
             else:
-                waiting.append((inner, target))
+                pending.append((linked, target))
 
 
 def _absolute(href: Any, base: str) -> str:
@@ -354,31 +359,31 @@ def _absolute(href: Any, base: str) -> str:
     return absolute
 
 
-def _opened(catalog: pystac.Catalog, search: Search, access: AccessPolicy) -> Iterator[Found]:
+def _catalog_items(catalog: pystac.Catalog, search: Search, access: AccessPolicy) -> Iterator[SourceItem]:
     """Yield the items of a catalog in memory; unresolved links are read like any other document."""
-    seen: set[int] = set()
-    waiting: list[pystac.Catalog] = [catalog]
-    while waiting:
-        here = waiting.pop()
+    visited: set[int] = set()
+    pending: list[pystac.Catalog] = [catalog]
+    while pending:
+        current = pending.pop()
         skip = (
-            isinstance(here, pystac.Collection)
+            isinstance(current, pystac.Collection)
             and bool(search.collections)
-            and here.id not in search.collections
+            and current.id not in search.collections
         )
-        for link in here.get_links():
+        for link in current.get_links():
             if link.rel not in ("item", "child") or (link.rel == "item" and skip):
                 continue
             if not link.is_resolved():
                 target = access.resolve(
-                    link.get_absolute_href() or "", what=f"link {link.rel!r} of {here.id!r}"
+                    link.get_absolute_href() or "", what=f"link {link.rel!r} of {current.id!r}"
                 )
-                inner = access.read_json(target, what=f"link {link.rel!r} of {here.id!r}")
-                yield from _static_items(inner, target, search.collections, access, None)
+                linked = access.read_json(target, what=f"link {link.rel!r} of {current.id!r}")
+                yield from _static_items(linked, target, search.collections, access, None)
             elif isinstance(link.target, pystac.Item):
-                yield Found({}, link.target.get_self_href() or "", access, link.target)
-            elif isinstance(link.target, pystac.Catalog) and id(link.target) not in seen:
-                seen.add(id(link.target))
-                waiting.append(link.target)
+                yield SourceItem({}, link.target.get_self_href() or "", access, link.target)
+            elif isinstance(link.target, pystac.Catalog) and id(link.target) not in visited:
+                visited.add(id(link.target))
+                pending.append(link.target)
 
 
 def _stac(read: Callable[[], Any], href: str) -> Any:

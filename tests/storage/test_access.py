@@ -30,7 +30,7 @@ from eoaug.jobs.units import work_item_of
 from eoaug.stac.catalog import Root
 from eoaug.stac.integrity import json_bytes
 from eoaug.stac.publish import write
-from eoaug.stac.search import Found
+from eoaug.stac.search import SourceItem
 from eoaug.storage.access import AccessPolicy
 from eoaug.storage.gdal import driver_of
 from eoaug.storage.names import clean_href, safe_id
@@ -486,7 +486,7 @@ def test_items_of_any_name_stay_inside(count: int, tmp_path: Path) -> None:
     """S3: item and collection of the source are called anything, and their results are put into a catalog."""
     root, names = Root.at(tmp_path / "root" / "catalog"), set()
     job = a_job(tmp_path, tmp_path / "root" / "catalog")
-    found = Found({}, "", AccessPolicy())
+    found = SourceItem({}, "", AccessPolicy())
 
     @settings(max_examples=count, deadline=None, suppress_health_check=list(HealthCheck))
     @given(name=_names, collection=_names)
