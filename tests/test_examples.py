@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,26 @@ from tests import tiny_checkpoints
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHORT = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "demo.py")
+
+
+def run_here(
+    path: Path,
+    *arguments: object,
+    cwd: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> tuple[object, str, str]:
+    """Run a script in this process, where imports are paid already; return exit code, output and errors."""
+    monkeypatch.chdir(cwd)
+    monkeypatch.setattr(sys, "argv", [str(path), *map(str, arguments)])
+    code: object = 0
+    try:
+        runpy.run_path(str(path), run_name="__main__")
+    except SystemExit as end:
+        code = end.code
+    printed = capsys.readouterr()
+    # A text as exit code is printed to stderr by the interpreter.
+    return code, printed.out, printed.err + (code if isinstance(code, str) else "")
 
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -30,19 +51,26 @@ def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.parametrize("path", SHORT, ids=lambda path: path.stem)
-def test_short_examples(path: Path, tmp_path: Path) -> None:
+def test_short_examples(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert len(path.read_text("utf-8").splitlines()) <= 40
-    done = run(path, "classical", "made", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout
+    code, out, errors = run_here(
+        path, "classical", "made", cwd=tmp_path, monkeypatch=monkeypatch, capsys=capsys
+    )
+    assert not code, errors
+    assert out
 
 
-def test_a_checkpoint_is_a_generator_of_an_example(tmp_path: Path) -> None:
+def test_a_checkpoint_is_a_generator_of_an_example(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     tiny = tiny_checkpoints.sd(tmp_path / "tiny")
     (tmp_path / "tiny.json").write_text('{"base": "tiny", "lift": "inject", "steps": 2}')
-    done = run(EXAMPLES / "checkpoint_variation.py", tiny.with_suffix(".json"), "made", cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "nir: transferred, stretch" in done.stdout
+    script, given = EXAMPLES / "checkpoint_variation.py", (tiny.with_suffix(".json"), "made")
+    code, out, errors = run_here(script, *given, cwd=tmp_path, monkeypatch=monkeypatch, capsys=capsys)
+    assert not code, errors
+    assert "nir: transferred, stretch" in out
 
 
 def test_demo(tmp_path: Path) -> None:
@@ -66,17 +94,27 @@ def test_demo(tmp_path: Path) -> None:
     assert "://" not in (made / "index.html").read_text("utf-8")
 
 
-def test_demo_leaves_other_folders_alone(tmp_path: Path) -> None:
+def test_demo_leaves_other_folders_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "thesis.txt").write_text("mine")
-    done = run(EXAMPLES / "demo.py", "--generator", "classical", "--out", "made", cwd=tmp_path)
-    assert done.returncode != 0
-    assert "--out" in done.stderr
+    given = ("--generator", "classical", "--out", "made")
+    code, _, errors = run_here(
+        EXAMPLES / "demo.py", *given, cwd=tmp_path, monkeypatch=monkeypatch, capsys=capsys
+    )
+    assert code
+    assert "--out" in errors
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["thesis.txt"]
 
 
-def test_demo_names_an_unknown_generator(tmp_path: Path) -> None:
-    done = run(EXAMPLES / "demo.py", "--generator", "clasical", "--out", "made", cwd=tmp_path)
-    assert done.returncode != 0
-    assert "classical" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_demo_names_an_unknown_generator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ("--generator", "clasical", "--out", "made")
+    code, _, errors = run_here(
+        EXAMPLES / "demo.py", *given, cwd=tmp_path, monkeypatch=monkeypatch, capsys=capsys
+    )
+    assert code
+    assert "classical" in errors
+    assert "Traceback" not in errors
