@@ -24,7 +24,7 @@ def windows(draw, at=300, size=150):
 
 @given(lattices(), windows())
 def test_exactly_the_tiles_that_touch_a_window_cover_it(lattice, window):
-    found = set(lattice.covering(window))
+    (tiles,) = lattice.rings(window, 0)
     reach = range(-400 // lattice.stride - 2, 500 // lattice.stride + 2)
     rows = [
         r for r in reach if not (lattice.window(Tile(r, 0)) & Window(window.top, 0, window.bottom, 1)).empty
@@ -32,14 +32,15 @@ def test_exactly_the_tiles_that_touch_a_window_cover_it(lattice, window):
     cols = [
         c for c in reach if not (lattice.window(Tile(0, c)) & Window(0, window.left, 1, window.right)).empty
     ]
-    assert found == {Tile(r, c) for r in rows for c in cols}
-    assert list(lattice.covering(window)) == sorted(found)
+    assert tiles == [Tile(r, c) for r in rows for c in cols]
+    rows_spanned, cols_spanned = lattice.spans(window)
+    assert [list(rows_spanned), list(cols_spanned)] == [rows, cols]
 
 
 @given(lattices(), windows(size=60), st.integers(0, 3))
 def test_rings_are_the_neighbours_in_order(lattice, window, rings):
     levels = lattice.rings(window, rings)
-    assert levels[0] == list(lattice.covering(window))
+    assert levels[:1] == lattice.rings(window, 0)
     assert len(levels) == rings + 1
     seen = set(levels[0])
     for level in levels[1:]:
@@ -96,6 +97,14 @@ def test_coarsen_covers_and_scale_returns(window, factor):
     assert inner.top > window.top - factor
     assert inner.right < window.right + factor
     assert window.scale(factor).coarsen(factor) == window
+
+
+@given(windows(), st.integers(-500, 500), st.integers(-500, 500))
+def test_shift_moves_every_edge(window, rows, cols):
+    moved = window.shift(rows, cols)
+    assert moved.shape == window.shape
+    assert (moved.top - window.top, moved.left - window.left) == (rows, cols)
+    assert moved.shift(-rows, -cols) == window
 
 
 @given(windows(), st.integers(0, 20))

@@ -13,7 +13,8 @@ import typer
 
 from eoaug.cli import catalogs, evaluation, jobs, models
 from eoaug.cli.streams import tolerate_closed_streams
-from eoaug.cli.verbs import OWN, SHORT, command
+from eoaug.cli.verbs import SHORT, command
+from eoaug.verbs.options import OWN_OPTIONS
 
 __all__ = ["app", "main"]
 
@@ -37,7 +38,7 @@ plans = typer.Typer(
 app.add_typer(plans, name="plan")
 
 
-for _verb in OWN:
+for _verb in OWN_OPTIONS:
     _name = _verb.replace("_", "-")
     app.command(_name, short_help=SHORT[_verb])(command(_verb, plan=False))
     plans.command(_name, short_help=SHORT[_verb])(command(_verb, plan=True))

@@ -11,15 +11,17 @@ import typer
 
 from eoaug.cli.options import Source, Texts, floats, reported, split
 from eoaug.errors import GridError, ParameterError
+from eoaug.generators.base import Verb
+from eoaug.verbs.options import OWN_OPTIONS, Option, shared_options
 
-__all__ = ["OWN", "SHORT", "command"]
+__all__ = ["SHORT", "command"]
 
 
 _EAGER_BYTES = 256 * 2**20
 """Cubes up to this size are loaded eagerly, which shows a progress bar and records residuals."""
 
 
-# -- groups of options, named like the Python arguments ------------------------------------------------
+# -- options that are not arguments of the verbs; those come from `eoaug.verbs.options` -----------------
 
 
 def _open_options(
@@ -50,42 +52,6 @@ def _open_options(
 ) -> None: ...
 
 
-def _engine_options(
-    generator: Annotated[
-        str, typer.Option(help="Name (see `eoaug generators`), checkpoint folder, or JSON file with options.")
-    ] = "embedded",
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    steps: Annotated[
-        int | None,
-        typer.Option(help="Denoising steps; 0 gives the best estimate. [default: the generator's]"),
-    ] = None,
-    members: Annotated[int | None, typer.Option(help="Number of ensemble members.")] = None,
-    reduce: Annotated[
-        str | None, typer.Option(help="Reduce the members: mean, std, median, or a quantile from 0.0 to 1.0.")
-    ] = None,
-    prompt: Annotated[str | None, typer.Option(help="Text prompt, if the generator supports one.")] = None,
-    layout: Annotated[
-        str | None,
-        typer.Option(
-            help="Conditioning raster on the output grid: for `embedded` SAR in dB, a DEM or a map, "
-            "for ControlNets values from 0 to 1."
-        ),
-    ] = None,
-    guidance: Annotated[float | None, typer.Option(help="Classifier-free guidance scale.")] = None,
-    metadata: Annotated[
-        Texts, typer.Option(metavar="KEY=VALUE", help="Override metadata, e.g. month=7.")
-    ] = None,
-    chunks: Annotated[int | None, typer.Option(help="Chunk size in output pixels.")] = None,
-    batch_tiles: Annotated[int | None, typer.Option(help="Tiles per call to the generator.")] = None,
-    joint_steps: Annotated[
-        int | None, typer.Option(help="Initial denoising steps in which overlapping tiles are averaged.")
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="Device, e.g. cpu or cuda:0. [default: chosen by the generator]")
-    ] = None,
-) -> None: ...
-
-
 def _target_options(
     out: Annotated[
         Path, typer.Option(help="Catalog to write to: a new one, or an existing one such as the source.")
@@ -108,67 +74,7 @@ def _plan_options(
 ) -> None: ...
 
 
-def _inpaint_options(
-    mask: Annotated[
-        str | None,
-        typer.Option(
-            help="Pixels to fill: scl, qa_pixel, a variable, or a raster file. [default: see --fill]"
-        ),
-    ] = None,
-    fill: Annotated[
-        Literal["gaps", "all"] | None,
-        typer.Option(
-            help="Without --mask: fill missing pixels that another date has, or all missing pixels. "
-            "[default: gaps; all if there is one date]"
-        ),
-    ] = None,
-) -> None: ...
-
-
-def _extend_options(
-    times: Annotated[
-        list[str], typer.Option(metavar="DATES", help="Dates to add, e.g. 2018-03-01,2018-09-01.")
-    ],
-    sequence: Annotated[
-        bool | None,
-        typer.Option(
-            "--sequence/--apart",
-            help="Generate new dates autoregressively (each conditioned on the previous ones) or independently. "
-            "[default: the generator's]",
-        ),
-    ] = None,
-) -> None: ...
-
-
-def _super_resolve_options(
-    factor: Annotated[int, typer.Option(help="Output pixels per input pixel along each axis, 2 to 8.")] = 2,
-    sensor: Annotated[
-        str,
-        typer.Option(help="Sensor model: gaussian, box, or the MTF at Nyquist, e.g. 0.25 (or one per band)."),
-    ] = "gaussian",
-) -> None: ...
-
-
-def _synthesize_options(
-    strength: Annotated[
-        float | None,
-        typer.Option(help="Denoising strength: 0 keeps the source, 1 ignores it. [default: 0.6]"),
-    ] = None,
-    like: Annotated[
-        str | None,
-        typer.Option(help="Extent instead of a source: left,bottom,right,top in --crs, with --resolution."),
-    ] = None,
-    times: Annotated[Texts, typer.Option(metavar="DATES", help="Dates of the output, with --like.")] = None,
-) -> None: ...
-
-
 _Group = Callable[..., None]
-OWN: Mapping[str, _Group] = {
-    "inpaint": _inpaint_options,
-    "extend": _extend_options,
-    "super_resolve": _super_resolve_options,
-    "synthesize": _synthesize_options,
-}
 SHORT = {
     "inpaint": "Fill clouds and gaps.",
     "extend": "Generate further dates.",
@@ -196,29 +102,28 @@ _ABOUT = {
 }
 
 
-def command(verb: str, *, plan: bool) -> Callable[..., None]:
-    """Return the function of ``eoaug VERB`` or ``eoaug plan VERB``, with the options of all its groups."""
-    groups: list[_Group] = [OWN[verb], _open_options, _engine_options]
-    groups.append(_plan_options if plan else _target_options)
+def command(verb: Verb, *, plan: bool) -> Callable[..., None]:
+    """Return the function behind ``eoaug VERB`` or ``eoaug plan VERB``, with the options of its groups."""
+    own, shared = _parameters(OWN_OPTIONS[verb]), _parameters(shared_options())
+    opening, last = _signature(_open_options), _signature(_plan_options if plan else _target_options)
     source = inspect.Parameter(
         "source",
         inspect.Parameter.KEYWORD_ONLY,
         annotation=Source,
         default=None if verb == "synthesize" else inspect.Parameter.empty,
     )
-    parameters = {"source": source}
-    for group in groups:
-        for name, parameter in inspect.signature(group, eval_str=True).parameters.items():
-            parameters[name] = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+    parameters = {"source": source, **own, **opening, **shared, **last}
 
     def command(**given: Any) -> None:
-        parts = [{name: given[name] for name in inspect.signature(group).parameters} for group in groups]
-        arguments = {**_own(verb, parts[0]), **_engine(parts[2])}
-        for cube in _cubes(given["source"], parts[0], parts[1], arguments):
+        own_given, open_given, shared_given, last_given = (
+            {name: given[name] for name in group} for group in (own, opening, shared, last)
+        )
+        arguments = {**_own(verb, own_given), **_shared(shared_given)}
+        for cube in _cubes(given["source"], own_given, open_given, arguments):
             if plan:
-                _show_plan(verb, cube, arguments, **parts[3])
+                _show_plan(verb, cube, arguments, **last_given)
             else:
-                _run(verb, cube, arguments, parts[3])
+                _run(verb, cube, arguments, last_given)
 
     example = (("plan ", "") if plan else ("", " --out augmented")) * 2
     command.__name__ = verb
@@ -226,6 +131,31 @@ def command(verb: str, *, plan: bool) -> Callable[..., None]:
     command.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
     command.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
     return reported(command)
+
+
+_Parameters = dict[str, inspect.Parameter]
+
+
+def _parameters(options: Mapping[str, Option]) -> _Parameters:
+    """Return the parameters that typer reads, of the arguments that the command line offers."""
+    out = {}
+    for name, option in options.items():
+        if option.cli is None:
+            continue
+        optional = option.default is None and not option.required
+        shown = typer.Option(*option.flags, metavar=option.metavar, help=option.help)
+        out[name] = inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            annotation=Annotated[option.cli | None if optional else option.cli, shown],
+            default=inspect.Parameter.empty if option.required else option.default,
+        )
+    return out
+
+
+def _signature(group: _Group) -> _Parameters:
+    parameters = inspect.signature(group, eval_str=True).parameters
+    return {name: p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, p in parameters.items()}
 
 
 def _own(verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,7 +171,7 @@ def _own(verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in arguments.items() if value is not None}
 
 
-def _engine(given: Mapping[str, Any]) -> dict[str, Any]:
+def _shared(given: Mapping[str, Any]) -> dict[str, Any]:
     arguments = dict(given)
     if given["reduce"] not in (None, "mean", "std", "median"):
         (arguments["reduce"],) = floats(given["reduce"], "reduce", 1) or (None,)

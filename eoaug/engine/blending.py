@@ -1,10 +1,10 @@
-"""How tiles become one image: joint denoising steps, averages of overlaps."""
+"""From the estimates of tiles to one image: joint denoising steps, and averages where tiles overlap."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import batched
 from typing import Any
@@ -18,14 +18,27 @@ from eoaug.generators.base import Request, SteppedGenerator
 from eoaug.progress import ProgressCounter
 from eoaug.raster.tiles import Tile, Window
 
-__all__ = ["Mapper", "alone", "joint", "merge"]
+__all__ = ["Execution", "Mapper", "TileRequest", "independent_tiles", "joint_tiles", "merge"]
 
 
 Mapper = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
-"""``map``, or a pool's: results in order, and items taken as they are needed."""
+"""``map``, or that of a pool: yields results in order, and takes items as they are needed."""
+
+TileRequest = tuple[int, Tile, Request]
+"""Ring of neighbours, tile, and its request."""
+
+_TileEstimates = Iterable[tuple[Tile, NDArray[np.float32]]]
+"""Tiles with their estimates (C, size, size), in lattice order."""
 
 
-# -- tiles ------------------------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Execution:
+    """How forwards are run; no pixel depends on it."""
+
+    mapper: Mapper = map
+    """Runs forwards side by side."""
+    progress: ProgressCounter = field(default_factory=lambda: ProgressCounter(lambda count: None))
+    """Counts the tiles or denoising steps that are finished."""
 
 
 @dataclass
@@ -38,11 +51,7 @@ class _Group:
     state: Any = None
 
 
-_Pairs = Iterable[tuple[Tile, NDArray[np.float32]]]
-"""Tiles with their estimates (C, size, size), in lattice order."""
-
-
-def _groups(requests: Iterable[tuple[int, Tile, Request]], most: int) -> Iterator[_Group]:
+def _groups(requests: Iterable[TileRequest], most: int) -> Iterator[_Group]:
     """Yield groups of at most ``most`` tiles, each as soon as it is full."""
     filling: dict[tuple[int, int], _Group] = {}
     for ring, tile, request in requests:
@@ -56,12 +65,12 @@ def _groups(requests: Iterable[tuple[int, Tile, Request]], most: int) -> Iterato
 
 
 def _targets(plan: Plan, group: _Group, result: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the target dates of a generator's answer, shape (B, C, H, W); refuse a wrong shape or NaN."""
+    """Return the target dates of a generator's result, shape (B, C, H, W); refuse a wrong shape or NaN."""
     expected = (len(group.requests), *group.requests[0].values.shape)
     if result.shape != expected:
         raise GeneratorError(
             f"generator {plan.card.name!r} returned shape {result.shape} for {expected}",
-            "generate() must return (B, T, C, H, W) as the requests hold it; run eoaug.testing.scenes's contract suite",
+            "generate() must return (B, T, C, H, W) as the requests hold it; run the contract suite of eoaug.testing",
         )
     dates = [int(np.argmax(request.target)) for request in group.requests]
     out = result[:, 0]
@@ -78,57 +87,54 @@ def _targets(plan: Plan, group: _Group, result: NDArray[np.float32]) -> NDArray[
     return out
 
 
-def alone(
-    plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Mapper, seen: ProgressCounter
-) -> _Pairs:
+def independent_tiles(plan: Plan, requests: Iterable[TileRequest], execution: Execution) -> _TileEstimates:
     """Yield every tile with its own estimate; no more groups are held than the mapper asks for."""
     issued: deque[Tile] = deque()
     done: dict[Tile, NDArray[np.float32]] = {}
 
-    def noted() -> Iterator[tuple[int, Tile, Request]]:
+    def issue() -> Iterator[TileRequest]:
         for item in requests:
             issued.append(item[1])
             yield item
 
     def call(group: _Group) -> Iterable[tuple[Tile, NDArray[np.float32]]]:
-        result = _targets(plan, group, _generated(plan, group.requests, seen))
-        seen.tiles(len(group.tiles))
+        result = _targets(plan, group, _generated(plan, group.requests, execution.progress))
+        execution.progress.tiles(len(group.tiles))
         return zip(group.tiles, result, strict=True)
 
-    for made in mapper(call, _groups(noted(), plan.group_tiles)):
-        done.update(made)
-        del made  # a batch is held no longer than its last tile
-        # Groups of other numbers of dates fill at their own pace: back into lattice order.
+    for pairs in execution.mapper(call, _groups(issue(), plan.group_tiles)):
+        done.update(pairs)
+        del pairs  # a batch is held no longer than its last tile
+        # Groups with different numbers of dates fill at different rates: back into lattice order.
         while issued and issued[0] in done:
             tile = issued.popleft()
             yield tile, done.pop(tile)
 
 
-def _generated(plan: Plan, requests: Sequence[Request], seen: ProgressCounter) -> NDArray[np.float32]:
-    """Return what the generator makes; where steps are counted and it has them, step by step."""
+def _generated(plan: Plan, requests: Sequence[Request], progress: ProgressCounter) -> NDArray[np.float32]:
+    """Return the generator's result; where steps are counted and it has them, step by step."""
     generator = plan.generator
-    if not (seen.by_step and isinstance(generator, SteppedGenerator)):
+    if not (progress.by_step and isinstance(generator, SteppedGenerator)):
         return generator.generate(requests)
-    parts = []
+    results = []
     for batch in batched(requests, plan.card.batch):
         state = generator.begin(batch)
-        for index in range(plan.steps):
+        for index in range(plan.sampling.steps):
             generator.step(state, index)
-            seen.steps(len(batch))
-        parts.append(generator.finish(state))
-    return np.concatenate(parts)
+            progress.steps(len(batch))
+        results.append(generator.finish(state))
+    return np.concatenate(results)
 
 
-def joint(
-    plan: Plan, requests: Iterable[tuple[int, Tile, Request]], mapper: Mapper, seen: ProgressCounter
-) -> _Pairs:
-    """Walk the denoising steps; the first ones are averaged over overlapping tiles.
+def joint_tiles(plan: Plan, requests: Iterable[TileRequest], execution: Execution) -> _TileEstimates:
+    """Run the denoising steps of all tiles together; the first steps are averaged over overlapping tiles.
 
     MultiDiffusion (arXiv 2302.08113, eq. 5) over a bounded neighbourhood (InfiniteDiffusion,
     arXiv 2512.08309): joint step i needs the tiles within ``joint_steps - i`` rings, and the outermost
     ring is dropped after it.
     """
     generator: Any = plan.generator
+    mapper, progress, sampling = execution.mapper, execution.progress, plan.sampling
     groups = list(_groups(requests, plan.group_tiles))
 
     def begin(group: _Group) -> None:
@@ -136,20 +142,20 @@ def joint(
 
     def step(group: _Group, index: int) -> NDArray[np.float32]:
         estimate: NDArray[np.float32] = generator.step(group.state, index)
-        seen.steps(len(group.tiles))
+        progress.steps(len(group.tiles))
         if group.ring == 0:
-            seen.tiles(len(group.tiles), parts=plan.steps)
+            progress.tiles(len(group.tiles), parts=sampling.steps)
         return estimate
 
     def finish(group: _Group) -> NDArray[np.float32]:
         return _targets(plan, group, generator.finish(group.state))
 
     list(mapper(begin, groups))
-    for index in range(plan.steps):
+    for index in range(sampling.steps):
         estimates = list(mapper(partial(step, index=index), groups))
-        if index < plan.joint_steps:
+        if index < sampling.joint_steps:
             pairs = _in_order(groups, estimates)
-            groups = [group for group in groups if group.ring < plan.joint_steps - index]
+            groups = [group for group in groups if group.ring < sampling.joint_steps - index]
             _average(plan, pairs, groups)
     return _in_order(groups, list(mapper(finish, groups)))
 
@@ -188,15 +194,15 @@ def _cells(slices: tuple[slice, slice], cell: int) -> tuple[slice, slice]:
     return slice(rows.start // cell, rows.stop // cell), slice(cols.start // cell, cols.stop // cell)
 
 
-def merge(plan: Plan, pairs: _Pairs, region: Window, cell: int = 1) -> NDArray[np.float32]:
+def merge(plan: Plan, pairs: _TileEstimates, region: Window, cell: int = 1) -> NDArray[np.float32]:
     """Return shape (C, h, w): tiles weighted by a partition of unity, summed in lattice order."""
     height, width = region.shape[0] // cell, region.shape[1] // cell
-    total = np.zeros((plan.channels, height, width), np.float32)
+    total = np.zeros((plan.bands.channels, height, width), np.float32)
     weight = np.zeros((height, width), np.float32)
     weights = plan.lattice.weights(cell)
     for tile, estimate in pairs:
         if len(estimate) != len(total):
-            # The canvas of a latent model has channels of its own; the first tile tells how many.
+            # The canvas of a latent model has its own number of channels: that of the first tile.
             total = np.zeros((len(estimate), height, width), np.float32)
         window = plan.lattice.window(tile)
         common = window & region
@@ -207,6 +213,6 @@ def merge(plan: Plan, pairs: _Pairs, region: Window, cell: int = 1) -> NDArray[n
         total[:, *to] += w * estimate[:, *at]
         weight[to] += w
         del estimate  # a view of its batch, which would stay while the next is made
-    # Tiles without anything to fill were not made; where all are there the weights sum to 1.
+    # Tiles without anything to fill were not generated; where all are present the weights sum to 1.
     np.divide(total, weight, out=total, where=weight > 0)
     return total

@@ -1,6 +1,6 @@
 """One chunk of a result: a pure function of the plan and of input pixels.
 
-Walks the tiles of the lattice, joins or blends their estimates, projects on the measurement and stores.
+Runs the tiles of the lattice, merges their estimates, projects them onto the measurement and stores them.
 A loop, threads, processes and a cluster call the same function, so they give the same bytes.
 """
 
@@ -13,27 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.cube.synthetic import GENERATED, MEASURED, OUTSIDE, SYNTHETIC, TRANSFERRED
-from eoaug.engine.blending import Mapper, alone, joint, merge
-from eoaug.engine.layout import Layer
+from eoaug.engine.blending import Execution, TileRequest, independent_tiles, joint_tiles, merge
+from eoaug.engine.inputs import dtypes_of
 from eoaug.engine.plan import Plan
-from eoaug.engine.tile_requests import ChunkInputs, fill_mask, places, read_chunk_inputs, tile_request, valid
-from eoaug.generators.base import Request
-from eoaug.progress import ProgressCounter
+from eoaug.engine.tile_requests import ChunkDate, read_chunk_inputs, tile_centres, tile_request, valid
+from eoaug.engine.values import ChunkIndex, Layer, Reduce
 from eoaug.raster.radiometry import cast
-from eoaug.raster.tiles import Tile, Window
+from eoaug.raster.tiles import Window
 
 __all__ = ["run_chunk"]
 
 
 _STRIP_PX = 64
+"""Rows that are converted at once: conversion through float64 takes ten times the memory of the numbers."""
 
 
 def run_chunk(
-    plan: Plan,
-    index: tuple[int, int, int, int],
-    arrays: Sequence[NDArray[Any]],
-    mapper: Mapper = map,
-    seen: ProgressCounter | None = None,
+    plan: Plan, index: ChunkIndex, arrays: Sequence[NDArray[Any]], execution: Execution | None = None
 ) -> dict[str, NDArray[Any]]:
     """Make one chunk of the result.
 
@@ -45,95 +41,100 @@ def run_chunk(
         Chunk along (member, time, y, x).
     arrays
         The plan's inputs in `Inputs.arrays` order, cut to ``input_windows(plan, index)``.
-    mapper
-        ``map``, or a pool's: runs forwards side by side.
-    seen
-        Told of the work that is done.
+    execution
+        How forwards are run; default: one after the other.
 
     Returns
     -------
-    By layer name, shape (dates, rows, columns) in stored numbers; and the uint8 marks ``synthetic``.
+    By layer name, shape (dates, rows, columns) in stored numbers; and the uint8 mask ``synthetic``.
     """
     member, t, y, x = index
-    seen = seen or ProgressCounter(lambda count: None)
+    execution = execution or Execution()
     core = plan.core(y, x)
-    dates = plan.context_dates(t)
-    scene = read_chunk_inputs(plan, core, dates, arrays)
-    outputs: dict[str, list[NDArray[Any]]] = {layer.name: [] for layer in plan.layers}
-    outputs[SYNTHETIC] = []
-    for k in plan.dates(t):
-        for name, array in _date(plan, k, member, core, scene, arrays, dates, mapper, seen).items():
-            outputs[name].append(array)
-    return {name: np.stack(parts) for name, parts in outputs.items()}
+    inputs = read_chunk_inputs(plan, core, plan.context_dates(t), arrays)
+    inner = plan.grid.source_window(core).within(plan.grid.source_window(inputs.reach))
+    outputs: dict[str, list[NDArray[Any]]] = {name: [] for name in dtypes_of(plan)}
+    for date in plan.chunking.dates(t):
+        chunk = ChunkDate.of(plan, inputs, date)
+        stored: list[NDArray[Any] | None] = [None] * len(plan.bands.layers)
+        if chunk.given is not None:
+            stored = [arrays[i][chunk.given][inner] for i in range(len(stored))]
+        estimate = _reduced_estimate(chunk, member, core, execution)
+        for name, image in _stored_images(chunk, core, stored, estimate).items():
+            outputs[name].append(image)
+    return {name: np.stack(images) for name, images in outputs.items()}
 
 
-def _date(
-    plan: Plan,
-    k: int,
-    member: int,
+# -- from estimates to stored numbers -----------------------------------------------------------------
+
+
+def _stored_images(
+    chunk: ChunkDate,
     core: Window,
-    scene: ChunkInputs,
-    arrays: Sequence[NDArray[Any]],
-    dates: range,
-    mapper: Mapper,
-    seen: ProgressCounter,
+    stored: list[NDArray[Any] | None],
+    estimate: NDArray[np.floating[Any]] | None,
 ) -> dict[str, NDArray[Any]]:
-    fill = fill_mask(plan, k, scene)
-    given = plan.given(k)
-    inner = plan.source_window(core).within(plan.source_window(scene.reach))
-    stored: list[NDArray[Any] | None] = [None] * len(plan.layers)
-    if given is not None:
-        stored = [arrays[i][given - dates.start][inner] for i in range(len(plan.layers))]
-    cut = core.within(scene.reach)
-    wanted = fill[:, cut[0], cut[1]]
-    if not wanted.any():
-        estimates: list[NDArray[np.float32]] = []
-    else:
-        draws = range(plan.members or 1) if plan.reduce is not None else (member + plan.first_member,)
-        estimates = _Statistic(plan.reduce, len(draws)).over(
-            _estimate(plan, k, draw, core, scene, fill, mapper, seen) for draw in draws
-        )
-    out: dict[str, NDArray[Any]] = {}
-    shape = core.shape
-    marks = np.full(shape, OUTSIDE)
-    for i, layer in enumerate(plan.layers):
-        target = wanted[layer.slot]
-        out[layer.name] = _store(
-            plan, layer, estimates[0][i] if estimates else None, target, stored[i], shape
-        )
-        if stored[i] is not None and plan.factor == 1:
-            marks[valid(layer, np.asarray(stored[i])) & ~target & (marks == OUTSIDE)] = MEASURED
-    own = [layer.slot for layer in plan.layers if plan.origin_of(layer) == "generated"]
-    marks[wanted.any(axis=0)] = TRANSFERRED
-    marks[wanted[own].any(axis=0)] = GENERATED
-    out[SYNTHETIC] = marks
-    return out
+    """Return the bands of one date in stored numbers, and its synthetic mask.
+
+    Parameters
+    ----------
+    chunk, core
+        The date, and the pixels of the chunk.
+    stored
+        Given numbers of each layer, or None on a new date.
+    estimate
+        Shape (layers, rows, columns) of ``core``, model units; None if nothing is generated.
+    """
+    plan = chunk.plan
+    fill = chunk.fill[:, *core.within(chunk.inputs.reach)]
+    images: dict[str, NDArray[Any]] = {}
+    mask = np.full(core.shape, OUTSIDE)
+    for i, layer in enumerate(plan.bands.layers):
+        target = fill[layer.slot]
+        given = stored[i] if plan.grid.factor == 1 else None
+        values = None if estimate is None else estimate[i]
+        store = _stored_band if plan.sampling.keeps_type else _stored_deviation
+        images[layer.name] = store(layer, values, target, given)
+        if given is not None:
+            mask[valid(layer, np.asarray(given)) & ~target & (mask == OUTSIDE)] = MEASURED
+    mask[fill.any(axis=0)] = TRANSFERRED
+    mask[fill[plan.bands.slots_from("generated")].any(axis=0)] = GENERATED
+    images[SYNTHETIC] = mask
+    return images
 
 
-def _store(
-    plan: Plan,
+def _stored_deviation(
     layer: Layer,
     estimate: NDArray[np.floating[Any]] | None,
     target: NDArray[np.bool_],
-    stored: NDArray[Any] | None,
-    shape: tuple[int, int],
+    given: NDArray[Any] | None,
 ) -> NDArray[Any]:
-    """Return one band of one date in stored numbers: generated where asked, else what was given."""
-    dtype = np.dtype(layer.dtype)
-    if not plan.keeps_type:
-        # A spread has the size of a physical unit and no offset; what was measured has none.
-        spread = np.full(shape, np.nan, np.float32)
-        if stored is not None and plan.factor == 1:
-            spread[valid(layer, stored)] = 0
-        if estimate is not None:
-            spread[target] = estimate[target] * abs(layer.to_physical.scale / layer.to_model.scale)
-        return spread
-    if stored is not None and plan.factor == 1:
-        out = np.array(stored, dtype=dtype)
-    else:
-        out = np.full(shape, 0 if dtype.kind in "iu" and layer.nodata is None else layer.missing(), dtype)
+    """Return the standard deviation of one band in physical units: 0 where it was measured, NaN where unknown."""
+    out = np.full(target.shape, np.nan, np.float32)
+    if given is not None:
+        out[valid(layer, given)] = 0
     if estimate is not None:
-        for rows in _strips(shape[0]):
+        # A difference has a scale and no offset.
+        out[target] = estimate[target] * abs(layer.to_physical.scale / layer.to_model.scale)
+    return out
+
+
+def _stored_band(
+    layer: Layer,
+    estimate: NDArray[np.floating[Any]] | None,
+    target: NDArray[np.bool_],
+    given: NDArray[Any] | None,
+) -> NDArray[Any]:
+    """Return one band of one date in stored numbers: generated where asked, else as given."""
+    dtype = np.dtype(layer.dtype)
+    if given is not None:
+        out = np.array(given, dtype=dtype)
+    else:
+        out = np.full(
+            target.shape, 0 if dtype.kind in "iu" and layer.nodata is None else layer.missing, dtype
+        )
+    if estimate is not None:
+        for rows in _strips(len(target)):
             chosen = target[rows]
             if chosen.any():
                 out[rows][chosen] = cast(layer.to_model.inverse(estimate[rows][chosen]), dtype, layer.nodata)
@@ -141,32 +142,46 @@ def _store(
 
 
 def _strips(rows: int) -> Iterator[slice]:
-    """Yield some rows after the other: numbers on their way through float64 take ten times their place."""
     yield from (slice(first, first + _STRIP_PX) for first in range(0, rows, _STRIP_PX))
 
 
-class _Statistic:
-    """Members reduced as they come: mean and spread online, quantiles from all members."""
+# -- ensemble members ---------------------------------------------------------------------------------
 
-    def __init__(self, kind: str | float | None, members: int) -> None:
-        self.kind, self.members, self.count = kind, members, 0
-        self.every: NDArray[np.float32]
+
+def _reduced_estimate(
+    chunk: ChunkDate, member: int, core: Window, execution: Execution
+) -> NDArray[np.floating[Any]] | None:
+    """Return shape (layers, rows, columns) of ``core``, of one member or reduced over all; None: nothing to fill."""
+    if not chunk.fill[:, *core.within(chunk.inputs.reach)].any():
+        return None
+    sampling = chunk.plan.sampling
+    members = sampling.members_of(member)
+    estimates = (_estimate(chunk, number, core, execution) for number in members)
+    return _Statistic(sampling.reduce, len(members)).over(estimates)
+
+
+class _Statistic:
+    """Members reduced as they arrive: mean and standard deviation online, quantiles from all members."""
+
+    def __init__(self, reduce: Reduce | None, members: int) -> None:
+        self.reduce, self.members, self.count = reduce, members, 0
+        self.all: NDArray[np.float32]
         self.mean: NDArray[np.float64]
         self.square: NDArray[np.float64]
 
-    def over(self, members: Iterator[NDArray[np.float32]]) -> list[NDArray[np.floating[Any]]]:
-        if self.kind is None:
-            return list(members)
+    def over(self, members: Iterator[NDArray[np.float32]]) -> NDArray[np.floating[Any]]:
+        if self.reduce is None:
+            return next(members)
         for values in members:
-            self._take(values)
+            self._add(values)
             del values  # not held while the next is made
-        return [self._told()]
+        return self._result()
 
-    def _take(self, values: NDArray[np.float32]) -> None:
-        if isinstance(self.kind, float):
+    def _add(self, values: NDArray[np.float32]) -> None:
+        if isinstance(self.reduce, float):
             if not self.count:
-                self.every = np.empty((self.members, *values.shape), values.dtype)
-            self.every[self.count] = values
+                self.all = np.empty((self.members, *values.shape), values.dtype)
+            self.all[self.count] = values
             self.count += 1
             return
         if not self.count:
@@ -178,54 +193,55 @@ class _Statistic:
             self.mean[:, rows] += delta / self.count
             self.square[:, rows] += delta * (values[:, rows] - self.mean[:, rows])
 
-    def _told(self) -> NDArray[np.floating[Any]]:
-        if isinstance(self.kind, float):
-            out: NDArray[np.float32] = np.empty(self.every.shape[1:], np.float32)
+    def _result(self) -> NDArray[np.floating[Any]]:
+        if isinstance(self.reduce, float):
+            out: NDArray[np.float32] = np.empty(self.all.shape[1:], np.float32)
             for rows in _strips(out.shape[1]):
-                out[:, rows] = np.quantile(self.every[:, :, rows], self.kind, axis=0)
+                out[:, rows] = np.quantile(self.all[:, :, rows], self.reduce, axis=0)
             return out
-        if self.kind == "mean":
+        if self.reduce == "mean":
             return self.mean
         self.square /= max(self.count - 1, 1)
         spread: NDArray[np.float64] = np.sqrt(self.square, out=self.square)
         return spread
 
 
-def _estimate(
-    plan: Plan,
-    k: int,
-    member: int,
-    core: Window,
-    scene: ChunkInputs,
-    fill: NDArray[np.bool_],
-    mapper: Mapper,
-    seen: ProgressCounter,
-) -> NDArray[np.float32]:
+# -- one estimate --------------------------------------------------------------------------------------
+
+
+def _estimate(chunk: ChunkDate, member: int, core: Window, execution: Execution) -> NDArray[np.float32]:
     """Return shape (layers, rows, columns) of ``core``: the merged, projected estimate in model units."""
-    region = plan.region(core)
-    requests = _requests(plan, k, member, core, scene, fill)
-    pairs = (joint if plan.stepped else alone)(plan, requests, mapper, seen)
-    canvas = merge(plan, pairs, region)
-    if plan.sensor is not None:
-        _project(plan, k, canvas, region, scene)
-    slots = [layer.slot for layer in plan.layers]
+    plan = chunk.plan
+    region = plan.grid.region(core)
+    run = joint_tiles if plan.stepped else independent_tiles
+    canvas = merge(plan, run(plan, _requests(chunk, member, core), execution), region)
+    if plan.grid.sensor is not None:
+        _project(chunk, canvas, region)
+    slots = plan.bands.slots
     # A list of indices makes a copy.
     chosen = canvas if slots == list(range(len(canvas))) else canvas[slots]
     return chosen[:, *core.within(region)]
 
 
-def _project(plan: Plan, k: int, canvas: NDArray[np.float32], region: Window, scene: ChunkInputs) -> None:
+def _requests(chunk: ChunkDate, member: int, core: Window) -> Iterator[TileRequest]:
+    """Yield the tiles with something to fill, ring by ring in lattice order."""
+    for ring, tiles in enumerate(chunk.plan.tiles(core)):
+        for tile, centre in zip(tiles, tile_centres(chunk.plan, tiles), strict=True):
+            request = tile_request(chunk, member, tile, centre)
+            if request is not None:
+                yield ring, tile, request
+
+
+def _project(chunk: ChunkDate, canvas: NDArray[np.float32], region: Window) -> None:
     """Make the canvas agree with the coarse measurement, in place, one band at a time."""
-    given = plan.given(k)
-    assert given is not None
-    assert plan.sensor is not None
-    local = given - scene.dates.start
-    rows, cols = plan.source_window(region).within(plan.source_window(scene.reach))
-    for layer in plan.layers:
+    plan, inputs, grid = chunk.plan, chunk.inputs, chunk.plan.grid
+    assert grid.sensor is not None
+    rows, cols = grid.source_window(region).within(grid.source_window(inputs.reach))
+    for layer in plan.bands.layers:
         c = layer.slot
-        sensor = plan.sensor.of_band(c)
-        known = scene.known[local, c, rows, cols]
-        coarse = np.where(known, scene.values[local, c, rows, cols], np.float32(np.nan))[None]
+        sensor = grid.sensor.of_band(c)
+        known = inputs.known[chunk.given, c, rows, cols]
+        coarse = np.where(known, inputs.values[chunk.given, c, rows, cols], np.float32(np.nan))[None]
         fine = sensor.project(canvas[c : c + 1], coarse)
         canvas[c] = _storable(plan, layer, fine[0], coarse[0]) if sensor.mtf is None else fine[0]
 
@@ -235,17 +251,17 @@ def _storable(
 ) -> NDArray[np.float32]:
     """Shrink a cell's detail towards its mean until every pixel fits the storage type.
 
-    A cast that clips would change the mean that was measured. Only the box sensor has cells of its own.
+    A cast that clips would change the mean that was measured. Only for the box sensor: others have no separate cells.
     """
-    kind = np.dtype(layer.dtype)
-    if kind.kind == "f":
+    dtype = np.dtype(layer.dtype)
+    if dtype.kind == "f":
         return fine
-    info = np.iinfo(kind)
-    # One number of room on each side: rounding, and the step that keeps a value off nodata.
+    info = np.iinfo(dtype)
+    # One number left free on each side: for rounding, and for the step that keeps a value off nodata.
     low, high = np.sort(layer.to_model(np.array([info.min + 1, info.max - 1])))
     if low < fine.min() and fine.max() < high:
         return fine
-    f = plan.factor
+    f = plan.grid.factor
     cells = fine.reshape(len(coarse), f, -1, f)
     room = np.minimum(
         _share(coarse - low, coarse - cells.min(axis=(1, 3))),
@@ -261,19 +277,3 @@ def _share(room: NDArray[np.floating[Any]], needed: NDArray[np.floating[Any]]) -
     share = np.ones_like(room)
     np.divide(room, needed, out=share, where=needed > room)
     return share
-
-
-def _requests(
-    plan: Plan,
-    k: int,
-    member: int,
-    core: Window,
-    scene: ChunkInputs,
-    fill: NDArray[np.bool_],
-) -> Iterator[tuple[int, Tile, Request]]:
-    """Yield (ring, tile, request) of the tiles with something to fill, ring by ring in lattice order."""
-    for ring, tiles in enumerate(plan.tiles(core)):
-        for tile, place in zip(tiles, places(plan, tiles), strict=True):
-            request = tile_request(plan, k, member, tile, place, scene, fill)
-            if request is not None:
-                yield ring, tile, request

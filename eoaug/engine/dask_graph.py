@@ -1,4 +1,4 @@
-"""A plan as dask arrays: everything later, anywhere.
+"""A plan as lazy dask arrays.
 
 Imports dask; the package's root does not import this module.
 """
@@ -18,9 +18,17 @@ from dask.task_spec import DataNode, List, Task, TaskRef
 from numpy.typing import NDArray
 
 from eoaug.engine.chunk import run_chunk
-from eoaug.engine.eager import own_heap
-from eoaug.engine.inputs import Inputs, dtypes_of, indices_of, input_windows, turns, ways
+from eoaug.engine.heap import retained_heap
+from eoaug.engine.inputs import (
+    Inputs,
+    autoregressive_steps,
+    dtypes_of,
+    indices_of,
+    input_windows,
+    member_plans,
+)
 from eoaug.engine.plan import Plan
+from eoaug.engine.values import ChunkIndex
 from eoaug.raster.tiles import Window
 
 __all__ = ["build"]
@@ -28,7 +36,7 @@ __all__ = ["build"]
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Where the blocks of an input lie, so that a task can put its pieces together."""
+    """Where the blocks of an input lie, so that a task can assemble the window that it needs."""
 
     images: tuple[tuple[str, int], ...]
     """Key of each block along time: name of its array, and place in it."""
@@ -73,12 +81,12 @@ class _Blocks:
 
 @dataclass(frozen=True)
 class _ChunkTask:
-    """What all tasks of a graph share: the plan and where its inputs' blocks lie."""
+    """What all tasks of a graph share: the plan, and where the blocks of its inputs lie."""
 
     plan: Plan
     sources: tuple[_Blocks, ...]
     inputs: Inputs
-    """Without arrays: only what is there and of which shape."""
+    """Shapes in place of arrays."""
 
 
 @dataclass(frozen=True)
@@ -86,11 +94,11 @@ class _Stub:
     shape: tuple[int, ...]
 
 
-class _Apart(Task):
-    """A task that dask leaves as it is.
+class _UnfusedTask(Task):
+    """A task that dask does not fuse with its neighbours.
 
-    Fused with its neighbours, a chunk of one variable alone would be another task of the same name than beside the
-    others; a cluster that still held the one lost the other (dask issue 9888).
+    Fused, a chunk would be a different task under the same name, depending on which variables are computed
+    together; a cluster that still held the one lost the other (dask issue 9888).
     """
 
     __slots__ = ()
@@ -100,17 +108,17 @@ class _Apart(Task):
         return True
 
 
-def _run_blocks(
-    job: _ChunkTask, index: tuple[int, int, int, int], blocks: list[NDArray[Any]]
-) -> dict[str, NDArray[Any]]:
+def _run_blocks(shared: _ChunkTask, index: ChunkIndex, blocks: list[NDArray[Any]]) -> dict[str, NDArray[Any]]:
     arrays = []
     at = 0
-    for source, (dates, window) in zip(job.sources, input_windows(job.plan, job.inputs, index), strict=True):
+    for source, (dates, window) in zip(
+        shared.sources, input_windows(shared.plan, shared.inputs, index), strict=True
+    ):
         count = len(source.needed(dates, window))
         arrays.append(source.gather(blocks[at : at + count], dates, window))
         at += count
-    with own_heap():
-        return run_chunk(job.plan, index, arrays)
+    with retained_heap():
+        return run_chunk(shared.plan, index, arrays)
 
 
 def _pick(chunk: Mapping[str, NDArray[Any]], name: str, member: bool) -> NDArray[Any]:
@@ -125,7 +133,7 @@ def _join(images: list[NDArray[Any]], member: bool) -> NDArray[Any]:
 def build(plan: Plan, inputs: Inputs) -> dict[str, da.Array]:
     """Return the result as dask arrays, by layer name (and ``synthetic``), without computing anything.
 
-    One task makes a chunk of all variables, one more per variable picks its part. A task refers to the
+    One task makes a chunk of all variables, and one more per variable picks its array. A task refers to the
     input blocks within its reach; the graph holds the plan once and never the weights.
     """
     arrays: list[da.Array] = [
@@ -139,9 +147,9 @@ def build(plan: Plan, inputs: Inputs) -> dict[str, da.Array]:
         mask=None if inputs.mask is None else _Stub(inputs.mask.shape),
         layout=None if inputs.layout is None else _Stub(inputs.layout.shape),
     )
-    graph, labels = (_sequence if plan.sequence else _chunks)(start, plan, sources, bare)
-    draws = plan.members if plan.members is not None and plan.reduce is None else None
-    chunks = (((1,) * draws,) if draws else ()) + plan.chunks
+    graph, labels = (_autoregressive if plan.calendar.autoregressive else _chunks)(start, plan, sources, bare)
+    members = plan.sampling.result_members
+    chunks = (((1,) * members,) if members else ()) + plan.chunking.lengths
     return {
         name: da.Array(graph.cull_layers([labels[name]]), labels[name], chunks, dtype=dtype)
         for name, dtype in dtypes_of(plan).items()
@@ -149,7 +157,7 @@ def build(plan: Plan, inputs: Inputs) -> dict[str, da.Array]:
 
 
 def _with(graph: HighLevelGraph, name: str, tasks: dict[Any, Any], needs: Iterable[str]) -> HighLevelGraph:
-    """Return a graph with one more layer, which needs some of the others."""
+    """Return a graph with one more layer, which depends on the layers ``needs``."""
     return HighLevelGraph({**graph.layers, name: tasks}, {**graph.dependencies, name: set(needs)})
 
 
@@ -157,62 +165,67 @@ def _chunks(
     graph: HighLevelGraph, plan: Plan, sources: tuple[_Blocks, ...], bare: Inputs
 ) -> tuple[HighLevelGraph, dict[str, str]]:
     """Add the chunks of a plan; return the layer of each variable."""
-    # The inputs' own graph is part of the name: two lazy cubes with equal tokens may differ.
+    # The names of the input blocks are part of the name: two lazy cubes with equal tokens may differ.
     token = _name(plan, sources)
-    job_key, run = f"eoaug-plan-{token}", f"eoaug-{plan.verb}-{token}"
-    tasks: dict[Any, Any] = {job_key: DataNode(job_key, _ChunkTask(plan, sources, bare))}
+    plan_key, run = f"eoaug-plan-{token}", f"eoaug-{plan.verb}-{token}"
+    tasks: dict[Any, Any] = {plan_key: DataNode(plan_key, _ChunkTask(plan, sources, bare))}
     for index in indices_of(plan):
         needs = zip(sources, input_windows(plan, bare, index), strict=True)
         refs = [ref for source, (dates, window) in needs for ref in source.refs(dates, window)]
-        tasks[(run, *index)] = _Apart((run, *index), _run_blocks, TaskRef(job_key), index, List(*refs))
+        tasks[(run, *index)] = _UnfusedTask((run, *index), _run_blocks, TaskRef(plan_key), index, List(*refs))
     graph = _with(graph, run, tasks, {name for source in sources for name, _ in source.images})
-    draws = plan.members is not None and plan.reduce is None
+    has_members = plan.sampling.result_members is not None
     labels = {}
     for name in dtypes_of(plan):
         label = labels[name] = f"eoaug-{name}-{token}"
         picks: dict[Any, Any] = {}
         for index in indices_of(plan):
-            key: tuple[Any, ...] = (label, *index) if draws else (label, *index[1:])
-            picks[key] = _Apart(key, _pick, TaskRef((run, *index)), name, draws)
+            key: tuple[Any, ...] = (label, *index) if has_members else (label, *index[1:])
+            picks[key] = _UnfusedTask(key, _pick, TaskRef((run, *index)), name, has_members)
         graph = _with(graph, label, picks, [run])
     return graph, labels
 
 
-def _sequence(
+def _autoregressive(
     graph: HighLevelGraph, plan: Plan, sources: tuple[_Blocks, ...], bare: Inputs
 ) -> tuple[HighLevelGraph, dict[str, str]]:
-    """Add the turns of a sequence: the blocks of every date that is made are inputs of those after it.
+    """Add the autoregressive steps of a plan: the blocks of every new date are inputs of those after it.
 
-    No slices and no concatenation of dask's: it fuses them with their neighbours (`_Apart`).
+    Without dask's own slices and concatenations, which it would fuse with their neighbours (`_UnfusedTask`).
     """
     token = _name(plan, sources)
-    rows, cols = map(_edges, plan.chunks[1:])
+    rows, cols = map(_edges, plan.chunking.lengths[1:])
     labels = {name: f"eoaug-{name}-{token}" for name in dtypes_of(plan)}
     joined: dict[str, dict[Any, Any]] = {name: {} for name in labels}
-    for member, way in enumerate(ways(plan)):
-        made: dict[int, dict[str, tuple[str, int]]] = {}
-        for there, turn in turns(way):
-            given = sources
-            if made:
-                at = tuple(range(len(there) + 1))
+    has_members = plan.sampling.members is not None
+    for number, member in enumerate(member_plans(plan)):
+        done: dict[int, dict[str, tuple[str, int]]] = {}
+        for available, step in autoregressive_steps(member):
+            step_sources = sources
+            if done:
+                at = tuple(range(len(available) + 1))
                 bands = (
-                    _Blocks(tuple(made[time][layer.name] for time in there), layer.dtype, (at, rows, cols))
-                    for layer in plan.layers
+                    _Blocks(
+                        tuple(done[time][layer.name] for time in available), layer.dtype, (at, rows, cols)
+                    )
+                    for layer in plan.bands.layers
                 )
-                given = (*bands, *sources[len(plan.layers) :])
-            alone = replace(turn, chunks=((1,) * len(turn.out_times), *turn.chunks[1:]))
-            graph, found = _chunks(graph, alone, given, bare)
-            for i, time in enumerate(turn.out_times.tolist()):
-                made[time] = {name: (label, i) for name, label in found.items()}
-        dates = [made[time] for time in sorted(made)]
-        for _, t, y, x in indices_of(way):
+                step_sources = (*bands, *sources[len(plan.bands.layers) :])
+            times = step.calendar.out_times.tolist()
+            lengths = ((1,) * len(times), *step.chunking.lengths[1:])
+            by_date = replace(step, chunking=replace(step.chunking, lengths=lengths))
+            graph, step_labels = _chunks(graph, by_date, step_sources, bare)
+            for i, time in enumerate(times):
+                done[time] = {name: (label, i) for name, label in step_labels.items()}
+        dates = [done[time] for time in sorted(done)]
+        for _, t, y, x in indices_of(member):
             for name, label in labels.items():
-                key = (label, *([] if plan.members is None else [member]), t, y, x)
-                refs = [TaskRef((*dates[k][name], y, x)) for k in way.dates(t)]
-                joined[name][key] = _Apart(key, _join, List(*refs), plan.members is not None)
-    turned = set(graph.layers)
+                key = (label, *([number] if has_members else []), t, y, x)
+                refs = [TaskRef((*dates[k][name], y, x)) for k in member.chunking.dates(t)]
+                joined[name][key] = _UnfusedTask(key, _join, List(*refs), has_members)
+    steps = set(graph.layers)
     for name, label in labels.items():
-        graph = _with(graph, label, joined[name], turned)
+        graph = _with(graph, label, joined[name], steps)
     return graph, labels
 
 
@@ -221,9 +234,11 @@ def _edges(sizes: Iterable[int]) -> tuple[int, ...]:
 
 
 def _name(plan: Plan, sources: tuple[_Blocks, ...]) -> str:
-    return str(tokenize(plan.token, plan.chunks, plan.batch_tiles, [s.images for s in sources]))
+    return str(
+        tokenize(plan.token, plan.chunking.lengths, plan.chunking.batch_tiles, [s.images for s in sources])
+    )
 
 
 def _source_chunks(plan: Plan, array: Any) -> tuple[int, int, int]:
-    rows, cols = (max(max(c) // plan.factor, 1) for c in plan.chunks[1:])
+    rows, cols = (max(max(c) // plan.grid.factor, 1) for c in plan.chunking.lengths[1:])
     return (array.shape[0], rows, cols)

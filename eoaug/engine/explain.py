@@ -1,4 +1,4 @@
-"""What a plan costs, said in numbers and words; and how long a generator takes for a batch.
+"""The cost of a plan: tiles, forwards, bytes, memory; and the time that a generator takes for a batch.
 
 Integer arithmetic; only `Times.of` calls the generator.
 """
@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.engine.layout import Layout
+from eoaug.engine.values import Sampling
 from eoaug.generators.base import (
     COARSE_HALO,
     CONTEXT_CELL_PX,
@@ -35,25 +36,26 @@ __all__ = ["Explanation", "Times", "Work", "calibrated", "explain"]
 
 @dataclass(frozen=True)
 class Explanation:
-    """What a plan will cost at most; tiles without anything to fill are skipped when it runs."""
+    """An upper limit of a plan's cost; tiles without anything to fill are skipped when it runs."""
 
     title: str
     chunks: int
-    """Chunks of a variable of the result; every member has its own unless they are reduced."""
+    """Chunks of a variable of the result; every ensemble member has its own unless they are reduced."""
     tiles: int
-    """Tiles that reach the generator, over all chunks, dates and members; neighbours of joint steps too."""
+    """Tiles that the generator is given, over all chunks, dates and members, with the neighbours that joint
+    steps need."""
     model_calls: int
-    """Steps of batches; a batch is filled up within its chunk. Tiles of one chunk that see other numbers of dates
-    make batches of their own, which are not counted."""
+    """Denoising steps of batches; a batch is filled within its chunk. Tiles with different numbers of context dates
+    need separate batches, which are not counted."""
     overlap_factor: float
-    """Pixels that the networks draw for one of the result's, step by step: tiles overlap, reach beyond the chunks'
-    edges, are drawn with a margin, and joint steps take neighbours along."""
+    """Pixels that the networks compute per pixel of the result, averaged over the steps: tiles overlap, reach beyond
+    the chunks' edges, are drawn with a margin, and joint steps need neighbours."""
     output_bytes: int
     peak_bytes: int
-    """Estimated memory of one chunk in work in one thread; weights, what a network holds during a forward, interpreter, and
-    eager inputs and results are not counted."""
+    """Estimated memory of one chunk in one thread; without weights, activations, interpreter, eager inputs and
+    eager results."""
     seconds: float | None = None
-    """Estimated time in one thread; None if nothing was timed."""
+    """Estimated time in one thread; None without calibration."""
     warnings: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
@@ -85,14 +87,14 @@ class Explanation:
 
 @dataclass(frozen=True)
 class Work:
-    """What one image of one chunk takes."""
+    """Work of one image of one chunk."""
 
     tiles: int
     batches: int
     calls: int
-    """Steps of batches, or the one forward of a best estimate."""
+    """Denoising steps of batches; a best estimate counts as one."""
     steps: int
-    """Steps of tiles, or the tiles of a best estimate."""
+    """Denoising steps of tiles; a best estimate counts as one."""
 
     @classmethod
     def of(cls, rings: Sequence[int], steps: Sequence[int], *, group: int, batch: int) -> Work:
@@ -101,21 +103,23 @@ class Work:
         Parameters
         ----------
         rings, steps
-            Tiles of each ring, and how many steps they take.
+            Tiles of each ring, and their number of steps.
         group, batch
-            Tiles that are handed over together, and requests in one forward: both are filled within a ring.
+            Tiles that the generator is given together, and requests in one forward: both are filled within a ring.
         """
-        begun = [tiles // group * -(-group // batch) + -(-(tiles % group) // batch) for tiles in rings]
-        calls = sum(count * each for count, each in zip(begun, steps, strict=True))
-        return cls(sum(rings), sum(begun), calls, sum(n * each for n, each in zip(rings, steps, strict=True)))
+        batches = [tiles // group * -(-group // batch) + -(-(tiles % group) // batch) for tiles in rings]
+        calls = sum(count * each for count, each in zip(batches, steps, strict=True))
+        return cls(
+            sum(rings), sum(batches), calls, sum(n * each for n, each in zip(rings, steps, strict=True))
+        )
 
 
 @dataclass(frozen=True)
 class Times:
-    """What a full batch takes here, in seconds."""
+    """Time that a full batch takes on this machine, in seconds."""
 
     begin_s: float
-    """Before the first step and after the last; of a generator without steps, everything."""
+    """Before the first step and after the last; everything, for a generator without steps."""
     step_s: float
 
     @classmethod
@@ -129,10 +133,10 @@ class Times:
         begun = time.perf_counter()
         for index in range(steps):
             generator.step(state, index)
-        walked = time.perf_counter()
+        stepped = time.perf_counter()
         generator.finish(state)
         ended = time.perf_counter()
-        return cls((begun - started) + (ended - walked), (walked - begun) / steps)
+        return cls((begun - started) + (ended - stepped), (stepped - begun) / steps)
 
 
 # -- words --------------------------------------------------------------------------------------------
@@ -153,28 +157,30 @@ def _seconds(seconds: float) -> str:
 
 
 def explain(plan: Layout, times: Times | None) -> Explanation:
-    """Return what a run costs; ``times`` adds an estimate of its duration."""
-    rows, cols = plan.chunks[1:]
-    scene_rows, scene_cols = plan.geobox.shape.yx
-    images = sum(1 for k in range(len(plan.out_times)) if plan.made(k)) * (plan.members or 1)
-    work = [(_work(plan, *tiles), chunks) for tiles, chunks in _alike(plan).items()]
+    """Return the cost of a run; ``times`` adds an estimate of its duration."""
+    sampling, layers = plan.sampling, plan.bands.layers
+    lengths, rows, cols = plan.chunking.lengths
+    scene_rows, scene_cols = plan.grid.geobox.shape.yx
+    dates = len(plan.calendar.out_times)
+    images = sum(map(plan.generates, range(dates))) * (sampling.members or 1)
+    works = [(_work(plan, *tiles), chunks) for tiles, chunks in _equal_chunks(plan).items()]
     tiles, batches, calls, steps = (
-        sum(getattr(one, name) * chunks for one, chunks in work) * images
+        sum(getattr(work, name) * chunks for work, chunks in works) * images
         for name in ("tiles", "batches", "calls", "steps")
     )
-    squares = steps / max(plan.steps, 1) / images if images else 0.0
-    factor = squares * plan.drawn_px**2 / (scene_rows * scene_cols)
+    squares = steps / max(sampling.steps, 1) / images if images else 0.0
+    factor = squares * plan.canvas_px**2 / (scene_rows * scene_cols)
     core = plan.core(int(np.argmax(rows)), int(np.argmax(cols)))
-    copies = (plan.members or 1) if plan.reduce is None else 1
-    itemsize = sum(plan.dtype_of(layer).itemsize for layer in plan.layers) + 1
+    copies = sampling.result_members or 1
+    itemsize = sum(sampling.dtype_of(layer).itemsize for layer in layers) + 1
     return Explanation(
-        title=f"{plan.verb} with {plan.card.name!r}: {len(plan.out_times)} date{'s'[: len(plan.out_times) > 1]}, "
-        f"{scene_rows} x {scene_cols} px, {len(plan.layers)} bands",
-        chunks=len(rows) * len(cols) * len(plan.chunks[0]) * copies,
+        title=f"{plan.verb} with {plan.card.name!r}: {dates} date{'s'[: dates > 1]}, "
+        f"{scene_rows} x {scene_cols} px, {len(layers)} bands",
+        chunks=len(rows) * len(cols) * len(lengths) * copies,
         tiles=tiles,
         model_calls=calls,
         overlap_factor=factor,
-        output_bytes=scene_rows * scene_cols * len(plan.out_times) * copies * itemsize,
+        output_bytes=scene_rows * scene_cols * dates * copies * itemsize,
         peak_bytes=_peak_bytes(plan, core),
         seconds=None if times is None else times.begin_s * batches + times.step_s * calls,
         warnings=tuple(_warnings(plan, core, factor)),
@@ -183,105 +189,106 @@ def explain(plan: Layout, times: Times | None) -> Explanation:
 
 def _warnings(plan: Layout, core: Window, factor: float) -> Iterator[str]:
     height, width = core.shape
-    scene_rows, scene_cols = plan.geobox.shape.yx
+    scene_rows, scene_cols = plan.grid.geobox.shape.yx
     enough = 16 * plan.lattice.stride
     if factor > 1.9 and (height < min(enough, scene_rows) or width < min(enough, scene_cols)):
         yield (
-            f"chunks of {height} x {width} px cost {factor:.2f} pixels drawn for one kept; "
+            f"chunks of {height} x {width} px need {factor:.2f} drawn pixels per kept pixel; "
             f"use chunks of {enough} px or more"
         )
     low, high = plan.card.gsd_m
-    if plan.gsd_m < low or plan.gsd_m > high:
-        yield f"pixels of {plan.gsd_m:.3g} m are outside the generator's {low:g} to {high:g} m"
+    if plan.grid.gsd_m < low or plan.grid.gsd_m > high:
+        yield f"pixels of {plan.grid.gsd_m:.3g} m are outside the generator's {low:g} to {high:g} m"
 
 
 def _work(plan: Layout, rows: tuple[int, ...], cols: tuple[int, ...]) -> Work:
-    """Return the work of one image of a chunk with so many tiles within every ring, along rows and columns."""
+    """Return the work of one image of a chunk, from its number of tiles along rows and columns by ring."""
     within = [n * m for n, m in zip(rows, cols, strict=True)]
     rings = np.diff(within, prepend=0).tolist()
-    steps = [plan.steps_of_ring(ring) for ring in range(len(rings))]
+    steps = [plan.sampling.steps_of_ring(ring) for ring in range(len(rings))]
     return Work.of(rings, steps, group=plan.group_tiles, batch=plan.card.batch)
 
 
-def _alike(plan: Layout) -> Counter[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """Return how many chunks, of one time chunk's, have so many tiles within every ring, along rows and columns."""
+def _equal_chunks(plan: Layout) -> Counter[tuple[tuple[int, ...], tuple[int, ...]]]:
+    """Return how many chunks of one time chunk have equal numbers of tiles along rows and columns, ring by ring."""
     rows, cols = (
-        Counter(_along(plan, axis, i) for i in range(len(plan.chunks[1 + axis]))) for axis in (0, 1)
+        Counter(_tiles_along(plan, axis, i) for i in range(len(plan.chunking.lengths[1 + axis])))
+        for axis in (0, 1)
     )
     return Counter({(n, m): rows[n] * cols[m] for n in rows for m in cols})
 
 
-def _along(plan: Layout, axis: int, i: int) -> tuple[int, ...]:
-    """Return the tiles within every ring of the ``i``-th chunk along an axis, counted along it."""
+def _tiles_along(plan: Layout, axis: int, i: int) -> tuple[int, ...]:
+    """Return the number of tiles of the ``i``-th chunk along an axis, with its first 0, 1, ... rings."""
     core = plan.core(i, 0) if axis == 0 else plan.core(0, i)
-    own, whole = (plan.lattice.spans(window)[axis] for window in (plan.region(core), plan.scene))
-    grown = [range(own.start - ring, own.stop + ring) for ring in range(plan.joint_steps + 1)]
-    if not plan.bounded:
+    own, whole = (plan.lattice.spans(w)[axis] for w in (plan.grid.region(core), plan.grid.scene))
+    grown = [range(own.start - ring, own.stop + ring) for ring in range(plan.sampling.joint_steps + 1)]
+    if not plan.grid.bounded:
         return tuple(map(len, grown))
     # Tiles beyond a bounded scene have nothing to fill.
     return tuple(min(span.stop, whole.stop) - max(span.start, whole.start) for span in grown)
 
 
 def _peak_bytes(plan: Layout, core: Window) -> int:
-    """Estimate the memory of a chunk in work; the parts are those of `run_chunk`."""
-    region, reach = plan.region(core), plan.reach(core)
-    cells = math.prod(reach.shape)
-    merged = math.prod(region.shape)
-    dates = max(len(plan.context_dates(t)) for t in range(len(plan.chunks[0])))
-    source = dates * cells / plan.factor**2
-    stored = sum(np.dtype(layer.dtype).itemsize for layer in plan.layers)
-    inputs = source * (stored + 5 * plan.channels) + cells * plan.channels
-    reading = source * (stored + 5 * plan.channels) + 24 * cells / plan.factor**2
-    size = plan.drawn_px**2 * plan.channels
+    """Estimate the memory of a chunk; the terms are the steps of `run_chunk`."""
+    grid, channels, layers = plan.grid, plan.bands.channels, plan.bands.layers
+    region, reach = grid.region(core), plan.reach(core)
+    pixels, merged = math.prod(reach.shape), math.prod(region.shape)
+    times = plan.chunking.lengths[0]
+    dates = max(len(plan.context_dates(t)) for t in range(len(times)))
+    source = dates * pixels / grid.factor**2
+    stored = sum(np.dtype(layer.dtype).itemsize for layer in layers)
+    inputs = source * (stored + 5 * channels) + pixels * channels
+    reading = source * (stored + 5 * channels) + 24 * pixels / grid.factor**2
+    size = plan.canvas_px**2 * channels
     frames = 1 + plan.most_context
     if plan.stepped:
         tiles = sum(len(ring) for ring in plan.tiles(core))
         # Request, result, and a state of a handful of fields.
         held = tiles * size * (frames * 10 + 60)
     else:
-        # A group in work, and the results of the one before.
-        held = 2 * plan.batch_tiles * size * frames * 10
-    canvas = merged * 4 * (plan.channels + 1)
-    projecting = merged * 8 * 5 if plan.sensor is not None else 0
-    kept = math.prod(core.shape) * len(plan.layers) * _reducing(plan)
-    # Of the chunk in work, and of the one before while it is handed on.
-    results = 2 * max(plan.chunks[0]) * math.prod(core.shape) * (stored + 1)
+        # The group that is computed, and the results of the one before.
+        held = 2 * plan.chunking.batch_tiles * size * frames * 10
+    canvas = merged * 4 * (channels + 1)
+    projecting = merged * 8 * 5 if grid.sensor is not None else 0
+    kept = math.prod(core.shape) * len(layers) * _reducing(plan.sampling)
+    # Of the chunk that is computed, and of the one before until it is passed on.
+    results = 2 * max(times) * math.prod(core.shape) * (stored + 1)
     return int(max(reading, inputs + canvas + max(held, projecting) + kept + results))
 
 
-def _reducing(plan: Layout) -> int:
+def _reducing(sampling: Sampling) -> int:
     """Return the bytes that are held per pixel and band while members are reduced."""
-    if plan.reduce is None:
+    if sampling.reduce is None:
         return 0
-    if isinstance(plan.reduce, float):
-        return 4 * (plan.members or 1)
+    if isinstance(sampling.reduce, float):
+        return 4 * (sampling.members or 1)
     # Mean and sum of squares in float64.
     return 16
 
 
 def calibrated(plan: Layout) -> Times:
-    """Time rows of made-up tiles; the first loads the weights, and is not counted.
+    """Time four rows of dummy tiles; the first loads the weights, and is not counted.
 
     Neighbouring rows share what a generator draws once for several tiles, as in a scene.
     """
-    # Of a seed that nobody used: land that was drawn before would cost nothing.
+    # A new seed every time: a cached landscape would cost nothing.
     seed = time.time_ns() % 2**62
-    batches = ([_made_up(plan, Tile(row, col), seed) for col in range(plan.card.batch)] for row in range(4))
-    _, *timed = [Times.of(plan.generator, batch, plan.steps) for batch in batches]
-    return Times(fmean(one.begin_s for one in timed), fmean(one.step_s for one in timed))
+    batches = ([_dummy(plan, Tile(row, col), seed) for col in range(plan.card.batch)] for row in range(4))
+    _, *timed = [Times.of(plan.generator, batch, plan.sampling.steps) for batch in batches]
+    return Times(fmean(times.begin_s for times in timed), fmean(times.step_s for times in timed))
 
 
-def _made_up(plan: Layout, tile: Tile, seed: int) -> Request:
+def _dummy(plan: Layout, tile: Tile, seed: int) -> Request:
     """Return a request of the plan's kind and shapes with noise for pixels."""
     window = plan.lattice.window(tile)
-    size, channels, f = plan.lattice.size, plan.channels, plan.factor
-    others = plan.most_context
-    dates = 1 + others
-    slots = [layer.slot for layer in plan.layers]
+    sampling, sensor, f = plan.sampling, plan.grid.sensor, plan.grid.factor
+    size, channels, slots = plan.lattice.size, plan.bands.channels, plan.bands.slots
+    dates = 1 + plan.most_context
     known, fill = np.zeros((2, dates, channels, size, size), bool)
     fill[-1, slots] = True
     known[:-1, slots] = True
-    if plan.has_input and plan.verb == "synthesize" and plan.strength < 1:
+    if plan.calendar.has_input and plan.verb == "synthesize" and sampling.strength < 1:
         known[-1, slots] = True
     elif plan.verb == "inpaint":
         known[-1, slots, : size // 2] = True
@@ -298,20 +305,22 @@ def _made_up(plan: Layout, tile: Tile, seed: int) -> Request:
         values=np.where(known, of_dates(size), np.float32(0)),
         known=known,
         fill=fill,
-        times=times + (plan.out_times[0] if plan.dated else 0),
+        times=times + (plan.calendar.out_times[0] if plan.calendar.dated else 0),
         metadata=metadata_rows(times, dated=False, gsd_m=plan.grid_m),
         origin=(window.top, window.left),
         grid_m=plan.grid_m,
-        coarse=None if plan.sensor is None else of_dates(size // f + 2 * COARSE_HALO),
-        coarse_halo=0 if plan.sensor is None else COARSE_HALO,
+        coarse=None if sensor is None else of_dates(size // f + 2 * COARSE_HALO),
+        coarse_halo=0 if sensor is None else COARSE_HALO,
         factor=f,
-        sensor=plan.sensor,
-        context_cells=of_dates(size // CONTEXT_CELL_PX + 2 * CONTEXT_CELLS) if plan.looks_around else None,
-        context_pixels=of_dates(size + 2 * CONTEXT_PX) if plan.looks_near else None,
-        layout=pixels((plan.guides, size, size)) if plan.guides else None,
-        prompt=plan.prompt,
-        guidance=plan.guidance,
+        sensor=sensor,
+        context_cells=of_dates(size // CONTEXT_CELL_PX + 2 * CONTEXT_CELLS)
+        if plan.uses_context_cells
+        else None,
+        context_pixels=of_dates(size + 2 * CONTEXT_PX) if plan.uses_context_pixels else None,
+        layout=pixels((planes, size, size)) if (planes := plan.bands.layout_planes) else None,
+        prompt=sampling.prompt,
+        guidance=sampling.guidance,
         seed=seed,
-        steps=plan.steps,
-        strength=plan.strength,
+        steps=sampling.steps,
+        strength=sampling.strength,
     )

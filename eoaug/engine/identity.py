@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from importlib import metadata as package_metadata
 from typing import Any
@@ -10,10 +11,43 @@ from typing import Any
 import numpy as np
 
 from eoaug.engine.inputs import Inputs
-from eoaug.engine.plan import Plan, token_of
+from eoaug.engine.plan import Plan
+from eoaug.errors import ParameterError
 from eoaug.generators.base import identity_of
 
 __all__ = ["token_for"]
+
+
+def token_for(plan: Plan, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
+    """Return the hash of inputs, parameters, model and version, as 64 hexadecimal digits.
+
+    Raises
+    ------
+    ParameterError
+        A parameter has no JSON form.
+    """
+    grid, calendar = plan.grid, plan.calendar
+    decisive = {
+        "version": _version(),
+        "verb": plan.verb,
+        "generator": identity_of(plan.generator),
+        "parameters": parameters,
+        "seed": plan.sampling.seed,
+        "members": plan.sampling.members,
+        "layers": [
+            [layer.name, layer.slot, layer.to_model.scale, layer.to_model.offset, layer.dtype, layer.nodata]
+            for layer in plan.bands.layers
+        ],
+        "grid": [list(grid.geobox.affine)[:6], list(grid.geobox.shape.yx), str(grid.geobox.crs)],
+        "times": [calendar.in_times.tolist(), calendar.out_times.tolist(), calendar.dated],
+        "cloud": calendar.cloud.tolist(),
+        "inputs": _content(inputs),
+    }
+    try:
+        text = json.dumps(decisive, sort_keys=True, allow_nan=True, default=str)
+    except (TypeError, ValueError) as error:
+        raise ParameterError(f"the parameters cannot be hashed: {error}", "use plain values") from error
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _version() -> str:
@@ -23,37 +57,16 @@ def _version() -> str:
         return "0"
 
 
-def token_for(made: Plan, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
-    """Return the hash of everything that decides the pixels: inputs, parameters, model, version."""
-    return token_of(
-        {
-            "version": _version(),
-            "verb": made.verb,
-            "generator": identity_of(made.generator),
-            "parameters": parameters,
-            "seed": made.seed,
-            "members": made.members,
-            "layers": [
-                [a.name, a.slot, a.to_model.scale, a.to_model.offset, a.dtype, a.nodata] for a in made.layers
-            ],
-            "grid": [list(made.geobox.affine)[:6], list(made.geobox.shape.yx), str(made.geobox.crs)],
-            "times": [made.in_times.tolist(), made.out_times.tolist(), made.dated],
-            "cloud": made.cloud.tolist(),
-            "inputs": _identity(inputs),
-        }
-    )
-
-
-def _identity(inputs: Inputs) -> list[Any]:
-    """Return what identifies the input's content: its bytes, or the name of the graph that reads it."""
+def _content(inputs: Inputs) -> list[Any]:
+    """Return what identifies the input's content: a hash of its bytes, or the name of the graph that reads it."""
     out: list[Any] = []
     for array in inputs.arrays():
         if not hasattr(array, "dask"):
-            # Equal numbers count as equal in either byte order, and equal bytes do not.
+            # Equal numbers count as equal in either byte order.
             values = np.ascontiguousarray(array, array.dtype.newbyteorder("="))
             out.append(hashlib.sha256(values.view(np.uint8).reshape(-1)).hexdigest())
         else:
-            # Lazy data: the graph's name is all there is. It never collides, but two sessions may name the
-            # same data differently.
+            # The name of a lazy array's graph is all there is. It never collides, but two sessions may name
+            # the same data differently.
             out.append(array.name)
     return out

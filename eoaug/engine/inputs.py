@@ -10,9 +10,10 @@ import numpy as np
 
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.engine.plan import Plan
+from eoaug.engine.values import ChunkIndex
 from eoaug.raster.tiles import Window
 
-__all__ = ["Inputs", "dtypes_of", "indices_of", "input_windows", "turns", "ways"]
+__all__ = ["Inputs", "autoregressive_steps", "dtypes_of", "indices_of", "input_windows", "member_plans"]
 
 
 @dataclass(frozen=True)
@@ -24,59 +25,53 @@ class Inputs:
     mask: Any = None
     """Shape (Tin, Y, X), bool: what to fill (plan.fill == "mask")."""
     layout: Any = None
-    """Shape (K, Y, X), float32, on the result's grid."""
+    """Shape (K, Y, X), float32: the conditioning raster, on the result's grid."""
 
     def arrays(self) -> list[Any]:
         """Return all arrays in a fixed order."""
         return [*self.bands, *(a for a in (self.mask, self.layout) if a is not None)]
 
 
-def _layout_bounds(plan: Plan, core: Window) -> Window:
-    reach = plan.reach(core)
-    top, left = plan.origin
-    return Window(reach.top - top, reach.left - left, reach.bottom - top, reach.right - left)
-
-
-def input_windows(plan: Plan, inputs: Inputs, index: tuple[int, int, int, int]) -> list[tuple[range, Window]]:
+def input_windows(plan: Plan, inputs: Inputs, index: ChunkIndex) -> list[tuple[range, Window]]:
     """Return (dates, window) of every input array that a chunk needs, in `Inputs.arrays` order."""
     _, t, y, x = index
-    core = plan.core(y, x)
-    dates, window = plan.context_dates(t), plan.source_window(plan.reach(core))
-    needs = [(dates, window)] * (len(inputs.bands) + (inputs.mask is not None))
+    reach = plan.reach(plan.core(y, x))
+    needs = [(plan.context_dates(t), plan.grid.source_window(reach))]
+    needs *= len(inputs.bands) + (inputs.mask is not None)
     if inputs.layout is not None:
-        needs.append((range(inputs.layout.shape[0]), _layout_bounds(plan, core)))
+        top, left = plan.grid.origin
+        needs.append((range(inputs.layout.shape[0]), reach.shift(-top, -left)))
     return needs
 
 
-def indices_of(plan: Plan) -> Iterator[tuple[int, int, int, int]]:
+def indices_of(plan: Plan) -> Iterator[ChunkIndex]:
     """Yield the chunks of a result along (member, time, y, x)."""
-    members = plan.members if plan.members is not None and plan.reduce is None else 1
-    for member in range(members):
-        for t in range(len(plan.chunks[0])):
-            for y in range(len(plan.chunks[1])):
-                for x in range(len(plan.chunks[2])):
-                    yield member, t, y, x
+    return plan.chunking.indices(plan.sampling.result_members or 1)
 
 
 def dtypes_of(plan: Plan) -> dict[str, np.dtype[Any]]:
     """Return the variables of a result and their types."""
-    return {layer.name: plan.dtype_of(layer) for layer in plan.layers} | {SYNTHETIC: np.dtype(np.uint8)}
+    layers = {layer.name: plan.sampling.dtype_of(layer) for layer in plan.bands.layers}
+    return layers | {SYNTHETIC: np.dtype(np.uint8)}
 
 
-def turns(plan: Plan) -> Iterator[tuple[list[int], Plan]]:
-    """Yield the turns of a sequence: the dates that are there, and the plan of those to make of them.
+def autoregressive_steps(plan: Plan) -> Iterator[tuple[list[int], Plan]]:
+    """Yield the dates that have pixels before each autoregressive step, and the plan of the step.
 
-    The first hands the given dates through, each of the others makes one new date.
+    The first passes the given dates through; each of the others generates one new date.
     """
-    there = plan.in_times.tolist()
-    yield there, plan.turn(there, there)
-    for date in plan.new_dates:
-        yield there, plan.turn(there, [date])
-        there = sorted([*there, date])
+    available = plan.calendar.in_times.tolist()
+    yield available, plan.for_dates(available, available)
+    for date in plan.calendar.new_dates:
+        yield available, plan.for_dates(available, [date])
+        available = sorted([*available, date])
 
 
-def ways(plan: Plan) -> list[Plan]:
-    """Return the plan of a sequence by member: every one goes its own way."""
-    if plan.members is None:
+def member_plans(plan: Plan) -> list[Plan]:
+    """Return one autoregressive plan per ensemble member: each member's new dates depend on its own earlier ones."""
+    if plan.sampling.members is None:
         return [plan]
-    return [replace(plan, members=None, first_member=member) for member in range(plan.members)]
+    return [
+        replace(plan, sampling=replace(plan.sampling, members=None, first_member=member))
+        for member in range(plan.sampling.members)
+    ]

@@ -1,7 +1,7 @@
-"""What a tile knows: input pixels of a chunk in model units, what is to be filled, and the `Request`.
+"""From the input pixels of a chunk to the `Request` of each of its tiles.
 
-Reads stored numbers, applies validity and scaling, chooses context dates; knows no generator's insides
-and merges nothing.
+Reads stored numbers, applies validity and scaling, chooses context dates. Knows nothing of how generators
+work, and merges nothing.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from eoaug.engine.layout import Layer
 from eoaug.engine.plan import Plan
+from eoaug.engine.values import Layer
 from eoaug.generators.base import (
     COARSE_HALO,
     CONTEXT_CELL_PX,
@@ -28,7 +28,7 @@ from eoaug.generators.base import (
 from eoaug.raster.grid import lonlat
 from eoaug.raster.tiles import Tile, Window
 
-__all__ = ["ChunkInputs", "fill_mask", "places", "read_chunk_inputs", "tile_request", "valid"]
+__all__ = ["ChunkDate", "ChunkInputs", "read_chunk_inputs", "tile_centres", "tile_request", "valid"]
 
 
 @dataclass
@@ -37,12 +37,15 @@ class ChunkInputs:
 
     reach: Window
     dates: range
+    """Indices of the n given dates that were read."""
     values: NDArray[np.float32]
     """Shape (n, C, h, w) on the input's grid; 0 where not known."""
     known: NDArray[np.bool_]
     """Shape (n, C, h, w)."""
     mask: NDArray[np.bool_] | None
+    """Shape (n, h, w), what to fill; None without a mask."""
     layout: NDArray[np.float32] | None
+    """Shape (K, h, w), the conditioning raster on the result's grid."""
 
     @cached_property
     def cells(self) -> NDArray[np.float32]:
@@ -77,17 +80,18 @@ def _cell_sums(image: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def read_chunk_inputs(plan: Plan, core: Window, dates: range, arrays: Sequence[NDArray[Any]]) -> ChunkInputs:
-    """Return what is known around ``core`` on ``dates``, from arrays in `Inputs.arrays` order."""
+    """Return the input pixels around ``core`` on ``dates``, from arrays in `Inputs.arrays` order."""
     reach = plan.reach(core)
-    shape = plan.source_window(reach).shape
-    values = np.zeros((len(dates), plan.channels, *shape), np.float32)
+    shape = plan.grid.source_window(reach).shape
+    values = np.zeros((len(dates), plan.bands.channels, *shape), np.float32)
     known = np.zeros(values.shape, bool)
-    rest = list(arrays[len(plan.layers) if plan.has_input else 0 :])
+    has_input, layers = plan.calendar.has_input, plan.bands.layers
+    rest = list(arrays[len(layers) if has_input else 0 :])
     mask = np.asarray(rest.pop(0), bool) if plan.fill == "mask" else None
     layout = np.asarray(rest.pop(0), np.float32) if rest else None
-    if plan.has_input:
-        for layer, stored in zip(plan.layers, arrays, strict=False):
-            # Date by date: on their way through float64 numbers take ten times their place.
+    if has_input:
+        for layer, stored in zip(layers, arrays, strict=False):
+            # Date by date: conversion through float64 takes ten times the memory of the numbers.
             for date, image in enumerate(stored):
                 good = valid(layer, image)
                 known[date, layer.slot] = good
@@ -106,198 +110,223 @@ def valid(layer: Layer, stored: NDArray[Any]) -> NDArray[np.bool_]:
     return good
 
 
-def fill_mask(plan: Plan, k: int, scene: ChunkInputs) -> NDArray[np.bool_]:
-    """Return shape (C, h, w) on the result's grid over ``scene.reach``: what to generate on date ``k``."""
-    height, width = scene.reach.shape
-    slots = [layer.slot for layer in plan.layers if plan.origin_of(layer) != "observed"]
-    fill = np.zeros((plan.channels, height, width), bool)
-    given = plan.given(k)
+@dataclass(frozen=True)
+class ChunkDate:
+    """One date of a chunk: its input pixels, and which pixels to generate."""
+
+    plan: Plan
+    inputs: ChunkInputs
+    date: int
+    """Index of the result date."""
+    given: int | None
+    """Index of the date in ``inputs``; None for a new date."""
+    fill: NDArray[np.bool_]
+    """Shape (C, h, w) over ``inputs.reach``: what to generate."""
+
+    @classmethod
+    def of(cls, plan: Plan, inputs: ChunkInputs, date: int) -> ChunkDate:
+        """Return a date of a chunk with the pixels that the plan's fill rule generates."""
+        given = plan.calendar.given(date)
+        local = None if given is None else given - inputs.dates.start
+        return cls(plan, inputs, date, local, _fill_mask(plan, inputs, date, local))
+
+
+def _fill_mask(plan: Plan, inputs: ChunkInputs, date: int, given: int | None) -> NDArray[np.bool_]:
+    slots = plan.bands.slots_from("generated", "transferred")
+    fill = np.zeros((plan.bands.channels, *inputs.reach.shape), bool)
     if plan.fill == "scene":
         fill[slots] = True
         return fill
     if plan.verb == "extend" and given is not None:
         return fill
-    local = None if given is None else given - scene.dates.start
-    near = [d - scene.dates.start for d in plan.neighbours(k)]
+    near = [d - inputs.dates.start for d in plan.neighbours(date)]
+    factor = plan.grid.factor
     if plan.fill == "footprint":
-        fill[slots] = scene.known[near].any(axis=(0, 1))
+        fill[slots] = inputs.known[near].any(axis=(0, 1))
     elif plan.fill == "measured":
-        fill[slots] = scene.known[local][slots].repeat(plan.factor, axis=1).repeat(plan.factor, axis=2)
+        fill[slots] = inputs.known[given][slots].repeat(factor, axis=1).repeat(factor, axis=2)
     elif plan.fill == "mask":
-        assert scene.mask is not None
-        fill[slots] = scene.mask[local]
+        assert inputs.mask is not None
+        fill[slots] = inputs.mask[given]
     elif plan.fill == "everything":
-        fill[slots] = ~scene.known[local][slots]
+        fill[slots] = ~inputs.known[given][slots]
     else:
-        others = [d for d in near if d != local]
-        fill[slots] = ~scene.known[local][slots] & scene.known[others].any(axis=0)[slots]
+        others = [d for d in near if d != given]
+        fill[slots] = ~inputs.known[given][slots] & inputs.known[others].any(axis=0)[slots]
     return fill
 
 
-def places(plan: Plan, tiles: list[Tile]) -> NDArray[np.float64]:
+def tile_centres(plan: Plan, tiles: list[Tile]) -> NDArray[np.float64]:
     """Return shape (n, 2), longitude and latitude of the tiles' centres in degrees."""
     half, stride = plan.lattice.size / 2, plan.lattice.stride
-    rows = [tile.row * stride + half - plan.origin[0] for tile in tiles]
-    cols = [tile.col * stride + half - plan.origin[1] for tile in tiles]
+    top, left = plan.grid.origin
+    rows = [tile.row * stride + half - top for tile in tiles]
+    cols = [tile.col * stride + half - left for tile in tiles]
     # Five decimals are about a metre: two crops, whose affines round differently, must agree. Centres of grids in decimal
-    # degrees lie on halves of the last one, where rounding would flip; nothing lies on the golden section.
-    return np.floor(lonlat(plan.geobox, rows, cols) * 1e5 + 0.381966) / 1e5
+    # degrees lie on halves of the last decimal, where rounding would flip; none lies on the golden section.
+    return np.floor(lonlat(plan.grid.geobox, rows, cols) * 1e5 + 0.381966) / 1e5
 
 
-def tile_request(
-    plan: Plan,
-    k: int,
-    member: int,
-    tile: Tile,
-    place: NDArray[np.float64],
-    scene: ChunkInputs,
-    fill: NDArray[np.bool_],
-) -> Request | None:
-    """Return what a tile knows and is to fill on result date ``k``; None if there is nothing to fill.
+def tile_request(chunk: ChunkDate, member: int, tile: Tile, centre: NDArray[np.float64]) -> Request | None:
+    """Return the request of one tile; None if there is nothing to fill.
 
     Parameters
     ----------
-    plan, k, member, tile
-        Which tile of which date and member.
-    place
+    chunk
+        The date of the chunk that the tile belongs to.
+    member
+        Number of the ensemble member.
+    tile
+        The tile, by its index on the lattice.
+    centre
         Longitude and latitude of its centre in degrees.
-    scene
-        Input pixels around it.
-    fill
-        Shape (C, h, w) over ``scene.reach``, from `to_fill`.
     """
+    plan, inputs = chunk.plan, chunk.inputs
     window = plan.lattice.window(tile)
-    inside = window & scene.reach
+    inside = window & inputs.reach
     if inside.empty:
         return None
-    size, channels = plan.lattice.size, plan.channels
-    to, at = inside.within(window), inside.within(scene.reach)
-    here = fill[:, at[0], at[1]]
-    given = plan.given(k)
-    local = None if given is None else given - scene.dates.start
-    common: dict[str, Any] = {
+    conditions: dict[str, Any] = {
         "origin": (window.top, window.left),
         "grid_m": plan.grid_m,
-        "prompt": plan.prompt,
+        "prompt": plan.sampling.prompt,
         "member": member,
-        "seed": plan.seed,
-        "steps": plan.steps,
-        "guidance": plan.guidance,
-        "strength": plan.strength,
+        "seed": plan.sampling.seed,
+        "steps": plan.sampling.steps,
+        "guidance": plan.sampling.guidance,
+        "strength": plan.sampling.strength,
     }
-    if scene.layout is not None:
-        layout = np.zeros((len(scene.layout), size, size), np.float32)
-        layout[:, to[0], to[1]] = scene.layout[:, at[0], at[1]]
-        common["layout"] = layout
-    if plan.sensor is not None:
-        assert local is not None
-        f = plan.factor
-        # The sensor mixes neighbours: the tile sees the coarse pixels around it too.
-        wide = window.pad(COARSE_HALO * f)
-        near = wide & scene.reach
-        rows, cols = plan.source_window(near).within(plan.source_window(scene.reach))
-        good = scene.known[local][:, rows, cols]
-        if not good.any():
-            return None
-        cells = size // f + 2 * COARSE_HALO
-        coarse = np.full((1, channels, cells, cells), np.nan, np.float32)
-        put = near.coarsen(f).within(wide.coarsen(f))
-        coarse[0][:, *put] = np.where(good, scene.values[local][:, rows, cols], np.nan)
-        whole = np.zeros((1, channels, size, size), bool)
-        slots = [layer.slot for layer in plan.layers]
-        for slot in slots:
-            # Pixels under a coarse gap are made too: the sensor mixes them into its neighbours.
-            whole[0, slot, to[0], to[1]] = True
-        return Request(
-            # Views of one number: nothing is known at this resolution.
-            values=np.broadcast_to(np.float32(0), whole.shape),
-            known=np.broadcast_to(False, whole.shape),
-            fill=whole,
-            times=plan.out_times[k : k + 1],
-            metadata=_metadata(plan, k, [int(plan.out_times[k])], place),
-            coarse=coarse,
-            coarse_halo=COARSE_HALO,
-            factor=f,
-            sensor=plan.sensor,
-            **common,
-        )
+    if inputs.layout is not None:
+        layout = np.zeros((len(inputs.layout), *window.shape), np.float32)
+        layout[:, *inside.within(window)] = inputs.layout[:, *inside.within(inputs.reach)]
+        conditions["layout"] = layout
+    if plan.grid.sensor is not None:
+        return _coarse_request(chunk, window, centre, conditions)
+    return _dated_request(chunk, window, centre, conditions)
+
+
+def _coarse_request(
+    chunk: ChunkDate, window: Window, centre: NDArray[np.float64], conditions: dict[str, Any]
+) -> Request | None:
+    """Return a request with the coarse measurement under a tile and around it, which the sensor mixes in."""
+    plan, inputs, grid = chunk.plan, chunk.inputs, chunk.plan.grid
+    assert chunk.given is not None
+    wide = window.pad(COARSE_HALO * grid.factor)
+    near = wide & inputs.reach
+    rows, cols = grid.source_window(near).within(grid.source_window(inputs.reach))
+    good = inputs.known[chunk.given][:, rows, cols]
+    if not good.any():
+        return None
+    channels, cells = plan.bands.channels, wide.coarsen(grid.factor)
+    coarse = np.full((1, channels, *cells.shape), np.nan, np.float32)
+    put = near.coarsen(grid.factor).within(cells)
+    coarse[0][:, *put] = np.where(good, inputs.values[chunk.given][:, rows, cols], np.nan)
+    fill = np.zeros((1, channels, *window.shape), bool)
+    inside = (window & inputs.reach).within(window)
+    for slot in plan.bands.slots:
+        # Pixels under a coarse gap are generated too: the sensor mixes them into its neighbours.
+        fill[0, slot, *inside] = True
+    return Request(
+        # Views of one number: nothing is known at this resolution.
+        values=np.broadcast_to(np.float32(0), fill.shape),
+        known=np.broadcast_to(False, fill.shape),
+        fill=fill,
+        times=plan.calendar.out_times[chunk.date : chunk.date + 1],
+        metadata=_metadata(chunk, [int(plan.calendar.out_times[chunk.date])], 0, centre),
+        coarse=coarse,
+        coarse_halo=COARSE_HALO,
+        factor=grid.factor,
+        sensor=grid.sensor,
+        **conditions,
+    )
+
+
+def _dated_request(
+    chunk: ChunkDate, window: Window, centre: NDArray[np.float64], conditions: dict[str, Any]
+) -> Request | None:
+    """Return a request with the known pixels of a tile on its date and on its context dates."""
+    plan, inputs = chunk.plan, chunk.inputs
+    inside = window & inputs.reach
+    to, at = inside.within(window), inside.within(inputs.reach)
+    here = chunk.fill[:, *at]
     if not here.any():
         return None
-    frames = _frames(plan, k, scene, at)
-    slot_of_target = frames.index(None) if None in frames else frames.index(local)
-    values = np.zeros((len(frames), channels, size, size), np.float32)
+    frames = _frames(chunk, at)
+    target = frames.index(None) if None in frames else frames.index(chunk.given)
+    values = np.zeros((len(frames), plan.bands.channels, *window.shape), np.float32)
     known = np.zeros(values.shape, bool)
-    filled = np.zeros(values.shape, bool)
+    fill = np.zeros(values.shape, bool)
+    regenerated = plan.fill in ("measured", "scene") and plan.sampling.strength >= 1
     for i, frame in enumerate(frames):
-        if frame is None or (frame == local and plan.fill in ("measured", "scene") and plan.strength >= 1):
+        if frame is None or (frame == chunk.given and regenerated):
             continue
-        values[i][:, to[0], to[1]] = scene.values[frame][:, at[0], at[1]]
-        known[i][:, to[0], to[1]] = scene.known[frame][:, at[0], at[1]]
-    filled[slot_of_target][:, to[0], to[1]] = here
-    if plan.looks_around:
-        common["context_cells"] = _wide(window, scene, frames)
-    if plan.looks_near:
-        common["context_pixels"] = _near(window, scene, frames)
+        values[i][:, *to] = inputs.values[frame][:, *at]
+        known[i][:, *to] = inputs.known[frame][:, *at]
+    fill[target][:, *to] = here
+    if plan.uses_context_cells:
+        conditions["context_cells"] = _context_cells(window, inputs, frames)
+    if plan.uses_context_pixels:
+        conditions["context_pixels"] = _context_pixels(window, inputs, frames)
     times = [
-        int(plan.out_times[k]) if i == slot_of_target else int(plan.in_times[scene.dates[frame]])  # type: ignore[index]
+        int(plan.calendar.out_times[chunk.date])
+        if i == target
+        else int(plan.calendar.in_times[inputs.dates[frame]])  # type: ignore[index]
         for i, frame in enumerate(frames)
     ]
     return Request(
         values=values,
         known=known,
-        fill=filled,
+        fill=fill,
         times=np.asarray(times, np.int64),
-        metadata=_metadata(plan, k, times, place, slot_of_target),
-        **common,
+        metadata=_metadata(chunk, times, target, centre),
+        **conditions,
     )
 
 
-def _wide(window: Window, scene: ChunkInputs, frames: Sequence[int | None]) -> NDArray[np.float32]:
+def _context_cells(window: Window, inputs: ChunkInputs, frames: Sequence[int | None]) -> NDArray[np.float32]:
     """Return `Request.context_cells`: the cells around a tile on its dates."""
     wanted = window.pad(CONTEXT_CELLS * CONTEXT_CELL_PX).coarsen(CONTEXT_CELL_PX)
-    there = scene.reach.coarsen(CONTEXT_CELL_PX)
-    common = wanted & there
-    to, at = common.within(wanted), common.within(there)
-    out = np.full((len(frames), scene.values.shape[1], *wanted.shape), np.nan, np.float32)
+    available = inputs.reach.coarsen(CONTEXT_CELL_PX)
+    common = wanted & available
+    to, at = common.within(wanted), common.within(available)
+    out = np.full((len(frames), inputs.values.shape[1], *wanted.shape), np.nan, np.float32)
     for i, frame in enumerate(frames):
         if frame is not None:
-            out[i][:, *to] = scene.cells[frame][:, *at]
+            out[i][:, *to] = inputs.cells[frame][:, *at]
     return out
 
 
-def _near(window: Window, scene: ChunkInputs, frames: Sequence[int | None]) -> NDArray[np.float32]:
+def _context_pixels(window: Window, inputs: ChunkInputs, frames: Sequence[int | None]) -> NDArray[np.float32]:
     """Return `Request.context_pixels`: what was measured in a tile and around it."""
     wanted = window.pad(CONTEXT_PX)
-    common = wanted & scene.reach
-    to, at = common.within(wanted), common.within(scene.reach)
-    out = np.full((len(frames), scene.values.shape[1], *wanted.shape), np.nan, np.float32)
+    common = wanted & inputs.reach
+    to, at = common.within(wanted), common.within(inputs.reach)
+    out = np.full((len(frames), inputs.values.shape[1], *wanted.shape), np.nan, np.float32)
     for i, frame in enumerate(frames):
         if frame is not None:
-            known = scene.known[frame][:, *at]
-            out[i][:, *to] = np.where(known, scene.values[frame][:, *at], np.float32(np.nan))
+            known = inputs.known[frame][:, *at]
+            out[i][:, *to] = np.where(known, inputs.values[frame][:, *at], np.float32(np.nan))
     return out
 
 
-def _frames(plan: Plan, k: int, scene: ChunkInputs, at: tuple[slice, slice]) -> list[int | None]:
-    """Return the dates of a tile's request, ascending, as indices into the scene; None is a new date.
+def _frames(chunk: ChunkDate, at: tuple[slice, slice]) -> list[int | None]:
+    """Return the dates of a tile's request, ascending, as indices into the inputs; None is a new date.
 
     The context: first the nearest date on either side that shows at least half of the tile, then by
     distance in time; dates that show less than a twentieth never.
     """
-    given = plan.given(k)
-    local = None if given is None else given - scene.dates.start
+    plan, inputs = chunk.plan, chunk.inputs
     if not plan.card.context or plan.verb not in ("inpaint", "extend"):
-        return [local]
-    now = int(plan.out_times[k])
-    slots = [layer.slot for layer in plan.layers]
+        return [chunk.given]
+    now = int(plan.calendar.out_times[chunk.date])
     candidates = []
-    for date in plan.neighbours(k):
-        i = date - scene.dates.start
-        if i == local:
+    for date in plan.neighbours(chunk.date):
+        i = date - inputs.dates.start
+        if i == chunk.given:
             continue
-        share = float(scene.known[i][:, at[0], at[1]][slots].mean())
+        share = float(inputs.known[i][:, *at][plan.bands.slots].mean())
         if share >= 0.05:
-            gap = int(plan.in_times[date]) - now
+            gap = int(plan.calendar.in_times[date]) - now
             candidates.append((share < 0.5, abs(gap), gap, i))
     candidates.sort()
     before = [c for c in candidates if c[2] < 0][:1]
@@ -305,23 +334,25 @@ def _frames(plan: Plan, k: int, scene: ChunkInputs, at: tuple[slice, slice]) -> 
     chosen = sorted(before + after)[: plan.card.context]
     chosen += [c for c in candidates if c not in chosen][: plan.card.context - len(chosen)]
     frames: list[tuple[int, int | None]] = [(c[2], c[3]) for c in chosen]
-    return [i for _, i in sorted([*frames, (0, local)], key=lambda f: f[0])]
+    return [i for _, i in sorted([*frames, (0, chunk.given)], key=lambda f: f[0])]
 
 
 def _metadata(
-    plan: Plan, k: int, times: Sequence[int], place: NDArray[np.float64], target: int = 0
+    chunk: ChunkDate, times: Sequence[int], target: int, centre: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Return `Request.metadata` of dates in seconds since 1970, of which ``target`` is result date ``k``."""
+    """Return `Request.metadata` of dates in seconds since 1970, of which ``target`` is the chunk's."""
+    plan = chunk.plan
+    lon, lat = centre
     cloud_fraction = np.full(len(times), np.nan)
-    cloud_fraction[target] = plan.cloud[k]
+    cloud_fraction[target] = plan.calendar.cloud[chunk.date]
     rows = metadata_rows(
         times,
-        dated=plan.dated,
-        lon_deg=place[0],
-        lat_deg=place[1],
-        gsd_m=plan.gsd_at(float(place[1])),
+        dated=plan.calendar.dated,
+        lon_deg=lon,
+        lat_deg=lat,
+        gsd_m=plan.grid.gsd_at(float(lat)),
         cloud_fraction=cloud_fraction,
     )
-    for name, value in plan.overrides.items():
+    for name, value in plan.sampling.metadata.items():
         rows[target, METADATA_FIELDS.index(name)] = value
     return rows

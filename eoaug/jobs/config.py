@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,8 +24,7 @@ from eoaug.errors import ParameterError, did_you_mean
 from eoaug.generators.base import Generator, Verb, identity_of
 from eoaug.storage.documents import load_yaml
 from eoaug.storage.names import clean_href
-from eoaug.verbs.options import Options
-from eoaug.verbs.planning import VERBS
+from eoaug.verbs.options import yaml_keys
 
 __all__ = ["Cluster", "Job", "Output", "Run", "Source", "job_schema", "read_job"]
 
@@ -137,17 +135,6 @@ class Cluster(_Part):
     """Folder on each node for what does not fit into memory."""
 
 
-_NOT_IN_YAML = {"ds", "like", "resolution", "crs", "layout", "options", "progress"}
-"""Arguments of verbs that are no plain values, or belong to another way of working."""
-
-_ELSEWHERE = {
-    "generator": "generator",
-    "chunks": "run.chunks",
-    "batch_tiles": "run.batch_tiles",
-    "device": "run.device",
-}
-
-
 def _as_generator(value: Any) -> Any:
     if isinstance(value, str | Generator):
         return value
@@ -169,14 +156,15 @@ class Job(_Part):
 
     @model_validator(mode="after")
     def _known_parameters(self) -> Job:
-        own = list(signature(VERBS[self.verb]).parameters)
-        known = sorted({*own, *Options.__annotations__} - _NOT_IN_YAML)
+        keys = yaml_keys(self.verb)
+        known = sorted(name for name, key in keys.items() if key == "parameters")
         for name in self.parameters:
-            if name in _ELSEWHERE:
-                raise ValueError(f"{name!r} stands elsewhere: write {_ELSEWHERE[name]}")
-            if name not in known:
-                hint = f"{did_you_mean(name, known)} known: {', '.join(known)}".lstrip()
-                raise ValueError(f"{self.verb} has no argument {name!r}; {hint}")
+            if name in known:
+                continue
+            if name in keys:
+                raise ValueError(f"{name!r} is another key of the job: write {keys[name]}")
+            hint = f"{did_you_mean(name, known)} known: {', '.join(known)}".lstrip()
+            raise ValueError(f"{self.verb} has no argument {name!r}; {hint}")
         return self
 
     def described(self) -> dict[str, Any]:

@@ -6,7 +6,6 @@ a crop; so a chunk finds the same tiles, with the same pixels, whatever its size
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +45,10 @@ class Window:
     def pad(self, pixels: int) -> Window:
         """Return the window grown by ``pixels`` on every side."""
         return Window(self.top - pixels, self.left - pixels, self.bottom + pixels, self.right + pixels)
+
+    def shift(self, rows: int, cols: int) -> Window:
+        """Return the window moved down by ``rows`` and to the right by ``cols``."""
+        return Window(self.top + rows, self.left + cols, self.bottom + rows, self.right + cols)
 
     def scale(self, factor: int) -> Window:
         """Return the same rectangle counted in pixels ``factor`` times finer."""
@@ -101,13 +104,6 @@ class Lattice:
     def spans(self, window: Window) -> tuple[range, range]:
         """Return the ranges (rows, columns) of the indices of the tiles that touch ``window``."""
         return self._span(window.top, window.bottom), self._span(window.left, window.right)
-
-    def covering(self, window: Window) -> Iterator[Tile]:
-        """Yield the tiles that touch ``window``, row by row."""
-        rows, cols = self.spans(window)
-        for row in rows:
-            for col in cols:
-                yield Tile(row, col)
 
     def hull(self, window: Window, rings: int) -> Window:
         """Return the pixels of the tiles that touch ``window`` and of ``rings`` neighbours around them."""

@@ -9,8 +9,9 @@ import xarray as xr
 
 from eoaug.cube.read import read_cube
 from eoaug.errors import ParameterError, TimeError
-from eoaug.verbs.options import Options, dates_of, generator_for, seconds_of
-from eoaug.verbs.prepare import PreparedVerb, prepare, run_verb
+from eoaug.verbs.arguments import dates_of, generator_for, seconds_of
+from eoaug.verbs.options import Options
+from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
 
 __all__ = ["extend", "prepare_extend"]
 
@@ -18,30 +19,30 @@ __all__ = ["extend", "prepare_extend"]
 def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     ds: T, *, times: Any, sequence: bool | None = None, **options: Unpack[Options]
 ) -> T:
-    """Add dates before, between or after the given ones; the given dates come back bit for bit.
+    """Add dates before, between or after the given ones; the given dates are returned unchanged, bit for bit.
 
     Parameters
     ----------
     ds
         The cube, with dates.
     times
-        A date or a list of dates to add, as text or datetimes, at least a second apart; without a zone UTC's.
+        A date or a list of dates to add, as text or datetimes, at least a second apart; UTC if without a time zone.
     sequence
-        True makes several new dates one after the other, each told of those before it: onward in time from
-        the first given date, then back from it; every member of an ensemble sees its own. False makes each
-        from the given dates alone. Default: as the generator's card says.
+        True generates several new dates autoregressively: forward in time from the first given date, then
+        backward from it, each with the dates before it as context; every ensemble member depends on its own.
+        False generates each date from the given dates alone. Default: the generator's default.
     **options
         See `eoaug.verbs.options.Options`.
 
     Returns
     -------
-    The kind of object that came in with given and new dates in order, and the marks ``synthetic``.
-    Variables along time that are no bands (masks) stay behind: nothing is known of them on a new date.
+    An object of the type of ``ds`` with given and new dates in order, and the mask ``synthetic``. Variables
+    along time that are not bands (masks) are dropped: they are unknown on a new date.
 
     Raises
     ------
     EoaugError
-        With the argument, its value and the remedy.
+        An argument that cannot be used; the message holds its value and the remedy.
     """
     result: T = run_verb("extend", prepare_extend, ds, options, times=times, sequence=sequence)
     return result
@@ -61,17 +62,22 @@ def prepare_extend(ds: Any, options: Options, *, times: Any, sequence: Any = Non
     if len(both):
         raise TimeError(f"the cube has {np.datetime64(int(both[0]), 's')} already", "leave it out of times=")
     dates = np.sort(np.concatenate([cube.times.astype("datetime64[ns]"), new]))
-    unit = cube.times.dtype
     if not (sequence is None or isinstance(sequence, bool | np.bool_)):
         raise ParameterError(f"sequence={sequence!r} is not True or False", "e.g. sequence=True")
-    in_turn = len(new) > 1 and bool(generator.card.autoregressive if sequence is None else sequence)
-    if in_turn and options.get("reduce") is not None:
+    autoregressive = len(new) > 1 and bool(generator.card.autoregressive if sequence is None else sequence)
+    if autoregressive and options.get("reduce") is not None:
         raise ParameterError(
-            f"reduce={options['reduce']!r} does not go with a sequence of {len(new)} dates, whose members part",
-            "reduce the result over its dimension member, or make the dates apart: sequence=False",
+            f"reduce={options['reduce']!r} does not go with a sequence of {len(new)} dates, whose members diverge",
+            "reduce the result over its dimension member, or generate the dates independently: sequence=False",
         )
     own: dict[str, Any] = {"times": [str(t) for t in new.astype("datetime64[s]")]}
-    return prepare(
-        "extend", cube, generator, options, fill="footprint", dates=dates.astype(unit), sequence=in_turn,
-        own={**own, "sequence": True} if in_turn else own,
-    )  # fmt: skip
+    call = VerbCall(
+        verb="extend",
+        cube=cube,
+        generator=generator,
+        fill="footprint",
+        dates=dates.astype(cube.times.dtype),
+        autoregressive=autoregressive,
+        own={**own, "sequence": True} if autoregressive else own,
+    )
+    return prepare(call, options)

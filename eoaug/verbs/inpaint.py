@@ -9,11 +9,12 @@ from typing import Any, Literal, Unpack
 import xarray as xr
 
 from eoaug.cube.read import read_cube
-from eoaug.engine.layout import Fill
+from eoaug.engine.values import Fill
 from eoaug.errors import ParameterError
+from eoaug.verbs.arguments import generator_for
 from eoaug.verbs.fill_mask import mask_of
-from eoaug.verbs.options import Options, generator_for
-from eoaug.verbs.prepare import PreparedVerb, prepare, run_verb
+from eoaug.verbs.options import Options
+from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
 
 __all__ = ["inpaint", "prepare_inpaint"]
 
@@ -25,31 +26,31 @@ def inpaint[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     fill: Literal["gaps", "all"] | None = None,
     **options: Unpack[Options],
 ) -> T:
-    """Fill clouds and gaps; every other pixel comes back bit for bit.
+    """Fill clouds and gaps; every other pixel is returned unchanged, bit for bit.
 
     Parameters
     ----------
     ds
-        The cube. More dates are context for each other.
+        The cube. Its dates are context for each other.
     mask
         What to fill: a DataArray (True or non-zero = fill) on the cube's grid; a variable's name;
         ``"scl"`` or ``"qa_pixel"`` for the clouds of that quality band; a list of its class names.
         Default: missing pixels.
     fill
-        Without a mask, ``"gaps"`` fills missing pixels that another date measured and ``"all"`` all
-        missing pixels, beyond the swath too. Default: gaps; all of a cube of one date, where no other date
-        tells them apart.
+        Without a mask: ``"gaps"`` fills the missing pixels that another date measured, ``"all"`` every missing
+        pixel, also beyond the swath. Default: gaps; all for a cube of one date, where gaps and swath edge
+        cannot be distinguished.
     **options
         See `eoaug.verbs.options.Options`.
 
     Returns
     -------
-    The kind of object that came in, with the marks ``synthetic``.
+    An object of the type of ``ds``, with the mask ``synthetic``.
 
     Raises
     ------
     EoaugError
-        With the argument, its value and the remedy.
+        An argument that cannot be used; the message holds its value and the remedy.
     """
     result: T = run_verb("inpaint", prepare_inpaint, ds, options, mask=mask, fill=fill)
     return result
@@ -66,13 +67,19 @@ def prepare_inpaint(ds: Any, options: Options, *, mask: Any = None, fill: str | 
         cube = replace(cube, source=ds)
     else:
         cube = read_cube(ds)
-    # No other date can tell a gap from what lies outside the footprint.
+    # With one date, a gap cannot be distinguished from the area outside the footprint.
     fill = fill or ("gaps" if cube.times is not None and len(cube.times) > 1 else "all")
     array = None if mask is None else mask_of(cube, mask)
     rule: Fill = "mask" if mask is not None else ("gaps" if fill == "gaps" else "everything")
     described = (
         name if name is not None else list(mask) if isinstance(mask, list | tuple) else mask is not None
     )
-    return prepare(
-        "inpaint", cube, generator, options, fill=rule, mask=array, own={"mask": described, "fill": fill}
+    call = VerbCall(
+        verb="inpaint",
+        cube=cube,
+        generator=generator,
+        fill=rule,
+        mask=array,
+        own={"mask": described, "fill": fill},
     )
+    return prepare(call, options)

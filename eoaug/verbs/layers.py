@@ -1,4 +1,4 @@
-"""The bands of a cube in the slots of a generator."""
+"""From the bands of a cube to the channels of a generator."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from eoaug.cube.model import Cube, CubeBand
-from eoaug.engine.layout import Layer
+from eoaug.engine.values import Layer, Origin
 from eoaug.generators.base import Card
 from eoaug.raster.bands import match_bands
 from eoaug.raster.radiometry import Scaling
@@ -18,7 +18,7 @@ __all__ = ["empty_cube", "layers_of"]
 
 
 _SYNTHESIS_BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
-"""What a generator without bands of its own makes from nothing."""
+"""Bands of an unconditional synthesis by a generator that takes any bands."""
 
 _SAR = {"vv", "vh", "hh", "hv"}
 _REFLECTANCE_UNIT, _SAR_UNIT, _KELVIN_UNIT = (0.15, 0.05), (-12.0, 3.0), (290.0, 5.0)
@@ -26,7 +26,7 @@ _REFLECTANCE_UNIT, _SAR_UNIT, _KELVIN_UNIT = (0.15, 0.05), (-12.0, 3.0), (290.0,
 
 
 def layers_of(cube: Cube, card: Card) -> tuple[Layer, ...]:
-    """Match the cube's bands to the generator's slots, with the maps between their units."""
+    """Match the cube's bands to the generator's channels, with the maps between their units."""
     if card.bands:
         have = {band.name: band.common_name for band in cube.bands}
         slots = match_bands(have, card.bands, what=f"generator {card.name!r}")
@@ -47,12 +47,19 @@ def layers_of(cube: Cube, card: Card) -> tuple[Layer, ...]:
         to_model = band.scaling.then(Scaling(1 / unit, -zero / unit))
         # Files hold other byte orders; arithmetic and dask give the machine's.
         dtype = str(band.dtype.newbyteorder("="))
-        layers.append(Layer(band.name, slot, to_model, band.scaling, dtype, band.nodata))
+        layers.append(Layer(band.name, slot, to_model, band.scaling, dtype, band.nodata, _origin(card, slot)))
     return tuple(layers)
 
 
+def _origin(card: Card, slot: int) -> Origin:
+    name = card.bands[slot] if card.bands else ""
+    if name in card.passthrough_bands:
+        return "observed"
+    return "transferred" if name in card.derived_bands else "generated"
+
+
 def empty_cube(geobox: Any, times: NDArray[np.datetime64] | None, card: Card) -> Cube:
-    """Return a cube without pixels: the grid and bands of a synthesis from nothing."""
+    """Return a cube without pixels: the grid and bands of an unconditional synthesis."""
     from odc.geo.xr import xr_coords
 
     coords: dict[Any, Any] = dict(xr_coords(geobox))
@@ -77,10 +84,10 @@ def empty_cube(geobox: Any, times: NDArray[np.datetime64] | None, card: Card) ->
             encoding={},
         )
         for name in card.bands or _SYNTHESIS_BANDS
-        # From nothing there is nothing to derive another band from.
+        # Without input there is no band to keep, and none to derive another from.
         if name not in card.passthrough_bands | card.derived_bands
     )
-    # The bands are listed as empty variables, so that the result's variables keep their order.
+    # Scalar placeholders fix the order of the result's variables.
     source = xr.Dataset({band.name: xr.Variable((), np.float32(0)) for band in bands}, coords)
     return Cube(
         bands=bands,

@@ -1,299 +1,172 @@
-"""Arguments of the verbs: each is checked, explained when wrong, and brought into the plan's form.
+"""The options of the verbs: one declaration for Python, the command line and the YAML file of a job.
 
-Every function takes what a user typed and returns what `Plan` and `Inputs` hold, or raises.
+`Options` holds the keyword arguments that all verbs share, `OWN_OPTIONS` those of single verbs. The command
+line derives its options from them, and a job the check of its ``parameters``.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict
+from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
-import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
-from eoaug.cube.model import Cube
-from eoaug.engine.layout import Reduce
-from eoaug.engine.plan import check_joint
-from eoaug.errors import GeneratorError, ParameterError, TimeError
-from eoaug.generators.base import METADATA_FIELDS, Card, Generator, SteppedGenerator, Verb
-from eoaug.generators.registry import load
+from eoaug.engine.values import Reduce
+from eoaug.generators.base import Generator, Verb
 from eoaug.progress import Progress
-from eoaug.verbs.checks import integer, number, supported, unknown
 
-__all__ = [
-    "Options",
-    "chunks_of",
-    "cloud_of",
-    "dates_of",
-    "generator_for",
-    "guidance_for",
-    "joint_steps_for",
-    "members_of",
-    "metadata_for",
-    "progress_for",
-    "prompt_for",
-    "seconds_of",
-    "steps_for",
-]
+__all__ = ["OWN_OPTIONS", "Option", "Options", "shared_options", "yaml_keys"]
 
 
-_RANGES = {
-    "lon_deg": (-180.0, 360.0),
-    "lat_deg": (-90.0, 90.0),
-    "gsd_m": (1e-3, 1e5),
-    "cloud_fraction": (0.0, 1.0),
-    "year": (1, 9999),
-    "month": (1, 12),
-    "day": (1, 31),
-}
-"""What metadata may be, by field."""
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """Where an argument of the verbs may be written, and how the command line shows it."""
 
-_DEFAULT_CHUNK_PX = 1024
-
-_MOST_CHUNKS = 10_000_000
-"""A graph of more would not fit anywhere."""
+    cli: Any = None
+    """Type that the command line parses; None: Python (and YAML) only."""
+    help: str = ""
+    """Help text on the command line."""
+    default: Any = None
+    """Value of an option that is left out on the command line; None: the verb or the generator decides."""
+    required: bool = False
+    metavar: str | None = None
+    """Placeholder of the value in help texts; None: its type."""
+    flags: tuple[str, ...] = ()
+    """Spelling on the command line; (): the argument's name."""
+    yaml: str | None = "parameters"
+    """Key of a job under which it is written; None: nowhere in a job."""
 
 
 class Options(TypedDict, total=False):
     """Keyword arguments that all four verbs share."""
 
-    generator: str | Path | Generator
+    generator: Annotated[
+        str | Path | Generator,
+        Option(
+            cli=str,
+            default="embedded",
+            yaml="generator",
+            help="Name (see `eoaug generators`), checkpoint folder, or JSON file with options.",
+        ),
+    ]
     """Name, checkpoint or object, as for `eoaug.load`. Default ``"embedded"``."""
-    steps: int
-    """Denoising steps; 0 asks for the generator's deterministic best estimate. Default: the card's."""
-    seed: int
-    """Seed of all noise. Default 0."""
-    members: int
+    seed: Annotated[int, Option(cli=int, default=0, help="Random seed.")]
+    """Random seed of all noise. Default 0."""
+    steps: Annotated[
+        int,
+        Option(cli=int, help="Denoising steps; 0 gives the best estimate. [default: the generator's]"),
+    ]
+    """Denoising steps; 0: the deterministic best estimate. Default: the generator's default."""
+    members: Annotated[int, Option(cli=int, help="Number of ensemble members.")]
     """Number of ensemble members; adds a ``member`` dimension. Default: one, without a dimension."""
-    reduce: Reduce | Literal["median"]
+    reduce: Annotated[
+        Reduce | Literal["median"],
+        Option(cli=str, help="Reduce the members: mean, std, median, or a quantile from 0.0 to 1.0."),
+    ]
     """``"mean"``, ``"median"``, ``"std"`` (physical units) or a quantile, 0.0 to 1.0, over the members."""
-    prompt: str
-    """What to show, in words; for generators with a text condition."""
-    layout: xr.DataArray | xr.Dataset
-    """Guidance on the result's grid, (layer, y, x) or a variable per layer, of one date: another sensor, a map, a
-    terrain; for generators with a layout condition."""
-    metadata: Mapping[str, float]
-    """Overrides of `METADATA_FIELDS`, in real-world units."""
-    guidance: float
+    prompt: Annotated[str, Option(cli=str, help="Text prompt, if the generator supports one.")]
+    """Text prompt, for generators with a text condition."""
+    layout: Annotated[
+        xr.DataArray | xr.Dataset,
+        Option(
+            cli=str,
+            yaml=None,
+            help="Conditioning raster on the output grid: for `embedded` SAR in dB, a DEM or a map, "
+            "for ControlNets values from 0 to 1.",
+        ),
+    ]
+    """Conditioning raster on the result's grid, (layer, y, x) or a variable per layer, of one date: another sensor,
+    a map, a terrain model; for generators with a layout condition."""
+    guidance: Annotated[float, Option(cli=float, help="Classifier-free guidance scale.")]
     """Scale of classifier-free guidance."""
-    chunks: Any
+    metadata: Annotated[
+        Mapping[str, float],
+        Option(cli=list[str], metavar="KEY=VALUE", help="Override metadata, e.g. month=7."),
+    ]
+    """Overrides of `METADATA_FIELDS`, in real-world units."""
+    chunks: Annotated[Any, Option(cli=int, yaml="run.chunks", help="Chunk size in output pixels.")]
     """Chunk sizes of a lazy result in pixels of the result: an int, ``"auto"`` or a mapping by
     dimension. Default: eager for NumPy input, the input's own for dask input."""
-    batch_tiles: int
-    """Tiles handed to the generator in one call; changes no byte. Default: the card's batch."""
-    joint_steps: int
-    """First denoising steps that are averaged over overlapping tiles. Default: the card's."""
-    device: str
+    batch_tiles: Annotated[
+        int, Option(cli=int, yaml="run.batch_tiles", help="Tiles per call to the generator.")
+    ]
+    """Tiles per call to the generator; changes no byte. Default: the generator's default."""
+    joint_steps: Annotated[
+        int,
+        Option(cli=int, help="Initial denoising steps in which overlapping tiles are averaged."),
+    ]
+    """First denoising steps that are averaged over overlapping tiles. Default: the generator's default."""
+    device: Annotated[
+        str,
+        Option(
+            cli=str, yaml="run.device", help="Device, e.g. cpu or cuda:0. [default: chosen by the generator]"
+        ),
+    ]
     """Where the generator runs, e.g. ``"cpu"``, ``"cuda:0"``. Default: the generator's choice."""
-    progress: Progress
-    """True, False, or ``"steps"`` to count every denoising step. Default: a bar on a terminal or in a
-    notebook once work takes some seconds. Lazy results are watched by who computes them: `eoaug.write`
-    draws a bar by chunks, a dask client's dashboard names the tasks by verb."""
+    progress: Annotated[Progress, Option(yaml=None)]
+    """True, False, or ``"steps"`` to count every denoising step. Default: a bar on a terminal or in a notebook once
+    work takes some seconds. A lazy result shows no bar of its own: `eoaug.write` draws one by chunks, and a dask
+    dashboard names the tasks by verb."""
 
 
-def generator_for(options: Options, verb: Verb) -> Generator:
-    """Return the generator that the options name; refuse one that cannot do the verb."""
-    device = options.get("device")
-    given = options.get("generator", "embedded")
-    if device is not None and not isinstance(given, str | Path):
-        raise ParameterError(
-            f"device={device!r} does not go with a loaded generator", "eoaug.load(name, device=...) instead"
-        )
-    generator = load(given) if device is None else load(given, device=device)
-    if not isinstance(generator.card, Card):
-        raise GeneratorError(
-            f"generator={generator!r} has {type(generator.card).__name__} for a card",
-            "give an object, not its class; its card is an eoaug.Card",
-        )
-    if verb not in generator.card.verbs:
-        raise GeneratorError(
-            f"generator {generator.card.name!r} cannot {verb.replace('_', '-')}",
-            f"it can: {', '.join(sorted(generator.card.verbs))}; or use generator='embedded'",
-        )
-    return generator
+OWN_OPTIONS: Mapping[Verb, Mapping[str, Option]] = {
+    "inpaint": {
+        "mask": Option(
+            cli=str,
+            help="Pixels to fill: scl, qa_pixel, a variable, or a raster file. [default: see --fill]",
+        ),
+        "fill": Option(
+            cli=Literal["gaps", "all"],
+            help="Without --mask: fill missing pixels that another date has, or all missing pixels. "
+            "[default: gaps; all if there is one date]",
+        ),
+    },
+    "extend": {
+        "times": Option(
+            cli=list[str], metavar="DATES", required=True, help="Dates to add, e.g. 2018-03-01,2018-09-01."
+        ),
+        "sequence": Option(
+            cli=bool,
+            flags=("--sequence/--apart",),
+            help="Generate new dates autoregressively (each conditioned on the previous ones) or independently. "
+            "[default: the generator's]",
+        ),
+    },
+    "super_resolve": {
+        "factor": Option(cli=int, default=2, help="Output pixels per input pixel along each axis, 2 to 8."),
+        "sensor": Option(
+            cli=str,
+            default="gaussian",
+            help="Sensor model: gaussian, box, or the MTF at Nyquist, e.g. 0.25 (or one per band).",
+        ),
+    },
+    "synthesize": {
+        "strength": Option(
+            cli=float, help="Denoising strength: 0 keeps the source, 1 ignores it. [default: 0.6]"
+        ),
+        "like": Option(
+            cli=str,
+            yaml=None,
+            help="Extent instead of a source: left,bottom,right,top in --crs, with --resolution.",
+        ),
+        "times": Option(cli=list[str], metavar="DATES", help="Dates of the output, with --like."),
+        # On the command line these two are options of the source, and of the extent where there is none.
+        "resolution": Option(yaml=None),
+        "crs": Option(yaml=None),
+    },
+}
+"""Arguments of single verbs, in the order of the command line."""
 
 
-def steps_for(options: Options, card: Card, verb: Verb) -> int:
-    """Return the denoising steps: as asked, else the card's for the verb."""
-    # Members of a deterministic estimate would be equal: an ensemble asks for samples.
-    default = {**card.steps, **card.member_steps} if options.get("members") is not None else card.steps
-    steps = options.get("steps", default.get(verb, 0))
-    return integer("steps", steps, 0, 1000)
+def shared_options() -> dict[str, Option]:
+    """Return the options that all verbs share, by name."""
+    hints = get_type_hints(Options, include_extras=True)
+    return {name: hint.__metadata__[0] for name, hint in hints.items()}
 
 
-def joint_steps_for(options: Options, generator: Generator, verb: Verb, steps: int) -> int:
-    """Return how many steps overlapping tiles take together."""
-    asked = options.get("joint_steps")
-    able = isinstance(generator, SteppedGenerator) and steps > 0
-    if asked is None:
-        default = generator.card.joint_steps.get(verb, 0) if able else 0
-        return min(default, max(steps - 1, 0))
-    joint = integer("joint_steps", asked, 0, 1000)
-    if joint and not able:
-        raise ParameterError(
-            f"joint_steps={joint} needs denoising steps that the engine can walk; "
-            f"generator {generator.card.name!r} with steps={steps} has none",
-            "leave joint_steps out, or raise steps",
-        )
-    check_joint(steps, joint)
-    return joint
-
-
-def members_of(options: Options) -> tuple[int | None, Reduce | None]:
-    """Return the number of ensemble members and how they are reduced."""
-    members, reduce = options.get("members"), options.get("reduce")
-    if members is not None:
-        members = integer("members", members, 1, 10_000)
-    if reduce is None:
-        return members, None
-    if members is None:
-        raise ParameterError(f"reduce={reduce!r} needs members to reduce", "add members=8")
-    if isinstance(reduce, str) and reduce in ("mean", "std", "median"):
-        return members, 0.5 if reduce == "median" else reduce
-    if not isinstance(reduce, float | np.floating):
-        raise unknown("reduce", reduce, ["mean", "std", "median", "a quantile such as 0.9"])
-    return members, number("reduce", reduce, 0.0, 1.0)
-
-
-def prompt_for(prompt: Any, card: Card) -> str | None:
-    """Return the prompt; refuse one that the generator cannot use."""
-    supported("prompt", prompt, card)
-    if prompt is not None and not isinstance(prompt, str):
-        raise ParameterError(f"prompt={prompt!r} is not a text", "e.g. prompt='a harbour in winter'")
-    return prompt
-
-
-def guidance_for(guidance: Any, card: Card) -> float | None:
-    """Return the guidance scale; refuse one that the generator cannot use."""
-    supported("guidance", guidance, card)
-    return None if guidance is None else number("guidance", guidance, 0.0, 100.0)
-
-
-def metadata_for(values: Any, card: Card) -> dict[str, float]:
-    """Return overrides of metadata fields; refuse unknown fields."""
-    supported("metadata", values, card)
-    if values is not None and not isinstance(values, Mapping):
-        raise ParameterError(
-            f"metadata={values!r} is a {type(values).__name__}",
-            "give numbers by field: metadata={'month': 7}",
-        )
-    out = {}
-    for name, value in (values or {}).items():
-        if name not in METADATA_FIELDS:
-            raise unknown("metadata field", name, METADATA_FIELDS)
-        out[name] = number(f"metadata[{name!r}]", value, *_RANGES[name])
-    return out
-
-
-def progress_for(progress: Any) -> Progress:
-    """Return how work is watched; refuse what is no way of it."""
-    if isinstance(progress, np.bool_):
-        progress = bool(progress)
-    if progress is None or isinstance(progress, bool) or (isinstance(progress, str) and progress == "steps"):
-        return progress  # type: ignore[return-value]
-    raise ParameterError(f"progress={progress!r} is unknown", "use True, False or 'steps', or leave it out")
-
-
-def dates_of(times: Any) -> NDArray[np.datetime64]:
-    """Return the dates that a user listed, ascending; refuse what is no date."""
-    import pandas as pd
-
-    if isinstance(times, xr.DataArray | xr.Variable | np.ndarray):
-        times = np.ravel(np.asarray(times))
-    listed = [times] if isinstance(times, str) or not isinstance(times, Iterable) else list(times)
-    shown = str(times)[:200]
-    try:
-        # A number is no date, though pandas takes it for nanoseconds.
-        if any(isinstance(t, int | float | np.number) for t in listed):
-            raise TypeError
-        stamps = [pd.Timestamp(t) for t in listed]
-        # Without a zone, as with one, the clock is UTC's.
-        dates = pd.DatetimeIndex(
-            [t if t.tz is None else t.tz_convert("UTC").tz_localize(None) for t in stamps]
-        )
-    except (ValueError, TypeError) as error:
-        raise TimeError(
-            f"times={shown} holds something that is no date", "e.g. times=['2024-06-01']"
-        ) from error
-    if not len(dates) or dates.isna().any():
-        raise TimeError(f"times={shown} is empty or holds a missing date", "e.g. times=['2024-06-01']")
-    outside = (dates < pd.Timestamp.min.ceil("s")) | (dates > pd.Timestamp.max)
-    if outside.any():
-        raise TimeError(f"times holds {dates[outside][0]}", "give dates of the years 1678 to 2261")
-    found: NDArray[np.datetime64] = np.sort(dates.values.astype("datetime64[ns]"))
-    close = np.flatnonzero(np.diff(seconds_of(found)) == 0)
-    if len(close):
-        raise TimeError(
-            f"times holds {found[close[0]]} and {found[close[0] + 1]}, not a second apart",
-            "give every date once",
-        )
-    return found
-
-
-def seconds_of(times: NDArray[np.datetime64]) -> NDArray[np.int64]:
-    """Return seconds since 1970."""
-    return times.astype("datetime64[s]").astype(np.int64)
-
-
-def cloud_of(cube: Cube, in_times: NDArray[np.int64], out_times: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the cloud fraction (0 to 1, NaN unknown) of every result date."""
-    out = np.full(len(out_times), np.nan)
-    percent = cube.along_time("cloud_cover", "eo:cloud_cover")
-    if percent is not None:
-        try:
-            fraction = np.asarray(percent, np.float64) / 100
-        except (TypeError, ValueError) as error:
-            raise ParameterError(
-                f"the cube's coordinate cloud_cover holds {percent[0]!r}, which is no number",
-                "give percent, or drop it: ds.drop_vars('cloud_cover')",
-            ) from error
-        known = {int(t): v for t, v in zip(in_times, fraction, strict=True)}
-        out = np.asarray([known.get(int(t), np.nan) for t in out_times])
-    return out
-
-
-def chunks_of(
-    spec: Any, cube: Cube, shape_yx: tuple[int, int], dates: int, factor: int, stride: int, copies: int
-) -> tuple[tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]], bool]:
-    """Return chunk lengths along (time, y, x), and whether the user asked for chunks."""
-    y, x = cube.names_yx
-    time = cube.name_time or "time"
-    shape = (dates, *shape_yx)
-    default = max(_DEFAULT_CHUNK_PX, 16 * stride)
-    sizes: list[int] = [dates, default, default]
-    if cube.lazy:
-        data = next(band.data for band in cube.bands if hasattr(band.data, "dask"))
-        own = [max(c) for c in data.chunks]
-        sizes = [own[0], *(n * factor if n * factor <= 2 * default else default for n in own[1:])]
-    if isinstance(spec, Mapping):
-        allowed = {time: 0, y: 1, x: 2, "time": 0, "y": 1, "x": 2}
-        for name, value in spec.items():
-            if name not in allowed:
-                raise unknown("dimension in chunks", name, dict.fromkeys(allowed))
-            sizes[allowed[name]] = (
-                shape[allowed[name]] if value == -1 else integer(f"chunks[{name!r}]", value, 1, 2**31)
-            )
-    elif isinstance(spec, int | np.integer):
-        sizes[1] = sizes[2] = integer("chunks", spec, 1, 2**31)
-    elif spec is not None and not (isinstance(spec, str) and spec == "auto"):
-        raise ParameterError(
-            f"chunks={spec!r} is neither a number of pixels nor sizes by dimension",
-            "e.g. chunks=1024, chunks={'time': 1, 'y': 1024, 'x': 1024} or chunks='auto'",
-        )
-    cut, counts = [], [copies]
-    for length, size in zip(shape, sizes, strict=True):
-        size = min(int(size), int(length))
-        whole, rest = divmod(int(length), size)
-        counts.append(whole + bool(rest))
-        cut.append((size, whole, rest))
-    if math.prod(counts) > _MOST_CHUNKS:
-        raise ParameterError(
-            f"the result has {math.prod(counts):,} chunks and members of {' x '.join(str(size) for size, _, _ in cut)}, "
-            f"more than {_MOST_CHUNKS:,}",
-            "give larger chunks=, or ask for a window of it: like=geobox[rows, columns]",
-        )
-    lengths = [(size,) * whole + ((rest,) if rest else ()) for size, whole, rest in cut]
-    return (lengths[0], lengths[1], lengths[2]), spec is not None
+def yaml_keys(verb: Verb) -> dict[str, str]:
+    """Return the arguments of a verb that a job may set, each with the key under which it is written."""
+    options = {**OWN_OPTIONS[verb], **shared_options()}
+    return {name: option.yaml for name, option in options.items() if option.yaml is not None}

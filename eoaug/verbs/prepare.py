@@ -1,13 +1,12 @@
-"""The four verbs: from arguments to a plan, from the plan to the user's kind of object.
+"""What all four verbs share: from checked arguments to a plan, and from the plan's pixels to the user's form.
 
-Each verb checks its arguments, says what is known and what is to be filled, and hands a `Plan` to the
-run. Every verb is a free function, fit for ``ds.pipe``; the accessors forward here.
+Each verb describes itself by a `VerbCall`; `prepare` adds the shared options and returns plan and inputs.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,22 +16,21 @@ from numpy.typing import NDArray
 
 from eoaug.cube import provenance
 from eoaug.cube.model import Cube
+from eoaug.cube.rebuild import ResultForm, rebuild, with_earlier_mask
 from eoaug.cube.synthetic import SYNTHETIC, SyntheticShare
 from eoaug.engine.eager import compute
 from eoaug.engine.identity import token_for
 from eoaug.engine.inputs import Inputs
-from eoaug.engine.layout import Fill, Layer, lattice_for
+from eoaug.engine.layout import lattice_for
 from eoaug.engine.plan import Plan
+from eoaug.engine.values import Bands, Calendar, Chunking, Fill, Grid, Sampling
 from eoaug.errors import BandError, error_context
-from eoaug.generators.base import Card, Generator, Verb
+from eoaug.generators.base import Generator, Verb
 from eoaug.progress import Progress
 from eoaug.raster.grid import absolute_origin, gsd_m, refine
 from eoaug.raster.sensor import Sensor
 from eoaug.verbs.alignment import layout_for
-from eoaug.verbs.checks import integer, unknown
-from eoaug.verbs.layers import layers_of
-from eoaug.verbs.options import (
-    Options,
+from eoaug.verbs.arguments import (
     chunks_of,
     cloud_of,
     guidance_for,
@@ -44,12 +42,41 @@ from eoaug.verbs.options import (
     seconds_of,
     steps_for,
 )
+from eoaug.verbs.checks import integer, unknown
+from eoaug.verbs.layers import layers_of
+from eoaug.verbs.options import Options
 from eoaug.verbs.record import record_of, residual_of
 
-__all__ = ["PreparedVerb", "prepare", "run_verb"]
+__all__ = ["PreparedVerb", "VerbCall", "prepare", "run_verb"]
 
 
-# -- preparation --------------------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class VerbCall:
+    """A verb's own arguments, checked: what is known of the result, and what is to be generated."""
+
+    verb: Verb
+    cube: Cube
+    generator: Generator
+    fill: Fill
+    own: Mapping[str, Any]
+    """The verb's own arguments as the provenance record holds them: JSON values."""
+    mask: Any = None
+    """Shape (T, Y, X), bool, NumPy or dask: what to fill (``fill="mask"``)."""
+    dates: NDArray[np.datetime64] | None = None
+    """Dates of the result; None: those of the cube."""
+    sensor: Sensor | None = None
+    strength: float = 1.0
+    autoregressive: bool = False
+
+    @property
+    def has_input(self) -> bool:
+        """False for unconditional synthesis: the cube has a grid and no pixels."""
+        return self.fill != "scene"
+
+    @property
+    def factor(self) -> int:
+        """Pixels of the result per input pixel along one axis."""
+        return 1 if self.sensor is None else self.sensor.factor
 
 
 @dataclass(frozen=True)
@@ -63,9 +90,9 @@ class PreparedVerb:
     progress: Progress
     parameters: Mapping[str, Any]
     times: NDArray[np.datetime64] | None
-    """Dates of the result, to the last digit; the plan counts whole seconds."""
+    """Dates of the result in full precision; the plan counts whole seconds."""
     guide: Any = None
-    """The layout as it was given: its items are sources too."""
+    """The conditioning raster as the user gave it: its items are sources too."""
 
 
 def run_verb(
@@ -98,123 +125,173 @@ def _over_tree(run: Callable[[xr.Dataset], Any], tree: xr.DataTree) -> xr.DataTr
     return xr.DataTree.from_dict({**others, **results}, name=tree.name)
 
 
-def prepare(
-    verb: Verb,
-    cube: Cube,
-    generator: Generator,
-    options: Options,
-    *,
-    fill: Fill,
-    own: Mapping[str, Any],
-    mask: Any = None,
-    dates: NDArray[np.datetime64] | None = None,
-    sensor: Sensor | None = None,
-    strength: float = 1.0,
-    sequence: bool = False,
-) -> PreparedVerb:
-    """Return plan and inputs of a verb from what it knows and is to fill."""
-    card = generator.card
-    layers = layers_of(cube, card)
-    _check_kept(verb, card, layers)
-    channels = len(card.bands) or len(layers)
-    factor = 1 if sensor is None else sensor.factor
-    if sensor is not None and sensor.mtf is not None and len(sensor.mtf) > 1:
-        by_slot = {layer.slot: value for layer, value in zip(layers, sensor.mtf, strict=True)}
-        sensor = replace(sensor, mtf=tuple(by_slot.get(c, sensor.mtf[0]) for c in range(channels)))
-    geobox = cube.geobox if factor == 1 else refine(cube.geobox, factor)
-    has_input = fill != "scene"
-    in_times = seconds_of(cube.times) if cube.times is not None else np.zeros(1, np.int64)
-    out_times = in_times if dates is None else seconds_of(dates)
-    steps = steps_for(options, card, verb)
-    joint = joint_steps_for(options, generator, verb, steps)
-    lattice = lattice_for(card, factor, verb)
-    members, reduce = members_of(options)
-    chunks, wants_chunks = chunks_of(
-        options.get("chunks"), cube, geobox.shape.yx, len(out_times), factor, lattice.stride,
-        (members or 1) if reduce is None else 1,
-    )  # fmt: skip
-    top, left = absolute_origin(cube.geobox.affine) if cube.georeferenced else (0, 0)
-    layout = layout_for(options.get("layout"), card, geobox, verb)
-    made = Plan(
-        verb=verb,
-        generator=generator,
-        layers=layers,
-        channels=channels,
-        geobox=geobox,
-        origin=(top * factor, left * factor),
-        fill=fill,
-        factor=factor,
-        sensor=sensor,
-        in_times=in_times,
-        out_times=out_times,
-        dated=cube.times is not None,
-        cloud=cloud_of(cube, in_times, out_times),
-        gsd_m=gsd_m(geobox) if cube.georeferenced else math.nan,
-        overrides=metadata_for(options.get("metadata"), card),
-        has_input=has_input,
-        guides=0 if layout is None else len(layout),
-        bounded=has_input or layout is not None,
-        steps=steps,
-        joint_steps=joint,
-        seed=integer("seed", options.get("seed", 0), 0, 2**63 - 1),
-        strength=strength,
-        guidance=guidance_for(options.get("guidance"), card),
-        prompt=prompt_for(options.get("prompt"), card),
-        members=members,
-        reduce=reduce,
-        sequence=sequence,
-        chunks=chunks,
-        batch_tiles=integer("batch_tiles", options.get("batch_tiles", card.batch), 1, 4096),
+# -- from arguments to a plan -----------------------------------------------------------------------
+
+
+def prepare(call: VerbCall, options: Options) -> PreparedVerb:
+    """Return plan and inputs of a verb.
+
+    Raises
+    ------
+    EoaugError
+        An option that the generator or the cube cannot serve.
+    """
+    cube, card = call.cube, call.generator.card
+    geobox = cube.geobox if call.factor == 1 else refine(cube.geobox, call.factor)
+    layout = layout_for(options.get("layout"), card, geobox, call.verb)
+    bands = _bands(call, 0 if layout is None else len(layout))
+    calendar = _calendar(call)
+    sampling = _sampling(call, options)
+    lengths = chunks_of(
+        options.get("chunks"),
+        cube,
+        (len(calendar.out_times), *geobox.shape.yx),
+        factor=call.factor,
+        stride=lattice_for(card, call.factor, call.verb).stride,
+        copies=sampling.result_members or 1,
     )
-    inputs = Inputs(tuple(band.data for band in cube.bands) if has_input else (), mask, layout)
-    if layout is not None:
-        own = {**own, "layout": len(layout)}
-    parameters = {**own, "steps": steps, "joint_steps": joint, "reduce": reduce, "prompt": made.prompt,
-                  "guidance": made.guidance, "metadata": dict(made.overrides) or None}  # fmt: skip
-    made = replace(made, token=token_for(made, inputs, parameters))
-    lazy = cube.lazy or wants_chunks or not has_input or hasattr(mask, "dask") or hasattr(layout, "dask")
-    progress, times = progress_for(options.get("progress")), cube.times if dates is None else dates
-    return PreparedVerb(cube, made, inputs, lazy, progress, parameters, times, options.get("layout"))
+    top, left = absolute_origin(cube.geobox.affine) if cube.georeferenced else (0, 0)
+    plan = Plan(
+        verb=call.verb,
+        generator=call.generator,
+        fill=call.fill,
+        bands=bands,
+        grid=Grid(
+            geobox=geobox,
+            origin=(top * call.factor, left * call.factor),
+            factor=call.factor,
+            sensor=None if call.sensor is None else _by_channel(call.sensor, bands),
+            bounded=call.has_input or layout is not None,
+            gsd_m=gsd_m(geobox) if cube.georeferenced else math.nan,
+        ),
+        calendar=calendar,
+        sampling=sampling,
+        chunking=Chunking(
+            lengths=lengths,
+            batch_tiles=integer("batch_tiles", options.get("batch_tiles", card.batch), 1, 4096),
+        ),
+    )
+    inputs = Inputs(tuple(band.data for band in cube.bands) if call.has_input else (), call.mask, layout)
+    parameters = _recorded(call, plan)
+    plan = replace(plan, token=token_for(plan, inputs, parameters))
+    return PreparedVerb(
+        cube=cube,
+        plan=plan,
+        inputs=inputs,
+        lazy=_is_lazy(call, options, layout),
+        progress=progress_for(options.get("progress")),
+        parameters=parameters,
+        times=cube.times if call.dates is None else call.dates,
+        guide=options.get("layout"),
+    )
 
 
-def _check_kept(verb: Verb, card: Card, layers: Sequence[Layer]) -> None:
-    """Refuse verbs whose result has places where a band that is left as it is was never measured."""
-    kept = [layer.name for layer in layers if card.bands and card.bands[layer.slot] in card.passthrough_bands]
-    if kept and verb in ("extend", "super_resolve"):
+def _bands(call: VerbCall, layout_planes: int) -> Bands:
+    card, layers = call.generator.card, layers_of(call.cube, call.generator.card)
+    observed = [layer.name for layer in layers if layer.origin == "observed"]
+    if observed and call.verb in ("extend", "super_resolve"):
+        # The result has pixels where such a band was never measured.
         raise BandError(
-            f"generator {card.name!r} keeps {', '.join(kept)} as measured, and makes pixels where nothing was",
+            f"generator {card.name!r} keeps {', '.join(observed)} as measured, and the result has pixels "
+            "without a measurement",
             "load it with lift='regress' or lift='inject', or leave these bands out",
         )
+    return Bands(layers, len(card.bands) or len(layers), layout_planes)
+
+
+def _by_channel(sensor: Sensor, bands: Bands) -> Sensor:
+    """Return a sensor with one MTF per channel of the generator, from one with an MTF per band of the cube."""
+    if sensor.mtf is None or len(sensor.mtf) == 1:
+        return sensor
+    by_slot = dict(zip(bands.slots, sensor.mtf, strict=True))
+    return replace(sensor, mtf=tuple(by_slot.get(c, sensor.mtf[0]) for c in range(bands.channels)))
+
+
+def _calendar(call: VerbCall) -> Calendar:
+    cube = call.cube
+    in_times = seconds_of(cube.times) if cube.times is not None else np.zeros(1, np.int64)
+    out_times = in_times if call.dates is None else seconds_of(call.dates)
+    return Calendar(
+        in_times=in_times,
+        out_times=out_times,
+        cloud=cloud_of(cube, in_times, out_times),
+        dated=cube.times is not None,
+        has_input=call.has_input,
+        autoregressive=call.autoregressive,
+    )
+
+
+def _sampling(call: VerbCall, options: Options) -> Sampling:
+    card = call.generator.card
+    steps = steps_for(options, card, call.verb)
+    members, reduce = members_of(options)
+    return Sampling(
+        steps=steps,
+        joint_steps=joint_steps_for(options, call.generator, call.verb, steps),
+        seed=integer("seed", options.get("seed", 0), 0, 2**63 - 1),
+        strength=call.strength,
+        guidance=guidance_for(options.get("guidance"), card),
+        prompt=prompt_for(options.get("prompt"), card),
+        metadata=metadata_for(options.get("metadata"), card),
+        members=members,
+        reduce=reduce,
+    )
+
+
+def _recorded(call: VerbCall, plan: Plan) -> dict[str, Any]:
+    """Return the parameters as the provenance record and the token hold them."""
+    sampling, planes = plan.sampling, plan.bands.layout_planes
+    return {
+        **call.own,
+        **({"layout": planes} if planes else {}),
+        "steps": sampling.steps,
+        "joint_steps": sampling.joint_steps,
+        "reduce": sampling.reduce,
+        "prompt": sampling.prompt,
+        "guidance": sampling.guidance,
+        "metadata": dict(sampling.metadata) or None,
+    }
+
+
+def _is_lazy(call: VerbCall, options: Options, layout: Any) -> bool:
+    """Tell whether the result is lazy: asked for by chunks, unconditional, or because an input is."""
+    asked = options.get("chunks") is not None
+    return (
+        asked or not call.has_input or call.cube.lazy or any(hasattr(a, "dask") for a in (call.mask, layout))
+    )
+
+
+# -- from the plan to the user's form -----------------------------------------------------------------
 
 
 def _finish(prepared: PreparedVerb) -> Any:
-    cube, made = prepared.cube, prepared.plan
-    record = record_of(made, cube, prepared.parameters, prepared.guide)
+    cube, plan = prepared.cube, prepared.plan
+    record = record_of(plan, cube, prepared.parameters, prepared.guide)
     if prepared.lazy:
         from eoaug.engine.dask_graph import build
 
-        arrays: dict[str, Any] = dict(build(made, prepared.inputs))
+        arrays: dict[str, Any] = dict(build(plan, prepared.inputs))
     else:
-        arrays = dict(compute(made, prepared.inputs, progress=prepared.progress))
-    given = np.searchsorted(made.out_times, made.in_times)
-    marks = (
-        cube.carried(arrays[SYNTHETIC], given) if made.has_input and made.factor == 1 else arrays[SYNTHETIC]
-    )
+        arrays = dict(compute(plan, prepared.inputs, progress=prepared.progress))
+    mask = arrays[SYNTHETIC]
+    if plan.calendar.has_input and plan.grid.factor == 1:
+        given = np.searchsorted(plan.calendar.out_times, plan.calendar.in_times)
+        mask = with_earlier_mask(cube, mask, given)
     if not prepared.lazy:
-        marks = np.asarray(marks)
+        mask = np.asarray(mask)
         count = SyntheticShare()
-        count.add(marks)
-        record = replace(
-            record,
-            synthetic_fraction=count.share,
-            residual=residual_of(made, prepared.inputs, arrays),
-        )
-    result = cube.rebuild(
+        count.add(mask)
+        residual = residual_of(plan, prepared.inputs, arrays)
+        record = replace(record, synthetic_fraction=count.share, residual=residual)
+    result = rebuild(
+        cube,
         {band.name: arrays[band.name] for band in cube.bands},
-        marks,
-        times=prepared.times,
-        geobox=made.geobox,
-        members=made.members if made.reduce is None else None,
-        keep_type=made.keeps_type,
+        mask,
+        ResultForm(
+            times=prepared.times,
+            geobox=plan.grid.geobox,
+            members=plan.sampling.result_members,
+            keep_type=plan.sampling.keeps_type,
+        ),
     )
     return provenance.stamp(result, record)

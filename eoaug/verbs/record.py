@@ -1,4 +1,4 @@
-"""What a result is: the token of its request, the record of its making, its distance from the measurement."""
+"""The provenance record of a result, and its residual against the measurement."""
 
 from __future__ import annotations
 
@@ -26,74 +26,84 @@ _ITEM = ("item_id", "item_href")
 _CHECKPOINT_LIBRARIES = ("diffusers", "peft", "transformers")
 
 
-def record_of(made: Plan, cube: Cube, parameters: Mapping[str, Any], guide: Any = None) -> Provenance:
-    """Return the record that the result and its files carry; a guide's items are sources like the cube's."""
-    torch = bool(made.card.sha256)
+def record_of(plan: Plan, cube: Cube, parameters: Mapping[str, Any], guide: Any = None) -> Provenance:
+    """Return the provenance record of a result.
+
+    Parameters
+    ----------
+    plan
+        The plan of the result.
+    cube
+        The cube that it was made from; its items are the sources.
+    parameters
+        The verb's arguments that are not in the plan's own fields, as JSON values.
+    guide
+        The conditioning raster; its items are sources too.
+    """
+    card, sampling = plan.card, plan.sampling
+    torch = bool(card.sha256)
     if torch:
-        # Bytes are promised per version of torch and instruction set; the record names both.
+        # Bytes are promised per version of torch and instruction set: the record holds both.
         importlib.import_module("torch")
     sources = _sources(cube.along_time("item_id"), cube.along_time("item_href"))
     if guide is not None:
-        told = {name: np.atleast_1d(guide[name].values) for name in _ITEM if name in guide.coords}
-        sources += _sources(told.get("item_id"), told.get("item_href"))
-    slots = made.card.bands
-    units = (
-        {layer.name: (made.card.mean[layer.slot], made.card.std[layer.slot]) for layer in made.layers}
-        if made.card.mean and slots
-        else {}
-    )
+        coords = {name: np.atleast_1d(guide[name].values) for name in _ITEM if name in guide.coords}
+        sources += _sources(coords.get("item_id"), coords.get("item_href"))
+    units = {}
+    if card.mean and card.bands:
+        units = {layer.name: (card.mean[layer.slot], card.std[layer.slot]) for layer in plan.bands.layers}
     record = Provenance(
-        operation=made.verb,
-        generator=made.card.name,
-        model_sha256=made.card.sha256,
-        licence=made.card.licence,
-        model_files=dict(made.card.files),
+        operation=plan.verb,
+        generator=card.name,
+        model_sha256=card.sha256,
+        licence=card.licence,
+        model_files=dict(card.files),
         model_units=units,
-        bands={layer.name: made.origin_of(layer) for layer in made.layers},
-        seed=made.seed,
-        members=made.members,
+        bands={layer.name: layer.origin for layer in plan.bands.layers},
+        seed=sampling.seed,
+        members=sampling.members,
         parameters=parameters,
-        token=made.token,
+        token=plan.token,
         sources=tuple(sources),
-        digital_source_type=digital_source_type(trained=torch, measured=made.has_input),
+        digital_source_type=digital_source_type(trained=torch, measured=plan.calendar.has_input),
         software=software(torch=torch),
         cpu_capability=capability(torch=torch),
     )
-    # A checkpoint's pixels depend on the libraries that build its networks, too.
-    used = _CHECKPOINT_LIBRARIES if made.card.files else ()
+    # A checkpoint's pixels also depend on the libraries that build its networks.
+    used = _CHECKPOINT_LIBRARIES if card.files else ()
     versions = {name: package_metadata.version(name) for name in used}
     return replace(record, software={**record.software, **versions})
 
 
 def _sources(ids: Iterable[Any] | None, hrefs: Iterable[Any] | None) -> list[dict[str, str]]:
-    """Return id and address of items; one date may join several with semicolons."""
-    found: list[dict[str, str]] = []
+    """Return id and address of the items; one date may join several with semicolons."""
+    sources: list[dict[str, str]] = []
     if ids is not None:
         for joined, link in zip(ids, hrefs if hrefs is not None else itertools.repeat(""), strict=False):
             pairs = zip(str(joined).split(";"), str(link).split(";"), strict=False)
-            found += [{"id": one, "href": href} for one, href in pairs if one]
-    return found
+            sources += [{"id": name, "href": href} for name, href in pairs if name]
+    return sources
 
 
 def residual_of(
-    made: Plan, inputs: Inputs, arrays: Mapping[str, NDArray[Any]]
+    plan: Plan, inputs: Inputs, arrays: Mapping[str, NDArray[Any]]
 ) -> float | dict[str, float] | None:
     """Return the largest |sensor(result) - measurement| by band in physical units.
 
     0 for the verbs that keep every measured pixel. A band without a measurement is left out; None without any.
     """
-    if made.verb in ("inpaint", "extend"):
+    if plan.verb in ("inpaint", "extend"):
         return 0.0
-    if made.sensor is None or made.reduce is not None:
+    if plan.grid.sensor is None or plan.sampling.reduce is not None:
         return None
     out = {}
-    for layer, band in zip(made.layers, inputs.bands, strict=True):
-        sensor = made.sensor.of_band(layer.slot)
+    for layer, band in zip(plan.bands.layers, inputs.bands, strict=True):
+        sensor = plan.grid.sensor.of_band(layer.slot)
         worst: list[float] = []
-        # One date and member at a time: the check must not need more memory than the work.
-        result = arrays[layer.name].reshape(-1, len(made.out_times), *arrays[layer.name].shape[-2:])
+        # One date and member at a time: the check must not need more memory than the run.
+        result = arrays[layer.name].reshape(-1, len(plan.calendar.out_times), *arrays[layer.name].shape[-2:])
         for k, measured in enumerate(np.asarray(band)):
-            # A measurement beside a gap saw pixels that the result does not show.
+            # A measurement next to a gap includes pixels that are missing in the result.
             checked = ~_grown(~valid(layer, measured))
             for values in result[:, k]:
                 physical = np.where(valid(layer, values), layer.to_physical(values), np.nan)

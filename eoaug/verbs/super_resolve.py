@@ -1,4 +1,4 @@
-"""super_resolve: detail below the pixel."""
+"""super_resolve: a finer grid."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import xarray as xr
 from eoaug.cube.read import read_cube
 from eoaug.errors import ParameterError
 from eoaug.raster.sensor import Sensor
-from eoaug.verbs.options import Options, generator_for
-from eoaug.verbs.prepare import PreparedVerb, prepare, run_verb
+from eoaug.verbs.arguments import generator_for
+from eoaug.verbs.options import Options
+from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
 
 __all__ = ["prepare_super_resolve", "super_resolve"]
 
@@ -24,7 +25,7 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     sensor: Literal["box", "gaussian"] | float | Sequence[float] = "gaussian",
     **options: Unpack[Options],
 ) -> T:
-    """Add the detail below the pixel; the result, seen by the sensor, is the measurement again.
+    """Add detail finer than the pixel; the result, degraded by the sensor model, equals the measurement.
 
     Parameters
     ----------
@@ -40,13 +41,13 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
 
     Returns
     -------
-    The kind of object that came in on a grid of the same bounds, with the marks ``synthetic``. Variables
-    on the input's grid that are no bands (masks) stay behind.
+    An object of the type of ``ds`` on a finer grid of the same bounds, with the mask ``synthetic``. Variables
+    on the input's grid that are not bands (masks) are dropped.
 
     Raises
     ------
     EoaugError
-        With the argument, its value and the remedy.
+        An argument that cannot be used; the message holds its value and the remedy.
     """
     result: T = run_verb("super_resolve", prepare_super_resolve, ds, options, factor=factor, sensor=sensor)
     return result
@@ -63,11 +64,16 @@ def prepare_super_resolve(
     served = generator.card.factors
     if served and factor not in served:
         raise ParameterError(
-            f"factor={factor} is none that generator {generator.card.name!r} refines by",
+            f"generator {generator.card.name!r} does not refine by factor={factor}",
             f"use factor={' or '.join(map(str, served))}",
         )
     model = Sensor.of(sensor, int(factor), len(cube.bands))
-    return prepare(
-        "super_resolve", cube, generator, options, fill="measured", sensor=model,
+    call = VerbCall(
+        verb="super_resolve",
+        cube=cube,
+        generator=generator,
+        fill="measured",
+        sensor=model,
         own={"factor": int(factor), "sensor": "box" if model.mtf is None else list(model.mtf)},
-    )  # fmt: skip
+    )
+    return prepare(call, options)

@@ -9,15 +9,13 @@ import xarray as xr
 from eoaug.cube.read import read_cube
 from eoaug.errors import ParameterError
 from eoaug.raster.grid import as_geobox
+from eoaug.verbs.arguments import dates_of, generator_for
 from eoaug.verbs.checks import number
 from eoaug.verbs.layers import empty_cube
-from eoaug.verbs.options import Options, dates_of, generator_for
-from eoaug.verbs.prepare import PreparedVerb, prepare, run_verb
+from eoaug.verbs.options import Options
+from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
 
 __all__ = ["prepare_synthesize", "synthesize"]
-
-
-# -- the verbs ----------------------------------------------------------------------------------------
 
 
 def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
@@ -30,7 +28,7 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     strength: float | None = None,
     **options: Unpack[Options],
 ) -> T:
-    """Generate every pixel: a variation of a real cube, or a cube of any extent from nothing.
+    """Generate every pixel: a variation of a real cube, or unconditional synthesis of any extent.
 
     Parameters
     ----------
@@ -46,18 +44,18 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     times
         Dates of the result, with ``like``.
     strength
-        How far to depart from ``ds``: 0 keeps it, 1 ignores it. Default 0.6.
+        Denoising strength, 0 to 1: 0 keeps ``ds``, 1 ignores it. Default 0.6.
     **options
         See `eoaug.verbs.options.Options`.
 
     Returns
     -------
-    The kind of object that came in (Dataset with ``like``), with the marks ``synthetic``.
+    An object of the type of ``ds`` (a Dataset with ``like``), with the mask ``synthetic``.
 
     Raises
     ------
     EoaugError
-        With the argument, its value and the remedy.
+        An argument that cannot be used; the message holds its value and the remedy.
     """
     result: T = run_verb(
         "synthesize",
@@ -96,16 +94,15 @@ def prepare_synthesize(
             raise ParameterError(
                 f"times={times!r} does not go with a cube to vary", "use extend(ds, times=...) for new dates"
             )
-        cube = read_cube(ds)
-        return prepare(
-            "synthesize",
-            cube,
-            generator,
-            options,
+        call = VerbCall(
+            verb="synthesize",
+            cube=read_cube(ds),
+            generator=generator,
             fill="measured",
             strength=strength,
             own={"strength": strength},
         )
+        return prepare(call, options)
     if strength is not None and strength != 1.0:
         raise ParameterError(
             f"strength={strength} needs a cube to depart from",
@@ -113,4 +110,5 @@ def prepare_synthesize(
         )
     geobox = as_geobox(like, resolution=resolution, crs=crs)
     cube = empty_cube(geobox, dates_of(times) if times is not None else None, generator.card)
-    return prepare("synthesize", cube, generator, options, fill="scene", own={"like": True})
+    call = VerbCall(verb="synthesize", cube=cube, generator=generator, fill="scene", own={"like": True})
+    return prepare(call, options)

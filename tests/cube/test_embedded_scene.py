@@ -201,13 +201,13 @@ def test_no_seams_on_a_large_scene(landsat, case):
     stride = plan.lattice.stride
     for name in list(result.data_vars)[:3]:
         image = result[name].isel(time=-1).values.astype(float)
-        seams = seam_ratio(image[None], stride=stride, origin=plan.origin)
+        seams = seam_ratio(image[None], stride=stride, origin=plan.grid.origin)
         # Lines of one phase within the coarse pixel are alike; others are not comparable.
-        alike = seams.elsewhere[plan.factor - 1 :: plan.factor]
+        alike = seams.elsewhere[plan.grid.factor - 1 :: plan.grid.factor]
         low, high = np.percentile(alike, [2.5, 97.5])
         assert low - 0.01 <= seams.ratio <= high + 0.01, (name, seams.ratio, low, high)
         overlap = plan.lattice.size - stride
-        ghosts = ghost_ratio(image[None], stride=stride, overlap=overlap, origin=plan.origin)
+        ghosts = ghost_ratio(image[None], stride=stride, overlap=overlap, origin=plan.grid.origin)
         low, high = np.percentile(ghosts.elsewhere, [2.5, 97.5])
         assert low - 0.01 <= ghosts.ratio <= high + 0.01, (name, ghosts.ratio, low, high)
 
@@ -240,7 +240,7 @@ def test_overlaps_keep_the_detail_that_tiles_have_far_from_their_edges(landsat, 
     plan = eoaug.plan(verb, *cubes, **arguments)
     result, reference = run(), run(generator=_Wide())
     stride, overlap = plan.lattice.stride, plan.lattice.size - plan.lattice.stride
-    row, col = ((plan.origin[axis] + np.arange(size)) % stride < overlap for axis in (0, 1))
+    row, col = ((plan.grid.origin[axis] + np.arange(size)) % stride < overlap for axis in (0, 1))
     shared = row[:, None] | col
     names = list(result.data_vars)[:3]
     detail = []

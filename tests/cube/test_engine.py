@@ -19,7 +19,7 @@ from odc.geo.geobox import GeoBox
 import eoaug
 from eoaug.cube.read import read_cube
 from eoaug.engine.layout import lattice_for
-from eoaug.engine.tile_requests import places
+from eoaug.engine.tile_requests import tile_centres
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import Card, Request
 from eoaug.generators.classical import Classical
@@ -266,7 +266,7 @@ def test_a_window_from_nothing_costs_its_own_tiles():
     assert generator.calls == 0
     lazy.compute()
     made = eoaug.plan("synthesize", like=window, generator=generator, times=["2021-06-01"])
-    rings = made.lattice.rings(made.scene, 1)
+    rings = made.lattice.rings(made.grid.scene, 1)
     tiles = {(w.top, w.left) for ring in rings for w in map(made.lattice.window, ring)}
     assert sorted(generator.origins) == sorted(tiles)
 
@@ -283,7 +283,7 @@ def test_a_missing_pixel_changes_nothing_beyond_the_margin(verb):
     name = verb.__name__
     extra = {"times": "2021-03-05"} if verb is extend else {}
     made = eoaug.plan(name, ds, generator=TINY, **extra)
-    f = made.factor
+    f = made.grid.factor
     rows, cols = np.meshgrid(*(np.arange(n) for n in after.nir.shape[1:]), indexing="ij")
     away = np.maximum(abs(rows - 100 * f), abs(cols - 100 * f)) > made.margin_px
     hole = (rows // f == 100) & (cols // f == 100)
@@ -305,8 +305,8 @@ def test_a_tile_with_nothing_to_fill_calls_no_model():
     mask.attrs = {}
     mask.values[0, 150, 150] = True
     made = eoaug.plan("inpaint", ds, mask=mask, generator=generator, joint_steps=0)
-    touched = made.lattice.covering(Window(*(made.origin[0] + 150, made.origin[1] + 150),
-                                           *(made.origin[0] + 151, made.origin[1] + 151)))  # fmt: skip
+    pixel = Window(150, 150, 151, 151).shift(*made.grid.origin)
+    (touched,) = made.lattice.rings(pixel, 0)
     origins = sorted((made.lattice.window(t).top, made.lattice.window(t).left) for t in touched)
     eoaug.inpaint(ds, mask=mask, generator=generator, joint_steps=0)
     assert sorted(generator.origins) == origins
@@ -619,7 +619,7 @@ def test_no_seams(chunk):
     made = eoaug.plan("synthesize", **asked)
     result = eoaug.synthesize(chunks=chunk, **asked)
     image = result[["red", "nir"]].to_array().values[:, 0]
-    seams = seam_ratio(image, stride=made.lattice.stride, origin=made.origin)
+    seams = seam_ratio(image, stride=made.lattice.stride, origin=made.grid.origin)
     spread = seams.elsewhere.max() - seams.elsewhere.min()
     assert seams.elsewhere.min() - spread / 2 <= seams.ratio <= seams.elsewhere.max() + spread / 2
 
@@ -651,7 +651,7 @@ def test_tiles_agree_within_a_wide_gap(dates, generator):
         image = found[name].values[0].astype(float)
         if dates > 1:
             image -= ds[name].values[1]
-        inside, first = image[110:300, 115:305], (made.origin[0] + 110, made.origin[1] + 115)
+        inside, first = image[110:300, 115:305], (made.grid.origin[0] + 110, made.grid.origin[1] + 115)
         step, elsewhere = step_across_overlaps(inside, made, first)
         low, high = np.percentile(elsewhere, [2.5, 97.5])
         assert low <= step <= high, name
@@ -703,7 +703,7 @@ def test_a_variation_is_told_of_its_start_beyond_the_tile():
         scheduler="synchronous"
     )
     assert len(Noted.asked) > 20
-    top, left = eoaug.plan("synthesize", ds, generator=kind, strength=0.5).origin
+    top, left = eoaug.plan("synthesize", ds, generator=kind, strength=0.5).grid.origin
     stored = np.stack([ds[name].values[0] for name in ("blue", "nir")])
     everything = np.pad(
         np.where(stored == 0, np.nan, stored), ((0, 0), (100, 100), (100, 100)), constant_values=np.nan
@@ -765,8 +765,8 @@ def test_a_window_of_a_grid_in_decimal_degrees_is_told_the_same_places(left):
     kind, told = TinyDenoiser(tile_px=30, overlap_px=6, bands=("blue",)), {}
     for start in range(0, 90, 3):
         made = eoaug.plan("synthesize", like=box[start:, start:], generator=kind)
-        tiles = list(made.lattice.covering(made.scene))
-        for tile, place in zip(tiles, places(made, tiles).tolist(), strict=True):
+        (tiles,) = made.lattice.rings(made.grid.scene, 0)
+        for tile, place in zip(tiles, tile_centres(made, tiles).tolist(), strict=True):
             assert told.setdefault(tile, place) == place
     assert len(told) > 100
 
@@ -815,12 +815,12 @@ def test_the_embedded_generators_overlap_stays_cheap(verb, options, most, drawn)
     plan = eoaug.plan(verb, ds, chunks=1024, **options)
     explained = plan.explain()
     assert 1 < explained.overlap_factor < drawn
-    assert 1 < explained.overlap_factor * (plan.lattice.size / plan.drawn_px) ** 2 < most
+    assert 1 < explained.overlap_factor * (plan.lattice.size / plan.canvas_px) ** 2 < most
     assert not explained.warnings
 
 
 def test_the_embedded_model_draws_squares_of_the_size_that_is_counted(monkeypatch):
-    """The square that `Plan.drawn_px` counts is the one that reaches the networks."""
+    """The square that `Plan.canvas_px` counts is the one that reaches the networks."""
     edges = set()
     original = Embedded._forward
 
@@ -837,7 +837,7 @@ def test_the_embedded_model_draws_squares_of_the_size_that_is_counted(monkeypatc
         arguments = {"like": grid((40, 40))} if ds is None else {"ds": ds}
         plan = eoaug.plan(verb, **arguments, **options, steps=2)
         getattr(eoaug, verb)(**arguments, **options, steps=2, progress=False).compute()
-        assert edges == {plan.drawn_px}, (verb, options)
+        assert edges == {plan.canvas_px}, (verb, options)
         edges.clear()
 
 

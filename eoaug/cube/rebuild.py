@@ -1,0 +1,282 @@
+"""From the pixels of a result to an object of the user's form: names, dimension order, attributes, encoding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+
+from eoaug.cube.model import NODATA_KEYS, Cube
+from eoaug.cube.synthetic import ATTRIBUTES, MEASURED, OUTSIDE, SYNTHETIC
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+__all__ = ["ResultForm", "rebuild", "with_earlier_mask"]
+
+_TYPE_ATTRS = {*NODATA_KEYS, "scale_factor", "add_offset", "scale", "offset", "raster:scale", "raster:offset",
+               "reflectance_scale", "reflectance_offset", "db_scale", "db_offset", "valid_min", "valid_max"}  # fmt: skip
+"""Attributes that belong to the stored type."""
+_LAYOUT_ENCODING = {
+    "chunks",
+    "preferred_chunks",
+    "chunksizes",
+    "original_shape",
+    "source",
+    "shards",
+    "rasterio_dtype",
+}
+"""Encoding that belongs to the stored shape."""
+
+
+def with_earlier_mask(cube: Cube, mask: Any, dates: NDArray[np.intp]) -> Any:
+    """Return a result's synthetic mask in which pixels that an earlier verb generated keep their code.
+
+    Parameters
+    ----------
+    cube
+        The input, whose grid the result shares.
+    mask
+        Shape ([member,] T, Y, X), uint8, of the result.
+    dates
+        Shape (Tin,), index of each of the cube's dates among those of the result.
+    """
+    if cube.marks is None:
+        return mask
+    dims = (cube.name_time,) if cube.name_time in cube.marks.dims else ()
+    earlier = cube.marks.transpose(*dims, *cube.names_yx).data
+    earlier = earlier if dims else earlier[None]
+    blank = np.full((1, *earlier.shape[1:]), MEASURED)
+    order = np.full(mask.shape[-3], len(earlier))
+    order[dates] = np.arange(len(dates)) if dims else 0
+    before = np.concatenate([earlier, blank])[order]
+    return np.where((mask == MEASURED) & (before != OUTSIDE), before, mask)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResultForm:
+    """In what a result differs from the cube that it was made from."""
+
+    times: NDArray[np.datetime64] | None
+    """Dates of the result, or None for a cube without a date."""
+    geobox: GeoBox
+    members: int | None = None
+    """Length of the ``member`` dimension, or None without it."""
+    keep_type: bool = True
+    """False for statistics: attributes and encoding that belong to the stored type are dropped."""
+
+
+def rebuild(cube: Cube, arrays: Mapping[str, Any], mask: Any, form: ResultForm) -> xr.Dataset | xr.DataArray:
+    """Return a result in the form of the user's object.
+
+    Parameters
+    ----------
+    cube
+        The cube that the result was made from.
+    arrays
+        By band name, shape ([member,] T, Y, X).
+    mask
+        Shape ([member,] T, Y, X), the synthetic mask.
+    form
+        Dates, grid and members of the result.
+    """
+    frame = _Frame.of(cube, form)
+    variables = {band.name: frame.band(band.name, arrays[band.name]) for band in cube.bands}
+    grid_mapping = _grid_mapping(cube)
+    synthetic = frame.variable(mask, frame.dims, dict(ATTRIBUTES), {})
+    synthetic.encoding.update({"grid_mapping": grid_mapping} if grid_mapping else {})
+    coords = frame.coordinates()
+    if cube.form == "dataset":
+        return _dataset(frame, variables, synthetic, coords)
+    coords[SYNTHETIC] = synthetic
+    if cube.form == "single":
+        return _array(variables[cube.bands[0].name], coords, cube.array_name)
+    return _stack(frame, variables, coords)
+
+
+def _dataset(
+    frame: _Frame, variables: Mapping[str, xr.Variable], synthetic: xr.Variable, coords: dict[Any, Any]
+) -> xr.Dataset:
+    source = frame.cube.source
+    out = {}
+    for name in source.data_vars:
+        if name in variables:
+            out[name] = variables[str(name)]
+        elif name in coords:  # a grid mapping that xarray did not decode
+            out[name] = coords.pop(name)
+        elif frame.keeps(source[name]):
+            out[name] = source[name].variable
+    out[SYNTHETIC] = synthetic
+    return xr.Dataset(out, coords, dict(source.attrs))
+
+
+def _stack(frame: _Frame, variables: Mapping[str, xr.Variable], coords: dict[Any, Any]) -> xr.DataArray:
+    """Return the bands along the band dimension, in the order of the user's dimensions."""
+    cube = frame.cube
+    bands = [xr.DataArray(variables[band.name]) for band in cube.bands]
+    stack = xr.concat(bands, dim=cube.name_band).variable
+    dims = (*frame.lead, *(d for d in cube.array_dims if d in (*frame.dims, cube.name_band)))
+    stack = stack.transpose(*dims, *(d for d in frame.dims if d not in dims))
+    stack.attrs = frame.attrs(cube.array_attrs)
+    stack.encoding = dict(variables[cube.bands[0].name].encoding)
+    for name, coord in cube.source.coords.items():
+        if cube.name_band in coord.dims and name not in coords:
+            coords[name] = coord.variable
+    if cube.band_labels is not None:
+        coords[cube.name_band] = cube.band_labels
+    return _array(stack, coords, cube.array_name)
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """Dimensions and coordinates of a result."""
+
+    cube: Cube
+    form: ResultForm
+    same_grid: bool
+    new_dates: bool
+    lead: tuple[str, ...]
+    """("member",) or ()."""
+    time: str | None
+    """Name of the time dimension, or None without it."""
+
+    @classmethod
+    def of(cls, cube: Cube, form: ResultForm) -> _Frame:
+        times = form.times
+        new_dates = times is not None and (
+            cube.times is None or len(times) != len(cube.times) or bool((times != cube.times).any())
+        )
+        return cls(
+            cube,
+            form,
+            same_grid=form.geobox == cube.geobox,
+            new_dates=new_dates,
+            lead=("member",) if form.members is not None else (),
+            time=cube.name_time or ("time" if times is not None and len(times) > 1 else None),
+        )
+
+    @property
+    def dims(self) -> tuple[str, ...]:
+        """All dimensions, in the order of the pixels."""
+        return (*self.lead, *((self.time,) if self.time else ()), *self.cube.names_yx)
+
+    def attrs(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in attrs.items() if self.form.keep_type or k not in _TYPE_ATTRS}
+
+    def band(self, name: str, data: Any) -> xr.Variable:
+        band = next(band for band in self.cube.bands if band.name == name)
+        encoding = dict(band.encoding) if self.form.keep_type else {}
+        if not self.same_grid or self.new_dates or self.lead:
+            encoding = {k: v for k, v in encoding.items() if k not in _LAYOUT_ENCODING}
+        return self.variable(data, band.dims, self.attrs(band.attrs), encoding)
+
+    def variable(self, data: Any, dims: tuple[str, ...], attrs: Any, encoding: Any) -> xr.Variable:
+        """Return pixels of shape ([member,] T, Y, X) with the user's order of dimensions."""
+        if self.time is None:
+            data = data[:, 0] if self.lead else data[0]
+        full = self.dims
+        own = tuple(d for d in dims if d in full and d not in self.lead)
+        order = (*self.lead, *own, *(d for d in full if d not in own and d not in self.lead))
+        return xr.Variable(full, data, attrs, encoding).transpose(*order)
+
+    def keeps(self, array: xr.DataArray) -> bool:
+        """Tell whether a variable of the input is valid on the result's grid and dates."""
+        on_grid = any(d in array.dims for d in self.cube.names_yx)
+        return (self.same_grid or not on_grid) and not (self.new_dates and self.cube.name_time in array.dims)
+
+    def coordinates(self) -> dict[Any, Any]:
+        cube, form = self.cube, self.form
+        coords: dict[Any, Any] = {
+            name: coord.variable
+            for name, coord in cube.source.coords.items()
+            if self.keeps(coord) and cube.name_band not in coord.dims
+        }
+        if not self.same_grid:
+            coords |= _spatial_coordinates(cube, form.geobox)
+            if "gsd" in coords:
+                ratio = math.sqrt(abs(form.geobox.affine.determinant / cube.geobox.affine.determinant))
+                coords["gsd"] = coords["gsd"] * ratio
+        if self.new_dates and self.time is not None and form.times is not None:
+            coords |= _dates(cube, self.time, form.times)
+        if form.members is not None:
+            coords["member"] = xr.Variable(
+                ("member",), np.arange(form.members), {"long_name": "ensemble member"}
+            )
+        return coords
+
+
+def _dates(cube: Cube, time: str, times: NDArray[np.datetime64]) -> dict[Any, xr.Variable]:
+    """Return the coordinates along time of given and new dates."""
+    assert cube.times is not None
+    given = cube.source.coords.get(time)
+    attrs = dict(given.attrs) if given is not None else {}
+    encoding = dict(given.encoding) if given is not None else {}
+    out: dict[Any, xr.Variable] = {time: xr.Variable((time,), times, attrs, encoding)}
+    where = np.searchsorted(times, cube.times)
+    for name, coord in cube.source.coords.items():
+        if coord.dims == (time,) and name != time:
+            out[name] = _on_more_dates(coord, where, len(times))
+    return out
+
+
+def _on_more_dates(coord: xr.DataArray, where: NDArray[np.intp], count: int) -> xr.Variable:
+    """Put a coordinate along time onto more dates; on the new ones it is missing."""
+    values = coord.values
+    empty: Any = "" if values.dtype.kind in "UO" else np.nan
+    if values.dtype.kind in "US":
+        values = values.astype(object)
+    elif values.dtype.kind in "Mm":
+        empty = np.array("NaT", dtype=values.dtype)
+    elif values.dtype.kind != "O":
+        values = values.astype(np.float64)
+    out = np.full(count, empty, dtype=values.dtype)
+    out[where] = values
+    if out.dtype == object and all(isinstance(v, str) for v in out):
+        out = out.astype(str)
+    return xr.Variable(coord.dims, out, dict(coord.attrs))
+
+
+def _grid_mapping(cube: Cube) -> str | None:
+    for name, variable in cube.source.variables.items():
+        if "crs_wkt" in variable.attrs or "spatial_ref" in variable.attrs:
+            return str(name)
+    return None
+
+
+def _spatial_coordinates(cube: Cube, geobox: GeoBox) -> dict[str, xr.Variable]:
+    """Return the coordinates of a new grid: pixel centres and the CF grid mapping, under the user's names."""
+    y, x = cube.names_yx
+    rows, cols = geobox.shape.yx
+    affine = geobox.affine
+    out: dict[str, xr.Variable] = {}
+    rotated = affine.b != 0 or affine.d != 0
+    for name, count, axis in ((y, rows, "y"), (x, cols, "x")):
+        if name not in cube.source.coords:
+            continue
+        old = cube.source.coords[name]
+        centres = np.arange(count) + 0.5
+        if not rotated and cube.georeferenced:
+            centres = affine.f + affine.e * centres if axis == "y" else affine.c + affine.a * centres
+        attrs = dict(old.attrs)
+        if "resolution" in attrs:
+            attrs["resolution"] = affine.e if axis == "y" else affine.a
+        out[name] = xr.Variable((name,), centres, attrs, dict(old.encoding))
+    mapping = _grid_mapping(cube)
+    if mapping is not None:
+        old = cube.source[mapping]
+        attrs = dict(old.attrs)
+        attrs["GeoTransform"] = " ".join(repr(v) for v in affine.to_gdal())
+        out[mapping] = xr.Variable((), old.values, attrs, dict(old.encoding))
+    return out
+
+
+def _array(variable: xr.Variable, coords: Mapping[Any, Any], name: Any) -> xr.DataArray:
+    # The constructor drops the encoding of a variable.
+    array = xr.DataArray(variable, coords, name=name)
+    array.encoding = dict(variable.encoding)
+    return array

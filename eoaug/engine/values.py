@@ -1,0 +1,283 @@
+"""The five values of a plan: bands, grid, calendar, sampling, chunking.
+
+Each is frozen and computes from its own fields alone; what needs several of them is in
+`eoaug.engine.layout`. Integer arithmetic and dates; no pixels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eoaug.raster.grid import gsd_m
+from eoaug.raster.radiometry import Scaling
+from eoaug.raster.sensor import Sensor
+from eoaug.raster.tiles import Window
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
+__all__ = [
+    "NEIGHBOUR_DATES",
+    "Bands",
+    "Calendar",
+    "ChunkIndex",
+    "Chunking",
+    "Fill",
+    "Grid",
+    "Layer",
+    "Origin",
+    "Reduce",
+    "Sampling",
+]
+
+Fill = Literal["mask", "gaps", "everything", "footprint", "measured", "scene"]
+"""What a verb generates: the pixels of a given mask; gaps that another date measured; all missing pixels;
+new dates wherever any date measured; the measured pixels again; the whole scene."""
+
+Reduce = Literal["mean", "std"] | float
+"""How ensemble members are reduced; a number is a quantile, 0 to 1."""
+
+Origin = Literal["generated", "transferred", "observed"]
+"""Where a band's new pixels come from: the generator; a rule from generated bands; nowhere (it keeps its own)."""
+
+ChunkIndex = tuple[int, int, int, int]
+"""Number of a chunk along (member, time, y, x)."""
+
+NEIGHBOUR_DATES = 6
+"""Dates on either side of a target date that context dates are chosen from."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One band of the result: its channel in the generator and its storage."""
+
+    name: str
+    slot: int
+    """Channel of the generator."""
+    to_model: Scaling
+    """From stored numbers to model units."""
+    to_physical: Scaling
+    """From stored numbers to physical units."""
+    dtype: str
+    """Type of the stored numbers in memory."""
+    nodata: float | None
+    """Stored number that means missing."""
+    origin: Origin = "generated"
+
+    @property
+    def missing(self) -> float:
+        """Stored number of a missing pixel: the nodata value, else NaN."""
+        return math.nan if self.nodata is None else self.nodata
+
+
+@dataclass(frozen=True)
+class Bands:
+    """The bands of the result, and the channels of the generator's requests."""
+
+    layers: tuple[Layer, ...]
+    channels: int
+    """Channels of a request: those of the card, or one per layer."""
+    layout_planes: int = 0
+    """Planes of the conditioning raster."""
+
+    @property
+    def slots(self) -> list[int]:
+        """Channel of every layer."""
+        return [layer.slot for layer in self.layers]
+
+    def slots_from(self, *origins: Origin) -> list[int]:
+        """Return the channels of the layers whose new pixels come from one of ``origins``."""
+        return [layer.slot for layer in self.layers if layer.origin in origins]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """The grid of the result, and how a coarser measurement lies on it."""
+
+    geobox: GeoBox
+    origin: tuple[int, int]
+    """Absolute index (row, column) of the result's first pixel."""
+    factor: int = 1
+    """Pixels of the result per input pixel along one axis."""
+    sensor: Sensor | None = None
+    """How an input pixel was measured, with one MTF for all channels or one per channel; only for super-resolution."""
+    bounded: bool = True
+    """False for unconditional synthesis: its plane continues beyond the result, so that a window made
+    alone equals the same window of any larger result."""
+    gsd_m: float = math.nan
+    """Ground sampling distance in metres at the grid's centre; NaN without a georeference."""
+
+    @cached_property
+    def scene(self) -> Window:
+        """All pixels of the result, in absolute pixels of its grid."""
+        rows, cols = self.geobox.shape.yx
+        return Window(0, 0, rows, cols).shift(*self.origin)
+
+    def clip(self, window: Window) -> Window:
+        """Return the part of ``window`` inside the scene; all of it on an unbounded plane."""
+        return window & self.scene if self.bounded else window
+
+    @property
+    def sensor_px(self) -> int:
+        """Reach of the projection onto the measurement, in pixels of the result: whole input pixels."""
+        return 0 if self.sensor is None else -(-self.sensor.radius_px // self.factor) * self.factor
+
+    def region(self, core: Window) -> Window:
+        """Return the pixels that must be merged for ``core``: with the projection's halo, in whole input pixels."""
+        return self.clip(core.pad(self.sensor_px)).coarsen(self.factor).scale(self.factor)
+
+    def source_window(self, window: Window) -> Window:
+        """Return the input pixels under a window of the result, counted from the input's first pixel."""
+        top, left = self.origin[0] // self.factor, self.origin[1] // self.factor
+        return window.coarsen(self.factor).shift(-top, -left)
+
+    def gsd_at(self, lat_deg: float) -> float:
+        """Return the ground sampling distance in metres; on a geographic grid it depends on the latitude."""
+        crs = self.geobox.crs
+        return gsd_m(self.geobox, lat_deg) if crs is not None and crs.geographic else self.gsd_m
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Calendar:
+    """The dates of the input and of the result, in seconds since 1970."""
+
+    in_times: NDArray[np.int64]
+    """Shape (Tin,), given dates, ascending."""
+    out_times: NDArray[np.int64]
+    """Shape (Tout,), dates of the result, ascending."""
+    cloud: NDArray[np.float64]
+    """Shape (Tout,), cloud fraction 0 to 1, NaN where unknown."""
+    dated: bool = True
+    """False if ``in_times`` are only a placeholder."""
+    has_input: bool = True
+    """False for unconditional synthesis: the given dates have no pixels."""
+    autoregressive: bool = False
+    """True if new dates are made one after the other, with those before as context; see `for_dates`."""
+
+    def given(self, date: int) -> int | None:
+        """Return the index into ``in_times`` of result date ``date``, or None for a new date."""
+        if not self.has_input:
+            return None
+        at = int(np.searchsorted(self.in_times, self.out_times[date]))
+        return at if at < len(self.in_times) and self.in_times[at] == self.out_times[date] else None
+
+    def nearby(self, date: int) -> range:
+        """Return the indices into ``in_times`` of at most `NEIGHBOUR_DATES` dates on either side, and of the date."""
+        if not self.has_input:
+            return range(0)
+        at = int(np.searchsorted(self.in_times, self.out_times[date]))
+        return range(max(at - NEIGHBOUR_DATES, 0), min(at + NEIGHBOUR_DATES + 1, len(self.in_times)))
+
+    @property
+    def new_dates(self) -> list[int]:
+        """The dates that are not given, in autoregressive order: forward in time, then back from the first."""
+        new = np.setdiff1d(self.out_times, self.in_times)
+        forward = new > self.in_times[0]
+        return [*new[forward].tolist(), *new[~forward][::-1].tolist()]
+
+    def for_dates(self, given: Sequence[int], wanted: Sequence[int]) -> Calendar:
+        """Return the calendar of one autoregressive step.
+
+        Parameters
+        ----------
+        given
+            Dates that have pixels by then, ascending.
+        wanted
+            Dates of the step's result, ascending; some of ``out_times``.
+        """
+        return replace(
+            self,
+            autoregressive=False,
+            in_times=np.asarray(given, np.int64),
+            out_times=np.asarray(wanted, np.int64),
+            cloud=self.cloud[np.searchsorted(self.out_times, wanted)],
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """How pixels are drawn: denoising steps, noise, conditioning, ensemble."""
+
+    steps: int = 0
+    """Denoising steps; 0: the best estimate."""
+    joint_steps: int = 0
+    """First denoising steps that are averaged over overlapping tiles."""
+    seed: int = 0
+    strength: float = 1.0
+    """Denoising strength, 0 to 1."""
+    guidance: float | None = None
+    """Scale of classifier-free guidance."""
+    prompt: str | None = None
+    metadata: Mapping[str, float] = field(default_factory=dict)
+    """Metadata fields that the user set."""
+    members: int | None = None
+    """Ensemble members; None: one, without a ``member`` dimension."""
+    first_member: int = 0
+    """Number of the first of the members, or of the only one."""
+    reduce: Reduce | None = None
+
+    @property
+    def result_members(self) -> int | None:
+        """Length of the result's ``member`` dimension; None without it."""
+        return self.members if self.reduce is None else None
+
+    def members_of(self, chunk: int) -> Sequence[int]:
+        """Return the numbers of the members that go into chunk ``chunk`` along ``member``."""
+        return (chunk + self.first_member,) if self.reduce is None else range(self.members or 1)
+
+    @property
+    def keeps_type(self) -> bool:
+        """True if the result is stored as the input is; a standard deviation is not."""
+        return self.reduce != "std"
+
+    def dtype_of(self, layer: Layer) -> np.dtype[Any]:
+        """Return the type in which a band of the result is stored."""
+        return np.dtype(layer.dtype if self.keeps_type else np.float32)
+
+    def steps_of_ring(self, ring: int) -> int:
+        """Return the denoising steps of a ring of neighbours: ring 0 takes all, the others joint ones alone.
+
+        A best estimate counts as one.
+        """
+        return max(self.steps, 1) if ring == 0 else self.joint_steps - ring + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chunking:
+    """How the work is cut into pieces; no pixel depends on it."""
+
+    lengths: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+    """Chunk lengths of the result along (time, y, x)."""
+    batch_tiles: int
+    """Tiles that the generator is given in one call."""
+
+    @cached_property
+    def _edges(self) -> tuple[NDArray[np.int64], ...]:
+        return tuple(np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64) for sizes in self.lengths)
+
+    def window(self, y: int, x: int) -> Window:
+        """Return the pixels of chunk (y, x), counted from the result's first pixel."""
+        _, rows, cols = self._edges
+        return Window(int(rows[y]), int(cols[x]), int(rows[y + 1]), int(cols[x + 1]))
+
+    def dates(self, t: int) -> range:
+        """Return the result dates of time chunk ``t``."""
+        edges = self._edges[0]
+        return range(int(edges[t]), int(edges[t + 1]))
+
+    def indices(self, members: int = 1) -> Iterator[ChunkIndex]:
+        """Yield the chunks of a result with so many members, the last axis fastest."""
+        yield from np.ndindex(members, *map(len, self.lengths))
+
+    def for_dates(self, count: int) -> Chunking:
+        """Return the chunking of a result of ``count`` dates, in time chunks of the same size."""
+        size = self.lengths[0][0]
+        cut = tuple(min(size, count - first) for first in range(0, count, size))
+        return replace(self, lengths=(cut, *self.lengths[1:]))
