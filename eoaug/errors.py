@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, get_args
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel, ValidationError
+    from pydantic import ValidationError
 
 __all__ = [
     "BandError",
@@ -138,7 +138,7 @@ def first_line(error: BaseException) -> str:
 
 
 def explain_validation(
-    error: ValidationError, model: type[BaseModel], what: str, examples: Mapping[str, str] | None = None
+    error: ValidationError, model: type, what: str, examples: Mapping[str, str] | None = None
 ) -> tuple[str, str]:
     """Return problem and remedy of the first entry of a pydantic error.
 
@@ -161,7 +161,7 @@ def explain_validation(
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, EoaugError):
         return cause.problem, cause.remedy
-    if first["type"] == "extra_forbidden":
+    if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _names(model, path[:-1])
         hint = f"{did_you_mean(path[-1], known)} the options are {', '.join(known)}".lstrip()
         return f"{what} has no option {name!r}", hint
@@ -178,10 +178,10 @@ def explain_validation(
     return f"{what}: {name}={first['input']!r:.200} is not valid: {reason}", remedy
 
 
-def _names(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Return the field names of a model, or of the model at a path of names inside it."""
+def _names(model: type, path: list[str]) -> list[str]:
+    """Return the field names of a pydantic model or dataclass, or of the one at a path of names inside it."""
     inner: Any = model
     for name in path:
-        annotation = inner.model_fields[name].annotation
-        inner = next(kind for kind in (annotation, *get_args(annotation)) if hasattr(kind, "model_fields"))
-    return list(inner.model_fields)
+        kind = inner.__pydantic_fields__[name].annotation
+        inner = next(part for part in (kind, *get_args(kind)) if hasattr(part, "__pydantic_fields__"))
+    return list(inner.__pydantic_fields__)

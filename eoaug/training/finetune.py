@@ -1,19 +1,18 @@
-"""Fine-tuning a checkpoint on cubes with captions: LoRA or all weights, and a learned word.
+"""Fine-tunes a checkpoint on cubes with captions: LoRA or all weights, and a textual-inversion token.
 
-Imports the ground, the generators and this package's samples; torch inside. Everything random is a function
-of the seed and the step, so that an interrupted training, resumed, gives the same bytes.
+Everything random is a function of the seed and the step, so a resumed training gives the same bytes as an
+uninterrupted one.
 """
 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -22,8 +21,10 @@ from eoaug.datasets import training_cubes
 from eoaug.errors import BandError, ParameterError, SourceError
 from eoaug.generators.base import metadata_rows
 from eoaug.generators.checkpoints.folder import open_checkpoint
-from eoaug.generators.checkpoints.hub import SETTINGS
 from eoaug.generators.checkpoints.safe_read import read_json
+from eoaug.training import finetuned_files
+from eoaug.training.state import TrainingState, read_progress
+from eoaug.training.tuning import Tuning
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -35,81 +36,23 @@ _ATTENTION = {
     "unet": ["to_k", "to_q", "to_v", "to_out.0"],
     "text": ["q_proj", "k_proj", "v_proj", "out_proj"],
 }
-"""Layers that a LoRA joins (arXiv:2106.09685): the attention's projections."""
+"""Layers with a LoRA (arXiv:2106.09685): the projections of the attention."""
 _DROPOUT = 0.1
-"""Share of captions, and of metadata fields, left out in training, so that guidance has something to lead from."""
+"""Share of captions, and of metadata fields, left out in training: classifier-free guidance needs unconditional steps."""
 _CLEAR = 0.95
-"""Least share of a window without cloud."""
+"""Smallest share of clear pixels in a window."""
 _DRAWS = 1000
-"""Random windows to look at before giving up."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tuning:
-    """How to fine-tune."""
-
-    mode: Literal["lora", "full"] = "lora"
-    target: tuple[str, ...] = ("unet",)
-    """Of ``unet``, ``text`` and, with ``mode="full"``, ``vae``."""
-    rank: int = 16
-    """Of the LoRA's matrices."""
-    token: str | None = None
-    """A new word to learn, e.g. ``"<sar>"``; captions should hold it."""
-    steps: int = 1000
-    batch: int = 1
-    rate: float = 1e-4
-    """Learning rate of AdamW."""
-    snr: float | None = 5.0
-    """Largest signal-to-noise ratio that a step weighs with (min-SNR, arXiv:2303.09556); None: no weighting."""
-    ema: float | None = 0.999
-    """Decay of the average of weights that is written; None: the last weights."""
-    checkpointing: bool = False
-    """Compute activations anew on the way back: less memory, more time."""
-    precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Of the forward; weights and their average stay in float32."""
-    bands: tuple[str, str, str] = ("red", "green", "blue")
-    """What the picture's three channels show: names of bands or variables, one may be given more than once."""
-    stretch: tuple[float, float] = (0.0, 0.3)
-    """Reflectance (or what the bands are in) of black and white, as for `eoaug.load`."""
-    prompt: str = "a satellite image"
-    """Caption of cubes that have none."""
-    tile_px: int | None = None
-    """Edge of a training window; None: what the UNet was trained on."""
-    save_every: int = 250
-    """Steps between states that a stopped training goes on from."""
-    seed: int = 0
-    device: str | None = None
-    """None: a GPU if there is one."""
-
-    def __post_init__(self) -> None:
-        known = {"unet", "text", *(["vae"] if self.mode == "full" else [])}
-        if not self.target or set(self.target) - known:
-            raise ParameterError(
-                f"target={','.join(self.target)!r} with mode={self.mode!r}", f"use {', '.join(sorted(known))}"
-            )
-        for name, low in (("rank", 1), ("steps", 1), ("batch", 1), ("save_every", 1)):
-            if getattr(self, name) < low:
-                raise ParameterError(f"{name}={getattr(self, name)} is too small", f"e.g. {name}={low}")
-        if len(self.bands) != 3:
-            raise ParameterError(
-                f"bands={','.join(self.bands)!r} are {len(self.bands)}, a picture has 3 channels",
-                "give three; one may come more than once: bands=('vv', 'vh', 'vv')",
-            )
-        if self.mode not in ("lora", "full") or self.precision not in ("float32", "bfloat16", "float16"):
-            raise ParameterError(
-                f"mode={self.mode!r} with precision={self.precision!r} is unknown",
-                "use mode lora or full, precision float32, bfloat16 or float16",
-            )
+"""Random windows to try before giving up."""
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """What a training left behind."""
+    """The result of a fine-tuning."""
 
     path: Path
     """For LoRA and tokens a folder for ``load(base, adapters=[path])``; for full training a checkpoint."""
     losses: tuple[float, ...]
-    """Of every step."""
+    """Loss of every step."""
 
 
 def finetune(
@@ -122,23 +65,23 @@ def finetune(
     search: Mapping[str, Any] | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Tuned:
-    """Train on the windows of cubes and write what `eoaug.load` uses.
+    """Train on windows of cubes and write an adapter or a checkpoint for `eoaug.load`.
 
     Parameters
     ----------
     base
         Checkpoint folder or pinned hub id.
     cubes
-        Folder of netCDF cubes (`samples.read_cubes`); a STAC catalog or whatever else `eoaug.open_cube` takes
-        as a source, every item a cube of its own, called by its id; or a cube, or cubes by name, however
-        opened. All are read into memory.
+        Folder of netCDF cubes (`training_cubes.read_training_cubes`); a STAC catalog or another source of
+        `eoaug.open_cube`, each item of which is a cube named by its id; or one cube, or cubes by name. All are
+        read into memory.
     out
-        Folder to write; a training that was stopped there goes on.
+        Folder to write; an interrupted training in it is resumed.
     tuning
-        How; None: `Tuning`'s defaults.
+        Options; None: the defaults of `Tuning`.
     captions
-        Prompt by cube name (file name without suffix), or a class label (a single word). None:
-        ``captions.json`` beside the cubes, else ``tuning.prompt``.
+        By cube name (file name without suffix): a prompt, or a class label of one word. None: ``captions.json`` in
+        the folder of the cubes, else ``tuning.prompt``.
     search
         Which items of a STAC source: ``collections``, ``bbox``, ``datetime``, ``limit``, as for
         `eoaug.open_cube`.
@@ -147,20 +90,25 @@ def finetune(
 
     Returns
     -------
-    Where the result lies, and the losses.
+    Tuned
+        The folder and the losses.
+
+    Raises
+    ------
+    ParameterError
+        The checkpoint is no text-to-image model, or ``out`` holds another training.
+    SourceError
+        No cube has the bands and enough clear pixels.
     """
     from eoaug.generators.checkpoints.diffusionsat import caption
     from eoaug.generators.runtime import one_thread
 
     tuning = tuning or Tuning()
     if captions is None:
-        beside = Path(cubes) if isinstance(cubes, str | Path) else Path()
-        listed = (beside if beside.is_dir() else beside.parent) / "captions.json"
-        found = listed.is_file() and isinstance(cubes, str | Path)
-        captions = {name: str(text) for name, text in read_json(listed).items()} if found else {}
-    told = {name: text if " " in text else caption(None, text) for name, text in captions.items()}
+        captions = _stored_captions(cubes)
+    prompts = {name: text if " " in text else caption(None, text) for name, text in captions.items()}
     with one_thread():
-        training = _Training(base, _opened(cubes, tuning.bands, search or {}), Path(out), tuning, told)
+        training = _Training(base, _read_cubes(cubes, tuning.bands, search or {}), Path(out), tuning, prompts)
         while training.step < tuning.steps:
             loss = training.advance()
             if progress is not None:
@@ -172,10 +120,19 @@ def finetune(
     return Tuned(Path(out), tuple(training.losses))
 
 
-def _opened(
+def _stored_captions(cubes: object) -> dict[str, str]:
+    """Return the captions in the folder of the cubes; none without such a file."""
+    if not isinstance(cubes, str | Path):
+        return {}
+    folder = Path(cubes) if Path(cubes).is_dir() else Path(cubes).parent
+    path = folder / "captions.json"
+    return {name: str(text) for name, text in read_json(path).items()} if path.is_file() else {}
+
+
+def _read_cubes(
     cubes: str | Path | xr.Dataset | Mapping[str, xr.Dataset], bands: Sequence[str], search: Mapping[str, Any]
 ) -> list[training_cubes.TrainingCube]:
-    """Read cubes from wherever they are."""
+    """Read cubes from memory, from netCDF files or from the items of a STAC source."""
     if isinstance(cubes, xr.Dataset):
         return [training_cubes.from_dataset(cubes, "cube", bands)]
     if not isinstance(cubes, str | Path):
@@ -187,10 +144,10 @@ def _opened(
     from eoaug.stac.summary import summarise
 
     read = []
-    for found in summarise(str(cubes), **search):
-        own = [found.collection] if found.collection else None
-        for name in found.items:
-            # Clouds are left out where the item tells of them.
+    for summary in summarise(str(cubes), **search):
+        own = [summary.collection] if summary.collection else None
+        for name in summary.items:
+            # With a quality band, where the item has one, cloudy windows are skipped.
             for quality in (["scl"], ["qa_pixel"], []):
                 wanted = [*dict.fromkeys(bands), *quality]
                 try:
@@ -205,7 +162,7 @@ def _opened(
 
 
 class _Training:
-    """Networks, what of them is trained, and the state that goes from step to step."""
+    """Networks, the trained parameters, and the state between two steps."""
 
     def __init__(
         self,
@@ -239,38 +196,54 @@ class _Training:
                 f"none of {len(cubes)} cubes has {', '.join(tuning.bands)} and {self.edge} pixels or more",
                 "give larger cubes, a smaller tile_px, or other bands",
             )
-        self.step, self.losses = 0, list[float]()
-        self.rows = self._new_word()
-        self.trained = self._trained()
-        self.average = [parameter.detach().clone() for parameter in self.trained]
-        self.optimizer = torch.optim.AdamW(self.trained, lr=tuning.rate)
-        self.scaler = torch.amp.GradScaler(enabled=tuning.precision == "float16" and device != "cpu")
+        self.losses = list[float]()
+        self.rows = self._add_token()
+        parameters = self._trained_parameters()
+        optimizer = torch.optim.AdamW(parameters.values(), lr=tuning.rate)
+        scaler = torch.amp.GradScaler(enabled=tuning.precision == "float16" and device != "cpu")
+        self.state = TrainingState(parameters, optimizer, scaler)
         self._resume()
+
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self.state.step
 
     # -- what is trained ----------------------------------------------------------------------------
 
-    def _new_word(self) -> list[int]:
-        """Add the token, which begins as the mean of all words; return its rows in the table."""
+    @property
+    def _embeddings(self) -> Any:
+        """The embedding table of the first text encoder, shape (V, D)."""
+        return self.nets.encoders[0][1].get_input_embeddings().weight
+
+    def _add_token(self) -> list[int]:
+        """Add the token with the mean of all embeddings; return its rows in the table."""
         if self.tuning.token is None:
             return []
-        table = self.nets.readers[0][1].get_input_embeddings().weight
-        return self.nets.add_words(
-            0, self.tuning.token, table.mean(dim=0, keepdim=True), self.checkpoint.root
-        )
+        mean = self._embeddings.mean(dim=0, keepdim=True)
+        return self.nets.add_token(0, self.tuning.token, mean, self.checkpoint.root)
 
     def _modules(self) -> dict[str, Any]:
-        nets = self.nets
-        chosen = {"unet": nets.unet, "vae": nets.vae}
-        chosen |= {"text" if i == 0 else "text_2": encoder for i, (_, encoder) in enumerate(nets.readers)}
-        return {name: chosen[name] for name in chosen if name.split("_")[0] in self.tuning.target}
+        """Return all networks by name."""
+        encoders = {
+            "text" if i == 0 else f"text_{i + 1}": encoder
+            for i, (_, encoder) in enumerate(self.nets.encoders)
+        }
+        return {"unet": self.nets.unet, "vae": self.nets.vae, **encoders}
 
-    def _trained(self) -> list[Any]:
-        """Return the parameters that are trained, in a fixed order."""
+    def _targets(self) -> dict[str, Any]:
+        """Return the networks that are trained, by name."""
+        return {
+            name: net for name, net in self._modules().items() if name.split("_")[0] in self.tuning.target
+        }
+
+    def _trained_parameters(self) -> dict[str, Any]:
+        """Return the parameters that are trained, by name."""
         import torch
 
         tuning = self.tuning
-        torch.manual_seed(tuning.seed)  # the LoRA's first matrix is drawn by peft
-        for name, module in self._modules().items():
+        torch.manual_seed(tuning.seed)  # peft draws the first matrix of a LoRA
+        for name, module in self._targets().items():
             if tuning.mode == "lora":
                 from peft import LoraConfig
 
@@ -288,9 +261,23 @@ class _Training:
             if tuning.checkpointing and name == "unet":
                 module.enable_gradient_checkpointing()
         if self.rows:
-            self.nets.readers[0][1].get_input_embeddings().weight.requires_grad_(True)
-        every = [self.nets.unet, self.nets.vae, *(encoder for _, encoder in self.nets.readers)]
-        return [p for module in every for p in module.parameters() if p.requires_grad]
+            table = self._embeddings.requires_grad_(True)
+            if not ("text" in tuning.target and tuning.mode == "full"):
+                table.register_hook(self._only_new_rows)
+        return {
+            f"{name}.{path}": parameter
+            for name, module in self._modules().items()
+            for path, parameter in module.named_parameters()
+            if parameter.requires_grad
+        }
+
+    def _only_new_rows(self, gradient: Tensor) -> Tensor:
+        """Return the gradient of the embedding table with all rows but the token's set to zero."""
+        import torch
+
+        masked = torch.zeros_like(gradient)
+        masked[self.rows] = gradient[self.rows]
+        return masked
 
     # -- a step -------------------------------------------------------------------------------------
 
@@ -300,62 +287,56 @@ class _Training:
 
         rng = np.random.default_rng([self.tuning.seed, self.step])
         noise = torch.Generator().manual_seed(self.tuning.seed * 1_000_003 + self.step)
-        kind = getattr(torch, self.tuning.precision)
-        with torch.autocast(self.nets.device.split(":")[0], dtype=kind, enabled=kind is not torch.float32):
-            parts = [self._loss(rng, noise) for _ in range(self.tuning.batch)]
-            loss = torch.stack(parts).mean()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        self._leave_other_words()
-        self.scaler.step(self.optimizer)
-        self.scaler.update()
-        self.step += 1
-        self._average()
-        self.losses.append(float(loss.detach()))
+        dtype = getattr(torch, self.tuning.precision)
+        with torch.autocast(self.nets.device.split(":")[0], dtype=dtype, enabled=dtype is not torch.float32):
+            loss = torch.stack([self._loss(rng, noise) for _ in range(self.tuning.batch)]).mean()
+        self.losses.append(self.state.update(loss, ema=self.tuning.ema or 0.0))
         return self.losses[-1]
 
     def _loss(self, rng: np.random.Generator, draws: Any) -> Tensor:
         """Return the loss of one random window."""
         import torch
+        from diffusers.training_utils import compute_snr
 
         cube, date, window = self._window(rng)
         image = torch.from_numpy(window)[None].to(self.nets.device)
-        latent, own = self._encoded(image)
+        latent, autoencoder_loss = self._encode(image)
         if self.tuning.target == ("vae",):
-            return own
+            return autoencoder_loss
         noise = torch.randn(latent.shape, generator=draws).to(latent)
         last = self.schedule.config.num_train_timesteps
         time = torch.randint(0, last, (1,), generator=draws).to(self.nets.device)
         noisy = self.schedule.add_noise(latent, noise, time)
-        output = self.nets.predict(noisy, time, self._given(cube, date, rng))
-        kind = self.schedule.config.prediction_type
-        share = self.schedule.alphas_cumprod[time].to(latent)
-        signal, spread = share.sqrt(), (1 - share).sqrt()
-        wanted = {"epsilon": noise, "v_prediction": signal * noise - spread * latent, "sample": latent}[kind]
-        error = torch.nn.functional.mse_loss(output.float(), wanted.float())
-        ratio = share / (1 - share)
-        weight = torch.ones_like(ratio)
+        output = self.nets.predict(noisy, time, self._conditioning(cube, date, rng))
+        prediction = self.schedule.config.prediction_type
+        expected = {  # type: ignore[no-untyped-call]
+            "epsilon": lambda: noise,
+            "v_prediction": lambda: self.schedule.get_velocity(latent, noise, time),
+            "sample": lambda: latent,
+        }[prediction]()
+        error = torch.nn.functional.mse_loss(output.float(), expected.float())
         if self.tuning.snr is not None:
-            # Equation 4 for the clean image, brought to what the network predicts.
-            per = {"epsilon": ratio, "v_prediction": ratio + 1, "sample": torch.ones_like(ratio)}[kind]
-            weight = ratio.clamp(max=self.tuning.snr) / per
-        return (weight * error).sum() + own
+            snr = compute_snr(self.schedule, time)
+            # Equation 4 of min-SNR weights the clean image; this brings it to what the network predicts.
+            scale = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[prediction]
+            error = (snr.clamp(max=self.tuning.snr) / scale * error).sum()
+        return error + autoencoder_loss
 
-    def _encoded(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return latents, and the autoencoder's own loss if it is trained."""
+    def _encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return latents, and the loss of the autoencoder: 0 unless it is trained."""
         import torch
 
         if "vae" not in self.tuning.target:
             with torch.no_grad():
                 return self.nets.encode(image), image.new_zeros(())
         posterior = self.nets.vae.encode(image).latent_dist
-        shown = self.nets.vae.decode(posterior.mode()).sample
+        decoded = self.nets.vae.decode(posterior.mode()).sample
         # The weight of the divergence is that of latent diffusion's own autoencoders (arXiv:2112.10752).
-        own = torch.nn.functional.mse_loss(shown, image) + 1e-6 * posterior.kl().mean()
-        return posterior.mode().detach() * self.nets.vae.config.scaling_factor, own
+        loss = torch.nn.functional.mse_loss(decoded, image) + 1e-6 * posterior.kl().mean()
+        return posterior.mode().detach() * self.nets.vae.config.scaling_factor, loss
 
     def _window(self, rng: np.random.Generator) -> tuple[training_cubes.TrainingCube, int, Any]:
-        """Draw a clear window: cube, date and (3, edge, edge) in [-1, 1], turned at random."""
+        """Draw a clear window: cube, date and image (3, edge, edge) in [-1, 1], rotated and mirrored at random."""
         low, high = self.tuning.stretch
         for _ in range(_DRAWS):
             cube = self.cubes[int(rng.integers(len(self.cubes)))]
@@ -374,9 +355,10 @@ class _Training:
             "give clearer cubes, or a smaller tile_px",
         )
 
-    def _given(
+    def _conditioning(
         self, cube: training_cubes.TrainingCube, date: int, rng: np.random.Generator
     ) -> dict[str, Tensor]:
+        """Return text, and what else the UNet is conditioned on, with a batch axis of 1."""
         import torch
 
         from eoaug.generators.checkpoints.diffusionsat import metadata_vector
@@ -384,8 +366,8 @@ class _Training:
 
         caption = self.captions.get(cube.name, self.tuning.prompt)
         prompt = "" if rng.random() < _DROPOUT else caption
-        learns = "text" in self.tuning.target or bool(self.rows)
-        text = self.nets.read(prompt) if learns else self.nets.text(prompt)
+        trains_text = "text" in self.tuning.target or bool(self.rows)
+        text = self.nets.encode_text(prompt) if trains_text else self.nets.text(prompt)
         given = {"text": text.hidden[None]}
         if text.pooled is not None:
             size = torch.tensor([self.edge, self.edge, 0, 0, self.edge, self.edge], dtype=torch.float32)
@@ -395,154 +377,58 @@ class _Training:
             (row,) = metadata_rows(
                 [time], dated=time != 0, lon_deg=lon_deg, lat_deg=lat_deg, gsd_m=cube.gsd_m
             )
-            facts = metadata_vector(row)
-            # Each field is dropped alone, as in the published code.
-            facts = np.where(rng.random(len(facts)) < _DROPOUT, np.float32(0), facts)
-            given["metadata"] = torch.from_numpy(facts)[None].to(self.nets.device)
+            metadata = metadata_vector(row)
+            # Fields are dropped independently, as in the published code.
+            metadata = np.where(rng.random(len(metadata)) < _DROPOUT, np.float32(0), metadata)
+            given["metadata"] = torch.from_numpy(metadata)[None].to(self.nets.device)
         return given
-
-    def _leave_other_words(self) -> None:
-        if not self.rows or ("text" in self.tuning.target and self.tuning.mode == "full"):
-            return
-        table = self.nets.readers[0][1].get_input_embeddings().weight
-        if table.grad is not None:
-            kept = table.grad[self.rows].clone()
-            table.grad.zero_()
-            table.grad[self.rows] = kept
-
-    def _average(self) -> None:
-        import torch
-
-        decay = self.tuning.ema
-        # The first steps count for more, or the average would remember the beginning for ever.
-        share = 0.0 if decay is None else min(decay, self.step / (self.step + 10))
-        with torch.no_grad():
-            for mean, parameter in zip(self.average, self.trained, strict=True):
-                mean.lerp_(parameter, 1 - share)
 
     # -- files --------------------------------------------------------------------------------------
 
+    @property
+    def _state_path(self) -> Path:
+        return self.out / "state" / "state.safetensors"
+
     @cached_property
     def _identity(self) -> str:
-        """What a state belongs to: base, settings, captions and cubes; not how long or how often saved."""
-        told = {k: v for k, v in asdict(self.tuning).items() if k not in ("steps", "save_every")}
+        """Hash of what a state belongs to: base, options, captions and cubes, but not the number of steps."""
+        options = {k: v for k, v in asdict(self.tuning).items() if k not in ("steps", "save_every")}
         cubes = [
             [cube.name, sha256(np.ascontiguousarray(cube.values).view(np.uint8).reshape(-1)).hexdigest()]
             for cube in self.cubes
         ]
-        text = json.dumps([self.checkpoint.identity, told, dict(self.captions), cubes], sort_keys=True)
+        text = json.dumps([self.checkpoint.identity, options, dict(self.captions), cubes], sort_keys=True)
         return sha256(text.encode()).hexdigest()
 
     def save(self) -> None:
-        """Write the state that `_resume` goes on from."""
-        from safetensors.torch import save_file
-
-        tensors: dict[str, Tensor] = {}
-        for i, parameter in enumerate(self.trained):
-            held = self.optimizer.state[parameter]
-            tensors |= {
-                f"{i}.weight": parameter.detach(),
-                f"{i}.average": self.average[i],
-                f"{i}.mean": held["exp_avg"],
-                f"{i}.square": held["exp_avg_sq"],
-            }
-        folder = self.out / "state"
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / "state.part"
-        told = {"step": str(self.step), "identity": self._identity, "losses": json.dumps(self.losses)}
-        told["scaler"] = json.dumps(self.scaler.state_dict())
-        save_file({k: v.contiguous().clone() for k, v in tensors.items()}, part, metadata=told)
-        part.replace(folder / "state.safetensors")
+        """Write the state from which an interrupted training resumes."""
+        self.state.save(self._state_path, {"identity": self._identity, "losses": self.losses})
 
     def _resume(self) -> None:
-        import torch
-        from safetensors import safe_open
-
-        path = self.out / "state" / "state.safetensors"
-        if not path.is_file():
+        """Continue from the state in the folder, if there is one."""
+        progress = read_progress(self._state_path)
+        if progress is None:
             return
-        with safe_open(path, framework="pt") as file:
-            told = file.metadata()
-            if told.get("identity") != self._identity:
-                raise ParameterError(
-                    f"{self.out} holds a training with another base, other settings or other cubes",
-                    "use another folder, or remove this one",
-                )
-            with torch.no_grad():
-                for i, parameter in enumerate(self.trained):
-                    parameter.copy_(file.get_tensor(f"{i}.weight"))
-                    self.average[i].copy_(file.get_tensor(f"{i}.average"))
-                    self.optimizer.state[parameter] = {
-                        "step": torch.tensor(float(told["step"])),
-                        "exp_avg": file.get_tensor(f"{i}.mean").to(parameter),
-                        "exp_avg_sq": file.get_tensor(f"{i}.square").to(parameter),
-                    }
-        if scaler := json.loads(told["scaler"]):
-            self.scaler.load_state_dict(scaler)
-        self.step, self.losses = int(told["step"]), json.loads(told["losses"])
+        if progress.get("identity") != self._identity:
+            raise ParameterError(
+                f"{self.out} holds a training with another base, other settings or other cubes",
+                "use another folder, or remove this one",
+            )
+        self.state.load(self._state_path)
+        self.losses = progress["losses"]
 
     def write(self) -> None:
         """Write the averaged weights with a card."""
         import torch
 
         with torch.no_grad():
-            for parameter, mean in zip(self.trained, self.average, strict=True):
-                parameter.copy_(mean)
+            for name, parameter in self.state.parameters.items():
+                parameter.copy_(self.state.averaged[name])
         if self.tuning.mode == "lora":
-            self._write_lora()
+            finetuned_files.write_lora(self.out, self._targets(), xl=self.nets.xl)
         else:
-            self._write_full()
-        if self.rows:
-            from safetensors.torch import save_file
-
-            table = self.nets.readers[0][1].get_input_embeddings().weight.detach()
-            assert self.tuning.token is not None
-            save_file(
-                {self.tuning.token: table[self.rows].contiguous().clone()},
-                self.out / "learned_embeds.safetensors",
-            )
-        # What the next user must know, and what tells how it was made; not where or how often it was saved.
-        own = asdict(self.tuning)
-        told = {name: own[name] for name in own if name not in ("steps", "device", "save_every", "prompt")}
-        told |= {
-            "base": self.checkpoint.base,
-            "captions": {cube.name: self.captions.get(cube.name, self.tuning.prompt) for cube in self.cubes},
-            "licence": self.checkpoint.settings.get("licence", "unknown"),
-            "description": f"{self.tuning.mode} fine-tuning of {self.checkpoint.root.name}, {self.step} steps.",
-        }
-        before = {} if self.tuning.mode == "lora" else self.checkpoint.settings
-        text = json.dumps({**before, **told}, indent=1, sort_keys=True)
-        (self.out / SETTINGS).write_text(text, encoding="utf-8")
-
-    def _write_lora(self) -> None:
-        from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
-        from diffusers.utils import convert_state_dict_to_diffusers
-        from peft.utils import get_peft_model_state_dict
-
-        names = {
-            "unet": "unet_lora_layers",
-            "text": "text_encoder_lora_layers",
-            "text_2": "text_encoder_2_lora_layers",
-        }
-        layers = {
-            names[name]: convert_state_dict_to_diffusers(
-                get_peft_model_state_dict(module, save_embedding_layers=False)
-            )
-            for name, module in self._modules().items()
-        }
-        pipeline = StableDiffusionXLPipeline if self.nets.xl else StableDiffusionPipeline
-        pipeline.save_lora_weights(self.out, **layers, safe_serialization=True)
-
-    def _write_full(self) -> None:
-        """Write a whole checkpoint: the base's files, but for what was trained."""
-        folders = {"unet": "unet", "vae": "vae", "text": "text_encoder", "text_2": "text_encoder_2"}
-        trained = {folders[name]: module for name, module in self._modules().items()}
-        for item in sorted(self.checkpoint.root.iterdir()):
-            if item.name in trained or item.name == SETTINGS:
-                continue
-            if item.name in self.checkpoint.parts:
-                shutil.copytree(item, self.out / item.name, dirs_exist_ok=True)
-            elif item.suffix == ".json":
-                shutil.copy(item, self.out / item.name)
-        for name, module in trained.items():
-            module.save_pretrained(self.out / name, safe_serialization=True)
+            finetuned_files.write_checkpoint(self.out, self.checkpoint, self._targets())
+        if self.tuning.token is not None:
+            finetuned_files.write_embeddings(self.out, self.tuning.token, self._embeddings[self.rows])
+        captions = {cube.name: self.captions.get(cube.name, self.tuning.prompt) for cube in self.cubes}
+        finetuned_files.write_card(self.out, self.checkpoint, self.tuning, captions, self.step)

@@ -1,8 +1,8 @@
-"""One optimisation, from the first step to the last, whatever stops it in between.
+"""The training loop of the embedded networks: learning-rate schedule, time budget, checkpoints, several processes.
 
-torch inside. The result is a function of network, batches and settings: a checkpoint holds weights, averages and
-optimiser, a batch is a function of its step, so a resumed run goes on as if it had never stopped. Runs on one
-CPU, one GPU, or on as many as ``accelerate launch`` starts: each process takes its share of every batch.
+The result is a function of network, batches and settings. A batch is a function of its step and `TrainingState` holds
+the rest, so a resumed training equals an uninterrupted one. Runs on one CPU, on one GPU, or in the processes that
+``accelerate launch`` starts: each takes its share of every batch.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.errors import ParameterError
-from eoaug.generators.weights import load_weights, save_weights
+from eoaug.generators.weights import save_weights
 from eoaug.training.contact_sheet import write_sheet
+from eoaug.training.state import TrainingState, read_progress
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -31,10 +32,10 @@ __all__ = ["PRECISIONS", "Arrays", "TrainingTask", "load_into", "optimise"]
 
 
 PRECISIONS = ("float32", "bfloat16")
-"""bfloat16, by autocast, takes 0.5 to 0.7 of the time on processors that know it."""
+"""bfloat16, by autocast, takes 0.5 to 0.7 of the time on processors that support it."""
 
 Arrays = Mapping[str, NDArray[np.float32]]
-"""One batch: the samples lie along the first axis of every array."""
+"""One batch; samples along the first axis of every array."""
 
 _WARM_UP = 200
 """Steps over which the learning rate rises."""
@@ -44,20 +45,20 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingTask:
-    """What is to be learned."""
+    """What to train a network on."""
 
     name: str
-    """Prefix of all files, and of lines in the log."""
+    """Prefix of all files and log lines."""
     settings: Mapping[str, Any]
     """``steps``, ``lr``, ``weight_decay``, ``ema``, ``checkpoint_s``."""
     seed: int
-    """Of the weights at the start."""
+    """Random seed of the initial weights."""
     batches: Callable[[int, slice], Arrays]
-    """Step, and which of a batch's samples this process takes, to those."""
+    """Returns the samples of a step's batch, given the step and the slice of the batch of this process."""
     loss: Callable[[nn.Module, Mapping[str, Tensor]], Tensor]
-    """Mean over the samples of a batch."""
+    """Returns the mean loss over the samples of a batch."""
     show: Callable[[nn.Module], NDArray[np.floating]] | None = None
-    """Network, with averaged weights, to pictures (rows, columns, 3, H, W), 0 to 1."""
+    """Returns pictures (rows, columns, 3, H, W), 0 to 1, of the network with averaged weights."""
 
 
 def optimise(
@@ -69,66 +70,64 @@ def optimise(
     minutes: float | None,
     precision: str = "float32",
 ) -> str:
-    """Run AdamW with warm-up, a level half and a cosine tail; average the weights.
+    """Train with AdamW, warm-up, a constant first half and a cosine second half, and average the weights.
 
     Parameters
     ----------
     task, network
-        What is learned, by what.
+        What to train on, and the network, which is changed in place.
     out
         Receives ``<name>.safetensors`` (float16, the exponential moving average, renewed at every
-        checkpoint), ``<name>.checkpoint.safetensors`` and ``.json``, ``<name>.log.jsonl`` with the losses,
-        and ``<name>.png``, a sheet of samples.
+        checkpoint), ``<name>.checkpoint.safetensors`` with the state, ``<name>.log.jsonl`` with the losses,
+        and ``<name>.png``, a contact sheet of samples.
     threads
         torch's intra-op threads; the last bits of the weights depend on it.
     minutes
-        Stop after so much wall time, with the learning rate run down by then; None: by steps.
+        Wall time after which the schedule ends; None: it ends after ``steps``.
     precision
-        Of convolutions and products (`PRECISIONS`); weights, sums and averages are float32 in any case.
+        Compute dtype of convolutions and matrix products (`PRECISIONS`); weights, sums and averages stay float32.
 
     Returns
     -------
-    sha256 of the weights; the other processes' is empty.
+    str
+        sha256 of the weights; empty in all processes but the first.
     """
     import torch
 
     if precision not in PRECISIONS:
-        raise ParameterError(
-            f"training: no precision is called {precision!r}", f"use {', '.join(PRECISIONS)}"
-        )
+        raise ParameterError(f"training: precision={precision!r} is unknown", f"use {', '.join(PRECISIONS)}")
 
     torch.set_num_threads(threads)
     torch.manual_seed(task.seed)
     settings = task.settings
     run = _Run(task, network, out, half=precision == "bfloat16")
-    begun, saved = time.monotonic() - run.spent_s, time.monotonic()
+    started, saved = time.monotonic() - run.spent_s, time.monotonic()
     losses: list[float] = []
     while run.step < settings["steps"]:
         progress = run.step / settings["steps"]
         if minutes is not None:
-            progress = max(progress, run.agreed(time.monotonic() - begun) / (minutes * 60))
+            progress = max(progress, run.shared(time.monotonic() - started) / (minutes * 60))
         if progress >= 1:
             break
         losses.append(run.advance(settings["lr"] * min((run.step + 1) / _WARM_UP, 1) * _cosine(progress)))
         if run.step % 100 == 0:
-            run.log(time.monotonic() - begun, float(np.mean(losses)))
+            run.log(time.monotonic() - started, float(np.mean(losses)))
             losses.clear()
         if time.monotonic() - saved > settings["checkpoint_s"]:
-            run.save(time.monotonic() - begun)
+            run.save(time.monotonic() - started)
             saved = time.monotonic()
-    sha256 = run.save(time.monotonic() - begun)
-    run.meet()
+    sha256 = run.save(time.monotonic() - started)
+    run.wait_for_all()
     return sha256
 
 
 class _Run:
-    """A task on its way: network, averages, optimiser, and the processes that share the work."""
+    """A training in progress: network, state, and the processes that share the work."""
 
     def __init__(self, task: TrainingTask, network: nn.Module, out: Path, *, half: bool) -> None:
         import torch
 
-        self.task, self.out, self.step, self.spent_s = task, out, 0, 0.0
-        self.half = half
+        self.task, self.out, self.half = task, out, half
         self.accelerator: Any = None
         self.rank, self.world = 0, int(os.environ.get("WORLD_SIZE", "1"))
         if self.world > 1:
@@ -140,25 +139,29 @@ class _Run:
         else:
             self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.network = network.to(self.device)
-        self.parameters = dict(self.network.named_parameters())
-        self.averaged = {name: value.detach().clone() for name, value in self.parameters.items()}
         settings = task.settings
-        self.optimizer = torch.optim.AdamW(
+        optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=settings["lr"], betas=(0.9, 0.98),
             weight_decay=settings["weight_decay"],
         )  # fmt: skip
-        self._resume()
-        # Gradients are averaged over the processes by the wrapper; the bare network keeps the weights.
-        self.shared = self.accelerator.prepare(self.network) if self.accelerator else self.network
+        self.state = TrainingState(dict(self.network.named_parameters()), optimizer)
+        self.spent_s = self._resume()
+        # The wrapper averages gradients over the processes; the bare network keeps the weights.
+        self.wrapped = self.accelerator.prepare(self.network) if self.accelerator else self.network
         if not self.rank:
-            count = sum(value.numel() for value in self.parameters.values())
+            count = sum(value.numel() for value in self.state.parameters.values())
             _log.info("%s: %d parameters, from step %d", task.name, count, self.step)
 
+    @property
+    def step(self) -> int:
+        """Steps taken."""
+        return self.state.step
+
     def advance(self, lr: float) -> float:
-        """Take one step and return its loss, that of this process's share."""
+        """Take one step and return the loss of this process's share of the batch."""
         import torch
 
-        for group in self.optimizer.param_groups:
+        for group in self.state.optimizer.param_groups:
             group["lr"] = lr
         arrays = self.task.batches(self.step, slice(self.rank, None, self.world))
         batch = {
@@ -166,23 +169,12 @@ class _Run:
             for name, value in arrays.items()
         }
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
-            value = self.task.loss(self.shared, batch)
-        self.optimizer.zero_grad(set_to_none=True)
-        if self.accelerator:
-            self.accelerator.backward(value)
-        else:
-            value.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-        self.optimizer.step()
-        self.step += 1
-        keep = min(self.task.settings["ema"], (1 + self.step) / (10 + self.step))
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                self.averaged[name].lerp_(parameter, 1 - keep)
-        return float(value.detach())
+            loss = self.task.loss(self.wrapped, batch)
+        ema = self.task.settings["ema"]
+        return self.state.update(loss, ema=ema, clip=1.0, accelerator=self.accelerator)
 
     def log(self, elapsed_s: float, loss: float) -> None:
-        """Write a line of the log."""
+        """Write a log line."""
         if self.rank:
             return
         _log.info("%s: step %d, %.0f s, loss %.4f", self.task.name, self.step, elapsed_s, loss)
@@ -190,8 +182,8 @@ class _Run:
         with self._path("log.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
-    def agreed(self, seconds: float) -> float:
-        """Return the first process's number: clocks differ, and with them learning rates would."""
+    def shared(self, seconds: float) -> float:
+        """Return the first process's value, so that all processes use the same learning rate."""
         if not self.accelerator:
             return seconds
         import torch
@@ -199,23 +191,17 @@ class _Run:
 
         return float(broadcast(torch.tensor(seconds, device=self.device)))
 
-    def meet(self) -> None:
-        """Wait for the other processes: what the first has written, all may read."""
+    def wait_for_all(self) -> None:
+        """Wait for the other processes, so that all can read what the first has written."""
         if self.accelerator:
             self.accelerator.wait_for_everyone()
 
     def save(self, spent_s: float) -> str:
-        """Write checkpoint, weights and sheet, the first process alone; return the weights' sha256."""
+        """Write state, weights and contact sheet in the first process; return the weights' sha256."""
         if self.rank:
             return ""
-        averaged = {name: value.cpu().numpy() for name, value in self.averaged.items()}
-        tensors = {f"network.{name}": value.detach().cpu().numpy() for name, value in self.parameters.items()}
-        tensors |= {f"averaged.{name}": value for name, value in averaged.items()}
-        for name, parameter in self.parameters.items():
-            for key, value in self.optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer.{key}.{name}"] = np.array(value.cpu().numpy())
-        save_weights(self._path("checkpoint.safetensors"), tensors, half=False)
-        self._path("checkpoint.json").write_text(json.dumps({"step": self.step, "spent_s": spent_s}))
+        self.state.save(self._path("checkpoint.safetensors"), {"spent_s": spent_s})
+        averaged = {name: value.cpu().numpy() for name, value in self.state.averaged.items()}
         sha256 = save_weights(self._path("safetensors"), averaged)
         self._show(averaged)
         return sha256
@@ -223,38 +209,26 @@ class _Run:
     def _show(self, averaged: Mapping[str, NDArray[np.generic]]) -> None:
         if self.task.show is None:
             return
-        now = {name: value.detach().cpu().numpy().copy() for name, value in self.parameters.items()}
+        trained = {name: value.detach().cpu().numpy().copy() for name, value in self.state.parameters.items()}
         load_into(self.network, averaged)
         write_sheet(self._path("png"), self.task.show(self.network))
-        load_into(self.network, now)
+        load_into(self.network, trained)
 
-    def _resume(self) -> None:
-        """Load the checkpoint where there is one."""
-        import torch
-
-        path = self._path("checkpoint.json")
-        if not path.exists():
-            return
-        state = json.loads(path.read_text())
-        tensors = load_weights(self._path("checkpoint.safetensors"))
-        with torch.no_grad():
-            for name, parameter in self.parameters.items():
-                parameter.copy_(torch.from_numpy(tensors[f"network.{name}"]))
-                self.averaged[name].copy_(torch.from_numpy(tensors[f"averaged.{name}"]))
-                self.optimizer.state[parameter] = {
-                    key: torch.from_numpy(tensors[f"optimizer.{key}.{name}"]).to(
-                        "cpu" if key == "step" else self.device
-                    )
-                    for key in ("step", "exp_avg", "exp_avg_sq")
-                }
-        self.step, self.spent_s = int(state["step"]), float(state["spent_s"])
+    def _resume(self) -> float:
+        """Continue from the state in the folder, if there is one; return the seconds already spent."""
+        path = self._path("checkpoint.safetensors")
+        progress = read_progress(path)
+        if progress is None:
+            return 0.0
+        self.state.load(path)
+        return float(progress["spent_s"])
 
     def _path(self, suffix: str) -> Path:
         return self.out / f"{self.task.name}.{suffix}"
 
 
 def load_into(module: nn.Module, tensors: Mapping[str, NDArray[np.generic]]) -> None:
-    """Give a network the weights of its names."""
+    """Copy weights into a network by name."""
     import torch
 
     module.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in tensors.items()})

@@ -75,7 +75,7 @@ def pretrain(
     out_dir
         Receives ``<stage>.safetensors`` (float16, the exponential moving average, renewed at every
         checkpoint), ``<stage>_gaussian.safetensors`` for the diffusions, ``palettes.safetensors``, and
-        ``<stage>.checkpoint.safetensors`` and ``.json`` for going on after a stop.
+        ``<stage>.checkpoint.safetensors``, from which a stopped training resumes.
     stages
         Which of `STAGES` to train.
     minutes

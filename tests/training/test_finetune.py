@@ -113,7 +113,7 @@ def test_a_word_is_learned_and_no_other_moves(base: Path, cubes: Path, tmp_path:
     assert row.shape == (1, tiny_checkpoints.WIDTH)
     generator = eoaug.load(base, steps=1, adapters=[tuned.path], prompt="a <field>")
     generator.generate(requests(generator.card, "synthesize"))
-    words = generator._networks.readers[0][1].get_input_embeddings().weight.detach().numpy()
+    words = generator._networks.encoders[0][1].get_input_embeddings().weight.detach().numpy()
     stored = load_file(base / "text_encoder/model.safetensors")
     (original,) = (table for name, table in stored.items() if name.endswith("token_embedding.weight"))
     assert np.array_equal(words[: len(original)], original)
@@ -149,10 +149,15 @@ def test_options_train(base: Path, cubes: Path, tmp_path: Path, options: dict[st
         np.testing.assert_allclose(tuned.losses, plain.losses, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["xl", "diffusionsat"])
-def test_other_families_train(cubes: Path, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "target"), [("xl", ("unet",)), ("xl", ("unet", "text")), ("diffusionsat", ("unet",))]
+)
+def test_other_families_train(cubes: Path, tmp_path: Path, name: str, target: tuple[Any, ...]) -> None:
+    # No loss depends on the last layer of SDXL's first text encoder: its LoRA never gets a gradient.
     folder = getattr(tiny_checkpoints, name)(tmp_path / name)
-    tuned = finetune(folder, cubes, tmp_path / "out", Tuning(steps=2, **QUICK))
+    finetune(folder, cubes, tmp_path / "out", Tuning(steps=1, target=target, **QUICK))
+    tuned = finetune(folder, cubes, tmp_path / "out", Tuning(steps=2, target=target, **QUICK))
+    assert len(tuned.losses) == 2
     generator = eoaug.load(folder, steps=1, adapters=[tuned.path])
     generator.generate(requests(generator.card, "synthesize"))
 
@@ -249,8 +254,14 @@ def test_wrong_uses_are_told(base: Path, cubes: Path, tmp_path: Path) -> None:
         Tuning(bands=("vv", "vh"))  # type: ignore[arg-type]
     with pytest.raises(SourceError, match="none of 1 cubes has red, green, blue and 512 pixels"):
         finetune(base, cubes, tmp_path / "large", Tuning(tile_px=512))
-    with pytest.raises(ParameterError, match="rank=0"):
+    with pytest.raises(ParameterError, match="rank=0") as caught:
         Tuning(rank=0)
+    assert "rank=16" in caught.value.remedy
+    for options in ({"steps": 2.5}, {"rate": -1.0}, {"precision": "int8"}, {"mode": "all"}, {"ranks": 4},
+                    {"stretch": (0.3, 0.0)}, {"target": ()}, {"seed": -1}, {"snr": 0.0}, {"ema": 2.0}):  # fmt: skip
+        with pytest.raises(ParameterError, match=next(iter(options))) as caught:
+            Tuning(**options)  # type: ignore[arg-type]
+        assert caught.value.remedy
     with pytest.raises(SourceError, match="no file matches"):
         finetune(base, tmp_path, tmp_path / "out")
     with pytest.raises(ParameterError, match="takes 9 channels"):

@@ -90,12 +90,12 @@ class Networks:
         upcast = checkpoint.part("vae").config.get("force_upcast", False)
         self.vae = build(checkpoint.part("vae"), torch.float32 if upcast else dtype)
         self.controls = [build(part, dtype) for part in controls]
-        self.readers: list[tuple[Any, Any]] = []
+        self.encoders: list[tuple[Any, Any]] = []
         for suffix in ("", "_2"):
             if f"text_encoder{suffix}" in checkpoint.parts:
                 encoder = build(checkpoint.part(f"text_encoder{suffix}"), dtype)
-                self.readers.append((load_tokenizer(checkpoint.part(f"tokenizer{suffix}")), encoder))
-        if not self.readers:
+                self.encoders.append((load_tokenizer(checkpoint.part(f"tokenizer{suffix}")), encoder))
+        if not self.encoders:
             checkpoint.part("text_encoder")
         self._tokens: dict[str, str] = {}
         self._adapt(adapters, merge)
@@ -106,10 +106,10 @@ class Networks:
             module.eval().requires_grad_(False)
             if not offload:
                 module.to(device)
-        self._kept = lru_cache(maxsize=64)(self.read)
+        self._cached = lru_cache(maxsize=64)(self.encode_text)
 
     def _modules(self) -> list[Any]:
-        return [self.unet, self.vae, *self.controls, *(encoder for _, encoder in self.readers)]
+        return [self.unet, self.vae, *self.controls, *(encoder for _, encoder in self.encoders)]
 
     @property
     def xl(self) -> bool:
@@ -139,14 +139,14 @@ class Networks:
     def text(self, prompt: str) -> Text:
         """Return the states of a prompt, kept from the last time; see `read`."""
         with self._lock:
-            return self._kept(prompt)
+            return self._cached(prompt)
 
-    def read(self, prompt: str) -> Text:
+    def encode_text(self, prompt: str) -> Text:
         """Return the states of a prompt; one that is longer than the encoder reads is refused."""
         for token, several in self._tokens.items():
             prompt = prompt.replace(token, several)
         states, pooled = [], None
-        for tokenizer, encoder in self.readers:
+        for tokenizer, encoder in self.encoders:
             ids = tokenizer(prompt, truncation=False).input_ids
             most = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
             if len(ids) > most:
@@ -240,17 +240,17 @@ class Networks:
         for i, adapter in enumerate(adapters):
             tensors = load_file(adapter.path)
             if all(tensor.ndim <= 2 and "lora" not in name for name, tensor in tensors.items()):
-                self._learn(adapter, tensors)
+                self._add_embeddings(adapter, tensors)
             elif adapter.scale != 0:
                 # A LoRA of scale 0 changes nothing, so it is not there: the base's bytes.
                 self._add_lora(f"adapter{i}", adapter)
                 names[f"adapter{i}"] = adapter.scale
-        for module in (self.unet, *(encoder for _, encoder in self.readers)):
+        for module in (self.unet, *(encoder for _, encoder in self.encoders)):
             own = [name for name in names if name in getattr(module, "peft_config", {})]
             if own:
                 set_weights_and_activate_adapters(module, own, [names[name] for name in own])
         if merge and names:
-            for module in (self.unet, *(encoder for _, encoder in self.readers)):
+            for module in (self.unet, *(encoder for _, encoder in self.encoders)):
                 _merged(module)
 
     def _add_lora(self, name: str, adapter: Adapter) -> None:
@@ -267,7 +267,7 @@ class Networks:
             _check_lora(state, adapter.path)
             if any(key.startswith("unet.") for key in state):
                 family.load_lora_into_unet(state, alphas, self.unet, adapter_name=name, metadata=told)
-            for i, (_, encoder) in enumerate(self.readers):
+            for i, (_, encoder) in enumerate(self.encoders):
                 prefix = "text_encoder" if i == 0 else f"text_encoder_{i + 1}"
                 if any(key.startswith(f"{prefix}.") for key in state):
                     family.load_lora_into_text_encoder(
@@ -281,7 +281,7 @@ class Networks:
                 "use it with the base that it was trained on",
             ) from error
 
-    def add_words(self, reader: int, token: str, rows: Tensor, source: object) -> list[int]:
+    def add_token(self, reader: int, token: str, rows: Tensor, source: object) -> list[int]:
         """Add a learned token (textual inversion, arXiv:2208.01618) to a vocabulary; return its rows' numbers.
 
         Parameters
@@ -295,7 +295,7 @@ class Networks:
         source
             Where it comes from, for messages.
         """
-        tokenizer, encoder = self.readers[reader]
+        tokenizer, encoder = self.encoders[reader]
         width = encoder.get_input_embeddings().weight.shape[1]
         if rows.shape[1] != width:
             raise GeneratorError(
@@ -315,15 +315,15 @@ class Networks:
         self._tokens[token] = " ".join(words)
         return numbers
 
-    def _learn(self, adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
+    def _add_embeddings(self, adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
         kohya = {"clip_l": 0, "clip_g": 1}
         for name, tensor in tensors.items():
             rows = tensor if tensor.ndim == 2 else tensor[None]
             token = adapter.settings.get("token") or (
                 adapter.path.stem if name in (*kohya, "emb_params") else name
             )
-            reader = min(kohya.get(name, 0), len(self.readers) - 1)
-            self.add_words(reader, token, adapter.scale * rows, adapter.path)
+            reader = min(kohya.get(name, 0), len(self.encoders) - 1)
+            self.add_token(reader, token, adapter.scale * rows, adapter.path)
 
 
 def _check_lora(state: Mapping[str, Tensor], path: Path) -> None:
