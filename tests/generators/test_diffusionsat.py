@@ -376,7 +376,7 @@ def test_a_training_state_is_its_unet_and_the_average_is_asked_for(tiny: Make, t
         save_file(tensors, root / "checkpoint-7" / name / file, metadata={"format": "pt"})
 
     def bias(folder: Path) -> float:
-        return float(build(open_checkpoint(folder).part("unet")).conv_in.bias[0])
+        return float(build(open_checkpoint(folder).part("unet")).conv_in.bias[0].detach())
 
     base = bias(root)
     assert bias(root / "checkpoint-7") == pytest.approx(base + 1)
