@@ -22,6 +22,7 @@ from eoaug.errors import BandError, ParameterError, SourceError
 from eoaug.generators.base import metadata_rows
 from eoaug.generators.checkpoints.folder import open_checkpoint
 from eoaug.generators.checkpoints.safe_read import read_json
+from eoaug.raster.arrays import Float32Array
 from eoaug.training import finetuned_files
 from eoaug.training.state import TrainingState, read_progress
 from eoaug.training.tuning import Tuning
@@ -96,7 +97,7 @@ def finetune(
     Raises
     ------
     ParameterError
-        The checkpoint is no text-to-image model, or ``out`` holds another training.
+        The checkpoint does not generate images from text alone, or ``out`` holds another training.
     SourceError
         No cube has the bands and enough clear pixels.
     """
@@ -161,6 +162,37 @@ def _read_cubes(
     return read
 
 
+@dataclass(frozen=True)
+class _WindowSampler:
+    """Draws clear windows of cubes at random."""
+
+    cubes: Sequence[training_cubes.TrainingCube]
+    edge: int
+    """In pixels."""
+    stretch: tuple[float, float]
+    """Values of the bands that are mapped to -1 and 1."""
+
+    def draw(self, rng: np.random.Generator) -> tuple[training_cubes.TrainingCube, int, Float32Array]:
+        """Return cube, date and image (3, edge, edge) in [-1, 1], rotated and mirrored at random."""
+        low, high = self.stretch
+        for _ in range(_DRAWS):
+            cube = self.cubes[int(rng.integers(len(self.cubes)))]
+            T, _, H, W = cube.values.shape
+            date = int(rng.integers(T))
+            row, col = int(rng.integers(H - self.edge + 1)), int(rng.integers(W - self.edge + 1))
+            here = (slice(row, row + self.edge), slice(col, col + self.edge))
+            values = cube.values[date, :, *here]
+            turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
+            if cube.clear[date][here].mean() >= _CLEAR and np.isfinite(values).all():
+                image = np.clip(2 * (values - low) / (high - low) - 1, -1, 1)
+                image = np.rot90(image[:, :, ::-1] if mirror else image, turns, axes=(1, 2))
+                return cube, date, np.ascontiguousarray(image, np.float32)
+        raise SourceError(
+            f"{_DRAWS} random windows of {self.edge} pixels held clouds or gaps",
+            "give clearer cubes, or a smaller tile_px",
+        )
+
+
 class _Training:
     """Networks, the trained parameters, and the state between two steps."""
 
@@ -196,6 +228,7 @@ class _Training:
                 f"none of {len(cubes)} cubes has {', '.join(tuning.bands)} and {self.edge} pixels or more",
                 "give larger cubes, a smaller tile_px, or other bands",
             )
+        self.windows = _WindowSampler(self.cubes, self.edge, tuning.stretch)
         self.losses = list[float]()
         self.rows = self._add_token()
         parameters = self._trained_parameters()
@@ -298,7 +331,7 @@ class _Training:
         import torch
         from diffusers.training_utils import compute_snr
 
-        cube, date, window = self._window(rng)
+        cube, date, window = self.windows.draw(rng)
         image = torch.from_numpy(window)[None].to(self.nets.device)
         latent, autoencoder_loss = self._encode(image)
         if self.tuning.target == ("vae",):
@@ -334,26 +367,6 @@ class _Training:
         # The weight of the divergence is that of latent diffusion's own autoencoders (arXiv:2112.10752).
         loss = torch.nn.functional.mse_loss(decoded, image) + 1e-6 * posterior.kl().mean()
         return posterior.mode().detach() * self.nets.vae.config.scaling_factor, loss
-
-    def _window(self, rng: np.random.Generator) -> tuple[training_cubes.TrainingCube, int, Any]:
-        """Draw a clear window: cube, date and image (3, edge, edge) in [-1, 1], rotated and mirrored at random."""
-        low, high = self.tuning.stretch
-        for _ in range(_DRAWS):
-            cube = self.cubes[int(rng.integers(len(self.cubes)))]
-            T, _, H, W = cube.values.shape
-            date = int(rng.integers(T))
-            row, col = int(rng.integers(H - self.edge + 1)), int(rng.integers(W - self.edge + 1))
-            here = (slice(row, row + self.edge), slice(col, col + self.edge))
-            values = cube.values[date, :, *here]
-            turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
-            if cube.clear[date][here].mean() >= _CLEAR and np.isfinite(values).all():
-                image = np.clip(2 * (values - low) / (high - low) - 1, -1, 1)
-                image = np.rot90(image[:, :, ::-1] if mirror else image, turns, axes=(1, 2))
-                return cube, date, np.ascontiguousarray(image, np.float32)
-        raise SourceError(
-            f"{_DRAWS} random windows of {self.edge} pixels held clouds or gaps",
-            "give clearer cubes, or a smaller tile_px",
-        )
 
     def _conditioning(
         self, cube: training_cubes.TrainingCube, date: int, rng: np.random.Generator

@@ -1,7 +1,6 @@
-"""From three generated colours to the other bands of a cube: the rules by which a picture model serves a sensor.
+"""Rules that derive the other bands of a cube from three generated colours.
 
-Imports numpy, scipy by way of ``classical``, and ``base``. All statistics are of one tile, which the
-lattice fixes; everything is in model units, and linear.
+All statistics are of one tile, whose position the lattice fixes; all values are in model units.
 """
 
 from __future__ import annotations
@@ -23,35 +22,35 @@ __all__ = ["RULES", "Rule", "lift"]
 Rule = Literal["keep", "regress", "inject"]
 
 RULES: dict[Rule, str] = {
-    "keep": "the other bands stay as they were measured",
-    "regress": "the other bands are linear in the colours, pixel by pixel, as the tile's measurement has it",
+    "keep": "the other bands stay as measured",
+    "regress": "the other bands are a linear function of the colours, fitted to the measured pixels of the tile",
     "inject": "the other bands get the colours' detail above the modulation transfer of a pixel four times as large",
 }
-"""What may become of the bands that a picture model does not know."""
+"""Rules for the bands that an image model does not generate."""
 
 _DETAIL = Sensor(factor=4, mtf=(0.3,))
-"""Where no coarse measurement says what detail is: what a sensor of pixels four times as large leaves out."""
+"""Without a coarse measurement, detail is what a sensor with pixels four times as large does not resolve."""
 _PRIOR_PIXELS = 1.0
-"""Weight of the prior (a band is grey: the mean of the colours), in pixels of unit variance."""
+"""Weight of the prior that a band equals the mean of the colours, in pixels of unit variance."""
 
 
 def lift(
     rule: Rule, request: Request, target: int, colours: Float32Array, around: Float32Array | None = None
 ) -> Float32Array:
-    """Return the bands behind the colours, shape (C - 3, H, W) in model units.
+    """Return the bands after the first three, shape (C - 3, H, W) in model units.
 
     Parameters
     ----------
     rule
         One of `RULES`.
     request
-        What was asked; its first three slots are the colours.
+        Its first three bands are red, green and blue.
     target
-        Its date to fill.
+        Index of the date to generate.
     colours
         Shape (3, H, W), generated.
     around
-        Of a super-resolution, what `classical.surroundings` returns; None: computed here.
+        For super-resolution, the result of `back_projection.surroundings`; None: computed here.
     """
     if rule == "keep":
         known = request.known[target, 3:]
@@ -61,33 +60,33 @@ def lift(
         return _lift_coarse(rule, request, target, colours, request.sensor, tile_of(request, around))
     values, known = request.values[target], request.known[target]
     before = push_pull(values[:3], known[:3])
-    seen = known[:3].all(axis=0)
+    measured = known[:3].all(axis=0)
     out = []
-    for band, there in zip(values[3:], known[3:], strict=True):
-        both = seen & there
+    for band, band_known in zip(values[3:], known[3:], strict=True):
+        both = measured & band_known
         if rule == "regress":
             offset, slopes = _fitted(before[:, both], band[both])
             made = offset + np.einsum("c,chw->hw", slopes, colours.astype(np.float64))
-            # Where the band was measured beside the colours, only their change is carried over.
+            # Where band and colours were measured, only the change of the colours is carried over.
             moved = band + np.einsum("c,chw->hw", slopes, (colours - before).astype(np.float64))
             out.append(np.where(both, moved, made))
         else:
             grey = before.mean(axis=0)
-            change = colours.mean(axis=0) - np.where(seen, grey, np.float32(0))
-            out.append(push_pull(band, there) + _gain(grey[both], band[both]) * _detail(change, _DETAIL))
+            change = colours.mean(axis=0) - np.where(measured, grey, np.float32(0))
+            out.append(push_pull(band, band_known) + _gain(grey[both], band[both]) * _detail(change, _DETAIL))
     return np.stack(out).astype(np.float32) if out else np.empty((0, *colours.shape[1:]), np.float32)
 
 
 def _lift_coarse(
     rule: Rule, request: Request, target: int, colours: Float32Array, sensor: Sensor, smooth: Float32Array
 ) -> Float32Array:
-    """Lift a super-resolved tile from its prior: coefficients from the coarse pixels, which hold every band."""
+    """Derive bands of a super-resolved tile: coefficients from the coarse pixels, where every band is measured."""
     assert request.coarse is not None
     coarse = request.coarse[target]
-    seen = np.isfinite(coarse[:3]).all(axis=0)
+    measured = np.isfinite(coarse[:3]).all(axis=0)
     out = []
     for band, base in zip(coarse[3:], smooth[3:], strict=True):
-        both = seen & np.isfinite(band)
+        both = measured & np.isfinite(band)
         if rule == "regress":
             _, slopes = _fitted(coarse[:3, both], band[both])
             change = np.einsum("c,chw->hw", slopes, (colours - smooth[:3]).astype(np.float64))
@@ -99,7 +98,7 @@ def _lift_coarse(
 
 
 def _fitted(colours: Float32Array, band: Float32Array) -> tuple[float, NDArray[np.float64]]:
-    """Return offset and slopes of a band over colours (3, n), drawn to a grey band by a pixel's weight."""
+    """Return offset and slopes of a band over colours (3, n), with a grey band as prior."""
     design = np.concatenate([np.ones((1, colours.shape[1])), colours.astype(np.float64)])
     prior = np.array([0.0, 1 / 3, 1 / 3, 1 / 3])
     normal = design @ design.T + _PRIOR_PIXELS * np.eye(4)
@@ -108,8 +107,8 @@ def _fitted(colours: Float32Array, band: Float32Array) -> tuple[float, NDArray[n
 
 
 def _gain(grey: Float32Array, band: Float32Array) -> float:
-    """Return how much a band changes with the grey of the colours (Alparone et al. 2007, GLP-CBD gain,
-    doi:10.1109/TGRS.2007.904923), drawn to 1 by a pixel's weight.
+    """Return the gain of a band over the mean of the colours (Alparone et al. 2007, GLP-CBD gain,
+    doi:10.1109/TGRS.2007.904923), with a gain of 1 as prior.
     """
     if not grey.size:
         return 1.0
@@ -119,7 +118,7 @@ def _gain(grey: Float32Array, band: Float32Array) -> float:
 
 
 def _detail(grey: NDArray[np.floating], sensor: Sensor) -> Float32Array:
-    """Return what a sensor does not pass of an image (H, W): to add it changes no measurement."""
-    one = sensor.of_band(0)
-    low = coarse_prior(one.degrade(grey[None].astype(np.float32)), one)
+    """Return the detail of an image (H, W) that a sensor does not resolve: adding it changes no measurement."""
+    single = sensor.of_band(0)
+    low = coarse_prior(single.degrade(grey[None].astype(np.float32)), single)
     return np.asarray(grey - low[0], np.float32)

@@ -1,6 +1,6 @@
-"""Pickled weights to safetensors: read in a process of its own that can do nothing else.
+"""Converts pickled weights to safetensors in a sandboxed process.
 
-Imports the ground and ``checkpoint``; torch in the child alone. Nothing else in eoaug reads a pickle.
+Nothing else in eoaug reads a pickle.
 """
 
 from __future__ import annotations
@@ -23,26 +23,26 @@ _NAMES = {
     "pytorch_lora_weights": "pytorch_lora_weights",
     "learned_embeds": "learned_embeds",
 }
-"""Stem of a pickled file, and of the file that takes its place."""
+"""Stem of a pickled file, and of the safetensors file written for it."""
 
-_SECONDS = 3600
-_ROOM = 3
-"""Address space of the child over the size of the file, beside what torch itself maps."""
+_TIMEOUT_S = 3600
+_MEMORY_FACTOR = 3
+"""Address space of the child in sizes of the file, in addition to what torch itself maps."""
 
 _CHILD = """
 import resource, sys
-source, target, room = sys.argv[1], sys.argv[2], int(sys.argv[3])
+source, target, memory = sys.argv[1], sys.argv[2], int(sys.argv[3])
 import torch
 from safetensors.torch import save_file
 resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (used + room, used + room))
+resource.setrlimit(resource.RLIMIT_AS, (used + memory, used + memory))
 FORBIDDEN = ("os.system", "os.exec", "os.fork", "os.posix_spawn", "os.spawn", "subprocess.", "socket.", "ctypes.",
              "os.remove", "os.rename", "os.rmdir", "os.chmod", "os.link", "os.symlink", "shutil.", "webbrowser.",
              "pty.", "os.kill", "urllib.", "ftplib.")
 WRITING = ("w", "a", "x", "+")
 def watch(event, args):
-    # What a pickle may not do even if the unpickler let it: start, connect, delete, import, write elsewhere.
+    # Forbidden even if the unpickler allowed it: to start programs, connect, delete, import or write elsewhere.
     if event == "open":
         path, mode = str(args[0]), args[1] or ""
         if any(sign in mode for sign in WRITING) and path != target:
@@ -60,25 +60,26 @@ save_file({str(k): v.contiguous().clone() for k, v in state.items()}, target, me
 
 
 def convert_weights(folder: str | Path) -> list[Path]:
-    """Write safetensors beside every pickled weight file of a checkpoint; the pickles stay, unread from then on.
+    """Write a safetensors file next to every pickled weight file of a checkpoint; the pickles are kept.
 
-    Each file is read by ``torch.load(weights_only=True)`` in a process of its own, without the parent's
-    environment, under limits of memory and time, and with a hook that stops it from starting programs,
-    opening connections, loading native libraries and writing anywhere but to its result.
+    Each file is read by ``torch.load(weights_only=True)`` in a separate process, without the parent's
+    environment, with limits on memory and time, and with an audit hook that forbids starting programs, opening
+    connections, loading native libraries and writing any file but the result.
 
     Parameters
     ----------
     folder
-        A checkpoint, or one component of it.
+        A checkpoint, or one of its components.
 
     Returns
     -------
-    The files written.
+    list of pathlib.Path
+        The files written.
 
     Raises
     ------
     GeneratorError
-        A file holds anything but tensors, or there is nothing to convert.
+        A file holds something else than tensors, or there is nothing to convert.
     """
     root = find(folder)
     written = []
@@ -97,9 +98,9 @@ def convert_weights(folder: str | Path) -> list[Path]:
 
 def _convert(source: Path, target: Path) -> None:
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".convert-") as scratch:
-        part = Path(scratch) / "weights.safetensors"
-        room = _ROOM * source.stat().st_size + 2**30
-        command = [sys.executable, "-I", "-c", _CHILD, str(source), str(part), str(room)]
+        converted = Path(scratch) / "weights.safetensors"
+        memory = _MEMORY_FACTOR * source.stat().st_size + 2**30
+        command = [sys.executable, "-I", "-c", _CHILD, str(source), str(converted), str(memory)]
         environment = {"PATH": "", "HOME": scratch, "OMP_NUM_THREADS": "1"}
         try:
             done = subprocess.run(
@@ -108,18 +109,18 @@ def _convert(source: Path, target: Path) -> None:
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=_SECONDS,
+                timeout=_TIMEOUT_S,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise GeneratorError(
-                f"converting {source} took more than {_SECONDS} s", "do not use it"
+                f"converting {source} took more than {_TIMEOUT_S} s", "do not use it"
             ) from error
-        if done.returncode or not part.is_file():
+        if done.returncode or not converted.is_file():
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise GeneratorError(
-                f"{source} is no file of weights alone: {last[:300]}",
+                f"{source} holds something else than weights: {last[:300]}",
                 "do not use it; get safetensors from its authors",
             )
-        read_header(part)
-        part.replace(target)
+        read_header(converted)
+        converted.replace(target)

@@ -1,7 +1,6 @@
 """The networks of DiffusionSat (arXiv:2312.03606) on stock diffusers: UNet, 2D and 3D ControlNet with metadata.
 
-Imports torch and diffusers at once. What the published code added to Stable Diffusion's networks is here
-and nothing else, under the parameter names of the released files.
+Holds what the published code added to Stable Diffusion's networks, under the parameter names of the released files.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ __all__ = ["SatControlNet", "SatControlNet3D", "SatUNet"]
 
 
 _REDUCTION = 8
-"""Pixels per latent cell along one axis, which a conditioning image is brought down by."""
+"""Pixels per latent cell along one axis: the downsampling of a conditioning image."""
 
 
 class _MetadataEmbedding(nn.ModuleList):
@@ -36,8 +35,8 @@ class _MetadataEmbedding(nn.ModuleList):
         }
 
     def forward(self, metadata: Tensor) -> Tensor:
-        """Embed shape (B, fields), normalised numbers up to about 1000."""
-        # Half precision moves a wave of frequency 1 at 900 by 0.2 of its argument: sinusoids in float32.
+        """Embed normalised metadata, shape (B, fields), with values up to about 1000."""
+        # Half precision shifts an argument of 900 by up to 0.2 rad, so the sinusoids are computed in float32.
         waves = get_timestep_embedding(metadata.float().flatten(), **self._wave).unflatten(0, metadata.shape)
         dtype = next(self.parameters()).dtype
         parts = [embed(waves[:, i].to(dtype)) for i, embed in enumerate(self)]
@@ -45,11 +44,11 @@ class _MetadataEmbedding(nn.ModuleList):
 
 
 class _Extended:
-    """A diffusers class whose ``__init__`` hands what it does not know to the class below."""
+    """A diffusers class whose ``__init__`` passes further arguments to its base class."""
 
     @staticmethod
     def _get_init_keys(input_class: type) -> set[str]:
-        """Return the arguments that a configuration may set; diffusers looks at one signature alone."""
+        """Return the arguments that a configuration may set, of all base classes; diffusers reads one signature."""
         return {
             name
             for kind in input_class.__mro__
@@ -60,9 +59,9 @@ class _Extended:
 
 
 class SatUNet(_Extended, UNet2DConditionModel):  # type: ignore[misc]
-    """`UNet2DConditionModel` whose time embedding also tells place, pixel size, cloud and date.
+    """`UNet2DConditionModel` whose time embedding includes location, pixel size, cloud cover and date.
 
-    The metadata, shape (B, 7) and normalised, come as ``added_cond_kwargs["metadata"]``.
+    Normalised metadata, shape (B, 7), are passed as ``added_cond_kwargs["metadata"]``.
     """
 
     def __init__(self, use_metadata: bool = True, num_metadata: int = 7, **stock: Any) -> None:
@@ -80,12 +79,12 @@ class SatUNet(_Extended, UNet2DConditionModel):  # type: ignore[misc]
     def get_aug_embed(
         self, emb: Tensor, encoder_hidden_states: Tensor, added_cond_kwargs: dict[str, Any]
     ) -> Tensor | None:
-        """Return what is added to the embedding of the time step."""
+        """Return the addition to the embedding of the time step."""
         stock: Tensor | None = super().get_aug_embed(emb, encoder_hidden_states, added_cond_kwargs)
         if self.metadata_embedding is None:
             return stock
-        told: Tensor = self.metadata_embedding(added_cond_kwargs["metadata"]).to(emb.dtype)
-        return told if stock is None else stock + told
+        metadata: Tensor = self.metadata_embedding(added_cond_kwargs["metadata"]).to(emb.dtype)
+        return metadata if stock is None else stock + metadata
 
 
 class SatControlNet(_Extended, ControlNetModel):  # type: ignore[misc]
@@ -94,12 +93,12 @@ class SatControlNet(_Extended, ControlNetModel):  # type: ignore[misc]
     Parameters
     ----------
     use_metadata, num_metadata
-        Whether, and how many fields.
+        Whether metadata are used, and their number of fields.
     conditioning_in_channels
         Channels of the conditioning image.
     conditioning_scale
-        Target pixels per conditioning pixel: strides of the conditioning embedding become 1 once latent
-        resolution is reached.
+        Target pixels per conditioning pixel: the strides of the conditioning embedding are 1 from latent
+        resolution on.
     **stock
         As for `ControlNetModel`.
     """
@@ -145,7 +144,7 @@ class SatControlNet(_Extended, ControlNetModel):  # type: ignore[misc]
         metadata: Tensor | None = None,
         cond_metadata: Tensor | None = None,
     ) -> tuple[list[Tensor], Tensor]:
-        """Return what is added to the UNet's skip connections and to its middle block.
+        """Return the additions to the UNet's skip connections and to its middle block.
 
         Parameters
         ----------
@@ -154,20 +153,20 @@ class SatControlNet(_Extended, ControlNetModel):  # type: ignore[misc]
         controlnet_cond
             Shape (B, C, h, w) in [0, 1], or (B, C, F, h, w) for F images whose embeddings are summed.
         conditioning_scale
-            Factor of everything returned.
+            Factor of all outputs.
         metadata, cond_metadata
             Shape (B, 7), or (B, 7, F) for the conditioning images.
         """
         images = controlnet_cond.unsqueeze(2) if controlnet_cond.ndim == 4 else controlnet_cond
-        facts = cond_metadata
-        if facts is not None and facts.ndim == 2:
-            facts = facts.unsqueeze(2)
-        told = sum(self.controlnet_cond_embedding(images[:, :, f]) for f in range(images.shape[2]))
+        rows = cond_metadata
+        if rows is not None and rows.ndim == 2:
+            rows = rows.unsqueeze(2)
+        condition = sum(self.controlnet_cond_embedding(images[:, :, f]) for f in range(images.shape[2]))
         emb = self._embedded(timestep, sample.dtype, metadata)
-        if facts is not None and self.metadata_embedding is not None:
-            for f in range(facts.shape[2]):
-                emb = emb + self.metadata_embedding(facts[:, :, f]).to(emb.dtype)
-        skips, middle = self._features(self.conv_in(sample) + told, emb, encoder_hidden_states)
+        if rows is not None and self.metadata_embedding is not None:
+            for f in range(rows.shape[2]):
+                emb = emb + self.metadata_embedding(rows[:, :, f]).to(emb.dtype)
+        skips, middle = self._features(self.conv_in(sample) + condition, emb, encoder_hidden_states)
         added = [
             block(skip) * conditioning_scale
             for block, skip in zip(self.controlnet_down_blocks, skips, strict=True)
@@ -181,7 +180,7 @@ class SatControlNet(_Extended, ControlNetModel):  # type: ignore[misc]
         return emb
 
     def _features(self, sample: Tensor, emb: Tensor, text: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Walk the copied encoder; return its skip connections and its middle."""
+        """Run the copied encoder; return its skip connections and its middle block."""
         skips = [sample]
         for block in self.down_blocks:
             attends = getattr(block, "has_cross_attention", False)
@@ -191,7 +190,7 @@ class SatControlNet(_Extended, ControlNetModel):  # type: ignore[misc]
 
 
 class _FrameEmbedding(nn.Module):
-    """Conditioning frames to latent resolution: convolutions that also look along the frames."""
+    """Embeds conditioning frames at latent resolution, with convolutions over space and frames."""
 
     def __init__(self, channels: int, widths: Sequence[int], out: int) -> None:
         super().__init__()
@@ -200,7 +199,7 @@ class _FrameEmbedding(nn.Module):
         for now, then in itertools.pairwise(widths):
             self.blocks.append(nn.Conv3d(now, now, 3, padding=1))
             self.blocks.append(nn.Conv3d(now, then, (1, 3, 3), padding=(0, 1, 1), stride=(1, 2, 2)))
-        # As ControlNet begins: without influence.
+        # Initialised to zero, like every output of a ControlNet.
         self.conv_out = _zero(nn.Conv3d(widths[-1], out, 3, padding=1))
 
     def forward(self, frames: Tensor) -> Tensor:
@@ -215,12 +214,12 @@ class _FrameEmbedding(nn.Module):
 class SatControlNet3D(SatControlNet):
     """`SatControlNet` over a sequence of images: temporal attention, then a sum over frames.
 
-    Frames are given in ascending time: the convolutions along them are not symmetric.
+    Frames are in ascending time: the convolutions along them are not symmetric.
 
     Parameters
     ----------
     use_temporal_transformer
-        Whether skip connections are mixed with their attention over frames.
+        Whether skip connections are mixed with attention over frames.
     **rest
         As for `SatControlNet`.
     """
@@ -243,7 +242,7 @@ class SatControlNet3D(SatControlNet):
             self.mixing_attns = nn.ParameterList(torch.tensor(0.0) for _ in widths)
 
     def _temporal(self, index: int, width: int) -> nn.Module:
-        """Return the attention over frames behind skip connection ``index``."""
+        """Return the attention over frames of skip connection ``index``."""
         config = self.config
         period = config.layers_per_block + 1
         level, place = divmod(index - 1, period)
@@ -252,8 +251,8 @@ class SatControlNet3D(SatControlNet):
         if place != period - 1 or level == len(config.block_out_channels) - 1:
             return nn.Identity()
         dims = config.attention_head_dim
-        # The official code takes what the config calls a head's width for that width; diffusers, for
-        # historical reasons, takes it for the number of heads.
+        # In the official code attention_head_dim is the width of a head; diffusers, for historical reasons, reads it
+        # as the number of heads.
         dim = dims if isinstance(dims, int) else dims[level]
         return _over_frames(width // dim, dim, width, norm_num_groups=config.norm_num_groups)
 
@@ -267,7 +266,7 @@ class SatControlNet3D(SatControlNet):
         metadata: Tensor | None = None,
         cond_metadata: Tensor | None = None,
     ) -> tuple[list[Tensor], Tensor]:
-        """Return what is added to the UNet's skip connections and to its middle block.
+        """Return the additions to the UNet's skip connections and to its middle block.
 
         Parameters
         ----------
@@ -283,28 +282,28 @@ class SatControlNet3D(SatControlNet):
         def per_frame(x: Tensor) -> Tensor:
             return x.repeat_interleave(frames, dim=0)
 
-        def apart(x: Tensor) -> Tensor:
+        def split_frames(x: Tensor) -> Tensor:
             return x.reshape(B, frames, *x.shape[1:]).transpose(1, 2)
 
         emb = per_frame(self._embedded(timestep, sample.dtype, metadata))
         if cond_metadata is not None and self.metadata_embedding is not None:
-            facts = cond_metadata.transpose(1, 2).flatten(0, 1)
-            emb = emb + self.metadata_embedding(facts).to(emb.dtype)
-        told = self.controlnet_cond_embedding(controlnet_cond).transpose(1, 2).flatten(0, 1)
+            rows = cond_metadata.transpose(1, 2).flatten(0, 1)
+            emb = emb + self.metadata_embedding(rows).to(emb.dtype)
+        condition = self.controlnet_cond_embedding(controlnet_cond).transpose(1, 2).flatten(0, 1)
         skips, middle = self._features(
-            per_frame(self.conv_in(sample)) + told, emb, per_frame(encoder_hidden_states)
+            per_frame(self.conv_in(sample)) + condition, emb, per_frame(encoder_hidden_states)
         )
         added = []
         for i, (block, skip) in enumerate(zip(self.controlnet_down_blocks, skips, strict=True)):
-            out = block(apart(skip))
+            out = block(split_frames(skip))
             if self.temporal_blocks is not None and not isinstance(self.temporal_blocks[i], nn.Identity):
                 share = self.mixing_attns[i].clamp(0, 1)
                 flat = out.transpose(1, 2).flatten(0, 1)
-                mixed = apart(self.temporal_blocks[i](flat, num_frames=frames).sample)
+                mixed = split_frames(self.temporal_blocks[i](flat, num_frames=frames).sample)
                 out = share * mixed + (1 - share) * out
-            # A sum, as released, not a mean: one frame repeated weighs more.
+            # A sum, as in the released code, not a mean: a repeated frame counts more.
             added.append(out.sum(dim=2) * conditioning_scale)
-        return added, self.controlnet_mid_block(apart(middle)).sum(dim=2) * conditioning_scale
+        return added, self.controlnet_mid_block(split_frames(middle)).sum(dim=2) * conditioning_scale
 
 
 def _over_frames(heads: int, width: int, channels: int, **norm: int) -> nn.Module:

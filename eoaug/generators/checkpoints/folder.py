@@ -1,7 +1,7 @@
-"""Checkpoint folders of the diffusers ecosystem: found, checked before anything is built, and hashed.
+"""Checkpoint folders of the diffusers ecosystem: checked before a network is built, and hashed.
 
-Imports the standard library and ``weights``; no torch, no diffusers. A folder is data from
-strangers: no code of it is run, no pickle read, no class chosen by it that is not listed here.
+A folder is untrusted data: none of its code is run, no pickle is read, and it can only name classes of
+`eoaug.generators.checkpoints.hub.CLASSES`.
 """
 
 from __future__ import annotations
@@ -45,16 +45,16 @@ class Component:
     """One component of a checkpoint."""
 
     role: str
-    """What it is to the pipeline, e.g. ``unet``."""
+    """Its role in the pipeline, e.g. ``unet``."""
     kind: str
     """Class name, one of `CLASSES`."""
     folder: Path
     variant: str | None = None
-    """Which of several sets of weights, e.g. ``fp16``; None: the plain one."""
+    """Which of several sets of weights is used, e.g. ``fp16``; None: the plain one."""
 
     @property
     def weights(self) -> list[Path]:
-        """Its safetensors files: one, or the shards that an index lists; none of what is no network."""
+        """Its safetensors files: one, or the shards that an index lists; none for schedulers and tokenizers."""
         return _weight_files(self.folder, self.variant) if CLASSES[self.kind] in NETWORKS else []
 
     @cached_property
@@ -68,29 +68,29 @@ class Component:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checked folder: what it holds and what identifies it."""
+    """A checked folder: its components, settings and hashes."""
 
     root: Path
     parts: Mapping[str, Component]
     """Components by role."""
     settings: Mapping[str, Any]
-    """What ``eoaug.json`` says; empty without one."""
+    """The content of ``eoaug.json``; empty without one."""
     pipeline: Mapping[str, Any]
     """The scalars of ``model_index.json``."""
     files: Mapping[str, str]
-    """sha256 by file name, of all that may be read."""
+    """sha256 of every file that may be read, by name."""
 
     @property
     def identity(self) -> str:
         """Hash of all files."""
-        return _together(self.files)
+        return _combined(self.files)
 
     @property
     def base(self) -> str:
-        """Hash of what an adapter builds on: the weights of UNet, autoencoder and text encoders."""
+        """Hash of the weights that an adapter is trained on: UNet, autoencoder and text encoders."""
         roles = ("text_encoder", "text_encoder_2", "unet", "vae")
         parts = [self.parts[role] for role in roles if role in self.parts]
-        return _together(
+        return _combined(
             {f"{part.role}/{path.name}": _digest(path) for part in parts for path in part.weights}
         )
 
@@ -105,22 +105,22 @@ class Checkpoint:
 
 
 def open_checkpoint(source: str | Path, variant: str | None = None) -> Checkpoint:
-    """Check a folder and return what it holds.
+    """Check a folder and return its components.
 
     Parameters
     ----------
     source
         As for `find`. A pipeline's root (``model_index.json``); a training state inside one
-        (``checkpoint-N`` or ``checkpoint-N/unet_ema``), whose UNet then takes the place of the root's; or
+        (``checkpoint-N`` or ``checkpoint-N/unet_ema``), whose UNet then replaces the root's; or
         the folder of a single component (``config.json``), such as a ControlNet.
     variant
-        Which weights to take where a part has several, e.g. ``"fp16"``; other parts keep their plain ones.
-        None: the plain ones, and where a part has a single variant in their place, that.
+        Weights to use where a component has several sets, e.g. ``"fp16"``; other components use their plain
+        ones. None: the plain ones, or the only variant of a component without plain ones.
 
     Raises
     ------
     GeneratorError
-        The folder is none of these, or holds something that eoaug does not load: see the message.
+        The folder is none of these, or holds something that eoaug does not load.
     """
     folder = find(source, variant)
     state: Component | None = None
@@ -148,22 +148,22 @@ def _added(name: str, variant: str | None) -> str:
 
 
 def _variant_of(folder: Path, wanted: str | None) -> str | None:
-    """Return the variant to read: the wanted one, else none, else the only one that is there."""
-    there = set()
+    """Return the variant to read: the requested one, else the plain weights (None), else the only variant."""
+    present = set()
     for path in folder.glob("*.safetensors*"):
         for name in WEIGHTS:
             stem = re.escape(name.removesuffix(".safetensors"))
             match = re.fullmatch(rf"{stem}(?:\.(\w+))?\.safetensors(?:\.index(?:\.(\w+))?\.json)?", path.name)
             if match is not None:
-                there.add(match[1] or match[2])
-    if wanted in there or None in there or not there:
-        return wanted if wanted in there else None
-    if len(there) > 1:
-        names = " and ".join(sorted(map(str, there)))
+                present.add(match[1] or match[2])
+    if wanted in present or None in present or not present:
+        return wanted if wanted in present else None
+    if len(present) > 1:
+        names = " and ".join(sorted(map(str, present)))
         raise GeneratorError(
             f"checkpoint part {folder} has weights {names}, and no plain ones", "choose: variant='fp16'"
         )
-    return str(there.pop())
+    return str(present.pop())
 
 
 def _weight_files(folder: Path, variant: str | None) -> list[Path]:
@@ -179,28 +179,28 @@ def _weight_files(folder: Path, variant: str | None) -> list[Path]:
                 if _NAME.fullmatch(shard) is None or not shard.endswith(".safetensors"):
                     refuse(index, f"names the shard {shard!r}")
                 if not (folder / shard).is_file():
-                    refuse(index, f"names the shard {shard!r}, which is not there")
+                    refuse(index, f"names the missing shard {shard!r}")
             if names:
                 return [folder / shard for shard in names]
     pickled = sorted(
         path.name for path in folder.glob("*") if path.suffix in (".bin", ".pt", ".pth", ".ckpt")
     )
-    held = f"only {', '.join(pickled)}, which may hold code" if pickled else "no weights"
+    content = f"only {', '.join(pickled)}, which may hold code" if pickled else "no weights"
     remedy = (
         f"eoaug convert-weights {folder}"
         if pickled
-        else "get the folder again; on the hub, some have half precision alone: variant='fp16'"
+        else "get the folder again; if it has half precision only, variant='fp16'"
     )
-    raise GeneratorError(f"checkpoint part {folder} has {held}; eoaug reads safetensors", remedy)
+    raise GeneratorError(f"checkpoint part {folder} has {content}; eoaug reads safetensors", remedy)
 
 
 def _indexed(root: Path) -> tuple[dict[str, Component], dict[str, Any]]:
-    """Return components and scalars of ``model_index.json``, and a ControlNet that lies beside them."""
+    """Return components and scalars of ``model_index.json``, and a ControlNet in the folder ``controlnet``."""
     path = root / "model_index.json"
     index = read_json(path)
     name = index.get("_class_name")
     if not isinstance(name, str) or name.removesuffix("Pipeline") not in PIPELINES:
-        refuse(path, f"names the pipeline {name!r}", f"eoaug knows {', '.join(PIPELINES)}, each + Pipeline")
+        refuse(path, f"names the pipeline {name!r}", f"eoaug loads {', '.join(PIPELINES)}, each + Pipeline")
     parts, scalars = {}, {}
     for role, value in index.items():
         if role.startswith("_") or not isinstance(value, list):
@@ -209,35 +209,35 @@ def _indexed(root: Path) -> tuple[dict[str, Component], dict[str, Any]]:
         if role in LEFT_OUT or value == [None, None]:
             continue
         if role not in ROLES:
-            refuse(path, f"names a component {role!r}", f"eoaug knows {', '.join(sorted(ROLES))}")
+            refuse(path, f"names a component {role!r}", f"eoaug loads {', '.join(sorted(ROLES))}")
         if role == "controlnet" and value and isinstance(value[0], list):
             refuse(path, "holds several ControlNets", "name them: load(base, controlnets=[FOLDER, FOLDER])")
-        library, kind = (str(one) for one in (value if len(value) == 2 else (None, value)))
+        library, kind = (str(text) for text in (value if len(value) == 2 else (None, value)))
         if library not in LIBRARIES or kind not in CLASSES:
             known = [name for name, plays in CLASSES.items() if plays == role.removesuffix("_2")]
             refuse(path, f"wants {role} from {library!r}, class {kind!r}", f"eoaug loads {', '.join(known)}")
-        # What is not there (a UNet that another folder brings) is missed when it is used.
+        # A component without a folder, e.g. a UNet that another folder replaces, is reported when it is used.
         if (root / role).is_dir():
             parts[role] = _declared(role, kind, root / role)
-    beside = root / "controlnet"
-    if "controlnet" not in parts and (beside / "config.json").is_file():
-        parts["controlnet"] = _component(beside, root)
+    controlnet = root / "controlnet"
+    if "controlnet" not in parts and (controlnet / "config.json").is_file():
+        parts["controlnet"] = _component(controlnet, root)
     return parts, scalars
 
 
 def _declared(role: str, kind: str, folder: Path) -> Component:
-    """Return a part as the index declares it; its own configuration knows its class better."""
+    """Return a component of the index; the class in its own configuration takes precedence."""
     config = folder / "config.json"
     if role in ("unet", "controlnet", "vae") and config.is_file():
         return _component(folder, folder.parent)
     return Component(role, kind, folder)
 
 
-def _component(folder: Path, asked: Path) -> Component:
+def _component(folder: Path, requested: Path) -> Component:
     path = folder / "config.json"
     if not path.is_file():
         raise GeneratorError(
-            f"{asked} is no checkpoint: neither model_index.json nor {path.relative_to(asked.parent)} is there",
+            f"{requested} is no checkpoint: it has neither model_index.json nor {path.relative_to(requested.parent)}",
             "give the pipeline's root, checkpoint-N/unet, or a component's folder",
         )
     kind = read_json(path).get("_class_name")
@@ -247,13 +247,13 @@ def _component(folder: Path, asked: Path) -> Component:
 
 
 def _check_tree(root: Path) -> None:
-    """Refuse code, and links that leave the folder (of a hub cache: the repository's)."""
+    """Refuse code, and links that leave the folder, or in a hub cache the folder of the repository."""
     inside = root.resolve()
     if inside.parent.name == "snapshots":
         inside = inside.parent.parent
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() in CODE:
-            refuse(path, "is code, which eoaug does not run", "remove it, if the folder works without")
+            refuse(path, "is code, which eoaug does not run", "remove it")
         if path.is_symlink() and not path.resolve().is_relative_to(inside):
             refuse(path, f"is a link out of the folder, to {path.resolve()}")
         if path.suffix == ".json" and path.is_file():
@@ -261,7 +261,7 @@ def _check_tree(root: Path) -> None:
 
 
 def _check_json(path: Path) -> None:
-    """Check a JSON file that need not hold an object."""
+    """Check a JSON file that may hold something else than an object."""
     try:
         read_json(path)
     except GeneratorError as error:
@@ -280,11 +280,13 @@ def _check_part(part: Component) -> None:
     if CLASSES[part.kind] not in NETWORKS:
         return
     shapes = {name: shape for file in part.weights for name, (_, shape) in read_header(file).items()}
-    frames = len(shapes.get("controlnet_cond_embedding.conv_in.weight", ())) == 5
-    if part.role == "controlnet" and frames != (part.kind == "ControlNetModel3D"):
-        held = "a 3D ControlNet (a sequence of images)" if frames else "a 2D ControlNet (one image)"
+    is_3d = len(shapes.get("controlnet_cond_embedding.conv_in.weight", ())) == 5
+    if part.role == "controlnet" and is_3d != (part.kind == "ControlNetModel3D"):
+        actual = "a 3D ControlNet (a sequence of images)" if is_3d else "a 2D ControlNet (one image)"
         refuse(
-            part.folder, f"says it is a {part.kind}, but its weights are of {held}", "use its own config.json"
+            part.folder,
+            f"says it is a {part.kind}, but its weights are of {actual}",
+            "use its own config.json",
         )
 
 
@@ -296,11 +298,11 @@ def _hashes(root: Path, parts: Mapping[str, Component]) -> Iterator[tuple[str, s
         for path in sorted(
             [*part.weights, *(p for p in part.folder.iterdir() if p.suffix in READ and p.is_file())]
         ):
-            # What is not read (pickles, pictures, another variant) does not change a pixel.
+            # Files that are not read (pickles, pictures, other variants) change no pixel.
             yield f"{role}/{path.name}", _digest(path)
 
 
-def _together(files: Mapping[str, str]) -> str:
+def _combined(files: Mapping[str, str]) -> str:
     lines = "".join(f"{name} {digest}\n" for name, digest in sorted(files.items()))
     return sha256(lines.encode()).hexdigest()
 

@@ -1,4 +1,4 @@
-"""Finds a checkpoint: a folder, or a pinned revision on the hub."""
+"""Locates checkpoints: local folders, and pinned revisions on the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ __all__ = [
 
 
 SETTINGS = "eoaug.json"
-"""File beside ``model_index.json`` in which a folder says how eoaug is to use it."""
+"""File in a checkpoint's folder with options for eoaug."""
 
 ADAPTER_FILES = ("learned_embeds.safetensors", "pytorch_lora_weights.safetensors")
-"""What a folder of an adapter holds, learned tokens first."""
+"""Files of an adapter's folder in the order in which they are loaded: textual inversion, then LoRA."""
 
 CLASSES: Mapping[str, str] = {
     "UNet2DConditionModel": "unet",
@@ -55,8 +55,8 @@ CLASSES: Mapping[str, str] = {
         "scheduler",
     ),
 }  # fmt: skip
-"""The only classes that a folder may name, with the role they play. The last schedulers are read for their
-noise schedule; another sampler walks it."""
+"""The only classes that a folder may name, with their roles. The last schedulers only provide the noise schedule;
+they need another sampler."""
 
 PIPELINES = (
     "StableDiffusion", "StableDiffusionXL", "DiffusionSat", "StableDiffusionControlNet",
@@ -71,29 +71,29 @@ ROLES = frozenset(
 )  # fmt: skip
 NETWORKS = frozenset({"unet", "vae", "text_encoder", "text_encoder_2", "controlnet"})
 LEFT_OUT = frozenset({"safety_checker", "feature_extractor", "image_encoder", "watermarker"})
-"""Parts of published folders that are not needed and never loaded."""
+"""Components of published folders that are never loaded."""
 CODE = frozenset({".py", ".pyc", ".pyd", ".so", ".dll", ".dylib", ".sh"})
 WEIGHTS = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 READ = frozenset({".json", ".txt"})
 _VARIANTS = ("fp16", "bf16", "non_ema", "ema")
-"""Sets of weights that published folders hold beside or in place of the plain one."""
+"""Sets of weights of published folders, in addition to or instead of the plain one."""
 _HUB = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)@(?P<revision>[\w./-]+)")
 
 
 def find(source: str | Path, variant: str | None = None) -> Path:
-    """Return the folder of a path or of a pinned hub id; the hub's cache is asked before the network.
+    """Return the folder of a path or of a pinned hub id; the hub's local cache is used before the network.
 
     Parameters
     ----------
     source
         A folder, or ``"owner/name@revision"`` with the 40 digits of a commit.
     variant
-        Of the weights to fetch; None: the plain ones.
+        Weights to fetch, e.g. ``"fp16"``; None: the plain ones.
 
     Raises
     ------
     GeneratorError
-        No such folder, a revision that is not pinned, or nothing in the cache and no network.
+        There is no such folder, the revision is not pinned, or it is not cached and cannot be fetched.
     """
     path = Path(source).expanduser()
     if path.is_dir():
@@ -104,14 +104,14 @@ def find(source: str | Path, variant: str | None = None) -> Path:
             "; a hub id needs its commit: 'owner/name@<40 digits>'" if str(source).count("/") == 1 else ""
         )
         raise GeneratorError(
-            f"{str(source)!r} is no folder and no hub id with a revision",
+            f"{str(source)!r} is neither a folder nor a hub id with a revision",
             f"give a folder with model_index.json{pinned}",
         )
     repo, revision = match["repo"], match["revision"]
     if re.fullmatch(r"[0-9a-f]{40}", revision) is None:
         raise GeneratorError(
             f"hub id {source!r}: revision {revision!r} may move, so it identifies no weights",
-            f"give the commit: '{repo}@<40 digits>' (the page of the repository, History, shows it)",
+            f"give the commit: '{repo}@<40 digits>'; the History of the repository lists it",
         )
     return _snapshot(repo, revision, variant)
 
@@ -120,7 +120,7 @@ def _snapshot(repo: str, revision: str, variant: str | None) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    # Only what is loaded: no single-file copies of the whole pipeline, no second set of weights.
+    # Fetch only what is loaded: no single-file copies of the pipeline, no second set of weights.
     stems = [name.removesuffix(".safetensors") for name in (*WEIGHTS, *ADAPTER_FILES)]
     ending = f"*.{variant}*.safetensors" if variant else "*.safetensors"
     wanted: dict[str, Any] = {
@@ -139,16 +139,16 @@ def _snapshot(repo: str, revision: str, variant: str | None) -> Path:
     try:
         return Path(snapshot_download(**wanted, local_files_only=True))
     except LocalEntryNotFoundError as error:
-        part: str | None = getattr(error, "snapshot_path", None)
+        partial: str | None = getattr(error, "snapshot_path", None)
     try:
-        # Its own progress bar tells of the download; HF_HUB_OFFLINE=1 forbids it.
+        # The library shows its own progress bar; HF_HUB_OFFLINE=1 forbids the download.
         return Path(snapshot_download(**wanted))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        if part is not None and isinstance(error, LocalEntryNotFoundError):
-            # Nobody can be asked, and what is here may do: it is checked before use.
-            return Path(part)
+        if partial is not None and isinstance(error, LocalEntryNotFoundError):
+            # Without a network, an incomplete snapshot may suffice: it is checked before use.
+            return Path(partial)
         raise GeneratorError(
             f"hub id '{repo}@{revision}' is not in the local cache and cannot be fetched: "
             f"{first_line(error)}",
-            "fetch it where there is a network, or give a folder",
+            "fetch it on a machine with a network, or give a folder",
         ) from error

@@ -1,4 +1,4 @@
-"""Pictures in latents and back: padding, filling, reflectance to [-1, 1]."""
+"""Images of requests for the networks: filled gaps, latent masks, padded batches."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ __all__ = ["RGB", "cells", "filled", "narrowed", "padded"]
 
 
 RGB = ("red", "green", "blue")
-"""What picture models know, in their order."""
+"""The bands of image models, in their order."""
 
 
 def narrowed(request: Request, keep: NDArray[np.bool_]) -> Request:
-    """Return a request for some of its bands."""
+    """Return a request for the bands where ``keep``, shape (C,), is True."""
     sensor = request.sensor
     if sensor is not None and sensor.mtf is not None and len(sensor.mtf) > 1:
         sensor = replace(sensor, mtf=tuple(mtf for mtf, kept in zip(sensor.mtf, keep, strict=True) if kept))
@@ -42,26 +42,26 @@ def filled(colours: Float32Array) -> Float32Array:
     Parameters
     ----------
     colours
-        Shape (C, H, W), the colours first; NaN where unknown. A colour that is unknown everywhere becomes the
-        mean of the others.
+        Shape (C, H, W), red, green and blue first; NaN where unknown. A colour that is unknown everywhere
+        becomes the mean of the others.
     """
     colours = colours[: len(RGB)]
     known = np.isfinite(colours)
-    there = known.any(axis=(1, 2))
+    present = known.any(axis=(1, 2))
     image = push_pull(np.nan_to_num(colours), known)
-    if there.any() and not there.all():
-        image[~there] = image[there].mean(axis=0)
+    if present.any() and not present.all():
+        image[~present] = image[present].mean(axis=0)
     return np.clip(image, -1, 1)
 
 
 def cells(mask: NDArray[np.bool_], factor: int) -> Tensor:
-    """Return shape (1, 1, h, w), 1 for the latent cells with any pixel of the mask (H, W)."""
+    """Return shape (1, 1, h, w), 1 for latent cells with any pixel of the mask (H, W)."""
     H, W = mask.shape
     cells = mask.reshape(H // factor, factor, W // factor, factor).any(axis=(1, 3))
     return torch.from_numpy(cells.astype(np.float32))[None, None]
 
 
 def padded(parts: Sequence[Tensor], count: int) -> Tensor:
-    """Stack, and fill up with zeros to ``count``."""
+    """Stack tensors and pad with zeros to a batch of ``count``."""
     stack = torch.stack(list(parts))
     return torch.cat([stack, stack.new_zeros(count - len(stack), *stack.shape[1:])])

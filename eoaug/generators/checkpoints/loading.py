@@ -1,4 +1,4 @@
-"""Builds networks from checked configurations and safetensors."""
+"""Builds networks from the configuration and safetensors files of a checked component."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ __all__ = ["build", "check_fit", "check_kinds", "load_tokenizer"]
 
 def _class_of(part: Component) -> Any:
     """Return the class of a network; None for a tokenizer and a scheduler."""
-    facts = bool(part.config.get("use_metadata"))
+    metadata = bool(part.config.get("use_metadata"))
     return {
-        "UNet2DConditionModel": SatUNet if facts else diffusers.UNet2DConditionModel,
+        "UNet2DConditionModel": SatUNet if metadata else diffusers.UNet2DConditionModel,
         "SatUNet": SatUNet,
-        "ControlNetModel": SatControlNet if facts else diffusers.ControlNetModel,
+        "ControlNetModel": SatControlNet if metadata else diffusers.ControlNetModel,
         "ControlNetModel3D": SatControlNet3D,
         "AutoencoderKL": diffusers.AutoencoderKL,
         "CLIPTextModel": transformers.CLIPTextModel,
@@ -35,18 +35,18 @@ def _class_of(part: Component) -> Any:
 
 
 def build(part: Component, dtype: torch.dtype = torch.float32) -> Any:
-    """Return a network with its weights: every key of it in the file, and none beside.
+    """Return a network with its weights, whose file has exactly the network's keys.
 
     Raises
     ------
     GeneratorError
-        Configuration and weights do not fit; told before memory is taken for either.
+        Configuration and weights do not fit; raised before memory is allocated for either.
     """
     check_fit(part)
     kind = _class_of(part)
     try:
         with _silent():
-            network, told = kind.from_pretrained(
+            network, info = kind.from_pretrained(
                 str(part.folder),
                 local_files_only=True,
                 use_safetensors=True,
@@ -54,14 +54,14 @@ def build(part: Component, dtype: torch.dtype = torch.float32) -> Any:
                 torch_dtype=dtype,
                 variant=part.variant,
             )
-    except Exception as error:  # whatever a stranger's numbers make of it
+    except Exception as error:  # an untrusted configuration may raise anything
         raise GeneratorError(
             f"checkpoint part {part.folder} cannot be loaded: {first_line(error)}",
             "get the folder again, or use the configuration that belongs to the weights",
         ) from error
-    # Early text encoders stored the numbers 0, 1, 2 ... as a parameter.
-    beside = [key for key in told["unexpected_keys"] if not key.endswith("position_ids")]
-    wrong = [*told["missing_keys"], *beside, *(str(key) for key in told["mismatched_keys"])]
+    # Early text encoders stored their positions 0, 1, 2 ... as a parameter.
+    surplus = [key for key in info["unexpected_keys"] if not key.endswith("position_ids")]
+    wrong = [*info["missing_keys"], *surplus, *(str(key) for key in info["mismatched_keys"])]
     if wrong:
         raise GeneratorError(
             f"checkpoint part {part.folder} ({part.kind}) and its weights differ in {len(wrong)} keys, "
@@ -72,7 +72,7 @@ def build(part: Component, dtype: torch.dtype = torch.float32) -> Any:
 
 
 def check_fit(part: Component) -> None:
-    """Compare the tensors that a network's configuration asks for with the file's, without making any.
+    """Compare the tensors of a network's configuration with those of its files, without allocating any.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def check_fit(part: Component) -> None:
                 network = kind(kind.config_class.from_dict(settings))
             else:
                 network = kind.from_config(settings)
-    except Exception as error:  # whatever a stranger's numbers make of it
+    except Exception as error:  # an untrusted configuration may raise anything
         raise GeneratorError(
             f"checkpoint part {part.folder}: its configuration makes no {part.kind}: {first_line(error)}",
             "get the folder again",
@@ -116,11 +116,11 @@ _PER_LEVEL = frozenset(
     {"attention_head_dim", "num_attention_heads", "layers_per_block", "transformer_layers_per_block", "sample_size",
      "cross_attention_dim", "only_cross_attention"}
 )  # fmt: skip
-"""Numbers of a configuration that may be a list, one per level of the UNet."""
+"""Numbers of a configuration that may be a list, with one number per level of the UNet."""
 
 
 def check_kinds(kind: Any, part: Component) -> None:
-    """Refuse values of another kind than the defaults that the class has in their place."""
+    """Refuse configuration values whose type differs from that of the class's default."""
     defaults = _defaults(kind)
     for name, value in part.config.items():
         default = defaults.get(name)
@@ -135,13 +135,13 @@ def check_kinds(kind: Any, part: Component) -> None:
         if wrong or (isinstance(default, tuple) and not isinstance(value, list | tuple | None)):
             raise GeneratorError(
                 f"checkpoint part {part.folder}: its configuration has {name}={str(value)[:60]!r}, "
-                f"where {default!r} would be usual",
+                f"whose default is {default!r}",
                 "get the folder again",
             )
 
 
 def _defaults(kind: Any) -> dict[str, Any]:
-    """Return what a class's configuration holds when nothing is said."""
+    """Return the default configuration of a class."""
     if issubclass(kind, transformers.PreTrainedModel):
         return dict(kind.config_class().to_dict())
     signatures = [inspect.signature(vars(one)["__init__"]) for one in kind.__mro__ if "__init__" in vars(one)]
@@ -161,7 +161,7 @@ def load_tokenizer(part: Component) -> Any:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep the libraries from telling what the check after loading tells better."""
+    """Silence the libraries' warnings about keys, which `build` raises as errors."""
     logs = (diffusers.utils.logging, transformers.utils.logging)
     before = [log.get_verbosity() for log in logs]
     bars = transformers.utils.logging.is_progress_bar_enabled()

@@ -111,7 +111,7 @@ class CheckpointModel:
 
     @property
     def _unet_input(self) -> Literal["plain", "inpaint", "upscale"]:
-        """What the UNet takes beside the latents, by its number of input channels."""
+        """The UNet's input by its number of channels: latents alone, with a masked image, or with a coarse image."""
         channels = self._unet["in_channels"]
         inputs: dict[int, Literal["plain", "inpaint", "upscale"]] = {4: "plain", 9: "inpaint", 7: "upscale"}
         if channels not in inputs:

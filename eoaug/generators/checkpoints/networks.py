@@ -1,7 +1,7 @@
-"""The networks of a latent diffusion checkpoint, loaded and ready: text to states, image to latents, one forward.
+"""The networks of a latent diffusion checkpoint: text encoding, image encoding and decoding, the denoising forward.
 
-Imports torch and diffusers at once. Everything comes from a checked `Checkpoint`, as safetensors and from
-local files; what does not fit its configuration to the last key is refused.
+Weights come from the local safetensors files of a checked `Checkpoint`. A network whose keys differ from its
+configuration is refused.
 """
 
 from __future__ import annotations
@@ -31,24 +31,24 @@ __all__ = ["Adapter", "Networks", "Text"]
 
 @dataclass(frozen=True)
 class Adapter:
-    """A LoRA or a learned token, by file and hash."""
+    """A file with a LoRA or with textual-inversion embeddings."""
 
     path: Path
     scale: float
     sha256: str
-    """Of the weights."""
+    """sha256 of the file."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """What its folder's ``eoaug.json`` says, e.g. ``token``: the name of a token whose file does not tell it."""
+    """The ``eoaug.json`` of its folder, e.g. ``token``: the name of a token that its file does not name."""
 
 
 @dataclass(frozen=True)
 class Text:
-    """What the text encoders say of a prompt."""
+    """Text-encoder outputs of a prompt."""
 
     hidden: Tensor
     """Shape (L, D)."""
     pooled: Tensor | None
-    """Shape (P,); SDXL alone has it."""
+    """Shape (P,), of the SDXL family only."""
 
 
 class Networks:
@@ -59,17 +59,17 @@ class Networks:
     checkpoint
         The base.
     controls
-        ControlNets, in the order of their conditions.
+        ControlNets, in the order of their conditioning images.
     adapters
-        Applied in order, all at once.
+        Loaded in this order; all are active together.
     merge
-        Add the LoRA's products to the weights, instead of computing them in every forward.
+        Add LoRA to the weights, instead of computing it in every forward.
     device, dtype
-        Where and in which precision; a VAE that overflows in half precision stays in float32.
+        Device and compute dtype; a VAE that overflows in half precision stays in float32.
     slicing
-        Compute attention in slices: less memory, other last bits.
+        Compute attention in slices: less memory, different last bits.
     offload
-        Keep networks in main memory but for the one that runs.
+        Keep networks in main memory, except the one that runs.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Networks:
         if not self.encoders:
             checkpoint.part("text_encoder")
         self._tokens: dict[str, str] = {}
-        self._adapt(adapters, merge)
+        self._load_adapters(adapters, merge)
         if slicing:
             for module in (self.unet, *self.controls):
                 module.set_attention_slice("auto")
@@ -113,7 +113,7 @@ class Networks:
 
     @property
     def xl(self) -> bool:
-        """True for the SDXL family: two text encoders, sizes told to the UNet."""
+        """True for the SDXL family: two text encoders, and a UNet that is conditioned on image sizes."""
         return bool(self.unet.config.get("addition_embed_type") == "text_time")
 
     @property
@@ -123,7 +123,7 @@ class Networks:
 
     @contextmanager
     def _on(self, module: Any) -> Iterator[None]:
-        """Have a network on the device for a while."""
+        """Move an offloaded network to the device for the block."""
         if not self._offload:
             yield
             return
@@ -137,22 +137,22 @@ class Networks:
     # -- text ---------------------------------------------------------------------------------------
 
     def text(self, prompt: str) -> Text:
-        """Return the states of a prompt, kept from the last time; see `read`."""
+        """Return the text-encoder outputs of a prompt, cached; see `encode_text`."""
         with self._lock:
             return self._cached(prompt)
 
     def encode_text(self, prompt: str) -> Text:
-        """Return the states of a prompt; one that is longer than the encoder reads is refused."""
-        for token, several in self._tokens.items():
-            prompt = prompt.replace(token, several)
+        """Return the text-encoder outputs of a prompt; refuse one with more tokens than the encoder takes."""
+        for token, rows in self._tokens.items():
+            prompt = prompt.replace(token, rows)
         states, pooled = [], None
         for tokenizer, encoder in self.encoders:
             ids = tokenizer(prompt, truncation=False).input_ids
             most = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
             if len(ids) > most:
                 raise GeneratorError(
-                    f"the prompt {prompt[:60]!r}... has {len(ids)} tokens, the text encoder reads {most}",
-                    "shorten it; nothing is cut off silently",
+                    f"the prompt {prompt[:60]!r}... has {len(ids)} tokens, the text encoder takes {most}",
+                    "shorten it; prompts are not truncated",
                 )
             padded = tokenizer(prompt, padding="max_length", max_length=most, return_tensors="pt")
             masked = getattr(encoder.config, "use_attention_mask", False)
@@ -170,14 +170,14 @@ class Networks:
     # -- images -------------------------------------------------------------------------------------
 
     def encode(self, image: Tensor) -> Tensor:
-        """Return latents (1, c, h, w) of an image (1, 3, H, W) in [-1, 1]: the posterior's mode, no draw."""
+        """Return latents (1, c, h, w) of an image (1, 3, H, W) in [-1, 1]: the mode of the posterior, not a sample."""
         with self._on(self.vae):
             posterior = self.vae.encode(image.to(self.device, self.vae.dtype)).latent_dist
         latent: Tensor = posterior.mode() * self.vae.config.scaling_factor
         return latent.to(self.dtype)
 
     def decode(self, latent: Tensor) -> Tensor:
-        """Return the image (1, 3, H, W) in [-1, 1] of latents; the models' pictures end there."""
+        """Return the image (1, 3, H, W) of latents, clipped to [-1, 1]."""
         with self._on(self.vae):
             image: Tensor = self.vae.decode(latent.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
         return image.clamp(-1, 1).float()
@@ -194,12 +194,12 @@ class Networks:
         x, t
             Shape (B, c, h, w), as the scheduler scales it; shape (B,).
         given
-            Conditions with a leading axis B. ``text`` (B, L, D); and as the checkpoint needs them:
+            Conditioning with a leading axis B: ``text`` (B, L, D), and what the checkpoint needs of
             ``concat`` (B, k, h, w) further input channels, ``pooled`` and ``sizes`` (SDXL), ``noise_level``
             (upscaler), ``metadata`` (DiffusionSat), ``control0`` ... images of the ControlNets with
             ``control_metadata``.
         scales
-            Factor of each ControlNet.
+            Weight of each ControlNet.
         """
         added = {}
         if "pooled" in given:
@@ -212,8 +212,8 @@ class Networks:
             image = given[f"control{i}"]
             with self._on(net):
                 if isinstance(net, SatControlNet):
-                    facts = {"metadata": given["metadata"], "cond_metadata": given["control_metadata"]}
-                    more, mid = net(x, t, given["text"], image, conditioning_scale=scale, **facts)
+                    metadata = {"metadata": given["metadata"], "cond_metadata": given["control_metadata"]}
+                    more, mid = net(x, t, given["text"], image, conditioning_scale=scale, **metadata)
                 else:
                     more, mid = net(
                         x, t, given["text"], image, scale, added_cond_kwargs=added, return_dict=False
@@ -235,28 +235,22 @@ class Networks:
 
     # -- adapters -----------------------------------------------------------------------------------
 
-    def _adapt(self, adapters: Sequence[Adapter], merge: bool) -> None:
+    def _load_adapters(self, adapters: Sequence[Adapter], merge: bool) -> None:
         names: dict[str, float] = {}
         for i, adapter in enumerate(adapters):
             tensors = load_file(adapter.path)
             if all(tensor.ndim <= 2 and "lora" not in name for name, tensor in tensors.items()):
                 self._add_embeddings(adapter, tensors)
             elif adapter.scale != 0:
-                # A LoRA of scale 0 changes nothing, so it is not there: the base's bytes.
+                # A LoRA of scale 0 is not loaded, so that the result has the base's bytes.
                 self._add_lora(f"adapter{i}", adapter)
                 names[f"adapter{i}"] = adapter.scale
-        for module in (self.unet, *(encoder for _, encoder in self.encoders)):
-            own = [name for name in names if name in getattr(module, "peft_config", {})]
-            if own:
-                set_weights_and_activate_adapters(module, own, [names[name] for name in own])
-        if merge and names:
-            for module in (self.unet, *(encoder for _, encoder in self.encoders)):
-                _merged(module)
+        _activate([self.unet, *(encoder for _, encoder in self.encoders)], names, merge)
 
     def _add_lora(self, name: str, adapter: Adapter) -> None:
         family = StableDiffusionXLLoraLoaderMixin if self.xl else StableDiffusionLoraLoaderMixin
         try:
-            state, alphas, told = family.lora_state_dict(
+            state, alphas, metadata = family.lora_state_dict(
                 str(adapter.path.parent),
                 weight_name=adapter.path.name,
                 local_files_only=True,
@@ -266,12 +260,12 @@ class Networks:
             )
             _check_lora(state, adapter.path)
             if any(key.startswith("unet.") for key in state):
-                family.load_lora_into_unet(state, alphas, self.unet, adapter_name=name, metadata=told)
+                family.load_lora_into_unet(state, alphas, self.unet, adapter_name=name, metadata=metadata)
             for i, (_, encoder) in enumerate(self.encoders):
                 prefix = "text_encoder" if i == 0 else f"text_encoder_{i + 1}"
                 if any(key.startswith(f"{prefix}.") for key in state):
                     family.load_lora_into_text_encoder(
-                        state, alphas, encoder, prefix=prefix, adapter_name=name, metadata=told
+                        state, alphas, encoder, prefix=prefix, adapter_name=name, metadata=metadata
                     )
         except (ValueError, KeyError, RuntimeError, OSError, SafetensorError) as error:
             if isinstance(error, GeneratorError):
@@ -282,40 +276,39 @@ class Networks:
             ) from error
 
     def add_token(self, reader: int, token: str, rows: Tensor, source: object) -> list[int]:
-        """Add a learned token (textual inversion, arXiv:2208.01618) to a vocabulary; return its rows' numbers.
+        """Add a textual-inversion token (arXiv:2208.01618) to a vocabulary; return its rows in the embedding table.
 
         Parameters
         ----------
         reader
-            Which text encoder.
+            Index of the text encoder.
         token
-            What it is called in prompts.
+            Its name in prompts.
         rows
-            Shape (n, D): the token stands for n words in a row.
+            Embeddings, shape (n, D): the token stands for n consecutive embeddings.
         source
-            Where it comes from, for messages.
+            Its file, for messages.
         """
         tokenizer, encoder = self.encoders[reader]
         width = encoder.get_input_embeddings().weight.shape[1]
         if rows.shape[1] != width:
             raise GeneratorError(
-                f"adapter {source}: token {token!r} has {rows.shape[1]} numbers, the text encoder {width}",
+                f"adapter {source}: token {token!r} has embeddings of {rows.shape[1]} numbers, the text encoder {width}",
                 "use it with the base that it was trained on",
             )
-        words = [token, *(f"{token}_{i}" for i in range(1, len(rows)))]
-        if tokenizer.add_tokens(words) != len(words):
-            raise GeneratorError(
-                f"adapter {source}: the tokenizer has {token!r} already", "give it another token"
-            )
+        names = [token, *(f"{token}_{i}" for i in range(1, len(rows)))]
+        if tokenizer.add_tokens(names) != len(names):
+            raise GeneratorError(f"adapter {source}: the tokenizer has {token!r} already", "rename the token")
         encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         table = encoder.get_input_embeddings().weight
-        numbers: list[int] = tokenizer.convert_tokens_to_ids(words)
+        numbers: list[int] = tokenizer.convert_tokens_to_ids(names)
         with torch.no_grad():
             table[numbers] = rows.to(table)
-        self._tokens[token] = " ".join(words)
+        self._tokens[token] = " ".join(names)
         return numbers
 
     def _add_embeddings(self, adapter: Adapter, tensors: Mapping[str, Tensor]) -> None:
+        """Add the tokens of a file in the form of diffusers, of the original code or of kohya."""
         kohya = {"clip_l": 0, "clip_g": 1}
         for name, tensor in tensors.items():
             rows = tensor if tensor.ndim == 2 else tensor[None]
@@ -328,17 +321,23 @@ class Networks:
 
 def _check_lora(state: Mapping[str, Tensor], path: Path) -> None:
     known = ("unet.", "text_encoder.", "text_encoder_2.")
-    strange = [key for key in state if not key.startswith(known)]
-    if strange or not state:
+    unknown = [key for key in state if not key.startswith(known)]
+    if unknown or not state:
         raise GeneratorError(
-            f"adapter {path} holds {strange[0] if strange else 'nothing'}, which belongs to no network",
+            f"adapter {path} holds {unknown[0] if unknown else 'nothing'}, which belongs to no network",
             "give a LoRA in the form of diffusers (unet..., text_encoder...) or of kohya (lora_unet_...)",
         )
 
 
-def _merged(module: Any) -> None:
+def _activate(modules: Sequence[Any], scales: Mapping[str, float], merge: bool) -> None:
+    """Scale the loaded LoRA by name; with ``merge``, add them to the weights."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
-    for layer in module.modules():
-        if isinstance(layer, BaseTunerLayer):
-            layer.merge()
+    for module in modules:
+        own = [name for name in scales if name in getattr(module, "peft_config", {})]
+        if own:
+            set_weights_and_activate_adapters(module, own, [scales[name] for name in own])
+        if merge and scales:
+            for layer in module.modules():
+                if isinstance(layer, BaseTunerLayer):
+                    layer.merge()
