@@ -22,7 +22,7 @@ __all__ = ["Accessor"]
 @xr.register_dataarray_accessor("eoaug")
 @xr.register_datatree_accessor("eoaug")
 class Accessor:
-    """The verbs of eoaug on an xarray object; each returns the kind of object it was called on."""
+    """The verbs of eoaug on an xarray object; each returns an object of the same type."""
 
     def __init__(self, obj: Any) -> None:
         self._obj = obj

@@ -1,4 +1,4 @@
-"""Bars for work that takes a while. tqdm is imported only when one is drawn."""
+"""Progress bars. tqdm is imported only when a bar is drawn."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ __all__ = ["Progress", "ProgressCounter", "track"]
 
 
 Progress = bool | Literal["steps"] | None
-"""False: no bar; True: one at once; ``"steps"``: one that counts every denoising step of every tile; None:
-one after some seconds, on a terminal or in a notebook."""
+"""False: no bar; True: a bar at once; ``"steps"``: a bar that counts every denoising step of every tile; None:
+a bar after some seconds, on a terminal or in a notebook."""
 
 _DELAY_S = 3.0
 """Short work needs no bar; notebooks and logs stay quiet."""
 
 
 class ProgressCounter:
-    """Counts units of work against what was planned, from any thread.
+    """Counts finished units of work against the planned number, from any thread.
 
     Parameters
     ----------
     update
-        Told of every unit done, once.
+        Called with the number of units finished since its last call.
     by_step
         True when a unit is a denoising step of a tile, False when it is a tile.
     """
@@ -35,28 +35,28 @@ class ProgressCounter:
         self._update = update
         self._lock = threading.Lock()
         self._done = Fraction()
-        self._told = self._planned = 0
+        self._reported = self._planned = 0
 
     def tiles(self, count: int, parts: int = 1) -> None:
-        """Note that tiles are finished, or one of ``parts`` equal parts of each."""
+        """Count tiles as finished, or one of ``parts`` equal parts of each."""
         if not self.by_step:
             self._count(Fraction(count, parts))
 
     def steps(self, count: int) -> None:
-        """Note that denoising steps of tiles are finished."""
+        """Count denoising steps of tiles as finished."""
         if self.by_step:
             self._count(Fraction(count))
 
     def settle(self, planned: int) -> None:
-        """Close a part of the work: what of its ``planned`` units had nothing to do counts as done."""
+        """Close a chunk of work: those of its ``planned`` units that had nothing to do count as finished."""
         self._planned += planned
         self._count(max(self._planned - self._done, Fraction()))
 
     def _count(self, count: Fraction) -> None:
         with self._lock:
             self._done += count
-            whole = int(self._done) - self._told
-            self._told += whole
+            whole = int(self._done) - self._reported
+            self._reported += whole
             if whole:
                 self._update(whole)
 
@@ -68,7 +68,7 @@ def track(total: int, *, what: str, unit: str, progress: Progress = None) -> Ite
     Parameters
     ----------
     total, what, unit
-        Number of units, what is done, and what one is called.
+        Number of units, name of the work, and name of a unit.
     progress
         When to draw it.
     """

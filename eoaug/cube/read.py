@@ -1,7 +1,7 @@
-"""The door between xarray and the engine: any cube in, one `Cube` value; pixels out, the user's form back.
+"""From any xarray cube to one `Cube` value.
 
-Knows dimension names, coordinates, attributes and nodata forms; knows no generator and no tile. Arrays
-are handed on as they are (NumPy or dask), in (time, y, x) order.
+Dimension names, coordinates, attributes and nodata conventions are resolved here; nothing else of the package needs
+them. Arrays keep their type (NumPy or dask), in (time, y, x) order. `eoaug.cube.rebuild` is the way back.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def _times(ds: xr.Dataset, time: str | None) -> NDArray[np.datetime64] | None:
     if np.isnat(values).any():
         raise TimeError(f"{time!r} holds missing dates (NaT)", f"drop them: ds.dropna({time!r})")
     if len(values) > 1:
-        # Whole seconds are the engine's clock: two dates within one would be one date to it.
+        # The engine counts whole seconds: two dates within one second would be equal.
         backward = np.diff(values.astype("datetime64[s]").astype(np.int64)) <= 0
         if backward.any():
             i = int(np.argmax(backward))
@@ -236,7 +236,7 @@ def _times(ds: xr.Dataset, time: str | None) -> NDArray[np.datetime64] | None:
 
 
 def _nodata(var: xr.Variable, name: str) -> float | None:
-    """Return the stored number that means missing; None if there is none, or none that the type can hold."""
+    """Return the stored number that means missing; None without one, or if the type cannot hold it."""
     key = next((key for key in NODATA_KEYS if var.attrs.get(key) is not None), None)
     if key is None:
         return None
@@ -245,17 +245,17 @@ def _nodata(var: xr.Variable, name: str) -> float | None:
         number = float(np.asarray(value).flat[0])
     except (TypeError, ValueError, IndexError) as error:
         raise RadiometryError(
-            f"band {name!r} has {key}={value!r}, which is no number", f"ds[{name!r}].attrs[{key!r}] = 0"
+            f"band {name!r} has {key}={value!r}, which is not a number", f"ds[{name!r}].attrs[{key!r}] = 0"
         ) from error
     if var.dtype.kind not in "iu":
         return number
     if not math.isfinite(number) or number != round(number):
         return None
     info = np.iinfo(var.dtype)
-    # As float64 the ends of 64 bits become numbers beyond them.
+    # In float64 the limits of 64-bit types round to numbers outside them.
     if not info.min <= int(number) <= info.max:
         raise RadiometryError(
             f"band {name!r} has {key}={value!r}, which {var.dtype} cannot hold (or float64 not exactly)",
-            f"declare what stands for missing, e.g. ds[{name!r}].attrs[{key!r}] = 0, or drop it",
+            f"declare the number that means missing, e.g. ds[{name!r}].attrs[{key!r}] = 0, or drop it",
         )
     return number

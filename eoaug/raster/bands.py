@@ -58,7 +58,7 @@ class Band:
 
 
 # Centre wavelengths are Sentinel-2A's. MTF: the values that pansharpening toolboxes use for the 10, 20
-# and 60 m bands; other sensors' bands have none here, so their verbs need sensor= spelled out.
+# and 60 m bands. There are none for the bands of other sensors.
 _SENTINEL_2 = (
     Band("B01", "coastal", 0.4427, 60.0, 0.3175),
     Band("B02", "blue", 0.4924, 10.0, 0.275),
@@ -180,7 +180,7 @@ def band_of(name: str, platform: str | None = None) -> Band | None:
 
 
 def common_name(name: str, attrs: Mapping[str, Any], platform: str | None = None) -> str | None:
-    """Tell a variable's common name from its attributes, its name, or its sensor.
+    """Return a variable's common name, from its attributes, its name, or its sensor.
 
     Parameters
     ----------
@@ -188,19 +188,19 @@ def common_name(name: str, attrs: Mapping[str, Any], platform: str | None = None
         The variable's name.
     attrs
         Its attributes; ``common_name``, ``eo:common_name`` and a ``bands`` list with one entry (or its
-        JSON text) are read, and ``center_wavelength`` to tell the three red-edge bands apart.
+        JSON text) are read, and ``center_wavelength`` to distinguish the three red-edge bands.
     platform
         The satellite, where known.
 
     Returns
     -------
     str or None
-        A STAC eo v2 common name or a polarisation; None when it cannot be told for certain.
+        A STAC eo v2 common name or a polarisation; None when it is not certain.
     """
     known = band_of(name, platform)
     declared = _declared(attrs)
     if declared == "rededge":
-        # Before eo v2 one name stood for all red-edge bands; only the place in the spectrum tells.
+        # Before eo v2 all red-edge bands had one name; only the wavelength distinguishes them.
         return _red_edge(attrs) or (known.common_name if known else declared)
     if declared is not None:
         return declared
@@ -210,7 +210,7 @@ def common_name(name: str, attrs: Mapping[str, Any], platform: str | None = None
 
 
 STAND_INS = {"nir08": "nir"}
-"""Bands that fill another's slot where a cube has no such band: Landsat's near infrared, and Sentinel-2's B8A."""
+"""Bands that may fill another band's slot when a cube lacks that band: the narrow near infrared (Landsat, B8A)."""
 
 
 def match_bands(have: Mapping[str, str | None], need: Sequence[str], *, what: str) -> dict[str, str]:
@@ -223,7 +223,7 @@ def match_bands(have: Mapping[str, str | None], need: Sequence[str], *, what: st
     need
         The slots: common names in the generator's order.
     what
-        Who needs them, for messages: ``generator 'embedded'``.
+        Owner of the slots, for messages: ``generator 'embedded'``.
 
     Returns
     -------
@@ -234,12 +234,12 @@ def match_bands(have: Mapping[str, str | None], need: Sequence[str], *, what: st
     Raises
     ------
     BandError
-        When a variable has no slot, when two want the same one, or when there are no variables.
+        A variable has no slot, two variables match the same slot, or there are no variables.
     """
     slots = ", ".join(need)
     if not have:
-        raise BandError(f"{what} found no band to work on.", f"Give at least one band of: {slots}.")
-    found: dict[str, str] = {}
+        raise BandError(f"{what} found no band to work on", f"give at least one band of: {slots}")
+    variables: dict[str, str] = {}
     for variable, common in have.items():
         slot = common if common is not None else variable
         instead = STAND_INS.get(slot, slot)
@@ -248,17 +248,17 @@ def match_bands(have: Mapping[str, str | None], need: Sequence[str], *, what: st
         if slot not in need:
             called = f"common name {common!r}" if common else "no known common name"
             raise BandError(
-                f"{what} has no slot for band {variable!r} ({called}); its slots are: {slots}.",
-                f"Select bands that it has, set ds[{variable!r}].attrs['common_name'], "
-                "or use generator='classical', which takes any band.",
+                f"{what} has no slot for band {variable!r} ({called}); its slots are: {slots}",
+                f"select bands that it has, set ds[{variable!r}].attrs['common_name'], "
+                "or use generator='classical', which takes any band",
             )
-        if slot in found:
+        if slot in variables:
             raise BandError(
-                f"{what} has one slot {slot!r}, but bands {found[slot]!r} and {variable!r} both claim it.",
-                f"Drop one of them, e.g. ds.drop_vars({variable!r}), or correct its attrs['common_name'].",
+                f"{what} has one slot {slot!r}, but bands {variables[slot]!r} and {variable!r} both match it",
+                f"drop one of them, e.g. ds.drop_vars({variable!r}), or correct its attrs['common_name']",
             )
-        found[slot] = variable
-    return {slot: found[slot] for slot in need if slot in found}
+        variables[slot] = variable
+    return {slot: variables[slot] for slot in need if slot in variables}
 
 
 _MASKS = frozenset({"scl", "qa_pixel", "pixel_qa", "bqa", "qa60", "fmask", "cloud_mask", SYNTHETIC})

@@ -45,12 +45,12 @@ def refine(geobox: GeoBox, factor: int) -> GeoBox:
     return GeoBox((height * factor, width * factor), geobox.affine @ Affine.scale(1 / factor), geobox.crs)
 
 
-def same_grid(one: GeoBox, other: GeoBox, tolerance_px: float = 1e-3) -> bool:
+def same_grid(first: GeoBox, second: GeoBox, tolerance_px: float = 1e-3) -> bool:
     """Tell whether two grids have the same CRS and shape and all corners within ``tolerance_px``."""
-    if one.crs != other.crs or one.shape != other.shape:
+    if first.crs != second.crs or first.shape != second.shape:
         return False
-    between = ~one.affine @ other.affine
-    height, width = one.shape.yx
+    between = ~first.affine @ second.affine
+    height, width = first.shape.yx
     corners = [(0, 0), (width, 0), (0, height), (width, height)]
     return all(math.dist(between @ corner, corner) <= tolerance_px for corner in corners)
 
@@ -106,7 +106,7 @@ def as_geobox(like: Any, *, resolution: Any = None, crs: Any = None) -> GeoBox:
         )
     if crs is None or resolution is None:
         raise GridError(
-            f"a bounding box needs crs= and resolution=; found crs={crs!r}, resolution={resolution!r}",
+            f"a bounding box needs crs= and resolution=; got crs={crs!r}, resolution={resolution!r}",
             "add them, e.g. crs='EPSG:32633', resolution=10",
         )
     try:

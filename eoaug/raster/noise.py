@@ -1,4 +1,4 @@
-"""Noise that belongs to a place: the same absolute pixel always gets the same numbers.
+"""Place-addressed noise: the same absolute pixel always gets the same numbers.
 
 Numpy only. Noise is laid out in cells of 64 x 64 absolute pixels. Identities (seed, stream, member,
 date) are hashed into the 128-bit key of a Philox generator and the cell's row and column are the high
@@ -30,11 +30,10 @@ def _key(seed: int, stream: str, member: int, time: int) -> int:
 
 @lru_cache(maxsize=128)
 def _cell(key: int, row: int, col: int, channels: int) -> NDArray[np.float32]:
-    """Return a cell's numbers, kept for the tiles beside: windows of neighbours share most cells."""
+    """Return a cell's numbers; cached, because the windows of neighbouring tiles share most cells."""
     counter = np.array([0, 0, row % _WORD, col % _WORD], dtype=np.uint64)
     generator = np.random.Generator(np.random.Philox(key=key, counter=counter))
-    # One draw per channel plane, channel last to be appended: a band keeps its numbers whatever
-    # the number of bands after it.
+    # The channels are drawn one after the other, so a band's numbers do not depend on the number of bands after it.
     numbers = generator.standard_normal((channels, CELL_PX, CELL_PX), dtype=np.float32)
     numbers.flags.writeable = False
     return numbers

@@ -1,7 +1,7 @@
-"""From stored numbers to physical units to model units, and back through the one cast.
+"""From stored numbers to physical units to model units, and back through `cast`.
 
 Numpy only. Stored numbers (digital numbers) become physical units (reflectance, dB) by a scale and an
-offset that somebody declared; physical units become model units by constants of the generator's card.
+declared offset; physical units become model units by constants of the generator's card.
 Nothing here looks at the statistics of an image.
 """
 
@@ -110,7 +110,7 @@ def cast(values: NDArray[np.floating[Any]], dtype: DTypeLike, nodata: float | No
     dtype
         Storage type. Floating types are only converted, and NaN becomes ``nodata`` if there is one.
     nodata
-        Value that stands for missing, or None if the type has no such value.
+        Value that means missing, or None if the type has no such value.
 
     Returns
     -------
@@ -122,41 +122,42 @@ def cast(values: NDArray[np.floating[Any]], dtype: DTypeLike, nodata: float | No
     RadiometryError
         NaN met an integer type without nodata, or nodata does not fit the type.
     """
-    kind = np.dtype(dtype)
+    storage = np.dtype(dtype)
     values = np.asarray(values)
     missing = np.isnan(values)
-    if not np.issubdtype(kind, np.integer):
+    if not np.issubdtype(storage, np.integer):
         with np.errstate(over="ignore"):
-            out = values.astype(kind)
+            out = values.astype(storage)
         if nodata is not None and not np.isnan(nodata):
-            valid_hits = ~missing & (out == np.asarray(nodata, kind))
-            end = np.zeros((), kind) if nodata else np.ones((), kind)
-            out[valid_hits] = np.nextafter(np.asarray(nodata, kind), end)
+            valid_hits = ~missing & (out == np.asarray(nodata, storage))
+            end = np.zeros((), storage) if nodata else np.ones((), storage)
+            out[valid_hits] = np.nextafter(np.asarray(nodata, storage), end)
             out[missing] = nodata
         return out
-    info = np.iinfo(kind)
+    info = np.iinfo(storage)
     if nodata is not None and (not np.isfinite(nodata) or nodata != round(nodata)):
         nodata = None  # an integer type cannot hold it, so no stored value can equal it
     if nodata is not None and not info.min <= nodata <= info.max:
         raise RadiometryError(
-            f"nodata {nodata} does not fit the type {kind}", f"use a nodata value of {info.min} to {info.max}"
+            f"nodata {nodata} does not fit the type {storage}",
+            f"use a nodata value of {info.min} to {info.max}",
         )
     if nodata is None and missing.any():
         raise RadiometryError(
-            f"{int(missing.sum())} missing values cannot be stored as {kind} without a nodata value",
+            f"{int(missing.sum())} missing values cannot be stored as {storage} without a nodata value",
             "set attrs['_FillValue'] or attrs['nodata'] of the band",
         )
     rounded = np.rint(np.where(missing, 0.0, values).astype(np.float64))
-    # float64 cannot hold every int64, so the clip runs in float and the ends are set as integers.
+    # float64 cannot represent every int64: the values are clipped as floats, and the range's ends set as integers.
     out = np.clip(rounded, info.min, info.max)
     high, low = out >= float(info.max), out <= float(info.min)
-    out = np.where(high | low, 0.0, out).astype(kind)
+    out = np.where(high | low, 0.0, out).astype(storage)
     out[high], out[low] = info.max, info.min
     if nodata is not None:
         step = 1 if nodata < info.max else -1
         if info.min < nodata < info.max:
             # Keep to the side on which the value was, so that the error stays within 0.5 + 1/2.
             step = np.where(values < nodata, -1, 1)[out == nodata]
-        out[out == nodata] = (np.asarray(nodata, dtype=np.int64) + step).astype(kind)
+        out[out == nodata] = (np.asarray(nodata, dtype=np.int64) + step).astype(storage)
         out[missing] = nodata
     return out

@@ -66,23 +66,23 @@ class Sensor:
     def __post_init__(self) -> None:
         if isinstance(self.factor, bool) or not isinstance(self.factor, int | np.integer):
             raise ParameterError(
-                f"A sensor's factor is a whole number, got {self.factor!r}.", "Give an integer from 2 to 8."
+                f"a sensor's factor is a whole number, got {self.factor!r}", "give an integer from 2 to 8"
             )
         if not 2 <= self.factor <= 8:
             raise ParameterError(
-                f"A sensor's factor is {self.factor}, outside 2 to 8.",
-                "Give factor=2 to 8; for more, super-resolve twice.",
+                f"a sensor's factor is {self.factor}, outside 2 to 8",
+                "give factor=2 to 8; for more, super-resolve twice",
             )
         object.__setattr__(self, "factor", int(self.factor))
         if self.mtf is None:
             return
         if not self.mtf:
-            raise ParameterError("A sensor has an empty tuple of MTF values.", 'Give one value, or "box".')
+            raise ParameterError("a sensor has an empty tuple of MTF values", 'give one value, or "box"')
         for value in self.mtf:
             if isinstance(value, bool) or not isinstance(value, _NUMBER) or not 0.05 < value < 0.95:
                 raise ParameterError(
-                    f"An MTF at Nyquist is {value!r}, outside (0.05, 0.95).",
-                    "Give the modulation transfer at the coarse grid's Nyquist frequency, such as 0.3.",
+                    f"an MTF at Nyquist is {value!r}, outside (0.05, 0.95)",
+                    "give the modulation transfer at the coarse grid's Nyquist frequency, such as 0.3",
                 )
         object.__setattr__(self, "mtf", tuple(float(value) for value in self.mtf))
         for value in self.mtf:
@@ -90,8 +90,8 @@ class Sensor:
             if abs(reached - value) > _MTF_ERROR:
                 raise ParameterError(
                     f"{self.factor} fine pixels per coarse pixel cannot show an MTF of {value:g}: the "
-                    f"sharpest kernel reaches {reached:.2f}.",
-                    f"Give a smaller MTF or a larger factor than {self.factor}.",
+                    f"sharpest kernel reaches {reached:.2f}",
+                    f"give a smaller MTF or a larger factor than {self.factor}",
                 )
 
     @classmethod
@@ -116,7 +116,7 @@ class Sensor:
             if spec == "gaussian":
                 return cls(factor=factor, mtf=(_GAUSSIAN_MTF,))
             raise ParameterError(
-                f"No sensor is called {spec!r}.", 'Give "box", "gaussian", an MTF, or one MTF per band.'
+                f"no sensor is called {spec!r}", 'give "box", "gaussian", an MTF, or one MTF per band'
             )
         if isinstance(spec, _NUMBER):
             return cls(factor=factor, mtf=(float(spec),))
@@ -124,12 +124,12 @@ class Sensor:
             mtf = tuple(spec)
         except TypeError:
             raise ParameterError(
-                f"A sensor was given as {spec!r}.", 'Give "box", "gaussian", an MTF, or one MTF per band.'
+                f"a sensor was given as {spec!r}", 'give "box", "gaussian", an MTF, or one MTF per band'
             ) from None
         if len(mtf) not in (1, n_bands):
             raise ParameterError(
-                f"The sensor has {len(mtf)} MTF values for {n_bands} bands.",
-                "Give one value, or one per band in the cube's order.",
+                f"the sensor has {len(mtf)} MTF values for {n_bands} bands",
+                "give one value, or one per band in the cube's order",
             )
         return cls(factor=factor, mtf=mtf)
 
@@ -216,7 +216,7 @@ class Sensor:
             residual by at most 0.001 (MTF 0.3 and more) to 0.2 (MTF 0.05).
         """
         if passes < 0:
-            raise ParameterError(f"project was asked for {passes} passes.", "Give passes=1 or more.")
+            raise ParameterError(f"project was asked for {passes} passes", "give passes=1 or more")
         kernel, inverse = self._filters()
         self._check(fine, kernel, "fine", self.factor)
         self._check(coarse, kernel, "coarse", 1)
@@ -225,13 +225,13 @@ class Sensor:
         expected = (*exact.shape[:-2], exact.shape[-2] // self.factor, exact.shape[-1] // self.factor)
         if measured.shape != expected:
             raise ParameterError(
-                f"A fine image of shape {exact.shape} meets a coarse one of shape {measured.shape}.",
-                f"Give coarse with shape {expected}, factor {self.factor}.",
+                f"a fine image of shape {exact.shape} meets a coarse one of shape {measured.shape}",
+                f"give coarse with shape {expected}, factor {self.factor}",
             )
         if bad := int(np.sum(~np.isfinite(exact))):
             raise ParameterError(
-                f"The fine image to project has {bad} values that are not finite.",
-                "Fill them before, for example with classical.push_pull.",
+                f"the fine image to project has {bad} values that are not finite",
+                "fill them before, for example with classical.push_pull",
             )
         out = exact.astype(np.float32)
         bands = np.isfinite(measured).any(axis=(*range(exact.ndim - 3), -2, -1))
@@ -271,17 +271,17 @@ class Sensor:
         shape = np.shape(image)
         if len(shape) < 3 or 0 in shape[-2:]:
             raise ParameterError(
-                f"The {name} image has shape {shape}.", "Give an array (..., bands, rows, columns)."
+                f"the {name} image has shape {shape}", "give an array (..., bands, rows, columns)"
             )
         if shape[-2] % multiple or shape[-1] % multiple:
             raise ParameterError(
-                f"The {name} image has {shape[-2]} x {shape[-1]} pixels, no multiple of factor {multiple}.",
-                "Crop or pad it to whole coarse pixels.",
+                f"the {name} image has {shape[-2]} x {shape[-1]} pixels, no multiple of factor {multiple}",
+                "crop or pad it to whole coarse pixels",
             )
         if kernel is not None and kernel.shape[0] not in (1, shape[-3]):
             raise ParameterError(
-                f"The sensor has {kernel.shape[0]} MTF values and the {name} image {shape[-3]} bands.",
-                "Give one MTF, or one per band.",
+                f"the sensor has {kernel.shape[0]} MTF values and the {name} image {shape[-3]} bands",
+                "give one MTF, or one per band",
             )
 
 

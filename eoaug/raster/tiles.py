@@ -1,4 +1,4 @@
-"""The lattice of model tiles: where tiles lie, who overlaps whom, how they merge.
+"""The lattice of model tiles: positions, overlaps, and merge weights.
 
 Integers and numpy only. Tiles are anchored at absolute pixel 0 of the output grid, never at a chunk or
 a crop; so a chunk finds the same tiles, with the same pixels, whatever its size.
@@ -34,7 +34,7 @@ class Window:
         return self.bottom <= self.top or self.right <= self.left
 
     def __and__(self, other: Window) -> Window:
-        """Return the common part (possibly empty)."""
+        """Return the intersection (possibly empty)."""
         return Window(
             max(self.top, other.top),
             max(self.left, other.left),
@@ -126,8 +126,8 @@ class Lattice:
         """Return the merge weights of a tile, shape (size / cell, size / cell).
 
         Linear ramps over the inner half of the overlap: the weights of all tiles that hold a pixel sum to
-        1 (a partition of unity). What lies nearest to a tile's border, where a network sees least, hardly
-        counts, and half as much detail is averaged away as by ramps over the whole overlap.
+        1 (a partition of unity). Pixels near a tile's border, where a network has least context, get almost no
+        weight, and ramps over half of the overlap average away half as much detail as ramps over all of it.
 
         Parameters
         ----------
@@ -135,7 +135,7 @@ class Lattice:
             Pixels per cell of the canvas along one axis; divides size and stride.
         """
         size, overlap = self.size // cell, (self.size - self.stride) // cell
-        # Never 0: where a neighbour was not made, for it had nothing to fill, this tile tells alone.
+        # Never 0: a neighbour with nothing to fill is not generated, and this tile is then the only one.
         ramp = np.clip((2 * np.arange(overlap, dtype=np.float64) + 1) / max(overlap, 1) - 0.5, 0.01, 0.99)
         edge = np.ones(size)
         edge[:overlap] = ramp

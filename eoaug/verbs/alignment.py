@@ -39,7 +39,7 @@ def layout_for(layout: Any, card: Card, geobox: Any, verb: Verb) -> Any:
     layout = layout.squeeze([name for name in layout.dims[:-2] if layout.sizes[name] == 1])
     plane = layout[0] if layout.ndim == 3 else layout
     y, x = (str(name) for name in plane.dims)
-    _check_place("layout", plane.rename("layout values"), (y, x), geobox)
+    _check_position("layout", plane.rename("layout values"), (y, x), geobox)
     data = layout.data if layout.ndim == 3 else layout.data[None]
     return data.astype(np.float32)
 
@@ -54,11 +54,11 @@ def check_mask_grid(cube: Cube, mask: xr.DataArray) -> None:
             "bring it onto the cube's grid, e.g. mask.odc.reproject(ds.odc.geobox, resampling='nearest')",
         )
     if cube.georeferenced:
-        _check_place("mask", mask.rename("mask values"), (y, x), cube.geobox)
+        _check_position("mask", mask.rename("mask values"), (y, x), cube.geobox)
 
 
-def _check_place(name: str, array: xr.DataArray, yx: tuple[str, str], geobox: Any) -> None:
-    """Refuse an array whose coordinates, if it has any, lie elsewhere."""
+def _check_position(name: str, array: xr.DataArray, yx: tuple[str, str], geobox: Any) -> None:
+    """Refuse an array whose coordinates, if it has any, are not those of the grid."""
     y, x = yx
     if y not in array.coords or x not in array.coords:
         return
@@ -80,7 +80,7 @@ def _check_place(name: str, array: xr.DataArray, yx: tuple[str, str], geobox: An
 
 
 def _bare(array: xr.DataArray) -> xr.DataArray:
-    # Numbers without a scale or flags, so that the door takes the array for a band.
+    # Floats without a scale or flags, so that the array is read as a band.
     return array.astype(np.float32).drop_attrs(deep=False)
 
 

@@ -14,7 +14,7 @@ __all__ = ["integer", "number", "supported", "unknown"]
 
 
 def unknown(what: str, value: Any, known: Iterable[str]) -> ParameterError:
-    """Return the error for a value that is none of ``known``, with the nearest one."""
+    """Return the error for a value that is not among ``known``, with the most similar one."""
     known = list(known)
     hint = f"{did_you_mean(value, known)} known: {', '.join(known)}".lstrip()
     return ParameterError(f"there is no {what} {value!r}", hint)

@@ -1,4 +1,4 @@
-"""plan: any verb's plan, without the run."""
+"""plan: the plan of any verb, without running it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ VERBS: Mapping[Verb, Callable[..., Any]] = {
 
 
 def plan(verb: Verb, ds: Any = None, **arguments: Any) -> Plan:
-    """Return what a verb would do, without calling the model; see `Plan.explain`.
+    """Return the plan of a verb, without calling the generator; see `Plan.explain`.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""synthesize: variations of a cube, and cubes of any extent."""
+"""synthesize: variations of a cube, and unconditional synthesis of any extent."""
 
 from __future__ import annotations
 
