@@ -45,3 +45,31 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
         assert target.exists(), link
         headings = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.MULTILINE) if anchor else []
         assert not anchor or anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
+
+
+def test_every_file_has_its_line_in_the_architecture() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    for path in re.findall(r"`(eoaug/[\w./-]*)`", text):
+        assert (ROOT / path).exists(), path
+    folders = re.findall(r"^\| `(eoaug/[\w/]+/)` \|(.*)$", text, re.MULTILINE)
+    listed = {f"{folder}{name}" for folder, names in folders for name in re.findall(r"`(\w+\.py)`", names)}
+    listed |= set(
+        re.findall(r"`(eoaug/[\w/]+\.py)`", text.partition("## The floors")[2].partition("## The way")[0])
+    )
+    files = {
+        p.relative_to(ROOT).as_posix() for p in (ROOT / "eoaug").rglob("*.py") if p.name != "__init__.py"
+    }
+    assert files - listed == set()
+    assert listed - files == set()
+
+
+def test_files_named_in_the_walks_exist() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8").partition("## The way of a cube")[2]
+    for path in re.findall(r"`([\w/]+/\w+\.py)`", text.partition("## Decisions")[0]):
+        assert (ROOT / "eoaug" / path).exists(), path
+
+
+@pytest.mark.parametrize("page", ["SECURITY.md", "CONTRIBUTING.md"])
+def test_files_named_in_the_pages_exist(page: str) -> None:
+    for path in re.findall(r"`((?:eoaug|tests)/[\w./-]+)`", (ROOT / page).read_text("utf-8")):
+        assert (ROOT / path).exists() or "VERB" in path, path
