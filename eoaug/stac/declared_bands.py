@@ -286,7 +286,7 @@ def choose_bands(
 
 
 def _version(value: Any) -> tuple[int, int] | None:
-    """Return a processing baseline such as ``04.00`` or ``N0400``-style ``N04.00`` as numbers."""
+    """Return a processing baseline such as ``04.00`` or ``N04.00`` as two numbers."""
     parts = str(value).lstrip("N").split(".")
     if len(parts) == 2 and all(part.isdigit() for part in parts):
         return int(parts[0]), int(parts[1])

@@ -187,9 +187,7 @@ class _CubeGrid:
             return target_grid(dates, box=self.box, crs=self.crs, resolution=self.resolution)
         except EoaugError:
             raise
-        except (
-            Exception
-        ) as error:  # coordinates beyond the globe: pyproj, shapely and floor each raise their own
+        except Exception as error:  # off the globe pyproj, shapely and floor each raise their own
             raise GridError(
                 f"the grid of item {dates[0].item.id!r} lies outside of its reference system: {first_line(error)}",
                 "correct its proj:transform and proj:code, or leave it out with ids=",

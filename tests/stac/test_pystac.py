@@ -1,7 +1,8 @@
 """pystac as oracle: what we write as plain dicts is what pystac and its extensions write and read.
 
 pystac 1.15 has the versions of ``proj``, ``file`` and ``mlm`` that we write; of ``raster`` and ``eo`` it has
-the ones before, so those are checked by their schemas alone (`validate` of conftest).
+the ones before, so those are checked by their schemas alone (`validate` of conftest). stac-model 0.7 accepts the
+model's item too; it is no dependency of the tests, since it installs pip.
 """
 
 from __future__ import annotations
