@@ -166,8 +166,8 @@ def explain_validation(
         hint = f"{did_you_mean(path[-1], known)} the options are {', '.join(known)}".lstrip()
         return f"{what} has no option {name!r}", hint
     example = (examples or {}).get(name)
-    if first["type"] == "missing" and example is not None:
-        return f"{what} has no {name!r}", f"add it, e.g. {example}"
+    if first["type"] == "missing" and not path[-1].isdigit():
+        return f"{what} has no {name!r}", f"add it, e.g. {example}" if example else "add it"
     reason = first["msg"].removeprefix("Value error, ")
     reason = reason.replace("Input should", "it should", 1).replace("Field required", "it is missing", 1)
     if not path:

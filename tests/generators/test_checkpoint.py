@@ -460,7 +460,7 @@ def test_without_a_network_a_part_of_a_model_is_used_if_it_will_do(
 def test_what_is_no_checkpoint_is_told(tmp_path: Path) -> None:
     with pytest.raises(GeneratorError, match="neither model_index"):
         eoaug.load(tmp_path)
-    with pytest.raises(GeneratorError, match="no folder and no hub id"):
+    with pytest.raises(GeneratorError, match="neither a folder nor a hub id"):
         eoaug.load("some/where")
 
 

@@ -481,7 +481,7 @@ def test_wrong_options_are_named(tiny: Make, case: str) -> None:
 def test_a_prompt_too_long_is_not_cut(tiny: Make) -> None:
     generator = eoaug.load(tiny("sd"), steps=2)
     (request,) = requests(generator.card, "synthesize")
-    with pytest.raises(GeneratorError, match="the text encoder reads 77"):
+    with pytest.raises(GeneratorError, match="the text encoder takes 77"):
         generator.generate([replace(request, prompt="x " * 80)])
 
 
