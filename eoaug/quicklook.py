@@ -66,7 +66,7 @@ def rgb(
     look: Look | None = None,
     member: int = 0,
 ) -> _Image:
-    """Return a cube's picture at one date, in colours that depend on nothing but the pixel.
+    """Return a cube's picture at one date; a pixel's colour depends on that pixel alone.
 
     Reflectance 0 to 0.3 (near infrared 0 to 0.5) becomes black to white with a gamma of 1.7; radar
     backscatter is shown in dB over a fixed range.
@@ -101,15 +101,15 @@ def rgb(
     ds = ds.drop_vars(SYNTHETIC, errors="ignore")
     with error_context("a picture"):
         cube = read_cube(ds)
-    found = {str(band.common_name or band.name): band for band in cube.bands}
+    bands = {str(band.common_name or band.name): band for band in cube.bands}
     index = _date_index(cube.times, time)
-    names = _chosen(look, found)
+    names = _bands_of_look(look, bands)
     if names is None:
         grey = _shown(*_physical(cube.bands[0], index))
         return np.repeat(grey[..., None], 3, axis=-1)
     if names == LOOKS["radar"]:
-        return _radar(found["vv"], found["vh"], index)
-    channels = [_physical(found[name], index) for name in names]
+        return _radar(bands["vv"], bands["vh"], index)
+    channels = [_physical(bands[name], index) for name in names]
     image = np.stack([_shown(*channel) for channel in channels], axis=-1)
     image[~np.all([np.isfinite(values) for values, _ in channels], axis=0)] = MISSING
     return image
@@ -121,14 +121,14 @@ def _date_index(times: NDArray[np.datetime64] | None, time: Any) -> int:
         return 0
     if isinstance(time, int | np.integer):
         if not -count <= time < count:
-            raise TimeError(f"a picture of date {time} was asked for; there are {count}", "count from 0")
+            raise TimeError(f"time={time} is outside the cube's {count} dates", "count from 0")
         return int(time) % count
     if times is None:
-        raise TimeError(f"a picture of {time} was asked for, but the cube has no dates", "leave time out")
+        raise TimeError(f"time={time!r} does not go with a cube without dates", "leave time out")
     try:
         wanted = np.datetime64(time)
     except ValueError as error:
-        raise TimeError(f"time={time!r} is no date", "write it like 2018-05-04") from error
+        raise TimeError(f"time={time!r} is not a date", "write it like 2018-05-04") from error
     hits = np.flatnonzero(times.astype(wanted.dtype) == wanted)
     if len(hits) == 0:
         shown = ", ".join(str(t.astype("datetime64[D]")) for t in times[:5])
@@ -136,15 +136,15 @@ def _date_index(times: NDArray[np.datetime64] | None, time: Any) -> int:
     return int(hits[0])
 
 
-def _chosen(look: str | None, found: Mapping[str, CubeBand]) -> tuple[str, str, str] | None:
+def _bands_of_look(look: str | None, bands: Mapping[str, CubeBand]) -> tuple[str, str, str] | None:
     if look is None:
-        return next((names for names in LOOKS.values() if set(names) <= set(found)), None)
+        return next((names for names in LOOKS.values() if set(names) <= set(bands)), None)
     if look not in LOOKS:
-        raise ParameterError(f"no look is called {look!r}", f"use one of {', '.join(LOOKS)}")
+        raise ParameterError(f"there is no look {look!r}", f"use one of {', '.join(LOOKS)}")
     names = LOOKS[look]
-    if missing := [name for name in names if name not in found]:
+    if missing := [name for name in names if name not in bands]:
         raise BandError(
-            f"look={look!r} needs band {missing[0]!r}; the cube has {', '.join(found)}",
+            f"look={look!r} needs band {missing[0]!r}; the cube has {', '.join(bands)}",
             "load that band, or choose another look",
         )
     return names
@@ -197,7 +197,7 @@ def shade(image: _Image, mask: NDArray[np.bool_], *, colour: tuple[int, int, int
     """
     if image.shape[:2] != mask.shape:
         raise ParameterError(
-            f"a mask of {mask.shape[0]} x {mask.shape[1]} pixels meets a picture of {image.shape[0]} x "
+            f"the mask has {mask.shape[0]} x {mask.shape[1]} pixels, the picture {image.shape[0]} x "
             f"{image.shape[1]}",
             "give a mask of the picture's shape",
         )
@@ -209,7 +209,7 @@ def shade(image: _Image, mask: NDArray[np.bool_], *, colour: tuple[int, int, int
 def enlarge(image: _Image, edge_px: int) -> _Image:
     """Return ``image`` enlarged a whole number of times, so that its short edge has ``edge_px`` or less.
 
-    Pixels stay sharp squares; a picture that is larger already is returned as it is.
+    Pixels stay sharp squares; a larger picture is returned unchanged.
     """
     times = max(edge_px // min(image.shape[:2]), 1)
     return np.asarray(image.repeat(times, axis=0).repeat(times, axis=1))
@@ -256,7 +256,7 @@ def sheet(sections: Sequence[Section], path: str | os.PathLike[str], *, edge_px:
     Parameters
     ----------
     sections
-        What to show; texts and tables stay away.
+        What to show; texts and tables are left out.
     path
         The file; it is replaced.
     edge_px
@@ -271,7 +271,7 @@ def sheet(sections: Sequence[Section], path: str | os.PathLike[str], *, edge_px:
     drawn = [_Row.of(section.title if k == 0 else "", row, edge_px)
              for section in sections for k, row in enumerate(section.rows)]  # fmt: skip
     if not drawn:
-        raise ParameterError("a sheet was asked for without a picture", "give sections with rows of pictures")
+        raise ParameterError("the sheet has no picture", "give sections with rows of pictures")
     width = max(row.width for row in drawn) + 2 * _GAP_PX
     canvas = Image.new("RGB", (width, sum(row.height for row in drawn) + _GAP_PX), _PAPER)
     pen = ImageDraw.Draw(canvas)
@@ -343,13 +343,17 @@ def page(
     """
     from jinja2 import Environment, StrictUndefined
 
-    room = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    room.filters["png"] = _data_url
-    room.filters["paragraphs"] = lambda text: [part for part in text.split("\n\n") if part.strip()]
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["png"] = _data_url
+    environment.filters["paragraphs"] = lambda text: [
+        paragraph for paragraph in text.split("\n\n") if paragraph.strip()
+    ]
     source = resources.files("eoaug").joinpath("quicklook.html").read_text(encoding="utf-8")
-    made = room.from_string(source).render(title=title, sections=sections, lead=lead, foot=foot)
+    text = environment.from_string(source).render(title=title, sections=sections, lead=lead, foot=foot)
     target = Path(path)
-    target.write_text(made, encoding="utf-8")
+    target.write_text(text, encoding="utf-8")
     return target
 
 

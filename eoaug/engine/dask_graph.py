@@ -19,14 +19,7 @@ from numpy.typing import NDArray
 
 from eoaug.engine.chunk import run_chunk
 from eoaug.engine.heap import retained_heap
-from eoaug.engine.inputs import (
-    Inputs,
-    autoregressive_steps,
-    dtypes_of,
-    indices_of,
-    input_windows,
-    member_plans,
-)
+from eoaug.engine.inputs import Inputs, date_steps, dtypes_of, indices_of, input_windows, member_plans
 from eoaug.engine.plan import Plan
 from eoaug.engine.values import ChunkIndex
 from eoaug.raster.tiles import Window
@@ -200,7 +193,7 @@ def _autoregressive(
     has_members = plan.sampling.members is not None
     for number, member in enumerate(member_plans(plan)):
         done: dict[int, dict[str, tuple[str, int]]] = {}
-        for available, step in autoregressive_steps(member):
+        for available, step in date_steps(member):
             step_sources = sources
             if done:
                 at = tuple(range(len(available) + 1))

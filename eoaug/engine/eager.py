@@ -16,14 +16,7 @@ from numpy.typing import NDArray
 from eoaug.engine.blending import Execution, Mapper
 from eoaug.engine.chunk import run_chunk
 from eoaug.engine.heap import retained_heap
-from eoaug.engine.inputs import (
-    Inputs,
-    autoregressive_steps,
-    dtypes_of,
-    indices_of,
-    input_windows,
-    member_plans,
-)
+from eoaug.engine.inputs import Inputs, date_steps, dtypes_of, indices_of, input_windows, member_plans
 from eoaug.engine.plan import Plan
 from eoaug.engine.values import ChunkIndex
 from eoaug.progress import Progress, track
@@ -42,7 +35,7 @@ def compute(plan: Plan, inputs: Inputs, *, progress: Progress = None) -> dict[st
     autoregressive = plan.calendar.autoregressive
     steps = [plan]
     if autoregressive:
-        steps = [step for member in member_plans(plan) for _, step in autoregressive_steps(member)]
+        steps = [step for member in member_plans(plan) for _, step in date_steps(member)]
     units = sum(_units(step, index, by_step=by_step) for step in steps for index in indices_of(step))
     with (
         retained_heap(),
@@ -80,7 +73,7 @@ def _autoregressive(plan: Plan, inputs: Inputs, execution: Execution) -> dict[st
     members = []
     for member in member_plans(plan):
         done: dict[int, dict[str, NDArray[Any]]] = {}
-        for available, step in autoregressive_steps(member):
+        for available, step in date_steps(member):
             step_inputs = inputs
             if done:
                 bands = (

@@ -13,7 +13,7 @@ from eoaug.engine.plan import Plan
 from eoaug.engine.values import ChunkIndex
 from eoaug.raster.tiles import Window
 
-__all__ = ["Inputs", "autoregressive_steps", "dtypes_of", "indices_of", "input_windows", "member_plans"]
+__all__ = ["Inputs", "date_steps", "dtypes_of", "indices_of", "input_windows", "member_plans"]
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def dtypes_of(plan: Plan) -> dict[str, np.dtype[Any]]:
     return layers | {SYNTHETIC: np.dtype(np.uint8)}
 
 
-def autoregressive_steps(plan: Plan) -> Iterator[tuple[list[int], Plan]]:
+def date_steps(plan: Plan) -> Iterator[tuple[list[int], Plan]]:
     """Yield the dates that have pixels before each autoregressive step, and the plan of the step.
 
     The first passes the given dates through; each of the others generates one new date.

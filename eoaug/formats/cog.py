@@ -1,12 +1,11 @@
 """Cloud-optimised GeoTIFFs (COG).
 
-A COG whose writing was interrupted still opens, reads zeros and passes validators, so `write_cog` writes it under a
-temporary name and renames it last.
+A COG whose writing was interrupted still opens, reads zeros and passes validators, so callers write it under a
+scratch name and rename it last.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from eoaug.errors import EoaugError, GridError, TargetError
+from eoaug.errors import EoaugError, TargetError
 from eoaug.formats.georeference import pyproj_crs
 from eoaug.formats.packing import Stored
-from eoaug.storage.atomic import atomic_write
 
-__all__ = ["CogFile", "write_cog"]
+__all__ = ["CogFile"]
 
 
 _COG_TILE_PX = 512
@@ -80,55 +78,6 @@ class CogFile:
                 BIGTIFF="IF_SAFER",
             )
         self._scratch.unlink()
-
-
-def write_cog(
-    path: str | os.PathLike[str],
-    values: NDArray[Any],
-    geobox: GeoBox,
-    *,
-    stored: Stored,
-    name: str = "",
-    tags: Mapping[str, str] | None = None,
-    categorical: bool = False,
-    overwrite: bool = False,
-) -> None:
-    """Write one band as a COG, completely or not at all.
-
-    Parameters
-    ----------
-    path
-        Target file.
-    values
-        Shape (H, W), in physical units, or in stored numbers when ``stored.packed``.
-    geobox
-        Grid of ``values``.
-    stored
-        Type, nodata, scale and offset of the file.
-    name
-        Band description.
-    tags
-        Dataset-level GDAL tags.
-    categorical
-        True for classes and masks: overviews by nearest neighbour instead of average.
-    overwrite
-        Replace an existing file.
-
-    Raises
-    ------
-    TargetError
-        The file exists or cannot be written.
-    """
-    target = Path(path)
-    if values.shape != tuple(geobox.shape):
-        raise GridError(
-            f"writing {target.name!r}: values have shape {values.shape}, the grid {tuple(geobox.shape)}",
-            "give the geobox of the values",
-        )
-    with atomic_write(target, overwrite=overwrite) as scratch:
-        file = CogFile(scratch.with_suffix(".scratch.tif"), geobox, stored, name=name or target.stem)
-        file.put(slice(0, values.shape[0]), slice(0, values.shape[1]), stored.pack(values))
-        file.close(scratch, tags=tags or {}, categorical=categorical)
 
 
 def _rasterio_crs(geobox: GeoBox) -> Any:

@@ -18,7 +18,7 @@ from pystac.validation import RegisteredValidator
 
 from eoaug.cube.provenance import Provenance, stamp
 from eoaug.errors import EoaugError
-from eoaug.formats.cog import write_cog
+from eoaug.formats.cog import CogFile
 from eoaug.formats.packing import Stored
 from eoaug.stac.extensions import SCHEMA_URI, schema
 from eoaug.stac.integrity import MANIFEST, with_checksum, write_json
@@ -153,7 +153,10 @@ def make_item(
     }
     for band in bands:
         path = folder / f"{name}-{band}.tif"
-        write_cog(path, values, box, stored=Stored(np.dtype(dtype), nodata, packed=True), name=band)
+        scratch = path.with_suffix(".scratch.tif")
+        cog = CogFile(scratch, box, Stored(np.dtype(dtype), nodata, packed=True), name=band)
+        cog.put(slice(0, shape[0]), slice(0, shape[1]), values)
+        cog.close(path, tags={})
         if not crs_in_file:
             with rasterio.open(path) as file:
                 pixels, kept = file.read(), file.profile
