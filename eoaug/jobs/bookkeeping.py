@@ -1,4 +1,4 @@
-"""Counts results, registers items, writes journals and reports while a job runs."""
+"""Counts the results of a running job, registers its items, and writes journal and report."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from eoaug.jobs.config import Job
 from eoaug.jobs.content_key import version
 from eoaug.jobs.journal import Journal
 from eoaug.jobs.report import Failure, Report
-from eoaug.jobs.units import WorkItem, WorkResult
+from eoaug.jobs.work_items import WorkItem, WorkResult
 from eoaug.stac.catalog import MADE_BY, Root
 from eoaug.stac.transactions import Api
 from eoaug.storage.names import clean_href
@@ -22,111 +22,113 @@ __all__ = ["Bookkeeper"]
 
 
 _FLUSH_S = 2.0
-"""Seconds between two updates of the catalog, at least; its document is written anew each time."""
+"""Least time between two updates of the catalog, whose document is rewritten each time."""
 _FLUSH_SHARE = 10
-"""Update the catalog only after so many times the seconds that the last update took."""
+"""Least pause between two updates of the catalog, as a multiple of the time that the last one took."""
 _IMPATIENT_S, _PATIENT_S = 2.0, 60.0
-"""How long an API that is away is asked again, while there is other work, and in the end."""
-
-
-# -- books ----------------------------------------------------------------------------------------------
+"""How long requests to an API that does not answer are repeated: while the job runs, and at its end."""
 
 
 class Bookkeeper:
-    """Enters outcomes into catalog, journal and report; the catalog first, and not for every single item."""
+    """Records results in catalog, journal and report, in this order and in batches."""
 
     def __init__(self, job: Job, root: Root) -> None:
         self._job, self._root = job, root
         self._journal = Journal(root.folder, job.id, {"eoaug": version(), "config": job.described()})
         self._listed: dict[str, set[str]] = {}
-        self._waiting: dict[str, list[Mapping[str, Any]]] = {}
+        self._pending: dict[str, list[Mapping[str, Any]]] = {}
         self._events: list[Mapping[str, Any]] = []
         self._flushed, self._cost = time.monotonic(), 0.0
         self.report = Report(job=job.id, described=job.described())
         self._api = None if job.output.api is None else Api(job.output.api)
         self._unsent: dict[str, dict[str, None]] = {}
         self.shown: list[WorkItem] = []
-        """Some of what was published, for pictures."""
+        """Some of the published items, shown as pictures in the report."""
 
-    def add(self, outcome: WorkResult) -> None:
-        """Enter an outcome."""
-        unit, report = outcome.unit, self.report
+    def add(self, result: WorkResult) -> None:
+        """Record a result."""
+        work_item = result.work_item
         event = {
-            "item": unit.item,
-            "href": clean_href(unit.found.href),
-            "seconds": round(outcome.seconds, 3),
-            "attempts": outcome.attempts,
+            "item": work_item.id,
+            "href": clean_href(work_item.entry.href),
+            "seconds": round(result.seconds, 3),
+            "attempts": result.attempts,
         }
-        if outcome.status == "failed":
-            assert outcome.error is not None
-            failure = Failure(
-                unit.item, type(outcome.error).__name__, outcome.error.problem, outcome.error.remedy
-            )
-            self.report = replace(
-                report,
-                failures=(*report.failures, failure),
-                timed_out=report.timed_out + outcome.timed_out,
-            )
-            self._events.append({"event": "failed", **event, "error": failure.as_dict()})
+        if result.status == "failed":
+            self._add_failure(result, event)
         else:
-            unlisted = [one for one in outcome.items if one["id"] not in self._list_of(unit.collection)]
-            fresh = outcome.status == "published"
-            self.report = replace(
-                report,
-                published=report.published + fresh,
-                adopted=report.adopted + (not fresh and bool(unlisted)),
-                skipped=report.skipped + (not fresh and not unlisted),
-                work_seconds=report.work_seconds + outcome.seconds * fresh,
-                stored_bytes=report.stored_bytes + outcome.stored_bytes,
-            )
-            if self._api is not None:
-                self._unsent.setdefault(unit.collection, {}).update(
-                    (one["id"], None) for one in outcome.items
-                )
-            if fresh and len(self.shown) < self._job.run.pictures:
-                self.shown.append(unit)
-            if fresh or unlisted:
-                # A replaced item may have another footprint or date than the one that is listed.
-                self._waiting.setdefault(unit.collection, []).extend(outcome.items)
-                names = [one["id"] for one in outcome.items]
-                kind = "published" if fresh else "adopted"
-                told = {"collection": unit.collection, "made": names, "key": outcome.key}
-                self._events.append({"event": kind, **event, **told})
+            self._add_success(result, event)
         pause = max(_FLUSH_S, _FLUSH_SHARE * self._cost)
         if time.monotonic() - self._flushed > pause:
             self.flush()
 
+    def _add_failure(self, result: WorkResult, event: Mapping[str, Any]) -> None:
+        error = result.error
+        assert error is not None
+        failure = Failure(result.work_item.id, type(error).__name__, error.problem, error.remedy)
+        self.report = replace(
+            self.report,
+            failures=(*self.report.failures, failure),
+            timed_out=self.report.timed_out + result.timed_out,
+        )
+        self._events.append({"event": "failed", **event, "error": failure.as_dict()})
+
+    def _add_success(self, result: WorkResult, event: Mapping[str, Any]) -> None:
+        """Count a published or existing item, and note what catalog and API do not have yet."""
+        collection, report = result.work_item.collection, self.report
+        ids = [item["id"] for item in result.items]
+        unlisted = not self._list_of(collection).issuperset(ids)
+        published = result.status == "published"
+        self.report = replace(
+            report,
+            published=report.published + published,
+            adopted=report.adopted + (not published and unlisted),
+            skipped=report.skipped + (not published and not unlisted),
+            work_seconds=report.work_seconds + result.seconds * published,
+            stored_bytes=report.stored_bytes + result.stored_bytes,
+        )
+        if self._api is not None:
+            self._unsent.setdefault(collection, {}).update(dict.fromkeys(ids))
+        if published and len(self.shown) < self._job.run.pictures:
+            self.shown.append(result.work_item)
+        if published or unlisted:
+            # A replaced item may have another footprint or date than the one in the collection.
+            self._pending.setdefault(collection, []).extend(result.items)
+            name = "published" if published else "adopted"
+            fields = {"collection": collection, "made": ids, "key": result.key}
+            self._events.append({"event": name, **event, **fields})
+
     def flush(self) -> None:
-        """Write what waits: first the catalog, then the journal."""
+        """Write the pending results: first to the catalog, then to the journal."""
         begun = time.monotonic()
-        for name, items in self._waiting.items():
+        for name, items in self._pending.items():
             self._root.register(name, items, f"{MADE_BY[:-1]} by a job: {self._job.verb}.")
-            self._list_of(name).update(one["id"] for one in items)
-        with suppress(TargetError):  # an API that went away may be back at the next flush; `close` insists
+            self._list_of(name).update(item["id"] for item in items)
+        with suppress(TargetError):  # the API may answer at the next flush; `close` reports the error
             self._send(_IMPATIENT_S)
         self._journal.append(self._events)
-        self._waiting, self._events = {}, []
+        self._pending, self._events = {}, []
         self._flushed = time.monotonic()
         self._cost = self._flushed - begun
 
     def close(self) -> None:
-        """Write what waits, and tell of what an API did not take."""
+        """Write the pending results, and report the items that an API did not accept."""
         self.flush()
         try:
             self._send(_PATIENT_S)
         except TargetError as error:
             assert self._api is not None
-            waiting = sum(map(len, self._unsent.values()))
+            count = sum(map(len, self._unsent.values()))
             failure = Failure(
                 clean_href(self._api.url),
                 type(error).__name__,
-                f"{waiting} items are not in the API: {error.problem}",
+                f"{count} items are not in the API: {error.problem}",
                 error.remedy,
             )
             self.report = replace(self.report, failures=(*self.report.failures, failure))
 
     def _send(self, patience_s: float) -> None:
-        """Bring what stands into the API."""
+        """Send the published items to the API."""
         for name in list(self._unsent):
             assert self._api is not None
             sent = replace(self._api, patience_s=patience_s).send(

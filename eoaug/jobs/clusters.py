@@ -1,4 +1,4 @@
-"""Who does the work of a job: this process, local workers, or a dask cluster."""
+"""Executors of a job: this process, local workers, or a dask cluster."""
 
 from __future__ import annotations
 
@@ -11,49 +11,46 @@ from urllib.parse import urlsplit
 
 from eoaug.errors import JobError, first_line
 from eoaug.jobs.config import Job
-from eoaug.jobs.units import JobContext, WorkItem, WorkResult
+from eoaug.jobs.work_items import JobContext, WorkItem, WorkResult
 from eoaug.jobs.worker import process_item
 
 __all__ = ["DaskExecutor", "Executor", "InProcess", "local_cluster", "remote_cluster"]
 
 
 _LOOK_S = 10.0
-"""Seconds between two looks for workers while none answers."""
+"""Seconds between two checks for workers while no result arrives."""
 _ALONE_S = 600.0
-"""Seconds without any worker after which a job gives up; queues of clusters take their time."""
-_CLUSTER_LOST = "the cluster was lost with {} items under way: {}."
-_AGAIN = "Run the same command again; what is published stays, and the rest is done."
-
-
-# -- where the work is done -----------------------------------------------------------------------------
+"""Seconds without any worker after which a job is aborted; batch queues can be slow."""
+_CLUSTER_LOST = "the cluster was lost with {} items in flight: {}"
+_AGAIN = "run the same command again; published items are kept, and the others are processed"
 
 
 class Executor(Protocol):
-    """Who does the work of a job."""
+    """Processes the work items of a job."""
 
-    def outcomes(self, units: Iterable[WorkItem], task: JobContext) -> Iterator[WorkResult]:
-        """Yield an outcome for every unit, in any order, with a bounded number under way."""
+    def results(self, work_items: Iterable[WorkItem], context: JobContext) -> Iterator[WorkResult]:
+        """Yield the result of every work item, in any order, with a bounded number in flight."""
         ...
 
     def size(self) -> int:
-        """Return how many units are worked on at once."""
+        """Return how many items are processed at the same time."""
         ...
 
 
 class InProcess:
-    """One item after the other; the engine uses all cores for each."""
+    """Processes one item after the other in this process; the engine uses all cores for each."""
 
-    def outcomes(self, units: Iterable[WorkItem], task: JobContext) -> Iterator[WorkResult]:
+    def results(self, work_items: Iterable[WorkItem], context: JobContext) -> Iterator[WorkResult]:
         """Yield the result of every item, one after the other."""
-        return (process_item(unit, task) for unit in units)
+        return (process_item(work_item, context) for work_item in work_items)
 
     def size(self) -> int:
-        """Return the number of items in work at once."""
+        """Return 1: one item is processed at a time."""
         return 1
 
 
 class DaskExecutor:
-    """The workers of a ``distributed.Client``."""
+    """Processes items on the workers of a ``distributed.Client``."""
 
     def __init__(self, client: Any, job: Job) -> None:
         self._client, self._job, self._sent = client, job, 0
@@ -61,7 +58,7 @@ class DaskExecutor:
         host = urlsplit(address).hostname or ""
         if address.startswith("tcp://") and host not in ("127.0.0.1", "::1", "localhost"):
             warnings.warn(
-                f"the scheduler {address} is open to its network, and who reaches it can run code on its workers: "
+                f"the scheduler {address} accepts unencrypted connections, and whoever can connect to it can run code on its workers: "
                 "use TLS (distributed.Security) or a network that you trust",
                 stacklevel=4,
             )
@@ -70,68 +67,75 @@ class DaskExecutor:
         """Return the number of threads of all workers."""
         return max(1, sum(int(n) for n in self._client.nthreads().values()))
 
-    def outcomes(self, units: Iterable[WorkItem], task: JobContext) -> Iterator[WorkResult]:
+    def results(self, work_items: Iterable[WorkItem], context: JobContext) -> Iterator[WorkResult]:
         """Yield the result of every item, as workers finish them."""
         from distributed import as_completed
         from distributed.comm.core import CommClosedError
 
-        source = iter(units)
-        flying: dict[str, tuple[WorkItem, int]] = {}
-        # Twice what the workers do at once, so that none waits, and no more: the graph stays this small.
+        source = iter(work_items)
+        in_flight: dict[str, tuple[WorkItem, int]] = {}
+        # Twice what the workers process at the same time, so that none is idle; more would only enlarge the graph.
         most = 2 * self.size() + 2
-        done = as_completed()
+        completed = as_completed()
         try:
             while True:
-                while len(flying) < most and (unit := next(source, None)) is not None:
-                    done.add(self._send(unit, task, flying, losses=0))
-                if not flying:
+                while len(in_flight) < most and (work_item := next(source, None)) is not None:
+                    completed.add(self._send(work_item, context, in_flight, losses=0))
+                if not in_flight:
                     return
-                self._await(done, len(flying))
-                future = next(done)
-                unit, losses = flying.pop(future.key)
+                self._await(completed, len(in_flight))
+                future = next(completed)
+                work_item, losses = in_flight.pop(future.key)
                 try:
-                    outcome: WorkResult = future.result()
+                    result: WorkResult = future.result()
                 except Exception as error:
-                    # `perform` never raises: the worker died at work, or with the result still on it.
+                    # `process_item` never raises: the worker died during the work, or before its result was fetched.
                     if self._client.status != "running":
-                        raise JobError(_CLUSTER_LOST.format(len(flying) + 1, error), _AGAIN) from error
+                        raise JobError(_CLUSTER_LOST.format(len(in_flight) + 1, error), _AGAIN) from error
                     if losses < self._job.run.retries:
-                        done.add(self._send(unit, task, flying, losses=losses + 1))
+                        completed.add(self._send(work_item, context, in_flight, losses=losses + 1))
                     else:
-                        yield WorkResult(unit, "failed", attempts=losses + 1, error=_lost_worker(unit, error))
+                        yield WorkResult(
+                            work_item, "failed", attempts=losses + 1, error=_lost_worker(work_item, error)
+                        )
                     continue
-                if outcome.timed_out:
+                if result.timed_out:
                     self._restart(future)
-                yield outcome
+                yield result
         except (CommClosedError, OSError, TimeoutError) as error:
-            raise JobError(_CLUSTER_LOST.format(len(flying), error), _AGAIN) from error
+            raise JobError(_CLUSTER_LOST.format(len(in_flight), error), _AGAIN) from error
 
-    def _await(self, done: Any, flying: int) -> None:
-        """Wait for a result, but not for ever on a cluster whose workers are all gone for good."""
-        seen = looked = time.monotonic()
-        while not done.has_ready():
+    def _await(self, completed: Any, in_flight: int) -> None:
+        """Wait for a result; raise JobError if the cluster has no worker for a long time."""
+        last_seen = checked = time.monotonic()
+        while not completed.has_ready():
             time.sleep(0.02)
             now = time.monotonic()
-            if now - looked > _LOOK_S:
-                looked = now
-                seen = now if self._client.nthreads() else seen
-                if now - seen > _ALONE_S:
+            if now - checked > _LOOK_S:
+                checked = now
+                last_seen = now if self._client.nthreads() else last_seen
+                if now - last_seen > _ALONE_S:
                     raise JobError(
-                        f"the cluster has had no worker for {_ALONE_S:g} s, with {flying} items under way.",
-                        f"Start workers. {_AGAIN}",
+                        f"the cluster has had no worker for {_ALONE_S:g} s, with {in_flight} items in flight",
+                        f"start workers, and {_AGAIN}",
                     )
 
     def _send(
-        self, unit: WorkItem, task: JobContext, flying: dict[str, tuple[WorkItem, int]], *, losses: int
+        self,
+        work_item: WorkItem,
+        context: JobContext,
+        in_flight: dict[str, tuple[WorkItem, int]],
+        *,
+        losses: int,
     ) -> Any:
         self._sent += 1
         key = f"eoaug-{self._job.id}-{time.time_ns():x}-{self._sent}"
-        flying[key] = unit, losses
+        in_flight[key] = work_item, losses
         resources = dict(self._job.run.resources) or None
-        return self._client.submit(process_item, unit, task, key=key, pure=False, resources=resources)
+        return self._client.submit(process_item, work_item, context, key=key, pure=False, resources=resources)
 
     def _restart(self, future: Any) -> None:
-        """Start a worker anew whose thread hangs: it would hold its memory, and a core, for ever."""
+        """Restart a worker whose thread hangs, which would keep its memory and a core."""
         for address in self._client.who_has([future]).get(future.key, ()):
             try:
                 self._client.restart_workers([address], timeout=30, raise_for_error=False)
@@ -139,23 +143,23 @@ class DaskExecutor:
                 warnings.warn(f"a worker with a hanging item could not be restarted: {error}", stacklevel=2)
 
 
-def _lost_worker(unit: WorkItem, error: BaseException) -> JobError:
+def _lost_worker(work_item: WorkItem, error: BaseException) -> JobError:
     return JobError(
-        f"item {unit.item!r} took its workers down, or they were lost: {first_line(error)}.",
-        "Give workers more memory (run.worker_memory), or smaller run.chunks.",
+        f"item {work_item.id!r} crashed its workers, or they were lost: {first_line(error)}",
+        "give workers more memory (run.worker_memory), or use smaller run.chunks",
     )
 
 
 @contextmanager
 def local_cluster(workers: int, *, memory: str = "auto") -> Iterator[Any]:
-    """Give a client of workers on this machine: a process each, one item at a time, with a memory limit.
+    """Give a client with workers on this machine, each a process that handles one item at a time.
 
     Parameters
     ----------
     workers
-        How many.
+        Number of worker processes.
     memory
-        Limit of each, e.g. ``"4GB"``.
+        Memory limit of each, e.g. ``"4GB"``.
     """
     dask = _distributed()
     with (
@@ -170,14 +174,14 @@ def local_cluster(workers: int, *, memory: str = "auto") -> Iterator[Any]:
         ) as cluster,
         dask.Client(cluster) as client,
     ):
-        # A nanny starts its worker anew, but not one that dies while it starts; this keeps their number.
+        # A nanny restarts its worker, but not one that dies during its start; `adapt` replaces that one too.
         cluster.adapt(minimum=workers, maximum=workers)
         yield client
 
 
 @contextmanager
 def remote_cluster(scheduler: str) -> Iterator[Any]:
-    """Give a client of a scheduler that runs already.
+    """Give a client of a running scheduler.
 
     Parameters
     ----------
@@ -189,8 +193,8 @@ def remote_cluster(scheduler: str) -> Iterator[Any]:
         client = dask.Client(scheduler, timeout=20)
     except (OSError, ValueError) as error:
         raise JobError(
-            f"the scheduler {scheduler!r} does not answer: {error}.",
-            "Check the address, e.g. tcp://10.0.0.5:8786.",
+            f"the scheduler {scheduler!r} does not answer: {error}",
+            "check the address, e.g. tcp://10.0.0.5:8786",
         ) from error
     with client:
         yield client
@@ -200,5 +204,5 @@ def _distributed() -> Any:
     try:
         import distributed
     except ImportError as error:
-        raise JobError("workers need the package distributed.", "pip install 'eoaug[cluster]'") from error
+        raise JobError("workers need the package distributed", "pip install 'eoaug[cluster]'") from error
     return distributed

@@ -1,4 +1,4 @@
-"""The description of a job: what a YAML file or a mapping may say, checked key by key."""
+"""The configuration of a job, from a YAML file or a mapping, checked key by key."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from eoaug.verbs.options import yaml_keys
 __all__ = ["Cluster", "Job", "Output", "Run", "Source", "job_schema", "read_job"]
 
 
-class _Part(BaseModel):
+class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
@@ -40,8 +40,8 @@ def _as_list(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 
 
-class Source(_Part):
-    """Which items."""
+class Source(_Section):
+    """Which items are processed."""
 
     catalog: str = Field(min_length=1)
     """Path, URL or s3://bucket/prefix of a catalog, collection or item; URL of a STAC API, or its name."""
@@ -56,13 +56,13 @@ class Source(_Part):
     filter: str | dict[str, Any] | None = None
     """CQL2 text or JSON, e.g. "eo:cloud_cover < 20"; an API evaluates it itself, if it supports CQL2."""
     limit: int | None = Field(default=None, ge=1)
-    """The first so many items, in the order of the catalog."""
+    """Largest number of items, in the order of the catalog."""
     bands: Names = ()
-    """Bands of every item; none: all."""
+    """Bands of every item; empty: all."""
     resolution: float | None = Field(default=None, gt=0)
     crs: str | None = None
     allow: Names = ()
-    """Folders, hosts and networks that addresses of the items may point to, beside the catalog's own."""
+    """Folders, hosts and networks that addresses of the items may point to, in addition to the catalog's own."""
 
     @field_validator("datetime", mode="before")
     @classmethod
@@ -71,68 +71,68 @@ class Source(_Part):
         return value if value is None else str(value)
 
 
-class Output(_Part):
-    """Where results go."""
+class Output(_Section):
+    """Where results are written."""
 
     catalog: str = Field(min_length=1)
-    """Folder or JSON file of a catalog, or s3://bucket/prefix; made when there is none; may be the source."""
+    """Folder or JSON file of a catalog, or s3://bucket/prefix; created if it does not exist; may be the source."""
     collection: str | None = None
-    """Default: the id of the source's collection with -eoaug behind."""
+    """Default: the id of the source's collection, followed by -eoaug."""
     format: Literal["cog", "zarr", "icechunk"] = "cog"
     """Icechunk needs ``eoaug[icechunk]``."""
     api: str | None = None
-    """URL of a STAC API with the Transaction extension, which gets a copy of every item."""
+    """URL of a STAC API with the Transaction extension, which receives a copy of every item."""
 
 
-class Run(_Part):
-    """How the work is done; nothing here changes a byte of it."""
+class Run(_Section):
+    """How the work is done; no setting here changes the results."""
 
     chunks: int = Field(default=1024, ge=16)
-    """Edge in pixels of the pieces that an item is worked on in: less needs less memory."""
+    """Edge in pixels of the chunks that an item is processed in; smaller chunks need less memory."""
     retries: int = Field(default=2, ge=0)
-    """Further attempts at an item after an error that may pass."""
+    """Further attempts at an item after an error that may be temporary."""
     timeout_s: float | None = Field(default=None, gt=0)
     """Longest time for one attempt at an item."""
     lease_s: float = Field(default=60.0, gt=0)
-    """After so much silence, work of a machine that has vanished is taken over."""
+    """Seconds without a renewal after which another process takes over the work of a lost machine."""
     resources: dict[str, float] = {}
-    """What a worker must have, e.g. {"GPU": 1}."""
+    """Resources that a worker must have, e.g. {"GPU": 1}."""
     worker_memory: str = "auto"
     """Memory limit of each worker that ``--workers`` starts, e.g. 4GB."""
     device: str | None = None
-    """Where the generator runs, e.g. cuda:0."""
+    """Device of the generator, e.g. cuda:0."""
     batch_tiles: int | None = Field(default=None, ge=1)
     verify: bool = False
-    """Check the checksums of what is there before it is skipped."""
+    """Check the checksums of existing outputs before they are skipped."""
     pictures: int = Field(default=6, ge=0)
-    """Items shown in the report."""
+    """Number of items shown in the report."""
 
 
-class Cluster(_Part):
-    """What each batch job of a cluster asks for; changes no byte of the results."""
+class Cluster(_Section):
+    """Resources of each batch job of a cluster; no setting here changes the results."""
 
     queue: str | None = None
     """Partition."""
     account: str | None = None
     walltime: str = "01:00:00"
     jobs: int = Field(default=1, ge=1)
-    """Batch jobs at once."""
+    """Batch jobs at the same time."""
     cores: int = Field(default=1, ge=1)
-    """Of each batch job; without GPUs, as many items are worked on at once."""
+    """Cores of each batch job; without GPUs also the number of items processed at the same time."""
     memory: str = "4GB"
-    """Of each batch job."""
+    """Memory of each batch job."""
     gpus: int = Field(default=0, ge=0)
-    """Of each batch job; as many items are worked on at once."""
+    """GPUs of each batch job; also the number of items processed at the same time."""
     interface: str | None = None
-    """Network interface that scheduler and workers talk over, e.g. ib0."""
+    """Network interface between scheduler and workers, e.g. ib0."""
     directives: Names = ()
     """Further options of sbatch, e.g. --exclusive."""
     prologue: Names = ()
     """Commands before the worker starts, e.g. module load cuda."""
     folder: str = ".eoaug-slurm"
-    """Folder for logs and certificates; all nodes must see it."""
+    """Folder for logs and certificates; all nodes must be able to read it."""
     local_folder: str | None = None
-    """Folder on each node for what does not fit into memory."""
+    """Folder on each node for data that does not fit into memory."""
 
 
 def _as_generator(value: Any) -> Any:
@@ -141,8 +141,8 @@ def _as_generator(value: Any) -> Any:
     raise ValueError("neither the name of a generator, nor an object with a card and a generate method")
 
 
-class Job(_Part):
-    """A verb over every item of a catalog."""
+class Job(_Section):
+    """A verb applied to every item of a catalog."""
 
     source: Source
     verb: Verb
@@ -168,15 +168,15 @@ class Job(_Part):
         return self
 
     def described(self) -> dict[str, Any]:
-        """Return what decides the results, as JSON values: everything but ``run`` and ``cluster``.
+        """Return everything that decides the results, as JSON values: all but ``run`` and ``cluster``.
 
-        It stands in journals and reports, so signatures of addresses are not in it.
+        It is written to journals and reports, so signatures of addresses are removed.
         """
-        told = self.model_dump(mode="json", exclude={"run", "cluster", "generator"}, exclude_defaults=True)
-        told["source"]["catalog"] = clean_href(self.source.catalog)
+        values = self.model_dump(mode="json", exclude={"run", "cluster", "generator"}, exclude_defaults=True)
+        values["source"]["catalog"] = clean_href(self.source.catalog)
         if self.output.api is not None:
-            told["output"]["api"] = clean_href(self.output.api)
-        return {**told, "verb": self.verb, "generator": self._generator_name()}
+            values["output"]["api"] = clean_href(self.output.api)
+        return {**values, "verb": self.verb, "generator": self._generator_name()}
 
     def _generator_name(self) -> str:
         if isinstance(self.generator, str):
@@ -185,17 +185,19 @@ class Job(_Part):
 
     @property
     def id(self) -> str:
-        """Hash of what the job is about; the same job has the same id wherever it runs."""
+        """Hash of the configuration; the same job has the same id wherever it runs."""
         return _hash(self.described())
 
     @property
     def request(self) -> str:
-        """Hash of what is asked of every item, whichever items they are."""
-        told = self.described()
+        """Hash of the request made for every item, independent of which items they are."""
+        values = self.described()
         kept = {
-            name: told["source"][name] for name in ("bands", "resolution", "crs") if name in told["source"]
+            name: values["source"][name]
+            for name in ("bands", "resolution", "crs")
+            if name in values["source"]
         }
-        return _hash({**told, "source": kept, "output": {"format": self.output.format}})
+        return _hash({**values, "source": kept, "output": {"format": self.output.format}})
 
 
 def _hash(value: Any) -> str:
@@ -203,7 +205,7 @@ def _hash(value: Any) -> str:
 
 
 def read_job(config: Job | Mapping[str, Any] | str | os.PathLike[str]) -> Job:
-    """Return a checked job.
+    """Return a validated job.
 
     Parameters
     ----------
@@ -214,7 +216,7 @@ def read_job(config: Job | Mapping[str, Any] | str | os.PathLike[str]) -> Job:
     Raises
     ------
     ParameterError
-        With the key, its value, and the nearest known key.
+        The message names the key, its value, and the nearest known key.
     """
     if isinstance(config, Job):
         return config
@@ -224,12 +226,12 @@ def read_job(config: Job | Mapping[str, Any] | str | os.PathLike[str]) -> Job:
         try:
             text = Path(config).expanduser().read_text(encoding="utf-8")
         except (OSError, UnicodeError) as error:
-            raise ParameterError(f"{what} cannot be read: {error}.", "Give a YAML file.") from error
+            raise ParameterError(f"{what} cannot be read: {error}", "give a YAML file") from error
         config = load_yaml(text, what=what)
     if not isinstance(config, Mapping):
         raise ParameterError(
-            f"{what} is a {type(config).__name__}, not keys and values.",
-            "It needs source, verb and output; see `eoaug run --help`.",
+            f"{what} is a {type(config).__name__}, not keys and values",
+            "give source, verb and output; see `eoaug run --help`",
         )
     try:
         return Job.model_validate(dict(config))
@@ -244,18 +246,18 @@ def job_schema() -> dict[str, Any]:
 
 def _explained(error: ValidationError, what: str) -> ParameterError:
     first = error.errors(include_url=False)[0]
-    path = [str(part) for part in first["loc"]]
+    path = [str(key) for key in first["loc"]]
     key = ".".join(path)
     if first["type"] == "extra_forbidden":
         known = _keys(path[:-1])
         hint = f"{did_you_mean(path[-1], known)} known keys: {', '.join(known)}".lstrip()
         return ParameterError(f"{what} has an unknown key {key!r}", hint)
     if first["type"] == "missing":
-        return ParameterError(f"{what} has no {key!r}.", f"Add it, e.g.: {_EXAMPLES.get(key, key + ': ...')}")
-    told = first["msg"].removeprefix("Value error, ")
+        return ParameterError(f"{what} has no {key!r}", f"add it, e.g.: {_EXAMPLES.get(key, key + ': ...')}")
+    message = first["msg"].removeprefix("Value error, ")
     if not path:
-        return ParameterError(f"{what}: {told}.", "Correct that key.")
-    return ParameterError(f"{what}: {key}={first['input']!r} is wrong: {told}.", "Correct that value.")
+        return ParameterError(f"{what}: {message}", "correct that key")
+    return ParameterError(f"{what}: {key}={first['input']!r} is not valid: {message}", "correct that value")
 
 
 _EXAMPLES = {
@@ -268,7 +270,7 @@ _EXAMPLES = {
 
 
 def _keys(path: list[str]) -> list[str]:
-    part: Any = Job
+    section: Any = Job
     for name in path:
-        part = part.model_fields[name].annotation
-    return list(part.model_fields)
+        section = section.model_fields[name].annotation
+    return list(section.model_fields)

@@ -15,7 +15,7 @@ import pystac
 
 from eoaug.errors import SourceError
 from eoaug.generators.base import identity_of
-from eoaug.jobs.units import JobContext, WorkItem
+from eoaug.jobs.work_items import JobContext, WorkItem
 from eoaug.stac.band_sources import ItemDate
 from eoaug.stac.catalog import Root
 from eoaug.stac.integrity import checksum_error, damage
@@ -29,25 +29,22 @@ __all__ = ["content_key", "existing_output", "summary", "version"]
 
 
 def summary(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the registration of an item needs to know of it."""
+    """Return the fields of an item that its registration in the catalog needs."""
     dates = ("datetime", "start_datetime", "end_datetime")
-    told = {name: item["properties"][name] for name in dates if name in item["properties"]}
-    return {"id": item["id"], "bbox": item["bbox"], "properties": told}
+    times = {name: item["properties"][name] for name in dates if name in item["properties"]}
+    return {"id": item["id"], "bbox": item["bbox"], "properties": times}
 
 
-# -- what is there already --------------------------------------------------------------------------------
-
-
-def content_key(item: pystac.Item, unit: WorkItem, task: JobContext) -> str:
-    """Return the hash of everything that decides a result: input, request, model, version of eoaug.
+def content_key(item: pystac.Item, work_item: WorkItem, context: JobContext) -> str:
+    """Return the hash of everything that decides a result: input, request, model and version of eoaug.
 
     Raises
     ------
     SourceError
-        An input is not there, or is not what its item's checksum says.
+        An input is missing, or differs from its item's checksum.
     """
-    job, generator = task.job, task.generator
-    access = unit.found.access.extended(task.allow)
+    job, generator = context.job, context.generator
+    access = work_item.entry.access.extended(context.allow)
     scenes = read_item_dates(item, job.source.bands, signer_of(job.source.catalog), access)
     parts = {
         "eoaug": version(),
@@ -58,52 +55,66 @@ def content_key(item: pystac.Item, unit: WorkItem, task: JobContext) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
-@cache  # the library's metadata are read and parsed anew each time, a fifth of the planning of an item
+@cache  # parsing the package metadata takes a fifth of the time in which an item is planned
 def version() -> str:
     """Return the version of eoaug."""
     return metadata.version("eoaug")
 
 
 def _inputs(item: pystac.Item, scenes: Sequence[ItemDate]) -> list[Any]:
-    """What identifies the pixels: checksums of local files, and of others what the item tells of them."""
-    found: dict[str, Any] = {}
+    """Return what identifies the pixels: checksums of local files, and the metadata of other files."""
+    inputs: dict[str, Any] = {}
     for scene in scenes:
         for source in scene.sources.values():
             asset = item.assets[source.asset]
             fields = {name: value for name, value in asset.extra_fields.items() if name != "href"}
-            told = fields.get("file:checksum")
+            declared = fields.get("file:checksum")
             if is_object(source.href):
-                content = told or _versions(source.href, folder=bool(source.array))
+                content = declared or _versions(source.href, folder=bool(source.array))
             elif "://" in source.href:
-                content = told or clean_href(source.href)
+                content = declared or clean_href(source.href)
             elif os.path.isdir(source.href):
                 parts = sorted(part for part in Path(source.href).rglob("*") if part.is_file())
                 content = [[part.relative_to(source.href).as_posix(), checksum(part)] for part in parts]
             else:
                 content = checksum(Path(source.href))
-                if isinstance(told, str) and told.startswith("1220") and told.lower() != content:
+                if isinstance(declared, str) and declared.startswith("1220") and declared.lower() != content:
                     raise SourceError(
-                        f"asset {source.asset!r} of item {item.id!r} is not the file that its file:checksum "
-                        f"tells: {told[4:16]}... became {content[4:16]}....",
-                        "Fetch the file again, or correct the item.",
+                        f"asset {source.asset!r} of item {item.id!r} does not match its file:checksum: "
+                        f"the file has {content[4:16]}, the item says {declared[4:16]}",
+                        "fetch the file again, or correct the item",
                     )
-            found.setdefault(source.asset, [content, fields])
-    return sorted(found.items())
+            inputs.setdefault(source.asset, [content, fields])
+    return sorted(inputs.items())
 
 
 def _versions(href: str, *, folder: bool) -> Any:
-    """What the store says of an object, or of all objects of a Zarr group: other content, other tags."""
+    """Return entity tag and size of an object, or of all objects of a Zarr group; tags change with the content."""
     if not folder:
         return [head(href).tag, head(href).size]
-    return sorted([key.removeprefix(href), one.tag, one.size] for key, one in entries(href, deep=True) if one)
+    return sorted(
+        [key.removeprefix(href), entry.tag, entry.size] for key, entry in entries(href, deep=True) if entry
+    )
 
 
-def existing_output(root: Root, unit: WorkItem, key: str, *, verify: bool) -> tuple[dict[str, Any], ...]:
-    """Return what stands of a unit's result: all of its items with that key and all of their data, or nothing."""
-    folder = root.folder / unit.collection
-    waiting, found = [unit.label], []
-    while waiting:
-        home = folder / waiting.pop()
+def existing_output(root: Root, work_item: WorkItem, key: str, *, verify: bool) -> tuple[dict[str, Any], ...]:
+    """Return the existing output of a work item: all its items, complete and with this content key, or nothing.
+
+    Parameters
+    ----------
+    root
+        The catalog.
+    work_item
+        The work item.
+    key
+        Content key that the items must have.
+    verify
+        Also check the checksums of the data.
+    """
+    folder = root.folder / work_item.collection
+    pending, items = [work_item.label], []
+    while pending:
+        home = folder / pending.pop()
         try:
             content = (home / f"{home.name}.json").read_bytes()
             item = json.loads(content)
@@ -112,10 +123,10 @@ def existing_output(root: Root, unit: WorkItem, key: str, *, verify: bool) -> tu
                 return ()
             if next(damage(home, item, deep=verify), None):
                 return ()
-            waiting += properties.get("eoaug:siblings", [])
-            found.append(summary(item))
-        except StoreError:  # out of reach is not the same as not there
+            pending += properties.get("eoaug:siblings", [])
+            items.append(summary(item))
+        except StoreError:  # a store that does not answer does not mean that there is no output
             raise
         except (OSError, ValueError, KeyError, TypeError):
             return ()
-    return tuple(found)
+    return tuple(items)

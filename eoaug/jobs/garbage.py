@@ -1,4 +1,4 @@
-"""Removes what killed runs and replaced items have left behind."""
+"""Removal of what killed runs and replaced items have left behind."""
 
 from __future__ import annotations
 
@@ -19,9 +19,6 @@ from eoaug.storage.location import Location
 __all__ = ["Garbage", "collect_garbage"]
 
 
-# -- garbage ---------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Garbage:
     """What `collect_garbage` removed."""
@@ -30,12 +27,12 @@ class Garbage:
     """Scratch folders of dead processes."""
     leases: int = 0
     data: int = 0
-    """Data folders that no item names: replaced, or never named."""
+    """Data folders that no item refers to."""
     items: int = 0
-    """Items that their collection does not list."""
+    """Items that are not in their collection."""
     stored_bytes: int = 0
     left: tuple[str, ...] = ()
-    """Collections that somebody writes to right now, and that were left alone."""
+    """Collections that a process is writing to, which were skipped."""
 
     def __str__(self) -> str:
         """Return one line."""
@@ -43,29 +40,29 @@ class Garbage:
             f"removed {self.scratch} scratch folders, {self.leases} leases, {self.data} data folders and "
             f"{self.items} unlisted items: {self.stored_bytes / 1e6:.2f} MB"
         )
-        return text + (f"; left alone, being written: {', '.join(self.left)}" if self.left else "")
+        return text + (f"; skipped, being written: {', '.join(self.left)}" if self.left else "")
 
 
 def collect_garbage(catalog: str | os.PathLike[str], *, unlisted: bool = False) -> Garbage:
-    """Remove what killed jobs and replaced items have left; nothing that an item names goes.
+    """Remove what killed jobs and replaced items have left; nothing that an item refers to is removed.
 
     Parameters
     ----------
     catalog
         Folder or JSON file.
     unlisted
-        Remove complete items too that their collection does not list. The job that made them would
-        otherwise list them when it is run again.
+        Also remove complete items that are not in their collection. Otherwise the job that made them adds them
+        to the collection when it is run again.
 
     Raises
     ------
     TargetError
-        There is no catalog, or it cannot be changed.
+        The catalog does not exist, or cannot be changed.
     """
     root = Root.at(catalog)
     if not root.folder.is_dir():
         raise TargetError(
-            f"there is no catalog at {str(catalog)!r}.", "Give the folder that holds catalog.json."
+            f"there is no catalog at {str(catalog)!r}", "give the folder that holds catalog.json"
         )
     root.folder.unlock()
     leases, working = sweep_leases(root.folder), live_leases(root.folder)
@@ -73,42 +70,44 @@ def collect_garbage(catalog: str | os.PathLike[str], *, unlisted: bool = False) 
     reports = root.folder / STATE / "reports"
     for report in reports.iterdir() if reports.is_dir() else ():
         counts["scratch"] += report.remove_stale_scratch()
-    left = []
+    skipped = []
     for folder in sorted(
         path for path in root.folder.iterdir() if path.is_dir() and not path.name.startswith(".")
     ):
         counts["scratch"] += root.remove_stale_scratch(folder.name)
-        spare = list(_spare(folder, unlisted=unlisted)) if folder.name != GENERATORS else []
-        if spare and (
+        garbage = list(_unreferenced(folder, unlisted=unlisted)) if folder.name != GENERATORS else []
+        if garbage and (
             folder.has_active_writer() or any(name.startswith(f"{folder.name}/") for name in working)
         ):
-            left.append(folder.name)
-        elif spare:
-            counts += _removed(spare)
-    return Garbage(counts["scratch"], leases, counts["data"], counts["items"], counts["bytes"], tuple(left))
+            skipped.append(folder.name)
+        elif garbage:
+            counts += _removed(garbage)
+    return Garbage(
+        counts["scratch"], leases, counts["data"], counts["items"], counts["bytes"], tuple(skipped)
+    )
 
 
-def _removed(spare: list[Location]) -> Counter[str]:
-    """Remove folders; one that was named in the meantime, or that is too young to be sure, stays."""
+def _removed(garbage: list[Location]) -> Counter[str]:
+    """Remove folders, except those that an item refers to by now, and objects that are too young to be garbage."""
     counts: Counter[str] = Counter()
-    for path in spare:
+    for path in garbage:
         home, is_data = path.parent, is_data_file(path)
-        gone = path.remove_tree(partial(_is_named, path) if is_data else lambda: False)
-        if gone is None:
+        freed = path.remove_tree(partial(_is_referenced, path) if is_data else lambda: False)
+        if freed is None:
             continue
         counts["data" if is_data else "items"] += 1
-        counts["bytes"] += gone
+        counts["bytes"] += freed
         if is_data:
             home.remove_if_empty()
     return counts
 
 
-def _is_named(path: Location) -> bool:
-    return path.name in _named(path.parent)
+def _is_referenced(path: Location) -> bool:
+    return path.name in _referenced(path.parent)
 
 
-def _spare(folder: Location, *, unlisted: bool) -> Iterator[Location]:
-    """Yield data folders that no item names, and on demand items that nobody lists."""
+def _unreferenced(folder: Location, *, unlisted: bool) -> Iterator[Location]:
+    """Yield data folders that no item refers to and, if asked for, items that are not in the collection."""
     collection = folder / "collection.json"
     links = read_json(collection).get("links", []) if collection.is_file() else []
     listed = {Path(str(link.get("href"))) for link in links if link.get("rel") == "item"}
@@ -118,12 +117,14 @@ def _spare(folder: Location, *, unlisted: bool) -> Iterator[Location]:
         if unlisted and Path(item_href(home.name)) not in listed:
             yield home
             continue
-        named = _named(home)
-        yield from (path for path in sorted(home.iterdir()) if is_data_file(path) and path.name not in named)
+        referenced = _referenced(home)
+        yield from (
+            path for path in sorted(home.iterdir()) if is_data_file(path) and path.name not in referenced
+        )
 
 
-def _named(home: Location) -> set[str]:
-    """Names of the data folders that an item needs; all of them where the item cannot be read."""
+def _referenced(home: Location) -> set[str]:
+    """Return the names of an item's data folders; all folders if the item cannot be read."""
     file = home / f"{home.name}.json"
     if not file.is_file():
         return set()

@@ -1,4 +1,4 @@
-"""The journal of a job: checksummed lines that only grow."""
+"""The journal of a job: an append-only file of lines with checksums."""
 
 from __future__ import annotations
 
@@ -19,14 +19,11 @@ __all__ = ["JOURNAL_VERSION", "Journal", "read_journals"]
 
 
 JOURNAL_VERSION = 1
-"""Version of the lines; a newer one is refused, not guessed."""
-
-
-# -- the journal ----------------------------------------------------------------------------------------
+"""Version of the lines; a newer version is refused."""
 
 
 class Journal:
-    """An append-only file of what one run of a job did; made with its first line.
+    """An append-only file of what one run of a job did; created with its first line.
 
     Parameters
     ----------
@@ -35,7 +32,7 @@ class Journal:
     job
         Id of the job.
     head
-        What the first line tells: the job's configuration and the version of eoaug.
+        Content of the first line: the job's configuration and the version of eoaug.
     """
 
     def __init__(self, root: Location, job: str, head: Mapping[str, Any]) -> None:
@@ -45,7 +42,7 @@ class Journal:
         self._head = {"journal": JOURNAL_VERSION, "job": job, **head}
 
     def append(self, events: list[Mapping[str, Any]]) -> None:
-        """Write events and flush them to disk; a line that was cut off is no line."""
+        """Write events and flush them to disk; a truncated line is ignored when read."""
         if not events:
             return
         hit("journal begun")
@@ -54,8 +51,8 @@ class Journal:
             self._file.append(b"".join(lines))
         except OSError as error:
             raise TargetError(
-                f"cannot write the journal {str(self._file)!r}: {error.strerror or error}.",
-                "Check free space and permissions, and run the job again; what is published stays.",
+                f"cannot write the journal {str(self._file)!r}: {error.strerror or error}",
+                "check free space and permissions, and run the job again; published items are kept",
             ) from error
         self._begun = True
         hit("journal written")
@@ -69,12 +66,12 @@ def _line(event: Mapping[str, Any]) -> bytes:
 def read_journals(
     root: Location, job: str | None = None
 ) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    """Yield head and events of every run, the oldest first; lines that were cut off or changed are left out.
+    """Yield first line and events of every run, the oldest first; damaged lines are left out.
 
     Raises
     ------
     SourceError
-        A journal of a version that this one does not know.
+        A journal has a newer version.
     """
     for file, content in (root / STATE / "journal").logs():
         events = [event for event in map(_event, content.splitlines()) if event is not None]
@@ -86,8 +83,8 @@ def read_journals(
         version = head.get("journal")
         if not isinstance(version, int) or version > JOURNAL_VERSION:
             raise SourceError(
-                f"journal {file!r} has version {version!r}; this eoaug reads up to {JOURNAL_VERSION}.",
-                "Use the eoaug that wrote it, or a newer one.",
+                f"journal {file!r} has version {version!r}; this eoaug reads up to {JOURNAL_VERSION}",
+                "use the eoaug that wrote it, or a newer one",
             )
         yield head, rest
 

@@ -1,7 +1,7 @@
-"""What jobs remember beside a catalog: leases on items under work, and a journal of what was done.
+"""Leases on items in flight, so that two jobs do not process the same item.
 
-Neither decides what is published; that only the catalog does. A lease keeps two jobs from the same work, and
-the journal tells people and `status` what happened. Both outlive the processes that wrote them.
+A lease does not decide what is published; only the catalog does. It is a file next to the catalog, which
+outlives the process that wrote it.
 """
 
 from __future__ import annotations
@@ -24,47 +24,45 @@ from eoaug.storage.locks import is_live, lease_terms
 __all__ = ["Lease", "leased", "live_leases", "sweep_leases"]
 
 
-# -- leases ---------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Lease:
-    """The right to publish one item, until it is given back, lost, or not renewed in time."""
+    """The right to publish one item, until it is given back, taken over, or expires."""
 
     file: Location
     owner: str
     """A name that no other lease has."""
     seconds: float
+    """Term of the lease."""
 
     def check(self) -> None:
-        """Raise when another process has taken the lease over."""
+        """Raise TargetError if another process has taken over the lease."""
         self._refuse_other(_content(self.file))
 
     def _refuse_other(self, content: bytes | None) -> None:
         if not self._is_mine(content):
             raise TargetError(
-                f"the lease on item {self.file.stem!r} was lost to another process, or timed out.",
-                "Nothing was published; run the job again, with a longer run.timeout_s if it was too slow.",
+                f"the lease on item {self.file.stem!r} was taken over by another process, or expired",
+                "nothing was published; run the job again, with a longer run.timeout_s if it was too slow",
             )
 
     def _is_mine(self, content: bytes | None) -> bool:
         return read_lease(content).get("owner") == self.owner
 
     def give_back(self) -> None:
-        """Let go, unless it is another's by now."""
+        """Remove the lease, unless another process has taken it over."""
         self.file.remove_if(self._is_mine)
 
     def renew(self) -> None:
-        """Hold on for another term."""
+        """Extend the lease by another term."""
 
-        def longer(content: bytes | None) -> bytes:
+        def extended(content: bytes | None) -> bytes:
             self._refuse_other(content)
             return self._terms()
 
-        self.file.edit(longer)
+        self.file.edit(extended)
 
     def take(self) -> bool:
-        """Take the lease, unless a living process has it; tell whether it is taken."""
+        """Take the lease, unless a running process has it; return whether it was taken."""
         return self.file.edit(lambda content: None if is_live(read_lease(content)) else self._terms())
 
     def _terms(self) -> bytes:
@@ -73,7 +71,7 @@ class Lease:
 
 @contextmanager
 def leased(root: Location, name: str, *, seconds: float) -> Iterator[Lease | None]:
-    """Hold the lease on an item while the block runs; None when another living process has it.
+    """Hold the lease on an item while the block runs; gives None if another running process has it.
 
     Parameters
     ----------
@@ -82,7 +80,7 @@ def leased(root: Location, name: str, *, seconds: float) -> Iterator[Lease | Non
     name
         Collection and item, with a slash.
     seconds
-        Term of the lease. A thread renews it; a process that hangs or dies does not.
+        Term of the lease. A thread renews it, as long as the process is alive.
     """
     lease = Lease(root / STATE / "leases" / f"{name}.json", uuid.uuid4().hex, seconds)
     if not lease.take():
@@ -96,9 +94,9 @@ def leased(root: Location, name: str, *, seconds: float) -> Iterator[Lease | Non
             try:
                 lease.renew()
             except OSError:
-                continue  # the next try may come in time
+                continue  # the next attempt may be in time
             except TargetError:
-                return  # who has lost it learns so when it is checked
+                return  # `Lease.check` raises in the thread that does the work
 
     threading.Thread(target=keep, name="eoaug-lease", daemon=True).start()
     try:
@@ -124,7 +122,7 @@ def read_lease(content: bytes | None) -> dict[str, Any]:
 
 
 def live_leases(root: Location) -> list[str]:
-    """Return the names of the items that living processes work on."""
+    """Return the names of the items in flight, as collection and item with a slash."""
     folder = root / STATE / "leases"
     return sorted(
         file.relative_to(folder).with_suffix("").as_posix()
@@ -134,9 +132,9 @@ def live_leases(root: Location) -> list[str]:
 
 
 def sweep_leases(root: Location) -> int:
-    """Remove the leases of dead processes, and what these left; return how many."""
+    """Remove the leases and scratch folders of dead processes; return the number of leases."""
     folder = root / STATE / "leases"
-    for place in {folder, *(file.parent for file in folder.rglob("*"))}:
-        place.remove_stale_scratch()
-    found = sorted(folder.rglob("*.json"))
-    return sum(file.remove_if(lambda content: not is_live(read_lease(content))) for file in found)
+    for location in {folder, *(file.parent for file in folder.rglob("*"))}:
+        location.remove_stale_scratch()
+    files = sorted(folder.rglob("*.json"))
+    return sum(file.remove_if(lambda content: not is_live(read_lease(content))) for file in files)

@@ -1,7 +1,7 @@
-"""Jobs: a verb over every item of a catalog, on this machine or on a cluster, to be stopped and begun again.
+"""Jobs: a verb applied to every item of a catalog, on this machine or on a cluster, and resumable.
 
-Items stream from the source through workers to the target; a bounded number is under way at any time. What
-is done is known from the catalog alone, so a job that died anywhere goes on with the same command.
+Items stream from the source through workers to the target, with a bounded number in flight. The catalog alone
+shows what is done, so an interrupted job is resumed by the same command.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from eoaug.jobs.config import Job, read_job
 from eoaug.jobs.content_key import version
 from eoaug.jobs.journal import read_journals
 from eoaug.jobs.report import Report, write_report
-from eoaug.jobs.sources import allowed, units
-from eoaug.jobs.units import JobContext, WorkItem, WorkResult
+from eoaug.jobs.sources import allowed, work_items_of
+from eoaug.jobs.work_items import JobContext, WorkItem, WorkResult
 from eoaug.stac.catalog import Root
 from eoaug.stac.publish import check_format
 from eoaug.stac.transactions import Api
@@ -32,7 +32,7 @@ __all__ = ["run_job"]
 
 
 _BUSY_S = 0.5
-"""Wait before asking again for items that another job works on."""
+"""Seconds to wait before trying again items that another job is processing."""
 
 
 def run_job(
@@ -42,7 +42,7 @@ def run_job(
     progress: bool | None = None,
     recompute: bool = False,
 ) -> Report:
-    """Run a job, or what is left of it: items that stand with their content key cost neither model nor write.
+    """Run a job, or the rest of it: existing items with the same content key are skipped.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ def run_job(
     progress
         True or False; default: a bar on a terminal.
     recompute
-        Go on with a job that another version of eoaug began; its items are made anew.
+        Continue a job that another version of eoaug began, and compute all its items again.
 
     Returns
     -------
@@ -64,7 +64,7 @@ def run_job(
     Raises
     ------
     ParameterError, SourceError, TargetError, JobError
-        The job itself is wrong, its source or target cannot be used, or its cluster is lost.
+        The job is not valid, its source or target cannot be used, or its cluster is lost.
 
     Examples
     --------
@@ -77,51 +77,51 @@ def run_job(
     root.check(root.folder / (job.output.collection or "eoaug"))
     if job.output.api is not None:
         Api(job.output.api).check()
-    team: Executor = InProcess() if client is None else DaskExecutor(client, job)
-    task = JobContext(job, root, allowed(job), "synchronous" if client is not None else None)
-    task.generator  # noqa: B018  (a job whose generator cannot be loaded fails here, not item by item)
-    books = Bookkeeper(job, root)
-    begun = time.monotonic()
+    executor: Executor = InProcess() if client is None else DaskExecutor(client, job)
+    context = JobContext(job, root, allowed(job), "synchronous" if client is not None else None)
+    context.generator  # noqa: B018  (a job whose generator cannot be loaded fails here, not item by item)
+    bookkeeper = Bookkeeper(job, root)
+    start = time.monotonic()
     with _bar(progress) as tick:
-        waiting: Iterable[WorkItem] = units(job, books)
+        pending: Iterable[WorkItem] = work_items_of(job, bookkeeper)
         while True:
             busy = []
-            for outcome in team.outcomes(waiting, task):
-                if outcome.status == "busy":
-                    busy.append(outcome.unit)
+            for result in executor.results(pending, context):
+                if result.status == "busy":
+                    busy.append(result.work_item)
                     continue
-                books.add(outcome)
-                tick(outcome)
+                bookkeeper.add(result)
+                tick(result)
             if not busy:
                 break
             time.sleep(_BUSY_S)
-            waiting = busy
-    books.close()
-    report = replace(books.report, seconds=time.monotonic() - begun, workers=team.size())
+            pending = busy
+    bookkeeper.close()
+    report = replace(bookkeeper.report, seconds=time.monotonic() - start, workers=executor.size())
     if not report.seen:
         raise SourceError(
-            f"no item of {clean_href(job.source.catalog)!r} passes the filters of the job.",
-            "Widen source.bbox, datetime, collections, ids or query.",
+            f"no item of {clean_href(job.source.catalog)!r} passes the filters of the job",
+            "widen source.bbox, datetime, collections, ids or query",
         )
     if report.published or report.failures or report.adopted or report.sent:
-        report = write_report(report, root, books.shown)
+        report = write_report(report, root, bookkeeper.shown)
     return report
 
 
 def _refuse_other_version(root: Root, job: Job, *, recompute: bool) -> None:
-    """A job that two versions made would hold items of both; that is for the user to decide."""
+    """Refuse to mix items of two versions in one job, unless the user asks to compute all of them again."""
     for head, _ in read_journals(root.folder, job.id):
         if head.get("eoaug") != version() and not recompute:
             raise JobError(
-                f"this job was begun by eoaug {head.get('eoaug')}; this is {version()}, whose pixels may differ.",
-                "Go on with that version, or make all items anew with --recompute (recompute=True).",
+                f"this job was begun by eoaug {head.get('eoaug')}; this is {version()}, whose pixels may differ",
+                "continue with that version, or compute all items again with --recompute (recompute=True)",
             )
 
 
 @contextmanager
 def _bar(progress: bool | None) -> Iterator[Any]:
     if progress is False:
-        yield lambda outcome: None
+        yield lambda result: None
         return
     from tqdm.auto import tqdm
 
@@ -130,8 +130,8 @@ def _bar(progress: bool | None) -> Iterator[Any]:
         unit="item", desc="eoaug", delay=0 if progress else 2, disable=None if progress is None else False
     ) as bar:
 
-        def tick(outcome: WorkResult) -> None:
-            counts[outcome.status] += 1
+        def tick(result: WorkResult) -> None:
+            counts[result.status] += 1
             bar.update()
             bar.set_postfix(counts, refresh=False)
 

@@ -1,4 +1,4 @@
-"""The items of a job, as they are found."""
+"""The work items of a job, from its source."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from urllib.parse import urlsplit
 from eoaug.errors import EoaugError, SourceError
 from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.config import Job
-from eoaug.jobs.units import WorkItem, WorkResult, work_item_of
+from eoaug.jobs.work_items import WorkItem, WorkResult, work_item_of
 from eoaug.stac.filters import Search, parse_bbox, parse_interval
 from eoaug.stac.search import SourceItem, as_item, known_sources, stream
 from eoaug.storage.access import AccessPolicy, folder_of
 from eoaug.storage.names import clean_href
 from eoaug.storage.s3 import is_object
 
-__all__ = ["allowed", "units"]
+__all__ = ["allowed", "work_items_of"]
 
 
 def allowed(job: Job) -> tuple[str, ...]:
-    """What addresses of items may point to: what the user listed, and the place of the source itself."""
+    """Return what addresses in items may point to: what the user listed, and the location of the source."""
     source, known = job.source.catalog, known_sources().get(job.source.catalog)
     if known is not None:
         return (*job.source.allow, str(urlsplit(known["url"]).hostname), *known["hosts"])
@@ -34,37 +34,42 @@ def allowed(job: Job) -> tuple[str, ...]:
     return (*job.source.allow, str(path if path.is_dir() else path.parent))
 
 
-def units(job: Job, books: Bookkeeper | None = None) -> Iterator[WorkItem]:
-    """Yield what the source holds for the job, one item in memory at a time.
+def work_items_of(job: Job, bookkeeper: Bookkeeper | None = None) -> Iterator[WorkItem]:
+    """Yield the work items of a job, one at a time.
 
-    With books, what cannot be read is entered there as failed; without, it is an error.
+    Documents that cannot be read are recorded as failures by the bookkeeper; without one, they raise.
+
+    Raises
+    ------
+    SourceError
+        The source cannot be read.
     """
     source, search = job.source, _search(job)
     seen: set[tuple[str, str]] = set()
 
-    def lost(href: str, error: EoaugError) -> None:
-        assert books is not None
-        unit = WorkItem(SourceItem({}, href, AccessPolicy()), href, "", "")
-        books.add(WorkResult(unit, "failed", error=error))
+    def record_failure(href: str, error: EoaugError) -> None:
+        assert bookkeeper is not None
+        work_item = WorkItem(SourceItem({}, href, AccessPolicy()), href, "", "")
+        bookkeeper.add(WorkResult(work_item, "failed", error=error))
 
-    told = None if books is None else lost
-    for found in stream(source.catalog, search, text=source.datetime, allow=source.allow, lost=told):
+    on_failure = None if bookkeeper is None else record_failure
+    for entry in stream(source.catalog, search, text=source.datetime, allow=source.allow, lost=on_failure):
         try:
-            item = as_item(found)
+            item = as_item(entry)
             if not search.keeps(item):
                 continue
-            unit = work_item_of(found, item, job)
-            if (unit.collection, unit.label) in seen:
+            work_item = work_item_of(entry, item, job)
+            if (work_item.collection, work_item.label) in seen:
                 raise SourceError(
-                    f"item {item.id!r} is in the source twice.", "Give it another id, or choose collections."
+                    f"item {item.id!r} is in the source twice", "give it another id, or choose collections"
                 )
         except EoaugError as error:
-            if told is None:
+            if on_failure is None:
                 raise
-            told(clean_href(found.href), error)
+            on_failure(clean_href(entry.href), error)
             continue
-        seen.add((unit.collection, unit.label))
-        yield unit
+        seen.add((work_item.collection, work_item.label))
+        yield work_item
         if source.limit is not None and len(seen) >= source.limit:
             return
 

@@ -19,16 +19,16 @@ __all__ = ["JobStatus", "job_status", "resumable"]
 
 @dataclass(frozen=True, kw_only=True)
 class JobStatus:
-    """What the journal and the catalog tell of a job."""
+    """The state of a job, from its journal and catalog."""
 
     job: str
     runs: int
     published: int
-    """Items that its runs published or took over; each counted once."""
+    """Items that its runs published or took over, each counted once."""
     failures: tuple[Failure, ...]
-    """Of items that failed and were not published since."""
+    """Of items that failed and were not published later."""
     working: tuple[str, ...]
-    """Items that living processes work on, of this or another job."""
+    """Items in flight, of this or another job."""
 
     def __str__(self) -> str:
         """Return a short text."""
@@ -37,14 +37,14 @@ class JobStatus:
             "runs": str(self.runs),
             "published": str(self.published),
             "failed": str(len(self.failures)),
-            "under work": ", ".join(self.working) or "nothing",
+            "in flight": ", ".join(self.working) or "none",
         }
         lines = [f"{name:<12} {text}" for name, text in rows.items()]
-        return "\n".join([*lines, *(f"  {one.item}: {one.problem}" for one in self.failures)])
+        return "\n".join([*lines, *(f"  {failure.item}: {failure.problem}" for failure in self.failures)])
 
 
 def job_status(config: Job | Mapping[str, Any] | str | Path) -> JobStatus:
-    """Return what was done of a job so far.
+    """Return the state of a job.
 
     Parameters
     ----------
@@ -59,7 +59,7 @@ def job_status(config: Job | Mapping[str, Any] | str | Path) -> JobStatus:
     for _, events in read_journals(root.folder, job.id):
         runs += 1
         for event in events:
-            # A document that could not be read has an address, but no id yet.
+            # A document that could not be read has an address, but no id.
             name = str(event.get("href") or event.get("item"))
             if event.get("event") == "failed":
                 failed[name] = Failure(**event["error"])
@@ -76,21 +76,21 @@ def job_status(config: Job | Mapping[str, Any] | str | Path) -> JobStatus:
 
 
 def resumable(catalog: str | Path) -> list[Job]:
-    """Return the jobs that have written to a catalog, as their journals tell, the latest last.
+    """Return the jobs that have written to a catalog, from their journals, the latest last.
 
     Raises
     ------
     TargetError
-        No job has.
+        The catalog has no journal.
     """
     root = Root.at(catalog)
-    found: dict[str, Job] = {}
+    jobs: dict[str, Job] = {}
     for head, _ in read_journals(root.folder):
-        found.pop(str(head["job"]), None)
-        found[str(head["job"])] = read_job(head["config"])
-    if not found:
+        jobs.pop(str(head["job"]), None)
+        jobs[str(head["job"])] = read_job(head["config"])
+    if not jobs:
         raise TargetError(
-            f"{str(catalog)!r} has no journal of a job.",
-            "Give the catalog that a job writes to, or run its YAML.",
+            f"{str(catalog)!r} has no journal of a job",
+            "give the catalog that a job writes to, or run its YAML",
         )
-    return list(found.values())
+    return list(jobs.values())

@@ -1,6 +1,6 @@
-"""One item of a job, from its document to its place in the catalog: what a worker does.
+"""What a worker does with one item of a job: read it, run the verb, and publish the result.
 
-`perform` never raises: whatever happens to one item is its outcome, and no other's. It is safe to run twice,
+`perform` never raises: whatever happens to one item is its result, and no other's. It is safe to run twice,
 here and elsewhere at once: the item's content key says whether the work is done, its lease who does it.
 """
 
@@ -14,12 +14,13 @@ from typing import Any
 
 import pystac
 import xarray as xr
+from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from eoaug.cube.provenance import renamed
 from eoaug.errors import EoaugError, JobError, SourceError, TargetError, first_line
 from eoaug.jobs.content_key import content_key, existing_output, summary
 from eoaug.jobs.leases import Lease, leased
-from eoaug.jobs.units import JobContext, WorkItem, WorkResult
+from eoaug.jobs.work_items import JobContext, WorkItem, WorkResult
 from eoaug.stac.item_document import Claim
 from eoaug.stac.open import open_cube
 from eoaug.stac.publish import publish
@@ -30,109 +31,126 @@ from eoaug.verbs.planning import VERBS
 __all__ = ["process_item"]
 
 
-def process_item(unit: WorkItem, task: JobContext) -> WorkResult:
-    """Do what is left to do for one item, with the attempts that the job allows."""
-    run, begun = task.job.run, time.monotonic()
-    error: EoaugError | None = None
-    for attempt in range(1, run.retries + 2):
-        try:
-            done = _in_time(unit, task)
-            return replace(done, seconds=time.monotonic() - begun, attempts=attempt)
-        except TimeoutError:
-            error = JobError(
-                f"item {unit.item!r} took longer than run.timeout_s={run.timeout_s:g}.",
-                "Give more time, or smaller run.chunks.",
-            )
-            took = time.monotonic() - begun
-            return WorkResult(unit, "failed", seconds=took, attempts=attempt, error=error, timed_out=True)
-        except EoaugError as caught:
-            error = caught
-            if not isinstance(caught, SourceError | TargetError):  # the same again, whenever it is tried
-                break
-        except MemoryError:
-            error = JobError(
-                f"item {unit.item!r} needs more memory than this worker has.",
-                "Give smaller run.chunks, or workers with more memory.",
-            )
-            break
-        except Exception as caught:  # a generator's own error must not end the job
-            error = JobError(
-                f"item {unit.item!r} failed with {type(caught).__name__}: {first_line(caught)}.",
-                "Run the job again; if it stays, look at this item alone.",
-            )
-        if attempt <= run.retries:
-            time.sleep(min(0.1 * 2**attempt, 5.0))
-    return WorkResult(unit, "failed", seconds=time.monotonic() - begun, attempts=attempt, error=error)
+def process_item(work_item: WorkItem, context: JobContext) -> WorkResult:
+    """Do the remaining work of one item, with the number of attempts that the job allows."""
+    start = time.monotonic()
+    attempts = Retrying(
+        stop=stop_after_attempt(context.job.run.retries + 1),
+        wait=wait_exponential(multiplier=0.2, max=5.0),
+        retry=retry_if_exception(_may_pass),
+        reraise=True,
+    )
+    result: WorkResult
+    try:
+        result = attempts(_in_time, work_item, context)
+    except Exception as error:
+        timed_out = isinstance(error, TimeoutError)
+        result = WorkResult(
+            work_item, "failed", error=_explained(error, work_item, context), timed_out=timed_out
+        )
+    return replace(
+        result, seconds=time.monotonic() - start, attempts=attempts.statistics.get("attempt_number", 1)
+    )
 
 
-def _in_time(unit: WorkItem, task: JobContext) -> WorkResult:
-    """Do the work, and stop waiting for it when its time is over: a thread cannot be stopped itself."""
-    limit = task.job.run.timeout_s
-    hold = _PublishRight()
+def _may_pass(error: BaseException) -> bool:
+    """Return whether another attempt may succeed: not after errors of the request, or of time and memory."""
+    if isinstance(error, EoaugError):
+        return isinstance(error, SourceError | TargetError)
+    return isinstance(error, Exception) and not isinstance(error, TimeoutError | MemoryError)
+
+
+def _explained(error: Exception, work_item: WorkItem, context: JobContext) -> EoaugError:
+    """Return an error of ours for whatever an attempt raised; a generator's own error must not end the job."""
+    if isinstance(error, EoaugError):
+        return error
+    name = f"item {work_item.id!r}"
+    if isinstance(error, TimeoutError) and context.job.run.timeout_s is not None:
+        return JobError(
+            f"{name} took longer than run.timeout_s={context.job.run.timeout_s:g}",
+            "increase run.timeout_s, or use smaller run.chunks",
+        )
+    if isinstance(error, MemoryError):
+        return JobError(
+            f"{name} needs more memory than this worker has",
+            "use smaller run.chunks, or workers with more memory",
+        )
+    return JobError(
+        f"{name} failed with {type(error).__name__}: {first_line(error)}",
+        "run the job again; if the error remains, process this item alone",
+    )
+
+
+def _in_time(work_item: WorkItem, context: JobContext) -> WorkResult:
+    """Do the work, and stop waiting for it after run.timeout_s: a thread cannot be stopped itself."""
+    limit = context.job.run.timeout_s
+    right = _PublishRight()
     if limit is None:
-        return _work(unit, task, hold)
-    box: list[WorkResult | BaseException] = []
+        return _work(work_item, context, right)
+    results: list[WorkResult | BaseException] = []
 
-    def go() -> None:
+    def work() -> None:
         try:
-            box.append(_work(unit, task, hold))
+            results.append(_work(work_item, context, right))
         except BaseException as error:
-            box.append(error)
+            results.append(error)
 
-    thread = threading.Thread(target=go, name=f"eoaug {unit.label}", daemon=True)
+    thread = threading.Thread(target=work, name=f"eoaug {work_item.label}", daemon=True)
     thread.start()
     thread.join(limit)
-    if not box:
-        hold.revoke()
+    if not results:
+        right.revoke()
         raise TimeoutError
-    if isinstance(box[0], BaseException):
-        raise box[0]
-    return box[0]
+    if isinstance(results[0], BaseException):
+        raise results[0]
+    return results[0]
 
 
 @dataclass
 class _PublishRight:
-    """The right to publish, which can be taken away from a thread that hangs."""
+    """The right to publish, which can be revoked from a thread that hangs."""
 
     lease: Lease | None = None
-    lost: threading.Event = field(default_factory=threading.Event)
+    revoked: threading.Event = field(default_factory=threading.Event)
 
     def check(self) -> None:
-        if self.lost.is_set():
-            raise JobError("the item's time was over before it was published.", "Give more run.timeout_s.")
+        if self.revoked.is_set():
+            raise JobError("the item's timeout expired before it was published", "increase run.timeout_s")
         assert self.lease is not None
         self.lease.check()
 
     def revoke(self) -> None:
-        self.lost.set()
+        self.revoked.set()
         if self.lease is not None:
             self.lease.give_back()
 
 
-def _work(unit: WorkItem, task: JobContext, hold: _PublishRight) -> WorkResult:
-    job, root = task.job, task.root
-    item = as_item(unit.found)
-    key = content_key(item, unit, task)
-    there = existing_output(root, unit, key, verify=job.run.verify)
-    if there:
-        return WorkResult(unit, "present", there, key)
-    with leased(root.folder, f"{unit.collection}/{unit.label}", seconds=job.run.lease_s) as lease:
+def _work(work_item: WorkItem, context: JobContext, right: _PublishRight) -> WorkResult:
+    job, root = context.job, context.root
+    item = as_item(work_item.entry)
+    key = content_key(item, work_item, context)
+    existing = existing_output(root, work_item, key, verify=job.run.verify)
+    if existing:
+        return WorkResult(work_item, "present", existing, key)
+    with leased(root.folder, f"{work_item.collection}/{work_item.label}", seconds=job.run.lease_s) as lease:
         if lease is None:
-            return WorkResult(unit, "busy", key=key)
-        there = existing_output(root, unit, key, verify=job.run.verify)
-        if there:  # made while we waited
-            return WorkResult(unit, "present", there, key)
-        hold.lease = lease
-        result = _result(item, task, key)
-        claim = Claim({"eoaug:content_key": key}, hold.check, task.scheduler)
-        labels = _labels(unit.label, result, single=job.output.format != "cog")
-        made = list(publish(result, root, unit.collection, format=job.output.format, ids=labels, claim=claim))
-    size = sum(_size(root.folder / unit.collection / one["id"], one) for one in made)
-    return WorkResult(unit, "published", tuple(map(summary, made)), key, stored_bytes=size)
+            return WorkResult(work_item, "busy", key=key)
+        existing = existing_output(root, work_item, key, verify=job.run.verify)
+        if existing:  # made while we waited
+            return WorkResult(work_item, "present", existing, key)
+        right.lease = lease
+        result = _result(item, context, key)
+        claim = Claim({"eoaug:content_key": key}, right.check, context.scheduler)
+        labels = _labels(work_item.label, result, single=job.output.format != "cog")
+        items = list(
+            publish(result, root, work_item.collection, format=job.output.format, ids=labels, claim=claim)
+        )
+    size = sum(_size(root.folder / work_item.collection / item["id"], item) for item in items)
+    return WorkResult(work_item, "published", tuple(map(summary, items)), key, stored_bytes=size)
 
 
-def _result(item: pystac.Item, task: JobContext, key: str) -> xr.Dataset:
-    job = task.job
+def _result(item: pystac.Item, context: JobContext, key: str) -> xr.Dataset:
+    job = context.job
     source = job.source
     cube = open_cube(
         item,
@@ -141,32 +159,32 @@ def _result(item: pystac.Item, task: JobContext, key: str) -> xr.Dataset:
         crs=source.crs,
         chunks={"y": job.run.chunks, "x": job.run.chunks},
         patch_url=signer_of(source.catalog),
-        allow=task.allow,
+        allow=context.allow,
     )
     if not isinstance(cube, xr.Dataset):
         raise SourceError(
-            f"item {item.id!r} has bands on several grids.", "Choose bands of one grid with source.bands."
+            f"item {item.id!r} has bands on several grids", "choose bands of one grid with source.bands"
         )
     arguments = dict(job.parameters)
     if job.run.batch_tiles is not None:
         arguments["batch_tiles"] = job.run.batch_tiles
     verb = VERBS[job.verb]
-    result: xr.Dataset = verb(cube, generator=task.generator, **arguments)
+    result: xr.Dataset = verb(cube, generator=context.generator, **arguments)
     return renamed(result, key)
 
 
 def _labels(label: str, result: xr.Dataset, *, single: bool) -> list[str]:
-    """Ids of the items of a result; the first is the unit's own."""
+    """Return the ids of the items of a result; the first is the work item's own."""
     if single:
         return [label]
     dates = [f"{time:%Y%m%dT%H%M%S}" for time in result.indexes["time"]]
     members = [f"m{k:03d}" for k in range(result.sizes["member"])] if "member" in result.dims else [""]
-    tails = [
+    suffixes = [
         "-".join(part for part in (date if len(dates) > 1 else "", member) if part)
         for date in dates
         for member in members
     ]
-    return [label, *(f"{label}-{tail}" for tail in tails[1:])]
+    return [label, *(f"{label}-{suffix}" for suffix in suffixes[1:])]
 
 
 def _size(home: Location, item: Mapping[str, Any]) -> int:

@@ -11,7 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
@@ -182,7 +182,7 @@ class S3Location:
 
     def _edit_once(self, change: Change, written: list[bytes]) -> bool:
         """Try to change a document once; ``written`` collects the contents of all attempts."""
-        with self._exclusive():
+        with nullcontext() if self._has_conditions() else _exclusive(self):
             before, tag = self._version()
             if before is not None and before in written:
                 return True
@@ -281,48 +281,45 @@ class S3Location:
             _CONDITIONS[store] = _supports_conditions(self.parent if self.suffix else self)
         return _CONDITIONS[store]
 
-    @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """Hold the right to replace a document, on stores without conditional writes.
 
-        A process writes a ticket next to the document, then lists the tickets. If its own is the only valid one,
-        it has the lock; otherwise it removes its ticket and tries again. Of two processes, at least the later one
-        sees the ticket of the other.
-        """
-        if self._has_conditions():
-            yield
-            return
-        attempts = Retrying(
-            stop=stop_after_delay(LOCK_TIMEOUT_S),
-            wait=wait_random(0.02, 0.3),
-            retry=retry_if_not_result(bool),
-        )
-        try:
-            ticket = attempts(self._take_ticket)
-        except RetryError as error:
-            raise lock_error(str(self)) from error
-        try:
-            yield
-        finally:
+@contextmanager
+def _exclusive(document: S3Location) -> Iterator[None]:
+    """Hold the right to replace a document, on stores without conditional writes.
+
+    A process writes a ticket next to the document, then lists the tickets. If its own is the only valid one, it
+    has the lock; otherwise it removes its ticket and tries again. Of two processes, at least the later one sees
+    the ticket of the other.
+    """
+    attempts = Retrying(
+        stop=stop_after_delay(LOCK_TIMEOUT_S), wait=wait_random(0.02, 0.3), retry=retry_if_not_result(bool)
+    )
+    try:
+        ticket = attempts(_take_ticket, document.with_name(f".{document.name}.lock"))
+    except RetryError as error:
+        raise lock_error(str(document)) from error
+    try:
+        yield
+    finally:
+        s3.delete(str(ticket))
+
+
+def _take_ticket(folder: S3Location) -> S3Location | None:
+    """Write a ticket; return it if it is the only valid one, else remove it."""
+    ticket = folder / f"{uuid.uuid4().hex}.ticket"
+    s3.put(str(ticket), json.dumps(lease_terms(ticket.name, LOCK_TIMEOUT_S)).encode())
+    taken = False
+    try:
+        others = [other for other in folder.iterdir() if other != ticket]
+        taken = not any(_is_valid(other) for other in others)
+    finally:
+        if not taken:
             s3.delete(str(ticket))
+    return ticket if taken else None
 
-    def _take_ticket(self) -> S3Location | None:
-        """Write a ticket; return it if it is the only valid one, else remove it."""
-        folder = self.with_name(f".{self.name}.lock")
-        ticket = folder / f"{uuid.uuid4().hex}.ticket"
-        s3.put(str(ticket), json.dumps(lease_terms(ticket.name, LOCK_TIMEOUT_S)).encode())
-        taken = False
-        try:
-            others = [other for other in folder.iterdir() if other != ticket]
-            taken = not any(other._is_valid() for other in others)
-        finally:
-            if not taken:
-                s3.delete(str(ticket))
-        return ticket if taken else None
 
-    def _is_valid(self) -> bool:
-        """Return whether a ticket's process is alive; remove the ticket of a dead one."""
-        return self.is_file() and not self.remove_if(lambda content: not is_live(read_lease(content)))
+def _is_valid(ticket: S3Location) -> bool:
+    """Return whether a ticket's process is alive; remove the ticket of a dead one."""
+    return ticket.is_file() and not ticket.remove_if(lambda content: not is_live(read_lease(content)))
 
 
 _PROBE = ".eoaug-probe-"

@@ -182,7 +182,7 @@ def test_an_item_under_work_elsewhere_is_waited_for(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job, out = a_job(source, tmp_path / "out"), tmp_path / "out"
-    (unit,) = [unit for unit in sources.units(job, None) if unit.item == "item-00001"]
+    (unit,) = [unit for unit in sources.work_items_of(job, None) if unit.id == "item-00001"]
     monkeypatch.setattr(runner, "_BUSY_S", 0.01)
     waits = []
     with leased(as_location(out), f"{unit.collection}/{unit.label}", seconds=60) as lease:
@@ -458,12 +458,12 @@ def test_a_plan_calls_no_model_and_writes_nothing(source: Path, tmp_path: Path) 
     counting = CountingGenerator(eoaug.load("classical"))
     job = a_job(source, tmp_path / "out", counting)
     told = plan_job(job)
-    assert (told.items, told.standing, counting.calls) == (6, 0, 0)
+    assert (told.items, told.existing, counting.calls) == (6, 0, 0)
     assert told.model_calls > 0
     assert not (tmp_path / "out").exists()
     run_job(job)
     assert counting.calls == told.model_calls
-    assert plan_job(job).standing == 6
+    assert plan_job(job).existing == 6
 
 
 def test_the_report_escapes_what_items_call_themselves(source: Path, tmp_path: Path) -> None:
@@ -500,7 +500,7 @@ def test_the_command_line_tells_and_returns_codes(source: Path, tmp_path: Path) 
     try:
         planned = run("plan", file)
         assert planned.exit_code == 0, planned.output
-        assert "6, of which 0 are done" in planned.output
+        assert "6, of which 0 exist" in planned.output
         assert run("run", file).exit_code == 0
         assert "published    6" in run("status", file).output
         assert run("resume", tmp_path / "out").exit_code == 0

@@ -172,11 +172,11 @@ def test_an_api_that_stays_away_is_made_good_by_the_same_command(
 def test_searches_find_what_is_asked_for(
     filters: Any, count: int, api: Proxy, source: Path, tmp_path: Path
 ) -> None:
-    from eoaug.jobs.sources import units
+    from eoaug.jobs.sources import work_items_of
 
     api.trouble(0.3, 11)
     try:
-        assert len(list(units(the_job(api, source, tmp_path / "out", **filters)))) == count
+        assert len(list(work_items_of(the_job(api, source, tmp_path / "out", **filters)))) == count
     finally:
         api.calm()
 

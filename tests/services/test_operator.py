@@ -84,7 +84,7 @@ def test_every_command_of_the_page_runs(
         said[command + again] = done.stdout
     kinds = [command.split()[1] for command in said]
     assert kinds == ["plan", "job-script", "run", "status", "validate", "gc", "run"]
-    assert "4, of which 0 are done" in said["eoaug plan job.yaml"]
+    assert "4, of which 0 exist" in said["eoaug plan job.yaml"]
     assert "#SBATCH" in said["eoaug job-script job.yaml"]
     assert re.search(r"^published +4$", said["eoaug run job.yaml --cluster slurm"], re.MULTILINE)
     assert re.search(r"^published +4$", said["eoaug status job.yaml"], re.MULTILINE)

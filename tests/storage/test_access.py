@@ -26,7 +26,7 @@ from hypothesis import strategies as st
 
 import eoaug
 from eoaug.errors import EoaugError, ParameterError, SourceError
-from eoaug.jobs.units import work_item_of
+from eoaug.jobs.work_items import work_item_of
 from eoaug.stac.catalog import Root
 from eoaug.stac.integrity import json_bytes
 from eoaug.stac.publish import write

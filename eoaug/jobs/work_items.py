@@ -1,4 +1,4 @@
-"""What travels between the runner and its workers."""
+"""What the runner sends to its workers, and what they return."""
 
 from __future__ import annotations
 
@@ -29,49 +29,49 @@ Status = Literal["published", "present", "busy", "failed"]
 class WorkItem:
     """One item of the source."""
 
-    found: SourceItem
-    item: str
+    entry: SourceItem
+    id: str
     """Id of the source's item."""
     collection: str
-    """Id of the collection that the result goes to."""
+    """Id of the collection that the result is published in."""
     label: str
     """Id of the result's item, or of the first one."""
 
 
 @dataclass(frozen=True)
 class WorkResult:
-    """What became of one item."""
+    """The result of one work item."""
 
-    unit: WorkItem
+    work_item: WorkItem
     status: Status
     items: tuple[Mapping[str, Any], ...] = ()
-    """Of every item that stands: what `Root.register` looks at."""
+    """Of every existing item, the fields that `Root.register` reads."""
     key: str = ""
     seconds: float = 0.0
-    """Time in the worker."""
+    """Time in the worker, in seconds."""
     attempts: int = 1
     stored_bytes: int = 0
-    """Bytes of the data that were written."""
+    """Bytes of data written."""
     error: EoaugError | None = None
     timed_out: bool = False
 
 
 @dataclass(frozen=True)
 class JobContext:
-    """What the items of a job share; pickles small."""
+    """What all work items of a job share; small when pickled."""
 
     job: Job
     root: Root
     allow: tuple[str, ...]
-    """What addresses of the items may point to."""
+    """What addresses in the items may point to."""
     scheduler: str | None = None
-    """dask's, by name, inside of a worker."""
+    """Name of the dask scheduler inside a worker; None: the default."""
 
     @property
     def generator(self) -> Generator:
         """The job's generator; loaded once per process."""
-        given = self.job.generator
-        return _loaded(given, self.job.run.device) if isinstance(given, str) else given
+        generator = self.job.generator
+        return _loaded(generator, self.job.run.device) if isinstance(generator, str) else generator
 
 
 @lru_cache(maxsize=4)
@@ -79,14 +79,14 @@ def _loaded(name: str, device: str | None) -> Generator:
     return load(name) if device is None else load(name, device=device)
 
 
-def work_item_of(found: SourceItem, item: pystac.Item, job: Job) -> WorkItem:
-    """Return the unit of an item.
+def work_item_of(entry: SourceItem, item: pystac.Item, job: Job) -> WorkItem:
+    """Return the work item for an item of the source.
 
-    The label tells source, verb and request; another request makes another item beside the first, while
-    another content of the source or another model replaces what is there.
+    The label combines source item, verb and request. Another request makes another item next to the first;
+    changed source data or another model replace the existing item.
     """
     name, request = safe_id(item.id)[:80], job.request
-    if name != item.id:  # ids that were cut or cleaned may meet
+    if name != item.id:  # shortened or cleaned ids may be equal
         request = hashlib.sha256(f"{request} {item.id}".encode()).hexdigest()
     label = f"{name}-{job.verb.replace('_', '-')}-{request[:8]}"
-    return WorkItem(found, item.id, collection_of(job.output.collection, item.collection_id or ""), label)
+    return WorkItem(entry, item.id, collection_of(job.output.collection, item.collection_id or ""), label)
