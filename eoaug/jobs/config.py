@@ -26,10 +26,10 @@ from eoaug.storage.documents import load_yaml
 from eoaug.storage.names import clean_href
 from eoaug.verbs.options import yaml_keys
 
-__all__ = ["Cluster", "Job", "Output", "Run", "Source", "job_schema", "read_job"]
+__all__ = ["Cluster", "Execution", "Job", "Output", "Source", "job_schema", "read_job"]
 
 
-class _Section(BaseModel):
+class _JobSection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, arbitrary_types_allowed=True)
 
 
@@ -40,7 +40,7 @@ def _as_list(value: Any) -> Any:
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
 
 
-class Source(_Section):
+class Source(_JobSection):
     """Which items are processed."""
 
     catalog: str = Field(min_length=1)
@@ -71,7 +71,7 @@ class Source(_Section):
         return value if value is None else str(value)
 
 
-class Output(_Section):
+class Output(_JobSection):
     """Where results are written."""
 
     catalog: str = Field(min_length=1)
@@ -84,7 +84,7 @@ class Output(_Section):
     """URL of a STAC API with the Transaction extension, which receives a copy of every item."""
 
 
-class Run(_Section):
+class Execution(_JobSection):
     """How the work is done; no setting here changes the results."""
 
     chunks: int = Field(default=1024, ge=16)
@@ -108,7 +108,7 @@ class Run(_Section):
     """Number of items shown in the report."""
 
 
-class Cluster(_Section):
+class Cluster(_JobSection):
     """Resources of each batch job of a cluster; no setting here changes the results."""
 
     queue: str | None = None
@@ -141,7 +141,7 @@ def _as_generator(value: Any) -> Any:
     raise ValueError("neither the name of a generator, nor an object with a card and a generate method")
 
 
-class Job(_Section):
+class Job(_JobSection):
     """A verb applied to every item of a catalog."""
 
     source: Source
@@ -151,7 +151,7 @@ class Job(_Section):
     generator: Annotated[Any, BeforeValidator(_as_generator), WithJsonSchema({"type": "string"})] = "embedded"
     """A name; from Python, also a generator."""
     output: Output
-    run: Run = Run()
+    run: Execution = Execution()
     cluster: Cluster | None = None
 
     @model_validator(mode="after")

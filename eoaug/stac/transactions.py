@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,6 +16,8 @@ from itertools import batched
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from eoaug.errors import SourceError, TargetError
 from eoaug.stac.catalog import MADE_BY
@@ -35,6 +36,7 @@ TOKEN = "EOAUG_API_TOKEN"
 _BATCH = 100
 """Items per request."""
 _TRANSACTION = re.compile(r"/ogcapi-features(-\d)?/?(extensions/transaction|1\.0/conf/create-replace-delete)")
+_AGAIN = "run the same command again when it answers; published items are kept"
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 """HTTP status codes after which the same request may succeed."""
 
@@ -164,31 +166,35 @@ class Api:
 
         Every request may be repeated: the next search finds an item whose answer was lost.
         """
+        attempts = Retrying(
+            stop=stop_after_delay(self.patience_s),
+            wait=wait_exponential(multiplier=0.2, max=5.0),
+            retry=retry_if_exception_type(ApiGoneError),
+            reraise=True,
+        )
+        answer: tuple[int, dict[str, Any]] = attempts(self._ask_once, method, path, body, fine)
+        return answer
+
+    def _ask_once(
+        self, method: str, path: str, body: Mapping[str, Any] | None, fine: Sequence[int]
+    ) -> tuple[int, dict[str, Any]]:
         what = f"the API {clean_href(self.url)!r}"
         headers = {"Accept": "application/json", "Content-Type": "application/json"}
         if token := os.environ.get(TOKEN):
             headers["Authorization"] = f"Bearer {token}"
         data = None if body is None else json.dumps(body).encode()
-        end, pause = time.monotonic() + self.patience_s, 0.2
-        while True:
-            try:
-                status, content = self._access.send(
-                    method, f"{self.url.rstrip('/')}/{path}", data, headers, what=what
-                )
-            except SourceError as error:
-                status, content, problem = 0, b"", error.problem
-            else:
-                problem = f"{what} answers {method} {path or '/'} with HTTP status {status}{_detail(content)}"
-            if 200 <= status < 300 or status in fine:
-                return status, _parsed(content)
-            if status and status not in _PASSING:
-                raise TargetError(problem, f"check the API, and the token in {TOKEN} if it requires one")
-            if time.monotonic() > end:
-                raise ApiGoneError(
-                    problem, "run the same command again when it answers; published items stay"
-                )
-            time.sleep(pause)
-            pause = min(2 * pause, 5.0)
+        try:
+            status, content = self._access.send(
+                method, f"{self.url.rstrip('/')}/{path}", data, headers, what=what
+            )
+        except SourceError as error:
+            raise ApiGoneError(error.problem, _AGAIN) from error
+        if 200 <= status < 300 or status in fine:
+            return status, _parsed(content)
+        problem = f"{what} answers {method} {path or '/'} with HTTP status {status}{_detail(content)}"
+        if status in _PASSING:
+            raise ApiGoneError(problem, _AGAIN)
+        raise TargetError(problem, f"check the API, and the token in {TOKEN} if it requires one")
 
 
 def _is_ours(collection: Mapping[str, Any]) -> bool:
