@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,7 +11,15 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from eoaug.errors import ParameterError
-from eoaug.raster.masks import QA_PIXEL_BITS, SCL_CLASSES, SCL_CLOUD, qa_pixel_mask, scl_mask, simulate
+from eoaug.raster.masks import (
+    QA_PIXEL_BITS,
+    SCL_CLASSES,
+    SCL_CLOUD,
+    qa_pixel_mask,
+    random_gap,
+    scl_mask,
+    simulate,
+)
 
 kinds = st.sampled_from(["clouds", "stripes", "boxes"])
 shapes = st.tuples(st.integers(1, 70), st.integers(1, 70))
@@ -47,6 +57,21 @@ def test_clouds_are_blobs_and_stripes_are_lines():
     stripes = simulate((128, 128), 0.25, kind="stripes", seed=1)
     assert 0.15 < stripes.mean(axis=0).min() <= stripes.mean(axis=0).max() < 0.35
     assert 8 <= ndimage.label(stripes)[1] <= 13
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_a_random_gap_is_never_everything_nor_nothing(seed):
+    gap = random_gap(np.random.default_rng(seed), (64, 64))
+    assert gap.dtype == bool
+    assert 0 < gap.mean() < 1
+
+
+def test_random_gaps_are_those_of_the_shipped_weights():
+    """Masks of the first fifty seeds: `make train-embedded` reproduces its weights byte for byte."""
+    digest = hashlib.sha256()
+    for seed in range(50):
+        digest.update(np.packbits(random_gap(np.random.default_rng(seed), (64, 64))).tobytes())
+    assert digest.hexdigest() == "9296baab044a93e29d63144581191d8c44f3e42d16d7c14a8ced69b5e6d34fd0"
 
 
 def test_scl_default_is_cloud_and_shadow():

@@ -1,4 +1,4 @@
-"""How good a generator is, beside the classical methods, on real cubes that it never saw."""
+"""Evaluation of a generator against classical baselines on real cubes that it was not trained on."""
 
 from eoaug.evaluate.evaluation import PARTS, Evaluation, evaluate
 from eoaug.evaluate.report import write_report

@@ -1,7 +1,7 @@
-"""The classical methods that a generator is held against: each answers a case band by band.
+"""Baselines: classical methods that a generator is compared with, each applied band by band.
 
-Numpy, scipy and skimage. Every function takes a case, of which it looks at what a request tells (one method,
-that says so, at more), and returns (C, H, W) in model units.
+Every function takes a case, uses only its request (`mean_of_all_dates` uses more dates), and returns (C, H, W) in model
+units.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ __all__ = ["BASELINES", "Baseline"]
 
 
 _PASSES = 12
-"""Of back-projection; the change of the next one is below the quantum of the data."""
+"""Passes of back-projection; a further one changes less than the step in which data are stored."""
 
 Baseline = Callable[[Case], FloatArray]
 
@@ -36,22 +36,22 @@ def nearest_pixel(case: Case) -> FloatArray:
 
 def linear_pixels(case: Case) -> FloatArray:
     """Return linear interpolation of the known pixels (scipy's griddata); the nearest one outside their hull."""
-    drawn = _gridded(case, "linear")
-    return np.where(np.isfinite(drawn), drawn, nearest_pixel(case))
+    interpolated = _gridded(case, "linear")
+    return np.where(np.isfinite(interpolated), interpolated, nearest_pixel(case))
 
 
 def _gridded(case: Case, method: str) -> FloatArray:
     out = np.array(case.request.values[case.target])
     known = case.request.known[case.target]
-    filled = np.flatnonzero(known.any(axis=(1, 2)) & ~known.all(axis=(1, 2)))
-    # One triangulation serves all bands of one mask.
-    while filled.size:
-        seen = known[filled[0]]
-        alike = [band for band in filled if np.array_equal(known[band], seen)]
-        drawn = griddata(np.argwhere(seen), out[alike][:, seen].T, np.argwhere(~seen), method=method)
-        for band, values in zip(alike, drawn.T, strict=True):
-            out[band, ~seen] = values
-        filled = np.setdiff1d(filled, alike)
+    remaining = np.flatnonzero(known.any(axis=(1, 2)) & ~known.all(axis=(1, 2)))
+    # Bands with the same mask share one triangulation.
+    while remaining.size:
+        mask = known[remaining[0]]
+        bands = [band for band in remaining if np.array_equal(known[band], mask)]
+        filled = griddata(np.argwhere(mask), out[bands][:, mask].T, np.argwhere(~mask), method=method)
+        for band, values in zip(bands, filled.T, strict=True):
+            out[band, ~mask] = values
+        remaining = np.setdiff1d(remaining, bands)
     return out
 
 
@@ -59,14 +59,14 @@ def biharmonic(case: Case) -> FloatArray:
     """Return skimage's biharmonic fill (Damelin & Hoang 2018, doi:10.1155/2018/3950312)."""
     values, known = case.request.values[case.target].astype(np.float64), case.request.known[case.target]
     out = np.array(values)
-    for channel, seen in enumerate(known):
-        if seen.any() and not seen.all():
-            out[channel] = inpaint_biharmonic(values[channel], ~seen)
+    for channel, mask in enumerate(known):
+        if mask.any() and not mask.all():
+            out[channel] = inpaint_biharmonic(values[channel], ~mask)
     return out
 
 
 def smooth(case: Case) -> FloatArray:
-    """Return the push-pull fill of the date alone."""
+    """Return the push-pull fill of the target date alone."""
     return push_pull(case.request.values[case.target], case.request.known[case.target])
 
 
@@ -95,48 +95,48 @@ def cubic_convolution(case: Case) -> FloatArray:
 
 
 def nearest_date(case: Case) -> FloatArray:
-    """Return the date nearest in time, an earlier one if two are as near; its gaps from around."""
+    """Return the date nearest in time (the earlier of two equally near), its own gaps filled by push-pull."""
     request, target = case.request, case.target
     others = _others(case)
-    away = np.abs(request.times[others] - request.times[target])
-    return _whole(request, others[int(np.argmin(away))])
+    distance = np.abs(request.times[others] - request.times[target])
+    return _filled(request, others[int(np.argmin(distance))])
 
 
 def mean_of_dates(case: Case) -> FloatArray:
-    """Return the mean of the dates that the request tells."""
-    return np.asarray(np.mean([_whole(case.request, date) for date in _others(case)], axis=0))
+    """Return the mean of the context dates."""
+    return np.asarray(np.mean([_filled(case.request, date) for date in _others(case)], axis=0))
 
 
 def mean_of_all_dates(case: Case) -> FloatArray:
-    """Return the mean of all other clear dates of the cube: it sees more dates than the generator."""
-    assert case.elsewhen is not None  # a case with other dates
-    return np.nan_to_num(case.elsewhen)
+    """Return the mean of all other usable dates of the cube, which can be more than the generator gets."""
+    assert case.other_dates_mean is not None  # a case with other dates
+    return np.nan_to_num(case.other_dates_mean)
 
 
 def linear(case: Case) -> FloatArray:
-    """Return the line between the neighbouring dates; before the first and after the last, the nearest."""
+    """Return linear interpolation in time; before the first and after the last date, the nearest date."""
     if 0 < case.target < len(case.request.times) - 1:
         return _line(case, case.target - 1, case.target + 1)
     return nearest_date(case)
 
 
 def extrapolated(case: Case) -> FloatArray:
-    """Return the line through the last two dates, drawn on; a lone date stays."""
+    """Return linear extrapolation of the last two dates; with a single earlier date, that date."""
     if case.target >= 2:
         return _line(case, case.target - 2, case.target - 1)
     return nearest_date(case)
 
 
-def unbiased(case: Case) -> FloatArray:
-    """Return the line in time less its mean error on the clear pixels, band by band."""
-    made, values, known = linear(case), case.request.values[case.target], case.request.known[case.target]
+def bias_corrected(case: Case) -> FloatArray:
+    """Return linear interpolation in time minus its mean error on the known pixels, per band."""
+    estimate, values, known = linear(case), case.request.values[case.target], case.request.known[case.target]
     count = np.maximum(known.sum(axis=(1, 2)), 1)
-    bias = np.where(known, values - made, 0).sum(axis=(1, 2)) / count
-    return np.asarray(made + bias[:, None, None])
+    bias = np.where(known, values - estimate, 0).sum(axis=(1, 2)) / count
+    return np.asarray(estimate + bias[:, None, None])
 
 
-def corrected(case: Case) -> FloatArray:
-    """Return the line in time, its error on the clear pixels spread smoothly (`classical.temporal`)."""
+def residual_corrected(case: Case) -> FloatArray:
+    """Return linear interpolation in time plus its smoothly interpolated residual (`time_series.temporal`)."""
     request = case.request
     return temporal(request.values, request.known, request.times, case.target)
 
@@ -145,13 +145,13 @@ def _others(case: Case) -> list[int]:
     return [date for date in range(len(case.request.times)) if date != case.target]
 
 
-def _whole(request: Request, date: int) -> FloatArray:
+def _filled(request: Request, date: int) -> FloatArray:
     return push_pull(request.values[date], request.known[date])
 
 
 def _line(case: Case, *dates: int) -> FloatArray:
     request = case.request
-    first, second = (_whole(request, date) for date in dates)
+    first, second = (_filled(request, date) for date in dates)
     start, end = (int(request.times[date]) for date in dates)
     now = int(request.times[case.target])
     share = np.float32((now - start) / (end - start)) if end > start else np.float32(0.5)
@@ -171,17 +171,17 @@ _UPSAMPLING: Mapping[str, Baseline] = {
 }
 _DATES: Mapping[str, Baseline] = {
     "nearest date": nearest_date,
-    "mean of the dates": mean_of_dates,
+    "mean of the context dates": mean_of_dates,
     "mean of all dates": mean_of_all_dates,
 }
 _LINES: Mapping[EvaluationTask, Mapping[str, Baseline]] = {
     "inpaint with dates": {
         "push-pull": smooth,
         "linear in time": linear,
-        "linear, mean corrected": unbiased,
-        "linear, smoothly corrected": corrected,
+        "linear, bias-corrected": bias_corrected,
+        "linear, residual-corrected": residual_corrected,
     },
-    "next date": {"linear, drawn on": extrapolated},
+    "next date": {"linear extrapolation": extrapolated},
     "date between": {"linear in time": linear},
 }
 
@@ -193,4 +193,4 @@ BASELINES: Mapping[EvaluationTask, Mapping[str, Baseline]] = {
     else {**_DATES, **_LINES[task]}
     for task in TASKS
 }
-"""Methods by task and name."""
+"""Baselines by task and name."""

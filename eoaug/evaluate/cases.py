@@ -1,9 +1,8 @@
-"""Real cubes as questions with a known answer: windows of netCDF files become `Case` objects.
+"""Evaluation cases: windows of real cubes become requests whose true answer is known.
 
-Xarray only to read. Reflectance at the door, model units in the request; a window counts on the dates on
-which it has no missing pixel, at most 5 % cloud, and is not so bright that the mask must have missed a cloud.
-Where other dates are told, a file that continues another one (attribute ``context_file``) is told of its dates
-as well, as a user who extends a cube would; asked for are its own dates alone.
+Values are reflectance in `Case.truth` and model units in `Case.request`. Targets are the usable dates of a window
+(`Series.usable`). For tasks with other dates, a file that continues another one (attribute ``context_file``) has
+that file's dates as context too, as a user who extends a cube would; targets are the file's own dates only.
 """
 
 from __future__ import annotations
@@ -49,28 +48,28 @@ EvaluationTask = Literal[
     "next date",
     "date between",
 ]
-"""What is asked: fill irregular holes from one date; the same holes with Sentinel-1 of that date as a guide; fill
-under real cloud masks with other dates at hand;
-super-resolve by 2 or 4; a whole date after the given ones; a whole date with dates on both sides.
+"""The tasks: fill irregular holes from the same date; the same holes with Sentinel-1 of that date as conditioning
+raster; fill real cloud masks with other dates as context; super-resolve by 2 or 4; predict a whole date after the
+given ones; predict a whole date with dates on both sides.
 
-The coarse image was made, and the request says so, by the Gaussian sensor of MTF 0.3 (``x2``) or by a mean over
-cells (``box``). ``triangle`` is a kernel that the embedded model's training never used: a triangle two coarse
-pixels wide (Pillow's bilinear reduction, MTF 0.41), and the request wrongly assumes the Gaussian."""
+The coarse image is made by the Gaussian sensor of MTF 0.3 (``x2``) or by a mean over cells (``box``), and the request
+names that sensor. ``triangle`` is a kernel that the embedded model was not trained on: a triangle two coarse
+pixels wide (Pillow's bilinear reduction, MTF 0.41), while the request names the Gaussian sensor."""
 TASKS: tuple[EvaluationTask, ...] = get_args(EvaluationTask)
 DATED: tuple[EvaluationTask, ...] = ("inpaint with dates", "next date", "date between")
-"""Those that tell other dates. They are asked of 8-bit display values too: what a method gains over another, in
-dB, does not depend on their unknown scale."""
+"""Tasks with other dates as context. They include 8-bit display values: differences between methods in dB do not
+depend on their unknown scale."""
 
 SLOTS = ("blue", "green", "red", "nir")
-"""Bands asked of generators that name none."""
+"""Bands requested from generators whose card names none."""
 HOLE_COVER = (0.2, 0.4)
-"""Least and largest share of a window that synthetic holes hide."""
+"""Least and largest share of a window that synthetic holes cover."""
 _UNIT = (0.15, 0.05)
-"""Reflectance of model unit 0 and of one unit for cards without constants: those of the engine."""
+"""Reflectance at model unit 0 and per model unit for cards without constants, as in the engine."""
 
 
 def verb_of(task: EvaluationTask) -> Verb:
-    """Return the verb that a task asks for."""
+    """Return the verb of a task."""
     if task.startswith("inpaint"):
         return "inpaint"
     return "super_resolve" if task[0] == "x" else "extend"
@@ -78,7 +77,7 @@ def verb_of(task: EvaluationTask) -> Verb:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Case:
-    """One question and its answer."""
+    """A request and its true answer."""
 
     task: EvaluationTask
     place: str
@@ -87,14 +86,14 @@ class Case:
     request: Request
     """As the engine would write it."""
     target: int
-    """Index of the date asked for."""
+    """Index of the requested date."""
     truth: NDArray[np.float32]
-    """Shape (C, H, W), reflectance; NaN for slots that do not count."""
-    counts: NDArray[np.bool_]
-    """Shape (C, H, W), True for the pixels that the score looks at: generated and clear."""
-    elsewhen: NDArray[np.float32] | None
-    """Shape (C, H, W), model units: mean of all other clear dates of the window, of its history too (for
-    ``next date``, of the earlier ones), more dates than the request may hold; None without any."""
+    """Shape (C, H, W), reflectance; NaN in bands that are not scored."""
+    scored: NDArray[np.bool_]
+    """Shape (C, H, W), True for the pixels that are scored: generated and clear."""
+    other_dates_mean: NDArray[np.float32] | None
+    """Shape (C, H, W), model units: mean of all other usable dates of the window and its history (for ``next date``,
+    of the earlier ones), which can be more dates than the request holds; None without any."""
 
 
 def cases(
@@ -106,41 +105,41 @@ def cases(
     steps: int | None = None,
     seed: int = 0,
 ) -> Iterator[Case]:
-    """Yield every case of a task that a window can serve, by date.
+    """Yield every case of a task in a window, by date.
 
     Parameters
     ----------
     task
-        One of `TASKS`. Nothing is yielded for a verb or a number of dates that ``card`` does not serve.
+        One of `TASKS`. Nothing is yielded if ``card`` does not support the verb or the number of dates.
     series
-        The window, its slots those of ``card``.
+        The window, with the bands of ``card``.
     card
-        Of the generator to be asked: verbs, context dates, model units.
+        Card of the evaluated generator: verbs, context dates, model units.
     masks
-        Real cloud masks, laid over one date after the other for ``inpaint with dates``; without any the
-        holes are synthetic.
+        Real cloud masks for ``inpaint with dates``, one per date in turn; without any the holes are synthetic.
     steps, seed
-        Passed on in the requests; the seed also chooses the synthetic holes.
+        Copied to the requests; the seed also selects the synthetic holes.
     """
     if verb_of(task) not in card.verbs:
         return
     if task == "inpaint with radar" and (series.radar is None or "layout" not in card.conditions):
         return
-    counted = series.sharp if task[0] == "x" else series.present
-    if not counted.any():
+    bands = series.sharp if task[0] == "x" else series.present
+    if not bands.any():
         return
-    asked = series.usable[series.own[series.usable]]
-    for index, date in enumerate(asked.tolist()):
-        told = _context(task, series, date, card.context)
-        if told is not None:
+    builder = _CaseBuilder(task=task, series=series, card=card, bands=bands, steps=steps, seed=seed)
+    targets = series.usable[series.own[series.usable]]
+    for index, date in enumerate(targets.tolist()):
+        context = _context(task, series, date, card.context)
+        if context is not None:
             mask = masks[index % len(masks)] if masks and task == "inpaint with dates" else None
-            case = _case(task, series, card, date, told, counted, mask, steps, seed)
-            if case.counts.any():
+            case = builder.case(date, context, mask)
+            if case.scored.any():
                 yield case
 
 
-def _context(task: EvaluationTask, series: Series, date: int, most: int) -> NDArray[np.intp] | None:
-    """Return the dates told beside the target, nearest first, or None where the task cannot be asked."""
+def _context(task: EvaluationTask, series: Series, date: int, max_dates: int) -> NDArray[np.intp] | None:
+    """Return the context dates of a target date, nearest first; None if the task is impossible for it."""
     usable, times = series.usable, series.times
     others: NDArray[np.intp] = usable[usable != date]
     if task not in DATED:
@@ -148,80 +147,86 @@ def _context(task: EvaluationTask, series: Series, date: int, most: int) -> NDAr
     if task == "next date":
         others = others[others < date]
     nearest: NDArray[np.intp] = others[np.argsort(np.abs(times[others] - times[date]), kind="stable")]
-    if not most or not nearest.size or not times.any():
+    if not max_dates or not nearest.size or not times.any():
         return None
-    told = nearest[:most]
+    context = nearest[:max_dates]
     if task == "date between":
         sides = [nearest[nearest < date], nearest[nearest > date]]
-        if most < 2 or not all(side.size for side in sides):
+        if max_dates < 2 or not all(side.size for side in sides):
             return None
         for side in sides:
-            if not np.isin(told, side).any():
-                told = np.append(told[: most - 1], side[0])
-    return told
+            if not np.isin(context, side).any():
+                context = np.append(context[: max_dates - 1], side[0])
+    return context
 
 
-def _case(
-    task: EvaluationTask,
-    series: Series,
-    card: Card,
-    date: int,
-    told: NDArray[np.intp],
-    counted: BoolArray,
-    mask: BoolArray | None,
-    steps: int | None,
-    seed: int,
-) -> Case:
-    dates = np.sort(np.append(told, date))
-    target = int(np.flatnonzero(dates == date)[0])
-    everywhere = np.broadcast_to(counted[:, None, None], series.values.shape[1:])
-    values = model_units(series.values[dates], card)
-    known = np.isfinite(values) & series.clear[dates][:, None] & everywhere
-    fill = np.zeros_like(known)
-    coarse = sensor = None
-    factor = 1
-    if task[0] == "x":
-        factor = int(task[1])
-        sensor = Sensor.of("box" if task.endswith("box") else "gaussian", factor, len(counted))
-        measured = np.where(everywhere, values, np.float32(np.nan))
-        coarse = _triangle(measured, factor) if task.endswith("triangle") else sensor.degrade(measured)
-        known[:] = False
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _CaseBuilder:
+    """Makes the cases of one task in one window."""
+
+    task: EvaluationTask
+    series: Series
+    card: Card
+    bands: BoolArray
+    """Shape (C,), True for the bands that are requested and scored."""
+    steps: int | None
+    seed: int
+
+    def case(self, date: int, context: NDArray[np.intp], mask: BoolArray | None) -> Case:
+        """Return the case of one target date with these context dates; ``mask`` replaces the synthetic holes."""
+        series, task = self.series, self.task
+        dates = np.sort(np.append(context, date))
+        target = int(np.flatnonzero(dates == date)[0])
+        everywhere = np.broadcast_to(self.bands[:, None, None], series.values.shape[1:])
+        values = model_units(series.values[dates], self.card)
+        known = np.isfinite(values) & series.clear[dates][:, None] & everywhere
+        fill = np.zeros_like(known)
         fill[target] = everywhere
-    elif verb_of(task) == "inpaint":
-        fill[target] = (_hole(series, date, seed) if mask is None else mask) & everywhere
-    else:
-        fill[target] = everywhere
-    known &= ~fill
-    others = series.usable[series.usable != date]
-    if task == "next date":
-        others = others[others < date]
-    return Case(
-        task=task,
-        place=series.place,
-        sensor=series.sensor,
-        request=Request(
-            values=np.where(known, values, 0).astype(np.float32),
-            known=known,
-            fill=fill,
-            times=series.times[dates],
-            metadata=series.metadata[dates],
-            origin=series.origin,
-            coarse=coarse,
-            factor=factor,
-            sensor=sensor,
-            layout=series.radar[date] if task == "inpaint with radar" and series.radar is not None else None,
-            seed=seed,
-            steps=steps,
-        ),
-        target=target,
-        truth=np.where(everywhere, series.values[date], np.float32(np.nan)),
-        counts=fill[target] & series.clear[date],
-        elsewhen=model_units(series.values[others].mean(axis=0), card) if len(others) else None,
-    )
+        coarse = sensor = None
+        factor = 1
+        if task[0] == "x":
+            factor = int(task[1])
+            sensor = Sensor.of("box" if task.endswith("box") else "gaussian", factor, len(self.bands))
+            measured = np.where(everywhere, values, np.float32(np.nan))
+            coarse = _triangle(measured, factor) if task.endswith("triangle") else sensor.degrade(measured)
+            known[:] = False
+        elif verb_of(task) == "inpaint":
+            fill[target] &= _hole(series, date, self.seed) if mask is None else mask
+        known &= ~fill
+        radar = series.radar if task == "inpaint with radar" else None
+        return Case(
+            task=task,
+            place=series.place,
+            sensor=series.sensor,
+            request=Request(
+                values=np.where(known, values, 0).astype(np.float32),
+                known=known,
+                fill=fill,
+                times=series.times[dates],
+                metadata=series.metadata[dates],
+                origin=series.origin,
+                coarse=coarse,
+                factor=factor,
+                sensor=sensor,
+                layout=None if radar is None else radar[date],
+                seed=self.seed,
+                steps=self.steps,
+            ),
+            target=target,
+            truth=np.where(everywhere, series.values[date], np.float32(np.nan)),
+            scored=fill[target] & series.clear[date],
+            other_dates_mean=self._other_dates_mean(date),
+        )
+
+    def _other_dates_mean(self, date: int) -> NDArray[np.float32] | None:
+        others = self.series.usable[self.series.usable != date]
+        if self.task == "next date":
+            others = others[others < date]
+        return model_units(self.series.values[others].mean(axis=0), self.card) if len(others) else None
 
 
 def _hole(series: Series, date: int, seed: int) -> BoolArray:
-    """Return irregular holes, another pattern and cover for every date and window."""
+    """Return irregular holes whose pattern and cover vary with date and window."""
     least, most = HOLE_COVER
     cover = np.random.default_rng([seed, date, *series.origin]).uniform(least, most)
     return simulate((WINDOW_PX, WINDOW_PX), cover, seed=seed + date, origin=series.origin)
@@ -236,11 +241,11 @@ def _triangle(fine: NDArray[np.float32], factor: int) -> NDArray[np.float32]:
     return np.stack(planes).reshape(*fine.shape[:2], *size[::-1])
 
 
-def evenly(count: int, most: int | None) -> list[int]:
-    """Return at most ``most`` of ``count`` indices, evenly spread; None: all."""
-    if most is None or count <= most:
+def evenly(count: int, limit: int | None) -> list[int]:
+    """Return at most ``limit`` of ``count`` indices, evenly spread; None: all."""
+    if limit is None or count <= limit:
         return list(range(count))
-    chosen: list[int] = np.linspace(0, count - 1, most).round().astype(int).tolist()
+    chosen: list[int] = np.linspace(0, count - 1, limit).round().astype(int).tolist()
     return chosen
 
 
@@ -257,8 +262,8 @@ def reflectance(values: NDArray[np.floating[Any]], card: Card) -> NDArray[np.flo
 
 
 def _constants(card: Card) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    zero, one = _UNIT
+    zero, unit = _UNIT
     return (
         np.asarray(card.mean or (zero,))[:, None, None],
-        np.asarray(card.std or (one,))[:, None, None],
+        np.asarray(card.std or (unit,))[:, None, None],
     )

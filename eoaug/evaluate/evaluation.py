@@ -1,11 +1,12 @@
-"""The whole evaluation of a generator: every task that its card serves, on every file of a folder.
+"""The evaluation of a generator: every task that its card supports, on every file of a folder.
 
-Imports the other modules of this package; ``report`` writes what comes out.
+`evaluate.report` writes the result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -18,12 +19,13 @@ from eoaug.evaluate.synthesis import SAMPLES, Sheet, real_windows, synthesise
 from eoaug.evaluate.table import Figure, Table
 from eoaug.generators.base import Card, Generator
 from eoaug.progress import Progress, ProgressCounter, track
+from eoaug.raster.arrays import BoolArray
 
 __all__ = ["PARTS", "Evaluation", "evaluate"]
 
 
 PARTS: tuple[str, ...] = (*TASKS, "synthesis", "throughput")
-"""What can be asked for: the tasks with a known answer, sets of synthetic images, and speed."""
+"""Parts of an evaluation: the tasks with a known answer, sets of synthetic images, and speed."""
 
 _SPEED_STEPS = 4
 _SPEED_CALLS = 3
@@ -31,7 +33,7 @@ _SPEED_CALLS = 3
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Evaluation:
-    """A table, and what there is to look at."""
+    """Tables of figures, and images to look at."""
 
     table: Table
     slots: tuple[str, ...]
@@ -53,110 +55,82 @@ def evaluate(
     seed: int = 0,
     progress: Progress = None,
 ) -> Evaluation:
-    """Score a generator beside the classical methods on real cubes.
+    """Score a generator and the baselines on real cubes.
 
     Parameters
     ----------
     generator
-        Any; asked directly with requests of 64 x 64 pixels. Its best estimate (the card's default steps), one
-        sample (the card's member steps, where it names any) and, on request, its members are judged as
-        the engine hands them out: projected onto a coarse measurement, known pixels put back.
+        Any generator; called directly with requests of 64 x 64 pixels. Its best estimate (the card's default steps),
+        one sample (the card's member steps, if it names any) and, optionally, an ensemble are scored as
+        the engine would return them: projected onto a coarse measurement, known pixels restored.
     data_dir
-        Folder of netCDF cubes (see `windows.read_series`) on which the generator was not trained. Each
-        file is taken for a place of its own; what cannot be used is left out and listed.
+        Folder of netCDF cubes (see `series.read_series`) on which the generator was not trained. Every
+        file counts as a place; files that cannot be used are skipped and listed.
     train_dir
-        Folder of the cubes that it was trained on: how near synthetic images come to them is told only with
-        it. Files that cubes continue (attribute ``context_file``) are looked for there, and above
-        ``data_dir``: their dates are told, never asked for.
+        Folder of the cubes that it was trained on: needed for distances of synthetic images to the training data.
+        Files that cubes continue (attribute ``context_file``) are searched for there, and above
+        ``data_dir``: their dates are context only.
     tasks
-        Which of `PARTS` to ask; those that the card does not serve are passed over.
+        Which of `PARTS` to run; those that the card does not support are skipped.
     limit
-        Most windows per task and place, spread evenly over the file; None: all. Figures of single
-        sensors are stated from 100 windows on.
+        Largest number of windows per task and place, spread evenly over the file; None: all. Figures of single
+        sensors are given from 100 windows on.
     members
-        Size of the ensembles, of which coverage (from 19 members on) and CRPS are told, and with 8 or more
-        what further steps bring; 0: none.
+        Size of the ensembles: CRPS, from 19 members on coverage of the 90 % interval, and from 8 members on a
+        comparison of numbers of steps; 0: none.
     samples
-        Number of images made from nothing, and of variations.
+        Number of unconditionally synthesised images, and of variations.
     steps
         Denoising steps of samples and members; None: the card's.
     seed
-        Of the holes and of the generator's noise.
+        Seed of the holes and of the generator's noise.
     progress
-        Whether to draw a bar; None: after some seconds, on a terminal.
+        Whether to show a progress bar; None: after some seconds, on a terminal.
 
     Raises
     ------
     SourceError
         The folder has no usable file.
     """
-    _checked(tasks, limit, members, samples)
+    _check_arguments(tasks, limit, members, samples)
     card = generator.card
     slots = card.bands or SLOTS
     if WINDOW_PX % card.multiple_of:
         raise GeneratorError(
-            f"{card.name} wants edges that are multiples of {card.multiple_of} px; windows have {WINDOW_PX}.",
-            "Evaluate a generator whose card.multiple_of divides 64.",
+            f"{card.name} needs edges that are multiples of {card.multiple_of} px, but windows have {WINDOW_PX} px",
+            "evaluate a generator whose card.multiple_of divides 64",
         )
-    skipped: dict[str, str] = {}
-    places = _places(Path(data_dir), slots, skipped)
-    if not places:
-        raise SourceError(
-            f"None of the files in {data_dir} can be used: "
-            + "; ".join(f"{name}: {why}" for name, why in skipped.items()),
-            "Pass the folder of the validation cubes, calibrated and at least 64 x 64 pixels large.",
-        )
-    dated = places
-    if set(DATED) & set(tasks):
-        dated = _dated(Path(data_dir), slots, skipped, None if train_dir is None else Path(train_dir))
+    data = _Data.read(Path(data_dir), slots, None if train_dir is None else Path(train_dir), tasks)
     effort = Effort(members=members, steps=steps)
-    asked = {
-        task: _asked(task, dated if task in DATED else places, Path(data_dir), card, limit, seed)
-        for task in TASKS
-        if task in tasks
+    cases_by_task = {
+        task: found for task in TASKS if task in tasks and (found := data.cases_of(task, card, limit, seed))
     }
-    asked = {task: found for task, found in asked.items() if found}
     figures: list[Figure] = []
     examples: list[Example] = []
     sheets: list[Sheet] = []
     synthesises = "synthesis" in tasks and "synthesize" in card.verbs
-    total = sum(planned(found, effort) for found in asked.values()) + 2 * samples * synthesises
+    total = sum(planned(found, effort) for found in cases_by_task.values()) + 2 * samples * synthesises
     with track(total, what=f"evaluating {card.name}", unit="image", progress=progress) as bar:
-        for task, found in asked.items():
+        for task, found in cases_by_task.items():
             try:
-                scored = score(generator, task, found, effort, seen=bar)
+                scored = score(generator, task, found, effort, progress=bar)
             except EoaugError as error:
-                skipped[task] = error.problem
+                data.skipped[task] = error.problem
                 continue
             figures += scored.figures
             examples += scored.examples
         if synthesises:
-            trained: Mapping[str, Sequence[Series]] = {}
-            if train_dir is not None:
-                trained = _places(Path(train_dir), slots, skipped)
-            made = synthesise(
-                generator,
-                slots,
-                real_windows(places),
-                real_windows(trained, None),
-                samples=samples,
-                seed=seed,
-                seen=bar,
-            )
-            figures += made.figures
-            sheets += made.sheets
-            skipped |= made.skipped
-        if "throughput" in tasks and asked:
-            figures += _throughput(generator, next(iter(asked.values())), steps, bar)
-    sensors: dict[str, int] = {}
-    for found in asked.values():
-        for sensor in {case.sensor for case in found}:
-            count = sum(case.sensor == sensor for case in found)
-            sensors[sensor] = max(sensors.get(sensor, 0), count)
+            real, train = real_windows(data.places), real_windows(data.training_places(), None)
+            synthesised = synthesise(generator, slots, real, train, samples=samples, seed=seed, progress=bar)
+            figures += synthesised.figures
+            sheets += synthesised.sheets
+            data.skipped.update(synthesised.skipped)
+        if "throughput" in tasks and cases_by_task:
+            figures += _throughput(generator, next(iter(cases_by_task.values())), steps, bar)
     table = Table(
         generator=card.name,
         figures=tuple(figures),
-        skipped=skipped,
+        skipped=data.skipped,
         settings={
             "sha256": card.sha256,
             "tasks": list(tasks),
@@ -167,105 +141,152 @@ def evaluate(
             "seed": seed,
             "with_training_data": train_dir is not None,
         },
-        sensors=dict(sorted(sensors.items())),
+        sensors=_windows_by_sensor(cases_by_task),
     )
     return Evaluation(table=table, slots=tuple(slots), examples=tuple(examples), sheets=tuple(sheets))
 
 
-def _checked(tasks: Sequence[str], limit: int | None, members: int, samples: int) -> None:
+def _check_arguments(tasks: Sequence[str], limit: int | None, members: int, samples: int) -> None:
     if limit is not None and limit < 1:
-        raise ParameterError(f"The limit of windows per place is {limit}.", "Give limit=1 or more, or None.")
+        raise ParameterError(f"limit of windows per place is {limit}", "use limit=1 or more, or None")
     if members < 0:
-        raise ParameterError(f"Ensembles of {members} members were asked for.", "Give members=0 or more.")
+        raise ParameterError(f"the ensemble size is {members} members", "use members=0 or more")
     if samples < 2:
-        raise ParameterError(f"{samples} synthetic images were asked for.", "Give samples=2 or more.")
+        raise ParameterError(f"the number of synthetic images is {samples}", "use samples=2 or more")
     if unknown := [task for task in tasks if task not in PARTS]:
-        raise ParameterError(f"No task is called {unknown[0]!r}.", f"Give some of {', '.join(PARTS)}.")
+        raise ParameterError(f"unknown task {unknown[0]!r}", f"use some of {', '.join(PARTS)}")
+
+
+def _windows_by_sensor(cases_by_task: Mapping[EvaluationTask, Sequence[Case]]) -> dict[str, int]:
+    """Return the largest number of windows that one task has of each sensor."""
+    sensors: dict[str, int] = {}
+    for found in cases_by_task.values():
+        for sensor in {case.sensor for case in found}:
+            count = sum(case.sensor == sensor for case in found)
+            sensors[sensor] = max(sensors.get(sensor, 0), count)
+    return dict(sorted(sensors.items()))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Data:
+    """The windows of a folder of cubes, by place."""
+
+    folder: Path
+    slots: Sequence[str]
+    train_dir: Path | None
+    places: Mapping[str, Sequence[Series]]
+    """Calibrated files."""
+    dated_places: Mapping[str, Sequence[Series]]
+    """Files with several dates, 8-bit display values and earlier dates of other files included."""
+    skipped: dict[str, str]
+    """Files that cannot be used, and the reason."""
+
+    @classmethod
+    def read(cls, folder: Path, slots: Sequence[str], train_dir: Path | None, tasks: Sequence[str]) -> _Data:
+        """Read a folder; the files with several dates only if ``tasks`` need them."""
+        skipped: dict[str, str] = {}
+        places = _places(folder, slots, skipped)
+        if not places:
+            raise SourceError(
+                f"no file in {folder} can be used: "
+                + "; ".join(f"{name}: {why}" for name, why in skipped.items()),
+                "pass the folder of the validation cubes, calibrated and at least 64 x 64 pixels large",
+            )
+        dated: Mapping[str, Sequence[Series]] = places
+        if set(DATED) & set(tasks):
+            dated = _dated_places(folder, slots, skipped, train_dir)
+        return cls(
+            folder=folder,
+            slots=slots,
+            train_dir=train_dir,
+            places=places,
+            dated_places=dated,
+            skipped=skipped,
+        )
+
+    def training_places(self) -> Mapping[str, Sequence[Series]]:
+        """Return the windows of the training cubes, if their folder is given."""
+        return {} if self.train_dir is None else _places(self.train_dir, self.slots, self.skipped)
+
+    def cases_of(self, task: EvaluationTask, card: Card, limit: int | None, seed: int) -> list[Case]:
+        """Return the cases of a task, at most ``limit`` per place."""
+        masks = self._masks() if task == "inpaint with dates" else {}
+        places = self.dated_places if task in DATED else self.places
+        selected: list[Case] = []
+        for place, windows in places.items():
+            others = [mask for name, of_file in masks.items() if name != place for mask in of_file]
+            all_masks = [*masks.get(place, []), *others]
+            found = [
+                case for series in windows for case in cases(task, series, card, masks=all_masks, seed=seed)
+            ]
+            selected += [found[i] for i in evenly(len(found), limit)]
+        return selected
+
+    def _masks(self) -> dict[str, list[BoolArray]]:
+        masks = {}
+        for path in sorted(self.folder.glob("*.nc")):
+            with suppress(SourceError):
+                masks[path.stem] = read_masks(path)
+        return masks
 
 
 def _places(folder: Path, slots: Sequence[str], skipped: dict[str, str]) -> dict[str, list[Series]]:
-    """Return the windows of every usable file of a folder; note the others in ``skipped``."""
+    """Return the windows of every usable file of a folder; record the others in ``skipped``."""
     paths = sorted(folder.glob("*.nc"))
     if not paths:
-        raise SourceError(f"{folder} holds no *.nc file.", "Pass a folder of netCDF cubes.")
+        raise SourceError(f"{folder} holds no *.nc file", "pass a folder of netCDF cubes")
     places: dict[str, list[Series]] = {}
     for path in paths:
         try:
-            found = read_series(path, slots)
+            windows = read_series(path, slots)
         except (SourceError, RadiometryError) as error:
             skipped[path.name] = error.problem
             continue
-        if any(series.usable.size for series in found):
-            places[path.stem] = found
+        if any(series.usable.size for series in windows):
+            places[path.stem] = windows
         else:
-            skipped[path.name] = f"{path.name} has no clear window of {WINDOW_PX} x {WINDOW_PX} pixels."
+            skipped[path.name] = f"{path.name} has no clear window of {WINDOW_PX} x {WINDOW_PX} pixels"
     return places
 
 
-def _dated(
+def _dated_places(
     folder: Path, slots: Sequence[str], skipped: dict[str, str], train_dir: Path | None
 ) -> dict[str, list[Series]]:
-    """Return the windows of every file that tasks with other dates can ask, with the dates it continues."""
+    """Return the windows of every file fit for tasks with other dates, with the dates that it continues."""
     places: dict[str, list[Series]] = {}
     for path in sorted(folder.glob("*.nc")):
         try:
-            found = read_series(path, slots, history=history_of(path, train_dir), display_values=True)
+            history = history_of(path, train_dir)
+            windows = read_series(path, slots, history=history, display_values=True)
         except (SourceError, RadiometryError) as error:
             skipped.setdefault(path.name, error.problem)
             continue
-        if any(series.own[series.usable].any() and len(series.usable) > 1 for series in found):
-            places[path.stem] = found
+        if any(series.own[series.usable].any() and len(series.usable) > 1 for series in windows):
+            places[path.stem] = windows
             if path.name in skipped:
-                skipped[path.name] += " Asked for its dates alone, 255 taken for reflectance 0.5."
+                skipped[path.name] += "; used for tasks with other dates only, 255 as reflectance 0.5"
     return places
 
 
-def _asked(
-    task: EvaluationTask,
-    places: Mapping[str, Sequence[Series]],
-    folder: Path,
-    card: Card,
-    limit: int | None,
-    seed: int,
-) -> list[Case]:
-    """Return the cases of a task, at most ``limit`` per place."""
-    masks = {}
-    if task == "inpaint with dates":
-        for path in sorted(folder.glob("*.nc")):
-            try:
-                masks[path.stem] = read_masks(path)
-            except SourceError:
-                continue
-    asked: list[Case] = []
-    for place, windows in places.items():
-        own = masks.get(place, [])
-        others = [mask for name, found in masks.items() if name != place for mask in found]
-        found = [
-            case for series in windows for case in cases(task, series, card, masks=[*own, *others], seed=seed)
-        ]
-        asked += [found[i] for i in evenly(len(found), limit)]
-    return asked
-
-
 def _throughput(
-    generator: Generator, asked: Sequence[Case], steps: int | None, seen: ProgressCounter
+    generator: Generator, cases_: Sequence[Case], steps: int | None, progress: ProgressCounter
 ) -> list[Figure]:
-    """Return how many pixels a second come from all cores at a few steps, as the engine would run them."""
+    """Return the pixels per second of all cores at a few steps, batched as in the engine."""
     steps = steps or _SPEED_STEPS
-    shape = asked[0].request.values.shape
-    alike = [case.request for case in asked if case.request.values.shape == shape]
+    shape = cases_[0].request.values.shape
+    same_shape = [case.request for case in cases_ if case.request.values.shape == shape]
     count = _SPEED_CALLS * threads() * max(generator.card.batch, 1)
-    requests = [replace(alike[i % len(alike)], steps=steps, member=i) for i in range(count)]
-    answers(generator, requests[:1], seen=seen)
-    begun = perf_counter()
-    answers(generator, requests, seen=seen)
-    seconds = perf_counter() - begun
+    requests = [replace(same_shape[i % len(same_shape)], steps=steps, member=i) for i in range(count)]
+    answers(generator, requests[:1], progress=progress)
+    start = perf_counter()
+    answers(generator, requests, progress=progress)
+    seconds = perf_counter() - start
     pixels = count * shape[-2] * shape[-1]
     nan = float("nan")
     return [
         Figure(
             task="throughput",
-            method=f"{generator.card.name}, {steps} steps, {threads()} threads, {asked[0].task}",
+            method=f"{generator.card.name}, {steps} steps, {threads()} threads, {cases_[0].task}",
             metric="mpx_per_s",
             value=pixels / seconds / 1e6,
             low=nan,

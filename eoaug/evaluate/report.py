@@ -1,6 +1,6 @@
 """An evaluation as files: JSON, Markdown, one HTML page with pictures, sheets of synthetic images.
 
-Imports quicklook for pictures. All pictures have one fixed stretch, so that they can be compared.
+All pictures have the same fixed stretch, so that they can be compared.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _EDGE_PX = 192
 _GAP_PX = 2
 _COLUMNS = 4
 _STD_WHITE = 0.1
-"""Reflectance of standard deviation that is shown as white."""
+"""Standard deviation of reflectance that is shown as white."""
 
 
 def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> Path:
@@ -37,58 +37,58 @@ def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> Path
     evaluation
         From `evaluate`.
     folder
-        Made if need be; files of these names are replaced.
+        Created if it does not exist; files of these names are replaced.
 
     Returns
     -------
     pathlib.Path
-        The HTML page, which holds all that it shows.
+        The HTML page, which embeds its pictures.
     """
     out, table, slots = Path(folder), evaluation.table, evaluation.slots
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.json").write_text(table.to_json() + "\n", encoding="utf-8")
     (out / "table.md").write_text(table.to_markdown(), encoding="utf-8")
-    shown: dict[str, list[Example]] = {}
+    pictures: dict[str, list[list[Picture]]] = {}
     for example in evaluation.examples:
-        shown.setdefault(example.case.task, []).append(example)
+        row = _row(example, table.generator, slots)
+        pictures.setdefault(example.case.task, []).append(row)
     sections = []
     for title, text, rows in table.sections():
-        found = [_row(example, table.generator, slots) for example in shown.get(title, [])]
-        sheets = [_pictured(one, slots) for one in evaluation.sheets if one.title == title]
-        told = [text, *(one.text for one in evaluation.sheets if one.title == title)]
-        sections.append(Section(title=title, text="\n\n".join(told), table=rows, rows=[*found, *sheets]))
-    for task, examples in shown.items():
-        rows_of_pictures = [_row(example, table.generator, slots) for example in examples]
+        sheets = [images for images in evaluation.sheets if images.title == title]
+        texts = [text, *(images.text for images in sheets)]
+        rows_of_pictures = [*pictures.get(title, []), *(_halves(images, slots) for images in sheets)]
+        sections.append(Section(title=title, text="\n\n".join(texts), table=rows, rows=rows_of_pictures))
+    for task, rows_of_task in pictures.items():
         name = f"{task.replace(' ', '-')}.png"
-        sheet([Section(title=task, rows=rows_of_pictures)], out / name, edge_px=_EDGE_PX)
-    for one in evaluation.sheets:
-        sheet([Section(title=one.text, rows=[_pictured(one, slots)])], out / f"{one.title}.png")
+        sheet([Section(title=task, rows=rows_of_task)], out / name, edge_px=_EDGE_PX)
+    for images in evaluation.sheets:
+        sheet([Section(title=images.text, rows=[_halves(images, slots)])], out / f"{images.title}.png")
     return page(
         f"Evaluation of {table.generator}",
         sections,
         out / "index.html",
-        lead="Beside classical methods, on real cubes whose truth the generator was not shown.\n\n"
+        lead="Comparison with classical baselines on real cubes that the generator was not trained on.\n\n"
         "Pictures: reflectance 0 to 0.3 from black to white (near infrared to 0.5), the same for all. Per task the "
-        "windows of the median and of the worst gain over the best classical method are shown.",
+        "windows with the median and the worst delta PSNR over the best baseline are shown.",
         foot="\n\n".join(f"{name}: {value}" for name, value in table.settings.items()),
     )
 
 
 def picture(image: FloatArray, slots: Sequence[str]) -> NDArray[np.uint8]:
-    """Return an image (C, H, W) in reflectance as colours, (H, W, 3).
+    """Return an image (C, H, W) in reflectance as RGB, (H, W, 3).
 
     Parameters
     ----------
     image
-        NaN for the slots that are not there.
+        NaN in absent bands.
     slots
-        Their common names.
+        Common names of the bands.
     """
-    there = {slot: plane for slot, plane in zip(slots, image, strict=True) if np.isfinite(plane).all()}
+    present = {slot: plane for slot, plane in zip(slots, image, strict=True) if np.isfinite(plane).all()}
     ds = xr.Dataset(
         {
             slot: (("y", "x"), np.asarray(plane, np.float32), {"common_name": slot})
-            for slot, plane in there.items()
+            for slot, plane in present.items()
         }
     )
     return rgb(ds)
@@ -97,27 +97,27 @@ def picture(image: FloatArray, slots: Sequence[str]) -> NDArray[np.uint8]:
 def montage(
     images: Sequence[FloatArray], slots: Sequence[str], *, columns: int = _COLUMNS
 ) -> NDArray[np.uint8]:
-    """Return one picture of many images of one size, row by row, with thin lines between them."""
+    """Return images of one size as one picture, row by row, with thin lines between them."""
     pictures = [picture(image, slots) for image in images]
     height, width = pictures[0].shape[:2]
     rows = -(-len(pictures) // columns)
     step_y, step_x = height + _GAP_PX, width + _GAP_PX
     canvas = np.full((rows * step_y - _GAP_PX, columns * step_x - _GAP_PX, 3), 255, np.uint8)
-    for index, one in enumerate(pictures):
+    for index, pixels in enumerate(pictures):
         row, col = divmod(index, columns)
-        canvas[row * step_y : row * step_y + height, col * step_x : col * step_x + width] = one
+        canvas[row * step_y : row * step_y + height, col * step_x : col * step_x + width] = pixels
     return canvas
 
 
-def _pictured(one: Sheet, slots: Sequence[str]) -> list[Picture]:
+def _halves(images: Sheet, slots: Sequence[str]) -> list[Picture]:
     """Return a sheet as two halves side by side."""
-    bands = _common(one.images)
-    images = [np.where(bands[:, None, None], image, np.nan) for image in one.images]
-    half = -(-len(images) // 2)
+    bands = _common(images.images)
+    planes = [np.where(bands[:, None, None], image, np.nan) for image in images.images]
+    half = -(-len(planes) // 2)
     return [
-        Picture(montage(part, slots, columns=_COLUMNS), f"{one.title}, {words} half")
-        for part, words in ((images[:half], "first"), (images[half:], "second"))
-        if part
+        Picture(montage(group, slots, columns=_COLUMNS), f"{images.title}, {words} half")
+        for group, words in ((planes[:half], "first"), (planes[half:], "second"))
+        if group
     ]
 
 
@@ -126,29 +126,31 @@ def _common(images: Sequence[FloatArray]) -> NDArray[np.bool_]:
 
 
 def _row(example: Example, name: str, slots: Sequence[str]) -> list[Picture]:
-    """Return what was given, the answers and the truth, side by side."""
+    """Return truth, input and results side by side."""
     case = example.case
-    bands = case.counts.any(axis=(1, 2))
+    bands = case.scored.any(axis=(1, 2))
 
     def shown(image: FloatArray) -> NDArray[np.uint8]:
         return picture(np.where(bands[:, None, None], image, np.nan), slots)
 
     row, col = case.request.origin
     where = f"{case.place}, row {row}, column {col}"
-    pictures = [Picture(enlarge(shown(case.truth), _EDGE_PX), f"truth ({example.kind})", where)]
+    pictures = [Picture(enlarge(shown(case.truth), _EDGE_PX), f"truth ({example.reason})", where)]
     for words, (image, hidden) in example.given.items():
-        seen = shown(image)
-        pictures.append(Picture(enlarge(seen if hidden is None else shade(seen, hidden), _EDGE_PX), words))
+        pixels = shown(image)
+        pictures.append(
+            Picture(enlarge(pixels if hidden is None else shade(pixels, hidden), _EDGE_PX), words)
+        )
     for method, image in example.results.items():
-        counts = case.counts[bands]
-        error = np.sqrt(np.mean((image[bands] - case.truth[bands])[counts] ** 2))
+        scored = case.scored[bands]
+        error = np.sqrt(np.mean((image[bands] - case.truth[bands])[scored] ** 2))
         words = f"{method}, best estimate" if method == name else method
         decibel = "exact" if error == 0 else f"{-20 * np.log10(error):.2f} dB"
         pictures.append(Picture(enlarge(shown(image), _EDGE_PX), words, decibel))
     if example.spread is not None:
         mean = example.spread[bands].mean(axis=0)
         grey = np.rint(np.clip(mean / _STD_WHITE, 0, 1) * 255).astype(np.uint8)
-        note = f"white: deviation {_STD_WHITE:g}"
-        wide = enlarge(np.repeat(grey[..., None], 3, axis=-1), _EDGE_PX)
-        pictures.append(Picture(wide, "spread of members", note))
+        note = f"white: standard deviation {_STD_WHITE:g}"
+        pixels = enlarge(np.repeat(grey[..., None], 3, axis=-1), _EDGE_PX)
+        pictures.append(Picture(pixels, "ensemble spread", note))
     return pictures

@@ -1,8 +1,8 @@
-"""Images from nothing, and variations: are they like land, and are they not the training data?
+"""Unconditional synthesis and variations: realism, and distance to the training data.
 
-Numpy and scipy. There is no pixel to compare with, so sets are compared: statistics of bands, the kernel
-distance of features, distances to the nearest training window. The encoder of the features is `features`,
-a fixed bank of filters that nobody trained.
+There is no true image to compare with, so sets of images are compared: statistics of bands, the kernel
+distance of features, distances to the nearest training window. The encoder is `features`, a fixed filter bank
+without trained weights.
 """
 
 from __future__ import annotations
@@ -31,23 +31,23 @@ __all__ = ["SAMPLES", "RealImage", "Sheet", "Synthesised", "features", "real_win
 
 
 SAMPLES = 64
-"""Images that are made."""
+"""Default number of synthesised images."""
 STRENGTH = 0.6
-"""Of variations: the verb's default."""
+"""Denoising strength of variations: the verb's default."""
 _SCALES_PX = (1.0, 2.0, 4.0, 8.0)
 _ANGLES = np.deg2rad([0.0, 45.0, 90.0, 135.0])
 _FLOOR = 1e-4
-"""Reflectance below which differences are rounding: the step in which data are stored."""
-_MOST_PER_PLACE = 16
+"""Step of reflectance in which data are stored: smaller differences are rounding."""
+_MAX_PER_PLACE = 16
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class RealImage:
-    """A real image."""
+    """A clear window of real data on one date."""
 
     place: str
     values: NDArray[np.float32]
-    """Shape (C, H, W), reflectance; NaN for absent slots."""
+    """Shape (C, H, W), reflectance; NaN for absent bands."""
     time: int
     metadata: NDArray[np.float64]
     """Shape (7,)."""
@@ -55,7 +55,7 @@ class RealImage:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sheet:
-    """Many images to look at."""
+    """Images of the report."""
 
     title: str
     text: str
@@ -65,7 +65,7 @@ class Sheet:
 
 @dataclass(eq=False)
 class Synthesised:
-    """What was found."""
+    """The result of `synthesise`."""
 
     figures: list[Figure] = field(default_factory=list)
     sheets: list[Sheet] = field(default_factory=list)
@@ -73,14 +73,14 @@ class Synthesised:
 
 
 def features(image: FloatArray) -> NDArray[np.float64]:
-    """Return what a fixed bank of filters sees in an image.
+    """Return the responses of a fixed filter bank to an image.
 
-    A torch-free encoder after the texture statistics of Portilla & Simoncelli (2000,
+    An encoder after the texture statistics of Portilla & Simoncelli (2000,
     doi:10.1023/A:1026553619983), with the first-derivative steerable filters of Freeman & Adelson (1991,
     doi:10.1109/34.93808) at 1, 2, 4 and 8 px and 0, 45, 90 and 135 degrees. Per band: log of mean and of
-    standard deviation; per scale and angle the log energy; per scale how unevenly the gradient is
-    spread (the log of its mean square over its squared mean: edges against noise) and its
-    correlation with the next scale's. Per pair of bands: the correlation of pixels and, per scale, of gradient
+    standard deviation; per scale and angle the log energy; per scale the sparsity of the gradient
+    magnitude (log of its mean square over its squared mean: edges versus noise) and its
+    correlation with that of the next scale. Per pair of bands: the correlation of pixels and, per scale, of gradient
     magnitudes.
 
     Parameters
@@ -93,7 +93,7 @@ def features(image: FloatArray) -> NDArray[np.float64]:
     Shape (25 C + 5 C (C - 1) / 2,).
     """
     values = np.asarray(image, dtype=np.float64)
-    found: list[float] = []
+    responses: list[float] = []
     magnitudes = []
     for scale in _SCALES_PX:
         rows, cols = (
@@ -103,20 +103,20 @@ def features(image: FloatArray) -> NDArray[np.float64]:
         magnitudes.append(np.hypot(rows, cols))
         for row, col, size in zip(rows, cols, magnitudes[-1], strict=True):
             energy = [np.mean((np.cos(a) * col + np.sin(a) * row) ** 2) for a in _ANGLES]
-            found += np.log(np.array(energy) + _FLOOR**2).tolist()
-            found.append(float(np.log((np.mean(size**2) + _FLOOR**2) / (np.mean(size) ** 2 + _FLOOR**2))))
+            responses += np.log(np.array(energy) + _FLOOR**2).tolist()
+            responses.append(float(np.log((np.mean(size**2) + _FLOOR**2) / (np.mean(size) ** 2 + _FLOOR**2))))
     for small, large in itertools.pairwise(magnitudes):
-        found += [_correlation(a, b) for a, b in zip(small, large, strict=True)]
+        responses += [_correlation(a, b) for a, b in zip(small, large, strict=True)]
     for plane in values:
-        found += [
+        responses += [
             float(np.log(max(plane.mean(), 0) + 0.01)),
             float(np.log(plane.std() + _FLOOR)),
         ]
     for i in range(len(values)):
         for j in range(i):
-            found.append(_correlation(values[i], values[j]))
-            found += [_correlation(size[i], size[j]) for size in magnitudes]
-    return np.array(found)
+            responses.append(_correlation(values[i], values[j]))
+            responses += [_correlation(size[i], size[j]) for size in magnitudes]
+    return np.array(responses)
 
 
 def _correlation(a: FloatArray, b: FloatArray) -> float:
@@ -125,23 +125,23 @@ def _correlation(a: FloatArray, b: FloatArray) -> float:
 
 
 def real_windows(
-    places: Mapping[str, Sequence[Series]], most: int | None = _MOST_PER_PLACE
+    places: Mapping[str, Sequence[Series]], limit: int | None = _MAX_PER_PLACE
 ) -> list[RealImage]:
-    """Return clear windows of real data, at most so many per place, spread evenly.
+    """Return clear windows of real data, spread evenly over each place.
 
     Parameters
     ----------
     places
         Windows by place.
-    most
-        Most windows per place; None: all.
+    limit
+        Largest number of windows per place; None: all.
     """
-    found = []
+    images = []
     for place, windows in places.items():
         dates = [(series, date) for series in windows for date in series.usable.tolist()]
-        for index in evenly(len(dates), most):
+        for index in evenly(len(dates), limit):
             series, date = dates[index]
-            found.append(
+            images.append(
                 RealImage(
                     place=place,
                     values=np.where(series.present[:, None, None], series.values[date], np.float32(np.nan)),
@@ -149,7 +149,7 @@ def real_windows(
                     metadata=series.metadata[date],
                 )
             )
-    return found
+    return images
 
 
 def synthesise(
@@ -159,62 +159,64 @@ def synthesise(
     train: Sequence[RealImage],
     *,
     seed: int,
-    seen: ProgressCounter,
+    progress: ProgressCounter,
     samples: int = SAMPLES,
 ) -> Synthesised:
-    """Judge what a generator makes from nothing, and from a real image.
+    """Score the unconditional synthesis of a generator, and its variations of real images.
 
     Parameters
     ----------
     generator
-        Its card serves synthesize. It is told place, date and pixel size of the real windows in turn.
+        Its card supports synthesize. Its requests carry place, date and pixel size of the real windows in turn.
     slots
         Common names of its bands.
     real
-        What the images are compared with.
+        Windows that the images are compared with.
     train
-        What the generator was trained on; empty: distances to it are not stated.
+        Windows that the generator was trained on; if empty, distances to them are left out.
     seed
-        Of the images.
-    seen
-        Told of every request answered.
+        Seed of the images.
+    progress
+        Advances by one per request.
     samples
-        Number of images of either kind.
+        Number of unconditional images, and of variations.
     """
     shared = np.flatnonzero(np.all([np.isfinite(w.values).all(axis=(1, 2)) for w in real], axis=0))
-    found = Synthesised()
+    result = Synthesised()
     if not shared.size:
-        found.skipped["synthesis"] = "the files have no band in common"
-        return found
-    chosen = [real[index % len(real)] for index in range(samples)]
-    judge = _Judge(slots, shared, real, train)
-    found.figures += judge.of_the_data()
+        result.skipped["synthesis"] = "the files have no band in common"
+        return result
+    sources = [real[index % len(real)] for index in range(samples)]
+    comparison = _Comparison(slots, shared, real, train)
+    result.figures += comparison.real_figures()
     for task, strength in (("synthesis", 1.0), ("variations", STRENGTH)):
         requests = [
             _request(generator, window, strength, seed=seed, member=member)
-            for member, window in enumerate(chosen)
+            for member, window in enumerate(sources)
         ]
         try:
-            made = answers(generator, requests, seen=seen)
+            results = answers(generator, requests, progress=progress)
         except EoaugError as error:
-            found.skipped[task] = error.problem
+            result.skipped[task] = error.problem
             continue
-        images = _shown(made, requests, generator)
-        found.figures += judge.judged(task, generator.card.name, chosen, images)
+        images = _in_reflectance(results, requests, generator)
+        result.figures += comparison.figures(task, generator.card.name, sources, images)
         texture = Classical().generate(requests)[:, 0]
-        null = _shown(texture, requests, generator)
-        found.figures += judge.judged(task, "classical texture", chosen, null)
+        baseline = _in_reflectance(texture, requests, generator)
+        result.figures += comparison.figures(task, "classical texture", sources, baseline)
         if task == "synthesis":
-            found.sheets.append(Sheet(title="synthesis", text="Made from nothing.", images=images))
+            result.sheets.append(Sheet(title="synthesis", text="Unconditional synthesis.", images=images))
         else:
-            pairs = [x for w, image in zip(chosen, images, strict=True) for x in (w.values, image)]
-            text = f"Real windows, each followed by its variation of strength {STRENGTH:g}."
-            found.sheets.append(Sheet(title="variations", text=text, images=pairs[: 2 * len(real)][:samples]))
-    return found
+            pairs = [x for w, image in zip(sources, images, strict=True) for x in (w.values, image)]
+            text = f"Real windows, each followed by its variation with denoising strength {STRENGTH:g}."
+            result.sheets.append(
+                Sheet(title="variations", text=text, images=pairs[: 2 * len(real)][:samples])
+            )
+    return result
 
 
-class _Judge:
-    """Compares sets of images with the data."""
+class _Comparison:
+    """Compares sets of images with real windows."""
 
     def __init__(
         self,
@@ -224,8 +226,8 @@ class _Judge:
         train: Sequence[RealImage],
     ) -> None:
         self.slots, self.shared, self.real = slots, shared, real
-        # Files of some bands alone tell how those are spread, and are near to nothing.
-        self.statistics = _statistics(train)
+        # Files with some of the bands count in the band statistics, but have no distance to an image.
+        self.train_statistics = _statistics(train)
         self.train = train = [w for w in train if np.isfinite(w.values[shared]).all()]
         self.places = len({w.place for w in real})
         raw = np.stack([features(w.values[shared]) for w in real])
@@ -235,8 +237,8 @@ class _Judge:
             self.trained = np.stack([w.values[shared].ravel() for w in train]).astype(np.float32)
             self.trained_features = self._encoded([w.values for w in train])
 
-    def of_the_data(self) -> Iterator[Figure]:
-        """Yield the figures of real windows, which generated ones stand beside."""
+    def real_figures(self) -> Iterator[Figure]:
+        """Yield the figures of real windows, the reference for generated ones."""
         if not self.train:
             return
         method = "real windows, against training"
@@ -246,31 +248,31 @@ class _Judge:
             yield self._figure("synthesis", method, metric, value, len(images))
         yield from self._patterns("synthesis", "real windows", images)
 
-    def judged(
-        self, task: str, method: str, asked: Sequence[RealImage], images: Sequence[FloatArray]
+    def figures(
+        self, task: str, method: str, sources: Sequence[RealImage], images: Sequence[FloatArray]
     ) -> Iterator[Figure]:
         """Yield the figures of generated images, shape (C, H, W) each, reflectance; NaN for absent bands.
 
-        A place counts by the windows of it that were ``asked`` about, in the images as in the data; images from
-        nothing show no place and count alike.
+        Every place has the same weight in the statistics of variations; ``sources`` gives the place of each image.
+        Unconditional images have no place and the same weight each.
         """
         yield self._figure(task, method, "kid", self._kid(self._encoded(images)), len(images))
         if self.train:
             for metric, value in self._nearest(images).items():
                 yield self._figure(task, method, metric, value, len(images))
         yield from self._patterns(task, method, images)
-        made = [
+        generated = [
             replace(
                 window,
                 place="" if task == "synthesis" else window.place,
                 values=np.asarray(image, np.float32),
             )
-            for window, image in zip(asked, images, strict=True)
+            for window, image in zip(sources, images, strict=True)
         ]
-        ours, data = _statistics(made), _statistics(self.real)
+        ours, data = _statistics(generated), _statistics(self.real)
         for index, (mean, std) in ours.items():
             label = f"{method}, {self.slots[index]}"
-            for suffix, other in (("", data), ("_trained", self.statistics)):
+            for suffix, other in (("", data), ("_trained", self.train_statistics)):
                 if index in other:
                     ratios = {"mean": mean / other[index][0], "std": std / other[index][1]}
                     for metric, value in ratios.items():
@@ -300,23 +302,23 @@ class _Judge:
         by_place: dict[str, list[int]] = defaultdict(list)
         for index, window in enumerate(self.train):
             by_place[window.place].append(index)
-        chosen = [part[i] for part in by_place.values() for i in evenly(len(part), _MOST_PER_PLACE)]
+        chosen = [rows[i] for rows in by_place.values() for i in evenly(len(rows), _MAX_PER_PLACE)]
         return self.trained_features[chosen]
 
     def _nearest(self, images: Sequence[FloatArray]) -> dict[str, float]:
         """Return distances to the nearest training window."""
         encoded = self._encoded(images)
-        gaps = np.sqrt(np.stack([((self.trained_features - one) ** 2).mean(axis=1).min() for one in encoded]))
+        nearest = np.stack([((self.trained_features - row) ** 2).mean(axis=1).min() for row in encoded])
         closest = np.sqrt([_least_square(image[self.shared], self.trained) for image in images])
         return {
-            "nearest_feature": float(np.median(gaps)),
+            "nearest_feature": float(np.median(np.sqrt(nearest))),
             "nearest_pixel": float(np.median(closest)),
             "closest_pixel": float(closest.min()),
         }
 
 
 def _least_square(image: FloatArray, others: NDArray[np.float32]) -> float:
-    """Return the least mean square difference over the eight turns and mirrors of an image."""
+    """Return the least mean square difference over the eight rotations and reflections of an image."""
     square = np.einsum("nd,nd->n", others, others, dtype=np.float64)
     least = np.inf
     for mirrored in (image, image[:, :, ::-1]):
@@ -328,45 +330,47 @@ def _least_square(image: FloatArray, others: NDArray[np.float32]) -> float:
 
 
 def _statistics(windows: Sequence[RealImage]) -> dict[int, tuple[float, float]]:
-    """Return mean and standard deviation by band, every place counting alike."""
+    """Return mean and standard deviation by band, every place with the same weight."""
     moments: dict[int, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for window in windows:
         for index, plane in enumerate(window.values):
             if np.isfinite(plane).all():
                 exact = plane.astype(np.float64)
                 moments[index][window.place].append((float(exact.mean()), float((exact**2).mean())))
-    found = {}
+    statistics = {}
     for index, by_place in sorted(moments.items()):
-        first, second = np.mean([np.mean(part, axis=0) for part in by_place.values()], axis=0)
-        found[index] = (float(first), float(np.sqrt(max(second - first**2, 0.0))))
-    return found
+        first, second = np.mean([np.mean(of_windows, axis=0) for of_windows in by_place.values()], axis=0)
+        statistics[index] = (float(first), float(np.sqrt(max(second - first**2, 0.0))))
+    return statistics
 
 
-def _shown(made: Iterable[FloatArray], requests: Sequence[Request], generator: Generator) -> list[FloatArray]:
-    """Return answers in reflectance, NaN for bands that were not asked for."""
+def _in_reflectance(
+    images: Iterable[FloatArray], requests: Sequence[Request], generator: Generator
+) -> list[FloatArray]:
+    """Return images in reflectance, NaN for bands that were not requested."""
     return [
-        np.where(request.fill[0], reflectance(one, generator.card), np.nan)
-        for one, request in zip(made, requests, strict=True)
+        np.where(request.fill[0], reflectance(image, generator.card), np.nan)
+        for image, request in zip(images, requests, strict=True)
     ]
 
 
 def _request(generator: Generator, window: RealImage, strength: float, *, seed: int, member: int) -> Request:
-    """Return the request to make an image: from nothing, or from a real window if ``strength`` < 1."""
+    """Return the request of an unconditional image, or of a variation of a real window if ``strength`` < 1."""
     card = generator.card
     values = model_units(window.values[None], card)
-    given = np.isfinite(values)
-    start = np.where(given, values, np.float32(0))
+    present = np.isfinite(values)
+    start = np.where(present, values, np.float32(0))
     request = Request(
         values=np.zeros_like(start),
-        known=np.zeros_like(given),
-        fill=np.ones_like(given),
+        known=np.zeros_like(present),
+        fill=np.ones_like(present),
         times=np.array([window.time], np.int64),
         metadata=window.metadata[None],
-        # Far from each other, so that no two share noise.
+        # Far apart, so that no two images share noise.
         origin=(4 * WINDOW_PX * member, 0),
         seed=seed,
         member=member,
     )
     if strength == 1.0:
         return request
-    return replace(request, values=start, known=given, fill=given, strength=strength)
+    return replace(request, values=start, known=present, fill=present, strength=strength)

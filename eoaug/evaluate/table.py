@@ -1,8 +1,7 @@
-"""The table: figures with their windows, places and intervals, and their text.
+"""Tables of figures with their numbers of windows and places, their intervals, and their text.
 
 A figure is the mean over places of the mean over a place's windows, so that one large scene does not
-outweigh the others; its interval comes from drawing places anew, because windows of a place resemble
-each other.
+outweigh the others. Its interval is a bootstrap over places, because windows of one place are correlated.
 """
 
 from __future__ import annotations
@@ -21,27 +20,27 @@ __all__ = ["LEAST_PER_SENSOR", "METRICS", "Figure", "Metric", "Table", "figure_o
 
 
 class Metric(NamedTuple):
-    """How a metric is written and averaged."""
+    """How a metric is printed and averaged."""
 
     heading: str
     form: str
     """Format of one value."""
     meaning: str
-    """A sentence: unit, what is perfect, which pixels."""
+    """Unit, perfect value and pixels, in one phrase."""
     ratio: bool = False
-    """Averaged as a logarithm: twice and half cancel."""
+    """Averaged as a logarithm, so that 2 and 0.5 average to 1."""
 
 
 METRICS: Mapping[str, Metric] = {
-    "psnr_db": Metric("PSNR dB", ".2f", "pixels to generate, reflectance, peak 1; higher is better"),
-    "ssim": Metric("SSIM", ".4f", "pixels to generate, peak 1; 1 is perfect"),
-    "sam_deg": Metric("SAM deg", ".2f", "spectral angle of the pixels to generate; 0 is perfect"),
+    "psnr_db": Metric("PSNR dB", ".2f", "generated pixels, reflectance, peak 1; higher is better"),
+    "ssim": Metric("SSIM", ".4f", "generated pixels, peak 1; 1 is perfect"),
+    "sam_deg": Metric("SAM deg", ".2f", "spectral angle of the generated pixels; 0 is perfect"),
     "ergas": Metric("ERGAS", ".2f", "relative error over bands, divided by the factor; 0 is perfect"),
     "spectrum_db": Metric(
         "spectrum dB", ".2f", "distance of the radially averaged log power spectra; 0 is perfect"
     ),
     "detail": Metric(
-        "detail", ".2f", "energy above half the Nyquist frequency over the truth's; 1 is perfect", True
+        "detail", ".2f", "energy above half the Nyquist frequency relative to the truth; 1 is perfect", True
     ),
     "residual": Metric(
         "residual",
@@ -52,31 +51,40 @@ METRICS: Mapping[str, Metric] = {
         "coverage", ".3f", "share of pixels inside the members' 90 % interval (Weibull's quantiles)"
     ),
     "crps": Metric(
-        "CRPS", ".5f", "ranked probability score, reflectance; for one image the mean absolute error"
+        "CRPS",
+        ".5f",
+        "continuous ranked probability score, reflectance; for a single image the mean absolute error",
     ),
-    "pattern_2": Metric("2 px", ".2f", "power at a 2 px pattern's frequencies over those around", True),
+    "pattern_2": Metric(
+        "2 px",
+        ".2f",
+        "power at the frequencies of a 2 px pattern relative to neighbouring frequencies; 1 is none",
+        True,
+    ),
     "pattern_4": Metric("4 px", ".2f", "the same for 4 px", True),
     "pattern_8": Metric("8 px", ".2f", "the same for 8 px", True),
     "kid": Metric(
-        "KID", ".4f", "kernel distance of the filter-bank features (`synthesis.features`); about 0 is equal"
+        "KID",
+        ".4f",
+        "kernel distance of the filter-bank features (`synthesis.features`); 0 for equal distributions",
     ),
     "nearest_feature": Metric(
         "nearest, features", ".2f", "median distance to the nearest training window, features"
     ),
     "nearest_pixel": Metric(
-        "nearest, pixels", ".4f", "median RMSE to the nearest training window, turned and mirrored"
+        "nearest, pixels", ".4f", "median RMSE to the nearest training window over rotations and reflections"
     ),
-    "closest_pixel": Metric("closest, pixels", ".4f", "the least of these"),
+    "closest_pixel": Metric("closest, pixels", ".4f", "the smallest of these distances"),
     "mpx_per_s": Metric("Mpx/s", ".3f", "throughput, millions of pixels per second"),
-    "mean": Metric("mean", ".2f", "of the images over that of the data"),
-    "std": Metric("std", ".2f", "standard deviation of the images over that of the data"),
-    "mean_trained": Metric("mean / training", ".2f", "mean over that of the training data"),
-    "std_trained": Metric("std / training", ".2f", "standard deviation over that of the training data"),
+    "mean": Metric("mean", ".2f", "mean of the images relative to the real data"),
+    "std": Metric("std", ".2f", "standard deviation of the images relative to the real data"),
+    "mean_trained": Metric("mean / training", ".2f", "mean relative to the training data"),
+    "std_trained": Metric("std / training", ".2f", "standard deviation relative to the training data"),
 }
-"""What is measured, in the order of the columns."""
+"""Metrics in the order of the columns."""
 
 LEAST_PER_SENSOR = 100
-"""Windows from which on figures of one sensor are stated."""
+"""Fewest windows of a sensor with figures of its own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,52 +93,52 @@ class Figure:
 
     task: str
     method: str
-    """The generator, an opponent, or ``"A - B"`` for A less B, window by window."""
+    """The generator, a baseline, or ``"A - B"`` for the difference of both, window by window."""
     metric: str
     """A key of `METRICS`."""
     value: float
     low: float
-    """Lower end of the 95 % interval over places; NaN with one place, or where there is none."""
+    """Lower end of the 95 % interval over places; NaN with one place, or without an interval."""
     high: float
     """Upper end."""
     windows: int
     places: int
     sensor: str = ""
-    """Windows of this sensor alone; empty: of all."""
+    """Windows of this sensor only; empty: of all."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """What `evaluate` found."""
+    """The figures of an evaluation."""
 
     generator: str
     figures: tuple[Figure, ...]
     skipped: Mapping[str, str]
-    """Files and tasks that were left out, and why."""
+    """Files and tasks that were skipped, and why."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Arguments of the evaluation, and versions."""
     sensors: Mapping[str, int] = field(default_factory=dict)
-    """By sensor: the largest number of windows that one task had."""
+    """Largest number of windows of one task, by sensor."""
 
     def figure(self, task: str, method: str, metric: str = "psnr_db", *, sensor: str = "") -> Figure:
         """Return one figure, or raise KeyError."""
-        for one in self.figures:
-            if (one.task, one.method, one.metric, one.sensor) == (task, method, metric, sensor):
-                return one
+        for figure in self.figures:
+            if (figure.task, figure.method, figure.metric, figure.sensor) == (task, method, metric, sensor):
+                return figure
         raise KeyError((task, method, metric, sensor))
 
     def best(self, task: str) -> str:
-        """Return the classical method of the highest PSNR of a task, or raise KeyError."""
+        """Return the baseline of the highest PSNR of a task, or raise KeyError."""
         start = f"{self.generator} - "
-        for one in self.figures:
-            if one.task == task and one.method.startswith(start) and not one.sensor:
-                return one.method.removeprefix(start)
+        for figure in self.figures:
+            if figure.task == task and figure.method.startswith(start) and not figure.sensor:
+                return figure.method.removeprefix(start)
         raise KeyError(task)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain dicts, lists, strings and numbers; NaN and infinity become None."""
         figures = [
-            {key: None if _no_number(value) else value for key, value in asdict(figure).items()}
+            {key: None if _is_undefined(value) else value for key, value in asdict(figure).items()}
             for figure in self.figures
         ]
         return {
@@ -147,7 +155,7 @@ class Table:
         return json.dumps(self.to_dict(), indent=2)
 
     def to_markdown(self) -> str:
-        """Return all tables in Markdown, with the number of windows and places of each."""
+        """Return all tables in Markdown, each with its numbers of windows and places."""
         lines = [f"# {self.generator}", ""]
         for title, text, rows in self.sections():
             lines += [f"## {title}", "", text, ""] if text else [f"## {title}", ""]
@@ -161,24 +169,25 @@ class Table:
             yield "Summary", _SUMMARY, summary
         for task in dict.fromkeys(figure.task for figure in self.figures):
             yield task, *_grid([f for f in self.figures if f.task == task and not f.sensor])
-        told = [f for f in self.figures if f.sensor]
+        of_sensors = [f for f in self.figures if f.sensor]
         for sensor, count in self.sensors.items():
-            title = f"Sensor: {sensor or 'not named by the file'}"
+            title = f"Sensor: {sensor or 'unnamed'}"
             if count < LEAST_PER_SENSOR:
-                yield title, f"Not stated: {count} windows, less than {LEAST_PER_SENSOR}.", []
-            elif rows := [f for f in told if f.sensor == sensor]:
+                yield title, f"Not reported: {count} windows, fewer than {LEAST_PER_SENSOR}.", []
+            elif rows := [f for f in of_sensors if f.sensor == sensor]:
                 yield title, *_grid(rows, with_task=True)
-        left_out = "\n".join(f"- {name} was left out: {why}" for name, why in self.skipped.items())
-        if left_out:
-            yield "Left out", left_out, []
+        skipped = "\n".join(f"- {name}: {why}" for name, why in self.skipped.items())
+        if skipped:
+            yield "Skipped", skipped, []
         used = [METRICS[name] for name in METRICS if any(f.metric == name for f in self.figures)]
         meaning = "\n".join(f"- {metric.heading}: {metric.meaning}" for metric in used)
-        yield "What the columns mean", f"{_ABOUT}\n\n{meaning}", []
+        yield "Metrics", f"{_ABOUT}\n\n{meaning}", []
 
     def _summary(self) -> list[list[str]]:
-        rows = [["task", "windows / places", "best classical", "PSNR", "best estimate less that",
-                 "one sample less that", "detail: classical, sample",
-                 "spectrum: classical, sample", "residual: estimate, sample"]]  # fmt: skip
+        rows = [["task", "windows / places", "best baseline", "PSNR",
+                 "delta PSNR of the best estimate vs best baseline",
+                 "delta PSNR of one sample vs best baseline", "detail: baseline, sample",
+                 "spectrum: baseline, sample", "residual: best estimate, sample"]]  # fmt: skip
         name = self.generator
         for task in dict.fromkeys(figure.task for figure in self.figures):
             try:
@@ -211,15 +220,15 @@ class Table:
 
 
 _SUMMARY = (
-    "PSNR in dB with its 95 % interval over places. Detail is energy at high frequencies over the truth's (1 "
-    "is right), spectrum the distance from the truth's in dB. A best estimate wins on PSNR and is soft; a "
-    "sample has detail and must lose up to 3 dB."
+    "PSNR in dB with its 95 % interval over places. Detail is the energy at high frequencies relative to the truth "
+    "(1 is perfect), spectrum the distance to the spectrum of the truth in dB. A best estimate maximises PSNR and is "
+    "smooth; a sample has detail and loses up to 3 dB."
 )
 _ABOUT = (
     "Every figure is the mean over places of the mean over a place's windows of 64 x 64 pixels; in brackets "
-    "the 95 % interval from drawing places anew. Each file is taken for a place. Where other dates are told, so "
-    "are those of the file that a file continues (context_file), and 8-bit display values count as well, 255 as "
-    "reflectance 0.5: gains do not depend on it."
+    "the 95 % bootstrap interval over places. Each file is one place. Tasks with other dates also use the dates of "
+    "the file that a file continues (context_file), and 8-bit display values with 255 as reflectance 0.5: delta PSNR "
+    "does not depend on that scale."
 )
 
 
@@ -239,16 +248,16 @@ def figure_of(
     task, method, metric, sensor
         As in `Figure`.
     values
-        One per window; NaN does not count.
+        One per window; NaN is ignored.
     labels
-        The window's place.
+        The place of each window.
     """
     ratio = METRICS[metric].ratio
     by_place: dict[str, list[float]] = defaultdict(list)
     for value, label in zip(values, labels, strict=True):
         if not np.isnan(value):
             by_place[label].append(float(np.log(np.clip(value, 1e-6, 1e6))) if ratio else value)
-    means = [float(np.mean(part)) for part in by_place.values()]
+    means = [float(np.mean(of_windows)) for of_windows in by_place.values()]
     interval = metrics.bootstrap_interval(means, list(by_place))
     numbers = np.array([np.mean(means) if means else np.nan, interval.low, interval.high])
     value, low, high = (np.exp(numbers) if ratio else numbers).tolist()
@@ -266,7 +275,7 @@ def figure_of(
 
 
 def _grid(figures: Sequence[Figure], *, with_task: bool = False) -> tuple[str, list[list[str]]]:
-    """Return a line about the windows, and a row per method with a column per metric."""
+    """Return a line on the numbers of windows, and a row per method with a column per metric."""
     names = {figure.metric for figure in figures}
     columns = [name for name in METRICS if name in names]
     counts = [(f.windows, f.places) for f in figures]
@@ -276,29 +285,29 @@ def _grid(figures: Sequence[Figure], *, with_task: bool = False) -> tuple[str, l
     by_method: dict[tuple[str, str], dict[str, Figure]] = defaultdict(dict)
     for figure in figures:
         by_method[figure.task, figure.method][figure.metric] = figure
-    for (task, method), found in by_method.items():
-        one = next(iter(found.values()))
-        count = "" if (one.windows, one.places) == usual else f" ({one.windows} / {one.places})"
+    for (task, method), by_metric in by_method.items():
+        first = next(iter(by_metric.values()))
+        count = "" if (first.windows, first.places) == usual else f" ({first.windows} / {first.places})"
         cells = [
-            _cell(found[name], bare=name not in ("psnr_db", "coverage")) if name in found else "-"
+            _cell(by_metric[name], bare=name not in ("psnr_db", "coverage")) if name in by_metric else "-"
             for name in columns
         ]
         rows.append([*([task] if with_task else []), method + count, *cells])
-    return f"{usual[0]} windows of {usual[1]} places; other numbers stand beside the method.", rows
+    return f"{usual[0]} windows of {usual[1]} places; deviating numbers follow the method.", rows
 
 
 def _cell(figure: Figure, *, bare: bool) -> str:
     form = METRICS[figure.metric].form
-    if _no_number(figure.value):
+    if _is_undefined(figure.value):
         return "-"
     sign = "+" if " - " in figure.method else ""
     shown = f"{figure.value:{sign}{form}}"
-    if bare or _no_number(figure.low):
+    if bare or _is_undefined(figure.low):
         return shown
     return f"{shown} ({figure.low:{sign}{form}} to {figure.high:{sign}{form}})"
 
 
-def _no_number(value: object) -> bool:
+def _is_undefined(value: object) -> bool:
     return isinstance(value, float) and not np.isfinite(value)
 
 

@@ -1,7 +1,10 @@
-"""Which pixels to fill: clouds from quality bands, and synthetic gaps of exact cover.
+"""Fill masks: clouds from quality bands, and synthetic gaps.
 
-Numpy; scipy where gaps are simulated. One convention: a mask here is True where a pixel is to be filled (cloud, shadow, gap);
-pixels that were never measured (class 0, fill bit) are not in it unless asked for by name.
+A mask is True where a pixel is to be filled (cloud, shadow, gap). Pixels that were never measured (class 0, fill bit)
+are False unless their class is named.
+
+Gaps come in two kinds. `simulate` is for users and evaluation: exact cover, and a pattern that is a function of
+absolute pixel indices. `random_gap` is for training: a new random gap per call.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ __all__ = [
     "SCL_CLASSES",
     "SCL_CLOUD",
     "qa_pixel_mask",
+    "random_gap",
     "scl_mask",
     "simulate",
 ]
@@ -43,7 +47,7 @@ SCL_CLASSES: Mapping[str, int] = {
 """Value of each class of Sentinel-2's scene classification (ESA, Sen2Cor, L2A product)."""
 
 SCL_CLOUD: tuple[str, ...] = ("cloud_shadow", "cloud_medium", "cloud_high", "thin_cirrus")
-"""Classes that `scl_mask` takes when none are named. Class 7, unclassified, hides some cloud edges."""
+"""Default classes of `scl_mask`. Class 7, unclassified, contains some cloud edges but is not among them."""
 
 QA_PIXEL_BITS: Mapping[str, int] = {
     "fill": 0,
@@ -58,20 +62,20 @@ QA_PIXEL_BITS: Mapping[str, int] = {
 """Bit of each flag of Landsat Collection 2 QA_PIXEL (USGS LSDS-1619, LSDS-1618)."""
 
 QA_PIXEL_CLOUD: tuple[str, ...] = ("dilated_cloud", "cirrus", "cloud", "cloud_shadow")
-"""Flags that `qa_pixel_mask` takes when none are named."""
+"""Default flags of `qa_pixel_mask`."""
 
 _CLOUD_SIGMA_PX = (9.0, 3.0)
-"""Sizes of cloud bodies and of their ragged edges."""
+"""Standard deviations of the Gaussians that shape cloud bodies and their ragged edges."""
 _CLOUD_AMPLITUDE = (1.0, 0.25)
 _STRIPE_PERIOD_PX = 13
 """Near the spacing of the gaps of Landsat-7's failed scan line corrector, in 30 m pixels."""
 _STRIPE_SLOPE = 0.15
 _BOX_CELL_PX = 48
-"""One box grows in each square of so many pixels."""
+"""Edge of the squares with one box each."""
 
 
 def scl_mask(scl: NDArray[Any], classes: Sequence[str] | None = None) -> NDArray[np.bool_]:
-    """Return True where a Sentinel-2 scene classification names a class to fill.
+    """Return True where a Sentinel-2 scene classification holds one of the classes.
 
     Parameters
     ----------
@@ -87,7 +91,7 @@ def scl_mask(scl: NDArray[Any], classes: Sequence[str] | None = None) -> NDArray
 
 
 def qa_pixel_mask(qa: NDArray[Any], classes: Sequence[str] | None = None) -> NDArray[np.bool_]:
-    """Return True where Landsat's QA_PIXEL raises a flag to fill.
+    """Return True where one of the flags of Landsat's QA_PIXEL is set.
 
     Parameters
     ----------
@@ -100,7 +104,7 @@ def qa_pixel_mask(qa: NDArray[Any], classes: Sequence[str] | None = None) -> NDA
     bits, valid = _whole(qa)
     filled = (bits & 1).astype(bool) | ~valid
     wanted = sum(1 << QA_PIXEL_BITS[name] for name in names if name != "fill")
-    # The other bits of a fill pixel mean nothing, whatever they say.
+    # The other bits of a fill pixel are undefined.
     flagged = (bits & wanted).astype(bool) & ~filled
     return np.asarray(flagged | filled if "fill" in names else flagged)
 
@@ -120,27 +124,27 @@ def simulate(
     shape_yx
         (rows, columns) of the window.
     cover
-        Share to hide, 0 to 1.
+        Share of missing pixels, 0 to 1.
     kind
         ``"clouds"``: blobs, level sets of smooth noise; ``"stripes"``: slanted lines with a period of 13
         rows, like Landsat-7 without its scan line corrector; ``"boxes"``: unions of rectangles.
     seed
-        Another seed, another pattern.
+        Random seed of the pattern.
     origin
-        Absolute pixel index (row, column) of the window. The pattern belongs to the place; the level at
-        which it is cut belongs to the window, because the cover of just this window is exact.
+        Absolute pixel index (row, column) of the window. The underlying field is a function of the absolute index;
+        its threshold depends on the window, because the cover of this window is exact.
     """
     height, width = shape_yx
     if height < 1 or width < 1:
         raise ParameterError(
-            f"Gaps were asked for a window of {height} x {width} pixels.", "Give 1 x 1 or more."
+            f"the window of the gaps has {height} x {width} pixels", "use 1 x 1 pixels or more"
         )
     if not 0.0 <= cover <= 1.0:
-        raise ParameterError(f"The share of pixels to hide is {cover}.", "Give cover from 0 to 1.")
+        raise ParameterError(f"cover is {cover}", "use a share from 0 to 1")
     fields = {"clouds": _clouds, "stripes": _stripes, "boxes": _boxes}
     if kind not in fields:
         raise ParameterError(
-            f"No kind of gap is called {kind!r}.{_hint(kind, fields)}", f"Give one of {', '.join(fields)}."
+            f"unknown kind of gap {kind!r}{_hint(kind, fields)}", f"use one of {', '.join(fields)}"
         )
     field = fields[kind](shape_yx, seed, origin)
     hidden = np.zeros(height * width, dtype=bool)
@@ -154,7 +158,7 @@ def _known_names(names: Sequence[str], table: Mapping[str, int], what: str) -> t
     for name in wanted:
         if name not in table:
             raise ParameterError(
-                f"no {what} is called {name!r}{_hint(name, table)}", f"give names of {', '.join(table)}"
+                f"no {what} is called {name!r}{_hint(name, table)}", f"use names of {', '.join(table)}"
             )
     return wanted
 
@@ -168,13 +172,53 @@ def _whole(quality: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]
     values = np.asarray(quality)
     if not np.issubdtype(values.dtype, np.number):
         raise ParameterError(
-            f"A quality band holds {values.dtype} values.", "Give its class numbers or bit field as stored."
+            f"a quality band holds {values.dtype} values", "pass its class numbers or bit field as stored"
         )
     valid = np.isfinite(values)
     return np.where(valid, values, 0).astype(np.int64), np.asarray(valid)
 
 
-# A field for each kind: the pixels of the smallest values are hidden first.
+def random_gap(rng: np.random.Generator, shape_yx: tuple[int, int]) -> NDArray[np.bool_]:
+    """Return a random gap for training, True = missing: clouds (70 %), a box (18 %) or stripes (12 %).
+
+    Clouds cover 3 % to 88 %; a gap never covers the whole window.
+
+    Parameters
+    ----------
+    rng
+        The only source of randomness. The order of its numbers is part of the shipped weights.
+    shape_yx
+        (rows, columns) of the window, at least 13 x 13.
+    """
+    kind = rng.choice(["blobs", "box", "stripes"], p=[0.7, 0.18, 0.12])
+    H, W = shape_yx
+    if kind == "blobs":
+        from scipy import ndimage
+
+        field = ndimage.gaussian_filter(rng.standard_normal(shape_yx), rng.uniform(2.5, 11.0), mode="wrap")
+        cover = rng.beta(1.6, 2.4) * 0.85 + 0.03
+        return np.asarray(field > np.quantile(field, 1 - cover))
+    if kind == "box":
+        missing = np.zeros(shape_yx, bool)
+        h, w = rng.integers(8, H - 4), rng.integers(8, W - 4)
+        top, left = rng.integers(0, H - h + 1), rng.integers(0, W - w + 1)
+        missing[top : top + h, left : left + w] = True
+        return missing
+    period, width = rng.integers(6, 20), rng.integers(2, 6)
+    slope = rng.uniform(-0.3, 0.3)
+    across = _across_stripes(np.arange(H), np.arange(W), slope, rng.integers(0, period), period)
+    stripes = across < width
+    return np.asarray(stripes.T if rng.random() < 0.3 else stripes)
+
+
+def _across_stripes(
+    rows: NDArray[np.int_], cols: NDArray[np.int_], slope: float, phase: float, period: float
+) -> NDArray[np.float64]:
+    """Return the distance in rows from the first line of each pixel's stripe, 0 to ``period``."""
+    return np.asarray((rows[:, None] + slope * cols[None, :] + phase) % period)
+
+
+# The fields of `simulate`: pixels with the smallest values are missing first.
 
 
 def _clouds(shape_yx: tuple[int, int], seed: int, origin: tuple[int, int]) -> NDArray[np.float64]:
@@ -201,9 +245,8 @@ def _stripes(shape_yx: tuple[int, int], seed: int, origin: tuple[int, int]) -> N
 
     draw = noise.normal((0, 0), (1, 1, 2), seed=seed, stream="gaps stripes").astype(np.float64)
     phase, sign = _STRIPE_PERIOD_PX * special.ndtr(draw[0, 0, 0]), np.sign(draw[0, 0, 1])
-    rows = origin[0] + np.arange(shape_yx[0])[:, None]
-    cols = origin[1] + np.arange(shape_yx[1])[None, :]
-    across = (rows + sign * _STRIPE_SLOPE * cols + phase) % _STRIPE_PERIOD_PX
+    rows, cols = (start + np.arange(size) for start, size in zip(origin, shape_yx, strict=True))
+    across = _across_stripes(rows, cols, sign * _STRIPE_SLOPE, phase, _STRIPE_PERIOD_PX)
     return np.asarray(np.abs(across - _STRIPE_PERIOD_PX / 2))
 
 
@@ -224,6 +267,6 @@ def _boxes(shape_yx: tuple[int, int], seed: int, origin: tuple[int, int]) -> NDA
             at = np.ix_(cell_rows - first[0] + dy, cell_cols - first[1] + dx)
             y = (cell_rows + dy)[:, None] + place_y[at] - (rows / _BOX_CELL_PX)[:, None]
             x = (cell_cols + dx)[None, :] + place_x[at] - (cols / _BOX_CELL_PX)[None, :]
-            # When all boxes grow at the pace of their edges, this is the moment that one reaches the pixel.
+            # If boxes grow in proportion to their edges, this is the time at which the first reaches the pixel.
             field = np.minimum(field, np.maximum(np.abs(y) / edge_y[at], np.abs(x) / edge_x[at]))
     return field

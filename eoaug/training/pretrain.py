@@ -1,7 +1,7 @@
-"""Pre-training of the embedded generator: a config becomes weights, on two cores in eighty minutes.
+"""Pre-training of the embedded generator from a YAML config; about eighty minutes on two cores.
 
-Imports the ground, the generators and this package's samples; torch inside. Everything random is a function
-of the config's seed, the stage and the step, so a resumed run goes on as if it had never stopped.
+Everything random is a function of the config's seed, the stage and the step, so that a resumed run gives the same
+weights as an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ __all__ = ["STAGES", "pretrain"]
 
 
 STAGES = ("detail", "residual", "landscape")
-"""In the order of training: a regressor of detail below a coarse pixel, the diffusion on top of it and of
-the priors, and the diffusion of land from nothing, which needs neither."""
+"""In the order of training: a regressor of detail below a coarse pixel; the diffusion of the residual of the base
+estimates, with that regressor among them; the diffusion of landscapes, which needs neither."""
 
 _STREAMS = {"detail": 0, "residual": 2, "landscape": 3}
-"""Of random numbers; the shipped weights were drawn with these."""
+"""Streams of random numbers; the shipped weights depend on them."""
 
-_DRAWN = ("residual", "landscape")
-"""Stages that learn a diffusion on top of a closed form; the others regress."""
+_DIFFUSIONS = ("residual", "landscape")
+"""Stages that train a diffusion with a closed-form Gaussian estimate; the others are regressions."""
 
-_LEAST_ERROR = 0.05
-"""Added to a sample's squared error before the regression, in its typical size: empty scenes are easy."""
+_ERROR_FLOOR = 0.05
+"""Floor of a sample's squared error before regression, relative to its typical size; for scenes without texture."""
 
-_MIN_LEFT = 0.1
-"""Least 1 - t that an error is divided by ("Back to basics", arXiv:2511.13720)."""
+_MIN_DIVISOR = 0.1
+"""Smallest divisor 1 - t of an error ("Back to basics", arXiv:2511.13720)."""
 
 _log = logging.getLogger(__name__)
 
@@ -71,15 +71,15 @@ def pretrain(
         YAML as ``weights/embedded/train.yaml``: bands, mean, std, seed, and per stage architecture, task
         mix, batch, steps and learning rate.
     data_dir
-        Folder of netCDF cubes (`samples.read_cubes`).
+        Folder of netCDF cubes (`training_cubes.read_training_cubes`).
     out_dir
-        Receives ``<stage>.safetensors`` (float16, the exponential moving average, renewed at every
+        Receives ``<stage>.safetensors`` (float16, the exponential moving average, rewritten at every
         checkpoint), ``<stage>_gaussian.safetensors`` for the diffusions, ``palettes.safetensors``, and
         ``<stage>.checkpoint.safetensors``, from which a stopped training resumes.
     stages
         Which of `STAGES` to train.
     minutes
-        Stop each stage after so much wall time, with the learning rate run down by then; None: by steps.
+        Wall time per stage, to which the learning-rate schedule is fitted; None: the config's number of steps.
 
     Returns
     -------
@@ -89,7 +89,7 @@ def pretrain(
     unknown = set(stages) - set(STAGES)
     if unknown:
         raise ParameterError(
-            f"pre-training: no stage is called {', '.join(sorted(unknown))}", f"use {', '.join(STAGES)}"
+            f"pre-training: unknown stage {', '.join(sorted(unknown))}", f"use {', '.join(STAGES)}"
         )
     out = Path(out_dir)
     out.mkdir(parents=True, exist_ok=True)
@@ -114,10 +114,10 @@ def pretrain(
 
 
 def _assemble(config: Mapping[str, Any], out: Path) -> None:
-    """Write the generator's ``config.json`` beside its weights, once all stages are there."""
+    """Write the generator's ``config.json`` next to its weights, once all stages are trained."""
     paths = {
         name: out / f"{name}.safetensors"
-        for name in (*STAGES, *(f"{name}_gaussian" for name in _DRAWN), landscape.PALETTES)
+        for name in (*STAGES, *(f"{name}_gaussian" for name in _DIFFUSIONS), landscape.PALETTES)
     }
     if not all(path.exists() for path in paths.values()):
         return
@@ -127,7 +127,7 @@ def _assemble(config: Mapping[str, Any], out: Path) -> None:
         if name in config["stages"]:
             networks[name]["architecture"] = config["stages"][name]["architecture"]
     own = {name: config[name] for name in ("bands", "mean", "std", "tile_px")}
-    found = {
+    generator = {
         "card": {"name": "embedded", **config["card"], **own},
         "context": config["context"],
         "layers": config["layers"],
@@ -138,7 +138,7 @@ def _assemble(config: Mapping[str, Any], out: Path) -> None:
         },
         "landscape": config["landscape"],
     }
-    (out / "config.json").write_text(json.dumps(found, indent=1) + "\n")
+    (out / "config.json").write_text(json.dumps(generator, indent=1) + "\n")
 
 
 def _rng(seed: int, stage: str, *path: int) -> np.random.Generator:
@@ -151,61 +151,61 @@ class _EncodedSample:
 
     image: NDArray[np.float16]
     facts: NDArray[np.float32]
-    below: NDArray[np.float16]
-    """The estimate below, in the tile's contrast; of land from nothing, the layout."""
+    base: NDArray[np.float16]
+    """The base estimate, in the tile's contrast; for landscapes, the layout."""
     residual: NDArray[np.float16]
-    """Truth minus the estimate below, in the unit of the ground."""
+    """Truth minus base estimate, in units of the expected error."""
     weight: NDArray[np.bool_]
-    """Where the residual counts: measured and not given."""
+    """True where the residual enters the loss: measured and not known."""
     unit: NDArray[np.float16]
-    """One unit of the residual, in the tile's contrast; broadcasts to the image."""
+    """Size of one unit of the residual, in the tile's contrast; broadcasts to the image."""
     category: str
-    """`conditions.category` of the request."""
+    """`features.category` of the request."""
 
 
 def _pool(
     stage: str, config: Mapping[str, Any], cubes: Sequence[TrainingCube], out: Path
 ) -> list[_EncodedSample]:
-    """Draw the stage's samples once: the estimates below cost as much as a training step."""
+    """Draw the stage's samples once: a base estimate costs as much as a training step."""
     settings = config["stages"][stage]
-    tasks, shares = zip(*settings["tasks"].items(), strict=True)
-    below = _regressors(config, out) if stage == "residual" else None
+    kinds, shares = zip(*settings["tasks"].items(), strict=True)
+    regressors = _regressors(config, out) if stage == "residual" else None
     pool: list[_EncodedSample] = []
     for number in range(settings["pool"]):
         rng = _rng(config["seed"], stage, 0, number)
-        task = tasks[int(rng.choice(len(tasks), p=np.array(shares) / sum(shares)))]
+        kind = kinds[int(rng.choice(len(kinds), p=np.array(shares) / sum(shares)))]
         sample = samples.draw(
-            rng, cubes, task, mean=config["mean"], std=config["std"], tile_px=config["tile_px"],
+            rng, cubes, kind, mean=config["mean"], std=config["std"], tile_px=config["tile_px"],
             context=config["card"]["context"],
         )  # fmt: skip
-        pool.append(_prepare(sample, config["context"], below))
+        pool.append(_prepare(sample, config["context"], regressors))
         if number % 1000 == 999:
             _log.info("%s: %d samples drawn", stage, number + 1)
     return pool
 
 
-def _prepare(sample: Sample, context: int, below: Regressors | None) -> _EncodedSample:
-    """Encode a sample for a regressor, or with ``below`` for a network on top of the regressors."""
-    ground = BaseEstimate(sample.request, context)
-    if below is not None:
-        below.add([ground])
-    unit = ground.told.contrast if below is None else ground.spread()
-    weight = sample.measured & ~sample.request.known[ground.target]
-    residual = np.where(weight, (sample.truth - ground.base) / unit, 0)
-    image = (ground.told.image if below is None else ground.image()).astype(np.float16)
+def _prepare(sample: Sample, context: int, regressors: Regressors | None) -> _EncodedSample:
+    """Encode a sample for a regressor, or with ``regressors`` for the diffusion of their residual."""
+    estimate = BaseEstimate(sample.request, context)
+    if regressors is not None:
+        regressors.add([estimate])
+    unit = estimate.told.contrast if regressors is None else estimate.spread()
+    weight = sample.measured & ~sample.request.known[estimate.target]
+    residual = np.where(weight, (sample.truth - estimate.base) / unit, 0)
+    image = (estimate.told.image if regressors is None else estimate.image()).astype(np.float16)
     return _EncodedSample(
         image=image,
-        facts=ground.told.facts,
-        below=image[: len(residual)],
+        facts=estimate.told.facts,
+        base=image[: len(residual)],
         residual=np.clip(residual, -20, 20).astype(np.float16),
         weight=weight,
-        unit=(unit / ground.told.contrast).astype(np.float16),
-        category=ground.category,
+        unit=(unit / estimate.told.contrast).astype(np.float16),
+        category=estimate.category,
     )
 
 
 def _regressors(config: Mapping[str, Any], out: Path) -> Regressors:
-    """Return the trained regressors of the stages before."""
+    """Return the regressors that earlier stages trained."""
     import torch
 
     layers = config["layers"]
@@ -219,23 +219,23 @@ def _regressors(config: Mapping[str, Any], out: Path) -> Regressors:
         name: str, image: Sequence[Float32Array], facts: Sequence[Float32Array]
     ) -> Sequence[Float32Array]:
         with torch.inference_mode():
-            moves: NDArray[np.float32] = networks[name](
+            corrections: NDArray[np.float32] = networks[name](
                 torch.from_numpy(np.stack(image)), torch.from_numpy(np.stack(facts))
             ).numpy()
-        return list(moves)
+        return list(corrections)
 
     return Regressors(layers, scales, forward)
 
 
 def _turn(arrays: Mapping[str, NDArray[Any]], turn: int) -> dict[str, NDArray[Any]]:
-    """Return images (channels, H, W) under one of the eight symmetries of the square; vectors stay."""
+    """Return images (channels, H, W) under one of the eight symmetries of the square; vectors are unchanged."""
 
-    def one(array: NDArray[Any]) -> NDArray[Any]:
+    def turned(array: NDArray[Any]) -> NDArray[Any]:
         if array.ndim < 3:
             return array
         return np.rot90(array[..., ::-1] if turn >= 4 else array, turn % 4, axes=(-2, -1))
 
-    return {name: one(array) for name, array in arrays.items()}
+    return {name: turned(array) for name, array in arrays.items()}
 
 
 def _stack(items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[np.float32]]:
@@ -243,7 +243,7 @@ def _stack(items: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[np.
 
 
 def _network(config: Mapping[str, Any], stage: str) -> nn.Module:
-    """Return the stage's network with its first weights, a function of the seed."""
+    """Return the stage's network with initial weights, a function of the seed."""
     import torch
 
     from eoaug.generators.embedded.networks import build
@@ -258,71 +258,71 @@ def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[TrainingCube],
         pool = _landscapes(config, [cube for cube in cubes if not cube.name.endswith("/2")], out)
     else:
         pool = _in_units(_pool(stage, config, cubes, out), out / f"{stage}_scale.json")
-    fields = _fields(stage, pool, out) if stage in _DRAWN else {}
+    fields = _fields(stage, pool, out) if stage in _DIFFUSIONS else {}
 
     def batches(step: int, share: slice) -> Arrays:
         rng = _rng(seed, stage, 1, step)
         chosen = [pool[index] for index in rng.integers(len(pool), size=settings["batch"])]
         turns = [int(rng.integers(8)) for _ in chosen]
         items = [
-            _turn({"image": one.image, "facts": one.facts, "x": one.residual, "weight": one.weight}, turn)
-            for one, turn in zip(chosen[share], turns[share], strict=True)
+            _turn({"image": s.image, "facts": s.facts, "x": s.residual, "weight": s.weight}, turn)
+            for s, turn in zip(chosen[share], turns[share], strict=True)
         ]
         arrays = _stack(items)
-        if stage not in _DRAWN:
+        if stage not in _DIFFUSIONS:
             return arrays
         shape = (settings["batch"], *chosen[0].residual.shape)
         arrays |= {name: array[share] for name, array in _noise(rng, shape, settings).items()}
-        return arrays | _linear(arrays, [fields[one.category] for one in chosen[share]])
+        return arrays | _linear(arrays, [fields[sample.category] for sample in chosen[share]])
 
-    shown = {one.category: one for one in reversed(pool)}
+    examples = {sample.category: sample for sample in reversed(pool)}
 
     def show(network: nn.Module) -> NDArray[np.floating]:
         rows = []
-        for name in sorted(shown):
-            one = shown[name]
-            found = _answer(network, one, fields.get(name), seed)
-            steps = one.unit.astype(np.float32) * np.stack([0 * found, found, one.residual])
-            images = one.below.astype(np.float32) + np.where(one.weight, steps, 0)
+        for name in sorted(examples):
+            sample = examples[name]
+            residual = _answer(network, sample, fields.get(name), seed)
+            steps = sample.unit.astype(np.float32) * np.stack([0 * residual, residual, sample.residual])
+            images = sample.base.astype(np.float32) + np.where(sample.weight, steps, 0)
             rows.append(stretched(images, images[2]))
         return np.stack(rows)
 
-    loss = _diffusion_loss if stage in _DRAWN else _regression_loss
+    loss = _diffusion_loss if stage in _DIFFUSIONS else _regression_loss
     return TrainingTask(stage, settings, seed, batches, loss, show)
 
 
 def _landscapes(config: Mapping[str, Any], cubes: Sequence[TrainingCube], out: Path) -> list[_EncodedSample]:
-    """Draw windows of land, and write how bright and how varied scenes are, and of what."""
+    """Draw landscape samples, and write the palettes of the scenes."""
     settings, shape = config["stages"]["landscape"], config["landscape"]
-    groups = landscapes.scenes(cubes, mean=config["mean"], std=config["std"], window=shape["window"])
+    groups = landscapes.image_groups(cubes, mean=config["mean"], std=config["std"], window=shape["window"])
     _log.info("landscape: %d cubes at their scales", len(groups))
-    found = landscapes.palettes(cubes, config["bands"], mean=config["mean"], std=config["std"])
-    save_weights(out / f"{landscape.PALETTES}.safetensors", found)
+    palettes = landscapes.palettes(cubes, config["bands"], mean=config["mean"], std=config["std"])
+    save_weights(out / f"{landscape.PALETTES}.safetensors", palettes)
     pool = []
     for number in range(settings["pool"]):
-        one = landscapes.draw(
+        sample = landscapes.draw(
             _rng(config["seed"], "landscape", 0, number),
             groups,
             window=shape["window"],
             context=shape["context"],
         )
-        image = landscape.conditions(one.texture, one.known, one.layout)
+        image = landscape.conditions(sample.texture, sample.known, sample.layout)
         pool.append(
             _EncodedSample(
                 image=image.astype(np.float16),
-                facts=one.facts,
-                below=one.layout[:-1].astype(np.float16),
-                residual=one.texture.astype(np.float16),
-                weight=one.measured & ~one.known,
-                unit=np.exp(one.layout[-1:]).astype(np.float16),
-                category=one.kind,
+                facts=sample.facts,
+                base=sample.layout[:-1].astype(np.float16),
+                residual=sample.texture.astype(np.float16),
+                weight=sample.measured & ~sample.known,
+                unit=np.exp(sample.layout[-1:]).astype(np.float16),
+                category=sample.kind,
             )
         )
     return pool
 
 
-def _answer(network: nn.Module, one: _EncodedSample, field: Gaussian | None, seed: int) -> Float32Array:
-    """Return what a network makes of a sample: a regressor's answer, or with ``field`` a drawn residual."""
+def _answer(network: nn.Module, sample: _EncodedSample, field: Gaussian | None, seed: int) -> Float32Array:
+    """Return a network's result for a sample: a regression, or with ``field`` a sampled residual."""
     import torch
 
     device = next(network.parameters()).device
@@ -334,15 +334,15 @@ def _answer(network: nn.Module, one: _EncodedSample, field: Gaussian | None, see
         return answer
 
     if field is None:
-        return call(one.image, one.facts)
-    there = one.facts[-len(one.residual) :] > 0
+        return call(sample.image, sample.facts)
+    there = sample.facts[-len(sample.residual) :] > 0
 
     def clean(x_t: Float32Array, t: float) -> Float32Array:
         point = (x_t * there[:, None, None]).astype(np.float32)
-        answer = call(point, np.array(t), one.image, one.facts, field.estimate(point, t, there))
+        answer = call(point, np.array(t), sample.image, sample.facts, field.estimate(point, t, there))
         return answer * there[:, None, None]
 
-    start = np.random.default_rng(seed).standard_normal(one.residual.shape, dtype=np.float32)
+    start = np.random.default_rng(seed).standard_normal(sample.residual.shape, dtype=np.float32)
     drawn: Float32Array = flow_samplers.sample_dpmpp_2m(clean, start, flow_samplers.karras(8))
     return drawn
 
@@ -350,7 +350,7 @@ def _answer(network: nn.Module, one: _EncodedSample, field: Gaussian | None, see
 def _noise(
     rng: np.random.Generator, shape: tuple[int, ...], settings: Mapping[str, Any]
 ) -> dict[str, NDArray[np.float32]]:
-    """Draw e and t. ln sigma = ln((1 - t) / t) is normal (Karras et al. 2022, table 1)."""
+    """Draw noise e and time t. ln sigma = ln((1 - t) / t) is normal (Karras et al. 2022, table 1)."""
     level = rng.normal(settings["noise"]["mean"], settings["noise"]["std"], size=shape[0])
     return {
         "e": rng.standard_normal(shape, dtype=np.float32),
@@ -359,9 +359,9 @@ def _noise(
 
 
 def _linear(arrays: Arrays, fields: Sequence[Gaussian]) -> dict[str, NDArray[np.float32]]:
-    """Return the points x_t of the path and their estimates in closed form."""
+    """Return the points x_t of the linear path and their closed-form estimates."""
     t = arrays["t"][:, None, None, None]
-    # Bands that are not there are not noise but nothing, in use as well.
+    # Absent bands are 0, not noise, as in sampling.
     there = arrays["facts"][:, -arrays["x"].shape[1] :] > 0
     x_t = (t * arrays["x"] + (1 - t) * arrays["e"]) * there[:, :, None, None]
     linear = [
@@ -372,58 +372,58 @@ def _linear(arrays: Arrays, fields: Sequence[Gaussian]) -> dict[str, NDArray[np.
 
 
 def _fields(stage: str, pool: Sequence[_EncodedSample], out: Path) -> dict[str, Gaussian]:
-    """Fit a Gaussian to the residuals of each category; to whole windows for land from nothing."""
+    """Fit a Gaussian to the residuals of each category; for landscapes, to whole windows."""
     fields, tensors = {}, {}
-    for name in sorted({one.category for one in pool} - {"between", "within"}):
-        part = [one for one in pool if one.category == name]
-        residual = np.stack([one.residual for one in part]).astype(np.float32)
-        fields[name] = Gaussian.fit(residual, np.stack([one.weight for one in part])).coarser()
+    for name in sorted({sample.category for sample in pool} - {"between", "within"}):
+        members = [sample for sample in pool if sample.category == name]
+        residual = np.stack([sample.residual for sample in members]).astype(np.float32)
+        fields[name] = Gaussian.fit(residual, np.stack([sample.weight for sample in members])).coarser()
         tensors[f"{name}.mean"], tensors[f"{name}.covariance"] = fields[name].mean, fields[name].covariance
     save_weights(out / f"{stage}_gaussian.safetensors", tensors, half=False)
     return fields if "alone" not in fields else dict.fromkeys(landscape.KINDS, fields["alone"])
 
 
 def _in_units(pool: list[_EncodedSample], path: Path) -> list[_EncodedSample]:
-    """Return the pool with residuals in units of their typical size per category, which ``path`` records.
+    """Return the pool with residuals in units of their typical size per category, which is written to ``path``.
 
-    A hole's residual is ten times that of x2: without it the large ones would be all that is learned.
+    The residual of a hole is ten times that of x2: without units the loss would ignore the small ones.
     """
     scales = {}
-    for name in sorted({one.category for one in pool}):
-        found = [one.residual[one.weight].astype(np.float32) for one in pool if one.category == name]
-        # The median over samples of the rms: a few failures must not set the unit.
-        sizes = [np.sqrt(np.mean(f**2)) for f in found if f.any()]
+    for name in sorted({sample.category for sample in pool}):
+        residuals = [s.residual[s.weight].astype(np.float32) for s in pool if s.category == name]
+        # The median over samples of the RMS is robust against a few failures.
+        sizes = [np.sqrt(np.mean(values**2)) for values in residuals if values.any()]
         scales[name] = max(round(float(np.median(sizes)), 4), 1e-3) if sizes else 1.0
     path.write_text(json.dumps(scales))
     return [
         replace(
-            one,
-            residual=np.clip(one.residual / np.float32(scales[one.category]), -6, 6),
-            unit=one.unit * np.float16(scales[one.category]),
+            sample,
+            residual=np.clip(sample.residual / np.float32(scales[sample.category]), -6, 6),
+            unit=sample.unit * np.float16(scales[sample.category]),
         )
-        for one in pool
+        for sample in pool
     ]
 
 
 def _regression_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Squared error over that of the estimate below, each sample counting alike.
+    """Return the squared error relative to that of the base estimate, every sample with the same weight.
 
-    The mean over samples of a ratio: what a figure in decibels, averaged over windows, rewards.
+    The mean over samples of a ratio corresponds to PSNR averaged over windows.
     """
     weight = batch["weight"]
     count = weight.sum(dim=(1, 2, 3)).clamp_min(256.0)
     error = ((network(batch["image"], batch["facts"]) - batch["x"]).square() * weight).sum(dim=(1, 2, 3))
     before = (batch["x"].square() * weight).sum(dim=(1, 2, 3))
-    mean: Tensor = (error / (before + _LEAST_ERROR * count)).mean()
+    mean: Tensor = (error / (before + _ERROR_FLOOR * count)).mean()
     return mean
 
 
 def _diffusion_loss(network: nn.Module, batch: Mapping[str, Tensor]) -> Tensor:
-    """Error of the clean estimate over max(1 - t, 0.1), squared: the velocity's error (arXiv:2511.13720)."""
+    """Return the squared error of the clean estimate over max(1 - t, 0.1): the velocity error (arXiv:2511.13720)."""
     x, weight = batch["x"], batch["weight"]
     t = batch["t"][:, None, None, None]
     estimate = network(batch["x_t"], batch["t"], batch["image"], batch["facts"], batch["linear"])
-    error = ((estimate - x) / (1 - t).clamp_min(_MIN_LEFT)).square() * weight
+    error = ((estimate - x) / (1 - t).clamp_min(_MIN_DIVISOR)).square() * weight
     count = weight.sum(dim=(1, 2, 3)).clamp_min(256.0)
     mean: Tensor = (error.sum(dim=(1, 2, 3)) / count).mean()
     return mean

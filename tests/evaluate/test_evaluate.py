@@ -149,8 +149,8 @@ def test_no_case_tells_its_answer(folder, task):
         assert not request.values[~request.known].any()
         assert (np.diff(request.times) > 0).all()
         assert (request.steps, request.seed) == (3, 5)
-        assert not case.counts[3].any()
-        assert np.isfinite(case.truth[case.counts]).all()
+        assert not case.scored[3].any()
+        assert np.isfinite(case.truth[case.scored]).all()
         if task == "inpaint with radar":
             date = found.index(case)
             alone = list(cases("inpaint", window, card, seed=5))[date].request
@@ -170,7 +170,7 @@ def test_no_case_tells_its_answer(folder, task):
             assert 0 < target < len(request.times) - 1
         if request.verb == "super_resolve":
             assert not request.known.any()
-            np.testing.assert_array_equal(case.counts.any(axis=(1, 2)), [True, True, False, False])
+            np.testing.assert_array_equal(case.scored.any(axis=(1, 2)), [True, True, False, False])
 
 
 def test_how_the_coarse_image_was_made(folder):
@@ -204,7 +204,7 @@ def test_between_has_both_sides_however_far(folder):
     np.testing.assert_array_equal(days, [-3, -2, -1, 0, 292])
     following = list(cases("next date", window, card))[-1]
     np.testing.assert_allclose(
-        following.elsewhen[0] * 0.05 + 0.1, window.values[:9, 0].mean(axis=0), atol=1e-5
+        following.other_dates_mean[0] * 0.05 + 0.1, window.values[:9, 0].mean(axis=0), atol=1e-5
     )
 
 
@@ -226,22 +226,22 @@ def continued(tmp_path):
     return tmp_path / "cubes"
 
 
-def test_a_file_is_told_of_the_dates_that_it_continues(continued):
+def test_the_dates_that_a_file_continues_are_context(continued):
     path, before = continued / "validation" / "later.nc", continued / "train" / "before.nc"
     assert history_of(path) == before
     (alone,), (window,) = read_series(path, SLOTS), read_series(path, SLOTS, history=before)
     assert alone.own.all()
     assert window.own.tolist() == 6 * [False] + 2 * [True]
-    (told,) = read_series(before, SLOTS)
-    np.testing.assert_array_equal(window.values[:5], told.values[:5])
-    np.testing.assert_array_equal(window.values[5, ..., 1:], told.values[5, ..., :-1])
+    (earlier,) = read_series(before, SLOTS)
+    np.testing.assert_array_equal(window.values[:5], earlier.values[:5])
+    np.testing.assert_array_equal(window.values[5, ..., 1:], earlier.values[5, ..., :-1])
     assert np.isnan(window.values[5, 0, :, 0]).all()
     np.testing.assert_array_equal(window.usable, [0, 1, 2, 3, 4, 6, 7])  # its edge is missing on one date
     found = list(cases("next date", window, replace(InOtherUnits().card, context=3)))
     np.testing.assert_array_equal([case.truth for case in found], alone.values)
     assert [len(case.request.times) for case in found] == [4, 4]
     np.testing.assert_allclose(
-        found[0].elsewhen[0] * 0.05 + 0.1, window.values[:5, 0].mean(axis=0), atol=1e-5
+        found[0].other_dates_mean[0] * 0.05 + 0.1, window.values[:5, 0].mean(axis=0), atol=1e-5
     )
     table = evaluate(Classical(), continued / "validation", tasks=["x2", "next date", "date between"]).table
     assert [table.figure(task, "classical").windows for task in ("x2", "next date", "date between")] == [
@@ -280,10 +280,10 @@ def test_display_values_are_asked_for_their_dates_alone(folder):
     table = evaluate(InOtherUnits(), folder, tasks=["inpaint", "next date"]).table
     assert table.figure("inpaint", "other units").places == 2
     assert table.figure("next date", "other units").places == 2
-    assert "Asked for its dates alone" in table.skipped["aerial.nc"]
+    assert "used for tasks with other dates only" in table.skipped["aerial.nc"]
 
 
-def test_radar_is_told_in_decibels_to_those_who_can_use_it(folder):
+def test_radar_comes_in_decibels_and_only_for_cards_that_use_it(folder):
     (window,) = read_series(folder / "series.nc", SLOTS)
     assert not list(cases("inpaint with radar", window, InOtherUnits().card))
     assert not list(cases("inpaint with radar", replace(window, radar=None), Embedded().card))
@@ -308,7 +308,7 @@ def test_cards_limit_the_cases(folder):
     assert {len(case.request.times) for case in one} == {2}
 
 
-def test_opponents_know_what_they_should(folder):
+def test_baselines_are_exact_where_they_should_be(folder):
     """On dates that are linear in time, and with a bias of its own on the target, the right ones are exact."""
     (window,) = read_series(folder / "series.nc", SLOTS)
     plane = window.values[0]
@@ -325,13 +325,13 @@ def test_opponents_know_what_they_should(folder):
         name: np.abs(one * unit + np.array(card.mean)[:3, None, None] - middle.truth[:3])[:, hole].max()
         for name, one in answer.items()
     }
-    assert max(error["linear in time"], error["linear, mean corrected"]) < 1e-5
+    assert max(error["linear in time"], error["linear, bias-corrected"]) < 1e-5
     assert error["nearest date"] == pytest.approx(0.005, abs=1e-4)
-    assert error["mean of the dates"] == pytest.approx(0.005, abs=1e-4)
+    assert error["mean of the context dates"] == pytest.approx(0.005, abs=1e-4)
     biased = window.values.copy()
     biased[2] += 0.02
     middle = list(cases("inpaint with dates", replace(window, values=biased), card, masks=[hole]))[2]
-    answer = BASELINES["inpaint with dates"]["linear, mean corrected"](middle)[:3]
+    answer = BASELINES["inpaint with dates"]["linear, bias-corrected"](middle)[:3]
     np.testing.assert_allclose(
         answer * unit + np.array(card.mean)[:3, None, None], middle.truth[:3], atol=1e-5
     )
@@ -357,7 +357,7 @@ def test_the_table_is_in_reflectance(folder):
     assert residuals[0] < residuals[1] / 50
 
 
-def test_samples_and_members_are_told_apart_from_estimates(folder):
+def test_samples_members_and_estimates_are_scored_separately(folder):
     table = evaluate(Drawn(), folder, limit=2, members=32, tasks=["inpaint"]).table
     best = table.best("inpaint")
     estimate, sample = (table.figure("inpaint", name) for name in ("drawn", "drawn, one sample"))
@@ -385,7 +385,7 @@ def test_the_bar_knows_how_much_there_is_to_do(folder):
     ]
     counted = []
     effort = Effort(members=9, member_windows=2, step_windows=1)
-    score(Drawn(), "x2", found, effort, seen=ProgressCounter(counted.append))
+    score(Drawn(), "x2", found, effort, progress=ProgressCounter(counted.append))
     assert sum(counted) == planned(found, effort) == 3 * 7 + 9 * 4 + 2 * 8 * 2 + 2 + 2 * 8
 
 
@@ -417,7 +417,7 @@ def test_sensors_are_stated_from_a_hundred_windows_on(folder):
     with pytest.raises(KeyError):
         table.figure("x4", "classical", sensor="Few")
     assert table.sensors == {"Few": 1, "Many": 100}
-    assert "Not stated: 1 windows" in table.to_markdown()
+    assert "Not reported: 1 windows" in table.to_markdown()
 
 
 def test_any_generator_can_be_judged(folder):
@@ -475,7 +475,9 @@ def test_misuse_is_refused(folder, tmp_path_factory):
         evaluate(Classical(), empty)
     (empty / "text.nc").write_text("no netCDF")
     xr.Dataset(bands((1, 32, 32), **SCALE)).to_netcdf(empty / "small.nc", engine="h5netcdf")
-    with pytest.raises(SourceError, match=r"None of the files .* small.nc has no clear window .* text.nc"):
+    with pytest.raises(
+        SourceError, match=r"no file in .* can be used: small.nc: small.nc has no clear window .* text.nc"
+    ):
         evaluate(Classical(), empty)
     with pytest.raises(ParameterError, match="'x3'"):
         evaluate(Classical(), folder, tasks=["x3"])
@@ -489,13 +491,13 @@ def test_misuse_is_refused(folder, tmp_path_factory):
 def test_the_classical_generator_on_real_cubes():
     table = evaluate(Classical(), VALIDATION, limit=2, tasks=TASKS).table
     assert "naip_nd_prairie_2019_2020.nc" in table.skipped
-    for task, opponent in (
+    for task, baseline in (
         ("inpaint", "nearest pixel"),
         ("inpaint with dates", "push-pull"),
         ("x4", "bicubic"),
     ):
-        gain = table.figure(task, "classical").value - table.figure(task, opponent).value
-        assert gain > 0.5, (task, opponent)
+        gain = table.figure(task, "classical").value - table.figure(task, baseline).value
+        assert gain > 0.5, (task, baseline)
     # A smooth fill has no detail, a consistent one leaves no residual.
     assert table.figure("inpaint", "classical", "detail").value < 0.1
     assert table.figure("x4", "classical", "residual").value < 1e-4

@@ -78,7 +78,7 @@ def test_a_generator_that_remembers_is_found():
     }
     nearest = {}
     for name, generator in generators.items():
-        found = synthesise(generator, SLOTS, real, train, seed=0, seen=QUIET, samples=12)
+        found = synthesise(generator, SLOTS, real, train, seed=0, progress=QUIET, samples=12)
         of = {(f.task, f.method, f.metric): f.value for f in found.figures}
         nearest[name] = of["synthesis", "remembering", "closest_pixel"]
         assert of["synthesis", "real windows, against training", "closest_pixel"] > 0.01
@@ -99,8 +99,8 @@ def test_training_files_of_some_bands_tell_how_those_are_spread():
         for one in whole
     ]
     images = [one.values for one in whole]
-    told = synthesise(Remembering(images), SLOTS, whole, whole + part, seed=0, seen=QUIET, samples=4)
-    of = {(f.task, f.method, f.metric): f.value for f in told.figures}
+    result = synthesise(Remembering(images), SLOTS, whole, whole + part, seed=0, progress=QUIET, samples=4)
+    of = {(f.task, f.method, f.metric): f.value for f in result.figures}
     assert of["synthesis, bands", f"remembering, {SLOTS[0]}", "mean_trained"] == pytest.approx(1.0, rel=1e-3)
     assert of["synthesis, bands", f"remembering, {SLOTS[1]}", "mean_trained"] == pytest.approx(
         2 / 3, rel=1e-3
@@ -110,15 +110,15 @@ def test_training_files_of_some_bands_tell_how_those_are_spread():
 def test_bands_that_a_place_lacks_are_not_judged():
     lacking = replace(window(0), values=np.stack([land(0)[0], np.full((64, 64), np.nan, np.float32)]))
     found = synthesise(
-        Remembering([land(1)]), SLOTS, [lacking, window(1, "there")], [], seed=0, seen=QUIET, samples=4
+        Remembering([land(1)]), SLOTS, [lacking, window(1, "there")], [], seed=0, progress=QUIET, samples=4
     )
     assert not any(f.metric.startswith("nearest") for f in found.figures)
-    told = {f.method for f in found.figures if f.metric == "mean"}
-    assert told == {f"{name}, {slot}" for name in ("remembering", "classical texture") for slot in SLOTS}
+    result = {f.method for f in found.figures if f.metric == "mean"}
+    assert result == {f"{name}, {slot}" for name in ("remembering", "classical texture") for slot in SLOTS}
     nothing = replace(lacking, values=lacking.values[::-1])
-    left_out = synthesise(Remembering([land(1)]), SLOTS, [lacking, nothing], [], seed=0, seen=QUIET)
-    assert left_out.skipped == {"synthesis": "the files have no band in common"}
-    assert not left_out.figures
+    skipped = synthesise(Remembering([land(1)]), SLOTS, [lacking, nothing], [], seed=0, progress=QUIET)
+    assert skipped.skipped == {"synthesis": "the files have no band in common"}
+    assert not skipped.figures
 
 
 def test_a_texture_is_its_own_null():
@@ -130,7 +130,7 @@ def test_a_texture_is_its_own_null():
         def card(self):
             return replace(super().card, bands=SLOTS, mean=(0.15, 0.15), std=(0.03, 0.03))
 
-    found = synthesise(Named(), SLOTS, [window(s) for s in range(4)], [], seed=0, seen=QUIET, samples=6)
+    found = synthesise(Named(), SLOTS, [window(s) for s in range(4)], [], seed=0, progress=QUIET, samples=6)
     of = {(f.task, f.method, f.metric): f.value for f in found.figures}
     for task in ("synthesis", "variations"):
         assert of[task, "classical", "kid"] == pytest.approx(of[task, "classical texture", "kid"])

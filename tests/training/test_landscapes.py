@@ -1,4 +1,4 @@
-"""What land from nothing is learned from: windows around the level of their scene, and palettes of real scenes."""
+"""Training data of landscape synthesis: windows around the level of their image, and palettes of real scenes."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ def cube(seed: int, *, bands=(True, True, True), px: int = 64, dates: int = 2, *
     spread = 0.15 + 0.2 * rng.random(3)
     logs = level[:, None, None] + spread[:, None, None] * rng.standard_normal((dates, 3, px, px))
     values = np.where(np.asarray(bands)[:, None, None], np.exp(logs), np.nan).astype(np.float32)
-    told = {"calibrated": True, "sharp": True, "lonlat_deg": (10.0, 50.0), "gsd_m": 10.0} | changes
+    fields = {"calibrated": True, "sharp": True, "lonlat_deg": (10.0, 50.0), "gsd_m": 10.0} | changes
     return TrainingCube(
         name=f"place{seed}", values=values, clear=np.ones((dates, px, px), bool),
-        cloud_fraction=np.full(dates, np.nan), times=np.full(dates, 1_700_000_000), **told,
+        cloud_fraction=np.full(dates, np.nan), times=np.full(dates, 1_700_000_000), **fields,
     )  # fmt: skip
 
 
 def scenes(*cubes: TrainingCube, window: int = 16):
-    return landscapes.scenes(cubes, mean=MEAN, std=STD, window=window)
+    return landscapes.image_groups(cubes, mean=MEAN, std=STD, window=window)
 
 
 def test_a_cube_serves_at_every_scale_that_holds_a_window():

@@ -84,7 +84,7 @@ def test_a_usable_window_is_whole_and_at_most_5_percent_cloudy(cube, seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("task", samples.TASKS)
+@pytest.mark.parametrize("task", samples.SAMPLE_KINDS)
 def test_a_sample_is_a_request_with_one_target(cube, task, seed):
     sample = draw(cube, task, seed)
     request = sample.request
@@ -125,14 +125,7 @@ def test_draws_depend_on_the_generator_alone(cube):
     assert not np.array_equal(first.request.known, other.request.known)
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_a_hole_is_never_everything_nor_nothing(seed):
-    hole = samples.hole(np.random.default_rng(seed), (64, 64))
-    assert hole.dtype == bool
-    assert 0 < hole.mean() < 1
-
-
-def test_an_unknown_task_is_refused(cube):
+def test_an_unknown_kind_is_refused(cube):
     with pytest.raises(ParameterError, match="'x3'"):
         draw(cube, "x3")
 
