@@ -10,6 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 from eoaug.datasets.series import WINDOW_PX, Series, history_of, read_masks, read_series
 from eoaug.errors import EoaugError, GeneratorError, ParameterError, RadiometryError, SourceError
@@ -127,20 +128,19 @@ def evaluate(
             data.skipped.update(synthesised.skipped)
         if "throughput" in tasks and cases_by_task:
             figures += _throughput(generator, next(iter(cases_by_task.values())), steps, bar)
+    settings: dict[str, Any] = {
+        "sha256": card.sha256,
+        "tasks": list(tasks),
+        "limit": limit,
+        "members": members,
+    }
+    settings |= {"samples": samples, "steps": steps, "seed": seed}
+    settings |= {"with_training_data": train_dir is not None}
     table = Table(
         generator=card.name,
         figures=tuple(figures),
         skipped=data.skipped,
-        settings={
-            "sha256": card.sha256,
-            "tasks": list(tasks),
-            "limit": limit,
-            "members": members,
-            "samples": samples,
-            "steps": steps,
-            "seed": seed,
-            "with_training_data": train_dir is not None,
-        },
+        settings=settings,
         sensors=_windows_by_sensor(cases_by_task),
     )
     return Evaluation(table=table, slots=tuple(slots), examples=tuple(examples), sheets=tuple(sheets))

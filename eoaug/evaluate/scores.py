@@ -53,7 +53,7 @@ class Effort:
     step_windows: int = 3
     """Largest number of windows per place on which numbers of steps are compared."""
     steps: int | None = None
-    """Steps of samples and members; None: the card's."""
+    """Steps of samples and members; None: the generator's default."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,7 +89,7 @@ def answers(
     Parameters
     ----------
     generator
-        Called with batches of one shape, of at most its card's batch size, by one thread per core.
+        Called with batches of one shape, of at most ``card.batch`` requests, by one thread per core.
     requests
         One target date each; any shapes.
     progress

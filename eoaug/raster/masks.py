@@ -206,7 +206,8 @@ def random_gap(rng: np.random.Generator, shape_yx: tuple[int, int]) -> NDArray[n
         return missing
     period, width = rng.integers(6, 20), rng.integers(2, 6)
     slope = rng.uniform(-0.3, 0.3)
-    across = _across_stripes(np.arange(H), np.arange(W), slope, rng.integers(0, period), period)
+    phase = int(rng.integers(0, period))
+    across = _across_stripes(np.arange(H), np.arange(W), slope, phase, int(period))
     stripes = across < width
     return np.asarray(stripes.T if rng.random() < 0.3 else stripes)
 

@@ -134,12 +134,9 @@ def draw(
     measured = measured & present[:, None, None]
     known, fill = measured.copy(), np.zeros_like(measured)
     fill[target] = present[:, None, None]
-    if kind == "holes":
-        gap = random_gap(rng, (tile_px, tile_px))
-        known[target] &= ~gap
-        fill[target] &= gap | ~known[target]
-    else:
-        known[target] = False
+    gap = random_gap(rng, (tile_px, tile_px)) if kind == "holes" else np.ones((tile_px, tile_px), bool)
+    known[target] &= ~gap
+    fill[target] &= gap | ~known[target]
     sensor = coarse = None
     if factor > 1:
         # An ideal detector, or a softer one (MTF at Nyquist).
