@@ -131,7 +131,7 @@ def test_what_cannot_be_learned_from_is_refused():
     overcast.clear[:] = False
     with pytest.raises(SourceError, match="none of 1 cubes holds a clear window of 16"):
         scenes(overcast)
-    with pytest.raises(SourceError, match="none of 1 cubes knows reflectance"):
+    with pytest.raises(SourceError, match="none of 1 cubes is calibrated"):
         landscapes.palettes([cube(1, calibrated=False)], BANDS, mean=MEAN, std=STD)
 
 
