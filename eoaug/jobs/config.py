@@ -26,7 +26,7 @@ from eoaug.storage.documents import load_yaml
 from eoaug.storage.names import clean_href
 from eoaug.verbs.options import yaml_keys
 
-__all__ = ["Cluster", "Execution", "Job", "Output", "Source", "job_schema", "read_job"]
+__all__ = ["Cluster", "Job", "Output", "RunOptions", "Source", "job_schema", "read_job"]
 
 
 class _JobSection(BaseModel):
@@ -84,7 +84,7 @@ class Output(_JobSection):
     """URL of a STAC API with the Transaction extension, which receives a copy of every item."""
 
 
-class Execution(_JobSection):
+class RunOptions(_JobSection):
     """How the work is done; no setting here changes the results."""
 
     chunks: int = Field(default=1024, ge=16)
@@ -151,7 +151,7 @@ class Job(_JobSection):
     generator: Annotated[Any, BeforeValidator(_as_generator), WithJsonSchema({"type": "string"})] = "embedded"
     """A name; from Python, also a generator."""
     output: Output
-    run: Execution = Execution()
+    run: RunOptions = RunOptions()
     cluster: Cluster | None = None
 
     @model_validator(mode="after")
