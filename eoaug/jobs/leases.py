@@ -6,7 +6,6 @@ outlives the process that wrote it.
 
 from __future__ import annotations
 
-import json
 import threading
 import uuid
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from eoaug.stac.catalog import STATE
 from eoaug.stac.integrity import json_bytes
 from eoaug.storage.crash_points import hit
 from eoaug.storage.location import Location
-from eoaug.storage.locks import is_live, lease_terms
+from eoaug.storage.locks import is_live, lease_terms, read_lease
 
 __all__ = ["Lease", "leased", "live_leases", "sweep_leases"]
 
@@ -111,14 +110,6 @@ def _content(file: Location) -> bytes | None:
         return file.read_bytes()
     except FileNotFoundError:
         return None
-
-
-def read_lease(content: bytes | None) -> dict[str, Any]:
-    try:
-        found = json.loads(content or b"{}")
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def live_leases(root: Location) -> list[str]:
