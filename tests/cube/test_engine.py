@@ -569,6 +569,8 @@ def test_made_up_tiles_are_like_those_of_the_run(verb, generator):
     noted, given = [], []
 
     class Seen:
+        settings: ClassVar = {}
+
         def __init__(self, kept):
             self.kept, self.inner = kept, eoaug.load(generator)
             self.card = self.inner.card
