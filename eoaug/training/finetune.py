@@ -235,6 +235,7 @@ class _Training:
         optimizer = torch.optim.AdamW(parameters.values(), lr=tuning.rate)
         scaler = torch.amp.GradScaler(enabled=tuning.precision == "float16" and device != "cpu")
         self.state = TrainingState(parameters, optimizer, scaler)
+        self._state_path = out / "state" / "state.safetensors"
         self._resume()
 
     @property
@@ -397,10 +398,6 @@ class _Training:
         return given
 
     # -- files --------------------------------------------------------------------------------------
-
-    @property
-    def _state_path(self) -> Path:
-        return self.out / "state" / "state.safetensors"
 
     @cached_property
     def _identity(self) -> str:

@@ -6,6 +6,7 @@ between two steps. Every forward has the card's batch shape and runs on one intr
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
@@ -47,12 +48,11 @@ class Diffusion(CheckpointModel):
         Parameters
         ----------
         requests
-            Any number, of one shape; they may come from different verbs.
+            Of one shape; any number, from one verb or several.
         """
         if not requests:
             raise GeneratorError(f"{self.card.name}: generate was given no request", "pass one or more")
-        size = self.card.batch
-        batches = [requests[first : first + size] for first in range(0, len(requests), size)]
+        batches = itertools.batched(requests, self.card.batch)
         return np.concatenate([self.finish(self.begin(batch)) for batch in batches])
 
     def begin(self, requests: Sequence[Request]) -> LatentBatch:
