@@ -41,6 +41,11 @@ def load(generator: str | Path | Generator = "embedded", **options: Any) -> Gene
     GeneratorError
         Unknown name, options that the factory does not take, a plugin that cannot be imported, or a
         checkpoint that eoaug does not load.
+
+    Examples
+    --------
+    >>> eoaug.load("classical").card.name
+    'classical'
     """
     if isinstance(generator, Path):
         generator = str(generator)

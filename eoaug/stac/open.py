@@ -101,6 +101,12 @@ def open_cube(
     BandError, GridError, TimeError, RadiometryError, ParameterError
         A band that is missing; no coordinate reference system, or a cube that would be mostly empty;
         no date; contradicting scales; an invalid argument.
+
+    Examples
+    --------
+    >>> cube = eoaug.open_cube("catalogs/sample", ids=["S2A_MSIL2A_20170617T113321_36_85"], bands=["B02"])
+    >>> cube.sizes["x"]
+    120
     """
     if isinstance(source, xr.Dataset | xr.DataArray | xr.DataTree):
         selection = {

@@ -48,6 +48,13 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     ------
     EoaugError
         An argument that cannot be used; the message holds its value and the remedy.
+
+    Examples
+    --------
+    >>> cube = eoaug.open_cube("catalogs/sample", ids=["S2A_MSIL2A_20170617T113321_36_85"], bands=["B02"], chunks=None)
+    >>> fine = eoaug.super_resolve(cube, factor=2, generator="classical")
+    >>> dict(fine.sizes)
+    {'time': 1, 'y': 240, 'x': 240}
     """
     result: T = run_verb("super_resolve", prepare_super_resolve, ds, options, factor=factor, sensor=sensor)
     return result
