@@ -14,7 +14,7 @@ import numpy as np
 
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import Card, Request
-from eoaug.generators.interpolation.back_projection import surroundings, tile_of
+from eoaug.generators.interpolation.back_projection import prior_with_halo, tile_of
 from eoaug.generators.interpolation.push_pull import push_pull
 from eoaug.generators.interpolation.texture import texture
 from eoaug.generators.interpolation.time_series import temporal
@@ -42,7 +42,7 @@ def estimate(request: Request) -> Float32Array:
     verb = request.verb
     for date in np.flatnonzero(request.target).tolist():
         if verb == "super_resolve":
-            made = tile_of(request, surroundings(request, date))
+            made = tile_of(request, prior_with_halo(request, date))
         elif verb == "synthesize":
             field = texture(
                 request.origin,

@@ -188,18 +188,18 @@ def _prepare(sample: Sample, context: int, regressors: Regressors | None) -> _En
     """Encode a sample for a regressor, or with ``regressors`` for the diffusion of their residual."""
     estimate = BaseEstimate(sample.request, context)
     if regressors is not None:
-        regressors.add([estimate])
-    unit = estimate.told.contrast if regressors is None else estimate.spread()
+        regressors.correct([estimate])
+    unit = estimate.features.contrast if regressors is None else estimate.spread()
     weight = sample.measured & ~sample.request.known[estimate.target]
     residual = np.where(weight, (sample.truth - estimate.base) / unit, 0)
-    image = (estimate.told.image if regressors is None else estimate.image()).astype(np.float16)
+    image = (estimate.features.image if regressors is None else estimate.image()).astype(np.float16)
     return _EncodedSample(
         image=image,
-        facts=estimate.told.facts,
+        facts=estimate.features.facts,
         base=image[: len(residual)],
         residual=np.clip(residual, -20, 20).astype(np.float16),
         weight=weight,
-        unit=(unit / estimate.told.contrast).astype(np.float16),
+        unit=(unit / estimate.features.contrast).astype(np.float16),
         category=estimate.category,
     )
 

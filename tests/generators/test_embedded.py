@@ -211,7 +211,7 @@ def test_a_super_resolved_image_measures_as_the_coarse_one(steps):
 def test_overlapping_tiles_start_from_the_same_noise():
     left, right = request("synthesize", origin=(0, 0)), request("synthesize", origin=(0, 32))
     state = generator().begin([left, right])
-    np.testing.assert_array_equal(state.walks[0].x[:, :, 32:], state.walks[1].x[:, :, :-32])
+    np.testing.assert_array_equal(state.trajectories[0].x[:, :, 32:], state.trajectories[1].x[:, :, :-32])
 
 
 def test_member_and_seed_change_a_sample_but_not_the_mean():

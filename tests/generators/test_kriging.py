@@ -124,9 +124,9 @@ def test_one_date_keeps_its_level_and_is_the_softer_the_older_it_is():
     assert contrast[-1] > 0.3
 
 
-@pytest.mark.parametrize("memory", time_kriging.MEMORIES)
-def test_the_shares_of_a_memory_are_whole_and_last_year_counts_more_than_last_winter(memory):
-    now, winter, year = memory.shared(np.array([0.0, 182.6, 365.25]))
+@pytest.mark.parametrize("covariance", time_kriging.COVARIANCES)
+def test_the_shares_of_a_covariance_are_whole_and_last_year_counts_more_than_last_winter(covariance):
+    now, winter, year = covariance.at_lag(np.array([0.0, 182.6, 365.25]))
     assert now == pytest.approx(1)
     assert winter < year < now
 
@@ -135,14 +135,14 @@ def test_the_shares_of_a_memory_are_whole_and_last_year_counts_more_than_last_wi
 def test_no_other_weights_have_less_variance(sharp):
     away = np.array([-400.0, -365, -90, -20, -12, 30])
     rng = np.random.default_rng(3)
-    for scale, (memory, weights) in enumerate(
-        zip(time_kriging.MEMORIES, time_kriging.kriging_weights(away, sharp), strict=True)
+    for scale, (covariance, weights) in enumerate(
+        zip(time_kriging.COVARIANCES, time_kriging.kriging_weights(away, sharp), strict=True)
     ):
         others = weights + 0.01 * rng.standard_normal((50, len(away)))
         if sharp or scale == 0:
             assert weights.sum() == pytest.approx(1)
             others -= (others.sum(axis=1, keepdims=True) - 1) / len(away)
-        between, ahead = memory.shared(np.subtract.outer(away, away)), memory.shared(away)
+        between, ahead = covariance.at_lag(np.subtract.outer(away, away)), covariance.at_lag(away)
 
         def error(w, between=between, ahead=ahead):
             return 1 - 2 * w @ ahead + np.einsum("...i,ij,...j->...", w, between, w)
@@ -160,20 +160,20 @@ def test_two_dates_of_one_moment_are_averaged():
 
 def test_a_whole_date_is_what_its_neighbours_foretell_and_its_errors_grow_with_time():
     images, times = dates(0, 10, 20, 40, 60, 70)
-    doubts = []
+    errors = []
     for days in (25, 75, 100, 200):
         asked = asked_of(images, times, days * DAY)
         target = int(np.flatnonzero(asked.target)[0])
-        found, doubt = best_estimate.best_linear_estimate(asked, target)
+        found, expected_error = best_estimate.best_linear_estimate(asked, target)
         np.testing.assert_array_equal(found, time_kriging.in_time(images, times, days * DAY))
-        assert (doubt >= best_estimate._DOUBT_FLOOR).all()
-        doubts.append(doubt.mean())
-    assert (np.diff(doubts) > 0).all()
+        assert (expected_error >= best_estimate._ERROR_FLOOR).all()
+        errors.append(expected_error.mean())
+    assert (np.diff(errors) > 0).all()
     flat, _ = dates(0)
     asked = asked_of(0 * flat + 1, times[:1], 9 * DAY)
-    found, doubt = best_estimate.best_linear_estimate(asked, 1)
+    found, expected_error = best_estimate.best_linear_estimate(asked, 1)
     np.testing.assert_allclose(found, 1, atol=1e-5)
-    np.testing.assert_allclose(doubt, best_estimate._DOUBT_FLOOR, atol=1e-5)
+    np.testing.assert_allclose(expected_error, best_estimate._ERROR_FLOOR, atol=1e-5)
 
 
 @given(count=st.integers(1, 7), when=st.integers(-100, 300))
@@ -249,8 +249,8 @@ def test_neighbours_in_a_wide_gap_foretell_the_same_estimate_and_errors(others):
     for one, other in zip(rim, first, strict=True):
         assert np.abs(one[..., -8:] - other[..., :8]).mean() < 0.2 * truth.std()
     # There is something to draw where nothing is seen, as much as is missing.
-    estimate, doubt = first
-    assert 0.5 < rmse(estimate, truth) / np.sqrt(np.square(doubt).mean()) < 2
+    estimate, expected_error = first
+    assert 0.5 < rmse(estimate, truth) / np.sqrt(np.square(expected_error).mean()) < 2
 
 
 def guided_request(values: np.ndarray, known: np.ndarray, layout: np.ndarray | None) -> Request:
@@ -314,8 +314,8 @@ def test_a_guide_with_a_hole_tells_what_it_can():
 
 def test_errors_are_foretold_the_smaller_the_more_a_guide_tells():
     values, known = scene(3, 64), hole(3, 64)
-    doubts = [
+    errors = [
         best_estimate.best_linear_estimate(guided_request(values, known, layout), 0)[1][~known].mean()
         for layout in (None, ndimage.gaussian_filter(values, (0, 1, 1)))
     ]
-    assert doubts[1] < 0.8 * doubts[0]
+    assert errors[1] < 0.8 * errors[0]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.generators.base import Request
-from eoaug.generators.interpolation.back_projection import coarse_prior, surroundings, tile_of
+from eoaug.generators.interpolation.back_projection import coarse_prior, prior_with_halo, tile_of
 from eoaug.generators.interpolation.push_pull import push_pull
 from eoaug.raster.arrays import Float32Array
 from eoaug.raster.sensor import Sensor
@@ -50,13 +50,13 @@ def lift(
     colours
         Shape (3, H, W), generated.
     around
-        For super-resolution, the result of `back_projection.surroundings`; None: computed here.
+        For super-resolution, the result of `back_projection.prior_with_halo`; None: computed here.
     """
     if rule == "keep":
         known = request.known[target, 3:]
         return np.where(known, request.values[target, 3:], np.float32(0))
     if request.coarse is not None and request.sensor is not None:
-        around = surroundings(request, target) if around is None else around
+        around = prior_with_halo(request, target) if around is None else around
         return _lift_coarse(rule, request, target, colours, request.sensor, tile_of(request, around))
     values, known = request.values[target], request.known[target]
     before = push_pull(values[:3], known[:3])

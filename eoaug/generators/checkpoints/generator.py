@@ -23,7 +23,7 @@ from eoaug.generators.checkpoints.images import RGB, cells, filled, narrowed, pa
 from eoaug.generators.checkpoints.model import CheckpointModel
 from eoaug.generators.checkpoints.settings import Settings
 from eoaug.generators.checkpoints.trajectory import Given, LatentBatch, LatentTrajectory
-from eoaug.generators.interpolation.back_projection import consistent, surroundings
+from eoaug.generators.interpolation.back_projection import consistent, prior_with_halo
 from eoaug.generators.runtime import one_thread
 from eoaug.raster import noise
 from eoaug.raster.arrays import Float32Array
@@ -261,7 +261,7 @@ class Diffusion(CheckpointModel):
         present = present_bands(request)
         present[: len(RGB)] = True
         narrow = narrowed(request, present)
-        around = None if narrow.coarse is None else surroundings(narrow, target)
+        around = None if narrow.coarse is None else prior_with_halo(narrow, target)
         made = colours
         if self._lift is not None:
             made = np.concatenate([colours, lift(self._lift, narrow, target, colours, around)])

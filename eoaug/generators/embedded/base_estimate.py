@@ -1,6 +1,6 @@
-"""What is expected of a request before anything is drawn: the prior, and what a regressor adds to it.
+"""The base estimate of a conditional request: the prior, and the correction of a regressor.
 
-Numpy. Training and use come through here, so a network is trained on what it will be shown.
+Numpy. Training and inference share this code, so that networks get the same features in both.
 """
 
 from __future__ import annotations
@@ -10,47 +10,47 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from eoaug.generators.base import Request, present_bands
-from eoaug.generators.embedded.features import category, conditions
+from eoaug.generators.embedded.features import category, extract_features
 from eoaug.generators.interpolation import back_projection, best_estimate
 from eoaug.generators.interpolation.spread import local_contrast
 from eoaug.raster.arrays import Float32Array
 
-__all__ = ["PRIOR", "BaseEstimate", "Regressors", "alike", "base_estimates"]
+__all__ = ["PRIOR", "BaseEstimate", "Regressors", "base_estimates", "of_one_shape"]
 
 
 PRIOR = "prior"
-"""The layer without a network."""
+"""Name of the layer without a network."""
 
 _CLIP = 8.0
-"""Limit of the normalised base among the conditions."""
+"""Limit of the normalised base estimate among the features."""
 
 Forward = Callable[[str, Sequence[Float32Array], Sequence[Float32Array]], Iterable[Float32Array]]
-"""Network by name, conditions as images (channels at the end that are 0 may be left away) and as facts; to
-moves (C, H, W) in the network's unit."""
+"""From a network's name, feature images (trailing channels of zeros may be cut off) and feature vectors to
+corrections (C, H, W) in the network's unit."""
 
 
 class BaseEstimate:
-    """What one conditional request stands on; images (C, H, W) in model units.
+    """Base estimate of one conditional request; images (C, H, W) in model units.
 
     Parameters
     ----------
     request
         One date to fill.
     context
-        Most other dates that the networks are told.
+        Number of context dates that the networks take.
 
     Attributes
     ----------
     target : int
         Index of the date to fill.
     category : str
-        `conditions.category`.
+        See `features.category`.
     present : ndarray of bool
-        Shape (C, 1, 1), True for the bands that there are.
-    told : Conditions
-        What the networks are told.
+        Shape (C, 1, 1), True for bands of the cube.
+    features : Features
+        Inputs of the networks.
     base : ndarray
-        The best estimate so far: at first the prior, 0 for absent bands.
+        The best estimate: at first the prior, after `correct` with the regressor's correction; 0 for absent bands.
     """
 
     def __init__(self, request: Request, context: int) -> None:
@@ -58,56 +58,56 @@ class BaseEstimate:
         self.target = int(np.flatnonzero(request.target)[0])
         self.category = category(request)
         self.present = present_bands(request)[:, None, None]
-        self._doubt: Float32Array | None = None
+        self._expected_error: Float32Array | None = None
         if request.coarse is None:
             self._around = None
-            prior, self._doubt = best_estimate.best_linear_estimate(request, self.target)
+            prior, self._expected_error = best_estimate.best_linear_estimate(request, self.target)
         else:
-            self._around = back_projection.surroundings(request, self.target)
+            self._around = back_projection.prior_with_halo(request, self.target)
             prior = back_projection.tile_of(request, self._around)
         self.base = np.where(self.present, prior, np.float32(0))
-        self.told = conditions(request, self.base, context=context)
+        self.features = extract_features(request, self.base, context=context)
 
     def consistent(self, estimate: Float32Array) -> Float32Array:
-        """Return an estimate with every measurement put back: the coarse image, then the known pixels."""
+        """Return an estimate made consistent with the measurements: the coarse image, then the known pixels."""
         request, out = self.request, estimate
         if self._around is not None:
             out = back_projection.consistent(request, self.target, out, self._around, passes=2)
         known = request.known[self.target]
         return np.where(known, request.values[self.target], out).astype(np.float32, copy=False)
 
-    def move(self, units: Float32Array) -> None:
-        """Add to the base what a regressor expects, in units of the tile's contrast."""
-        moved = self.base + self.told.contrast * units * self.present
-        self.base = self.consistent(moved.astype(np.float32))
+    def correct(self, units: Float32Array) -> None:
+        """Add the correction of a regressor, in units of the tile's contrast, to the base."""
+        corrected = self.base + self.features.contrast * units * self.present
+        self.base = self.consistent(corrected.astype(np.float32))
 
     def spread(self) -> Float32Array:
-        """Return the size that what is missing will have around each pixel, model units."""
-        if self._doubt is not None:
-            return self._doubt
-        told = self.told
-        return told.contrast * local_contrast((self.base - told.centre) / told.contrast)
+        """Return the expected size of the residual around each pixel, model units."""
+        if self._expected_error is not None:
+            return self._expected_error
+        features = self.features
+        return features.contrast * local_contrast((self.base - features.centre) / features.contrast)
 
     @property
     def used(self) -> int:
-        """How many channels of ``told.image`` the request has dates for; the others are 0."""
+        """Number of leading channels of ``features.image`` that the request has dates for; the others are 0."""
         return 2 * len(self.base) * len(self.request.times)
 
     def image(self) -> Float32Array:
-        """Return the conditions of a network on top of the base: the base, then what is told."""
-        normal = np.clip((self.base - self.told.centre) / self.told.contrast, -_CLIP, _CLIP)
-        return np.concatenate([normal * self.present, self.told.image])
+        """Return the input of a network that samples the residual: the normalised base, then ``features.image``."""
+        normal = np.clip((self.base - self.features.centre) / self.features.contrast, -_CLIP, _CLIP)
+        return np.concatenate([normal * self.present, self.features.image])
 
 
 class Regressors:
-    """Which network, if any, adds to the prior of each category, and in which unit.
+    """The networks that correct the prior, by category of request.
 
     Parameters
     ----------
     layers
         Network by category, `PRIOR` for none.
     scales
-        By network and category: one unit of its answer, in the tile's contrast.
+        By network and category: one unit of its output, in units of the tile's contrast.
     forward
         Runs a network.
     """
@@ -117,31 +117,34 @@ class Regressors:
     ) -> None:
         self._layers, self._scales, self._forward = layers, scales, forward
 
-    def add(self, ground: Sequence[BaseEstimate]) -> None:
-        """Move the base of every ground whose category has a network."""
+    def correct(self, estimates: Sequence[BaseEstimate]) -> None:
+        """Correct every estimate whose category has a network."""
         for name in sorted(set(self._layers.values()) - {PRIOR}):
-            served = [one for one in ground if self._layers[one.category] == name]
-            for group in alike(served):
-                images = [one.told.image[: one.used] for one in group]
-                moves = self._forward(name, images, [one.told.facts for one in group])
-                for one, move in zip(group, moves, strict=True):
-                    # Of a category that it never met in training a network says nothing.
-                    one.move(np.float32(self._scales[name].get(one.category, 0.0)) * move)
+            served = [estimate for estimate in estimates if self._layers[estimate.category] == name]
+            for group in of_one_shape(served):
+                images = [estimate.features.image[: estimate.used] for estimate in group]
+                corrections = self._forward(name, images, [estimate.features.facts for estimate in group])
+                for estimate, correction in zip(group, corrections, strict=True):
+                    # 0 for categories that the network was not trained on.
+                    scale = np.float32(self._scales[name].get(estimate.category, 0.0))
+                    estimate.correct(scale * correction)
 
 
-def alike(ground: Iterable[BaseEstimate]) -> list[list[BaseEstimate]]:
-    """Return grounds in groups of one size and number of dates: a network then skips the places of dates that lack.
+def of_one_shape(estimates: Iterable[BaseEstimate]) -> list[list[BaseEstimate]]:
+    """Return estimates in groups of one size and number of dates.
 
-    What a request is answered must not hang on its company, so nobody else's dates count.
+    Within a group a network skips the channels of missing dates. Which channels it skips may change the last bits of a
+    result, so they must not depend on the other requests of the batch.
     """
     groups: dict[tuple[int, ...], list[BaseEstimate]] = {}
-    for one in ground:
-        groups.setdefault((len(one.request.times), *one.base.shape[1:]), []).append(one)
+    for estimate in estimates:
+        shape = (len(estimate.request.times), *estimate.base.shape[1:])
+        groups.setdefault(shape, []).append(estimate)
     return list(groups.values())
 
 
 def base_estimates(requests: Sequence[Request], context: int, regressors: Regressors) -> list[BaseEstimate]:
-    """Return the grounds of conditional requests, regressors added."""
-    found = [BaseEstimate(request, context) for request in requests]
-    regressors.add(found)
-    return found
+    """Return the base estimates of conditional requests, corrected by the regressors."""
+    estimates = [BaseEstimate(request, context) for request in requests]
+    regressors.correct(estimates)
+    return estimates

@@ -1,8 +1,8 @@
-"""What the embedded networks are told: requests become arrays, in training and in use by the same functions.
+"""Features of the embedded networks: the arrays that requests become, in training and in inference alike.
 
-Imports numpy and ``base``; no tensor library. The networks see a tile through its own mean and contrast,
-so that they learn structure once for every brightness; both come from the prior of this one tile, which
-the lattice fixes, and not from a scene.
+Imports numpy and ``base``; no tensor library. A tile is normalised by its own mean and contrast, so that the networks
+learn structure independently of brightness. Both are those of the tile's prior, not of a scene: they must not depend on
+what else is processed.
 """
 
 from __future__ import annotations
@@ -15,38 +15,38 @@ from numpy.typing import NDArray
 
 from eoaug.generators.base import Request, present_bands
 
-__all__ = ["Conditions", "category", "conditions", "from_log", "to_log"]
+__all__ = ["Features", "category", "extract_features", "from_log", "to_log"]
 
 
 _DAY_S = 86_400.0
 _CONTRAST_FLOOR = 0.03
-"""Least contrast of a band in model units: below it, sensor noise would be blown up to structure."""
+"""Least contrast of a band in model units: division by less would amplify sensor noise."""
 _CLIP = 6.0
-"""Limit of normalised inputs: a context date may differ from the target by far more than its contrast."""
+"""Limit of normalised values: a context date may differ from the target by many times its contrast."""
 _LOG_FLOOR = 0.02
-"""Reflectance added before the logarithm: below it, differences are haze and noise."""
+"""Reflectance added before the logarithm: differences at smaller values are haze and noise."""
 _LOG_SPREAD = 0.6
 """Standard deviation of log reflectance over land, roughly."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Conditions:
-    """One tile as a network sees it."""
+class Features:
+    """Features of one tile."""
 
     image: NDArray[np.float32]
     """Shape (2 C (1 + context), H, W): prior and known mask of the target, then values and known mask of
     each context date, nearest first; values normalised, 0 where unknown."""
     facts: NDArray[np.float32]
-    """Shape (3 + 2 context + C,): pixel size, factor, whether coarse; per context date its time from the
-    target and whether it is there; which bands are there."""
+    """Shape (3 + 2 context + C,): pixel size, factor, 1 for super-resolution; per context date its distance in time and
+    1 if it is given; 1 for every band that is given."""
     centre: NDArray[np.float32]
-    """Shape (C, 1, 1), model units: the tile's mean."""
+    """Shape (C, 1, 1), model units: the mean of the tile."""
     contrast: NDArray[np.float32]
-    """Shape (C, 1, 1), model units: the tile's standard deviation, and a floor."""
+    """Shape (C, 1, 1), model units: the standard deviation of the tile, with a floor."""
 
 
-def conditions(request: Request, prior: NDArray[np.float32], *, context: int) -> Conditions:
-    """Return what the networks are told about a request.
+def extract_features(request: Request, prior: NDArray[np.float32], *, context: int) -> Features:
+    """Return the features of a request.
 
     Parameters
     ----------
@@ -55,7 +55,7 @@ def conditions(request: Request, prior: NDArray[np.float32], *, context: int) ->
     prior
         Shape (C, H, W), model units: the classical estimate of the target date.
     context
-        Context dates that the networks know.
+        Number of context dates that the networks take.
     """
     target = int(np.flatnonzero(request.target)[0])
     C, H, W = prior.shape
@@ -90,7 +90,7 @@ def conditions(request: Request, prior: NDArray[np.float32], *, context: int) ->
         else:
             parts += [np.zeros((C, H, W), np.float32)] * 2
             facts += [0.0, 0.0]
-    return Conditions(
+    return Features(
         image=np.concatenate(parts).astype(np.float32, copy=False),
         facts=np.array([*facts, *present], np.float32),
         centre=centre,
@@ -99,10 +99,10 @@ def conditions(request: Request, prior: NDArray[np.float32], *, context: int) ->
 
 
 def category(request: Request) -> str:
-    """Return which of the residual's typical sizes holds for a request.
+    """Return the category of a request, by which layers, scales and spectra are chosen.
 
     ``gap``: part of a date is known, and no other date; ``mixed``: other dates as well; ``dates``: only
-    those; ``x2``, ``x4``, ``x8``. A factor between the trained ones (2, 4, 8) takes the next smaller.
+    those; ``x2``, ``x4``, ``x8``: super-resolution, its factor rounded down to one of these.
     """
     if request.coarse is not None:
         return "x2" if request.factor < 4 else "x4" if request.factor < 8 else "x8"
@@ -114,7 +114,7 @@ def category(request: Request) -> str:
 
 
 def to_log(values: NDArray[np.floating], mean: Sequence[float], std: Sequence[float]) -> NDArray[np.float32]:
-    """Return the units of layouts: log reflectance, whose tile means are near to a Gaussian.
+    """Return normalised log reflectance, the unit of landscapes; its tile means are close to a Gaussian.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """The networks of the embedded generator: a plain regressor and a small U-Net denoiser.
 
-Imports torch, so nothing imports this module before weights are loaded. Both work on pixels folded by p = 2
-into channels take any height and width that p divides, and treat each sample on its own: no
-batch statistics, no attention across samples.
+Imports torch, so no module imports this one before weights are loaded. Both networks fold 2 x 2 pixels into channels,
+take any height and width that 2 divides, and treat every sample independently: no batch statistics, no attention
+across samples.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class _Facts(nn.Module):
 
     def forward(self, facts: Tensor) -> Tensor:
         # 1 x 1 convolutions on one pixel instead of matrix products: a matrix product over the batch may
-        # round a row differently by where it stands.
+        # round a row differently depending on its index.
         return cast(Tensor, self.second(functional.silu(self.first(facts[:, :, None, None]))))
 
 
 class _PlainBlock(nn.Module):
-    """Two 3 x 3 convolutions around a residual, scaled down as without normalisation they must be
-    (EDSR, arXiv:1707.02921): at full scale the body ran away and died.
+    """A residual block of two 3 x 3 convolutions without normalisation, hence scaled down (EDSR,
+    arXiv:1707.02921): at full scale training diverged.
     """
 
     def __init__(self, channels: int, dilation: int) -> None:
@@ -69,7 +69,7 @@ class MeanNet(nn.Module):
         self.facts = _Facts(facts, 32, width)
         self.blocks = nn.ModuleList(_PlainBlock(width, dilation) for dilation in dilations)
         self.leave = nn.Conv2d(width, 4 * bands, 3, padding=1)
-        # Starts as the estimate below it: training can only improve on that.
+        # Starts as zero: training begins at the estimate that is corrected.
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(cast(Tensor, self.leave.bias))
 
@@ -128,12 +128,12 @@ class Denoiser(nn.Module):
     """Clean-estimate prediction on the path x_t = t x + (1 - t) e.
 
     The network F works on unit-variance inputs (Karras et al. 2022, arXiv:2206.00364, eq. 7, in the
-    coordinates of the linear path), and adds to the estimate that is exact for a Gaussian field
-    (arXiv:2412.09726) in the place of their skip, which is exact for white data:
+    coordinates of the linear path). Its output is added to the estimate that is exact for a Gaussian field
+    (arXiv:2412.09726), in place of their skip connection, which is exact for white data:
 
         x_hat = linear(x_t, t) + (1 - t) / s * F(x_t / s, ...),    s**2 = t**2 + (1 - t)**2
 
-    It is the clean estimate that the loss and the sampler see ("Back to basics", arXiv:2511.13720).
+    Loss and sampler use the clean estimate ("Back to basics", arXiv:2511.13720).
 
     Parameters
     ----------
@@ -148,8 +148,7 @@ class Denoiser(nn.Module):
     fold
         Edge of the square of pixels that is folded into channels.
     refine
-        Channels of the last two convolutions, at full resolution: they take out the hatch that folding
-        leaves.
+        Channels of the last two convolutions, at full resolution: they remove the checkerboard artefacts of folding.
     """
 
     def __init__(
@@ -199,23 +198,23 @@ class Denoiser(nn.Module):
         facts
             Shape (B, facts).
         linear
-            Shape (B, bands, H, W): the estimate in closed form, `gaussian.Gaussian.estimate`.
+            Shape (B, bands, H, W): the estimate in closed form, `spectral_gaussian.Gaussian.estimate`.
         """
-        return self.step(x_t, t, self.told(image), facts, linear)
+        return self.step(x_t, t, self.encode(image), facts, linear)
 
-    def told(self, image: Tensor) -> Tensor:
-        """Return what the first convolution makes of the conditions: the same at every step."""
+    def encode(self, image: Tensor) -> Tensor:
+        """Return the first convolution of the feature images, which is the same at every step."""
         return _entered(self.enter, functional.pixel_unshuffle(image, self.fold), self.fold**2 * self.bands)
 
-    def step(self, x_t: Tensor, t: Tensor, told: Tensor, facts: Tensor, linear: Tensor) -> Tensor:
-        """Return the clean estimate; as `forward`, with the conditions from `told`."""
+    def step(self, x_t: Tensor, t: Tensor, encoded: Tensor, facts: Tensor, linear: Tensor) -> Tensor:
+        """Return the clean estimate, as `forward`, from the output of `encode` instead of ``image``."""
         t = t[:, None, None, None]
         s = (t * t + (1 - t) * (1 - t)).sqrt()
         x = x_t / s
         e = functional.silu(self.time(_waves(t)) + self.facts(facts))
         point = functional.pixel_unshuffle(x, self.fold)
         h1 = functional.conv2d(point, self.enter.weight[:, : point.shape[1]], padding=1)
-        h1 = h1 + told.to(h1.dtype)
+        h1 = h1 + encoded.to(h1.dtype)
         for block in self.down1:
             h1 = block(h1, e)
         h2 = self.to2(h1)

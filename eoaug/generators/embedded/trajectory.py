@@ -29,31 +29,31 @@ __all__ = [
 
 
 CELL = Sensor(factor=2, mtf=(0.6,))
-"""How a cell of a landscape relates to the image's pixels: softly, for a plain mean would print its squares."""
+"""How a cell of a landscape relates to the pixels of the image. Smooth: a plain mean would leave visible squares."""
 OUTLINE = Sensor(factor=4, mtf=(0.6,))
-"""What a variation keeps of its start."""
+"""Sensor that reduces the start of a variation to the outline that it keeps."""
 HALO = 2
-"""Cells that a landscape is seen beyond what is drawn."""
+"""Cells of a landscape around the drawn square."""
 OUTLINE_HALO = 3
-"""Cells that an outline is seen beyond what is drawn."""
+"""Cells of an outline around the drawn square."""
 _USUAL_M = 20.0
-"""Pixel size of a cell where the grid knows none."""
+"""Pixel size of a cell, in metres, where that of the grid is unknown."""
 
 
 @dataclass(frozen=True, eq=False)
 class SamplingPath:
-    """How one request is answered."""
+    """Geometry and noise schedule of one request."""
 
     target: int
     """Index of the date to fill."""
     present: NDArray[np.bool_]
     """Shape (C, 1, 1), True for bands of the cube."""
     free: bool
-    """Nothing binds the result: a layout is drawn first."""
+    """True for synthesis: no measurement constrains the result, which super-resolves a landscape or an outline."""
     beyond: int
-    """Pixels that are drawn beyond each of the tile's edges."""
+    """Pixels drawn beyond each edge of the tile."""
     path: tuple[float, ...]
-    """Times of the residual's path, one more than calls; empty: none."""
+    """Times of the schedule of the residual, one more than network calls; empty: no residual."""
 
     @property
     def calls(self) -> int:
@@ -63,82 +63,82 @@ class SamplingPath:
 
 @dataclass(eq=False)
 class ResidualTrajectory:
-    """One request on its way from noise to image; images (C, H, W) in model units."""
+    """Sampling state of one request; images (C, H, W) in model units, of the tile and its margin."""
 
     request: Request
     plan: SamplingPath
-    asked: Request = field(init=False)
-    """What the conditional networks answer: the request, or to super-resolve its layout; grown by what is drawn
-    beyond."""
+    conditional: Request = field(init=False)
+    """The conditional request that the networks get, with its margin: the request itself, or for synthesis the
+    super-resolution of its coarse image."""
     estimate: Float32Array = field(init=False)
-    """Clean estimate of the target date, grown."""
+    """Clean estimate of the target date, with its margin."""
     x: Float32Array = field(init=False)
     """The point x_t of the path, in units of its network."""
     before: Float32Array | None = None
-    """The clean estimate one step before, in the same units."""
-    ground: BaseEstimate = field(init=False)
-    """What the residual is drawn upon."""
-    told: Float32Array = field(init=False)
-    """What the residual's network makes of the ground's conditions, once for all steps."""
+    """The clean estimate of the previous step, in the same units."""
+    base_estimate: BaseEstimate = field(init=False)
+    """What the residual is added to."""
+    encoded: Float32Array = field(init=False)
+    """First layer of the residual network applied to the features, which are the same in all steps."""
     scale: Float32Array = field(init=False)
     """One unit of the residual."""
 
     def __post_init__(self) -> None:
         request = self.request
         known = request.known if self.plan.free else request.known & ~request.fill
-        # What lies where nothing was measured must not matter.
+        # Values of unknown pixels must not have an influence.
         values = np.where(known, request.values, np.float32(0))
         self.request = replace(request, values=values, known=known)
-        self.asked = self.request if request.coarse is None else _grown(self.request, self.plan.beyond)
+        self.conditional = self.request if request.coarse is None else _grown(self.request, self.plan.beyond)
 
     @property
     def own(self) -> tuple[slice, ...]:
-        """The tile's own pixels in what is drawn."""
+        """Index of the tile within the drawn square."""
         inner = slice(self.plan.beyond, -self.plan.beyond or None)
         return (slice(None), inner, inner)
 
     @cached_property
-    def _near(self) -> Float32Array:
-        """What a variation starts from, and `CONTEXT_PX` around it: mirrored where nobody told."""
+    def _start(self) -> Float32Array:
+        """The start of a variation and `CONTEXT_PX` pixels around it, mirrored if the request has no context."""
         request, target, width = self.request, self.plan.target, (CONTEXT_PX, CONTEXT_PX)
         if request.context_pixels is not None:
-            near = request.context_pixels[target]
-            return push_pull.push_pull(np.nan_to_num(near), np.isfinite(near))
+            start = request.context_pixels[target]
+            return push_pull.push_pull(np.nan_to_num(start), np.isfinite(start))
         start = push_pull.push_pull(request.values[target], request.known[target])
         return np.pad(start, ((0, 0), width, width), mode="symmetric")
 
-    def started(self, margin: int) -> Float32Array:
-        """Return what a variation starts from and some pixels around it, shape (C, H + 2 margin, W + 2 margin)."""
+    def start_with_margin(self, margin: int) -> Float32Array:
+        """Return the start of a variation with a margin, shape (C, H + 2 margin, W + 2 margin)."""
         inner = slice(CONTEXT_PX - margin, margin - CONTEXT_PX or None)
-        return self._near[:, inner, inner]
+        return self._start[:, inner, inner]
 
     def outline(self) -> Float32Array:
-        """Return what a variation keeps, with a halo, shape (C, h, w)."""
-        found: Float32Array = OUTLINE.degrade(self._near)
-        return found
+        """Return the outline of a variation's start, with a halo, shape (C, h, w)."""
+        outline: Float32Array = OUTLINE.degrade(self._start)
+        return outline
 
 
 @dataclass(eq=False)
 class ResidualBatch:
-    """A batch of requests between two steps."""
+    """Sampling state of a batch of requests between two steps."""
 
-    walks: list[ResidualTrajectory]
+    trajectories: list[ResidualTrajectory]
     """In the order of the requests."""
     index: int = -1
     """Last step taken; -1 before the first."""
 
 
 def plane(request: Request, target: int) -> Plane:
-    """Return the plane that a request is a part of."""
+    """Return the landscape plane that a request belongs to."""
     own_m = float(request.metadata[target, 2])
     gsd_m = (own_m if np.isnan(request.grid_m) else request.grid_m) * CELL.factor
-    # In half octaves: the affines of two windows of one grid differ in their last bits.
+    # Rounded to half octaves: the affines of two windows of one grid may differ in their last bits.
     octaves = round(2 * np.log2(gsd_m)) / 2 if gsd_m > 0 else float(np.log2(_USUAL_M))
     return Plane(request.seed, request.member, int(request.times[target]), 2.0**octaves)
 
 
 def _grown(request: Request, edge: int) -> Request:
-    """Return a super-resolution's request for its tile and whole coarse pixels beyond it."""
+    """Return a super-resolution request enlarged by a margin of whole coarse pixels, taken from its halo."""
     sides = ((0, 0), (0, 0), (edge, edge), (edge, edge))
     row, col = request.origin
     return replace(
@@ -151,20 +151,30 @@ def _grown(request: Request, edge: int) -> Request:
     )
 
 
-def measured(walk: ResidualTrajectory, layout: Float32Array, sensor: Sensor, halo: int) -> Request:
-    """Return the request to super-resolve what a sensor sees of a free tile, grown, and of ``halo`` pixels around."""
-    request, date = walk.request, slice(walk.plan.target, walk.plan.target + 1)
+def measured(trajectory: ResidualTrajectory, layout: Float32Array, sensor: Sensor, halo: int) -> Request:
+    """Return the request to super-resolve the coarse image of an unconditional tile with its margin.
+
+    Parameters
+    ----------
+    trajectory
+        Of the tile.
+    layout
+        Shape (C, h, w), model units: what ``sensor`` measures of the tile, its margin and ``halo`` coarse pixels around.
+    sensor, halo
+        As in `Request`.
+    """
+    request, date = trajectory.request, slice(trajectory.plan.target, trajectory.plan.target + 1)
     row, col = request.origin
-    edge = (walk.plan.beyond, walk.plan.beyond)
+    edge = (trajectory.plan.beyond, trajectory.plan.beyond)
     nothing = np.pad(np.zeros_like(request.values[date]), ((0, 0), (0, 0), edge, edge))
     return Request(
         values=nothing,
         known=nothing.astype(bool),
-        fill=np.broadcast_to(walk.plan.present, nothing.shape),
+        fill=np.broadcast_to(trajectory.plan.present, nothing.shape),
         times=request.times[date],
         metadata=request.metadata[date],
-        origin=(row - walk.plan.beyond, col - walk.plan.beyond),
-        coarse=np.where(walk.plan.present, layout, np.float32(np.nan))[None].astype(np.float32),
+        origin=(row - trajectory.plan.beyond, col - trajectory.plan.beyond),
+        coarse=np.where(trajectory.plan.present, layout, np.float32(np.nan))[None].astype(np.float32),
         coarse_halo=halo,
         factor=sensor.factor,
         sensor=sensor,

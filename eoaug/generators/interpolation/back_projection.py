@@ -10,7 +10,7 @@ from eoaug.generators.interpolation.push_pull import push_pull
 from eoaug.raster.arrays import Float32Array
 from eoaug.raster.sensor import Sensor
 
-__all__ = ["coarse_prior", "consistent", "surroundings", "tile_of"]
+__all__ = ["coarse_prior", "consistent", "prior_with_halo", "tile_of"]
 
 
 def coarse_prior(coarse: Float32Array, sensor: Sensor) -> Float32Array:
@@ -19,9 +19,9 @@ def coarse_prior(coarse: Float32Array, sensor: Sensor) -> Float32Array:
     Parameters
     ----------
     coarse
-        Shape (..., C, h, w); NaN where not measured, which is filled smoothly and binds nothing.
+        Shape (..., C, h, w); NaN where not measured, which is filled smoothly and imposes no constraint.
     sensor
-        How it was measured, with the factor f.
+        How it was measured, with the refinement factor f.
 
     Returns
     -------
@@ -31,12 +31,12 @@ def coarse_prior(coarse: Float32Array, sensor: Sensor) -> Float32Array:
     return sensor.project(start, coarse)
 
 
-def surroundings(request: Request, date: int) -> Float32Array:
-    """Return the prior of a super-resolution request's tile and of the halo around it.
+def prior_with_halo(request: Request, date: int) -> Float32Array:
+    """Return the prior of a super-resolution request's tile and of the halo around it, for `consistent`.
 
-    Shape (C, H + 2 halo f, W + 2 halo f), model units; what `consistent` needs of a request.
+    Shape (C, H + 2 halo f, W + 2 halo f) with halo = `Request.coarse_halo`, model units.
     """
-    assert request.coarse is not None  # what makes it a super-resolution
+    assert request.coarse is not None  # by definition of super-resolution
     return coarse_prior(request.coarse[date], _sensor(request))
 
 
@@ -48,30 +48,30 @@ def consistent(
     Parameters
     ----------
     request, date
-        The request and one of its dates. The coarse pixels of its halo take part.
+        The request and one of its dates. The coarse pixels of the halo are used as well.
     estimate
         Shape (C, H, W), model units.
     around
-        From `surroundings`: beyond the tile the prior stands for what the sensor saw there.
+        From `prior_with_halo`: the estimate used beyond the tile.
     passes
         As for `Sensor.project`.
     """
-    assert request.coarse is not None  # what makes it a super-resolution
-    whole = around.copy()
-    tile_of(request, whole)[...] = estimate
-    return tile_of(request, _sensor(request).project(whole, request.coarse[date], passes=passes))
+    assert request.coarse is not None  # by definition of super-resolution
+    image = around.copy()
+    tile_of(request, image)[...] = estimate
+    return tile_of(request, _sensor(request).project(image, request.coarse[date], passes=passes))
 
 
-def tile_of(request: Request, whole: Float32Array) -> Float32Array:
+def tile_of(request: Request, image: Float32Array) -> Float32Array:
     """Return the view of a request's own tile in an image that has its halo around it."""
     edge = request.coarse_halo * request.factor
-    return whole[:, edge : whole.shape[1] - edge, edge : whole.shape[2] - edge]
+    return image[:, edge : image.shape[1] - edge, edge : image.shape[2] - edge]
 
 
 def _sensor(request: Request) -> Sensor:
     if request.sensor is None:
         raise GeneratorError(
-            f"A request to super-resolve by {request.factor} does not say how the coarse pixels were measured.",
-            "Set Request.sensor, for example Sensor.of('gaussian', factor, n_bands).",
+            f"a request to super-resolve by {request.factor} has no sensor",
+            "set Request.sensor, for example Sensor.of('gaussian', factor, n_bands)",
         )
     return request.sensor

@@ -1,9 +1,8 @@
-"""The best linear estimates: what is unknown, from what is known, by covariances fitted to landscapes.
+"""Kriging in space, with a power-law spectrum.
 
-Numpy and scipy. They are what a diffusion model would answer if pixels were a Gaussian field (`gaussian`),
-in space (a power-law spectrum), in time (an exponential variogram) and between dates (a regression that
-each tile learns from its own clear pixels). No weights; the few constants were fitted to the training cubes,
-never to those that results are judged on. All sums are of fixed number and order, within one tile.
+Numpy and scipy, no weights. The best linear estimates of this package (`kriging`, `time_kriging`, `regression`) are
+what a diffusion model would return for a Gaussian field. Their constants were fitted to the training cubes, never to
+those of the evaluation. All sums have a fixed number of terms in a fixed order, within one tile.
 """
 
 from __future__ import annotations
@@ -21,22 +20,22 @@ __all__ = ["fill"]
 
 
 _EXPONENT = 2.4
-"""Power spectra of land fall as frequency to the minus 2.4; push-pull's membrane is the case 2."""
+"""Power spectra of landscapes fall as frequency to the power of -2.4; the membrane of push-pull is the case 2."""
 _ROUGHNESS = (1.8, 0.9)
-"""Exponent of a tile by how fast the squared difference of its pixels grows with their distance: a
-self-affine surface would have (2, 1). Within `_EXPONENTS`."""
+"""Intercept and slope of a tile's exponent over the growth of the squared difference of its pixels with distance: a
+self-affine surface would have (2, 1). Limited to `_EXPONENTS`."""
 _EXPONENTS = (2.05, 3.0)
 _LAGS_PX = (1, 2, 4)
-_DOUBTED = 200.0
-"""Pairs of pixels that the absence of any direction counts as."""
+_ISOTROPIC_PAIRS = 200.0
+"""Weight of an isotropic prior, in pairs of pixels."""
 _LARGEST = 1e-3
 """Added to the Laplacian: beyond some 200 px the spectrum is flat."""
 _NEAREST = 0.016
-"""The same for what surroundings do not explain: it is forgotten within some 20 px."""
+"""The same for the residual of the context cells, which decorrelates within some 20 px."""
 _BEYOND_PX = 12
-"""Unknown pixels around a tile, or opposite borders would be neighbours."""
+"""Unknown pixels padded around a tile, without which the FFT would make opposite borders neighbours."""
 _ITERATIONS = 14
-"""Of conjugate gradients; from 14 to 40 the error on real holes is the same to 0.01 dB."""
+"""Iterations of conjugate gradients; from 14 to 40 the error on real gaps is the same to 0.01 dB."""
 
 
 def fill(
@@ -45,9 +44,8 @@ def fill(
     """Return ``values`` with the unknown pixels at their conditional mean under a power-law spectrum.
 
     Kriging (Matheron 1963, doi:10.2113/gsecongeo.58.8.1246) of all known pixels of a tile, solved by
-    preconditioned conjugate gradients from a smooth fill. How rough the land is, and along which direction
-    it goes on (fields, valleys, shores), the known pixels tell by their structure function and their
-    structure tensor.
+    preconditioned conjugate gradients from a smooth fill. The roughness of the land and its main direction
+    (fields, valleys, shores) are estimated from the structure function and the structure tensor of the known pixels.
 
     Parameters
     ----------
@@ -56,13 +54,12 @@ def fill(
     known
         The same shape. Known pixels come back bit for bit; a plane that has none comes back 0.
     mean
-        What is expected far from known pixels; None: their mean.
+        Expected value far from known pixels; None: the mean of the known pixels.
     noise
-        Variance of what pixels do not share with their neighbours, over the variance of the difference
-        of neighbours.
+        Variance of pixel noise, over the variance of the difference of neighbouring pixels.
     """
     whole = push_pull.push_pull(values, known)
-    # Bands that the cube lacks, and those without a hole, need no transforms.
+    # Absent bands, and bands without a gap, need no transforms.
     partly = known.any(axis=(1, 2)) & ~known.all(axis=(1, 2))
     if not partly.any() or min(values.shape[1:]) < 2:
         return whole
@@ -108,7 +105,7 @@ def fill(
 
 @dataclass(frozen=True)
 class _Texture:
-    """How a tile varies: a power-law spectrum of this exponent in the metric a fy^2 + 2 b fy fx + c fx^2."""
+    """The power-law spectrum of a tile: its exponent, in the metric a fy^2 + 2 b fy fx + c fx^2."""
 
     exponent: float = _EXPONENT
     a: float = 1.0
@@ -117,7 +114,7 @@ class _Texture:
 
 
 def _texture(values: NDArray[np.floating], known: BoolArray) -> _Texture:
-    """Return what known pixels tell of the unknown ones' variation."""
+    """Return roughness and direction of a tile, estimated from its known pixels."""
     squares, counts = [], []
     for lag in _LAGS_PX:
         total, count = 0.0, 0
@@ -129,7 +126,7 @@ def _texture(values: NDArray[np.floating], known: BoolArray) -> _Texture:
             count += int(both.sum())
         squares.append(total)
         counts.append(count)
-    if min(counts) < _DOUBTED or min(squares) <= 0:
+    if min(counts) < _ISOTROPIC_PAIRS or min(squares) <= 0:
         return _Texture()
     # A straight line through three points evenly spaced in log distance has the slope of the outer two.
     growth = np.log(squares[-1] / counts[-1] * counts[0] / squares[0]) / np.log(_LAGS_PX[-1] / _LAGS_PX[0])
@@ -138,11 +135,11 @@ def _texture(values: NDArray[np.floating], known: BoolArray) -> _Texture:
     down = np.where(across, values[:, 2:, 1:-1] - values[:, :-2, 1:-1], 0).astype(np.float64)
     right = np.where(across, values[:, 1:-1, 2:] - values[:, 1:-1, :-2], 0).astype(np.float64)
     yy, yx, xx = float((down * down).sum()), float((down * right).sum()), float((right * right).sum())
-    no_direction = (yy + xx) / 2 * (0.01 + _DOUBTED / max(int(across.sum()), 1))
+    no_direction = (yy + xx) / 2 * (0.01 + _ISOTROPIC_PAIRS / max(int(across.sum()), 1))
     yy, xx = yy + no_direction, xx + no_direction
     if no_direction <= 0:
         return _Texture(exponent)
-    # Frequencies are found where gradients point to: the metric is the tensor's inverse, of determinant 1.
+    # Power lies in the direction of the gradients: the metric is the tensor's inverse, scaled to determinant 1.
     unit = np.sqrt(yy * xx - yx * yx)
     return _Texture(exponent, xx / unit, -yx / unit, yy / unit)
 

@@ -14,19 +14,19 @@ __all__ = ["from_cells", "push_pull"]
 
 
 _SWEEPS = 4
-"""Smoothing sweeps per pyramid level; measured on real holes, 4 is 0.1 dB from the exact membrane."""
+"""Smoothing sweeps per pyramid level; on real gaps, 4 are within 0.1 dB of the exact membrane."""
 _REACH = CONTEXT_CELLS - 1
-"""Cells within which surroundings count: all that a tile sees from the frame of one cell around it."""
+"""Distance in cells within which context cells count: the most that every cell of a tile and its frame has."""
 _FAR = 1e-4
-"""Share of its weight that a cell further away has: it tells where no other does."""
+"""Relative weight of a cell further away, which decides only where no nearer cell is known."""
 
 
 def push_pull(
     values: NDArray[np.floating], known: BoolArray, around: Float32Array | None = None
 ) -> Float32Array:
-    """Return ``values`` with the unknown pixels filled smoothly from all around.
+    """Return ``values`` with the unknown pixels filled smoothly from the known ones around.
 
-    An image pyramid: known pixels are averaged 2 x 2 down to one pixel, and holes are filled from the
+    An image pyramid: known pixels are averaged 2 x 2 down to one pixel, and gaps are filled from the
     coarser level on the way back (Gortler et al. 1996, The Lumigraph, doi:10.1145/237170.237200), each
     level relaxed by a few sweeps towards the membrane, the surface without bumps.
 
@@ -38,13 +38,13 @@ def push_pull(
         The same shape. Known pixels come back bit for bit; a plane that has none comes back 0.
     around
         Shape (C, H // 8 + 32, W // 8 + 32): the same quantity in cells, as `Request.context_cells`; NaN where unknown.
-        They are then what the pyramid ends in, so that tiles within one large hole agree.
+        They become the top of the pyramid, so that tiles within one large gap agree.
     """
     known = np.broadcast_to(known, values.shape)
     values = np.where(known, values, 0).astype(np.float32)
     partly = ~known.all(axis=(-2, -1))
     if around is None:
-        # Bands that the cube lacks are not worth a pyramid.
+        # Absent bands stay 0 without a pyramid.
         partly &= known.any(axis=(-2, -1))
     if not partly.any():
         return values
@@ -83,25 +83,24 @@ def _between_cells(cells: Float32Array) -> Float32Array:
     """Return the cells of a tile and of a frame of one cell around it, shape (C, H // 8 + 2, W // 8 + 2).
 
     Known cells as they are, others as the mean of the known ones by inverse distance (Shepard 1968,
-    doi:10.1145/800186.810616). The weight falls to nothing where a neighbouring tile may see no further:
-    tiles find the same for a place that they share. Only what lies deeper in a gap than that is told by
-    all that the tile sees.
+    doi:10.1145/800186.810616). The weight falls to nearly 0 at `_REACH`, beyond which a neighbouring tile may have no
+    cells: so tiles agree on the cells that they share. Only cells deeper in a gap depend on all cells of the tile.
     """
-    told = np.isfinite(cells)
+    known = np.isfinite(cells)
     weights = _cell_weights(*cells.shape[1:])
     out = cells[:, _REACH:-_REACH, _REACH:-_REACH].copy()
-    for plane, seen, image in zip(cells, told, out, strict=True):
+    for plane, clear, image in zip(cells, known, out, strict=True):
         gap = np.isnan(image)
         near = weights[gap]
-        total = np.einsum("ghw,hw->g", near, np.where(seen, plane, 0).astype(np.float64))
-        weight = np.einsum("ghw,hw->g", near, seen.astype(np.float64))
+        total = np.einsum("ghw,hw->g", near, np.where(clear, plane, 0).astype(np.float64))
+        weight = np.einsum("ghw,hw->g", near, clear.astype(np.float64))
         image[gap] = np.divide(total, weight, out=np.zeros_like(total), where=weight > 0)
     return out
 
 
 @lru_cache(maxsize=8)
 def _cell_weights(height: int, width: int) -> NDArray[np.float64]:
-    """Return what each cell of the surroundings counts for each cell of the framed tile, (h, w, height, width)."""
+    """Return the weight of each context cell for each cell of the framed tile, shape (h, w, height, width)."""
     rows, cols = (
         np.square(np.arange(_REACH, n - _REACH)[:, None] - np.arange(n), dtype=np.float64)
         for n in (height, width)
@@ -127,7 +126,7 @@ def _fill(values: Float32Array, known: BoolArray, top: Float32Array | None = Non
 
 
 def _sum2(image: Float32Array) -> Float32Array:
-    """Return sums over 2 x 2 pixels; a last odd row or column stands alone."""
+    """Return sums over 2 x 2 pixels; a last odd row or column is not paired."""
     rows = image[..., 0::2, :].copy()
     rows[..., : image.shape[-2] // 2, :] += image[..., 1::2, :]
     sums = rows[..., 0::2].copy()

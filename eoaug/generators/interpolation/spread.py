@@ -10,17 +10,17 @@ __all__ = ["local_contrast", "local_spread", "size_of_errors"]
 
 
 _LOCAL_PX = 3.0
-"""Standard deviation of the window that a local contrast is taken over, pixels."""
+"""Standard deviation of the window of a local contrast, pixels."""
 _LOCAL_FLOOR = 0.1
 """Least local contrast, in units of the tile's."""
 _LOCAL_POWER = 0.75
-"""Errors grow less than the contrast around them: fitted to what is missing below coarse pixels and in gaps."""
+"""Exponent by which errors grow with the contrast around them: fitted to errors of super-resolution and in gaps."""
 
 
 def local_spread(
     image: NDArray[np.floating], known: NDArray[np.bool_], window_px: float = _LOCAL_PX
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Return how much an image varies around each pixel, and where enough is known to tell.
+    """Return the local standard deviation of an image, and a mask of where enough pixels are known.
 
     Parameters
     ----------
@@ -45,9 +45,9 @@ def local_spread(
 
 
 def local_contrast(image: NDArray[np.floating]) -> NDArray[np.float32]:
-    """Return the size that missing detail will have around each pixel, from how much an image varies there.
+    """Return the expected size of missing detail around each pixel, from the local contrast.
 
-    A flat field lacks little and a town much; one size for a whole tile would print the tiles.
+    Flat fields miss little detail and urban areas much; one size for a whole tile would leave tile artefacts.
 
     Parameters
     ----------
@@ -61,6 +61,6 @@ def local_contrast(image: NDArray[np.floating]) -> NDArray[np.float32]:
 def size_of_errors(
     near: NDArray[np.float32], contrast: NDArray[np.float32] | np.float32
 ) -> NDArray[np.float32]:
-    """Return the size of what is missing where an image varies by ``near`` around and by ``contrast`` overall."""
+    """Return the expected size of missing detail, given the local (``near``) and the overall ``contrast``."""
     relative = np.hypot(near / contrast, np.float32(_LOCAL_FLOOR))
     return np.asarray(contrast * relative ** np.float32(_LOCAL_POWER), np.float32)

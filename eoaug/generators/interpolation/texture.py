@@ -15,7 +15,7 @@ __all__ = ["texture"]
 
 
 _OCTAVES_PX = (1.0, 3.0, 9.0)
-"""Standard deviations of the texture's octaves; equal variances make the spectrum of a landscape."""
+"""Standard deviations of the octaves in pixels; equal variances give the power spectrum of a landscape."""
 
 
 def texture(
@@ -27,9 +27,9 @@ def texture(
     time: int = 0,
     correlation: float = 0.8,
 ) -> Float32Array:
-    """Return a Gaussian random field of a window of the infinite plane: mean 0, standard deviation 1.
+    """Return a window of an infinite Gaussian random field of mean 0 and standard deviation 1.
 
-    A null model: the spectrum of a landscape down to the pixel, and no landscape.
+    A null model: it has the power spectrum of a landscape down to the pixel, but no structure.
 
     Parameters
     ----------
@@ -38,9 +38,9 @@ def texture(
     shape
         (bands, rows, columns).
     seed, member, time
-        Identity; any two that differ give independent fields.
+        Key of the field: fields that differ in any of them are independent.
     correlation
-        Of any two bands, 0 to 1.
+        Correlation of any two bands, 0 to 1.
 
     Returns
     -------
@@ -73,7 +73,7 @@ def _gaussian_taps(sigma_px: float) -> NDArray[np.float64]:
 
 
 def _octaves_std(taps: Sequence[NDArray[np.float64]]) -> float:
-    """Return the standard deviation of the sum of the octaves, which are made of the same noise."""
+    """Return the standard deviation of the sum of the octaves, which filter the same noise."""
     size = taps[-1].size
-    padded = [np.pad(one, (size - one.size) // 2) for one in taps]
-    return float(np.sqrt(sum(np.sum(one * other) ** 2 for one in padded for other in padded)))
+    padded = [np.pad(octave, (size - octave.size) // 2) for octave in taps]
+    return float(np.sqrt(sum(np.sum(first * second) ** 2 for first in padded for second in padded)))
