@@ -1,7 +1,7 @@
-"""What a generator is: `Request` in, pixels out, a `Card` on its sleeve.
+"""The contract of generators: they take `Request` values, return pixels, and describe themselves in a `Card`.
 
-Ground floor imports and numpy only; no tensor, no xarray, no CRS. One convention holds in the whole
-package: `known` is True where a value was measured.
+Imports numpy and `eoaug.raster` only; no tensor library, no xarray, no CRS. Convention of the whole package: `known`
+is True where a value was measured.
 """
 
 from __future__ import annotations
@@ -73,14 +73,14 @@ def metadata_rows(times: ArrayLike, *, dated: ArrayLike = True, **columns: Array
 
 
 CONTEXT_CELL_PX = 8
-"""Edge of a cell of `Request.context_cells` in pixels."""
+"""Edge of a cell of `Request.context_cells` in pixels of the output grid."""
 CONTEXT_CELLS = 16
 """Cells of `Request.context_cells` beyond the tile on every side."""
 CONTEXT_PX = 16
 """Pixels of `Request.context_pixels` beyond the tile on every side."""
 COARSE_HALO = 4
-"""Coarse pixels of `Request.coarse` beyond the tile on every side, as the engine gives them. A measurement reaches fine
-pixels no further away than three; the fourth is for generators that draw beyond a tile's edge."""
+"""`Request.coarse_halo` of the engine's requests. A measurement depends on fine pixels up to three coarse pixels away;
+the fourth is for generators that draw a margin beyond the tile."""
 
 
 def _renamed_fields[T](**names: str) -> Callable[[type[T]], type[T]]:
@@ -139,7 +139,7 @@ def _renamed_fields[T](**names: str) -> Callable[[type[T]], type[T]]:
 )
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a generator can do and how it wants to be called."""
+    """What a generator can do, and how it is to be called."""
 
     name: str
     """Identifier, as given to ``load``."""
@@ -148,60 +148,59 @@ class Card:
     verbs: frozenset[str] = frozenset({"synthesize", "inpaint", "extend", "super_resolve"})
     """The verbs that the generator serves."""
     gsd_m: tuple[float, float] = (0.0, float("inf"))
-    """Ground sampling distances that it was made for, in metres (smallest, largest)."""
+    """Range of ground sampling distances that it is made for, in metres (smallest, largest)."""
     tile_px: int = 64
-    """Edge of the square tile that it is called with, in pixels of the output grid; in super-resolution that of whole
-    coarse pixels nearest below, or what ``canvas_px`` leaves."""
+    """Edge of the square tile of a request, in pixels of the output grid. In super-resolution it is rounded down to whole
+    coarse pixels; with ``canvas_px`` it is the canvas without its margin."""
     overlap_px: int = 8
-    """Overlap of neighbouring tiles; half as much, up to whole coarse pixels, where a coarse measurement or a margin
-    makes them agree."""
+    """Overlap of neighbouring tiles in pixels. Halved (and rounded up to whole coarse pixels) where a coarse measurement or
+    a margin makes neighbours agree."""
     canvas_px: int = 0
-    """Edge of the square that it draws for a tile to synthesize or to super-resolve, where what lies around the tile is
-    told: the margin, half of the rest or a whole coarse pixel, is thrown away. 0: it draws the tile alone."""
+    """Edge of the square that it draws for a tile in synthesis and super-resolution, in pixels. The margin around the
+    tile (`margin_px`) is cut off. 0: it draws no margin."""
     multiple_of: int = 1
     """Every tile edge and origin is a multiple of this many pixels."""
     latent_factor: int = 1
-    """Pixels per cell of the canvas that joint denoising averages on."""
+    """Edge of a cell, in pixels, of the grid on which joint denoising averages tiles."""
     batch: int = 1
-    """Requests in one forward; shorter batches are padded to this by the generator."""
+    """Largest number of requests in a batch; the generator pads shorter batches."""
     context: int = 0
-    """Number of further dates that a request may hold beside its target date."""
+    """Largest number of context dates of a request, in addition to its target date."""
     autoregressive: bool = False
-    """True if several new dates are made one after the other unless a user says otherwise, each told of
-    those before it."""
+    """True if new dates are generated one after the other by default, each with those before it as context dates."""
     steps: Mapping[str, int] = field(default_factory=dict)
-    """Default number of denoising steps by verb; 0 is the deterministic best estimate."""
+    """Default number of denoising steps by verb; 0 for the deterministic best estimate."""
     member_steps: Mapping[str, int] = field(default_factory=dict)
-    """Default number of denoising steps by verb when ensemble members are asked for."""
+    """Default number of denoising steps by verb for ensemble members."""
     joint_steps: Mapping[str, int] = field(default_factory=dict)
-    """How many of the first denoising steps are averaged over overlapping tiles, by verb. A coarse measurement ties
-    every pixel down, so super-resolution needs none."""
+    """Number of joint steps by verb: the first denoising steps, averaged over overlapping tiles. Super-resolution needs
+    none, for the coarse measurement constrains every pixel."""
     mean: tuple[float, ...] = ()
     """Physical value (reflectance) that model unit 0 stands for, per band slot; empty: the engine's
     constants for the kind of band."""
     std: tuple[float, ...] = ()
     """Physical value (reflectance) of one model unit, per band slot; empty: as for ``mean``."""
     uses_context: bool = False
-    """True if it looks at `Request.context_cells`, tile and stride are then multiples of `CONTEXT_CELL_PX`; and at
-    `Request.context_pixels`."""
+    """True if it uses `Request.context_cells` and `Request.context_pixels`. Tile and stride must then be multiples of
+    `CONTEXT_CELL_PX`."""
     factors: tuple[int, ...] = ()
     """Refinements that super-resolution serves; empty: any."""
     derived_bands: frozenset[str] = frozenset()
-    """Band slots that it derives from those that it generates, by a declared rule."""
+    """Band slots that it derives from the generated ones (option ``lift`` of checkpoints)."""
     passthrough_bands: frozenset[str] = frozenset()
-    """Band slots that it takes and leaves as they are."""
+    """Band slots that it returns unchanged."""
     conditions: frozenset[str] = frozenset()
-    """Optional conditions that it uses, of ``prompt``, ``layout``, ``metadata``, ``guidance``."""
+    """Optional conditioning that it uses, of ``prompt``, ``layout``, ``metadata``, ``guidance``."""
     layout_verbs: frozenset[Verb] = frozenset()
-    """The verbs that use a ``layout``, if it uses one; empty: all that it serves."""
+    """The verbs that use a ``layout``, for cards with that condition; empty: all of ``verbs``."""
     sha256: str = ""
     """Hash of the weights; empty when there are none."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """sha256 of every file that it was loaded from, by name."""
+    """sha256 of every file that it was loaded from, by file name."""
     licence: str = "Apache-2.0"
     """SPDX identifier of the weights' licence."""
     description: str = ""
-    """A sentence for people."""
+    """One sentence for users."""
 
     def __post_init__(self) -> None:
         for name in ("steps", "member_steps", "joint_steps"):
@@ -212,7 +211,7 @@ class Card:
                 )
 
     def margin_px(self, verb: Verb, factor: int = 1) -> int:
-        """Return the pixels that it draws beyond each edge of a tile, refined by ``factor``."""
+        """Return the margin in pixels that it draws beyond each edge of a tile, given the refinement ``factor``."""
         if not self.canvas_px or verb not in ("synthesize", "super_resolve"):
             return 0
         return factor if factor > 1 else (self.canvas_px - self.tile_px) // 2
@@ -221,10 +220,10 @@ class Card:
 @_renamed_fields(halo="coarse_halo", wide="context_cells", near="context_pixels")
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Request:
-    """One tile of a cube with holes: what is known, what is to be filled, and under which conditions.
+    """What a generator is given for one tile: known pixels, pixels to fill, and conditioning.
 
-    T dates, C bands, H x W pixels. Bands stand in the card's order (for a card without bands: in the
-    cube's); bands that the cube lacks are unknown on every date.
+    T dates, C bands, H x W pixels. Bands have the card's order (for a card without bands: the cube's); bands that the
+    cube lacks are unknown on every date.
     """
 
     values: NDArray[np.float32]
@@ -232,8 +231,8 @@ class Request:
     known: NDArray[np.bool_]
     """Shape (T, C, H, W), True where measured."""
     fill: NDArray[np.bool_]
-    """Shape (T, C, H, W), True where to be generated. Neither known nor fill is outside. Both known
-    and fill (only with ``strength`` < 1) is a starting point that the result may depart from."""
+    """Shape (T, C, H, W), True where to be generated. A pixel that is neither known nor to be filled is outside; one that
+    is both (only with ``strength`` < 1) is the start of a variation."""
     times: NDArray[np.int64]
     """Shape (T,), seconds since 1970-01-01, ascending; 0 for a cube without dates."""
     metadata: NDArray[np.float64]
@@ -241,43 +240,42 @@ class Request:
     origin: tuple[int, int] = (0, 0)
     """Absolute pixel index (row, column) of the first pixel on the output grid."""
     grid_m: float = math.nan
-    """Pixel size in metres by which tiles of one grid agree; of a grid in degrees that at the equator, while the
-    metadata's is the tile's own. NaN: the metadata's."""
+    """Pixel size of the grid in metres, the same for all its tiles; of a grid in degrees that at the equator, whereas
+    ``gsd_m`` in the metadata is that of the tile. NaN: that of the metadata."""
     coarse: NDArray[np.float32] | None = None
     """Shape (T, C, H // factor + 2 coarse_halo, W // factor + 2 coarse_halo), model units, NaN where not measured; only
-    for super-resolution."""
+    in super-resolution."""
     coarse_halo: int = 0
-    """Coarse pixels beyond the tile that ``coarse`` holds on every side: a sensor mixes neighbours."""
+    """Coarse pixels of ``coarse`` beyond the tile on every side; a sensor mixes neighbouring pixels."""
     factor: int = 1
     """Pixels of the output grid per coarse pixel along one axis."""
     sensor: Sensor | None = None
-    """How a coarse pixel was measured; given whenever ``coarse`` is."""
+    """Sensor model of ``coarse``; given whenever ``coarse`` is."""
     context_cells: NDArray[np.float32] | None = None
-    """Shape (T, C, H // 8 + 32, W // 8 + 32), model units: the surroundings in cells of `CONTEXT_CELL_PX` pixels,
-    `CONTEXT_CELLS` of them beyond the tile on every side; the mean of a cell's known pixels, NaN where there
-    are none. Only to fill gaps, for generators whose card says ``uses_context``: a gap may be wider than a
-    tile."""
+    """Shape (T, C, H // 8 + 32, W // 8 + 32), model units: the tile and its surroundings in cells of `CONTEXT_CELL_PX`
+    pixels, `CONTEXT_CELLS` of them beyond the tile on every side. A cell is the mean of its known pixels, NaN without
+    any. Only for inpainting by generators with ``Card.uses_context``, since a gap may be wider than a tile."""
     context_pixels: NDArray[np.float32] | None = None
-    """Shape (T, C, H + 2 CONTEXT_PX, W + 2 CONTEXT_PX), model units: a starting point with what lies around the tile, NaN
-    where nothing was measured. Only with ``strength`` < 1, for generators whose card says ``uses_context``."""
+    """Shape (T, C, H + 2 CONTEXT_PX, W + 2 CONTEXT_PX), model units: the start of a variation and the pixels around the
+    tile, NaN where not measured. Only with ``strength`` < 1, for generators with ``Card.uses_context``."""
     prompt: str | None = None
-    """What to show, in words."""
+    """Text prompt."""
     layout: NDArray[np.float32] | None = None
-    """Shape (K, H, W): a semantic map, a DEM, or another sensor as guidance."""
+    """Shape (K, H, W): conditioning raster, such as a semantic map, a DEM, or another sensor."""
     member: int = 0
-    """Number of the ensemble member."""
+    """Index of the ensemble member."""
     seed: int = 0
-    """Seed of the whole request; noise is a function of seed, member, date and place."""
+    """Random seed; noise is a function of seed, member, date and location."""
     steps: int | None = None
-    """Denoising steps; None: the card's."""
+    """Denoising steps; None: the default of the card."""
     guidance: float | None = None
-    """Scale of classifier-free guidance; None: the generator's."""
+    """Scale of classifier-free guidance; None: the generator's default."""
     strength: float = 1.0
-    """Share of the way to noise that a starting point is taken, 0 to 1."""
+    """Denoising strength: 0 keeps the start, 1 ignores it."""
 
     @property
     def verb(self) -> Verb:
-        """The verb that this request comes from, told from what is known about its target dates."""
+        """The verb of this request, inferred from what is known on its target dates."""
         if self.coarse is not None:
             return "super_resolve"
         target = self.target
@@ -302,16 +300,16 @@ class Request:
 
 
 def check_batch(card: Card, requests: Sequence[Request]) -> None:
-    """Refuse a batch that no generator of slots can begin: too many, of several shapes, bands or dates.
+    """Check that a batch can be processed in one forward: its size, and one shape, bands and dates for all requests.
 
     Raises
     ------
     GeneratorError
-        With what was found and what to give.
+        The batch is empty or too large, or its requests differ in shape, lack bands or have too many dates.
     """
     if not 0 < len(requests) <= card.batch:
         raise GeneratorError(
-            f"{card.name}: begin was given {len(requests)} requests",
+            f"{card.name}: begin got {len(requests)} requests",
             f"give 1 to {card.batch}, or use generate",
         )
     shapes = {request.values.shape for request in requests}
@@ -323,7 +321,7 @@ def check_batch(card: Card, requests: Sequence[Request]) -> None:
     T, C = shapes.pop()[:2]
     if len(card.bands) != C:
         raise GeneratorError(
-            f"{card.name}: a request has {C} bands", f"give the slots {', '.join(card.bands)}"
+            f"{card.name}: a request has {C} bands", f"give the bands {', '.join(card.bands)}"
         )
     for request in requests:
         targets = int(request.target.sum())
@@ -336,13 +334,13 @@ def check_batch(card: Card, requests: Sequence[Request]) -> None:
 
 @runtime_checkable
 class Generator(Protocol):
-    """Fills requests.
+    """Fills the pixels of requests.
 
-    Implementations are thread-safe, and pickle by what they are (name, path, settings), never by
-    their weights. The result for a request must not depend on the other requests of the call.
+    Implementations are thread-safe, and pickle as name, path and settings, never with their weights. The result of a
+    request must not depend on the other requests of the call.
 
-    A generator with options that change pixels declares them in a property ``settings``: a mapping of plain
-    values (numbers, strings, booleans, None, and lists or mappings of them). See `settings_of`.
+    A generator with options that change pixels declares them in a property ``settings``: a mapping from names to plain
+    values (numbers, strings, booleans, None, and lists or mappings of them). See `settings_of` and `identity_of`.
     """
 
     @property
@@ -358,27 +356,37 @@ class Generator(Protocol):
 def settings_of(generator: Generator) -> dict[str, Any]:
     """Return the settings of a generator that change its pixels, as plain JSON values.
 
-    They are what its property ``settings`` declares; without one the fields of a dataclass, or the instance
-    attributes of any other object. Paths of weights do not belong in them: the card's ``sha256`` says what the
-    weights are.
+    They are those of its property ``settings``. Without that property they are the fields of a dataclass, or the
+    instance attributes of any other object. Settings should not contain paths of weights, which are identified by
+    ``Card.sha256``, nor anything else that differs between machines without changing pixels.
+
+    Parameters
+    ----------
+    generator
+        Any generator.
+
+    Returns
+    -------
+    Values by name, in alphabetical order; tuples and sets as lists (sets sorted), NumPy scalars as numbers, dataclasses
+    as mappings.
 
     Raises
     ------
     GeneratorError
         A setting is not a plain value.
     """
-    given: Any = generator
-    if (declared := getattr(given, "settings", None)) is not None:
-        found = dict(declared)
-    elif is_dataclass(given):
-        found = {one.name: getattr(given, one.name) for one in fields(given)}
+    holder: Any = generator
+    if (declared := getattr(holder, "settings", None)) is not None:
+        settings = dict(declared)
+    elif is_dataclass(holder):
+        settings = {item.name: getattr(holder, item.name) for item in fields(holder)}
     else:
-        found = dict(getattr(given, "__dict__", {}))
-    return {name: _plain(value, name, generator) for name, value in sorted(found.items())}
+        settings = dict(getattr(holder, "__dict__", {}))
+    return {name: _plain(value, name, generator) for name, value in sorted(settings.items())}
 
 
 def _plain(value: Any, name: str, generator: Generator) -> Any:
-    """Return a setting as JSON knows it: tuples and sets as lists, NumPy scalars as numbers."""
+    """Return a setting as JSON represents it: tuples and sets as lists, NumPy scalars as numbers."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, os.PathLike):
@@ -386,13 +394,13 @@ def _plain(value: Any, name: str, generator: Generator) -> Any:
     if isinstance(value, np.generic):
         return _plain(value.item(), name, generator)
     if isinstance(value, Mapping):
-        return {str(key): _plain(one, f"{name}[{key!r}]", generator) for key, one in sorted(value.items())}
+        return {str(key): _plain(item, f"{name}[{key!r}]", generator) for key, item in sorted(value.items())}
     if isinstance(value, list | tuple):
-        return [_plain(one, name, generator) for one in value]
+        return [_plain(item, name, generator) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted((_plain(one, name, generator) for one in value), key=repr)
+        return sorted((_plain(item, name, generator) for item in value), key=repr)
     if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: _plain(getattr(value, one.name), name, generator) for one in fields(value)}
+        return {item.name: _plain(getattr(value, item.name), name, generator) for item in fields(value)}
     raise GeneratorError(
         f"generator {generator.card.name!r} has the setting {name}={value!r:.80}, which is not a plain value",
         "declare what changes its pixels in a property `settings` (numbers, strings, booleans, lists, mappings)",
@@ -400,10 +408,20 @@ def _plain(value: Any, name: str, generator: Generator) -> Any:
 
 
 def identity_of(generator: Generator) -> str:
-    """Return the hash of what a generator is: name, weights and settings.
+    """Return the identity of a generator: a hash of its name, weights and settings.
 
-    It enters every token and content key, so it depends on declared values alone: not on module paths, pickle
-    protocols or versions of Python.
+    Equal identities promise equal pixels for equal requests. The identity is a part of the token of every plan and of
+    the content key of every published item, so it depends on declared values alone, and not on module paths, pickle
+    protocols or versions of Python: an existing output stays valid when code moves.
+
+    Parameters
+    ----------
+    generator
+        Any generator; ``card.name``, ``card.sha256`` and `settings_of` are used.
+
+    Returns
+    -------
+    sha256 as 64 hexadecimal digits.
 
     Raises
     ------
@@ -417,7 +435,7 @@ def identity_of(generator: Generator) -> str:
 
 @runtime_checkable
 class SteppedGenerator(Generator, Protocol):
-    """A generator whose denoising loop the engine can walk, to average overlapping tiles between steps."""
+    """A generator whose denoising steps the engine takes one by one, to average overlapping tiles between steps."""
 
     def begin(self, requests: Sequence[Request]) -> Any:
         """Return the state of at most ``card.batch`` requests before the first step."""
@@ -432,7 +450,7 @@ class SteppedGenerator(Generator, Protocol):
         ...
 
     def replace(self, state: Any, estimate: NDArray[np.float32]) -> None:
-        """Put ``estimate`` in the place of the one that `step` returned last; the next step uses it."""
+        """Replace the estimate that `step` returned last; the next step uses ``estimate`` instead."""
         ...
 
     def finish(self, state: Any) -> NDArray[np.float32]:
@@ -441,7 +459,7 @@ class SteppedGenerator(Generator, Protocol):
 
 
 def present_bands(request: Request) -> NDArray[np.bool_]:
-    """Return shape (C,), True for the bands of the cube that the request comes from."""
+    """Return shape (C,), True for the bands that the cube of the request has."""
     present = (request.known | request.fill).any(axis=(0, 2, 3))
     if request.coarse is not None:
         present = present | np.isfinite(request.coarse).any(axis=(0, 2, 3))

@@ -1,8 +1,8 @@
 """The torch-free generator: smooth fill, linear in time, cubic with back-projection.
 
-Numpy and scipy. The functions are the classical estimates that learned generators start from and are
-measured against; all work band by band, with a fixed number of sums in a fixed order, and look at
-nothing outside the tile but the cells of `Request.context_cells`. Unknown values are 0 on the way in, as in `Request`.
+Numpy and scipy. Learned generators start from these classical estimates and are compared with them. All work band by
+band, with a fixed number of sums in a fixed order, and use nothing outside the tile but `Request.context_cells`.
+Unknown values are 0 in the input, as in `Request`.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ def estimate(request: Request) -> Float32Array:
     Parameters
     ----------
     request
-        What is known. Pixels under ``fill`` count as unknown, unless the verb is synthesize: there a known
-        pixel under ``fill`` is the starting point.
+        Pixels under ``fill`` count as unknown, except in synthesize: there a known pixel under ``fill`` is the start of
+        a variation.
 
     Returns
     -------
@@ -51,7 +51,7 @@ def estimate(request: Request) -> Float32Array:
                 member=request.member,
                 time=int(request.times[date]),
             )
-            # From nothing: mean 0, deviation 1; a variation departs from its start by its strength.
+            # Without a start: mean 0, standard deviation 1. A variation adds the field times its strength.
             start = push_pull(request.values[date], request.known[date]) if request.strength < 1.0 else 0
             made = start + np.float32(request.strength) * field
         else:
@@ -64,8 +64,8 @@ def estimate(request: Request) -> Float32Array:
 class Classical:
     """The generator without weights: deterministic, any bands, each on its own.
 
-    It ignores member and seed except in synthesize, which is a null
-    model (`texture`); from scratch it makes noise of a landscape's spectrum, not a landscape.
+    It ignores member and seed except in synthesize, which is a null model: noise with the power spectrum of a landscape
+    (`texture`).
     """
 
     @property
@@ -83,8 +83,8 @@ class Classical:
         """
         if len(shapes := {request.values.shape for request in requests}) != 1:
             raise GeneratorError(
-                f"The classical generator got requests of {len(shapes)} shapes: {sorted(shapes)}.",
-                "Pass one or more requests of equal shape per call.",
+                f"classical: generate got requests of {len(shapes)} shapes: {sorted(shapes)}",
+                "pass one or more requests of equal shape per call",
             )
         return np.stack(
             [

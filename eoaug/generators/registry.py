@@ -23,7 +23,7 @@ def available() -> dict[str, EntryPoint]:
 
 
 def load(generator: str | Path | Generator = "embedded", **options: Any) -> Generator:
-    """Return a generator by name, or from a checkpoint; a generator passes through.
+    """Return a generator by name, or from a checkpoint; a generator is returned as it is.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ def load(generator: str | Path | Generator = "embedded", **options: Any) -> Gene
         Stable Diffusion family or of DiffusionSat: its folder, ``"owner/name@commit"`` on the hub, or a JSON
         file with ``base`` and options.
     **options
-        Handed to the generator's factory, e.g. ``device="cuda"``; for checkpoints those of
+        Passed to the generator's factory, e.g. ``device="cuda"``; for checkpoints those of
         `eoaug.generators.checkpoints.settings.Settings`, e.g. ``adapters=["my-lora"]``.
 
     Raises
@@ -52,38 +52,38 @@ def load(generator: str | Path | Generator = "embedded", **options: Any) -> Gene
     if not isinstance(generator, str):
         if not isinstance(generator, Generator):
             raise GeneratorError(
-                f"generator={generator!r} is neither a name nor has it a card and a generate method",
-                f"use one of {', '.join(available())}, or an object that fulfils eoaug.Generator",
+                f"generator={generator!r} is neither a name nor an object with card and generate",
+                f"use one of {', '.join(available())}, or an object that implements eoaug.Generator",
             )
         return generator
-    found = available()
-    if generator not in found and (Path(generator).exists() or "/" in generator):
+    points = available()
+    if generator not in points and (Path(generator).exists() or "/" in generator):
         return _from_checkpoint(generator, options)
-    if generator not in found:
-        names = ", ".join(found) or "none; reinstall eoaug"
+    if generator not in points:
+        names = ", ".join(points) or "none; reinstall eoaug"
         raise GeneratorError(
             f"no generator is called {generator!r}",
-            f"{did_you_mean(generator, found)} installed: {names}; or give a checkpoint's folder".lstrip(),
+            f"{did_you_mean(generator, points)} installed: {names}; or give a checkpoint's folder".lstrip(),
         )
     try:
-        factory = found[generator].load()
+        factory = points[generator].load()
     except ImportError as error:
         raise GeneratorError(
-            f"generator {generator!r} ({found[generator].value}) cannot be imported: {error}",
+            f"generator {generator!r} ({points[generator].value}) cannot be imported: {error}",
             "install the package that it needs",
         ) from error
     try:
-        made = factory(**options)
+        loaded = factory(**options)
     except TypeError as error:
         raise GeneratorError(
             f"generator {generator!r} does not take {options}: {error}", "leave the option out"
         ) from error
-    if not isinstance(made, Generator):
+    if not isinstance(loaded, Generator):
         raise GeneratorError(
-            f"generator {generator!r} made a {type(made).__name__} without card and generate",
-            "fulfil the Protocol eoaug.Generator; eoaug.testing.scenes has its contract suite",
+            f"generator {generator!r} made a {type(loaded).__name__} without card and generate",
+            "implement the Protocol eoaug.Generator; eoaug.testing.check_generator checks it",
         )
-    return made
+    return loaded
 
 
 def _from_checkpoint(source: str, options: dict[str, Any]) -> Generator:
@@ -101,23 +101,24 @@ def _from_checkpoint(source: str, options: dict[str, Any]) -> Generator:
 
 
 def _recipe(path: Path, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
-    """Return base and options of a JSON file; folders in it are relative to it."""
+    """Return base and options of a JSON file; relative folders in it are relative to the file."""
     try:
-        told = json.loads(path.read_text(encoding="utf-8"))
-        base = str(told.pop("base"))
+        settings = json.loads(path.read_text(encoding="utf-8"))
+        base = str(settings.pop("base"))
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise GeneratorError(
-            f"{path} is no description of a generator ({type(error).__name__}: {error})",
+            f"{path} does not describe a generator ({type(error).__name__}: {error})",
             'write {"base": "FOLDER", "lift": "regress"}, with the options of eoaug.load',
         ) from error
 
-    def beside(name: str) -> str:
+    def resolved(name: str) -> str:
         return str(path.parent / name) if (path.parent / name).exists() else name
 
-    if told.get("unet") is not None:
-        told["unet"] = beside(told["unet"])
-    told["controlnets"] = [beside(one) for one in told.get("controlnets", [])]
-    told["adapters"] = [
-        beside(one) if isinstance(one, str) else (beside(one[0]), one[1]) for one in told.get("adapters", [])
+    if settings.get("unet") is not None:
+        settings["unet"] = resolved(settings["unet"])
+    settings["controlnets"] = [resolved(name) for name in settings.get("controlnets", [])]
+    settings["adapters"] = [
+        resolved(adapter) if isinstance(adapter, str) else (resolved(adapter[0]), adapter[1])
+        for adapter in settings.get("adapters", [])
     ]
-    return beside(base), {**told, **options}
+    return resolved(base), {**settings, **options}

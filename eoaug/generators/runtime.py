@@ -1,8 +1,8 @@
-"""Running torch networks so that the answer depends on nothing but the input.
+"""Running torch networks reproducibly: results depend on the input alone.
 
-Imports torch, inside. On the CPU every forward has one batch shape, filled up with zeros, and one intra-op
-thread: then bytes do not depend on batches, threads or settings. On an accelerator float32 is float32.
-Channels come last on the CPU, which is faster, and on one thread as exact.
+Imports torch within functions. On the CPU every forward has the same batch shape, padded with zeros, and one intra-op
+thread, so that results do not depend on batches, threads or settings. On an accelerator float32 is computed without
+TF32. On the CPU the memory format is channels-last, which is faster and on one thread as exact.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def checked_device(device: str, generator: str) -> str:
     device
         As torch names it: ``"cpu"``, ``"cuda"``, ``"cuda:1"``.
     generator
-        Who asks, for the message.
+        Name of the generator, for the message.
     """
     if device == "cpu":
         return device
@@ -45,7 +45,7 @@ def checked_device(device: str, generator: str) -> str:
 
 
 def device_kind(device: str) -> str:
-    """Return the kind of a device (``"cpu"``, ``"cuda"``): bytes may differ between kinds, not between numbers."""
+    """Return the kind of a device (``"cpu"``, ``"cuda"``): results may differ between kinds, not between device numbers."""
     return device.partition(":")[0]
 
 
@@ -56,9 +56,9 @@ _threads_before = 1
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Pin torch to one intra-op thread, on which alone bytes do not depend on the machine's settings.
+    """Limit torch to one intra-op thread, so that results do not depend on the machine's settings.
 
-    The last user to leave restores what the first one found; torch keeps the number per thread, so every
+    The last user to leave restores the number that the first one found. torch keeps the number per thread, so every
     user sets it.
     """
     import torch
@@ -84,11 +84,11 @@ allows it, weights in channels-last order; for accelerators."""
 
 
 def checked_precision(precision: str) -> Precision:
-    """Return ``precision`` if there is one of this name, else raise `GeneratorError`."""
+    """Return ``precision`` if it is known, else raise `GeneratorError`."""
     for known in get_args(Precision):
         if precision == known:
-            found: Precision = known
-            return found
+            checked: Precision = known
+            return checked
     raise GeneratorError(
         f"precision={precision!r} is not known", f"use one of {', '.join(map(repr, get_args(Precision)))}"
     )
@@ -108,23 +108,23 @@ def forward(
     Parameters
     ----------
     network
-        Called with a tensor per input; on ``device`` already. A network's method will do.
+        Called with one tensor per input; on ``device`` already. May be a method of a network.
     inputs
         Per input the arrays of n samples: images (C, H, W), vectors or numbers.
     batch
-        Samples of the forward; zeros fill it up.
+        Batch size of the forward; padded with zeros.
     multiple_of
-        The network divides edges by this; zeros fill images up, and the result is cut. Smaller ones among
-        them, which a network has made, stay as they are.
+        Edges of images are padded with zeros to multiples of this, and the result is cropped. Smaller images among the
+        inputs, the output of a network, are not padded.
     device, precision
-        Where, and how exactly.
+        See `checked_device` and `Precision`.
     """
     import torch
 
     H, W = max(np.shape(arrays[0])[-2:] for arrays in inputs if np.ndim(arrays[0]) == 3)
     tensors = [
         torch.from_numpy(
-            _filled_up(arrays, batch, multiple_of if np.shape(arrays[0])[-2:] == (H, W) else 1)
+            _padded_batch(arrays, batch, multiple_of if np.shape(arrays[0])[-2:] == (H, W) else 1)
         ).to(device)
         for arrays in inputs
     ]
@@ -137,7 +137,7 @@ def forward(
         if precision == "fast":
             stack.enter_context(torch.autocast(kind, torch.bfloat16))
         elif kind == "cuda":
-            # Convolutions run in TF32 unless told otherwise: ten bits of mantissa.
+            # By default convolutions run in TF32, which has ten bits of mantissa.
             flags = torch.backends.cudnn.flags(
                 enabled=True, benchmark=False, deterministic=True, allow_tf32=False
             )
@@ -152,7 +152,7 @@ def _channels_last(tensor: Any) -> Any:
     return tensor.to(memory_format=torch.channels_last) if tensor.ndim == 4 else tensor
 
 
-def _filled_up(arrays: Sequence[Float32Array | np.float32], batch: int, multiple_of: int) -> Float32Array:
+def _padded_batch(arrays: Sequence[Float32Array | np.float32], batch: int, multiple_of: int) -> Float32Array:
     stack = np.stack(arrays)
     room = [(0, batch - len(stack))] + [(0, 0)] * (stack.ndim - 1)
     if stack.ndim == 4:

@@ -26,20 +26,22 @@ def save_weights(path: str | Path, tensors: Mapping[str, NDArray[np.generic]], *
     Parameters
     ----------
     path
-        File to write; replaced in one step, so that a reader never sees half of it.
+        File to write; replaced atomically.
     tensors
         Arrays by name.
     half
-        Store floating-point tensors as float16, half the bytes.
+        Store floating-point tensors as float16.
     """
     path = Path(path)
     stored = {
         name: np.ascontiguousarray(array, np.float16 if half and array.dtype.kind == "f" else array.dtype)
         for name, array in tensors.items()
     }
-    part = path.with_name(f"{path.name}.{os.getpid()}.part")  # processes that train together write the same
+    part = path.with_name(
+        f"{path.name}.{os.getpid()}.part"
+    )  # distributed training processes write the same file
     save_file(stored, part)
-    part.chmod(0o644)  # the library writes for the owner alone, and a package is read by all
+    part.chmod(0o644)  # the library makes it readable by the owner only
     part.replace(path)
     return sha256_of(path)
 
@@ -64,16 +66,16 @@ def load_weights(path: str | Path, *, sha256: str | None = None) -> dict[str, ND
         raise GeneratorError(
             f"loading weights: {path} does not exist", "reinstall the package, or pass the right path"
         )
-    if sha256 is not None and (found := sha256_of(path)) != sha256:
+    if sha256 is not None and (actual := sha256_of(path)) != sha256:
         raise GeneratorError(
-            f"loading weights: {path.name} has sha256 {found}, expected {sha256}",
+            f"loading weights: {path.name} has sha256 {actual}, expected {sha256}",
             "get the file again, or correct the sha256 in config.json",
         )
     try:
         tensors = load_file(path)
     except SafetensorError as error:
         raise GeneratorError(
-            f"loading weights: {path.name} is no safetensors file ({error})", "get the file again"
+            f"loading weights: {path.name} is not a safetensors file ({error})", "get the file again"
         ) from error
     return {
         name: array.astype(np.float32) if array.dtype == np.float16 else array

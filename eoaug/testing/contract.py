@@ -1,4 +1,4 @@
-"""The contract that every generator fulfils."""
+"""The contract suite: what every generator must fulfil."""
 
 from __future__ import annotations
 
@@ -18,29 +18,27 @@ from eoaug.testing.requests import requests
 __all__ = ["check_generator"]
 
 
-# -- the contract -------------------------------------------------------------------------------------
-
 _COUNTS = (1, 2, 5, 8)
 
 
 def check_generator(generator: Generator, *, verbs: Sequence[Verb] | None = None) -> None:
     """Check everything that the engine relies on; every generator must pass.
 
-    Card; shape, type and finite values; equal bytes run after run, in every composition of a batch, in
-    threads and after pickling; pixels that are not to be filled untouched; bands in their slots, and
-    absent ones without influence on what comes back finite; steps that add up to the whole.
+    Checked are the card; shape, type and finite values of results; equal bytes in repeated calls, in batches of any
+    composition, in threads and after pickling; that known pixels are unchanged; the order of bands, and requests that
+    lack a band; and that taking all steps equals ``generate``.
 
     Parameters
     ----------
     generator
-        What to check.
+        The generator to check.
     verbs
-        Only these; default: all that the card names.
+        Verbs to check; default: all of the card.
 
     Raises
     ------
     AssertionError
-        With what is broken and where.
+        A check fails; the message names it, with generator and verb.
     """
     assert isinstance(generator, Generator), f"{generator!r} lacks card or generate"
     card = generator.card
@@ -48,25 +46,25 @@ def check_generator(generator: Generator, *, verbs: Sequence[Verb] | None = None
     _check_pickle(generator)
     chosen: list[Verb] = [v for v in get_args(Verb) if v in (card.verbs if verbs is None else verbs)]
     for verb in chosen:
-        asked = requests(card, verb, max(_COUNTS))
-        whole = generator.generate(asked)
+        batch = requests(card, verb, max(_COUNTS))
+        whole = generator.generate(batch)
         where = f"{card.name}, {verb}"
-        _check_answer(whole, asked, where)
-        assert _same(whole, generator.generate(asked)), f"{where}: a second call gives other bytes"
+        _check_answer(whole, batch, where)
+        assert _same(whole, generator.generate(batch)), f"{where}: a second call gives other bytes"
         for count in _COUNTS[:-1]:
-            part = generator.generate(asked[-count:])
+            part = generator.generate(batch[-count:])
             assert _same(part, whole[-count:]), (
-                f"{where}: a request's result changes in a call of {count} instead of {len(asked)}"
+                f"{where}: a request's result changes in a call of {count} instead of {len(batch)}"
             )
-        shuffled = generator.generate(asked[::-1])[::-1]
+        shuffled = generator.generate(batch[::-1])[::-1]
         assert _same(shuffled, whole), f"{where}: the order of the requests changes their results"
         restored = pickle.loads(pickle.dumps(generator))
-        assert _same(restored.generate(asked[:2]), whole[:2]), f"{where}: other bytes after pickling"
+        assert _same(restored.generate(batch[:2]), whole[:2]), f"{where}: other bytes after pickling"
         with ThreadPoolExecutor(4) as pool:
-            alone = list(pool.map(lambda one: generator.generate([one])[0], asked[:4]))
+            alone = list(pool.map(lambda request: generator.generate([request])[0], batch[:4]))
         assert _same(np.stack(alone), whole[:4]), f"{where}: threads give other bytes"
         if isinstance(generator, SteppedGenerator):
-            _check_steps(generator, asked[: card.batch], whole[: card.batch], where)
+            _check_steps(generator, batch[: card.batch], whole[: card.batch], where)
         _check_bands(generator, verb, where)
     if "synthesize" in chosen:
         _check_identity(generator)
@@ -101,7 +99,7 @@ def _check_card(card: Card) -> None:
         assert set(counts) <= card.verbs, f"{card.name}: {kind} for verbs that it does not serve"
         assert all(v >= 0 for v in counts.values()), f"{card.name}: negative {kind} {dict(counts)}"
     assert card.conditions <= {"prompt", "layout", "metadata", "guidance"}, f"{card.name}: {card.conditions}"
-    assert 0 <= card.gsd_m[0] < card.gsd_m[1], f"{card.name}: gsd_m {card.gsd_m} is no range"
+    assert 0 <= card.gsd_m[0] < card.gsd_m[1], f"{card.name}: gsd_m {card.gsd_m} is not a range"
     assert card.sha256 == "" or len(card.sha256) == 64, f"{card.name}: sha256 {card.sha256!r}"
 
 
@@ -115,12 +113,12 @@ def _check_pickle(generator: Generator) -> None:
     )
 
 
-def _check_answer(answer: NDArray[Any], asked: Sequence[Request], where: str) -> None:
-    expected = (len(asked), *asked[0].values.shape)
+def _check_answer(answer: NDArray[Any], batch: Sequence[Request], where: str) -> None:
+    expected = (len(batch), *batch[0].values.shape)
     assert answer.shape == expected, f"{where}: shape {answer.shape} instead of {expected}"
     assert answer.dtype == np.float32, f"{where}: {answer.dtype} instead of float32"
     assert np.isfinite(answer).all(), f"{where}: {int((~np.isfinite(answer)).sum())} values are not finite"
-    for i, request in enumerate(asked):
+    for i, request in enumerate(batch):
         kept = request.known & ~request.fill
         assert _same(answer[i][kept], request.values[kept]), (
             f"{where}: measured pixels of request {i} changed"
@@ -128,14 +126,14 @@ def _check_answer(answer: NDArray[Any], asked: Sequence[Request], where: str) ->
 
 
 def _check_steps(
-    generator: SteppedGenerator, asked: Sequence[Request], whole: NDArray[Any], where: str
+    generator: SteppedGenerator, batch: Sequence[Request], whole: NDArray[Any], where: str
 ) -> None:
     cell = generator.card.latent_factor
-    H, W = asked[0].values.shape[2:]
-    state = generator.begin(asked)
-    for index in range(asked[0].steps or 0):
+    H, W = batch[0].values.shape[2:]
+    state = generator.begin(batch)
+    for index in range(batch[0].steps or 0):
         estimate = generator.step(state, index)
-        expected = (len(asked), estimate.shape[1], H // cell, W // cell)
+        expected = (len(batch), estimate.shape[1], H // cell, W // cell)
         assert estimate.shape == expected, f"{where}: step returned {estimate.shape} instead of {expected}"
         generator.replace(state, estimate.copy())
     result = generator.finish(state)

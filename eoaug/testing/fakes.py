@@ -1,4 +1,4 @@
-"""Generators for tests: one that counts, one that is small but sensitive."""
+"""Generators for tests: one that counts calls, and one that is cheap and sensitive to every input."""
 
 from __future__ import annotations
 
@@ -19,29 +19,28 @@ from eoaug.raster.arrays import Float32Array
 __all__ = ["CountingGenerator", "TinyDenoiser"]
 
 
-# -- generators ---------------------------------------------------------------------------------------
-
-
 class CountingGenerator:
-    """A generator that counts what is asked of it, within one process.
+    """Wraps a generator and counts its calls and requests, within one process.
 
-    It steps if the wrapped generator steps. Pickling keeps the wrapped generator and drops the counts.
+    Use it to test that nothing is computed before it is needed, or twice: ``calls``, ``steps`` and ``origins`` are counted
+    thread-safely. Card, settings and pixels are those of the wrapped generator, and it has steps if that one has
+    them. Pickling keeps the wrapped generator and resets the counts, so calls in other processes are not counted.
 
     Parameters
     ----------
     generator
-        What does the work.
+        The generator to wrap.
     """
 
     calls: int
-    """Calls of ``generate``, ``begin`` and ``step``."""
+    """Number of calls of ``generate``, ``begin`` and ``step``."""
     steps: int
-    """Calls of ``step`` alone."""
+    """Number of calls of ``step``."""
     origins: list[tuple[int, int]]
-    """Origins of all requests handed over, in order of arrival."""
+    """Origins of all requests, in order of arrival."""
 
     def __new__(cls, generator: Generator) -> CountingGenerator:
-        """Return the kind that fits the wrapped generator."""
+        """Return an instance with steps if the wrapped generator has them."""
         return super().__new__(_CountingStepped if isinstance(generator, SteppedGenerator) else cls)
 
     def __init__(self, generator: Generator) -> None:
@@ -50,12 +49,12 @@ class CountingGenerator:
         self.reset()
 
     def reset(self) -> None:
-        """Count from 0 again."""
+        """Set all counts to 0."""
         self.calls, self.steps, self.origins = 0, 0, []
 
     @property
     def requests(self) -> int:
-        """Number of requests handed over."""
+        """Number of requests."""
         return len(self.origins)
 
     @property
@@ -76,7 +75,7 @@ class CountingGenerator:
             self.origins += [request.origin for request in requests]
 
     def generate(self, requests: Sequence[Request]) -> Float32Array:
-        """Count and hand on."""
+        """Count the call and return the wrapped generator's result."""
         self._count(requests)
         made: Float32Array = self._generator.generate(requests)
         return made
@@ -86,7 +85,7 @@ class CountingGenerator:
 
 
 class _CountingStepped(CountingGenerator):
-    """The same for generators whose steps the engine walks."""
+    """A `CountingGenerator` of a `SteppedGenerator`."""
 
     def begin(self, requests: Sequence[Request]) -> Any:
         self._count(requests)
@@ -107,21 +106,27 @@ class _CountingStepped(CountingGenerator):
 
 @dataclass(frozen=True, kw_only=True)
 class TinyDenoiser:
-    """A denoiser of a few 3 x 3 means in numpy: no model, but as sensitive as one.
+    """A stepped generator of a few 3 x 3 means in numpy, without weights: for fast tests of an engine.
 
-    Each pixel depends on its neighbours within the tile, the noise of its place, member and date, the
-    context dates, the metadata and the optional conditions; so whatever the engine lets slip through
-    shows up in the bytes.
+    It is not a model, but it depends on its input as one does: a pixel depends on its neighbours within the tile, on the
+    noise of its location, member and date, on the context dates, the metadata and all optional conditioning. So an
+    error of the caller in any of them changes the result. It serves all verbs, with 4 denoising steps by default, and
+    is deterministic: equal requests give equal bytes in any batch, thread and process.
+
+    Examples
+    --------
+    >>> from eoaug.testing import TinyDenoiser, check_generator
+    >>> check_generator(TinyDenoiser(tile_px=32, joint_steps=2))
     """
 
     tile_px: int = 32
-    """Edge of a tile."""
+    """Edge of a tile, in pixels."""
     overlap_px: int = 8
-    """Overlap of neighbouring tiles."""
+    """Overlap of neighbouring tiles, in pixels."""
     joint_steps: int = 2
-    """First steps that are averaged over tiles."""
+    """Number of joint steps, averaged over overlapping tiles."""
     batch: int = 4
-    """Most requests that `begin` takes."""
+    """Largest number of requests of `begin`."""
     latent_factor: int = 1
     """Pixels per cell of the canvas."""
     bands: tuple[str, ...] = ()
@@ -129,7 +134,7 @@ class TinyDenoiser:
 
     @property
     def card(self) -> Card:
-        """What it can do: everything, badly."""
+        """What this generator can do."""
         return Card(
             name="tiny",
             bands=self.bands,
@@ -163,7 +168,7 @@ class TinyDenoiser:
     def step(self, state: TinyBatch, index: int) -> Float32Array:
         """Take step ``index``; return the clean estimate, shape (B, C, H, W) on the canvas."""
         if index != state.index + 1:
-            raise GeneratorError(f"tiny: step {index} after step {state.index}", "walk the steps in order")
+            raise GeneratorError(f"tiny: step {index} after step {state.index}", "take the steps in order")
         state.index = index
         for path in state.paths:
             if index < path.steps:
@@ -171,14 +176,14 @@ class TinyDenoiser:
         return np.stack([path.estimate for path in state.paths])
 
     def replace(self, state: TinyBatch, estimate: Float32Array) -> None:
-        """Put ``estimate`` in the place of the last one."""
+        """Replace the last estimate."""
         if estimate.shape != (len(state.paths), *state.paths[0].estimate.shape):
             raise GeneratorError(f"tiny: an estimate of shape {estimate.shape}", "give back step's shape")
-        for path, one in zip(state.paths, estimate, strict=True):
-            path.estimate = np.array(one, np.float32)
+        for path, tile in zip(state.paths, estimate, strict=True):
+            path.estimate = np.array(tile, np.float32)
 
     def finish(self, state: TinyBatch) -> Float32Array:
-        """Take the steps that are left and return the result, shape (B, T, C, H, W)."""
+        """Take the remaining steps and return the result, shape (B, T, C, H, W)."""
         for index in range(state.index + 1, max(path.steps for path in state.paths)):
             self.step(state, index)
         return np.stack([path.result() for path in state.paths])
@@ -186,7 +191,7 @@ class TinyDenoiser:
 
 @dataclass(eq=False)
 class TinyTrajectory:
-    """One request of `TinyDenoiser` on its way; arrays (C, H, W) on the canvas."""
+    """Sampling state of one request of `TinyDenoiser`; arrays (C, H, W) on the canvas."""
 
     request: Request
     cell: int
@@ -195,7 +200,7 @@ class TinyTrajectory:
     estimate: Float32Array
     noise: Float32Array
     condition: Float32Array
-    """What it is drawn towards, whatever the noise."""
+    """Conditioning, added with a constant weight in every step."""
     known: NDArray[np.bool_]
     values: Float32Array
 
@@ -248,7 +253,7 @@ class TinyTrajectory:
 
 @dataclass(eq=False)
 class TinyBatch:
-    """The requests of one batch."""
+    """Sampling state of a batch."""
 
     paths: list[TinyTrajectory]
     index: int = -1
@@ -266,7 +271,7 @@ def _condition(request: Request, date: int, cell: int) -> Float32Array:
     if request.coarse is not None:
         f = request.factor
         coarse = np.nan_to_num(request.coarse_tile[date])
-        # More than the weight 0.2 that conditions have: a measurement sets the level.
+        # 5 times the weight of 0.2 of all conditioning is 1: the measurement sets the level.
         out += np.float32(5) * coarse.repeat(f, axis=1).repeat(f, axis=2)
     if request.layout is not None:
         out += request.layout.mean(axis=0)
@@ -285,7 +290,7 @@ def _pooled(image: NDArray[np.floating[Any]], cell: int) -> Float32Array:
 
 
 def _mean3(image: Float32Array) -> Float32Array:
-    """Return means over 3 x 3 pixels; the border goes on with its last pixel."""
+    """Return means over 3 x 3 pixels; the border is repeated."""
     rows, cols = (np.arange(-1, n + 1).clip(0, n - 1) for n in image.shape[-2:])
     tall = image[:, rows]
     tall = tall[:, :-2] + image + tall[:, 2:]

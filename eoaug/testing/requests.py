@@ -18,13 +18,13 @@ def requests(card: Card, verb: Verb, count: int = 1, *, seed: int = 0, factor: i
     Parameters
     ----------
     card
-        Whose tile size, bands and context the requests have.
+        Card that sets tile size, bands and context of the requests.
     verb
-        What they ask for.
+        Verb of the requests.
     count
-        How many, each with its own origin and content, all of one shape.
+        Number of requests, each with its own origin and content, all of one shape.
     seed
-        Of content, masks and of the requests.
+        Random seed of content and masks, and seed of the requests.
     factor
         Refinement of super-resolution, for cards that serve any.
     """

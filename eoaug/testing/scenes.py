@@ -1,8 +1,6 @@
-"""What tests of eoaug, and of generators that plug into it, are made of.
+"""Synthetic cubes for tests, whose pixel values encode their row, column, band and date.
 
-A scene whose pixels say where they are, a generator that counts, a denoiser that is cheap and depends on
-everything, strategies for hypothesis, and the contract suite. hypothesis is imported by the functions
-that need it; nothing here needs pytest.
+Nothing in `eoaug.testing` needs pytest; hypothesis is imported by the functions that need it.
 """
 
 from __future__ import annotations
@@ -24,8 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["Place", "decode", "grid", "scene"]
 
 
-# -- a scene whose pixels say where they are ----------------------------------------------------------
-
 _INDEX, _DATE = 1024, 8
 """A stored number is 1 + index + 1024 (date + 8 pair): 16 bits, and never 0, which is nodata."""
 
@@ -34,7 +30,7 @@ _SCALE = 1e-4
 
 @dataclass(frozen=True)
 class Place:
-    """Where a pixel of `scene` came from; arrays of one shape."""
+    """Origin of pixels of `scene`; arrays of one shape."""
 
     index: NDArray[np.int64]
     """Row in bands with an even number, column in bands with an odd one, modulo 1023."""
@@ -45,7 +41,7 @@ class Place:
 
 
 def decode(stored: Any) -> Place:
-    """Return the place that stored numbers of `scene` tell; reflectances are brought back first."""
+    """Return the origin that stored numbers (or reflectances) of `scene` encode."""
     values = np.asarray(stored)
     if values.dtype.kind == "f":
         values = np.rint(values.astype(np.float64) / _SCALE)
@@ -88,7 +84,7 @@ def scene(
     content: Literal["place", "texture"] = "place",
     chunks: Any = None,
 ) -> xr.Dataset:
-    """Return a cube whose pixels say where they are.
+    """Return a cube whose pixel values encode their origin.
 
     Parameters
     ----------

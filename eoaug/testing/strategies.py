@@ -16,17 +16,14 @@ if TYPE_CHECKING:
 __all__ = ["datasets"]
 
 
-# -- strategies ---------------------------------------------------------------------------------------
-
-
 def datasets(
     *, max_px: int = 40, max_bands: int = 3, max_dates: int = 3, lazy: bool | None = None
 ) -> SearchStrategy[xr.Dataset]:
     """Return a hypothesis strategy for cubes as they come from xarray, odc-stac and rioxarray.
 
-    Random dimension order and names, types, nodata forms (``_FillValue`` or ``nodata`` in the attributes,
+    Random dimension order and names, types, nodata conventions (``_FillValue`` or ``nodata`` in the attributes,
     NaN with an encoding, none), scale and offset, UTM, geographic, rotated or no grid, with and without
-    time, NumPy or dask, with variables and coordinates that are no bands, attributes and encodings.
+    time, NumPy or dask, with variables and coordinates that are not bands, attributes and encodings.
 
     Parameters
     ----------

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eoaug.errors import GeneratorError
-from eoaug.generators.embedded.landscape import KINDS, Landscape, Plane, facts, known
+from eoaug.generators.embedded.landscape import KINDS, Landscape, Palettes, Plane, facts, known
 from eoaug.generators.embedded.spectral_gaussian import Gaussian
 
 WINDOW, CONTEXT = 16, 4
@@ -40,9 +40,7 @@ def landscape(batch=4, steps=2):
     return Landscape(
         window=WINDOW,
         context=CONTEXT,
-        scenes=np.arange(12.0).reshape(3, 4) / 12,
-        root=np.eye(4) / 4,
-        pieces=PIECES,
+        palettes=Palettes(scenes=np.arange(12.0).reshape(3, 4) / 12, root=np.eye(4) / 4, pieces=PIECES),
         field=field,
         sigma=1.0,
         steps=steps,

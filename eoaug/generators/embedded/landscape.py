@@ -1,11 +1,12 @@
-"""Land from nothing: an infinite plane of windows, each drawn by a diffusion network that is told its neighbours.
+"""Unconditional landscape synthesis: an infinite plane of windows, each sampled by a diffusion network given its neighbours.
 
-Numpy; the network is an argument. A layout (`mosaic.layout`) says where pieces of ground lie; each has the colour and
-the roughness of one of a real scene, and the network draws its texture: as CorrDiff (arXiv:2309.15214), a residual
-of what is decided before. The plane is paved by windows of four kinds. Windows of the first lie apart and are told
-nothing; those of the next two fill the gaps between two of them, those of the last what is left, each told what lies
-around it already; nothing is averaged, for two drawings of one place make a ghost. So a window hangs on at most
-eight others, any part of the plane can be had alone, and its cells are the same however they are asked for.
+Numpy; the network is an argument. A layout (`parcels.layout`) places pieces of ground, each with the colour and the
+roughness of a piece of a real scene. The network samples their texture, as CorrDiff (arXiv:2309.15214) does: a residual
+of what is decided before. The plane is tiled by windows of four types. Those of the first type do not touch and are
+sampled without neighbours; those of the next two fill the gaps between two of them, those of the last the rest, each
+conditioned on the neighbours that are sampled already. Windows are never averaged, since two samples of one location
+blend into a ghost. So a window depends on at most eight others, any part of the plane can be computed alone, and its
+cells do not depend on which parts are requested.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import special
 
+from eoaug.generators.base import METADATA_FIELDS
 from eoaug.generators.embedded import flow_samplers, parcels
 from eoaug.generators.embedded.spectral_gaussian import Gaussian
 from eoaug.raster import noise
@@ -32,6 +34,7 @@ __all__ = [
     "MOVED",
     "PALETTES",
     "Landscape",
+    "Palettes",
     "Plane",
     "conditions",
     "facts",
@@ -40,30 +43,30 @@ __all__ = [
 
 
 KINDS: Mapping[str, float] = {"alone": 0.4, "between": 0.3, "within": 0.3}
-"""What a window is told of its surroundings, and how often it is trained so: nothing, two sides, all sides."""
+"""Known neighbours of a window (none, on two sides, on all sides), with the share of the training samples."""
 
 PALETTES = "palettes"
 """Name of the tensors ``scenes``, ``root`` and ``pieces`` among a generator's files."""
 _LEAST_SIGMA = 0.1
 """Noise over signal at the last call."""
 LEAST_ROUGH = 0.1
-"""Least roughness of a piece of ground, in spreads of its scene."""
+"""Least roughness of a piece of ground, in standard deviations of its scene."""
 MOVED = 0.15
-"""Standard deviation of what is added to the colour of a piece, in spreads."""
+"""Standard deviation of the random shift of a piece's colour, in standard deviations of its scene."""
 MOST = 2.5
-"""Limit of the numbers that move a scene's level and spread."""
+"""Limit of the normal numbers that shift the level and the spread of a scene."""
 _GOLDEN = (5**0.5 - 1) / 2
 _KEPT = 512
-"""Windows of a process that are remembered."""
+"""Windows that a process caches."""
 _Spot = tuple[int, int, int, int]
 """A window: its period (row, column), and 0 or 1 along each axis."""
 Forward = Callable[..., Float32Array]
-"""Points x_t, times, images, facts, closed forms, a list each, to clean estimates."""
+"""From lists of points x_t, times, images, feature vectors and closed-form estimates to clean estimates."""
 
 
 @dataclass(frozen=True)
 class Plane:
-    """Which plane; on all dates it is the same land."""
+    """Key of a plane; its landscape is the same on all dates, but for some fields."""
 
     seed: int
     member: int
@@ -77,7 +80,7 @@ _Key = tuple[Plane, _Spot]
 
 
 def known(kind: str, window: int, context: int) -> NDArray[np.bool_]:
-    """Return where a window of a kind is told its surroundings, shape (window, window)."""
+    """Return where a window of a kind of `KINDS` is given by its neighbours, shape (window, window)."""
     inside = np.zeros(window, bool)
     inside[context:-context] = True
     everything = np.ones(window, bool)
@@ -89,7 +92,7 @@ def known(kind: str, window: int, context: int) -> NDArray[np.bool_]:
 def facts(
     palette: NDArray[np.floating], gsd_m: float, metadata: NDArray[np.floating] | None = None
 ) -> Float32Array:
-    """Return what the network is told about a scene, shape (1 + 2 C + 8 + C,).
+    """Return the feature vector of a scene, shape (1 + 2 C + 8 + C,).
 
     Parameters
     ----------
@@ -101,8 +104,8 @@ def facts(
         Shape (7,), `base.METADATA_FIELDS`; NaN or None: unknown.
     """
     C = len(palette) // 2
-    told = np.full(7, np.nan) if metadata is None else np.asarray(metadata, np.float64)
-    lon, lat, year, month, day = told[[0, 1, 4, 5, 6]]
+    row = np.full(len(METADATA_FIELDS), np.nan) if metadata is None else np.asarray(metadata, np.float64)
+    lon, lat, _, _, year, month, day = row
     place, date = np.isfinite(lon) and np.isfinite(lat), np.isfinite(month)
     lon, season = np.deg2rad(lon), 2 * np.pi * ((month - 1) / 12 + (np.nan_to_num(day, nan=15) - 1) / 365)
     return np.array(
@@ -118,23 +121,33 @@ def facts(
 
 
 def conditions(texture: Float32Array, known: NDArray[np.bool_], layout: Float32Array) -> Float32Array:
-    """Return the network's image, shape (2 C + 2, H, W): texture where it is known, where that is, and the layout."""
+    """Return the conditioning image, shape (2 C + 2, H, W): the known texture, its mask, and the layout."""
     return np.concatenate([np.where(known, texture, 0), known[None], layout]).astype(np.float32)
 
 
+@dataclass(frozen=True, eq=False)
+class Palettes:
+    """Colours of n real scenes with C bands, in log reflectance."""
+
+    scenes: NDArray[np.float64]
+    """Shape (n, 2 C): level and log spread of the bands of each scene."""
+    root: NDArray[np.float64]
+    """Shape (2 C, 2 C): root of the covariance of the random shift that is added to a scene."""
+    pieces: NDArray[np.float64]
+    """Shape (n, m, C + 1): colour and logarithm of the roughness of m pieces of each scene, from dark to bright."""
+
+
 class Landscape:
-    """Draws planes.
+    """Samples parts of planes.
 
     Parameters
     ----------
     window, context
-        Edge of a window in cells, and how much of it on each side its neighbours may have drawn.
-    scenes, root
-        Shape (n, 2 C), palettes of real scenes, and (2 C, 2 C), the root of the covariance of what is added to one.
-    pieces
-        Shape (n, m, C + 1), colour and logarithm of the roughness of pieces of each scene, from dark to bright.
+        Edge of a window in cells, and the width on each side that may be given by its neighbours.
+    palettes
+        Colours of real scenes.
     field
-        Closed form below the network.
+        Gaussian whose closed-form estimate the network corrects.
     sigma
         Noise over signal at the first call.
     steps
@@ -148,9 +161,7 @@ class Landscape:
         *,
         window: int,
         context: int,
-        scenes: NDArray[np.float64],
-        root: NDArray[np.float64],
-        pieces: NDArray[np.float64],
+        palettes: Palettes,
         field: Gaussian,
         sigma: float,
         steps: int,
@@ -158,18 +169,18 @@ class Landscape:
     ) -> None:
         self._window, self._context, self.batch = window, context, batch
         self._period = 2 * (window - context)
-        self._scenes, self._root, self._pieces, self._field = scenes, root, pieces, field
-        self._bands = scenes.shape[1] // 2
+        self._palettes, self._field = palettes, field
+        self._bands = palettes.scenes.shape[1] // 2
         self._path = flow_samplers.karras(steps, sigma_max=sigma, sigma_min=_LEAST_SIGMA)
         self._drawn: OrderedDict[_Key, Future[Float32Array]] = OrderedDict()
         self._lock = Lock()
 
     def palette(self, plane: Plane) -> NDArray[np.float64]:
-        """Return level and log spread of a plane's bands, shape (2 C,): those of a real scene, a little moved."""
+        """Return level and log spread of a plane's bands, shape (2 C,): those of a real scene with a random shift."""
         moves = self._numbers(plane, 2 * self._bands, plane.member)
-        found: NDArray[np.float64] = self._scenes[self._scene(plane)] + self._root @ np.clip(
-            moves, -MOST, MOST
-        )
+        found: NDArray[np.float64] = self._palettes.scenes[
+            self._scene(plane)
+        ] + self._palettes.root @ np.clip(moves, -MOST, MOST)
         return found
 
     def layout(self, plane: Plane, origin: tuple[int, int], shape: tuple[int, int]) -> Float32Array:
@@ -178,20 +189,20 @@ class Landscape:
             origin, (1 + self._bands, *shape), gsd_m=plane.gsd_m,
             seed=plane.seed, member=plane.member, time=plane.time,
         )  # fmt: skip
-        pieces = self._pieces[self._scene(plane)]
-        # Pieces stand for equal parts of their scene, so a rank chooses each as often as it is found there.
+        pieces = self._palettes.pieces[self._scene(plane)]
+        # Pieces have equal areas in their scene, so a uniform rank samples its distribution of colours.
         chosen = pieces[np.minimum((special.ndtr(drawn[0]) * len(pieces)).astype(np.int64), len(pieces) - 1)]
         found = np.moveaxis(chosen, -1, 0).copy()
         found[:-1] += MOVED * drawn[1:]
         return np.asarray(found, np.float32)
 
     def _scene(self, plane: Plane) -> int:
-        """Return which scene a plane takes its colours from.
+        """Return the index of the scene whose colours a plane has.
 
         The members of a seed are spread evenly over the scenes (an additive recurrence of the golden ratio).
         """
         first = float(special.ndtr(self._numbers(plane, 1, 0)[0]))
-        return int((first + plane.member * _GOLDEN) % 1.0 * len(self._scenes))
+        return int((first + plane.member * _GOLDEN) % 1.0 * len(self._palettes.scenes))
 
     @staticmethod
     def _numbers(plane: Plane, count: int, member: int) -> NDArray[np.float64]:
@@ -200,21 +211,21 @@ class Landscape:
         return drawn[:, 0, 0].astype(np.float64)
 
     def cells(
-        self, asked: Sequence[tuple[Plane, tuple[int, int], tuple[int, int]]], forward: Forward
+        self, parts: Sequence[tuple[Plane, tuple[int, int], tuple[int, int]]], forward: Forward
     ) -> list[Float32Array]:
         """Return parts of planes, log reflectance, shape (C, rows, columns) each.
 
         Parameters
         ----------
-        asked
+        parts
             Plane, first cell (row, column), and (rows, columns).
         forward
             The network.
         """
-        needed = {(plane, spot) for plane, at, shape in asked for spot in self._spots(at, shape)}
+        needed = {(plane, spot) for plane, at, shape in parts for spot in self._spots(at, shape)}
         held = self._gathered(needed, forward)
         C, out = self._bands, []
-        for plane, origin, shape in asked:
+        for plane, origin, shape in parts:
             palette = self.palette(plane)[:, None, None]
             layout = self.layout(plane, origin, shape)
             units = layout[:C] + np.exp(layout[C]) * self._assembled(plane, origin, shape, held)
@@ -222,7 +233,7 @@ class Landscape:
         return out
 
     def _gathered(self, keys: Iterable[_Key], forward: Forward) -> dict[_Key, Float32Array]:
-        """Return windows: remembered ones, ones that other threads are drawing, and the rest drawn here."""
+        """Return windows: cached ones, ones that other threads are sampling, and the others, sampled here."""
         futures: dict[_Key, Future[Float32Array]] = {}
         mine: list[list[_Key]] = [[], [], []]
         todo = list(keys)
@@ -234,23 +245,23 @@ class Landscape:
                 if key not in self._drawn:
                     self._drawn[key] = Future()
                     mine[spot[2] + spot[3]].append(key)
-                    todo += [(plane, other) for other in self._told(spot)]
+                    todo += [(plane, other) for other in self._neighbours(spot)]
                 self._drawn.move_to_end(key)
                 futures[key] = self._drawn[key]
             while len(self._drawn) > _KEPT and next(iter(self._drawn.values())).done():
                 self._drawn.popitem(last=False)
         try:
-            # A window waits for those of lower levels alone, and the lowest for none: no two threads for each other.
+            # No deadlock: a window waits only for windows of lower levels, and the lowest for none.
             for level in mine:
                 for first in range(0, len(level), self.batch):
-                    part = level[first : first + self.batch]
-                    told = {(plane, other) for plane, spot in part for other in self._told(spot)}
-                    drawn = self._draw(part, {key: futures[key].result() for key in told}, forward)
-                    for key, window in zip(part, drawn, strict=True):
+                    batch = level[first : first + self.batch]
+                    neighbours = {(plane, other) for plane, spot in batch for other in self._neighbours(spot)}
+                    drawn = self._draw(batch, {key: futures[key].result() for key in neighbours}, forward)
+                    for key, window in zip(batch, drawn, strict=True):
                         futures[key].set_result(window)
         except BaseException as error:
             with self._lock:
-                for key in (one for level in mine for one in level if not futures[one].done()):
+                for key in (waiting for level in mine for waiting in level if not futures[waiting].done()):
                     self._drawn.pop(key, None)
                     futures[key].set_exception(error)
             raise
@@ -262,18 +273,18 @@ class Landscape:
         held: Mapping[_Key, Float32Array],
         forward: Forward,
     ) -> list[Float32Array]:
-        """Draw windows whose surroundings are there already."""
+        """Sample windows whose neighbours of lower levels are given."""
         size = (self._window, self._window)
         C = self._bands
         there = np.ones(C, bool)
-        images, told, x, truth = [], [], [], []
+        images, features, x, truth = [], [], [], []
         for plane, spot in keys:
             origin = self._origin(spot)
             mask = self._mask(spot)
             around = self._assembled(plane, origin, size, held, level=spot[2] + spot[3])
             truth.append((around, mask))
             images.append(conditions(around, mask, self.layout(plane, origin, size)))
-            told.append(facts(self.palette(plane), plane.gsd_m))
+            features.append(facts(self.palette(plane), plane.gsd_m))
             stream = "embedded landscape"
             drawn = noise.normal(origin, (C, *size), seed=plane.seed, stream=stream, member=plane.member)
             x.append(flow_samplers.noised(np.zeros_like(drawn), drawn, self._path[0]).astype(np.float32))
@@ -283,13 +294,16 @@ class Landscape:
             if index > 0:
                 past = self._path[max(index - 2, 0)]
                 x = [
-                    flow_samplers.dpmpp_2m(one, now, old, past, self._path[index - 1], t).astype(np.float32)
-                    for one, now, old in zip(x, clean, before, strict=True)
+                    flow_samplers.dpmpp_2m(point, now, old, past, self._path[index - 1], t).astype(np.float32)
+                    for point, now, old in zip(x, clean, before, strict=True)
                 ]
                 before = list(clean)
-            linear = [self._field.estimate(one, t, there) for one in x]
-            found = forward(x, [np.float32(t)] * len(x), images, told, linear)
-            clean = [np.where(mask, around, one) for one, (around, mask) in zip(found, truth, strict=True)]
+            linear = [self._field.estimate(point, t, there) for point in x]
+            estimates = forward(x, [np.float32(t)] * len(x), images, features, linear)
+            clean = [
+                np.where(mask, around, estimate)
+                for estimate, (around, mask) in zip(estimates, truth, strict=True)
+            ]
         return clean
 
     def _origin(self, spot: _Spot) -> tuple[int, int]:
@@ -303,15 +317,15 @@ class Landscape:
         found = known(kind, self._window, self._context)
         return found if a else found.T
 
-    def _told(self, spot: _Spot) -> Iterator[_Spot]:
-        """Yield the windows that one is told of."""
+    def _neighbours(self, spot: _Spot) -> Iterator[_Spot]:
+        """Yield the windows of lower levels that a window is conditioned on."""
         size = (self._window, self._window)
         for other in self._spots(self._origin(spot), size):
             if other[2] + other[3] < spot[2] + spot[3]:
                 yield other
 
     def _spots(self, origin: tuple[int, int], shape: tuple[int, int]) -> Iterator[_Spot]:
-        """Yield the windows that own cells of a part."""
+        """Yield the windows that contribute cells to a part."""
         axes = [
             [
                 (number, half)
@@ -326,7 +340,7 @@ class Landscape:
                 yield i, j, a, b
 
     def _own(self, number: int, half: int) -> tuple[int, int]:
-        """Return the first cell and the end of what a window keeps along one axis."""
+        """Return the range of cells (first, end) that a window contributes along one axis."""
         start = number * self._period
         if half:
             return start + self._window, start + self._period
@@ -340,7 +354,7 @@ class Landscape:
         held: Mapping[_Key, Float32Array],
         level: int = 3,
     ) -> Float32Array:
-        """Return a part of a plane from windows below a level; 0 where they have none."""
+        """Return a part of a plane from the windows below a level; 0 elsewhere."""
         out = np.zeros((self._bands, *shape), np.float32)
         for spot in self._spots(origin, shape):
             if spot[2] + spot[3] >= level:

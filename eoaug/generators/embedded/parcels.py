@@ -1,8 +1,8 @@
-"""A layout of land: where one piece of ground ends and the next begins.
+"""Layout of a landscape: parcels in blocks in regions, a random tessellation.
 
-Numpy. Parcels in blocks in regions, as people or rock have cut them, some cut once more, with roads between blocks and
-here and there a river. Everything is a function of the absolute pixel, so windows of one plane agree wherever they overlap.
-On another date the borders are the same, and some of the ground has changed.
+Numpy. Some parcels are subdivided; there are roads between blocks and occasional rivers. Everything is a function of the
+absolute pixel, so windows of one plane agree where they overlap. Other dates have the same borders, and some parcels
+have changed.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ __all__ = ["layout"]
 _EDGE_M = 260.0
 """Typical edge of a parcel; fields of the training cubes are 100 to 800 m wide."""
 _EDGE_PX = (8.0, 64.0)
-"""Limits of that edge: smaller is texture, larger is a scene of one colour."""
+"""Limits of that edge: smaller parcels are texture, larger ones make a scene of one colour."""
 _REGIONS = 20.0
-"""Edge of a region of like blocks, in parcels."""
+"""Edge of a region of similar blocks, in parcels."""
 _BLOCKS = 4.0
-"""Edge of a block of like parcels, in parcels."""
+"""Edge of a block of similar parcels, in parcels."""
 _SHARES = (0.15, 0.25, 0.6)
-"""Parts of the variance that parcels of one region share, that those of one block do, and that are their own."""
+"""Shares of the variance that are common to a region, common to a block, and of the parcel alone."""
 _PIECES = 0.35
-"""Edge of a piece of a parcel that is cut once more, in parcels."""
+"""Edge of a piece of a subdivided parcel, in parcels."""
 _MOST_CUT = 0.4
-"""Largest share of a plane's parcels that are."""
+"""Largest share of the parcels of a plane that are subdivided."""
 _CHANGES = 0.25
-"""Part of a parcel's variance that another date draws anew."""
+"""Share of the variance of a parcel that changes from date to date."""
 _JITTER = 0.35
 """Largest displacement of a parcel's centre, in edges."""
 _BENDS = ((3.0, 0.35), (0.5, 0.06))
-"""How relief displaces borders: over which distance that changes, and its standard deviation, both in edges."""
+"""Displacement of borders by relief: correlation length and standard deviation, both in edges."""
 _ROAD_PX = 0.8
 """Half the width of a road."""
 _ROAD, _RIVER = 1.7, -2.2
-"""Rank of their ground: bright, and as dark as there is."""
+"""Normal number of roads (bright) and rivers (darkest)."""
 _ROADS, _RIVERS = 0.6, 0.3
-"""Share of the planes that have them."""
+"""Shares of the planes that have roads, and rivers."""
 _PAVED, _PAVED_M = 0.4, 25.0
-"""Share of the borders of blocks that are roads, and pixel size from which there are fewer to be seen."""
+"""Share of the borders of blocks that are roads, and the pixel size in metres above which fewer are visible."""
 _RIVER_EDGES = 14.0
 """Distance between the bends of a river, in edges."""
 _RIVER_PX = (0.8, 3.0)
@@ -64,28 +64,28 @@ def layout(
     member: int = 0,
     time: int = 0,
 ) -> NDArray[np.float32]:
-    """Return a window of an infinite plane of pieces of ground, each of one normal number per channel.
+    """Return a window of an infinite plane of parcels, each with one normal number per channel.
 
     A random tessellation (Moeller 1994, Lectures on Random Voronoi Tessellations): the cells of a jittered
-    lattice in the maximum norm, in axes that the whole plane shares, bent a little.
+    lattice in the maximum norm, in axes common to the plane, slightly bent.
 
     Parameters
     ----------
     origin
         Absolute index (row, column) of the first pixel.
     shape
-        (channels, rows, columns). Like parcels lie together in the first channel, and roads and rivers have a
-        number of their own there.
+        (channels, rows, columns). In the first channel, similar parcels are neighbours, and roads and rivers have
+        their own number.
     gsd_m
         Pixel size in metres; NaN counts as 10.
     seed, member
-        Identity; any two that differ give independent planes.
+        Key of the plane: planes that differ in any of them are independent.
     time
         Date, in seconds since 1970.
 
     Returns
     -------
-    float32 of ``shape``: mean 0, standard deviation 1 over many planes, roads and rivers apart; two windows agree
+    float32 of ``shape``: mean 0, standard deviation 1 over many planes, except on roads and rivers; two windows agree
     bit for bit where they overlap.
     """
     C, H, W = shape
@@ -96,8 +96,8 @@ def layout(
     def dated(name: str, start: tuple[int, int], window: tuple[int, int, int]) -> NDArray[np.float32]:
         stream = f"layout {name} of a date"
         own = noise.normal(start, window, seed=seed, stream=stream, member=member, time=time)
-        found = np.sqrt(1 - _CHANGES) * drawn(name, start, window) + np.sqrt(_CHANGES) * own
-        return np.asarray(found, np.float32)
+        numbers_at = np.sqrt(1 - _CHANGES) * drawn(name, start, window) + np.sqrt(_CHANGES) * own
+        return np.asarray(numbers_at, np.float32)
 
     plane = drawn("plane", (0, 0), (7, 1, 1))[:, 0, 0].astype(np.float64)
     turn, stretch, size, bent = plane[:4]
@@ -128,7 +128,7 @@ def layout(
     is_cut = special.ndtr(_of_cells(drawn, "cut", parcel, 1)[0]) < cut * _MOST_CUT
     out = np.where(is_cut, np.sqrt(0.5) * (out + pieces), out)
     if roads < _ROADS:
-        # Of two blocks, whichever is asked: the same number for their border.
+        # Symmetric in the two blocks: both sides of their border get the same number.
         border = sum(special.ndtr(_of_cells(drawn, "border", side, 1)[0]) for side in (block, beyond)) % 1.0
         paved = border < _PAVED * min(1.0, _PAVED_M / gsd_m if gsd_m > 0 else 1.0)
         out[0] = np.where(paved & (inside * _BLOCKS * edge_px < _ROAD_PX), _ROAD, out[0])
@@ -142,7 +142,7 @@ def layout(
 def _smooth_field(
     drawn: _Draw, name: str, rows: Float64Array, cols: Float64Array, step_px: float
 ) -> Float64Array:
-    """Return two smooth fields, shape (2, H, W): numbers of a wide lattice, smoothly between."""
+    """Return two smooth fields, shape (2, H, W): smooth interpolation between numbers on a coarse lattice."""
     y, x = np.broadcast_arrays(rows / step_px, cols / step_px)
     i, j = np.floor(y).astype(np.int64), np.floor(x).astype(np.int64)
     start = (int(i.min()), int(j.min()))
@@ -151,19 +151,19 @@ def _smooth_field(
     i, j, fy, fx = i - start[0], j - start[1], _smooth(y - i), _smooth(x - j)
     above = numbers[:, i, j] * (1 - fx) + numbers[:, i, j + 1] * fx
     below = numbers[:, i + 1, j] * (1 - fx) + numbers[:, i + 1, j + 1] * fx
-    found: Float64Array = above * (1 - fy) + below * fy
-    return found
+    numbers_at: Float64Array = above * (1 - fy) + below * fy
+    return numbers_at
 
 
 def _smooth(x: Float64Array) -> Float64Array:
-    """Return the cubic that leads from 0 to 1 with level ends."""
+    """Return the smoothstep cubic from 0 to 1."""
     return x * x * (3 - 2 * x)
 
 
 def _cells(drawn: _Draw, name: str, u: Float64Array, v: Float64Array) -> tuple[_Cells, _Cells, Float64Array]:
-    """Return the cell whose jittered centre is nearest in the maximum norm, and the next, shape (2, H, W).
+    """Return the cells with the nearest and second nearest jittered centres in the maximum norm, shape (2, H, W) each.
 
-    And how far the border between them is, shape (H, W), in cells.
+    The third value is the distance to the border between them, shape (H, W), in cells.
     """
     i0, j0 = np.floor(u).astype(np.int64), np.floor(v).astype(np.int64)
     start = (int(i0.min()) - 1, int(j0.min()) - 1)
@@ -189,5 +189,5 @@ def _of_cells(drawn: _Draw, name: str, cells: _Cells, channels: int) -> Float64A
     i, j = cells
     start = (int(i.min()), int(j.min()))
     window = (channels, int(i.max()) - start[0] + 1, int(j.max()) - start[1] + 1)
-    found: Float64Array = drawn(name, start, window).astype(np.float64)[:, i - start[0], j - start[1]]
-    return found
+    numbers_at: Float64Array = drawn(name, start, window).astype(np.float64)[:, i - start[0], j - start[1]]
+    return numbers_at

@@ -1,8 +1,8 @@
 """The clean estimate in closed form, for data that are a stationary Gaussian field.
 
 Numpy and scipy. At high noise a diffusion model's estimate is close to that of the Gaussian with the data's
-mean and covariance (Wang & Vastola 2024, arXiv:2412.09726), and that one needs no training: a network on
-top of it learns only what differs, and has right colours and spectra from its first step.
+mean and covariance (Wang & Vastola 2024, arXiv:2412.09726), which needs no training. A network that corrects it only
+learns the difference, and has the right colours and spectra from its first step.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ __all__ = ["Gaussian", "equalised"]
 
 
 _OCTAVES = (1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4)
-"""Space frequencies, cycles per pixel, between which `equalised` interpolates in log frequency."""
+"""Spatial frequencies in cycles per pixel at which `equalised` has its gains; it interpolates in log frequency."""
 _LEAST = 1e-4
 """Least variance along any direction, in model units squared."""
 
 
 @dataclass(frozen=True, eq=False)
 class Gaussian:
-    """A Gaussian field of C bands that is diagonal in space frequency (DCT-II, orthonormal)."""
+    """A Gaussian field of C bands whose covariance is diagonal in spatial frequency (DCT-II, orthonormal)."""
 
     mean: NDArray[np.float32]
     """Shape (C,), model units."""
@@ -42,8 +42,8 @@ class Gaussian:
         images
             Shape (n, C, N, N), any units.
         weight
-            Shape (n, C, N, N), False where there is no value; what a band lacks is taken for as varied as
-            the rest of the image.
+            Shape (n, C, N, N), False where there is no value; missing parts of a band are taken to vary as much as the
+            rest of the image.
         """
         cover = weight.mean(axis=(2, 3), dtype=np.float64)
         there = (cover > 0.05).astype(np.float64)
@@ -77,7 +77,7 @@ class Gaussian:
         t
             0 = noise, 1 = clean.
         present
-            Shape (C,): the bands that there are; 0 is returned for the others.
+            Shape (C,), True for the bands of the cube; 0 is returned for the others.
         """
         out = np.zeros_like(x_t)
         if not present.any():
@@ -101,7 +101,7 @@ class Gaussian:
 def _principal(
     field: Gaussian, present: tuple[bool, ...], height: int, width: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return variances (H, W, c) and axes (H, W, c, c) of the bands that there are, by frequency."""
+    """Return variances (H, W, c) and principal axes (H, W, c, c) of the present bands, by frequency."""
     size = field.covariance.shape[0]
     rows, cols = (np.arange(n) * size // n for n in (height, width))
     chosen = np.flatnonzero(present)
@@ -111,17 +111,17 @@ def _principal(
 
 
 def equalised(image: NDArray[np.float32], gains: Sequence[float]) -> NDArray[np.float32]:
-    """Return an image with its space frequencies weighed, octave by octave.
+    """Return an image with a gain applied to each octave of its spatial frequencies.
 
-    A few steps of a sampler end at noise that still hides the finest detail: what they lack is the same from
-    sample to sample, and is made up for here.
+    A sampler with few steps ends at a noise level that hides the finest detail. The loss is the same for every sample,
+    and the gains compensate for it.
 
     Parameters
     ----------
     image
         Shape (C, H, W).
     gains
-        Five factors of the amplitude, from a 64th of a cycle per pixel to a quarter and beyond.
+        Five factors of the amplitude, at 1/64 to 1/4 cycle per pixel; the last holds beyond.
     """
     frequencies = fft.dctn(image, axes=(1, 2), norm="ortho")
     found: NDArray[np.float32] = fft.idctn(

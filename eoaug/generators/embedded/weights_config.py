@@ -15,7 +15,7 @@ import numpy as np
 
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import Card
-from eoaug.generators.embedded.landscape import PALETTES, Landscape
+from eoaug.generators.embedded.landscape import PALETTES, Landscape, Palettes
 from eoaug.generators.embedded.spectral_gaussian import Gaussian
 from eoaug.generators.runtime import Precision
 from eoaug.generators.weights import load_weights
@@ -34,11 +34,11 @@ class _Config:
     card: Card
     networks: Mapping[str, Mapping[str, Any]]
     context: int
-    """Other dates that the networks are told; the card's are those that the prior looks at."""
+    """Context dates that the networks take; `Card.context` is the number that the prior uses."""
     layers: Mapping[str, str]
     scale: Mapping[str, Mapping[str, float]]
     gains: Mapping[str, Sequence[float]]
-    """By category: what a sample's space frequencies are weighed with (`gaussian.equalised`)."""
+    """By category: gains of the spatial frequencies of a sample (`spectral_gaussian.equalised`)."""
     landscape: Mapping[str, Any]
     """Arguments of `Landscape`."""
 
@@ -71,7 +71,7 @@ def load_config(folder: str | None) -> _Config:
                 std=tuple(card["std"]),
                 conditions=frozenset(card["conditions"]),
                 layout_verbs=frozenset(card["guided"]),
-                # The config names its networks by their hashes, and its constants count as well.
+                # The hash of the config covers the networks too, whose hashes it contains, and its constants.
                 sha256=hashlib.sha256(content).hexdigest(),
                 licence=card["licence"],
                 description=card["description"],
@@ -113,7 +113,7 @@ def network_for(config: _Config, name: str, device: str) -> Any:
 
 @lru_cache(maxsize=4)
 def landscape_for(folder: str | None, device: str, precision: Precision) -> Landscape:
-    """Return the landscapes of this process: windows once drawn serve the tiles beside."""
+    """Return the landscapes of this process, which cache sampled windows for neighbouring tiles."""
     config = load_config(folder)
     given, palettes = config.landscape, config.networks[PALETTES]
     drawn = load_weights(config.folder / palettes["file"], sha256=palettes["sha256"])
@@ -122,18 +122,16 @@ def landscape_for(folder: str | None, device: str, precision: Precision) -> Land
         context=given["context"],
         sigma=given["sigma"],
         steps=given["steps"],
-        scenes=drawn["scenes"].astype(np.float64),
-        root=drawn["root"].astype(np.float64),
-        pieces=drawn["pieces"].astype(np.float64),
+        palettes=Palettes(**{name: drawn[name].astype(np.float64) for name in ("scenes", "root", "pieces")}),
         field=spectral_gaussian_for(config, "landscape", "alone"),
-        # A few tiles lack a few windows. A CPU takes as long for one in a batch as alone, and what filled the batches
-        # up took most of the time.
+        # Tiles need few new windows at a time. On a CPU a batch takes as long as its samples one by one, and padding
+        # took most of the time.
         batch=1 if device == "cpu" else config.card.batch,
     )
 
 
 def spectral_gaussian_for(config: _Config, network: str, kind: str) -> Gaussian:
-    """Return the closed form below a network, of this process."""
+    """Return the Gaussian whose closed-form estimate a network corrects, loaded once per process."""
     entry = config.networks[f"{network}_gaussian"]
     return _closed_forms(str(config.folder / entry["file"]), entry["sha256"])[kind]
 
