@@ -242,7 +242,7 @@ def test_wrong_uses_of_write(tmp_path):
         (lambda: eoaug.write(ds, file), TargetError, "file"),
         (lambda: eoaug.write(ds, strange), TargetError, "Feature"),
         (lambda: eoaug.write(lost, tmp_path / "new"), TargetError, "provenance"),
-        (lambda: eoaug.write(ds, tmp_path / "twice", ids=["a", "b"]), TargetError, "'a' exists"),
+        (lambda: eoaug.write(ds, tmp_path / "twice", ids=["a", "b"]), TargetError, "'a' already exists"),
         (lambda: eoaug.write(ds, tmp_path / "new", ids=["a"]), ParameterError, "1|'a'"),
         (
             lambda: eoaug.write(ds.drop_vars("spatial_ref").drop_attrs(), tmp_path / "new"),

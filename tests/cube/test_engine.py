@@ -727,9 +727,9 @@ def test_a_variation_is_told_of_its_start_beyond_the_tile():
     [
         (Broken("shape"), "'broken' returned shape"),
         (Broken("nan"), "'broken' returned .* not finite"),
-        (Unpicklable(), "'broken' cannot be pickled"),
+        (Unpicklable(), "'broken' has the setting fault=<function"),
     ],
-    ids=["shape", "nan", "pickle"],
+    ids=["shape", "nan", "setting"],
 )
 def test_a_broken_generator_is_named(generator, message):
     ds = scene((64, 64), dates=1, content="texture")
