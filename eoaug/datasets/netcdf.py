@@ -16,10 +16,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from eoaug.errors import RadiometryError, SourceError
+from eoaug.errors import RadiometryError, SourceError, error_context
 from eoaug.raster.arrays import BoolArray
 from eoaug.raster.bands import STAND_INS
-from eoaug.raster.masks import qa_pixel_mask, scl_mask
+from eoaug.raster.quality import declared_quality, nodata_of, quality_of
+from eoaug.raster.quality_products import FlagClass, QualityBand
 from eoaug.raster.radiometry import Scaling, declared_scaling, declares_scale
 
 __all__ = ["ImageStack", "cloud_mask", "open_netcdf", "read_clouds", "read_images"]
@@ -27,10 +28,18 @@ __all__ = ["ImageStack", "cloud_mask", "open_netcdf", "read_clouds", "read_image
 
 _DISPLAY_SCALE = 0.5 / 255
 """Reflectance per grey level that is assumed for 8-bit display values without a declared scale."""
-_CLOUDY_MEANINGS = ("cloud", "cloud_shadow", "cirrus")
-"""Classes of ``cloud_mask`` that hide the ground; snow and no_data do not (the band's fill value marks no data)."""
-_CLOUDY_CLASSES = (1, 2, 4)
-"""The same as numbers, for a ``cloud_mask`` without ``flag_meanings``: 0 clear, 1 cloud, 2 shadow, 3 snow, 4 cirrus."""
+_CLASSES = QualityBand(
+    product="cloud_mask of a learning cube",
+    classes={
+        **{name: FlagClass(k) for k, name in enumerate(("clear", "cloud", "cloud_shadow", "snow", "cirrus"))},
+        "no_data": FlagClass(255),
+    },
+    cloud=("cloud", "cloud_shadow", "cirrus"),
+    unmeasured=("no_data",),
+)
+"""A ``cloud_mask`` without ``flag_meanings``."""
+_ORDER = {"scl": 0, "cloud_mask": 1, "qa_pixel": 2}
+"""Quality bands that are read rather than others."""
 _CLOUD_BLUE = 0.35
 """Blue reflectance above which a pixel of a calibrated file without any mask is taken for cloud."""
 _AGGREGATED = 2.0
@@ -162,27 +171,36 @@ def cloud_mask(ds: xr.Dataset) -> xr.DataArray | None:
     Parameters
     ----------
     ds
-        The first of these variables, in any spelling of upper and lower case, is read: ``scl`` (classes of
-        `masks.SCL_CLOUD`); ``cloud_mask``, by its ``flag_values`` and ``flag_meanings`` (cloud, cloud_shadow and
-        cirrus hide the ground; snow and no_data do not), without them classes 1, 2 and 4; ``qa_pixel`` (flags of
-        `masks.QA_PIXEL_CLOUD`).
+        One quality band is read as the verbs read it (`eoaug.raster.quality`): ``scl``, ``cloud_mask`` or
+        ``qa_pixel`` in any spelling, in this order, else the first other one. A ``cloud_mask`` without
+        ``flag_meanings`` has the classes 0 clear, 1 cloud, 2 shadow, 3 snow, 4 cirrus, 255 no data.
+
+    Raises
+    ------
+    ParameterError
+        Numbers that no class explains.
     """
-    variables = {str(name).lower(): variable for name, variable in ds.data_vars.items()}
-    if "scl" in variables:
-        scl = variables["scl"]
-        return scl.copy(data=scl_mask(scl.values))
-    if "cloud_mask" in variables:
-        mask = variables["cloud_mask"]
-        cloudy: Sequence[int] = _CLOUDY_CLASSES
-        if "flag_meanings" in mask.attrs and "flag_values" in mask.attrs:
-            meanings = str(mask.attrs["flag_meanings"]).split()
-            classes = zip(np.atleast_1d(mask.attrs["flag_values"]).tolist(), meanings, strict=False)
-            cloudy = [value for value, meaning in classes if meaning in _CLOUDY_MEANINGS]
-        return mask.copy(data=np.isin(mask.values, cloudy))
-    if "qa_pixel" in variables:
-        bits = variables["qa_pixel"]
-        return bits.copy(data=qa_pixel_mask(bits.values))
-    return None
+    product = " ".join(str(ds.attrs.get(key, "")) for key in ("collection", "product", "title", "platform"))
+    bands = {}
+    for name in map(str, ds.data_vars):
+        attrs = ds[name].attrs
+        if name.lower() == "cloud_mask":
+            quality: QualityBand | None = declared_quality(name, attrs) or _CLASSES
+        else:
+            quality = quality_of(name, attrs, product)
+        if (
+            quality is None or name.lower().replace("_", "") == "datamask"
+        ):  # where data are missing, not clouds
+            continue
+        # Flags without a cloud class are labels.
+        if quality.cloud or quality.threshold is not None:
+            bands[name] = quality
+    if not bands:
+        return None
+    name = min(bands, key=lambda name: _ORDER.get(name.lower(), len(_ORDER)))
+    band, nodata = ds[name], nodata_of(ds[name].attrs)
+    with error_context(f"quality band {name!r}"):
+        return band.copy(data=bands[name].mask(band.values, nodata=nodata))
 
 
 def read_clouds(path: Path) -> BoolArray | None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from eoaug.errors import ParameterError, did_you_mean
 from eoaug.raster import noise
+from eoaug.raster.quality_products import QA_PIXEL, SCL
 
 __all__ = [
     "QA_PIXEL_BITS",
@@ -30,38 +31,16 @@ __all__ = [
 ]
 
 
-SCL_CLASSES: Mapping[str, int] = {
-    "no_data": 0,
-    "saturated_or_defective": 1,
-    "dark_area": 2,
-    "cloud_shadow": 3,
-    "vegetation": 4,
-    "not_vegetated": 5,
-    "water": 6,
-    "unclassified": 7,
-    "cloud_medium": 8,
-    "cloud_high": 9,
-    "thin_cirrus": 10,
-    "snow_or_ice": 11,
-}
+SCL_CLASSES: Mapping[str, int] = {name: one.bits for name, one in SCL.classes.items()}
 """Value of each class of Sentinel-2's scene classification (ESA, Sen2Cor, L2A product)."""
 
-SCL_CLOUD: tuple[str, ...] = ("cloud_shadow", "cloud_medium", "cloud_high", "thin_cirrus")
+SCL_CLOUD: tuple[str, ...] = SCL.cloud
 """Default classes of `scl_mask`. Class 7, unclassified, contains some cloud edges but is not among them."""
 
-QA_PIXEL_BITS: Mapping[str, int] = {
-    "fill": 0,
-    "dilated_cloud": 1,
-    "cirrus": 2,
-    "cloud": 3,
-    "cloud_shadow": 4,
-    "snow": 5,
-    "clear": 6,
-    "water": 7,
-}
+QA_PIXEL_BITS: Mapping[str, int] = {name: one.bits.bit_length() - 1 for name, one in QA_PIXEL.classes.items()}
 """Bit of each flag of Landsat Collection 2 QA_PIXEL (USGS LSDS-1619, LSDS-1618)."""
 
-QA_PIXEL_CLOUD: tuple[str, ...] = ("dilated_cloud", "cirrus", "cloud", "cloud_shadow")
+QA_PIXEL_CLOUD: tuple[str, ...] = QA_PIXEL.cloud
 """Default flags of `qa_pixel_mask`."""
 
 _CLOUD_SIGMA_PX = (9.0, 3.0)
@@ -84,10 +63,7 @@ def scl_mask(scl: NDArray[Any], classes: Sequence[str] | None = None) -> NDArray
     classes
         Names from `SCL_CLASSES`; None: `SCL_CLOUD`.
     """
-    names = _known_names(SCL_CLOUD if classes is None else classes, SCL_CLASSES, "SCL class")
-    values, valid = _whole(scl)
-    named = np.isin(values, [SCL_CLASSES[name] for name in names])
-    return np.asarray(named if "no_data" in names else named & valid)
+    return SCL.mask(scl, _listed(classes))
 
 
 def qa_pixel_mask(qa: NDArray[Any], classes: Sequence[str] | None = None) -> NDArray[np.bool_]:
@@ -100,13 +76,11 @@ def qa_pixel_mask(qa: NDArray[Any], classes: Sequence[str] | None = None) -> NDA
     classes
         Names from `QA_PIXEL_BITS`; None: `QA_PIXEL_CLOUD`.
     """
-    names = _known_names(QA_PIXEL_CLOUD if classes is None else classes, QA_PIXEL_BITS, "QA_PIXEL flag")
-    bits, valid = _whole(qa)
-    filled = (bits & 1).astype(bool) | ~valid
-    wanted = sum(1 << QA_PIXEL_BITS[name] for name in names if name != "fill")
-    # The other bits of a fill pixel are undefined.
-    flagged = (bits & wanted).astype(bool) & ~filled
-    return np.asarray(flagged | filled if "fill" in names else flagged)
+    return QA_PIXEL.mask(qa, _listed(classes))
+
+
+def _listed(classes: Sequence[str] | None) -> Sequence[str] | None:
+    return (classes,) if isinstance(classes, str) else classes
 
 
 def simulate(
@@ -153,29 +127,9 @@ def simulate(
     return hidden.reshape(height, width)
 
 
-def _known_names(names: Sequence[str], table: Mapping[str, int], what: str) -> tuple[str, ...]:
-    wanted = (names,) if isinstance(names, str) else tuple(names)
-    for name in wanted:
-        if name not in table:
-            raise ParameterError(
-                f"no {what} is called {name!r}{_hint(name, table)}", f"use names of {', '.join(table)}"
-            )
-    return wanted
-
-
 def _hint(name: object, known: Mapping[str, object]) -> str:
     hint = did_you_mean(name, known, cutoff=0.5)
     return f"; {hint}" if hint else ""
-
-
-def _whole(quality: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    values = np.asarray(quality)
-    if not np.issubdtype(values.dtype, np.number):
-        raise ParameterError(
-            f"a quality band holds {values.dtype} values", "pass its class numbers or bit field as stored"
-        )
-    valid = np.isfinite(values)
-    return np.where(valid, values, 0).astype(np.int64), np.asarray(valid)
 
 
 def random_gap(rng: np.random.Generator, shape_yx: tuple[int, int]) -> NDArray[np.bool_]:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from eoaug.cube.model import Cube
-from eoaug.errors import GridError, ParameterError
-from eoaug.raster.quality import QualityBand, boolean_mask, is_validity_name, known_quality, quality_of
+from eoaug.errors import GridError, ParameterError, did_you_mean, error_context
+from eoaug.raster.quality import boolean_mask, is_unsure_name, known_quality, nodata_of, quality_of
+from eoaug.raster.quality_products import QualityBand
 from eoaug.verbs.alignment import at_dates, check_mask_grid
-from eoaug.verbs.checks import unknown
 
 __all__ = ["mask_of", "mask_variable"]
 
@@ -44,23 +45,22 @@ def mask_of(cube: Cube, mask: Any) -> Any:
     product = _product(cube.source)
     if isinstance(mask, str):
         array = cube.source[mask_variable(cube.source, mask)]
-        convert = _converter(array, product, f"mask={mask!r}", named=True)
-    elif isinstance(mask, list | tuple):
-        array, quality = _with_classes(cube.source, [str(c) for c in mask], product)
-        convert = partial(quality.mask, classes=[str(c) for c in mask])
+        convert = _of_variable(array, product)
+    elif isinstance(mask, list | tuple) and mask and all(isinstance(c, str) for c in mask):
+        array, quality = _with_classes(cube.source, [c.lower() for c in mask], product)
+        convert = partial(quality.mask, classes=[c.lower() for c in mask], nodata=nodata_of(array.attrs))
     elif isinstance(mask, xr.DataArray):
         array = mask
         check_mask_grid(cube, array)
-        convert = _converter(array, product, "the mask", named=False)
+        convert = _of_variable(array, product) if _is_variable_of(cube, array) else _of_array(array, product)
     else:
         raise ParameterError(
-            f"mask is a {type(mask).__name__}",
+            f"mask is a {type(mask).__name__}: {str(mask)[:60]}",
             "give a DataArray on the cube's grid, a variable's name, 'scl', 'qa_pixel' or a list of class names",
         )
     data = _in_order(array, cube)
-    if hasattr(data, "dask"):
-        return data.map_blocks(convert, dtype=bool)
-    return convert(data)
+    with error_context(f"mask={mask!r}" if isinstance(mask, str) else "mask"):
+        return data.map_blocks(convert, dtype=bool) if hasattr(data, "dask") else convert(data)
 
 
 def mask_variable(ds: xr.Dataset, name: str) -> str:
@@ -77,7 +77,14 @@ def mask_variable(ds: xr.Dataset, name: str) -> str:
         return found[0]
     if found:
         raise ParameterError(f"mask={name!r} may mean any of {', '.join(found)}", "name one of them")
-    raise unknown("mask variable", name, [str(n) for n in ds.variables if n not in ds.dims])
+    bands = [str(n) for n in ds.data_vars]
+    hint = did_you_mean(name, bands)
+    raise ParameterError(
+        f"mask={name!r}: the cube has no such variable, it has {', '.join(bands)}",
+        (f"{hint} or " if hint else "")
+        + f"load it with the bands: eoaug.open_cube(source, bands={[*bands[:3], name]}); --bands of the command line, "
+        "source.bands of a job",
+    )
 
 
 def _product(ds: xr.Dataset) -> str:
@@ -108,26 +115,104 @@ def _with_classes(ds: xr.Dataset, classes: list[str], product: str) -> tuple[xr.
     raise AssertionError  # named() has refused one of the classes
 
 
-def _converter(array: xr.DataArray, product: str, what: str, *, named: bool) -> Callable[[Any], Any]:
-    """Return the function from stored numbers to booleans."""
+def _of_variable(array: xr.DataArray, product: str) -> Callable[[Any], Any]:
+    """Return the function from the stored numbers of a cube's own variable to booleans."""
     name = str(array.name)
-    if array.dtype == bool and not named:
-        # Comparisons keep name and attributes of what they compare, so neither says what a boolean means.
-        if is_validity_name(name):
-            raise ParameterError(
-                f"the mask is called {name!r}, as masks of valid pixels are, and True means fill here",
-                f"say which pixels to fill: mask=(~ds.{name}).rename('fill'), or mask.rename('fill') if it is right",
-            )
-        return partial(boolean_mask, name=what)
     quality = quality_of(name, array.attrs, product)
     if quality is None:
-        return partial(boolean_mask, name=what)
+        _refuse_unsure(array)
+        return partial(boolean_mask, name=repr(name))
+    return _of_quality(array, quality)
+
+
+def _of_quality(array: xr.DataArray, quality: QualityBand) -> Callable[[Any], Any]:
+    name = str(array.name)
     if quality.threshold is None and not quality.cloud:
         raise ParameterError(
-            f"{what}: none of the classes of {name!r} is known to be cloud: {', '.join(quality.classes)}",
+            f"none of the classes of {name!r} is known to be cloud: {', '.join(quality.classes)}",
             f"name those to fill, e.g. mask=[{next(iter(quality.classes), '')!r}]",
         )
-    return quality.mask
+    if quality.threshold is not None and quality.most > 1 and array.dtype.kind == "f" and _is_dask(array):
+        # A block of small numbers does not tell percent from a share.
+        raise ParameterError(
+            f"the cloud probability {name!r} is {array.dtype} without units",
+            f"give a threshold, mask=ds.{name} > 0.4 or mask=ds.{name} > 40; or declare attrs['units'] = '1'",
+        )
+    return partial(quality.mask, nodata=nodata_of(array.attrs))
+
+
+def _of_array(array: xr.DataArray, product: str) -> Callable[[Any], Any]:
+    """Return the function from the numbers of a DataArray, given as a mask, to booleans.
+
+    Comparisons and sums keep name and attributes of what they began with: ``1 - ds.valid`` is still called ``valid``.
+    So a mask of two values is believed only where its name and flags do not contradict that 1 means fill.
+    """
+    name = str(array.name)
+    quality = quality_of(name, array.attrs, product)
+    if array.dtype.kind in "bO":
+        if quality is not None and quality.two_valued and "bool" in str(array.dtype):
+            _refuse_contradiction(array, quality)
+        return partial(boolean_mask, name="the mask")
+    if quality is None:
+        _refuse_unsure(array)
+        return partial(boolean_mask, name="the mask")
+    return partial(_flags_or_booleans, convert=_of_quality(array, quality), name=name)
+
+
+def _flags_or_booleans(values: NDArray[Any], *, convert: Callable[[Any], Any], name: str) -> Any:
+    if values.dtype.kind == "f" and np.isnan(values).any():
+        return boolean_mask(values, "the mask")  # refused with the remedy
+    if np.isin(values, (0, 1)).all():
+        as_booleans = values != 0
+        # A share from 0 to 1 and classes alike: the two readings have to agree.
+        try:
+            as_classes = convert(values)
+        except ParameterError:
+            as_classes = ~as_booleans
+        if not np.array_equal(as_booleans, as_classes):
+            raise ParameterError(
+                f"the mask holds 0 and 1 only, and it is called {name!r}, whose 1 does not mean fill",
+                "say which pixels to fill: mask=(mask == 1).rename('fill') or mask=(mask == 0).rename('fill')",
+            )
+        return as_booleans
+    return convert(values)
+
+
+def _refuse_contradiction(array: xr.DataArray, quality: QualityBand) -> None:
+    """Refuse booleans that may be those of a mask of valid pixels, or their opposite."""
+    if quality.mask(np.array([0, 1])).tolist() == [True, False]:
+        raise ParameterError(
+            f"the mask is called {array.name!r}, as masks of valid pixels are, and True means fill here",
+            "say which pixels to fill: mask=(~mask).rename('fill'), or mask.rename('fill') if it is right",
+        )
+
+
+def _refuse_unsure(array: xr.DataArray) -> None:
+    name = str(array.name)
+    if is_unsure_name(name):
+        raise ParameterError(
+            f"{name!r} is the name of a quality layer, and neither name nor flags say whether 1 means good or bad",
+            f"say which pixels to fill: mask=(ds[{name!r}] == 1).rename('fill'), or declare its classes: "
+            f"ds[{name!r}].attrs.update(flag_values=[0, 1], flag_meanings='clear cloud')",
+        )
+
+
+def _is_variable_of(cube: Cube, array: xr.DataArray) -> bool:
+    """Tell whether a mask is a variable of the cube, unchanged."""
+    if array.name not in cube.source.variables:
+        return False
+    own = cube.source[array.name]
+    if own.dims != array.dims or own.dtype != array.dtype or own.shape != array.shape:
+        return False
+    if _is_dask(own) or _is_dask(array):
+        return getattr(own.data, "name", None) == getattr(array.data, "name", "")
+    return own.variable._data is array.variable._data or bool(
+        np.array_equal(own.values, array.values, equal_nan=own.dtype.kind == "f")
+    )
+
+
+def _is_dask(array: xr.DataArray) -> bool:
+    return hasattr(array.data, "dask")
 
 
 def _in_order(array: xr.DataArray, cube: Cube) -> Any:

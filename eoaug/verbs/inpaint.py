@@ -12,7 +12,7 @@ from eoaug.cube.read import read_cube
 from eoaug.engine.values import Fill
 from eoaug.errors import ParameterError
 from eoaug.verbs.arguments import generator_for
-from eoaug.verbs.fill_mask import mask_of
+from eoaug.verbs.fill_mask import mask_of, mask_variable
 from eoaug.verbs.options import Options
 from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
 
@@ -62,9 +62,12 @@ def prepare_inpaint(ds: Any, options: Options, *, mask: Any = None, fill: str | 
         raise ParameterError(f"fill={fill!r} is unknown", "use 'gaps' or 'all', or leave it out")
     generator = generator_for(options, "inpaint")
     name = mask if isinstance(mask, str) else None
-    if name is not None and isinstance(ds, xr.Dataset) and name in ds.data_vars:
-        cube = read_cube(ds.drop_vars(name))
-        cube = replace(cube, source=ds)
+    if (
+        name is not None
+        and isinstance(ds, xr.Dataset)
+        and (variable := mask_variable(ds, name)) in ds.data_vars
+    ):
+        cube = replace(read_cube(ds.drop_vars(variable)), source=ds)
     else:
         cube = read_cube(ds)
     # With one date, a gap cannot be distinguished from the area outside the footprint.

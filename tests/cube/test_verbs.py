@@ -478,13 +478,13 @@ def with_another_date(mask):
     [
         lambda mask: mask,
         lambda mask: mask.astype("uint8"),
-        lambda mask: mask.astype("float32").where(mask),
+        lambda mask: mask.astype("float32").where(mask).fillna(0),
         lambda mask: mask.chunk({"y": 13}),
         lambda mask: mask.drop_vars(list(mask.coords)),
         lambda mask: mask.transpose("x", "time", "y"),
         with_another_date,
     ],
-    ids=["bool", "uint8", "NaN", "lazy", "bare", "any order", "more dates"],
+    ids=["bool", "uint8", "float", "lazy", "bare", "any order", "more dates"],
 )
 def test_masks_in_any_form(form):
     ds = scene((40, 50), dates=2)
