@@ -15,12 +15,8 @@ from eoaug.raster.radiometry import Scaling
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
-__all__ = ["NODATA_KEYS", "Cube", "CubeBand", "Form"]
+__all__ = ["Cube", "CubeBand", "Form"]
 
-
-NODATA_KEYS = ("_FillValue", "nodata", "missing_value")
-
-"""Attributes that may declare the stored number of a missing pixel, in order of precedence."""
 
 Form = Literal["dataset", "bands", "single"]
 """What the user gave: a variable per band; an array with a band dimension; an array of one band."""

@@ -24,6 +24,7 @@ __all__ = [
     "ALTERED",
     "ATTRIBUTE",
     "COMPOSITE",
+    "RECORD_ATTRS",
     "TRAINED",
     "Provenance",
     "capability",
@@ -39,6 +40,8 @@ ATTRIBUTE = "eoaug_provenance"
 """The dataset attribute that holds the record as JSON text."""
 
 _FLAG = "eoaug_synthetic"
+RECORD_ATTRS = (ATTRIBUTE, _FLAG)
+"""Attributes of a whole result, not of one of its bands."""
 
 _IPTC = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 TRAINED = _IPTC + "trainedAlgorithmicMedia"

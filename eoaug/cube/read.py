@@ -6,7 +6,6 @@ them. Arrays keep their type (NumPy or dask), in (time, y, x) order. `eoaug.cube
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from typing import Any
 
@@ -15,11 +14,11 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from eoaug.cube.grid_mapping import geobox_from_coords, spatial_dims
-from eoaug.cube.model import NODATA_KEYS, Cube, CubeBand, Form
+from eoaug.cube.model import Cube, CubeBand, Form
 from eoaug.cube.synthetic import SYNTHETIC
-from eoaug.errors import BandError, GridError, ParameterError, RadiometryError, TimeError
+from eoaug.errors import BandError, GridError, ParameterError, TimeError
 from eoaug.raster.bands import common_name, is_mask_name
-from eoaug.raster.radiometry import declared_scaling
+from eoaug.raster.radiometry import declared_nodata, declared_scaling
 
 __all__ = ["read_cube"]
 
@@ -156,8 +155,8 @@ def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
                 common_name=common_name(str(name), var.attrs, platform),
                 data=data,
                 dims=dims,
-                scaling=declared_scaling(var.attrs, var.dtype, name=str(name)),
-                nodata=_nodata(var, str(name)),
+                scaling=declared_scaling(var.attrs, var.dtype, name=str(name), encoding=var.encoding),
+                nodata=declared_nodata(var.attrs, var.dtype, name=str(name), encoding=var.encoding),
                 attrs=dict(var.attrs),
                 encoding=dict(var.encoding),
             )
@@ -233,29 +232,3 @@ def _times(ds: xr.Dataset, time: str | None) -> NDArray[np.datetime64] | None:
                 f"sort and merge them: ds.sortby({time!r}).drop_duplicates({time!r})",
             )
     return np.asarray(values)
-
-
-def _nodata(var: xr.Variable, name: str) -> float | None:
-    """Return the stored number that means missing; None without one, or if the type cannot hold it."""
-    key = next((key for key in NODATA_KEYS if var.attrs.get(key) is not None), None)
-    if key is None:
-        return None
-    value = var.attrs[key]
-    try:
-        number = float(np.asarray(value).flat[0])
-    except (TypeError, ValueError, IndexError) as error:
-        raise RadiometryError(
-            f"band {name!r} has {key}={value!r}, which is not a number", f"ds[{name!r}].attrs[{key!r}] = 0"
-        ) from error
-    if var.dtype.kind not in "iu":
-        return number
-    if not math.isfinite(number) or number != round(number):
-        return None
-    info = np.iinfo(var.dtype)
-    # In float64 the limits of 64-bit types round to numbers outside them.
-    if not info.min <= int(number) <= info.max:
-        raise RadiometryError(
-            f"band {name!r} has {key}={value!r}, which {var.dtype} cannot hold (or float64 not exactly)",
-            f"declare the number that means missing, e.g. ds[{name!r}].attrs[{key!r}] = 0, or drop it",
-        )
-    return number

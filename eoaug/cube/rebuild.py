@@ -11,16 +11,16 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from eoaug.cube.model import NODATA_KEYS, Cube
+from eoaug.cube.model import Cube
 from eoaug.cube.synthetic import ATTRIBUTES, MEASURED, OUTSIDE, SYNTHETIC
+from eoaug.raster.radiometry import NODATA_KEYS, SCALE_ATTRS
 
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
 __all__ = ["ResultForm", "rebuild", "with_earlier_mask"]
 
-_TYPE_ATTRS = {*NODATA_KEYS, "scale_factor", "add_offset", "scale", "offset", "raster:scale", "raster:offset",
-               "reflectance_scale", "reflectance_offset", "db_scale", "db_offset", "valid_min", "valid_max"}  # fmt: skip
+_TYPE_ATTRS = {*NODATA_KEYS, *SCALE_ATTRS, "valid_min", "valid_max"}
 """Attributes that belong to the stored type."""
 _LAYOUT_ENCODING = {
     "chunks",

@@ -60,7 +60,11 @@ def run_chunk(
         if chunk.given is not None:
             stored = [arrays[i][chunk.given][inner] for i in range(len(stored))]
         estimate = _reduced_estimate(chunk, member, core, execution)
-        for name, image in _stored_images(chunk, core, stored, estimate).items():
+        absent = [
+            _sentinels(chunk, core, layer, image)
+            for layer, image in zip(plan.bands.layers, arrays, strict=False)
+        ]
+        for name, image in _stored_images(chunk, core, stored, absent, estimate).items():
             outputs[name].append(image)
     return {name: np.stack(images) for name, images in outputs.items()}
 
@@ -72,6 +76,7 @@ def _stored_images(
     chunk: ChunkDate,
     core: Window,
     stored: list[NDArray[Any] | None],
+    absent: list[NDArray[np.bool_] | None],
     estimate: NDArray[np.floating[Any]] | None,
 ) -> dict[str, NDArray[Any]]:
     """Return the bands of one date in stored numbers, and its synthetic mask.
@@ -82,6 +87,8 @@ def _stored_images(
         The date, and the pixels of the chunk.
     stored
         Given numbers of each layer, or None on a new date.
+    absent
+        Of each layer, where the input holds its nodata value; see `_sentinels`.
     estimate
         Shape (layers, rows, columns) of ``core``, model units; None if nothing is generated.
     """
@@ -93,14 +100,37 @@ def _stored_images(
         target = fill[layer.slot]
         given = stored[i] if plan.grid.factor == 1 else None
         values = None if estimate is None else estimate[i]
-        store = _stored_band if plan.sampling.keeps_type else _stored_deviation
-        images[layer.name] = store(layer, values, target, given)
+        if plan.sampling.keeps_type:
+            images[layer.name] = _stored_band(layer, values, target, given, absent[i] if absent else None)
+        else:
+            images[layer.name] = _stored_deviation(layer, values, target, given)
         if given is not None:
             mask[valid(layer, np.asarray(given)) & ~target & (mask == OUTSIDE)] = MEASURED
     mask[fill.any(axis=0)] = TRANSFERRED
     mask[fill[plan.bands.slots_from("generated")].any(axis=0)] = GENERATED
     images[SYNTHETIC] = mask
     return images
+
+
+def _sentinels(
+    chunk: ChunkDate, core: Window, layer: Layer, stored: NDArray[Any]
+) -> NDArray[np.bool_] | None:
+    """Return where a floating input holds its nodata value, over ``core``; None where its pixels come back as given.
+
+    On a new date, where all dates near to it hold the value. A missing pixel of the result then is what it is in the
+    input: the nodata value or NaN.
+    """
+    plan = chunk.plan
+    if np.dtype(layer.dtype).kind != "f" or layer.nodata is None or np.isnan(layer.nodata):
+        return None
+    if not plan.calendar.has_input or (chunk.given is not None and plan.grid.factor == 1):
+        return None
+    near = [date - chunk.inputs.dates.start for date in plan.neighbours(chunk.date)]
+    dates = near if chunk.given is None else [chunk.given]
+    absent = (stored[dates] == layer.nodata).all(axis=0)
+    for axis in (0, 1):
+        absent = absent.repeat(plan.grid.factor, axis=axis)
+    return np.asarray(absent[core.within(chunk.inputs.reach)])
 
 
 def _stored_deviation(
@@ -124,8 +154,13 @@ def _stored_band(
     estimate: NDArray[np.floating[Any]] | None,
     target: NDArray[np.bool_],
     given: NDArray[Any] | None,
+    absent: NDArray[np.bool_] | None = None,
 ) -> NDArray[Any]:
-    """Return one band of one date in stored numbers: generated where asked, else as given."""
+    """Return one band of one date in stored numbers: generated where asked, else as given.
+
+    ``absent``: where a floating input holds its nodata value; without given pixels, the result holds it there too,
+    and NaN elsewhere.
+    """
     dtype = np.dtype(layer.dtype)
     if given is not None:
         out = np.array(given, dtype=dtype)
@@ -133,6 +168,8 @@ def _stored_band(
         out = np.full(
             target.shape, 0 if dtype.kind in "iu" and layer.nodata is None else layer.missing, dtype
         )
+        if absent is not None:
+            out[absent] = layer.nodata
     if estimate is not None:
         for rows in _strips(len(target)):
             chosen = target[rows]

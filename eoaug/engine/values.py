@@ -73,8 +73,8 @@ class Layer:
 
     @property
     def missing(self) -> float:
-        """Stored number of a missing pixel: the nodata value, else NaN."""
-        return math.nan if self.nodata is None else self.nodata
+        """Stored number of a pixel that becomes missing: NaN in floats, where it is never taken for a value."""
+        return math.nan if self.nodata is None or np.dtype(self.dtype).kind == "f" else self.nodata
 
 
 @dataclass(frozen=True)

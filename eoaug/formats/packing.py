@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,14 +11,31 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from eoaug.errors import RadiometryError
-from eoaug.raster.radiometry import cast
+from eoaug.raster.radiometry import (
+    NODATA_KEYS,
+    Scaling,
+    attribute_scaling,
+    cast,
+    declared_nodata,
+    declared_scaling,
+    encoded_scaling,
+    fitting_nodata,
+)
+from eoaug.raster.variables import role_of
 
 __all__ = ["Stored", "store_form"]
 
 
+_OVERSHOOT = 0.02
+"""Part of the range that a type can hold by which values may exceed it and be clipped: resampling and generated
+pixels overshoot."""
+_COARSE = 0.05
+"""Relative error of rounding above which a type without a scale does not hold a variable."""
+
+
 @dataclass(frozen=True)
 class Stored:
-    """Stored form of a variable in a file: value = stored * scale + offset."""
+    """Stored form of a variable in a file: physical value = stored * scale + offset."""
 
     dtype: np.dtype[Any]
     """Type in the file."""
@@ -30,33 +46,100 @@ class Stored:
     offset: float = 0.0
     """Physical value of stored 0."""
     packed: bool = False
-    """Whether the values in memory are stored numbers already."""
+    """Whether the numbers in memory are stored numbers already."""
+    declared: bool = False
+    """Whether the scale is declared even if it is 1: integers that are physical values."""
+    packing: Scaling | None = None
+    """From stored numbers to those in memory; None: memory holds physical values."""
+    missing: float | None = None
+    """Number in memory that means missing, next to NaN."""
+    name: str = ""
+    """Of the variable, for messages."""
+
+    @property
+    def has_scale(self) -> bool:
+        """Whether files and items state scale and offset."""
+        return self.declared or self.scale != 1.0 or self.offset != 0.0
 
     def pack(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Return ``values`` in stored form: rounded once, clipped to the type, NaN as nodata."""
+        """Return numbers in memory in stored form: rounded once, missing ones as nodata.
+
+        Raises
+        ------
+        RadiometryError
+            The type cannot hold a value: out of its range, or rounded away.
+        """
         if self.packed:
             return np.ascontiguousarray(values, dtype=self.dtype)
-        if self.scale == 1.0 and self.offset == 0.0 and values.dtype == self.dtype:
-            plain = self.nodata is None or math.isnan(self.nodata)
-            if plain and self.dtype.kind == "f":
-                return np.ascontiguousarray(values)
+        packing = self.packing or Scaling(self.scale, self.offset)
+        plain = packing == Scaling()
+        floating = self.dtype.kind == "f"
+        if floating and plain and values.dtype == self.dtype and self.nodata is not None:
+            same = math.isnan(self.nodata) if self.missing is None else self.missing == self.nodata
+            # A number that means missing stays as it is; NaN becomes it.
+            if same:
+                out = np.ascontiguousarray(values)
+                return (
+                    out
+                    if math.isnan(self.nodata)
+                    else np.where(np.isnan(out), values.dtype.type(self.nodata), out)
+                )
         numbers = values.astype(np.float64)
-        if self.scale != 1.0 or self.offset != 0.0:
-            numbers = (numbers - self.offset) / self.scale
+        absent = np.isnan(numbers) if floating else ~np.isfinite(numbers)
+        if self.missing is not None:
+            absent |= values == self.missing
+        if not plain:
+            numbers = (numbers - packing.offset) / packing.scale
+        numbers[absent] = np.nan
+        self._check(numbers)
         return cast(numbers, self.dtype, self.nodata)
+
+    def _check(self, numbers: NDArray[np.float64]) -> None:
+        """Refuse numbers in stored units that the type cannot hold."""
+        finite = numbers[np.isfinite(numbers)]
+        if finite.size == 0:
+            return
+        info = np.iinfo(self.dtype) if self.dtype.kind in "iu" else np.finfo(self.dtype)
+        low, high = float(info.min), float(info.max)
+        slack = 0.5 + _OVERSHOOT * (high - low) if self.dtype.kind in "iu" else 0.0
+        least, most = float(finite.min()), float(finite.max())
+        if least < low - slack or most > high + slack:
+            worst = least if least < low - slack else most
+            packing = self.packing or Scaling(self.scale, self.offset)
+            limits = sorted(float(packing(np.asarray(end))) for end in (low, high))
+            raise RadiometryError(
+                f"variable {self.name!r} holds {float(packing(np.asarray(worst))):.6g}, and {self.dtype} with scale "
+                f"{packing.scale:g} and offset {packing.offset:g} holds {limits[0]:.6g} to {limits[1]:.6g}",
+                f"store another type or scale, e.g. ds[{self.name!r}].encoding = {{}} for float32",
+            )
+        if self.dtype.kind in "iu" and self.packing is not None and not self.has_declared_step:
+            size = np.abs(finite)
+            rounded = np.abs(np.rint(finite) - finite) > _COARSE * size
+            if np.count_nonzero(rounded) * 2 > np.count_nonzero(size):
+                example = float(finite[rounded][0])
+                raise RadiometryError(
+                    f"variable {self.name!r} holds {example:.6g}, and its encoding asks for {self.dtype} without a "
+                    f"scale, which stores {int(np.rint(example))}",
+                    f"declare one, e.g. ds[{self.name!r}].encoding.update(scale_factor=1e-4, add_offset=0.0), or "
+                    f"ds[{self.name!r}].encoding = {{}} for float32",
+                )
+
+    @property
+    def has_declared_step(self) -> bool:
+        """Whether the encoding declares the size of a stored unit, so that rounding to it is what was asked for."""
+        return self.packing is not None and self.packing != Scaling()
 
 
 def store_form(variable: xr.DataArray) -> Stored:
     """Return the stored form that a variable's encoding and attributes declare.
 
-    Floating values with ``dtype``, ``scale_factor``, ``add_offset`` or ``_FillValue`` in their encoding
-    are packed with these. Integers stay as they are; ``scale_factor``, ``add_offset``, ``_FillValue``
-    and ``nodata`` among their attributes describe them.
+    Attributes describe the numbers in memory, in any form of `radiometry.declared_scaling`; the encoding tells how
+    floating ones are packed: ``dtype``, ``scale_factor``, ``add_offset``, ``_FillValue``. Integers stay as they are.
 
     Raises
     ------
     RadiometryError
-        The type cannot be stored, or the scale is 0 or not finite.
+        The type cannot be stored, the scale cannot be inverted, or declarations contradict each other.
     """
     name, dtype = str(variable.name), variable.dtype
     if dtype.kind not in "iufb":
@@ -64,22 +147,60 @@ def store_form(variable: xr.DataArray) -> Stored:
             f"variable {name!r} has type {dtype}, which raster files cannot store",
             f"convert it, e.g. ds[{name!r}].astype('float32'), or drop it",
         )
-    floating = dtype.kind == "f"
-    declared: Mapping[str, Any] = variable.encoding if floating else {**variable.encoding, **variable.attrs}
-    fill = declared.get("_FillValue", variable.attrs.get("_FillValue", variable.attrs.get("nodata")))
-    scale, offset = float(declared.get("scale_factor", 1.0)), float(declared.get("add_offset", 0.0))
-    if scale == 0 or not math.isfinite(scale) or not math.isfinite(offset):
-        raise RadiometryError(
-            f"variable {name!r} declares scale_factor={scale} and add_offset={offset}, which cannot be inverted",
-            f"correct ds[{name!r}].encoding",
-        )
-    nodata = None if fill is None else float(fill)
-    if not floating:
+    attrs, encoding = variable.attrs, variable.encoding
+    declared = attribute_scaling(attrs, name=name)
+    if dtype.kind != "f":
         stored = np.dtype("uint8") if dtype.kind == "b" else dtype
-        return Stored(stored, nodata, scale, offset, packed=True)
-    stored = np.dtype(declared.get("dtype", np.float32 if dtype.itemsize < 8 else dtype))
-    if stored.kind == "f" and nodata is None:
-        nodata = math.nan
-    if stored.kind != "f" and nodata is not None and math.isnan(nodata):
-        nodata = None
-    return Stored(stored, nodata, scale, offset)
+        nodata = declared_nodata(attrs, stored, name=name, encoding=encoding)
+        if encoded_scaling(encoding, name=name) not in (None, Scaling()):
+            declared = declared_scaling(attrs, dtype, name=name, encoding=encoding)
+        scaling = declared or Scaling()
+        return Stored(
+            stored,
+            nodata,
+            scaling.scale,
+            scaling.offset,
+            packed=True,
+            declared=declared is not None,
+            name=name,
+        )
+    physical = declared_scaling(attrs, dtype, name=name, encoding=encoding)
+    missing = declared_nodata(attrs, dtype, name=name)
+    missing = None if missing is None or math.isnan(missing) else missing
+    packing = encoded_scaling(encoding, name=name)
+    stored = np.dtype(encoding.get("dtype") or (np.float32 if dtype.itemsize < 8 else dtype))
+    whole = (packing or Scaling()).then(physical)
+    # Floats are physical values: integers made of them need a scale, even if it is 1, to be that again.
+    is_band = stored.kind != "f" and role_of(name, attrs) == "band"
+    return Stored(
+        stored,
+        _stored_nodata(encoding, stored, missing, name),
+        whole.scale,
+        whole.offset,
+        declared=is_band or (declared is not None and stored.kind != "f"),
+        packing=packing or Scaling(),
+        missing=missing,
+        name=name,
+    )
+
+
+def _stored_nodata(encoding: Any, stored: np.dtype[Any], missing: float | None, name: str) -> float | None:
+    """Return the stored number of missing pixels of a floating variable; NaN in floating files without one."""
+    for key in NODATA_KEYS:
+        if encoding.get(key) is not None:
+            number = fitting_nodata(
+                float(encoding[key]),
+                stored,
+                what=f"variable {name!r} has the encoding {key}={encoding[key]!r}",
+                remedy=f"ds[{name!r}].encoding[{key!r}] = 0",
+            )
+            if number is not None:
+                return number
+    if stored.kind == "f":
+        return math.nan if missing is None else missing
+    fits = (
+        missing is not None
+        and missing == round(missing)
+        and np.iinfo(stored).min <= missing <= np.iinfo(stored).max
+    )
+    return missing if fits else None

@@ -22,6 +22,7 @@ from eoaug.formats.blocks import blocks
 from eoaug.formats.georeference import convention_attrs, geobox_of, grid_mapping
 from eoaug.formats.icechunk import committed
 from eoaug.formats.packing import Stored, store_form
+from eoaug.raster.radiometry import NODATA_KEYS, SCALE_ATTRS
 from eoaug.storage.atomic import atomic_write
 
 __all__ = ["write_zarr"]
@@ -125,8 +126,11 @@ def _template(
     for name, var in ds.data_vars.items():
         form = forms[str(name)]
         chunks = tuple(_zarr_chunk(var, str(dim), yx) for dim in var.dims)
-        own = {k: v for k, v in var.attrs.items() if k not in ("_FillValue", "nodata", "grid_mapping")}
-        if form.scale != 1.0 or form.offset != 0.0:
+        # Scale and nodata are stated once, in CF's attributes: readers apply these and would leave another form to be
+        # applied again.
+        left_out = {*NODATA_KEYS, *SCALE_ATTRS, "grid_mapping"}
+        own = {k: v for k, v in var.attrs.items() if k not in left_out}
+        if form.has_scale:
             own |= {"scale_factor": form.scale, "add_offset": form.offset}
         empty = da.zeros(var.shape, dtype=form.dtype, chunks=chunks)
         template[str(name)] = (var.dims, empty, {**own, **conventions, "grid_mapping": "spatial_ref"})

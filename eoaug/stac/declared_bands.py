@@ -122,13 +122,16 @@ class DeclaredBand:
                 "correct its proj: fields, or remove them so that the file's own are used",
             ) from error
 
-    def scaling(self) -> tuple[float | None, float]:
-        """Return scale and offset from stored numbers to physical units; (None, 0) if none are declared."""
+    def scaling(self, dtype: str) -> tuple[float | None, float]:
+        """Return scale and offset from stored numbers of a type to physical units; (None, 0) if none are declared.
+
+        What is known of the digital numbers of Sentinel-2 holds for integers only: floats are reflectance.
+        """
         scale, offset = self.number("raster:scale"), self.number("raster:offset")
         properties = self.item.properties
         platform = str(properties.get("platform", properties.get("constellation", ""))).lower()
         known = any(band_of(name, "sentinel-2") for name in self.names) or self.common_name is not None
-        if "sentinel-2" in platform and known:
+        if "sentinel-2" in platform and known and np.dtype(dtype).kind in "iu":
             baseline = _version(
                 properties.get("s2:processing_baseline", properties.get("processing:version"))
             )

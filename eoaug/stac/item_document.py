@@ -206,7 +206,7 @@ def _data_fields(cube: WritableCube, name: str) -> dict[str, Any]:
         return fields
     if isinstance(attrs.get("units"), str):
         fields["unit"] = attrs["units"]
-    if form.scale != 1.0 or form.offset != 0.0:
+    if form.has_scale:
         fields |= {"raster:scale": form.scale, "raster:offset": form.offset}
     fields["raster:spatial_resolution"] = _gsd(cube.geobox)
     return fields

@@ -162,11 +162,11 @@ class _Resolver:
             )
         number = band.index - 1
         declared = "data_type" in band.fields
-        dtype = band.fields.get("data_type") or self._header(band, address, driver).dtypes[number]
+        dtype = band.dtype(band.fields.get("data_type") or self._header(band, address, driver).dtypes[number])
         nodata = band.fields.get("nodata")
         if nodata is None and not declared:
             nodata = self._header(band, address, driver).nodata[number]
-        scale, offset = band.scaling()
+        scale, offset = band.scaling(dtype)
         if scale is None and not declared:
             header = self._header(band, address, driver)
             if (header.scales[number], header.offsets[number]) != (1, 0):
@@ -179,7 +179,7 @@ class _Resolver:
             access=self.access,
             index=band.index,
             names=(name, *band.names),
-            dtype=band.dtype(dtype),
+            dtype=dtype,
             nodata=band.number("nodata", nodata),
             geobox=geobox,
             scale=None if band.is_mask else scale,

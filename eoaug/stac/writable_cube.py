@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from eoaug.cube.provenance import Provenance, marked_synthetic, of
+from eoaug.cube.provenance import RECORD_ATTRS, Provenance, marked_synthetic, of
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import ParameterError, TargetError, TimeError
 from eoaug.formats.georeference import geobox_of
@@ -137,10 +137,18 @@ def _as_dataset(given: xr.Dataset | xr.DataArray) -> xr.Dataset:
         ds = given.to_dataset(dim="band")
         ds = ds.rename({name: str(name) for name in ds.data_vars})
         for var in ds.data_vars.values():
+            var.attrs = _band_attrs(given, var.attrs)
             var.encoding = dict(given.encoding)
     else:
         ds = given.to_dataset(name=str(given.name or "data"))
     return ds.assign_attrs(given.attrs)
+
+
+def _band_attrs(given: xr.DataArray, own: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Return the attributes of an array with bands that hold for each of its bands: no record, no list over bands."""
+    whole = {*RECORD_ATTRS, "history"}
+    shared = {k: v for k, v in given.attrs.items() if k not in whole and not isinstance(v, list | tuple)}
+    return {**shared, **own}
 
 
 def _with_time(ds: xr.Dataset) -> xr.Dataset:
