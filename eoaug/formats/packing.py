@@ -26,7 +26,7 @@ from eoaug.raster.variables import role_of
 __all__ = ["Stored", "store_form"]
 
 
-_OVERSHOOT = 0.02
+_OVERSHOOT = 0.1
 """Part of the range that a type can hold by which values may exceed it and be clipped: resampling and generated
 pixels overshoot."""
 _COARSE = 0.05
