@@ -18,14 +18,14 @@ from typing import Any
 import numpy as np
 
 from eoaug.errors import GeneratorError
-from eoaug.generators.base import CONTEXT_PX, Card, Request, check_batch, present_bands
+from eoaug.generators.base import CONTEXT_PX, Card, Request, check_batch
 from eoaug.generators.embedded import flow_samplers
 from eoaug.generators.embedded.base_estimate import BaseEstimate, Regressors, base_estimates, of_one_shape
-from eoaug.generators.embedded.features import from_log, to_log
 from eoaug.generators.embedded.spectral_gaussian import equalised
 from eoaug.generators.embedded.trajectory import (
     CELL,
     HALO,
+    KEEPING,
     OUTLINE,
     OUTLINE_HALO,
     ResidualBatch,
@@ -47,13 +47,8 @@ from eoaug.raster.arrays import Float32Array
 __all__ = ["Embedded"]
 
 
-_KEEPING = 0.6
-"""Denoising strength up to which a variation keeps the outline of its start."""
 _UNIT = 8
 """The edges of a network's input are multiples of this."""
-_SIGMA = (20.0, 0.2)
-"""Noise over signal at the first and the last call (arXiv:2206.00364, section 5). The first is small for a diffusion
-model: the layers below determine the large scales."""
 
 
 class Embedded:
@@ -116,16 +111,18 @@ class Embedded:
     def begin(self, requests: Sequence[Request]) -> ResidualBatch:
         """Return the state of at most ``card.batch`` requests before the first step."""
         check_batch(self.card, requests)
-        state = ResidualBatch([ResidualTrajectory(request, self._plan(request)) for request in requests])
-        free = [trajectory for trajectory in state.trajectories if trajectory.plan.free]
-        for trajectory, asked in zip(free, self._outlined(free), strict=True):
-            trajectory.conditional = asked
+        state = ResidualBatch(
+            [ResidualTrajectory(request, SamplingPath.of(request, self.card)) for request in requests]
+        )
+        unconditional = [trajectory for trajectory in state.trajectories if trajectory.plan.unconditional]
+        for trajectory, request in zip(unconditional, self._coarse_requests(unconditional), strict=True):
+            trajectory.conditional = request
         estimates = self._base_estimates([trajectory.conditional for trajectory in state.trajectories])
         for trajectory, item in zip(state.trajectories, estimates, strict=True):
             trajectory.base_estimate, trajectory.estimate = item, item.base
             trajectory.scale = item.spread() * np.float32(self._config.scale["residual"][item.category])
-        varied = [trajectory for trajectory in free if trajectory.request.strength < 1.0]
-        blended = [trajectory for trajectory in varied if trajectory.request.strength > _KEEPING]
+        varied = [trajectory for trajectory in unconditional if trajectory.request.strength < 1.0]
+        blended = [trajectory for trajectory in varied if trajectory.request.strength > KEEPING]
         own = self._base_estimates(
             [measured(trajectory, trajectory.outline(), OUTLINE, OUTLINE_HALO) for trajectory in blended]
         )
@@ -191,29 +188,6 @@ class Embedded:
             out.append(result.astype(np.float32, copy=False))
         return np.stack(out)
 
-    def _plan(self, request: Request) -> SamplingPath:
-        steps = request.steps if request.steps is not None else self.card.steps.get(request.verb, 0)
-        free = request.verb == "synthesize"
-        strength = request.strength if free else 1.0
-        # A variation begins at a noise level that leaves its start visible (SDEdit, arXiv:2108.01073).
-        reach = strength / (1.0 - strength) if strength < 1.0 else np.inf
-        if free:
-            # Synthesis has no best estimate: its expected value is flat.
-            steps = steps or self.card.steps["synthesize"]
-        high, low = _SIGMA
-        drawn = reach > 0 and steps > 0
-        # The networks pad with zeros: in the outermost coarse pixels of a tile a third of the detail of super-resolution
-        # was missing. So a margin is sampled as well, where its input is known, and cut off.
-        has_margin = request.coarse is None or request.coarse_halo > 1
-        beyond = self.card.margin_px(request.verb, request.factor) if has_margin else 0
-        return SamplingPath(
-            target=int(np.flatnonzero(request.target)[0]),
-            present=present_bands(request)[:, None, None],
-            free=free,
-            beyond=beyond,
-            path=flow_samplers.karras(steps, sigma_max=min(reach, high), sigma_min=low) if drawn else (),
-        )
-
     def _noise(self, trajectory: ResidualTrajectory) -> Float32Array:
         """Return the noise at a request's location, shape (C, H, W); a synthesized landscape has the same on all dates."""
         request = trajectory.request
@@ -223,37 +197,14 @@ class Embedded:
             seed=request.seed,
             stream="embedded detail",
             member=request.member,
-            time=0 if trajectory.plan.free else int(request.times[trajectory.plan.target]),
+            time=0 if trajectory.plan.unconditional else int(request.times[trajectory.plan.target]),
         )
 
-    def _outlined(self, trajectories: Sequence[ResidualTrajectory]) -> list[Request]:
-        """Return the super-resolution requests of unconditional tiles.
-
-        Their coarse image is the landscape of the seed and member or, for a variation, the outline of its start, blended
-        with that landscape as the strength approaches 1.
-        """
+    def _coarse_requests(self, trajectories: Sequence[ResidualTrajectory]) -> list[Request]:
+        """Return the super-resolution requests of unconditional tiles."""
         card = self.card
-        land = self._land(
-            [trajectory for trajectory in trajectories if trajectory.request.strength > _KEEPING]
-        )
-        asked = []
-        for trajectory in trajectories:
-            strength = trajectory.request.strength
-            if strength == 1.0:
-                asked.append(
-                    measured(trajectory, from_log(land[trajectory], card.mean, card.std), CELL, HALO)
-                )
-                continue
-            shown = trajectory.outline()
-            if trajectory in land:
-                own = to_log(shown, card.mean, card.std)
-                times = OUTLINE.factor // CELL.factor
-                blocks = land[trajectory].reshape(len(own), own.shape[1], times, own.shape[2], times)
-                # A blend of two landscapes looks like neither, so the weight of the new one grows late.
-                share = ((strength - _KEEPING) / (1.0 - _KEEPING)) ** 2
-                shown = from_log(own + share * (blocks.mean(axis=(2, 4)) - own), card.mean, card.std)
-            asked.append(measured(trajectory, shown, OUTLINE, OUTLINE_HALO))
-        return asked
+        land = self._land([item for item in trajectories if item.request.strength > KEEPING])
+        return [item.coarse_request(land.get(item), card.mean, card.std) for item in trajectories]
 
     def _land(self, trajectories: Sequence[ResidualTrajectory]) -> dict[ResidualTrajectory, Float32Array]:
         """Return the landscape of unconditional tiles and a halo around them: log reflectance, in cells."""

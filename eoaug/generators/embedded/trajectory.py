@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from eoaug.generators.base import CONTEXT_PX, Request
+from eoaug.generators.base import CONTEXT_PX, Card, Request, present_bands
+from eoaug.generators.embedded import flow_samplers
 from eoaug.generators.embedded.base_estimate import BaseEstimate
+from eoaug.generators.embedded.features import from_log, to_log
 from eoaug.generators.embedded.landscape import Plane
 from eoaug.generators.interpolation import push_pull
 from eoaug.raster.arrays import Float32Array
@@ -18,6 +21,7 @@ from eoaug.raster.sensor import Sensor
 __all__ = [
     "CELL",
     "HALO",
+    "KEEPING",
     "OUTLINE",
     "OUTLINE_HALO",
     "ResidualBatch",
@@ -36,6 +40,11 @@ HALO = 2
 """Cells of a landscape around the drawn square."""
 OUTLINE_HALO = 3
 """Cells of an outline around the drawn square."""
+KEEPING = 0.6
+"""Denoising strength up to which a variation keeps the outline of its start."""
+_SIGMA = (20.0, 0.2)
+"""Noise over signal at the first and the last call (arXiv:2206.00364, section 5). The first is small for a diffusion
+model: the layers below determine the large scales."""
 _USUAL_M = 20.0
 """Pixel size of a cell, in metres, where that of the grid is unknown."""
 
@@ -48,12 +57,36 @@ class SamplingPath:
     """Index of the date to fill."""
     present: NDArray[np.bool_]
     """Shape (C, 1, 1), True for bands of the cube."""
-    free: bool
+    unconditional: bool
     """True for synthesis: no measurement constrains the result, which super-resolves a landscape or an outline."""
     beyond: int
     """Pixels drawn beyond each edge of the tile."""
     path: tuple[float, ...]
     """Times of the schedule of the residual, one more than network calls; empty: no residual."""
+
+    @classmethod
+    def of(cls, request: Request, card: Card) -> SamplingPath:
+        """Return the geometry and the schedule of a request to the generator of ``card``."""
+        steps = request.steps if request.steps is not None else card.steps.get(request.verb, 0)
+        unconditional = request.verb == "synthesize"
+        strength = request.strength if unconditional else 1.0
+        # A variation begins at a noise level that leaves its start visible (SDEdit, arXiv:2108.01073).
+        reach = strength / (1.0 - strength) if strength < 1.0 else np.inf
+        if unconditional:
+            # Synthesis has no best estimate: its expected value is flat.
+            steps = steps or card.steps["synthesize"]
+        high, low = _SIGMA
+        drawn = reach > 0 and steps > 0
+        # The networks pad with zeros: in the outermost coarse pixels of a tile a third of the detail of super-resolution
+        # was missing. So a margin is sampled as well, where its input is known, and cut off.
+        has_margin = request.coarse is None or request.coarse_halo > 1
+        return cls(
+            target=int(np.flatnonzero(request.target)[0]),
+            present=present_bands(request)[:, None, None],
+            unconditional=unconditional,
+            beyond=card.margin_px(request.verb, request.factor) if has_margin else 0,
+            path=flow_samplers.karras(steps, sigma_max=min(reach, high), sigma_min=low) if drawn else (),
+        )
 
     @property
     def calls(self) -> int:
@@ -85,7 +118,7 @@ class ResidualTrajectory:
 
     def __post_init__(self) -> None:
         request = self.request
-        known = request.known if self.plan.free else request.known & ~request.fill
+        known = request.known if self.plan.unconditional else request.known & ~request.fill
         # Values of unknown pixels must not have an influence.
         values = np.where(known, request.values, np.float32(0))
         self.request = replace(request, values=values, known=known)
@@ -116,6 +149,35 @@ class ResidualTrajectory:
         """Return the outline of a variation's start, with a halo, shape (C, h, w)."""
         outline: Float32Array = OUTLINE.degrade(self._start)
         return outline
+
+    def coarse_request(
+        self, cells: Float32Array | None, mean: Sequence[float], std: Sequence[float]
+    ) -> Request:
+        """Return the request to super-resolve the coarse image of an unconditional tile.
+
+        The coarse image is the landscape or, for a variation, the outline of its start, blended with the landscape
+        as the strength approaches 1.
+
+        Parameters
+        ----------
+        cells
+            Shape (C, h, w), log reflectance: the landscape of the tile and a halo; None up to the strength `KEEPING`.
+        mean, std
+            As in `Card`.
+        """
+        strength = self.request.strength
+        if strength == 1.0:
+            assert cells is not None
+            return measured(self, from_log(cells, mean, std), CELL, HALO)
+        shown = self.outline()
+        if cells is not None:
+            own = to_log(shown, mean, std)
+            times = OUTLINE.factor // CELL.factor
+            blocks = cells.reshape(len(own), own.shape[1], times, own.shape[2], times)
+            # A blend of two landscapes looks like neither, so the weight of the new one grows late.
+            share = ((strength - KEEPING) / (1.0 - KEEPING)) ** 2
+            shown = from_log(own + share * (blocks.mean(axis=(2, 4)) - own), mean, std)
+        return measured(self, shown, OUTLINE, OUTLINE_HALO)
 
 
 @dataclass(eq=False)
