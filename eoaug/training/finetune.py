@@ -221,7 +221,7 @@ class _Training:
             )
         size = self.nets.unet.config.sample_size or 64
         self.edge = tuning.tile_px or int(size) * self.nets.factor
-        self.schedule = scheduler_of(self.checkpoint.part("scheduler"), "ddim")
+        self.schedule = scheduler_of(self.checkpoint.component("scheduler"), "ddim")
         self.cubes = [c for c in cubes if c.bands.all() and min(c.values.shape[2:]) >= self.edge]
         if not self.cubes:
             raise SourceError(

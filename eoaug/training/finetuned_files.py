@@ -57,7 +57,7 @@ def write_checkpoint(out: Path, base: Checkpoint, modules: Mapping[str, Any]) ->
     for item in sorted(base.root.iterdir()):
         if item.name in trained or item.name == SETTINGS:
             continue
-        if item.name in base.parts:
+        if item.name in base.components:
             shutil.copytree(item, out / item.name, dirs_exist_ok=True)
         elif item.suffix == ".json":
             shutil.copy(item, out / item.name)

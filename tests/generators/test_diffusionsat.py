@@ -96,7 +96,7 @@ def test_parity_with_the_official_modules(
         pytest.skip("no ControlNet was released so")
     folder, role = wrapped(parity / name, tiny("diffusionsat"), tmp_path / "released", layout)
     # build() refuses a missing, unexpected or misshapen key.
-    network = build(open_checkpoint(folder).part(role)).eval()
+    network = build(open_checkpoint(folder).component(role)).eval()
     given = case(parity / name)
     found = run(network, name, given)
     assert found.keys() == {key for key in given if key.startswith("out_")}
@@ -106,7 +106,7 @@ def test_parity_with_the_official_modules(
 
 def test_parity_needs_metadata_in_float32(parity: Path, tiny: Make, tmp_path: Path) -> None:
     folder, role = wrapped(parity / "unet", tiny("diffusionsat"), tmp_path / "released", "component")
-    network = build(open_checkpoint(folder).part(role)).eval()
+    network = build(open_checkpoint(folder).component(role)).eval()
     given = case(parity / "unet")
     rounded = given | {"in_metadata_normalised": given["in_metadata_normalised"].half().float()}
     moved = (run(network, "unet", rounded)["out_sample"] - given["out_sample"]).abs().max()
@@ -116,7 +116,7 @@ def test_parity_needs_metadata_in_float32(parity: Path, tiny: Make, tmp_path: Pa
 def test_parity_depends_on_the_order_of_frames(parity: Path, tiny: Make, tmp_path: Path) -> None:
     # The paper claims that it does not; the released convolutions along frames say otherwise.
     folder, role = wrapped(parity / "controlnet3d", tiny("diffusionsat"), tmp_path / "released", "component")
-    network = build(open_checkpoint(folder).part(role)).eval()
+    network = build(open_checkpoint(folder).component(role)).eval()
     given = case(parity / "controlnet3d")
     turned = given | {
         name: given[name].flip(2) for name in ("in_controlnet_cond", "in_cond_metadata_normalised")
@@ -126,7 +126,9 @@ def test_parity_depends_on_the_order_of_frames(parity: Path, tiny: Make, tmp_pat
 
 
 def test_a_2d_controlnet_sums_the_embeddings_of_several_images(tiny: Make) -> None:
-    net = build(open_checkpoint(tiny("sat_controlnet", frames=False, channels=3)).part("controlnet")).eval()
+    net = build(
+        open_checkpoint(tiny("sat_controlnet", frames=False, channels=3)).component("controlnet")
+    ).eval()
     image, facts = torch.rand(1, 3, 64, 64), torch.rand(1, 7) * 1000
     x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([7]), torch.randn(1, 5, 32)
     with torch.inference_mode():
@@ -309,7 +311,9 @@ def test_the_condition_of_a_super_resolution_has_the_coarse_pixel(tiny: Make) ->
 def test_strides_follow_the_conditioning_scale(tiny: Make) -> None:
     def strides(scale: int) -> list[int]:
         net = build(
-            open_checkpoint(tiny("sat_controlnet", frames=False, channels=3, scale=scale)).part("controlnet")
+            open_checkpoint(tiny("sat_controlnet", frames=False, channels=3, scale=scale)).component(
+                "controlnet"
+            )
         )
         return [block.stride[0] for block in net.controlnet_cond_embedding.blocks[1::2]]
 
@@ -334,7 +338,7 @@ def test_a_2d_net_that_says_3d_is_told_apart(tiny: Make, tmp_path: Path) -> None
 
 def test_null_is_embedded_and_not_left_out(tiny: Make) -> None:
     # The value 0 has cosine 1: a model told nothing is not a model without metadata.
-    unet = build(open_checkpoint(tiny("diffusionsat")).part("unet")).eval()
+    unet = build(open_checkpoint(tiny("diffusionsat")).component("unet")).eval()
     x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([7]), torch.randn(1, 5, 32)
     embedding = unet.metadata_embedding
     with torch.inference_mode():
@@ -376,7 +380,7 @@ def test_a_training_state_is_its_unet_and_the_average_is_asked_for(tiny: Make, t
         save_file(tensors, root / "checkpoint-7" / name / file, metadata={"format": "pt"})
 
     def bias(folder: Path) -> float:
-        return float(build(open_checkpoint(folder).part("unet")).conv_in.bias[0].detach())
+        return float(build(open_checkpoint(folder).component("unet")).conv_in.bias[0].detach())
 
     base = bias(root)
     assert bias(root / "checkpoint-7") == pytest.approx(base + 1)

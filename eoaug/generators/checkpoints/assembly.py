@@ -57,17 +57,17 @@ def assemble(base: str | Path, settings: Settings) -> Assembly:
         A folder is missing, damaged or unsafe, or the components do not fit each other.
     """
     checkpoint = open_checkpoint(base, settings.variant)
-    files, parts = dict(checkpoint.files), dict(checkpoint.parts)
+    files, components = dict(checkpoint.files), dict(checkpoint.components)
     sources: dict[str, Any] = {"controlnets": []}
     if settings.unet is not None:
         other = open_checkpoint(settings.unet, settings.variant)
-        parts["unet"] = other.part("unet")
+        components["unet"] = other.component("unet")
         sources["unet"] = other.identity
         _add_files(files, f"unet of {other.root.name}", other.files)
-    controls = [parts["controlnet"]] if "controlnet" in parts and not settings.controlnets else []
+    controls = [components["controlnet"]] if "controlnet" in components and not settings.controlnets else []
     for folder in settings.controlnets:
         other = open_checkpoint(folder, settings.variant)
-        controls.append(other.part("controlnet"))
+        controls.append(other.component("controlnet"))
         sources["controlnets"].append(other.identity)
         _add_files(files, f"controlnet {other.root.name}", other.files)
     adapters: list[Adapter] = []
@@ -77,7 +77,7 @@ def assemble(base: str | Path, settings: Settings) -> Assembly:
         _add_files(files, f"adapter {added[0].path.parent.name}", hashes)
         adapters += added
     sources["adapters"] = [(adapter.sha256, adapter.scale, adapter.settings) for adapter in adapters]
-    complete = Checkpoint(checkpoint.root, parts, checkpoint.settings, checkpoint.pipeline, files)
+    complete = Checkpoint(checkpoint.root, components, checkpoint.settings, checkpoint.pipeline, files)
     assembly = Assembly(complete, tuple(controls), tuple(adapters), sources)
     _check(assembly, settings)
     return assembly
@@ -119,14 +119,14 @@ def _open_adapters(source: str, scale: float) -> list[Adapter]:
 def _check(assembly: Assembly, settings: Settings) -> None:
     """Refuse components that do not fit each other, before memory is taken for any of them."""
     checkpoint = assembly.checkpoint
-    components = (*checkpoint.parts.values(), *assembly.controls)
+    components = (*checkpoint.components.values(), *assembly.controls)
     # The eoaug.json of a folder is as untrusted as its other files.
     for declared in (checkpoint.settings, *(adapter.settings for adapter in assembly.adapters)):
         Settings.of({name: declared[name] for name in FOLDER_OPTIONS if name in declared})
     variant = settings.variant
-    if variant is not None and all(part.variant != variant for part in components):
+    if variant is not None and all(component.variant != variant for component in components):
         raise GeneratorError(
-            f"no part of {checkpoint.root} has weights of variant={variant!r}", "leave variant out"
+            f"no component of {checkpoint.root} has weights of variant={variant!r}", "leave variant out"
         )
     for adapter in assembly.adapters:
         trained_on = adapter.settings.get("base")
@@ -136,5 +136,5 @@ def _check(assembly: Assembly, settings: Settings) -> None:
                 f"{checkpoint.root} are {checkpoint.base[:16]}",
                 "load it with the base that it was trained on, or any_base=True for a related base",
             )
-    for part in components:
-        loading.check_fit(part)
+    for component in components:
+        loading.check_fit(component)

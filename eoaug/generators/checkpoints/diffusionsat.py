@@ -171,10 +171,12 @@ class DiffusionSat(Diffusion):
 
     def _check_controls(self) -> None:
         super()._check_controls()
-        if len(self._controls) > 1 or any(not part.config.get("use_metadata") for part in self._controls):
+        if len(self._controls) > 1 or any(
+            not component.config.get("use_metadata") for component in self._controls
+        ):
             raise GeneratorError(
                 f"{self._checkpoint.root} is a DiffusionSat model, which takes one ControlNet of its own kind, not "
-                f"{', '.join(part.folder.name for part in self._controls)}",
+                f"{', '.join(component.folder.name for component in self._controls)}",
                 "give one folder with use_metadata in its config.json",
             )
         if self._controls and self._channels not in (3, len(_MULTISPECTRAL)):
@@ -268,6 +270,8 @@ def open_generator(source: str | Path, options: Mapping[str, Any]) -> Diffusion:
         Fields of `Settings`.
     """
     settings = Settings.of(options)
-    unet = open_checkpoint(source if settings.unet is None else settings.unet, settings.variant).part("unet")
+    unet = open_checkpoint(source if settings.unet is None else settings.unet, settings.variant).component(
+        "unet"
+    )
     takes_metadata = unet.kind == "SatUNet" or bool(unet.config.get("use_metadata"))
     return (DiffusionSat if takes_metadata else Diffusion)(source, settings)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
@@ -43,6 +43,25 @@ class _MetadataEmbedding(nn.ModuleList):
         return torch.stack(parts).sum(0)
 
 
+def _metadata_embedding(config: Any) -> _MetadataEmbedding | None:
+    """Return the embedding that a network's configuration asks for, if any."""
+    if not config.use_metadata:
+        return None
+    width, waves = config.block_out_channels[0], (config.flip_sin_to_cos, config.freq_shift)
+    return _MetadataEmbedding(config.num_metadata, width, *waves)
+
+
+class _ControlInputs(NamedTuple):
+    """The arguments of a ControlNet's forward; see `SatControlNet.forward`."""
+
+    sample: Tensor
+    timestep: Tensor
+    text: Tensor
+    images: Tensor
+    metadata: Tensor | None
+    image_metadata: Tensor | None
+
+
 class _Extended:
     """A diffusers class whose ``__init__`` passes further arguments to its base class."""
 
@@ -67,14 +86,7 @@ class SatUNet(_Extended, UNet2DConditionModel):  # type: ignore[misc]
     def __init__(self, use_metadata: bool = True, num_metadata: int = 7, **stock: Any) -> None:
         super().__init__(**stock)
         self.register_to_config(use_metadata=use_metadata, num_metadata=num_metadata)
-        config = self.config
-        self.metadata_embedding = (
-            _MetadataEmbedding(
-                num_metadata, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift
-            )
-            if use_metadata
-            else None
-        )
+        self.metadata_embedding = _metadata_embedding(self.config)
 
     def get_aug_embed(
         self, emb: Tensor, encoder_hidden_states: Tensor, added_cond_kwargs: dict[str, Any]
@@ -121,14 +133,7 @@ class SatControlNet(_Extended, ControlNetModel):  # type: ignore[misc]
             conditioning_in_channels=conditioning_in_channels,
             conditioning_scale=conditioning_scale,
         )
-        config = self.config
-        self.metadata_embedding = (
-            _MetadataEmbedding(
-                num_metadata, config.block_out_channels[0], config.flip_sin_to_cos, config.freq_shift
-            )
-            if use_metadata
-            else None
-        )
+        self.metadata_embedding = _metadata_embedding(self.config)
         scale = conditioning_scale
         for block in self.controlnet_cond_embedding.blocks[1::2]:
             block.stride = (2, 2) if scale < _REDUCTION else (1, 1)
@@ -151,14 +156,21 @@ class SatControlNet(_Extended, ControlNetModel):  # type: ignore[misc]
         sample, timestep, encoder_hidden_states
             As for the UNet; ``timestep`` of shape (B,).
         controlnet_cond
-            Shape (B, C, h, w) in [0, 1], or (B, C, F, h, w) for F images whose embeddings are summed.
+            Shape (B, C, h, w) in [0, 1], or (B, C, F, h, w) for F images: `SatControlNet` sums their embeddings,
+            `SatControlNet3D` needs them in ascending time at the target's resolution.
         conditioning_scale
             Factor of all outputs.
         metadata, cond_metadata
-            Shape (B, 7), or (B, 7, F) for the conditioning images.
+            Shape (B, 7), and (B, 7) or (B, 7, F) for the conditioning images.
         """
-        images = controlnet_cond.unsqueeze(2) if controlnet_cond.ndim == 4 else controlnet_cond
-        rows = cond_metadata
+        given = (sample, timestep, encoder_hidden_states, controlnet_cond, metadata, cond_metadata)
+        skips, middle = self._residuals(_ControlInputs(*given))
+        return [skip * conditioning_scale for skip in skips], middle * conditioning_scale
+
+    def _residuals(self, given: _ControlInputs) -> tuple[list[Tensor], Tensor]:
+        """Return the unscaled outputs."""
+        sample, timestep, text, images, metadata, rows = given
+        images = images.unsqueeze(2) if images.ndim == 4 else images
         if rows is not None and rows.ndim == 2:
             rows = rows.unsqueeze(2)
         condition = sum(self.controlnet_cond_embedding(images[:, :, f]) for f in range(images.shape[2]))
@@ -166,12 +178,9 @@ class SatControlNet(_Extended, ControlNetModel):  # type: ignore[misc]
         if rows is not None and self.metadata_embedding is not None:
             for f in range(rows.shape[2]):
                 emb = emb + self.metadata_embedding(rows[:, :, f]).to(emb.dtype)
-        skips, middle = self._features(self.conv_in(sample) + condition, emb, encoder_hidden_states)
-        added = [
-            block(skip) * conditioning_scale
-            for block, skip in zip(self.controlnet_down_blocks, skips, strict=True)
-        ]
-        return added, self.controlnet_mid_block(middle) * conditioning_scale
+        skips, middle = self._features(self.conv_in(sample) + condition, emb, text)
+        blocks = zip(self.controlnet_down_blocks, skips, strict=True)
+        return [block(skip) for block, skip in blocks], self.controlnet_mid_block(middle)
 
     def _embedded(self, timestep: Tensor, dtype: torch.dtype, metadata: Tensor | None) -> Tensor:
         emb: Tensor = self.time_embedding(self.time_proj(timestep).to(dtype))
@@ -256,28 +265,10 @@ class SatControlNet3D(SatControlNet):
         dim = dims if isinstance(dims, int) else dims[level]
         return _over_frames(width // dim, dim, width, norm_num_groups=config.norm_num_groups)
 
-    def forward(
-        self,
-        sample: Tensor,
-        timestep: Tensor,
-        encoder_hidden_states: Tensor,
-        controlnet_cond: Tensor,
-        conditioning_scale: float = 1.0,
-        metadata: Tensor | None = None,
-        cond_metadata: Tensor | None = None,
-    ) -> tuple[list[Tensor], Tensor]:
-        """Return the additions to the UNet's skip connections and to its middle block.
-
-        Parameters
-        ----------
-        sample, timestep, encoder_hidden_states, conditioning_scale, metadata
-            As for `SatControlNet`.
-        controlnet_cond
-            Shape (B, C, F, H, W) in [0, 1], F frames in ascending time at the target's resolution.
-        cond_metadata
-            Shape (B, 7, F).
-        """
-        B, _, frames = controlnet_cond.shape[:3]
+    def _residuals(self, given: _ControlInputs) -> tuple[list[Tensor], Tensor]:
+        """Return the unscaled outputs: sums over the frames."""
+        sample, timestep, text, images, metadata, image_metadata = given
+        B, _, frames = images.shape[:3]
 
         def per_frame(x: Tensor) -> Tensor:
             return x.repeat_interleave(frames, dim=0)
@@ -286,13 +277,11 @@ class SatControlNet3D(SatControlNet):
             return x.reshape(B, frames, *x.shape[1:]).transpose(1, 2)
 
         emb = per_frame(self._embedded(timestep, sample.dtype, metadata))
-        if cond_metadata is not None and self.metadata_embedding is not None:
-            rows = cond_metadata.transpose(1, 2).flatten(0, 1)
+        if image_metadata is not None and self.metadata_embedding is not None:
+            rows = image_metadata.transpose(1, 2).flatten(0, 1)
             emb = emb + self.metadata_embedding(rows).to(emb.dtype)
-        condition = self.controlnet_cond_embedding(controlnet_cond).transpose(1, 2).flatten(0, 1)
-        skips, middle = self._features(
-            per_frame(self.conv_in(sample)) + condition, emb, per_frame(encoder_hidden_states)
-        )
+        condition = self.controlnet_cond_embedding(images).transpose(1, 2).flatten(0, 1)
+        skips, middle = self._features(per_frame(self.conv_in(sample)) + condition, emb, per_frame(text))
         added = []
         for i, (block, skip) in enumerate(zip(self.controlnet_down_blocks, skips, strict=True)):
             out = block(split_frames(skip))
@@ -302,8 +291,8 @@ class SatControlNet3D(SatControlNet):
                 mixed = split_frames(self.temporal_blocks[i](flat, num_frames=frames).sample)
                 out = share * mixed + (1 - share) * out
             # A sum, as in the released code, not a mean: a repeated frame counts more.
-            added.append(out.sum(dim=2) * conditioning_scale)
-        return added, self.controlnet_mid_block(split_frames(middle)).sum(dim=2) * conditioning_scale
+            added.append(out.sum(dim=2))
+        return added, self.controlnet_mid_block(split_frames(middle)).sum(dim=2)
 
 
 def _over_frames(heads: int, width: int, channels: int, **norm: int) -> nn.Module:

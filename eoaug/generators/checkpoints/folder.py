@@ -71,7 +71,7 @@ class Checkpoint:
     """A checked folder: its components, settings and hashes."""
 
     root: Path
-    parts: Mapping[str, Component]
+    components: Mapping[str, Component]
     """Components by role."""
     settings: Mapping[str, Any]
     """The content of ``eoaug.json``; empty without one."""
@@ -89,19 +89,23 @@ class Checkpoint:
     def base(self) -> str:
         """Hash of the weights that an adapter is trained on: UNet, autoencoder and text encoders."""
         roles = ("text_encoder", "text_encoder_2", "unet", "vae")
-        parts = [self.parts[role] for role in roles if role in self.parts]
+        components = [self.components[role] for role in roles if role in self.components]
         return _combined(
-            {f"{part.role}/{path.name}": _digest(path) for part in parts for path in part.weights}
+            {
+                f"{component.role}/{path.name}": _digest(path)
+                for component in components
+                for path in component.weights
+            }
         )
 
-    def part(self, role: str) -> Component:
+    def component(self, role: str) -> Component:
         """Return a component that the folder must have."""
-        if role not in self.parts:
+        if role not in self.components:
             raise GeneratorError(
-                f"checkpoint {self.root} has no {role}; it has {', '.join(sorted(self.parts)) or 'nothing'}",
+                f"checkpoint {self.root} has no {role}; it has {', '.join(sorted(self.components)) or 'nothing'}",
                 f"add the folder {role}/, or name one that has it: load(..., {role}=FOLDER)",
             )
-        return self.parts[role]
+        return self.components[role]
 
 
 def open_checkpoint(source: str | Path, variant: str | None = None) -> Checkpoint:
@@ -130,17 +134,20 @@ def open_checkpoint(source: str | Path, variant: str | None = None) -> Checkpoin
         state = _component(inner, folder)
         root = next((up for up in inner.parents[:2] if (up / "model_index.json").is_file()), inner)
     _check_tree(root)
-    parts: dict[str, Component] = {}
+    components: dict[str, Component] = {}
     scalars: dict[str, Any] = {}
     if root != folder or state is None:
-        parts, scalars = _indexed(root)
+        components, scalars = _indexed(root)
     if state is not None:
-        parts[state.role] = state
-    parts = {role: replace(part, variant=_variant_of(part.folder, variant)) for role, part in parts.items()}
-    for part in parts.values():
-        _check_part(part)
+        components[state.role] = state
+    components = {
+        role: replace(component, variant=_variant_of(component.folder, variant))
+        for role, component in components.items()
+    }
+    for component in components.values():
+        _check_component(component)
     settings = read_json(root / SETTINGS) if (root / SETTINGS).is_file() else {}
-    return Checkpoint(root, parts, settings, scalars, dict(_hashes(root, parts)))
+    return Checkpoint(root, components, settings, scalars, dict(_hashes(root, components)))
 
 
 def _added(name: str, variant: str | None) -> str:
@@ -161,7 +168,7 @@ def _variant_of(folder: Path, wanted: str | None) -> str | None:
     if len(present) > 1:
         names = " and ".join(sorted(map(str, present)))
         raise GeneratorError(
-            f"checkpoint part {folder} has weights {names}, and no plain ones", "choose: variant='fp16'"
+            f"checkpoint component {folder} has weights {names}, and no plain ones", "choose: variant='fp16'"
         )
     return str(present.pop())
 
@@ -191,7 +198,7 @@ def _weight_files(folder: Path, variant: str | None) -> list[Path]:
         if pickled
         else "get the folder again; if it has half precision only, variant='fp16'"
     )
-    raise GeneratorError(f"checkpoint part {folder} has {content}; eoaug reads safetensors", remedy)
+    raise GeneratorError(f"checkpoint component {folder} has {content}; eoaug reads safetensors", remedy)
 
 
 def _indexed(root: Path) -> tuple[dict[str, Component], dict[str, Any]]:
@@ -201,7 +208,7 @@ def _indexed(root: Path) -> tuple[dict[str, Component], dict[str, Any]]:
     name = index.get("_class_name")
     if not isinstance(name, str) or name.removesuffix("Pipeline") not in PIPELINES:
         refuse(path, f"names the pipeline {name!r}", f"eoaug loads {', '.join(PIPELINES)}, each + Pipeline")
-    parts, scalars = {}, {}
+    components, scalars = {}, {}
     for role, value in index.items():
         if role.startswith("_") or not isinstance(value, list):
             scalars[role] = value
@@ -218,11 +225,11 @@ def _indexed(root: Path) -> tuple[dict[str, Component], dict[str, Any]]:
             refuse(path, f"wants {role} from {library!r}, class {kind!r}", f"eoaug loads {', '.join(known)}")
         # A component without a folder, e.g. a UNet that another folder replaces, is reported when it is used.
         if (root / role).is_dir():
-            parts[role] = _declared(role, kind, root / role)
+            components[role] = _declared(role, kind, root / role)
     controlnet = root / "controlnet"
-    if "controlnet" not in parts and (controlnet / "config.json").is_file():
-        parts["controlnet"] = _component(controlnet, root)
-    return parts, scalars
+    if "controlnet" not in components and (controlnet / "config.json").is_file():
+        components["controlnet"] = _component(controlnet, root)
+    return components, scalars
 
 
 def _declared(role: str, kind: str, folder: Path) -> Component:
@@ -269,34 +276,34 @@ def _check_json(path: Path) -> None:
             raise
 
 
-def _check_part(part: Component) -> None:
-    for key, value in part.config.items():
+def _check_component(component: Component) -> None:
+    for key, value in component.config.items():
         limit = _MOST_LAYERS if key in _LAYER_KEYS else _MOST_NUMBER
         numbers = value if isinstance(value, list) else [value]
         if len(numbers) > _MOST_LAYERS * 2 or any(
             isinstance(n, int | float) and not abs(n) <= limit for n in numbers
         ):
-            refuse(part.folder, f"declares {key}={str(value)[:60]} in its configuration")
-    if CLASSES[part.kind] not in NETWORKS:
+            refuse(component.folder, f"declares {key}={str(value)[:60]} in its configuration")
+    if CLASSES[component.kind] not in NETWORKS:
         return
-    shapes = {name: shape for file in part.weights for name, (_, shape) in read_header(file).items()}
+    shapes = {name: shape for file in component.weights for name, (_, shape) in read_header(file).items()}
     is_3d = len(shapes.get("controlnet_cond_embedding.conv_in.weight", ())) == 5
-    if part.role == "controlnet" and is_3d != (part.kind == "ControlNetModel3D"):
+    if component.role == "controlnet" and is_3d != (component.kind == "ControlNetModel3D"):
         actual = "a 3D ControlNet (a sequence of images)" if is_3d else "a 2D ControlNet (one image)"
         refuse(
-            part.folder,
-            f"says it is a {part.kind}, but its weights are of {actual}",
+            component.folder,
+            f"says it is a {component.kind}, but its weights are of {actual}",
             "use its own config.json",
         )
 
 
-def _hashes(root: Path, parts: Mapping[str, Component]) -> Iterator[tuple[str, str]]:
+def _hashes(root: Path, components: Mapping[str, Component]) -> Iterator[tuple[str, str]]:
     for name in ("model_index.json", SETTINGS):
         if (root / name).is_file():
             yield name, _digest(root / name)
-    for role, part in sorted(parts.items()):
+    for role, component in sorted(components.items()):
         for path in sorted(
-            [*part.weights, *(p for p in part.folder.iterdir() if p.suffix in READ and p.is_file())]
+            [*component.weights, *(p for p in component.folder.iterdir() if p.suffix in READ and p.is_file())]
         ):
             # Files that are not read (pickles, pictures, other variants) change no pixel.
             yield f"{role}/{path.name}", _digest(path)

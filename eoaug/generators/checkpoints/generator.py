@@ -119,7 +119,7 @@ class Diffusion(CheckpointModel):
         nets = self._networks
         target = int(np.flatnonzero(request.target)[0])
         steps = request.steps or self.card.steps[next(iter(self.card.steps))]
-        scheduler = schedulers.scheduler_of(self._checkpoint.part("scheduler"), self._settings.scheduler)
+        scheduler = schedulers.scheduler_of(self._checkpoint.component("scheduler"), self._settings.scheduler)
         scheduler.set_timesteps(steps, device=nets.device)
         H, W = request.values.shape[2:]
         shape = (nets.vae.config.latent_channels, H // nets.factor, W // nets.factor)
@@ -179,7 +179,7 @@ class Diffusion(CheckpointModel):
             coarse = filled(request.coarse_tile[target])
             drawn = self._noise(request, target, "diffusion coarse", coarse.shape).to(nets.dtype)
             level = torch.tensor([self._settings.noise_level], device=nets.device)
-            low = schedulers.scheduler_of(self._checkpoint.part("low_res_scheduler"), None)
+            low = schedulers.scheduler_of(self._checkpoint.component("low_res_scheduler"), None)
             image = torch.from_numpy(coarse)[None].to(drawn)
             given |= {"concat": low.add_noise(image, drawn, level)[0], "noise_level": level[0]}
         return given | self._layouts(request)
@@ -188,7 +188,7 @@ class Diffusion(CheckpointModel):
         """Return the conditioning images of the ControlNets."""
         if not self._controls:
             return {}
-        counts = [int(part.config.get("conditioning_channels", 3)) for part in self._controls]
+        counts = [int(component.config.get("conditioning_channels", 3)) for component in self._controls]
         layout = request.layout
         if layout is not None and len(layout) == len(counts):
             layout = np.concatenate(

@@ -20,9 +20,9 @@ from eoaug.generators.checkpoints.safe_read import read_header
 __all__ = ["build", "check_fit", "check_kinds", "load_tokenizer"]
 
 
-def _class_of(part: Component) -> Any:
+def _class_of(component: Component) -> Any:
     """Return the class of a network; None for a tokenizer and a scheduler."""
-    metadata = bool(part.config.get("use_metadata"))
+    metadata = bool(component.config.get("use_metadata"))
     return {
         "UNet2DConditionModel": SatUNet if metadata else diffusers.UNet2DConditionModel,
         "SatUNet": SatUNet,
@@ -31,10 +31,10 @@ def _class_of(part: Component) -> Any:
         "AutoencoderKL": diffusers.AutoencoderKL,
         "CLIPTextModel": transformers.CLIPTextModel,
         "CLIPTextModelWithProjection": transformers.CLIPTextModelWithProjection,
-    }.get(part.kind)
+    }.get(component.kind)
 
 
-def build(part: Component, dtype: torch.dtype = torch.float32) -> Any:
+def build(component: Component, dtype: torch.dtype = torch.float32) -> Any:
     """Return a network with its weights, whose file has exactly the network's keys.
 
     Raises
@@ -42,21 +42,21 @@ def build(part: Component, dtype: torch.dtype = torch.float32) -> Any:
     GeneratorError
         Configuration and weights do not fit; raised before memory is allocated for either.
     """
-    check_fit(part)
-    kind = _class_of(part)
+    check_fit(component)
+    kind = _class_of(component)
     try:
         with _silent():
             network, info = kind.from_pretrained(
-                str(part.folder),
+                str(component.folder),
                 local_files_only=True,
                 use_safetensors=True,
                 output_loading_info=True,
                 torch_dtype=dtype,
-                variant=part.variant,
+                variant=component.variant,
             )
     except Exception as error:  # an untrusted configuration may raise anything
         raise GeneratorError(
-            f"checkpoint part {part.folder} cannot be loaded: {first_line(error)}",
+            f"checkpoint component {component.folder} cannot be loaded: {first_line(error)}",
             "get the folder again, or use the configuration that belongs to the weights",
         ) from error
     # Early text encoders stored their positions 0, 1, 2 ... as a parameter.
@@ -64,14 +64,14 @@ def build(part: Component, dtype: torch.dtype = torch.float32) -> Any:
     wrong = [*info["missing_keys"], *surplus, *(str(key) for key in info["mismatched_keys"])]
     if wrong:
         raise GeneratorError(
-            f"checkpoint part {part.folder} ({part.kind}) and its weights differ in {len(wrong)} keys, "
+            f"checkpoint component {component.folder} ({component.kind}) and its weights differ in {len(wrong)} keys, "
             f"first {sorted(wrong)[0]!r}",
             "use the configuration that belongs to the weights",
         )
     return network
 
 
-def check_fit(part: Component) -> None:
+def check_fit(component: Component) -> None:
     """Compare the tensors of a network's configuration with those of its files, without allocating any.
 
     Raises
@@ -79,11 +79,11 @@ def check_fit(part: Component) -> None:
     GeneratorError
         They differ in shape, or the file holds fewer numbers.
     """
-    kind = _class_of(part)
+    kind = _class_of(component)
     if kind is None:
         return
-    settings = {key: value for key, value in part.config.items() if not key.startswith("_")}
-    check_kinds(kind, part)
+    settings = {key: value for key, value in component.config.items() if not key.startswith("_")}
+    check_kinds(kind, component)
     try:
         with torch.device("meta"):
             if issubclass(kind, transformers.PreTrainedModel):
@@ -92,14 +92,14 @@ def check_fit(part: Component) -> None:
                 network = kind.from_config(settings)
     except Exception as error:  # an untrusted configuration may raise anything
         raise GeneratorError(
-            f"checkpoint part {part.folder}: its configuration makes no {part.kind}: {first_line(error)}",
+            f"checkpoint component {component.folder}: its configuration makes no {component.kind}: {first_line(error)}",
             "get the folder again",
         ) from error
-    stored = {name: shape for file in part.weights for name, (_, shape) in read_header(file).items()}
+    stored = {name: shape for file in component.weights for name, (_, shape) in read_header(file).items()}
     for name, tensor in network.named_parameters():
         if name in stored and stored[name] != tuple(tensor.shape):
             raise GeneratorError(
-                f"checkpoint part {part.folder}: {name} has shape {list(stored[name])} in the weights and "
+                f"checkpoint component {component.folder}: {name} has shape {list(stored[name])} in the weights and "
                 f"{list(tensor.shape)} in the configuration",
                 "use the configuration that belongs to the weights",
             )
@@ -107,7 +107,7 @@ def check_fit(part: Component) -> None:
     held = sum(math.prod(shape) for shape in stored.values())
     if wanted > held:
         raise GeneratorError(
-            f"checkpoint part {part.folder}: the configuration needs {wanted:,} numbers, the weights hold {held:,}",
+            f"checkpoint component {component.folder}: the configuration needs {wanted:,} numbers, the weights hold {held:,}",
             "get the folder again, or use the configuration that belongs to the weights",
         )
 
@@ -119,10 +119,10 @@ _PER_LEVEL = frozenset(
 """Numbers of a configuration that may be a list, with one number per level of the UNet."""
 
 
-def check_kinds(kind: Any, part: Component) -> None:
+def check_kinds(kind: Any, component: Component) -> None:
     """Refuse configuration values whose type differs from that of the class's default."""
     defaults = _defaults(kind)
-    for name, value in part.config.items():
+    for name, value in component.config.items():
         default = defaults.get(name)
         if isinstance(value, list) and name in _PER_LEVEL and all(isinstance(n, bool | int) for n in value):
             continue
@@ -134,7 +134,7 @@ def check_kinds(kind: Any, part: Component) -> None:
         )
         if wrong or (isinstance(default, tuple) and not isinstance(value, list | tuple | None)):
             raise GeneratorError(
-                f"checkpoint part {part.folder}: its configuration has {name}={str(value)[:60]!r}, "
+                f"checkpoint component {component.folder}: its configuration has {name}={str(value)[:60]!r}, "
                 f"whose default is {default!r}",
                 "get the folder again",
             )
@@ -148,13 +148,13 @@ def _defaults(kind: Any) -> dict[str, Any]:
     return {name: p.default for signature in reversed(signatures) for name, p in signature.parameters.items()}
 
 
-def load_tokenizer(part: Component) -> Any:
+def load_tokenizer(component: Component) -> Any:
     """Return the CLIP tokenizer of a folder."""
     try:
-        return transformers.CLIPTokenizer.from_pretrained(str(part.folder), local_files_only=True)
+        return transformers.CLIPTokenizer.from_pretrained(str(component.folder), local_files_only=True)
     except Exception as error:  # the tokenizer's parser raises bare Exceptions
         raise GeneratorError(
-            f"checkpoint part {part.folder} is no CLIP tokenizer: {first_line(error)}",
+            f"checkpoint component {component.folder} is no CLIP tokenizer: {first_line(error)}",
             "get the folder again",
         ) from error
 

@@ -46,7 +46,7 @@ class CheckpointModel:
         self._checkpoint = self._assembly.checkpoint
         self._controls = self._assembly.controls
         self._check_controls()
-        schedulers.scheduler_of(self._checkpoint.part("scheduler"), self._settings.scheduler)
+        schedulers.scheduler_of(self._checkpoint.component("scheduler"), self._settings.scheduler)
         self._card = self._make_card()
 
     @property
@@ -95,11 +95,11 @@ class CheckpointModel:
 
     def _check_controls(self) -> None:
         width = self._unet.get("cross_attention_dim")
-        for part in self._controls:
-            own = part.config.get("cross_attention_dim")
+        for component in self._controls:
+            own = component.config.get("cross_attention_dim")
             if own != width:
                 raise GeneratorError(
-                    f"the ControlNet {part.folder} takes text embeddings of width {own}, the UNet of {width}",
+                    f"the ControlNet {component.folder} takes text embeddings of width {own}, the UNet of {width}",
                     "use a ControlNet of the same family as the base",
                 )
 
@@ -107,7 +107,7 @@ class CheckpointModel:
 
     @property
     def _unet(self) -> Mapping[str, Any]:
-        return self._checkpoint.part("unet").config
+        return self._checkpoint.component("unet").config
 
     @property
     def _unet_input(self) -> Literal["plain", "inpaint", "upscale"]:
@@ -150,7 +150,7 @@ class CheckpointModel:
     def _tile(self) -> tuple[int, int, int]:
         """Return edge and overlap of a tile, and pixels per latent cell."""
         root, settings = self._checkpoint.root, self._settings
-        factor = 2 ** (len(self._checkpoint.part("vae").config["block_out_channels"]) - 1)
+        factor = 2 ** (len(self._checkpoint.component("vae").config["block_out_channels"]) - 1)
         size = self._unet.get("sample_size") or 64
         sizes = size if isinstance(size, list) else [size]
         if not all(isinstance(n, int) and n > 0 for n in sizes):
@@ -209,7 +209,7 @@ class CheckpointModel:
         dtype = settings.dtype or ("float32" if device == "cpu" else "float16")
         low = settings.memory == "low"
         # The order of ControlNets is no part of the files' hash.
-        folders = tuple(str(part.folder) for part in self._controls)
+        folders = tuple(str(component.folder) for component in self._controls)
         key = (
             *(self.card.sha256, str(self._checkpoint.root), folders),
             *(device, dtype, settings.adapters, settings.merge, low),
@@ -251,6 +251,6 @@ def _pixel_sizes(declared: Any, root: Path) -> tuple[float, float]:
 
 def _short_of_memory(checkpoint: Checkpoint, controls: Sequence[Component], device: str) -> bool:
     """Return whether the device has less than one and a half times the size of the weights free."""
-    parts = (*checkpoint.parts.values(), *controls)
-    needed = sum(path.stat().st_size for part in parts for path in part.weights)
+    components = (*checkpoint.components.values(), *controls)
+    needed = sum(path.stat().st_size for component in components for path in component.weights)
     return torch.cuda.mem_get_info(device)[0] < 1.5 * needed

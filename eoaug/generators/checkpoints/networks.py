@@ -86,17 +86,17 @@ class Networks:
     ) -> None:
         self.checkpoint, self.device, self.dtype = checkpoint, device, dtype
         self._offload, self._lock = offload, threading.RLock()
-        self.unet = build(checkpoint.part("unet"), dtype)
-        upcast = checkpoint.part("vae").config.get("force_upcast", False)
-        self.vae = build(checkpoint.part("vae"), torch.float32 if upcast else dtype)
-        self.controls = [build(part, dtype) for part in controls]
+        self.unet = build(checkpoint.component("unet"), dtype)
+        upcast = checkpoint.component("vae").config.get("force_upcast", False)
+        self.vae = build(checkpoint.component("vae"), torch.float32 if upcast else dtype)
+        self.controls = [build(component, dtype) for component in controls]
         self.encoders: list[tuple[Any, Any]] = []
         for suffix in ("", "_2"):
-            if f"text_encoder{suffix}" in checkpoint.parts:
-                encoder = build(checkpoint.part(f"text_encoder{suffix}"), dtype)
-                self.encoders.append((load_tokenizer(checkpoint.part(f"tokenizer{suffix}")), encoder))
+            if f"text_encoder{suffix}" in checkpoint.components:
+                encoder = build(checkpoint.component(f"text_encoder{suffix}"), dtype)
+                self.encoders.append((load_tokenizer(checkpoint.component(f"tokenizer{suffix}")), encoder))
         if not self.encoders:
-            checkpoint.part("text_encoder")
+            checkpoint.component("text_encoder")
         self._tokens: dict[str, str] = {}
         self._load_adapters(adapters, merge)
         if slicing:

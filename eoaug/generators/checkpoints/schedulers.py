@@ -35,53 +35,55 @@ SamplerName = Literal[
 """The names of `SCHEDULERS`."""
 
 
-def scheduler_of(part: Component, name: SamplerName | None) -> Any:
+def scheduler_of(component: Component, name: SamplerName | None) -> Any:
     """Return the checkpoint's sampler, or another one by name on the checkpoint's noise schedule.
 
     Parameters
     ----------
-    part
+    component
         The checkpoint's scheduler component.
     name
         A name of `SCHEDULERS`; None: the checkpoint's own.
     """
     if name is not None and name not in SCHEDULERS:
         raise GeneratorError(f"scheduler={name!r} is unknown", f"use one of {', '.join(SCHEDULERS)}")
-    kind, _, own = SCHEDULERS[name] if name else _own_sampler(part)
-    settings = {key: value for key, value in part.config.items() if not key.startswith("_")}
+    kind, _, own = SCHEDULERS[name] if name else _own_sampler(component)
+    settings = {key: value for key, value in component.config.items() if not key.startswith("_")}
     settings |= own
     # Latents have no fixed range to clip to.
     settings |= {"clip_sample": False, "thresholding": False}
-    check_kinds(kind, part)
+    check_kinds(kind, component)
     try:
         scheduler = kind.from_config(settings)
         scheduler.set_timesteps(2)  # some settings are validated only here
     except Exception as error:  # an untrusted configuration may raise anything
         raise GeneratorError(
-            f"checkpoint part {part.folder} makes no scheduler: {first_line(error)}", "get the folder again"
+            f"checkpoint component {component.folder} makes no scheduler: {first_line(error)}",
+            "get the folder again",
         ) from error
     times = scheduler.config.num_train_timesteps
     if scheduler.alphas_cumprod.shape != (times,) or not torch.isfinite(scheduler.alphas_cumprod).all():
         raise GeneratorError(
-            f"checkpoint part {part.folder} has no noise schedule of {times} levels", "get the folder again"
+            f"checkpoint component {component.folder} has no noise schedule of {times} levels",
+            "get the folder again",
         )
     if scheduler.config.prediction_type not in ("epsilon", "v_prediction", "sample"):
         raise GeneratorError(
-            f"checkpoint part {part.folder} predicts {scheduler.config.prediction_type!r}",
+            f"checkpoint component {component.folder} predicts {scheduler.config.prediction_type!r}",
             "eoaug knows epsilon, v_prediction and sample",
         )
     return scheduler
 
 
-def _own_sampler(part: Component) -> Sampler:
+def _own_sampler(component: Component) -> Sampler:
     """Return the sampler of the class that a checkpoint names, with its own settings."""
     for sampler in SCHEDULERS.values():
-        if part.kind == sampler.named:
+        if component.kind == sampler.named:
             # The class of DPM-Solver leaves the choice of the solver to the checkpoint's settings.
             own = {name: value for name, value in sampler.settings.items() if name != "algorithm_type"}
             return sampler._replace(settings=own)
     raise GeneratorError(
-        f"checkpoint part {part.folder} names the sampler {part.kind}, which eoaug does not run",
+        f"checkpoint component {component.folder} names the sampler {component.kind}, which eoaug does not run",
         f"choose one on the same noise schedule: scheduler={' or '.join(map(repr, SCHEDULERS))}",
     )
 
