@@ -279,6 +279,17 @@ def pattern_ratio(
     return float(np.mean(np.divide(on, off, out=np.ones(on.shape), where=off > 0)))
 
 
+def _ensemble(members: FloatArray, truth: FloatArray) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return members and truth as float64, or raise if their shapes do not match."""
+    ensemble, target = np.asarray(members, dtype=np.float64), np.asarray(truth, dtype=np.float64)
+    if ensemble.ndim == 0 or ensemble.shape[1:] != target.shape:
+        raise ParameterError(
+            f"an ensemble of shape {ensemble.shape} does not match a truth of shape {target.shape}",
+            "put the members on the first axis",
+        )
+    return ensemble, target
+
+
 def crps(members: FloatArray, truth: FloatArray, *, where: NDArray[np.bool_] | None = None) -> float:
     """Return the continuous ranked probability score of an ensemble, in the images' unit; 0 is perfect.
 
@@ -294,12 +305,7 @@ def crps(members: FloatArray, truth: FloatArray, *, where: NDArray[np.bool_] | N
     where
         Pixels that are scored; None: all.
     """
-    ensemble, target = np.asarray(members, dtype=np.float64), np.asarray(truth, dtype=np.float64)
-    if ensemble.ndim == 0 or ensemble.shape[1:] != target.shape:
-        raise ParameterError(
-            f"an ensemble of shape {ensemble.shape} does not match a truth of shape {target.shape}",
-            "put the members on the first axis",
-        )
+    ensemble, target = _ensemble(members, truth)
     size = len(ensemble)
     score = np.abs(ensemble - target).mean(axis=0)
     if size > 1:
@@ -329,12 +335,7 @@ def coverage(
     where
         Pixels that are scored; None: all.
     """
-    ensemble, target = np.asarray(members, dtype=np.float64), np.asarray(truth, dtype=np.float64)
-    if ensemble.ndim == 0 or ensemble.shape[1:] != target.shape:
-        raise ParameterError(
-            f"an ensemble of shape {ensemble.shape} does not match a truth of shape {target.shape}",
-            "put the members on the first axis",
-        )
+    ensemble, target = _ensemble(members, truth)
     if not 0 < level < 1 or (len(ensemble) + 1) * (1 - level) < 2 - 1e-9:
         raise ParameterError(
             f"level is {level:g} with {len(ensemble)} members",

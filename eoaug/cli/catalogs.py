@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
 import typer
 
-from eoaug.cli.options import Bbox, Collections, Limit, Source, floats, option_help, reported, split
+from eoaug.cli.options import Bbox, Collections, Datetime, Limit, Source, floats, option_help, reported, split
 
 __all__ = ["commands"]
 
@@ -26,9 +24,7 @@ def inspect_source(
     source: Source,
     collections: Collections = None,
     bbox: Bbox = None,
-    datetime: Annotated[
-        str | None, typer.Option(help="Date or interval: 2018-05, 2018-01-01/2018-06-30.")
-    ] = None,
+    datetime: Datetime = None,
     limit: Limit = None,
 ) -> None:
     """Summarise a catalog."""

@@ -12,6 +12,7 @@ import typer
 from eoaug.cli.options import (
     Bbox,
     Collections,
+    Datetime,
     Limit,
     floats,
     option_help,
@@ -157,9 +158,7 @@ def tune(
     ] = None,
     collections: Collections = None,
     bbox: Bbox = None,
-    datetime: Annotated[
-        str | None, typer.Option(help="Date or interval: 2018-05, 2018-01-01/2018-06-30.")
-    ] = None,
+    datetime: Datetime = None,
     limit: Limit = None,
     *,
     values: Mapping[str, Any],

@@ -16,6 +16,7 @@ from eoaug.errors import EoaugError, ParameterError
 __all__ = [
     "Bbox",
     "Collections",
+    "Datetime",
     "Limit",
     "Source",
     "Texts",
@@ -34,6 +35,7 @@ Source = Annotated[
 ]
 Collections = Annotated[Texts, typer.Option(metavar="NAMES", help="Collections to read. [default: all]")]
 Bbox = Annotated[str | None, typer.Option(help="Bounding box: west,south,east,north in degrees.")]
+Datetime = Annotated[str | None, typer.Option(help="Date or interval: 2018-05, 2018-01-01/2018-06-30.")]
 Limit = Annotated[int | None, typer.Option(help="Maximum number of items per collection.")]
 
 

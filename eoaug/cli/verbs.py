@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from eoaug.cli.options import Source, Texts, floats, reported, split
+from eoaug.cli.options import Bbox, Collections, Datetime, Source, Texts, floats, reported, split
 from eoaug.errors import GridError, ParameterError
 from eoaug.generators.base import Verb
 from eoaug.verbs.options import OWN_OPTIONS, Option, shared_options
@@ -28,13 +28,9 @@ def _open_options(
     bands: Annotated[
         Texts, typer.Option(metavar="NAMES", help="Bands to read, e.g. B02,B03 or red,nir. [default: all]")
     ] = None,
-    bbox: Annotated[str | None, typer.Option(help="Bounding box: west,south,east,north in degrees.")] = None,
-    datetime: Annotated[
-        str | None, typer.Option(help="Date or interval: 2018-05, 2018-01-01/2018-06-30.")
-    ] = None,
-    collections: Annotated[
-        Texts, typer.Option(metavar="NAMES", help="Collections to read. [default: all]")
-    ] = None,
+    bbox: Bbox = None,
+    datetime: Datetime = None,
+    collections: Collections = None,
     ids: Annotated[Texts, typer.Option(metavar="NAMES", help="Items to read. [default: all]")] = None,
     limit: Annotated[int | None, typer.Option(help="Maximum number of items.")] = None,
     resolution: Annotated[

@@ -95,12 +95,8 @@ def evaluate(
     """
     _check_arguments(tasks, limit, members, samples)
     card = generator.card
+    _check_card(card)
     slots = card.bands or SLOTS
-    if WINDOW_PX % card.multiple_of:
-        raise GeneratorError(
-            f"{card.name} needs edges that are multiples of {card.multiple_of} px, but windows have {WINDOW_PX} px",
-            "evaluate a generator whose card.multiple_of divides 64",
-        )
     data = _Data.read(Path(data_dir), slots, None if train_dir is None else Path(train_dir), tasks)
     effort = Effort(members=members, steps=steps)
     cases_by_task = {
@@ -128,13 +124,8 @@ def evaluate(
             data.skipped.update(synthesised.skipped)
         if "throughput" in tasks and cases_by_task:
             figures += _throughput(generator, next(iter(cases_by_task.values())), steps, bar)
-    settings: dict[str, Any] = {
-        "sha256": card.sha256,
-        "tasks": list(tasks),
-        "limit": limit,
-        "members": members,
-    }
-    settings |= {"samples": samples, "steps": steps, "seed": seed}
+    settings: dict[str, Any] = {"sha256": card.sha256, "tasks": list(tasks), "limit": limit}
+    settings |= {"members": members, "samples": samples, "steps": steps, "seed": seed}
     settings |= {"with_training_data": train_dir is not None}
     table = Table(
         generator=card.name,
@@ -155,6 +146,14 @@ def _check_arguments(tasks: Sequence[str], limit: int | None, members: int, samp
         raise ParameterError(f"the number of synthetic images is {samples}", "use samples=2 or more")
     if unknown := [task for task in tasks if task not in PARTS]:
         raise ParameterError(f"unknown task {unknown[0]!r}", f"use some of {', '.join(PARTS)}")
+
+
+def _check_card(card: Card) -> None:
+    if WINDOW_PX % card.multiple_of:
+        raise GeneratorError(
+            f"{card.name} needs edges that are multiples of {card.multiple_of} px, but windows have {WINDOW_PX} px",
+            "evaluate a generator whose card.multiple_of divides 64",
+        )
 
 
 def _windows_by_sensor(cases_by_task: Mapping[EvaluationTask, Sequence[Case]]) -> dict[str, int]:

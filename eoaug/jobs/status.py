@@ -52,11 +52,11 @@ def job_status(config: Job | Mapping[str, Any] | str | Path) -> JobStatus:
         As for `run_job`.
     """
     job = read_job(config)
-    root = Root.at(job.output.catalog)
+    folder = Root.at(job.output.catalog).folder
     published: set[str] = set()
     failed: dict[str, Failure] = {}
     runs = 0
-    for _, events in read_journals(root.folder, job.id):
+    for _, events in read_journals(folder, job.id):
         runs += 1
         for event in events:
             # A document that could not be read has an address, but no id.
@@ -71,7 +71,7 @@ def job_status(config: Job | Mapping[str, Any] | str | Path) -> JobStatus:
         runs=runs,
         published=len(published),
         failures=tuple(failed.values()),
-        working=tuple(live_leases(root.folder)),
+        working=tuple(live_leases(folder)),
     )
 
 

@@ -55,10 +55,8 @@ def ghost_ratio(image: FloatArray, *, stride: int, overlap: int, origin: tuple[i
 
     Parameters
     ----------
-    image
-        Shape (..., H, W), longer than ``stride`` along both axes.
-    stride
-        Pixels from one tile's first pixel to the next one's.
+    image, stride
+        As in `seam_ratio`.
     overlap
         Pixels that neighbours share, less than half of ``stride``; from each multiple of ``stride`` on.
     origin

@@ -60,8 +60,8 @@ class Sample:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Window:
-    """A place in a cube, with its target and context dates."""
+class _CubeWindow:
+    """A location in a cube, with its target and context dates."""
 
     cube: TrainingCube
     dates: NDArray[np.intp]
@@ -180,7 +180,7 @@ def _suitable(cubes: Sequence[TrainingCube], kind: SampleKind) -> list[TrainingC
 
 def _draw_window(
     rng: np.random.Generator, cubes: Sequence[TrainingCube], kind: SampleKind, tile_px: int, dates: int
-) -> _Window:
+) -> _CubeWindow:
     weight = np.sqrt([cube.values[:, 0].size for cube in cubes])
     for _ in range(_ATTEMPTS):
         cube = cubes[int(rng.choice(len(cubes), p=weight / weight.sum()))]
@@ -192,7 +192,7 @@ def _draw_window(
     )
 
 
-def _window(rng: np.random.Generator, cube: TrainingCube, tile_px: int, context: int) -> _Window | None:
+def _window(rng: np.random.Generator, cube: TrainingCube, tile_px: int, context: int) -> _CubeWindow | None:
     """Return a window with a whole, clear target date and up to ``context`` other dates; None if none was found."""
     T, _, H, W = cube.values.shape
     for _ in range(_ATTEMPTS):
@@ -213,7 +213,7 @@ def _window(rng: np.random.Generator, cube: TrainingCube, tile_px: int, context:
             continue
         dates = np.sort(np.array([target, *others[:context]], dtype=np.intp))
         position = int(np.flatnonzero(dates == target)[0])
-        return _Window(cube=cube, dates=dates, rows=rows, cols=cols, target=position)
+        return _CubeWindow(cube=cube, dates=dates, rows=rows, cols=cols, target=position)
     return None
 
 
@@ -224,7 +224,7 @@ def _measured(cube: TrainingCube, date: int, rows: slice, cols: slice) -> BoolAr
 
 
 def _coarse(
-    window: _Window, sensor: Sensor, present: BoolArray, centre: Float32Array, unit: Float32Array
+    window: _CubeWindow, sensor: Sensor, present: BoolArray, centre: Float32Array, unit: Float32Array
 ) -> Float32Array:
     """Return the coarse measurement of the target date, NaN for absent bands and on context dates."""
     bands = present[:, None, None]
