@@ -18,8 +18,9 @@ from eoaug.evaluate.scores import Example
 from eoaug.evaluate.synthesis import Sheet
 from eoaug.quicklook import Picture, Section, enlarge, page, rgb, shade, sheet
 from eoaug.raster.arrays import FloatArray
+from eoaug.raster.montage import montage
 
-__all__ = ["montage", "picture", "write_report"]
+__all__ = ["picture", "write_report"]
 
 
 _EDGE_PX = 192
@@ -94,28 +95,16 @@ def picture(image: FloatArray, slots: Sequence[str]) -> NDArray[np.uint8]:
     return rgb(ds)
 
 
-def montage(
-    images: Sequence[FloatArray], slots: Sequence[str], *, columns: int = _COLUMNS
-) -> NDArray[np.uint8]:
-    """Return images of one size as one picture, row by row, with thin lines between them."""
-    pictures = [picture(image, slots) for image in images]
-    height, width = pictures[0].shape[:2]
-    rows = -(-len(pictures) // columns)
-    step_y, step_x = height + _GAP_PX, width + _GAP_PX
-    canvas = np.full((rows * step_y - _GAP_PX, columns * step_x - _GAP_PX, 3), 255, np.uint8)
-    for index, pixels in enumerate(pictures):
-        row, col = divmod(index, columns)
-        canvas[row * step_y : row * step_y + height, col * step_x : col * step_x + width] = pixels
-    return canvas
-
-
 def _halves(images: Sheet, slots: Sequence[str]) -> list[Picture]:
     """Return a sheet as two halves side by side."""
     bands = _common(images.images)
     planes = [np.where(bands[:, None, None], image, np.nan) for image in images.images]
     half = -(-len(planes) // 2)
     return [
-        Picture(montage(group, slots, columns=_COLUMNS), f"{images.title}, {words} half")
+        Picture(
+            montage([picture(image, slots) for image in group], _COLUMNS, gap_px=_GAP_PX, fill=255),
+            f"{images.title}, {words} half",
+        )
         for group, words in ((planes[:half], "first"), (planes[half:], "second"))
         if group
     ]
