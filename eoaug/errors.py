@@ -138,7 +138,12 @@ def first_line(error: BaseException) -> str:
 
 
 def explain_validation(
-    error: ValidationError, model: type, what: str, examples: Mapping[str, str] | None = None
+    error: ValidationError,
+    model: type,
+    what: str,
+    examples: Mapping[str, str] | None = None,
+    *,
+    noun: str = "option",
 ) -> tuple[str, str]:
     """Return problem and remedy of the first entry of a pydantic error.
 
@@ -154,6 +159,8 @@ def explain_validation(
         What was validated, e.g. ``"job 'a.yaml'"``; begins the message.
     examples
         Remedies by dotted name, for values and for missing names.
+    noun
+        What a name is called.
     """
     first = error.errors(include_url=False)[0]
     path = [str(part) for part in first["loc"]]
@@ -163,15 +170,15 @@ def explain_validation(
         return cause.problem, cause.remedy
     if first["type"] in ("extra_forbidden", "unexpected_keyword_argument"):
         known = _names(model, path[:-1])
-        hint = f"{did_you_mean(path[-1], known)} the options are {', '.join(known)}".lstrip()
-        return f"{what} has no option {name!r}", hint
+        hint = f"{did_you_mean(path[-1], known)} the {noun}s are {', '.join(known)}".lstrip()
+        return f"{what} has no {noun} {name!r}", hint
     example = (examples or {}).get(name)
     if first["type"] == "missing" and not path[-1].isdigit():
         return f"{what} has no {name!r}", f"add it, e.g. {example}" if example else "add it"
     reason = first["msg"].removeprefix("Value error, ")
     reason = reason.replace("Input should", "it should", 1).replace("Field required", "it is missing", 1)
     if not path:
-        return f"{what}: {reason}", "correct that option"
+        return f"{what}: {reason}", f"correct that {noun}"
     choices = first.get("ctx", {}).get("expected")
     example = example or (examples or {}).get(path[0])
     remedy = f"use {choices}" if choices else f"e.g. {example}" if example else "correct that value"

@@ -64,3 +64,11 @@ def test_an_error_names_what_is_wrong_and_what_to_use(case: str) -> None:
     with pytest.raises(ValidationError) as caught:
         TypeAdapter(model).validate_python(options)
     assert explain_validation(caught.value, model, "it", EXAMPLES) == (problem, remedy)
+
+
+def test_the_word_for_a_name_is_an_argument() -> None:
+    with pytest.raises(ValidationError) as caught:
+        TypeAdapter(Plain).validate_python({"mod": "a"})
+    problem, remedy = explain_validation(caught.value, Plain, "it", noun="key")
+    assert problem == "it has no key 'mod'"
+    assert remedy == "did you mean 'mode'? the keys are mode"

@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from eoaug.errors import ParameterError, did_you_mean
+from eoaug.errors import ParameterError, did_you_mean, explain_validation
 from eoaug.generators.base import Generator, Verb, identity_of
 from eoaug.storage.documents import load_yaml
 from eoaug.storage.names import clean_href
@@ -236,28 +236,12 @@ def read_job(config: Job | Mapping[str, Any] | str | os.PathLike[str]) -> Job:
     try:
         return Job.model_validate(dict(config))
     except ValidationError as error:
-        raise _explained(error, what) from None
+        raise ParameterError(*explain_validation(error, Job, what, _EXAMPLES, noun="key")) from None
 
 
 def job_schema() -> dict[str, Any]:
     """Return the JSON schema of a job, for editors and other tools."""
     return Job.model_json_schema()
-
-
-def _explained(error: ValidationError, what: str) -> ParameterError:
-    first = error.errors(include_url=False)[0]
-    path = [str(key) for key in first["loc"]]
-    key = ".".join(path)
-    if first["type"] == "extra_forbidden":
-        known = _keys(path[:-1])
-        hint = f"{did_you_mean(path[-1], known)} known keys: {', '.join(known)}".lstrip()
-        return ParameterError(f"{what} has an unknown key {key!r}", hint)
-    if first["type"] == "missing":
-        return ParameterError(f"{what} has no {key!r}", f"add it, e.g.: {_EXAMPLES.get(key, key + ': ...')}")
-    message = first["msg"].removeprefix("Value error, ")
-    if not path:
-        return ParameterError(f"{what}: {message}", "correct that key")
-    return ParameterError(f"{what}: {key}={first['input']!r} is not valid: {message}", "correct that value")
 
 
 _EXAMPLES = {
@@ -267,10 +251,3 @@ _EXAMPLES = {
     "output": "output: {catalog: augmented}",
     "output.catalog": "catalog: augmented",
 }
-
-
-def _keys(path: list[str]) -> list[str]:
-    section: Any = Job
-    for name in path:
-        section = section.model_fields[name].annotation
-    return list(section.model_fields)

@@ -332,6 +332,7 @@ def test_passing_errors_are_tried_again(
         ({"sorce": {}}, "'sorce'", "'source'"),
         ({"source": {"catalog": "c", "collection": ["a"]}}, "source.collection", "'collections'"),
         ({"run": {"retry": 1}}, "run.retry", "'retries'"),
+        ({"cluster": {"queu": "gpu"}}, "cluster.queu", "'queue'"),
         ({"verb": "sharpen"}, "verb", "super_resolve"),
         ({"output": {}}, "output.catalog", "augmented"),
         ({"run": {"retries": -1}}, "run.retries=-1", ""),
