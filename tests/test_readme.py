@@ -73,3 +73,14 @@ def test_files_named_in_the_walks_exist() -> None:
 def test_files_named_in_the_pages_exist(page: str) -> None:
     for path in re.findall(r"`((?:eoaug|tests)/[\w./-]+)`", (ROOT / page).read_text("utf-8")):
         assert (ROOT / path).exists() or "VERB" in path, path
+
+
+def test_the_tests_that_hold_the_guards_exist() -> None:
+    text = (ROOT / "SECURITY.md").read_text("utf-8")
+    rows = [line for line in text.splitlines() if line.startswith("| ") and "`eoaug/" in line]
+    assert len(rows) > 10
+    for row in rows:
+        named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for path, name in named:
+            assert f"def {name}(" in (ROOT / path).read_text("utf-8"), name
