@@ -70,7 +70,7 @@ def _targets(plan: Plan, group: _Group, result: NDArray[np.float32]) -> NDArray[
     if result.shape != expected:
         raise GeneratorError(
             f"generator {plan.card.name!r} returned shape {result.shape} for {expected}",
-            "generate() must return (B, T, C, H, W) as the requests hold it; run the contract suite of eoaug.testing",
+            "generate() must return (B, T, C, H, W) as the requests hold it; check it with eoaug.testing.check_generator",
         )
     dates = [int(np.argmax(request.target)) for request in group.requests]
     out = result[:, 0]
