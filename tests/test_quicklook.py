@@ -158,7 +158,7 @@ class _Reader(HTMLParser):
 HOSTILE = "</title><script>alert(1)</script><img src=x onerror='alert(2)'>\" onload=\"alert(3)"
 
 
-def test_a_page_holds_everything_and_runs_nothing_that_it_is_told(tmp_path: Path) -> None:
+def test_a_page_holds_everything_and_runs_no_script(tmp_path: Path) -> None:
     section = Section(
         HOSTILE,
         rows=[[Picture(picture().pixels, HOSTILE, HOSTILE)]],

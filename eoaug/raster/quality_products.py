@@ -112,7 +112,7 @@ class QualityBand:
         self._check(stored[measured], whole[measured])
         unmeasured = ~measured
         for name in self.unmeasured:
-            # The zero that stands for an unmeasured pixel is no class.
+            # Zero marks an unmeasured pixel here, and is no class.
             unmeasured |= self.classes[name].test(whole) & measured
         found = np.zeros(stored.shape, bool)
         for name in names:

@@ -251,7 +251,7 @@ def test_another_weight_is_another_model(tiny: Make, tmp_path: Path) -> None:
         pickle.loads(sent)
 
 
-def test_pickles_beside_safetensors_are_never_read(tiny: Make, tmp_path: Path) -> None:
+def test_pickles_next_to_safetensors_are_never_read(tiny: Make, tmp_path: Path) -> None:
     folder = tmp_path / "sd"
     shutil.copytree(tiny("sd"), folder)
     (folder / "unet/diffusion_pytorch_model.bin").write_bytes(pickle.dumps(Bomb(tmp_path / CANARY)))
