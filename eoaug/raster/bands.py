@@ -24,6 +24,7 @@ __all__ = [
     "common_name",
     "is_mask_name",
     "match_bands",
+    "platform_of",
 ]
 
 
@@ -149,7 +150,10 @@ _PLATFORMS = (
     (r"(landsat[-_ ]?|l[a-z]?0?)7", "landsat-7"),
     (r"(landsat[-_ ]?|l[a-z]?0?)5", "landsat-5"),
     (r"naip", "naip"),
+    (r"hls-l30", "landsat-8"),
+    (r"hls-s30", "sentinel-2"),
 )
+_HLS = re.compile(r"\bhls(?:\d(?:\.\d)?)?[._-]?([ls]30)", re.IGNORECASE)
 
 
 def band_of(name: str, platform: str | None = None) -> Band | None:
@@ -158,8 +162,8 @@ def band_of(name: str, platform: str | None = None) -> Band | None:
     Parameters
     ----------
     name
-        ``B02``, ``SR_B4``, ``VV``; case does not matter, and Sentinel-2's may lack the zero when
-        ``platform`` is given.
+        ``B02``, ``SR_B4``, ``VV``; case does not matter, and the zero may be missing (or for Landsat
+        added) when ``platform`` is given.
     platform
         ``sentinel-2a``, ``landsat-8``, ``LC08`` ...; None searches all sensors.
 
@@ -172,11 +176,33 @@ def band_of(name: str, platform: str | None = None) -> Band | None:
     wanted = name.upper()
     if sensor == "sentinel-2":
         wanted = re.sub(r"^B(\d)$", r"B0\1", wanted)
+    elif sensor is not None and sensor.startswith("landsat"):
+        wanted = re.sub(r"^B0(\d)$", r"B\1", wanted)  # as HLS writes them
     tables = [SENSORS[sensor]] if sensor else list(SENSORS.values())
     hits = [band for table in tables for band in table if band.name.upper() == wanted]
     if len({band.common_name for band in hits}) != 1:
         return None
     return hits[0]
+
+
+def platform_of(platform: str | None, product: str) -> str | None:
+    """Return the platform whose names of bands a product uses.
+
+    Parameters
+    ----------
+    platform
+        As the item declares it, or None.
+    product
+        Its collection and id. HLS (Harmonized Landsat Sentinel-2) L30 has the bands of Landsat 8 and 9 as ``B05``,
+        S30 those of Sentinel-2.
+
+    Returns
+    -------
+    str or None
+        ``hls-l30`` or ``hls-s30`` for HLS, else ``platform``.
+    """
+    found = _HLS.search(product)
+    return f"hls-{found[1].lower()}" if found else platform
 
 
 def common_name(name: str, attrs: Mapping[str, Any], platform: str | None = None) -> str | None:

@@ -20,6 +20,7 @@ from rasterio.warp import reproject
 
 from eoaug.errors import EoaugError
 from eoaug.stac.band_sources import BandSource, open_raster, unreadable
+from eoaug.stac.headers import header_of, refuse_contradictions
 from eoaug.stac.zarr_groups import store_of
 from eoaug.storage.gdal import GDAL_OPTIONS, gdal_options
 
@@ -82,9 +83,17 @@ class _NamingReader:
         source = self._source
         what = f"asset {source.asset!r} of item {source.item!r}"
         with (
-            open_raster(address, source.driver, source.access, what=what),
+            open_raster(address, source.driver, source.access, what=what) as file,
             rasterio.Env(**GDAL_OPTIONS, **gdal_options()),
         ):
+            refuse_contradictions(
+                source.declared,
+                header_of(file),
+                source.index,
+                item=source.item,
+                asset=source.asset,
+                href=source.href,
+            )
             # odc chooses the driver by content; it can only choose the one that has opened the file here.
             return self._reader.read(*args, **kwargs)
 

@@ -14,6 +14,7 @@ import pystac
 from odc.geo.geobox import GeoBox
 
 from eoaug.errors import SourceError, first_line
+from eoaug.stac.headers import Declaration
 from eoaug.storage.access import AccessPolicy
 from eoaug.storage.gdal import GDAL_OPTIONS, gdal_options, gdal_path
 from eoaug.storage.names import clean_href
@@ -49,6 +50,8 @@ class BandSource:
     """Name of the array in a Zarr group; empty for a raster file."""
     place: tuple[int, ...] = ()
     """Index along the dimensions of the array before y and x."""
+    declared: Declaration = field(default_factory=Declaration)
+    """What the item says about the raster file; compared with it whenever it is opened."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Container, Hashable, Iterable, Sequence
 from typing import Any
 
 from affine import Affine
@@ -31,11 +31,16 @@ def _linear(geobox: GeoBox) -> tuple[float, ...]:
     return tuple(float(f"{v:.9g}") for v in (a.a, a.b, a.d, a.e))
 
 
-def node_name(geobox: GeoBox) -> str:
-    """Return the name of a grid's node: its EPSG code and pixel size."""
+def node_name(geobox: GeoBox, taken: Container[str] = ()) -> str:
+    """Return the name of a grid's node: its EPSG code and pixel size, and a number if that name is taken."""
     assert geobox.crs is not None
     name = f"epsg{geobox.crs.to_epsg()}" if geobox.crs.to_epsg() else "crs"
-    return f"{name}_{pixel_size(geobox):g}"
+    name = f"{name}_{pixel_size(geobox):g}"
+    number = 2
+    unique = name
+    while unique in taken:
+        unique, number = f"{name}_{number}", number + 1
+    return unique
 
 
 def target_grid(
@@ -49,7 +54,11 @@ def target_grid(
         base = _requested_grid(base, crs, resolution)
     left, top, right, bottom = _pixel_bounds(base, [on(date.grid, base) for date in dates])
     if box is not None:
-        cut = _pixel_bounds(base, _box_parts(box, base), widen=True)
+        covered = GeoBox((bottom - top, right - left), base.translate_pix(left, top).affine, base.crs)
+        parts = _box_parts(box, covered)
+        if not parts:
+            return None
+        cut = _pixel_bounds(base, parts, widen=True)
         left, top = max(left, cut[0]), max(top, cut[1])
         right, bottom = min(right, cut[2]), min(bottom, cut[3])
     if right <= left or bottom <= top:
@@ -138,10 +147,20 @@ def _refuse_empty(cube: GeoBox, dates: Sequence[ItemDate]) -> None:
         )
 
 
-def _box_parts(box: Bbox, base: GeoBox) -> list[Any]:
-    """Return the box in the reference system of ``base``; two parts if it crosses the antimeridian."""
-    assert base.crs is not None
+def _box_parts(box: Bbox, covered: GeoBox) -> list[Any]:
+    """Return the box in the reference system of a grid; two parts if it crosses the antimeridian.
+
+    On grids in degrees only the parts that meet the grid: its longitudes may be counted from 0 to 360, or beyond 180.
+    """
+    assert covered.crs is not None
     west, south, east, north = box
     spans = [(west, east)] if west < east else [(west, 180.0), (-180.0, east)]
     parts = [geom.box(left, south, right, north, "EPSG:4326") for left, right in spans]
-    return [part.to_crs(base.crs, 0.01) for part in parts]
+    if not covered.crs.geographic:
+        return [part.to_crs(covered.crs, 0.01) for part in parts]
+    turned = [
+        geom.box(left + turn, south, right + turn, north, "EPSG:4326").to_crs(covered.crs)
+        for left, right in spans
+        for turn in (-360.0, 0.0, 360.0)
+    ]
+    return [part for part in turned if part.intersects(covered.extent)]

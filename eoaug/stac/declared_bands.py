@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -19,11 +21,14 @@ from affine import Affine
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
-from eoaug.errors import BandError, EoaugError, GridError, RadiometryError, did_you_mean, first_line
-from eoaug.raster.bands import band_of, common_name, is_mask_name
+from eoaug.errors import EoaugError, GridError, RadiometryError, first_line
+from eoaug.raster.bands import band_of, common_name, platform_of
+from eoaug.raster.variables import Role, role_of
+from eoaug.stac.classes import CLASS_FIELDS, cf_flags
+from eoaug.stac.headers import Declaration, Header
 from eoaug.storage.access import AccessPolicy
 
-__all__ = ["INHERITED", "DeclaredBand", "choose_bands", "declared_bands"]
+__all__ = ["INHERITED", "DeclaredBand", "declared_bands", "distinct", "with_classes"]
 
 
 _NOT_DATA = {"thumbnail", "overview", "visual", "metadata"}
@@ -49,6 +54,8 @@ class DeclaredBand:
     """False for quick-looks and metadata, which are read only by name."""
     array: str = ""
     """Name of the array in a Zarr group; empty for a raster file."""
+    listed: int = 0
+    """Number of bands that the asset lists; 0 without a list."""
 
     def __str__(self) -> str:
         """Return the asset and item, for messages."""
@@ -68,17 +75,41 @@ class DeclaredBand:
         return "icechunk" if "icechunk" in (self.asset.media_type or "") else "zarr"
 
     @property
+    def platform(self) -> str | None:
+        """Of the item, or the product whose names of bands it uses."""
+        platform = self.item.properties.get("platform") or self.item.properties.get("constellation")
+        return platform_of(str(platform) if platform else None, self._product)
+
+    @property
+    def _product(self) -> str:
+        """What else the item says of its origin."""
+        return f"{self.item.collection_id or ''} {self.item.id}"
+
+    @cached_property
     def common_name(self) -> str | None:
         """STAC common name, declared or known for the platform."""
-        platform = self.item.properties.get("platform") or self.item.properties.get("constellation")
-        names = (common_name(name, self.fields, str(platform) if platform else None) for name in self.names)
+        names = (common_name(name, self.fields, self.platform) for name in self.names)
         return next((name for name in names if name is not None), None)
+
+    @cached_property
+    def flags(self) -> dict[str, Any]:
+        """The classes as CF attributes; empty without any."""
+        return cf_flags(self.fields, what=str(self))
+
+    @cached_property
+    def role(self) -> Role:
+        """What the band is, by its classes, else by its names."""
+        roles = [
+            role_of(name, self.flags, platform=self.platform, product=self._product) for name in self.names
+        ]
+        if not self.flags and self.common_name is not None:
+            return "band"
+        return next((role for role in roles if role != "band"), "band")
 
     @property
     def is_mask(self) -> bool:
-        """Whether the band holds classes or flags."""
-        classes = self.fields.get("classification:classes")
-        return is_mask_name(self.names[0], {"flag_values": 1} if classes else {})
+        """Whether the band holds classes, flags or marks, which are neither scaled nor interpolated."""
+        return self.role in ("quality", "label", "mark")
 
     @property
     def attributes(self) -> dict[str, Any]:
@@ -89,63 +120,127 @@ class DeclaredBand:
             wavelength = self.fields.get("eo:center_wavelength", self.fields.get("center_wavelength"))
             if isinstance(wavelength, int | float):
                 attrs["center_wavelength"] = float(wavelength)
-        classes = self.fields.get("classification:classes")
-        if isinstance(classes, list) and classes:
-            attrs["flag_values"] = np.asarray([c["value"] for c in classes])
-            names = [str(c.get("name", c["value"])).replace(" ", "_") for c in classes]
-            attrs["flag_meanings"] = " ".join(names)
-        return attrs
+        return attrs | self.flags
+
+    def _projection(self, *names: str) -> dict[str, Any]:
+        """Return projection fields of the band or its asset; of the item if these have none of them."""
+        for level in ({**self.asset.extra_fields, **self.fields}, self.item.properties):
+            declared = {name: level[name] for name in names if level.get(name) is not None}
+            if declared:
+                return declared
+        return {}
+
+    def _systems(self) -> dict[str, str]:
+        """Return the declared coordinate reference systems by field, as text that pyproj reads."""
+        fields = self._projection("proj:code", "proj:wkt2", "proj:projjson", "proj:epsg")
+        systems = {}
+        for name, value in fields.items():
+            if name == "proj:epsg":
+                systems[name] = f"EPSG:{value}"
+            else:
+                systems[name] = json.dumps(value) if isinstance(value, Mapping) else str(value)
+        return systems
+
+    def declaration(self) -> Declaration:
+        """Return what the item says about the file of the band.
+
+        Raises
+        ------
+        GridError, RadiometryError
+            A field has a value of the wrong form.
+        """
+        grid: dict[str, tuple[float, ...] | None] = {}
+        for name, count in (("proj:shape", 2), ("proj:transform", 6)):
+            value = self._projection(name).get(name)
+            try:
+                grid[name] = None if value is None else tuple(map(float, value))[:count]
+            except (TypeError, ValueError) as error:
+                raise self._bad_grid(f"{name} {value!r} is not a list of numbers") from error
+            if value is not None and len(grid[name] or ()) < count:
+                raise self._bad_grid(f"{name} {value!r} has fewer than {count} numbers")
+        shape, dtype = grid["proj:shape"], self.fields.get("data_type")
+        if shape is not None and not all(n == n // 1 and n > 0 for n in shape):
+            raise self._bad_grid(f"proj:shape {list(shape)} is not a number of rows and columns")
+        return Declaration(
+            crs=tuple(self._systems().items()),
+            shape=None if shape is None else tuple(map(int, shape)),
+            transform=grid["proj:transform"],
+            data_type=None if dtype is None else self.dtype(dtype),
+            nodata=self.number("nodata"),
+            scale=None if self.is_mask else self.number("raster:scale"),
+            offset=None if self.is_mask or self._offset_applied else self.number("raster:offset"),
+            bands=self.listed,
+        )
+
+    def _bad_grid(self, problem: str) -> GridError:
+        return GridError(
+            f"{self} declares an invalid grid: {problem}",
+            "correct its proj: fields, or remove them so that the file's own are used",
+        )
 
     def grid(self, access: AccessPolicy) -> GeoBox | None:
         """Return the grid declared by the projection extension v1 or v2; None if it is not declared in full."""
-
-        def field(name: str) -> Any:
-            return self.fields.get(name, self.asset.extra_fields.get(name, self.item.properties.get(name)))
-
-        shape, transform = field("proj:shape"), field("proj:transform")
-        code = field("proj:code") or field("proj:wkt2") or field("proj:projjson")
-        if code is None and field("proj:epsg") is not None:
-            code = f"EPSG:{field('proj:epsg')}"
-        if not (shape and transform and code):
+        declared, codes = self.declaration(), self._systems()
+        shape, transform = declared.shape, declared.transform
+        if not (shape and transform and codes):
             return None
+        code = next(iter(codes.values()))
         try:
-            crs = CRS(json.dumps(code) if isinstance(code, Mapping) else code)
-            height, width = (int(n) for n in shape)
+            crs = CRS(code)
+            height, width = shape
             access.limits.check_raster(str(self), shape_yx=(height, width))
-            return GeoBox((height, width), Affine(*map(float, transform[:6])), crs)
+            return GeoBox((height, width), Affine(*transform), crs)
         except EoaugError:
             raise
         except Exception as error:  # pyproj, odc-geo and affine each raise their own
-            raise GridError(
-                f"{self} declares an invalid grid: code {code!r}, shape {shape!r}, transform {transform!r}: "
-                f"{first_line(error)}",
-                "correct its proj: fields, or remove them so that the file's own are used",
+            raise self._bad_grid(
+                f"code {code!r}, shape {shape!r}, transform {transform!r}: {first_line(error)}"
             ) from error
 
-    def scaling(self, dtype: str) -> tuple[float | None, float]:
-        """Return scale and offset from stored numbers of a type to physical units; (None, 0) if none are declared.
+    @property
+    def _offset_applied(self) -> bool:
+        """Whether Earth Search has subtracted the offset from the pixels; it still lists it in the item."""
+        return self.item.properties.get("earthsearch:boa_offset_applied") is True
 
-        What is known of the digital numbers of Sentinel-2 holds for integers only: floats are reflectance.
+    def scaling(self, dtype: str, header: Header | None) -> tuple[float | None, float]:
+        """Return scale and offset from stored numbers to physical units; (None, 0) if none are declared.
+
+        Parameters
+        ----------
+        dtype
+            Of the stored numbers.
+        header
+            Of the file, which completes what the item does not declare.
         """
         scale, offset = self.number("raster:scale"), self.number("raster:offset")
-        properties = self.item.properties
-        platform = str(properties.get("platform", properties.get("constellation", ""))).lower()
-        known = any(band_of(name, "sentinel-2") for name in self.names) or self.common_name is not None
-        if "sentinel-2" in platform and known and np.dtype(dtype).kind in "iu":
+        own = None if header is None else header.scaling(self.index)
+        if self._is_sentinel_2_dn(dtype):
+            if self._offset_applied:
+                return (1e-4 if scale is None else scale), 0.0
+            properties = self.item.properties
             baseline = _version(
                 properties.get("s2:processing_baseline", properties.get("processing:version"))
             )
-            if properties.get("earthsearch:boa_offset_applied") is True:
-                # Earth Search has subtracted the offset from the pixels and still lists it in the item.
-                return (1e-4 if scale is None else scale), 0.0
-            if offset is None and baseline is not None and (scale is None or math.isclose(scale, 1e-4)):
+            bare = offset is None and own is None and (scale is None or math.isclose(scale, 1e-4))
+            if bare and baseline is not None:
                 # Product specification: quantification value 10000, and -1000 from baseline 04.00 on.
                 return 1e-4, (-0.1 if baseline >= (4, 0) else 0.0)
+        if own is not None and scale is None:
+            scale = own[0]
+        if own is not None and offset is None:
+            offset = own[1]
         if scale is None and offset is None:
             return None, 0.0
         if scale == 0:
             raise RadiometryError(f"{self} declares raster:scale 0", "correct the item")
         return (1.0 if scale is None else scale), (offset or 0.0)
+
+    def _is_sentinel_2_dn(self, dtype: str) -> bool:
+        """Whether the numbers are ESA's: integers of 16 bits or more in a known band; floats are physical already."""
+        kind = np.dtype(dtype)
+        known = any(band_of(name, "sentinel-2") for name in self.names) or self.common_name is not None
+        esa = "sentinel-2" in (self.platform or "").lower()
+        return esa and known and kind.kind in "iu" and kind.itemsize > 1
 
     def number(self, field: str, default: Any = None) -> float | None:
         """Return a field, or the given value in its place, as a number; JSON has NaN only as text."""
@@ -182,7 +277,7 @@ def _raster_bands(item: pystac.Item) -> Iterator[DeclaredBand]:
         if not _is_raster(asset):
             continue
         fields = asset.extra_fields
-        listed = fields.get("bands") or _merged(fields.get("eo:bands"), fields.get("raster:bands"))
+        listed = _listed(fields)
         base = _inherited(item, asset)
         roles = set(asset.roles or ())
         data = not (roles & _NOT_DATA) and not (key.endswith("-jp2") and key[:-4] in item.assets)
@@ -190,14 +285,17 @@ def _raster_bands(item: pystac.Item) -> Iterator[DeclaredBand]:
             band = dict(listed[0]) if listed else {}
             names = _names(key, band)
             single.update(names)
-            yield DeclaredBand(item, asset, key, 1, names, base | band, data)
+            yield DeclaredBand(item, asset, key, 1, names, base | band, data, listed=len(listed))
         else:
-            composite += [(key, asset, index, dict(band), base, data) for index, band in enumerate(listed, 1)]
-    for key, asset, index, band, base, data in composite:
-        name = band.get("name") or f"{key}_{index}"
-        # A composite repeats bands that have an asset of their own, which holds the measurements.
-        data = data and name not in single
-        yield DeclaredBand(item, asset, key, index, _names(name, band), base | band, data)
+            composite += [
+                DeclaredBand(
+                    item, asset, key, index, _names(str(band.get("name") or f"{key}_{index}"), band), base | band,
+                    data, listed=len(listed),
+                )
+                for index, band in enumerate(listed, 1)
+            ]  # fmt: skip
+    # A composite repeats bands that have an asset of their own, which holds the measurements.
+    yield from distinct([replace(band, data=band.data and band.names[0] not in single) for band in composite])
 
 
 def _group_bands(item: pystac.Item) -> Iterator[DeclaredBand]:
@@ -215,6 +313,41 @@ def _group_bands(item: pystac.Item) -> Iterator[DeclaredBand]:
             yield DeclaredBand(item, asset, key, 1, _names(key, {}), base, data, array=array)
 
 
+def distinct(bands: Sequence[DeclaredBand]) -> list[DeclaredBand]:
+    """Return the bands of composites, of which those that share a name have that of their asset before it."""
+    counts = Counter(band.names[0] for band in bands)
+    return [
+        band
+        if counts[band.names[0]] == 1
+        else replace(band, names=tuple(dict.fromkeys((f"{band.key}_{band.names[0]}", *band.names))))
+        for band in bands
+    ]
+
+
+def _listed(fields: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the bands that an asset lists."""
+    listed: list[dict[str, Any]] = fields.get("bands") or _merged(
+        fields.get("eo:bands"), fields.get("raster:bands")
+    )
+    return listed
+
+
+def with_classes(band: DeclaredBand, fields: Mapping[str, Any]) -> DeclaredBand:
+    """Return a band with the classes that the ``item_assets`` of its collection declare for its asset.
+
+    Parameters
+    ----------
+    band
+        Without classes of its own.
+    fields
+        Of the asset in ``item_assets``.
+    """
+    listed = _listed(fields)
+    entry = listed[band.index - 1] if band.index <= len(listed) else {}
+    classes = {name: level[name] for level in (fields, entry) for name in CLASS_FIELDS if level.get(name)}
+    return replace(band, fields={**classes, **band.fields}) if classes else band
+
+
 def _group_and_array(href: str) -> tuple[str, str]:
     """Split the address of an array."""
     group, _, array = href.rstrip("/").rpartition("/")
@@ -223,8 +356,12 @@ def _group_and_array(href: str) -> tuple[str, str]:
 
 def _inherited(item: pystac.Item, asset: pystac.Asset) -> dict[str, Any]:
     base = {name: item.properties[name] for name in INHERITED if name in item.properties}
-    scalars = {name: value for name, value in asset.extra_fields.items() if not isinstance(value, list)}
-    return base | scalars
+    own = {
+        name: value
+        for name, value in asset.extra_fields.items()
+        if not isinstance(value, list) or name in CLASS_FIELDS
+    }
+    return base | own
 
 
 def _names(name: str, band: Mapping[str, Any]) -> tuple[str, ...]:
@@ -254,38 +391,6 @@ def _is_raster(asset: pystac.Asset) -> bool:
     if media:
         return media.startswith("image/")
     return path.endswith((".tif", ".tiff", ".jp2")) or "data" in (asset.roles or ())
-
-
-def choose_bands(
-    item: pystac.Item, candidates: Sequence[DeclaredBand], names: tuple[str, ...]
-) -> dict[str, DeclaredBand]:
-    """Return the bands by requested name: an asset key, band name or common name; without names all data.
-
-    Raises
-    ------
-    BandError
-        A name that no band has, or several.
-    """
-    if not names:
-        return {band.names[0]: band for band in candidates if band.data}
-    chosen = {}
-    for name in names:
-        hits = [band for band in candidates if band.names[0] == name]
-        hits = hits or [band for band in candidates if name in band.names and band.data]
-        hits = hits or [band for band in candidates if name in (*band.names, band.common_name)]
-        if not hits:
-            known = sorted({alias for band in candidates for alias in band.names})
-            raise BandError(
-                f"item {item.id!r} has no band {name!r}; it has {known}",
-                did_you_mean(name, known, cutoff=0.5) or "name one of these",
-            )
-        if len(hits) > 1:
-            raise BandError(
-                f"band {name!r} of item {item.id!r} is ambiguous: {[band.names[0] for band in hits]}",
-                "name one of these instead",
-            )
-        chosen[name] = hits[0]
-    return chosen
 
 
 def _version(value: Any) -> tuple[int, int] | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -10,9 +11,9 @@ from typing import Any
 
 import pystac
 
-from eoaug.errors import ParameterError, TimeError, first_line
+from eoaug.errors import ParameterError, SourceError, TimeError, first_line
 
-__all__ = ["Bbox", "Search", "item_times", "parse_bbox", "parse_interval", "rfc3339"]
+__all__ = ["Bbox", "Search", "instant_of", "item_times", "parse_bbox", "parse_interval", "rfc3339"]
 
 
 Bbox = tuple[float, float, float, float]
@@ -45,7 +46,7 @@ class Search:
             return False
         if self.collections and item.collection_id not in self.collections:
             return False
-        if self.bbox is not None and item.bbox is not None and not _boxes_meet(self.bbox, item.bbox):
+        if self.bbox is not None and item.bbox is not None and not _meets(self.bbox, item):
             return False
         if not self.covers(item):
             return False
@@ -134,32 +135,83 @@ def item_times(item: pystac.Item) -> tuple[datetime, datetime]:
     return known[0], known[-1]
 
 
+def instant_of(item: pystac.Item) -> datetime:
+    """Return the one instant that stands for an item: its ``datetime``, else the first of its range, in UTC."""
+    time = item.datetime
+    if time is None:
+        return item_times(item)[0]
+    return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
+
+
 def parse_bbox(bbox: Sequence[float]) -> Bbox:
-    """Return west, south, east, north as checked numbers."""
+    """Return west, south, east, north as checked numbers, longitudes from -180 to 180.
+
+    Parameters
+    ----------
+    bbox
+        In degrees. Longitudes may continue beyond 180 (or -180): 170 to 190 is 170 to -170.
+
+    Raises
+    ------
+    ParameterError
+        Not a box on the globe.
+    """
     try:
         west, south, east, north = (float(v) for v in bbox)
     except (TypeError, ValueError) as error:
         raise ParameterError(
             f"bbox={bbox!r} is not four numbers", "give west, south, east, north in degrees"
         ) from error
-    if not (-180 <= west <= 180 and -180 <= east <= 180 and -90 <= south < north <= 90) or west == east:
+    inside = all(-360 <= lon <= 360 for lon in (west, east)) and east - west <= 360
+    if not inside or not -90 <= south < north <= 90 or west == east:
         raise ParameterError(
             f"bbox={tuple(bbox)!r} is not a box on the globe",
             "give west, south, east, north in degrees; west > east crosses the antimeridian",
         )
-    return west, south, east, north
+    if -180 <= west <= 180 and -180 <= east <= 180:
+        return west, south, east, north
+    if east - west == 360:
+        return -180.0, south, 180.0, north
+    west, east = _wrapped(west), _wrapped(east)
+    # A side on the antimeridian has two longitudes; the box lies on the side of the other one.
+    return (-180.0 if west == 180 else west), south, (180.0 if east == -180 else east), north
 
 
-def _boxes_meet(box: Bbox, other: Sequence[float]) -> bool:
-    if len(other) == 6:
-        other = [other[0], other[1], other[3], other[4]]
-    west, south, east, north = other
+def _wrapped(longitude: float) -> float:
+    """Return a longitude from -180 to 180."""
+    return longitude if -180 <= longitude <= 180 else (longitude + 180) % 360 - 180
 
-    def spans(left: float, right: float) -> list[tuple[float, float]]:
-        return [(left, right)] if left <= right else [(left, 180.0), (-180.0, right)]
 
-    lat = box[1] <= north and south <= box[3]
-    return lat and any(a <= d and c <= b for a, b in spans(box[0], box[2]) for c, d in spans(west, east))
+def _meets(box: Bbox, item: pystac.Item) -> bool:
+    """Return whether an item's bounding box meets a box; longitudes may be counted from 0 to 360."""
+    other: Any = item.bbox
+    try:
+        west, south, east, north = map(float, [*other[:2], *other[3:5]] if len(other) == 6 else other)
+        if not all(map(math.isfinite, (west, south, east, north))):
+            raise ValueError("it holds a number that is not finite")
+    except (TypeError, ValueError) as error:
+        raise SourceError(
+            f"item {item.id!r} has the bbox {str(other)[:80]}: {first_line(error)}",
+            "correct it to west, south, east, north in degrees, or leave the item out with ids=",
+        ) from error
+    if not (box[1] <= north and south <= box[3]):
+        return False
+    if abs(east - west) > 180 and west <= east:
+        # Made of the extremes of an outline on both sides of the antimeridian: it misses what lies between them.
+        return True
+    return any(a <= d and c <= b for a, b in _spans(box[0], box[2]) for c, d in _spans(west, east))
+
+
+def _spans(west: float, east: float) -> list[tuple[float, float]]:
+    """Return the ranges of longitude from -180 to 180 of a box."""
+    if west <= east and (west < -180 or east > 180):
+        return [
+            (max(west + turn, -180.0), min(east + turn, 180.0))
+            for turn in (-360.0, 0.0, 360.0)
+            if west + turn <= 180 and east + turn >= -180
+        ]
+    west, east = _wrapped(west), _wrapped(east)
+    return [(west, east)] if west <= east else [(west, 180.0), (-180.0, east)]
 
 
 def parse_interval(text: str) -> tuple[datetime | None, datetime | None]:

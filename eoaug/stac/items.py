@@ -5,18 +5,23 @@ Fields that an item does not declare are read from its raster files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pystac
-from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
-from eoaug.errors import BandError, EoaugError, GridError, SourceError, first_line
+from eoaug.errors import BandError, EoaugError, GridError, RadiometryError, SourceError, first_line
+from eoaug.stac.band_choice import bands_of_file, choose_bands
 from eoaug.stac.band_sources import BandSource, ItemDate, open_raster, unreadable
-from eoaug.stac.declared_bands import DeclaredBand, choose_bands, declared_bands
+from eoaug.stac.collections import Collections
+from eoaug.stac.declared_bands import DeclaredBand, declared_bands, with_classes
 from eoaug.stac.filters import item_times
+from eoaug.stac.headers import Declaration, Header, header_of, refuse_contradictions
 from eoaug.stac.integrity import group_damage
 from eoaug.stac.zarr_groups import read_dates
 from eoaug.storage.access import AccessPolicy, check_tree
@@ -28,7 +33,11 @@ __all__ = ["read_item_dates"]
 
 
 def read_item_dates(
-    item: pystac.Item, bands: tuple[str, ...], patch_url: Callable[[str], str] | None, access: AccessPolicy
+    item: pystac.Item,
+    bands: tuple[str, ...],
+    patch_url: Callable[[str], str] | None,
+    access: AccessPolicy,
+    collections: Collections | None = None,
 ) -> list[ItemDate]:
     """Read the metadata of an item's bands: from the item, and what it does not declare from the files.
 
@@ -42,6 +51,8 @@ def read_item_dates(
         Applied to every asset's address, e.g. to sign it.
     access
         What the assets' addresses may point to.
+    collections
+        Where classes that the items do not repeat are looked up; None: nowhere.
 
     Returns
     -------
@@ -56,13 +67,15 @@ def read_item_dates(
                 f"item {item.id!r} has {len(candidates)} bands; the most is {access.limits.bands}",
                 "leave it out with ids=",
             )
-        chosen = choose_bands(item, candidates, bands)
+        resolve = _Resolver(patch_url, access)
+        chosen = choose_bands(item, candidates, bands, resolve.bands_in_file)
         if not chosen:
             raise BandError(
                 f"item {item.id!r} has no raster asset among {sorted(item.assets)}",
                 "name the assets to read, e.g. bands=['B04']",
             )
-        resolve = _Resolver(patch_url, access)
+        if collections is not None:
+            chosen = {name: _classified(band, collections, access) for name, band in chosen.items()}
         sources = {name: resolve.source(band, name) for name, band in chosen.items()}
         member = item.properties.get("eoaug:member")
         date = ItemDate(
@@ -79,6 +92,13 @@ def read_item_dates(
             f"item {item.id!r} is malformed: {type(error).__name__}: {first_line(error)}",
             "correct the item, or leave it out with ids=",
         ) from error
+
+
+def _classified(band: DeclaredBand, collections: Collections, access: AccessPolicy) -> DeclaredBand:
+    """Return a band with the classes of its collection, if it is neither classified nor known to be measured."""
+    if band.flags or band.common_name is not None or band.fields.get("raster:scale") is not None:
+        return band
+    return with_classes(band, collections.item_assets(band.item, access).get(band.key, {}))
 
 
 def _dates_of_group(whole: ItemDate) -> list[ItemDate]:
@@ -130,47 +150,50 @@ def _refuse_incomplete(source: BandSource) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Header:
-    """What a raster file declares about its bands."""
-
-    dtypes: tuple[str, ...]
-    nodata: tuple[float | None, ...]
-    scales: tuple[float, ...]
-    offsets: tuple[float, ...]
-    geobox: GeoBox | None
-
-
 @dataclass
 class _Resolver:
     """Completes the declared bands of one item; opens each of its files at most once."""
 
     patch_url: Callable[[str], str] | None
     access: AccessPolicy
-    headers: dict[str, _Header] = field(default_factory=dict)
+    headers: dict[str, Header] = field(default_factory=dict)
     """By address."""
 
+    def bands_in_file(self, band: DeclaredBand) -> list[DeclaredBand]:
+        """Return the bands of an asset that lists none, from its file."""
+        return bands_of_file(band, self._header(band, *self._address(band)))
+
     def source(self, band: DeclaredBand, name: str) -> BandSource:
-        """Return the source of a band that is requested as ``name``."""
+        """Return the source of a band that is requested as ``name``.
+
+        Raises
+        ------
+        GridError, RadiometryError, BandError
+            The item contradicts the file, where that is opened here: local files, and those that complete what the
+            item does not declare. Other files are compared when they are read.
+        """
         address, driver = self._address(band)
-        geobox = band.grid(self.access) or self._header(band, address, driver).geobox
+        declared, geobox = band.declaration(), band.grid(self.access)
+        header = None
+        if _needs_file(band, declared, geobox) or not (band.array or "://" in address):
+            header = self._header(band, address, driver)
+            refuse_contradictions(
+                declared, header, band.index, item=band.item.id, asset=band.key, href=address
+            )
+        if geobox is None and header is not None:
+            geobox = header.geobox
         if geobox is None or geobox.crs is None:
             raise GridError(
                 f"{band} has no coordinate reference system: neither proj:code, proj:wkt2 and proj:projjson nor "
                 "the file declares one",
                 "georeference the file (e.g. gdalwarp for ground control points), or leave the item out",
             )
-        number = band.index - 1
-        declared = "data_type" in band.fields
-        dtype = band.dtype(band.fields.get("data_type") or self._header(band, address, driver).dtypes[number])
-        nodata = band.fields.get("nodata")
-        if nodata is None and not declared:
-            nodata = self._header(band, address, driver).nodata[number]
-        scale, offset = band.scaling(dtype)
-        if scale is None and not declared:
-            header = self._header(band, address, driver)
-            if (header.scales[number], header.offsets[number]) != (1, 0):
-                scale, offset = header.scales[number], header.offsets[number]
+        dtype = declared.data_type
+        if dtype is None:
+            assert header is not None
+            dtype = band.dtype(header.dtypes[band.index - 1])
+        mask = band.is_mask or (header is not None and header.palette[band.index - 1])
+        scale, offset = (None, 0.0) if mask else band.scaling(dtype, header)
         return BandSource(
             item=band.item.id,
             asset=band.key,
@@ -180,13 +203,14 @@ class _Resolver:
             index=band.index,
             names=(name, *band.names),
             dtype=dtype,
-            nodata=band.number("nodata", nodata),
+            nodata=_nodata(band, declared, header, dtype),
             geobox=geobox,
-            scale=None if band.is_mask else scale,
-            offset=0.0 if band.is_mask else offset,
-            mask=band.is_mask,
-            attrs=band.attributes,
+            scale=scale,
+            offset=offset,
+            mask=mask,
+            attrs=_typed_flags(band.attributes, dtype),
             array=band.array,
+            declared=declared,
         )
 
     def _address(self, band: DeclaredBand) -> tuple[str, str]:
@@ -205,7 +229,7 @@ class _Resolver:
                 check_tree(address, what=str(band))
         return address, band.group_format if band.array else driver_of(band.asset.media_type, address)
 
-    def _header(self, band: DeclaredBand, address: str, driver: str) -> _Header:
+    def _header(self, band: DeclaredBand, address: str, driver: str) -> Header:
         if band.array:
             raise SourceError(
                 f"{band} is a Zarr group that does not declare data_type, proj:code, proj:shape and "
@@ -217,16 +241,51 @@ class _Resolver:
         return self.headers[address]
 
 
-def _read_header(address: str, band: DeclaredBand, driver: str, access: AccessPolicy) -> _Header:
+def _needs_file(band: DeclaredBand, declared: Declaration, geobox: GeoBox | None) -> bool:
+    """Return whether the item leaves out what the file must say."""
+    if geobox is None or declared.data_type is None:
+        return True
+    if band.array:  # eoaug's own groups: what their item leaves out is not there
+        return False
+    unscaled = declared.scale is None or declared.offset is None
+    return declared.nodata is None or (unscaled and not band.is_mask)
+
+
+def _nodata(band: DeclaredBand, declared: Declaration, header: Header | None, dtype: str) -> float | None:
+    """Return the nodata value of the item, else of the file; None if no pixel can have it."""
+    own = None if header is None else header.nodata[band.index - 1]
+    value = own if declared.nodata is None else declared.nodata
+    kind = np.dtype(dtype)
+    if value is None or kind.kind not in "iu":
+        return value
+    if not math.isfinite(value) or value != round(value):
+        return None
+    info = np.iinfo(kind)
+    if info.min <= value <= info.max:
+        return value
+    if declared.nodata is None:
+        return None
+    raise RadiometryError(
+        f"{band} declares nodata {value:g}, which {dtype} cannot hold",
+        f"correct nodata of the item, e.g. to the file's {own}, or remove it so that the file's own is used",
+    )
+
+
+def _typed_flags(attrs: dict[str, Any], dtype: str) -> dict[str, Any]:
+    """Return attributes with flags in the type of the variable, as CF wants them, where it can hold them."""
+    kind = np.dtype(dtype)
+    for key in ("flag_values", "flag_masks"):
+        if key in attrs and kind.kind in "iu":
+            typed = attrs[key].astype(kind)
+            attrs[key] = typed if np.array_equal(typed.astype(np.int64), attrs[key]) else attrs[key]
+    return attrs
+
+
+def _read_header(address: str, band: DeclaredBand, driver: str, access: AccessPolicy) -> Header:
     from rasterio.errors import RasterioError
 
     try:
         with open_raster(address, driver, access, what=str(band)) as file:
-            grid = None
-            if file.crs is not None and file.transform is not None:
-                epsg = file.crs.to_epsg()
-                crs = CRS(file.crs.to_wkt()) if epsg is None else CRS(f"EPSG:{epsg}")
-                grid = GeoBox(file.shape, file.transform, crs)
-            return _Header(file.dtypes, file.nodatavals, file.scales, file.offsets, grid)
+            return header_of(file)
     except (RasterioError, OSError) as error:
         unreadable(band.item.id, band.key, address, error)

@@ -24,7 +24,7 @@ from eoaug.raster.grid import gsd_m
 from eoaug.stac.band_reader import SOURCE, Driver
 from eoaug.stac.band_sources import ItemDate
 from eoaug.stac.declared_bands import INHERITED
-from eoaug.stac.filters import item_times, rfc3339
+from eoaug.stac.filters import instant_of, item_times, rfc3339
 from eoaug.stac.stored_form import StoredForm, common_form, refuse_unmarked_gaps, to_physical
 from eoaug.storage.gdal import gdal_path
 
@@ -33,6 +33,10 @@ __all__ = ["DEFAULT_CHUNKS", "ReadOptions", "load_dates"]
 
 DEFAULT_CHUNKS: Mapping[str, int] = MappingProxyType({"y": 1024, "x": 1024})
 """Chunk edges in pixels when none are given; a single date per chunk."""
+
+
+_WITHOUT_NEW_VALUES = frozenset({"nearest", "mode", "max", "min"})
+"""Methods of resampling that only return values that are in the source."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,7 @@ def _pixels(
     dates: Sequence[ItemDate], grid: GeoBox, forms: Mapping[str, StoredForm], options: ReadOptions
 ) -> tuple[xr.Dataset, list[list[ItemDate]]]:
     """Return bands over (time, y, x), and the item dates of each date of the cube."""
-    resampling = options.resampling
+    resampling = _resampling(options.resampling, forms)
     try:
         ds = odc.stac.load(
             [_plain_item(date, forms) for date in dates],
@@ -80,7 +84,7 @@ def _pixels(
             geobox=grid,
             groupby=options.groupby,
             chunks=None if options.chunks is None else {**DEFAULT_CHUNKS, **options.chunks},
-            resampling=dict(resampling) if isinstance(resampling, Mapping) else resampling,
+            resampling=resampling,
             driver=Driver(),
             debug=True,
         )
@@ -89,13 +93,36 @@ def _pixels(
     except Exception as error:  # pyproj, rasterio, numpy and dask each raise their own
         raise SourceError(
             f"reading {len(dates)} items failed: {first_line(error)}",
-            f"check groupby={options.groupby!r}, chunks={options.chunks!r} and resampling={resampling!r}",
+            f"check groupby={options.groupby!r}, chunks={options.chunks!r} and resampling={options.resampling!r}",
         ) from error
     groups = [[dates[i] for i in indices] for indices in ds.encoding.pop("debug").grouped_idx]
+    order = np.argsort(ds["time"].values, kind="stable")
+    if (order != np.arange(len(groups))).any():  # odc sorts by what it groups by
+        ds, groups = ds.isel(time=order), [groups[i] for i in order]
     for name, form in forms.items():
         refuse_unmarked_gaps(name, form, groups, grid)
         ds[name] = to_physical(ds[name], name, form, groups)
     return ds, groups
+
+
+def _resampling(given: str | Mapping[str, str], forms: Mapping[str, StoredForm]) -> dict[str, str]:
+    """Return GDAL's resampling by variable.
+
+    Between two classes lie others: masks are resampled without new values, whatever is given for all variables.
+    """
+    by_name = dict(given) if isinstance(given, Mapping) else {"*": given}
+    chosen = {}
+    for name, form in forms.items():
+        method = by_name.get(name, by_name.get("*", "nearest"))
+        if form.mask and method not in _WITHOUT_NEW_VALUES:
+            if name in by_name:
+                raise ParameterError(
+                    f"resampling={{{name!r}: {method!r}}} would interpolate classes or flags",
+                    f"use one of {', '.join(sorted(_WITHOUT_NEW_VALUES))} for {name!r}, or leave it out",
+                )
+            method = "nearest"
+        chosen[name] = method
+    return chosen
 
 
 def _members(dates: Sequence[ItemDate]) -> dict[int | None, list[ItemDate]]:
@@ -146,7 +173,6 @@ def _joint_record(dates: Sequence[ItemDate]) -> Provenance:
 
 def _plain_item(date: ItemDate, forms: Mapping[str, StoredForm]) -> pystac.Item:
     """Return an item that odc-stac reads in one way: one asset per band, with type, nodata and grid."""
-    start, _ = item_times(date.item)
     left_out = ("datetime", *INHERITED)
     properties = {
         name: value
@@ -157,7 +183,7 @@ def _plain_item(date: ItemDate, forms: Mapping[str, StoredForm]) -> pystac.Item:
         id=date.item.id,
         geometry=None,
         bbox=None,
-        datetime=date.item.datetime or start,
+        datetime=instant_of(date.item),  # in UTC: odc drops the time zone
         properties=properties,
         stac_extensions=["https://stac-extensions.github.io/projection/v2.0.0/schema.json"],
     )

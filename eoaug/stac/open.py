@@ -14,8 +14,9 @@ from odc.geo.geobox import GeoBox
 from eoaug.errors import EoaugError, GridError, ParameterError, SourceError, first_line
 from eoaug.formats.georeference import geobox_of
 from eoaug.stac.band_sources import ItemDate
+from eoaug.stac.collections import Collections
 from eoaug.stac.cube_grid import grid_key, node_name, target_grid
-from eoaug.stac.filters import Bbox, Search, item_times, parse_bbox, parse_interval
+from eoaug.stac.filters import Bbox, Search, instant_of, parse_bbox, parse_interval
 from eoaug.stac.items import read_item_dates
 from eoaug.stac.load import DEFAULT_CHUNKS, ReadOptions, load_dates
 from eoaug.stac.search import find, show, signer_of
@@ -54,7 +55,7 @@ def open_cube(
         Asset keys, band names or common names; the variables get the requested names. Default: all
         raster assets with the role data.
     bbox
-        West, south, east, north in degrees; west > east crosses the antimeridian.
+        West, south, east, north in degrees; west > east crosses the antimeridian, and so do longitudes beyond 180.
     datetime
         RFC 3339 date or interval: ``"2018"``, ``"2018-05-04"``, ``"2018-01-01/2018-06-30"``,
         ``"2018-01-01/.."``.
@@ -77,7 +78,8 @@ def open_cube(
         Dask chunk edges by dimension; None reads at once.
     resampling
         How bands of another pixel size come onto the grid, for all or by variable: a name that GDAL
-        knows. The default changes no value.
+        knows. The default changes no value. Classes, flags and marks are never interpolated: given for all, it does
+        not apply to them.
     patch_url
         Applied to every asset's address before it is read, for links that need a signature.
     allow
@@ -100,7 +102,8 @@ def open_cube(
         raises when its pixels are computed.
     BandError, GridError, TimeError, RadiometryError, ParameterError
         A band that is missing; no coordinate reference system, or a cube that would be mostly empty;
-        no date; contradicting scales; an invalid argument.
+        no date; contradicting scales; an invalid argument. An item whose fields contradict the header of
+        a file: of local files here, of others at the latest when pixels are computed.
 
     Examples
     --------
@@ -136,11 +139,11 @@ def open_cube(
             "widen it, or leave it out",
         )
     _refuse_mixture(dates)
-    nodes = {}
+    nodes: dict[str, xr.Dataset] = {}
     for group in target.groups(dates):
         grid = target.grid(group)
         if grid is not None:
-            nodes[node_name(grid)] = load_dates(group, grid, options)
+            nodes[node_name(grid, nodes)] = load_dates(group, grid, options)
     if not nodes:
         raise SourceError(
             f"none of the {len(dates)} dates in {show(source)} has a pixel inside bbox={search.bbox}",
@@ -158,10 +161,13 @@ def _dates(
     patch_url: Callable[[str], str] | None,
 ) -> list[ItemDate]:
     """Return the dates of items inside the interval of the search, in order of time."""
+    collections = Collections()
     dates = [
-        date for item, access in items for date in read_item_dates(item, options.bands, patch_url, access)
+        date
+        for item, access in items
+        for date in read_item_dates(item, options.bands, patch_url, access, collections)
     ]
-    return sorted((d for d in dates if search.covers(d.item)), key=lambda date: item_times(date.item)[0])
+    return sorted((d for d in dates if search.covers(d.item)), key=lambda date: instant_of(date.item))
 
 
 @dataclass(frozen=True)
