@@ -136,7 +136,7 @@ def item_times(item: pystac.Item) -> tuple[datetime, datetime]:
 
 
 def instant_of(item: pystac.Item) -> datetime:
-    """Return the one instant that stands for an item: its ``datetime``, else the first of its range, in UTC."""
+    """Return the nominal instant of an item: its ``datetime``, else the first of its range, in UTC."""
     time = item.datetime
     if time is None:
         return item_times(item)[0]

@@ -148,12 +148,18 @@ def refuse_contradictions(
     Raises
     ------
     GridError
-        Coordinate reference system, shape or transform differ.
+        Coordinate reference system, shape or transform differ, or the file has no reference system.
     BandError
         The number of bands differs.
     RadiometryError
         Data type, nodata, scale or offset differ.
     """
+    if header.geobox is None:
+        raise GridError(
+            f"asset {asset!r} of item {item!r} has no coordinate reference system in its file {clean_href(href)!r}",
+            "georeference the file (e.g. gdal_edit.py -a_srs EPSG:32633 -a_ullr ..., gdalwarp for ground control "
+            "points), or leave the item out",
+        )
     found = list(declared.contradictions(header, number))
     if not found:
         return

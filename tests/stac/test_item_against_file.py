@@ -16,7 +16,7 @@ from eoaug.errors import BandError, EoaugError, GridError, ParameterError, Radio
 from eoaug.raster.bands import common_name, platform_of
 from eoaug.stac.classes import cf_flags
 from eoaug.stac.filters import Search, parse_bbox
-from eoaug.stac.headers import Declaration, header_of, refuse_contradictions
+from eoaug.stac.headers import Declaration, header_of
 from eoaug.stac.open import open_cube
 
 from .conftest import grid, make_item
@@ -218,12 +218,21 @@ def test_malformed_projection_fields_are_errors(tmp_path, fields):
         open_cube(item_of(tmp_path, {"B04": fields}))
 
 
-def test_a_header_without_georeference_contradicts_nothing(tmp_path):
-    tif(tmp_path / "a.tif", crs=None, transform=Affine.identity())
-    with rasterio.open(tmp_path / "a.tif") as file:
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_a_file_without_georeference_is_named(tmp_path):
+    tif(tmp_path / "B04.tif", crs=None, transform=Affine.identity(), nodata=0)
+    fields = {
+        "proj:code": "EPSG:32633", "proj:shape": list(SIZE), "proj:transform": [10, 0, 500000, 0, -10, 5000000],
+    }  # fmt: skip
+    with pytest.raises(
+        GridError, match=r"'B04' of item 'one' has no coordinate reference system in its file"
+    ):
+        open_cube(item_of(tmp_path, {"B04": fields}))
+    # What the file does not say contradicts nothing.
+    with rasterio.open(tmp_path / "B04.tif") as file:
         header = header_of(file)
     declared = Declaration(crs=(("proj:code", "EPSG:32633"),), transform=(10, 0, 5e5, 0, -10, 5e6))
-    refuse_contradictions(declared, header, 1, item="i", asset="a", href="a.tif")
+    assert list(declared.contradictions(header, 1)) == []
 
 
 # -------------------------------------------------------------------- what the item does not say
