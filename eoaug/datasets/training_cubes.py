@@ -175,7 +175,7 @@ def read_training_cubes(
     tile_px
         Cubes with a smaller edge are skipped.
     pyramid
-        Number of times that a cube is halved (`halve`); every level is a cube of its own.
+        Number of times that a cube is halved (`halve`); every level is added as a separate cube.
 
     Notes
     -----

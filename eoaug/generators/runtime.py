@@ -112,7 +112,7 @@ def forward(
     inputs
         Per input the arrays of n samples: images (C, H, W), vectors or numbers.
     batch
-        Batch size of the forward; padded with zeros.
+        Batch size of a forward pass; padded with zeros.
     multiple_of
         Edges of images are padded with zeros to multiples of this, and the result is cropped. Smaller images among the
         inputs, the output of a network, are not padded.

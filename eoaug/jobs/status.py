@@ -1,4 +1,4 @@
-"""How far a job is, from its journal."""
+"""Progress and failures of a job, from its journal."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ class Tuning:
     checkpointing: bool = False
     """Gradient checkpointing: recompute activations in the backward pass, for less memory and more time."""
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
-    """Compute dtype of the forward; weights and their average stay in float32."""
+    """Compute dtype of the forward passes; weights and their average stay in float32."""
     bands: Annotated[tuple[str, str, str], BeforeValidator(_check_bands)] = ("red", "green", "blue")
     """Bands or variables in the three channels of the model; one may be repeated."""
     stretch: Annotated[
