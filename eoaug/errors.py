@@ -25,6 +25,7 @@ __all__ = [
     "SourceError",
     "TargetError",
     "TimeError",
+    "UnitsWarning",
     "did_you_mean",
     "error_context",
     "explain_validation",
@@ -51,6 +52,10 @@ class EoaugError(ValueError):
     def __reduce__(self) -> tuple[type[EoaugError], tuple[str, str]]:
         # Errors cross process borders with dask; the default would pass the joined text twice.
         return type(self), (self.problem, self.remedy)
+
+
+class UnitsWarning(UserWarning):
+    """Values look as if they had another unit than the one that they are taken for."""
 
 
 class BandError(EoaugError):

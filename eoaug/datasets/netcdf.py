@@ -19,9 +19,10 @@ from numpy.typing import NDArray
 from eoaug.errors import RadiometryError, SourceError, error_context
 from eoaug.raster.arrays import BoolArray
 from eoaug.raster.bands import STAND_INS
+from eoaug.raster.plausible import check_units, quantity_of, sample
 from eoaug.raster.quality import declared_quality, nodata_of, quality_of
 from eoaug.raster.quality_products import FlagClass, QualityBand
-from eoaug.raster.radiometry import Scaling, declared_scaling, declares_scale
+from eoaug.raster.radiometry import Scaling, declared_nodata, declared_scaling, declares_scale
 
 __all__ = ["ImageStack", "cloud_mask", "open_netcdf", "read_clouds", "read_images"]
 
@@ -244,6 +245,9 @@ def _reflectance(variable: xr.DataArray, display_values: bool) -> NDArray[np.flo
             "use calibrated reflectance; errors in stretched grey values cannot be compared",
         )
     values = np.asarray(scaling(variable.values), dtype=np.float32)
-    if "_FillValue" in variable.attrs:
-        values[variable.values == variable.attrs["_FillValue"]] = np.nan
+    nodata = declared_nodata(variable.attrs, variable.dtype, name=str(variable.name))
+    if nodata is not None:
+        values[variable.values == nodata] = np.nan
+    if scaling == Scaling() and len(values):
+        check_units(str(variable.name), quantity_of(variable.attrs.get("common_name")), sample(values[0]))
     return values

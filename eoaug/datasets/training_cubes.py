@@ -13,6 +13,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from eoaug.cube import model, read
+from eoaug.cube.units import check_cube_units
 from eoaug.datasets.netcdf import cloud_mask, open_netcdf, read_images
 from eoaug.errors import BandError, SourceError, error_context
 from eoaug.generators.base import metadata_rows
@@ -111,6 +112,7 @@ def from_dataset(ds: xr.Dataset, name: str, bands: Sequence[str]) -> TrainingCub
     """
     with error_context(f"reading {name}"):
         cube = read.read_cube(ds)
+        check_cube_units(cube)
     known = {band.common_name: band for band in cube.bands} | {band.name: band for band in cube.bands}
     missing = [band for band in bands if band not in known]
     if missing:

@@ -26,6 +26,7 @@ from eoaug.generators.base import (
     metadata_rows,
 )
 from eoaug.raster.grid import lonlat
+from eoaug.raster.plausible import check_units, sample
 from eoaug.raster.tiles import Tile, Window
 
 __all__ = ["ChunkDate", "ChunkInputs", "read_chunk_inputs", "tile_centres", "tile_request", "valid"]
@@ -95,6 +96,9 @@ def read_chunk_inputs(plan: Plan, core: Window, dates: range, arrays: Sequence[N
             for date, image in enumerate(stored):
                 good = valid(layer, image)
                 known[date, layer.slot] = good
+                if layer.unchecked is not None and good.any():
+                    looked_at = np.where(sample(good), sample(image), np.nan).astype(np.float64)
+                    check_units(layer.name, layer.unchecked, looked_at)
                 values[date, layer.slot] = np.where(good, layer.to_model(np.where(good, image, 0)), 0.0)
     if mask is not None:
         known &= ~mask[:, None]

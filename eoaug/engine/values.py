@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.raster.grid import gsd_m
+from eoaug.raster.plausible import Quantity
 from eoaug.raster.radiometry import Scaling
 from eoaug.raster.sensor import Sensor
 from eoaug.raster.tiles import Window
@@ -70,6 +71,8 @@ class Layer:
     nodata: float | None
     """Stored number that means missing."""
     origin: Origin = "generated"
+    unchecked: Quantity | None = None
+    """What the band should hold, if that is to be checked when its pixels are read."""
 
     @property
     def missing(self) -> float:

@@ -12,6 +12,7 @@ from eoaug.cube.model import Cube, CubeBand
 from eoaug.engine.values import Layer, Origin
 from eoaug.generators.base import Card
 from eoaug.raster.bands import match_bands
+from eoaug.raster.plausible import quantity_of
 from eoaug.raster.radiometry import Scaling
 
 __all__ = ["empty_cube", "layers_of"]
@@ -47,7 +48,11 @@ def layers_of(cube: Cube, card: Card) -> tuple[Layer, ...]:
         to_model = band.scaling.then(Scaling(1 / unit, -zero / unit))
         # Files hold other byte orders; arithmetic and dask give the machine's.
         dtype = str(band.dtype.newbyteorder("="))
-        layers.append(Layer(band.name, slot, to_model, band.scaling, dtype, band.nodata, _origin(card, slot)))
+        # NumPy data was checked beforehand; a declared scale is taken at its word.
+        unchecked = hasattr(band.data, "dask") and band.scaling == Scaling()
+        quantity = quantity_of(band.common_name) if unchecked else None
+        origin = _origin(card, slot)
+        layers.append(Layer(band.name, slot, to_model, band.scaling, dtype, band.nodata, origin, quantity))
     return tuple(layers)
 
 

@@ -18,6 +18,7 @@ from eoaug.cube import provenance
 from eoaug.cube.model import Cube
 from eoaug.cube.rebuild import ResultForm, rebuild, with_earlier_mask
 from eoaug.cube.synthetic import SYNTHETIC, SyntheticShare
+from eoaug.cube.units import check_cube_units
 from eoaug.engine.eager import compute
 from eoaug.engine.identity import token_for
 from eoaug.engine.inputs import Inputs
@@ -137,6 +138,8 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
         An option that the generator or the cube cannot serve.
     """
     cube, card = call.cube, call.generator.card
+    if call.has_input:
+        check_cube_units(cube)
     geobox = cube.geobox if call.factor == 1 else refine(cube.geobox, call.factor)
     layout = layout_for(options.get("layout"), card, geobox, call.verb)
     bands = _bands(call, 0 if layout is None else len(layout))
