@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from eoaug.errors import BandError
-from eoaug.raster.bands import EO_COMMON_NAMES, SENSORS, band_of, common_name, is_mask_name, match_bands
+from eoaug.raster.bands import EO_COMMON_NAMES, SENSORS, band_of, common_name, match_bands
 
 S2 = [band.common_name for band in SENSORS["sentinel-2"]]
 
@@ -83,15 +83,3 @@ def test_a_band_that_does_not_fit_is_named_with_the_slots(have, culprit):
     assert culprit in caught.value.problem
     assert "blue, red" in str(caught.value) or "'blue'" in str(caught.value)
     assert caught.value.remedy
-
-
-@pytest.mark.parametrize(
-    "name", ["scl", "SCL", "qa_pixel", "pixel_qa", "bqa", "cloud_mask", "valid_mask", "synthetic"]
-)
-def test_mask_names(name):
-    assert is_mask_name(name, {})
-
-
-def test_flags_make_a_mask_and_names_alone_do_not():
-    assert is_mask_name("classes", {"flag_values": [0, 1]})
-    assert not is_mask_name("B02", {"units": "1"})

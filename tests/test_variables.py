@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from eoaug.raster.variables import role_of
+from eoaug.raster.variables import holds_classes, plain_name, role_of
 
 ROLES = {
     "band": ["B02", "B8A", "red", "nir", "SR_B4", "VV", "vh", "B04_10m", "lwir11", "band1", "values", "ndvi", "S1_VV"],
@@ -43,3 +43,33 @@ def test_a_band_keeps_its_role_whatever_its_units():
 
 def test_the_user_names_labels():
     assert role_of("B04", {}, labels=["B04"]) == "label"
+
+
+@pytest.mark.parametrize(
+    "name", ["scl", "SCL", "qa_pixel", "pixel_qa", "bqa", "cloud_mask", "valid_mask", "synthetic"]
+)
+def test_mask_names(name):
+    assert holds_classes(name, {})
+
+
+def test_flags_make_a_mask_and_names_alone_do_not():
+    assert holds_classes("classes", {"flag_values": [0, 1]})
+    assert not holds_classes("B02", {"units": "1"})
+
+
+def test_names_that_a_reader_made_up_give_way_to_the_description_in_the_file():
+    assert plain_name("band_1", {"long_name": "B02"}) == "B02"
+    assert plain_name("B02", {"long_name": "SCL"}) == "B02"
+    assert plain_name("band_1", {"long_name": ("B02", "B03")}) == "band_1"
+    assert role_of("band_5", {"long_name": "SCL"}) == "quality"
+    assert role_of("band_5", {}) == "band"
+
+
+@pytest.mark.parametrize("name", ["landcover", "LULC", "labels", "worldcover", "class"])
+def test_labels_by_name(name):
+    assert role_of(name, {}) == "label"
+
+
+def test_numbered_bands_stay_bands_in_percent():
+    assert role_of("B4", {"units": "percent"}) == "band"
+    assert role_of("humidity", {"units": "percent"}) == "ancillary"

@@ -1,61 +1,33 @@
-"""From the coordinates and grid mapping of an xarray object to its spatial dimensions and GeoBox."""
+"""From the coordinates and grid mapping of an xarray object to its GeoBox."""
 
 from __future__ import annotations
 
+import math
 import re
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 from affine import Affine
+from numpy.typing import NDArray
 
+from eoaug.cube.grid_attributes import declared_transform
+from eoaug.cube.indexes import indexed_crs, indexed_transform
 from eoaug.errors import GridError
 
 if TYPE_CHECKING:
     from odc.geo.crs import CRS
     from odc.geo.geobox import GeoBox
 
-__all__ = ["geobox_from_coords", "spatial_dims"]
+__all__ = ["geobox_from_coords", "label_offset"]
 
 
-_X_NAMES = ("x", "lon", "longitude", "easting")
-_Y_NAMES = ("y", "lat", "latitude", "northing")
-
-
-def spatial_dims(obj: xr.Dataset | xr.DataArray) -> tuple[str, str]:
-    """Return the names of the y and x dimensions.
-
-    The CF attributes ``axis`` and ``standard_name`` of the coordinates decide, else the names.
-
-    Raises
-    ------
-    GridError
-        One of them cannot be found, or is empty.
-    """
-    x = _dim_along(obj, "X", ("projection_x_coordinate", "longitude", "grid_longitude"), _X_NAMES)
-    y = _dim_along(obj, "Y", ("projection_y_coordinate", "latitude", "grid_latitude"), _Y_NAMES)
-    if x is None or y is None or x == y:
-        raise GridError(
-            f"no spatial dimensions among {tuple(map(str, obj.dims))}",
-            "name them y and x (or latitude and longitude), or set the CF attribute axis='Y' and 'X'",
-        )
-    for name in (y, x):
-        if obj.sizes[name] == 0:
-            raise GridError(
-                f"dimension {name!r} is empty", "check the bounding box or slice that made the cube"
-            )
-    return y, x
-
-
-def _dim_along(
-    obj: xr.Dataset | xr.DataArray, axis: str, standard_names: tuple[str, ...], names: tuple[str, ...]
-) -> str | None:
-    for dim in obj.dims:
-        if dim in obj.coords:
-            attrs = obj.coords[dim].attrs
-            if attrs.get("axis") == axis or attrs.get("standard_name") in standard_names:
-                return str(dim)
-    return next((str(dim) for dim in obj.dims if str(dim).lower() in names), None)
+_EXACT_PX = 1e-3
+_TOLERANCE_PX = 0.1
+"""By how much rounded coordinates may lie off a declared grid."""
+_MOST_ROUNDING_PX = 0.1
+"""By how much the type of coordinates may round where nothing declares the grid."""
 
 
 def geobox_from_coords(obj: xr.Dataset | xr.DataArray, y: str, x: str) -> tuple[GeoBox, bool]:
@@ -87,57 +59,98 @@ def geobox_from_coords(obj: xr.Dataset | xr.DataArray, y: str, x: str) -> tuple[
 
     shape = (obj.sizes[y], obj.sizes[x])
     crs, declared = _declared_grid(obj)
-    along_y, along_x = (_regular(obj, name) for name in (y, x))
     if declared is not None and (declared.b != 0 or declared.d != 0):
         # The coordinates of a rotated grid, if any, count pixels: they say where a crop begins.
-        row, col = (0 if axis is None else round(axis[0] - 0.5) for axis in (along_y, along_x))
+        row, col = (0 if a is None else round(a.values[0] - 0.5) for a in (_axis(obj, y), _axis(obj, x)))
         return GeoBox(shape, declared @ Affine.translation(col, row), crs), True
-    if along_y is not None and along_x is not None:
-        (y0, dy), (x0, dx) = along_y, along_x
-        if dy is None or dx is None:
-            if declared is None:
-                raise GridError(
-                    f"the size of the single pixel along {y if dy is None else x!r} is unknown",
-                    "keep at least two pixels, or write the transform: ds.rio.write_transform(...)",
-                )
-            dy, dx = declared.e if dy is None else dy, declared.a if dx is None else dx
-        affine = Affine(dx, 0, x0 - dx / 2, 0, dy, y0 - dy / 2)
-        if crs is None and (dx, dy) == (1.0, 1.0) and declared is None:
-            return GeoBox(shape, Affine.translation(round(affine.c), round(affine.f)), None), False
-        return GeoBox(shape, _snapped(affine, declared), crs), True
-    if declared is not None:
-        return GeoBox(shape, declared, crs), True
-    return GeoBox(shape, Affine.identity(), crs), False
+    along_y, along_x = _axis(obj, y), _axis(obj, x)
+    if along_y is None or along_x is None:
+        affine = Affine.identity() if declared is None else declared
+        return GeoBox(shape, affine, crs), declared is not None
+    for label in (0.5, 0.0) if _labels_corners(obj) else (0.5,):
+        if declared is None:
+            break
+        row = along_y.index(declared.f, declared.e, label)
+        col = along_x.index(declared.c, declared.a, label)
+        if row is not None and col is not None:
+            return GeoBox(shape, declared @ Affine.translation(col, row), crs), True
+    (y0, dy), (x0, dx) = along_y.line(), along_x.line()
+    if dy is None or dx is None:
+        if declared is None:
+            raise GridError(
+                f"the size of the single pixel along {y if dy is None else x!r} is unknown",
+                "keep at least two pixels, or write the transform: ds.rio.write_transform(...)",
+            )
+        dy, dx = declared.e if dy is None else dy, declared.a if dx is None else dx
+    affine = Affine(dx, 0, x0 - dx / 2, 0, dy, y0 - dy / 2)
+    if crs is None and (dx, dy) == (1.0, 1.0) and declared is None:
+        return GeoBox(shape, Affine.translation(round(affine.c), round(affine.f)), None), False
+    return GeoBox(shape, affine, crs), True
 
 
-def _snapped(affine: Affine, declared: Affine | None) -> Affine:
-    """Prefer the declared transform, moved by whole pixels, to one recovered from rounded coordinates."""
-    if declared is None or declared.determinant == 0:
-        return affine
-    col, row = ~declared @ (affine.c, affine.f)
-    moved = declared @ Affine.translation(round(col), round(row))
-    close = abs(col - round(col)) < 1e-3 and abs(row - round(row)) < 1e-3
-    same = abs(moved.a / affine.a - 1) < 1e-6 and abs(moved.e / affine.e - 1) < 1e-6
-    return moved if close and same else affine
+def _labels_corners(obj: xr.Dataset | xr.DataArray) -> bool:
+    """Tell whether coordinates may be corners: stackstac's default, with the transform among the attributes."""
+    holders = [obj, *(obj.data_vars.values() if isinstance(obj, xr.Dataset) else [])]
+    return any("transform" in holder.attrs for holder in holders)
+
+
+def label_offset(values: NDArray[Any], geobox: GeoBox, axis: str) -> float:
+    """Return where coordinates lie in their pixels, from the centre: 0, or 0.5 pixels before or after it.
+
+    stackstac labels pixels by their upper left corner while the transform among the attributes is right.
+
+    Parameters
+    ----------
+    values
+        Coordinate along the axis.
+    geobox
+        The grid that they belong to, without rotation.
+    axis
+        ``"y"`` or ``"x"``.
+    """
+    affine = geobox.affine
+    origin, step = (affine.f, affine.e) if axis == "y" else (affine.c, affine.a)
+    offset = (float(values[0]) - origin) / step - 0.5
+    return math.copysign(0.5, offset) if abs(abs(offset) - 0.5) < _TOLERANCE_PX else 0.0
 
 
 def _declared_grid(obj: xr.Dataset | xr.DataArray) -> tuple[CRS | None, Affine | None]:
-    """Return the CRS and transform of the grid mapping variable, else the CRS among the attributes."""
+    """Return the CRS and transform of the grid mapping, else of an index, else those among the attributes."""
     variables = list(obj.data_vars.values()) if isinstance(obj, xr.Dataset) else []
+    crs, affine = None, indexed_transform(obj)
     for coord in [*obj.coords.values(), *(v for v in variables if v.ndim == 0)]:
         text = coord.attrs.get("crs_wkt") or coord.attrs.get("spatial_ref")
         if coord.ndim == 0 and text:
             numbers = re.split(r"[\s,]+", str(coord.attrs.get("GeoTransform", "")).strip())
-            affine = Affine.from_gdal(*map(float, numbers)) if numbers[0] else None
-            return _crs(text, f"the CRS in {coord.name!r}", "ds.rio.write_crs('EPSG:...')"), affine
-    texts = [obj.attrs.get("crs"), *(v.attrs["crs"] for v in variables if "crs" in v.attrs)]
-    text = next((text for text in texts if text), None)
-    if not isinstance(text, str):
-        return None, None
-    return _crs(text, "the attribute crs", "ds.attrs['crs'] = 'EPSG:32633'"), None
+            affine = Affine.from_gdal(*map(float, numbers)) if numbers[0] else affine
+            crs = _crs(text, f"the CRS in {coord.name!r}", "ds.rio.write_crs('EPSG:...')")
+            break
+    if crs is None and (given := indexed_crs(obj)) is not None:
+        crs = _crs(given, "the CRS of the coordinate index", "ds.rio.write_crs('EPSG:...')")
+    for holder in (obj, *variables):
+        if crs is None and (given := _crs_attribute(holder)) is not None:
+            crs = _crs(given, "the attribute crs", "ds.attrs['crs'] = 'EPSG:32633'")
+        affine = affine or declared_transform(holder.attrs)
+    return crs, affine
 
 
-def _crs(text: str, what: str, remedy: str) -> CRS:
+def _crs_attribute(obj: xr.Dataset | xr.DataArray) -> Any:
+    """Return what an object's attributes or scalar coordinates say of its CRS: text, code or an object; or None."""
+    given = obj.attrs.get("crs")
+    if given is not None and not isinstance(given, float):
+        return given if isinstance(given, str | int | np.integer) or hasattr(given, "to_wkt") else None
+    for name in ("proj:code", "epsg", "proj:epsg"):
+        code = obj.attrs.get(name)
+        if code is None and name in obj.coords and obj.coords[name].ndim == 0:
+            code = obj.coords[name].values.item()
+        if isinstance(code, str) and ":" in code:
+            return code
+        if isinstance(code, int | np.integer) or (isinstance(code, str) and code.isdigit()):
+            return f"EPSG:{int(code)}"
+    return None
+
+
+def _crs(text: Any, what: str, remedy: str) -> CRS:
     from odc.geo.crs import CRS
 
     try:
@@ -146,25 +159,73 @@ def _crs(text: str, what: str, remedy: str) -> CRS:
         raise GridError(f"{what} cannot be read: {str(text)[:80]!r}", f"write it again: {remedy}") from error
 
 
-def _regular(obj: xr.Dataset | xr.DataArray, name: str) -> tuple[float, float | None] | None:
-    """Return (first centre, step) of a 1-D coordinate; the step is None for a single pixel."""
+@dataclass(frozen=True)
+class _Axis:
+    """A 1-D coordinate: pixel positions along one axis."""
+
+    name: str
+    values: NDArray[np.float64]
+    rounding: float
+    """Largest error by which the type of the coordinate rounds, in its units; 0 for float64."""
+
+    def index(self, origin: float, step: float, label: float) -> int | None:
+        """Return the index of the first pixel on a declared axis; None where the coordinate contradicts it.
+
+        Parameters
+        ----------
+        origin, step
+            Edge of the first declared pixel, and the size of a pixel.
+        label
+            Position of the coordinate in a pixel: 0.5 for centres, 0 for corners.
+        """
+        count = len(self.values)
+        at = (self.values - origin) / step - np.arange(count) - label if step else np.array([math.inf])
+        own = at - np.linspace(at[0], at[-1], len(at))
+        # Exact coordinates off the declared pixels contradict them; rounded ones only lie near them.
+        exact = self.rounding == 0 and np.abs(own).max() < _EXACT_PX
+        slack = max(_EXACT_PX, 1e-6 * count) if exact else _TOLERANCE_PX + 2 * self.rounding / abs(step)
+        if not np.isfinite(at).all() or slack > 0.5:
+            return None
+        first = round(float(at[0]))
+        return first if np.abs(at - first).max() <= slack else None
+
+    def line(self) -> tuple[float, float | None]:
+        """Return first centre and step; the step is None for a single pixel."""
+        values = self.values
+        if len(values) == 1:
+            return float(values[0]), None
+        step = (values[-1] - values[0]) / (len(values) - 1)
+        deviation = np.abs(values - (values[0] + step * np.arange(len(values)))).max()
+        if step != 0 and self.rounding > _MOST_ROUNDING_PX * abs(step) and deviation > 0.02 * abs(step):
+            raise GridError(
+                f"coordinate {self.name!r} is rounded to {self.rounding / abs(step):.2f} pixels by its type, float32",
+                f"give it as float64, ds.assign_coords({self.name}=first + step * numpy.arange(n)), or its exact grid: "
+                "ds.rio.write_transform(affine.Affine(...))",
+            )
+        if step == 0 or deviation > max(0.02 * abs(step), 2 * self.rounding):
+            raise GridError(
+                f"coordinate {self.name!r} is not evenly spaced (off by {deviation / abs(step or 1):.2f} pixels)",
+                "bring the cube onto a regular grid first, e.g. ds.odc.reproject(geobox); if the coordinates are "
+                "only rounded, declare the exact grid: ds.rio.write_transform(affine.Affine(...))",
+            )
+        if self.rounding and deviation > 1e-6 * abs(step):
+            step, first = (float(v) for v in np.polyfit(np.arange(len(values)), values, 1))
+            return first, step
+        return float(values[0]), float(step)
+
+
+def _axis(obj: xr.Dataset | xr.DataArray, name: str) -> _Axis | None:
+    """Return the coordinate along a dimension, or None without one."""
     if name not in obj.coords:
         return None
-    values = np.asarray(obj.coords[name].values)
-    if values.dtype.kind not in "iuf":
+    stored = np.asarray(obj.coords[name].values)
+    if stored.dtype.kind not in "iuf":
         raise GridError(
-            f"coordinate {name!r} is not numeric but {values.dtype}", "use pixel centres as numbers"
+            f"coordinate {name!r} is not numeric but {stored.dtype}", "use pixel centres as numbers"
         )
-    values = values.astype(np.float64)
+    values = stored.astype(np.float64)
     if not np.isfinite(values).all():
         raise GridError(f"coordinate {name!r} holds values that are not finite", "drop or repair them")
-    if len(values) == 1:
-        return float(values[0]), None
-    step = (values[-1] - values[0]) / (len(values) - 1)
-    deviation = np.abs(values - (values[0] + step * np.arange(len(values)))).max()
-    if step == 0 or deviation > 0.02 * abs(step):
-        raise GridError(
-            f"coordinate {name!r} is not evenly spaced (off by {deviation / abs(step or 1):.2f} pixels)",
-            "bring the cube onto a regular grid first, e.g. ds.odc.reproject(geobox)",
-        )
-    return float(values[0]), float(step)
+    coarse = stored.dtype.kind == "f" and stored.dtype.itemsize < 8
+    rounding = float(np.spacing(np.abs(stored).max())) / 2 if coarse else 0.0
+    return _Axis(name, values, rounding)

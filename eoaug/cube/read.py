@@ -1,30 +1,31 @@
 """From any xarray cube to one `Cube` value.
 
-Dimension names, coordinates, attributes and nodata conventions are resolved here; nothing else of the package needs
+Coordinates, attributes and nodata conventions are resolved here; nothing else of the package needs
 them. Arrays keep their type (NumPy or dask), in (time, y, x) order. `eoaug.cube.rebuild` is the way back.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from eoaug.cube.grid_mapping import geobox_from_coords, spatial_dims
+from eoaug.cube.dimensions import TIME_NAMES, band_dim, dates_of, spatial_dims, time_dim
+from eoaug.cube.grid_mapping import geobox_from_coords
 from eoaug.cube.model import Cube, CubeBand, Form
+from eoaug.cube.roles import platform_of, roles_of
+from eoaug.cube.stacks import name_of_single, split_bands
 from eoaug.cube.synthetic import SYNTHETIC
-from eoaug.errors import BandError, GridError, ParameterError, TimeError
-from eoaug.raster.bands import common_name, is_mask_name
+from eoaug.errors import BandError, EoaugError, GridError, ParameterError, TimeError
+from eoaug.raster.bands import common_name
 from eoaug.raster.radiometry import declared_nodata, declared_scaling
+from eoaug.raster.variables import plain_name
 
 __all__ = ["read_cube"]
-
-
-_TIME_NAMES = ("time", "t", "date", "datetime")
-_BAND_NAMES = ("band", "bands", "wavelength", "channel")
 
 
 # -- reading ----------------------------------------------------------------------------------------
@@ -61,81 +62,58 @@ def read_cube(obj: xr.Dataset | xr.DataArray) -> Cube:
 
 
 def _read_array(array: xr.DataArray) -> Cube:
-    axis = next((str(d) for d in array.dims if str(d).lower() in _BAND_NAMES), None)
-    dims = tuple(str(d) for d in array.dims)
     bare = array.drop_vars(SYNTHETIC, errors="ignore")
     marks = array.coords[SYNTHETIC].variable if SYNTHETIC in array.coords else None
-    if axis is None:
-        name = _name_of_single(array)
-        dataset = bare.to_dataset(name=name)
-        single = _read_dataset(dataset, "single")
-        return replace(
-            single, array_name=array.name, array_attrs=dict(array.attrs), array_dims=dims, marks=marks
+    dims = tuple(str(d) for d in array.dims)
+    stack = split_bands(bare)
+    if stack is None:
+        dataset = bare.to_dataset(name=name_of_single(array))
+        with _array_terms(dataset):
+            cube = _read_dataset(dataset, "single")
+        own = cube
+    else:
+        with _array_terms(stack.dataset, stack.dim):
+            cube = _read_dataset(stack.dataset, "bands")
+        own = replace(
+            cube,
+            source=stack.dataset.assign_coords(stack.aside) if stack.aside else stack.dataset,
+            name_band=stack.dim,
+            band_labels=stack.labels,
         )
-    labels = array.coords.get(axis)
-    names = [f"band{i + 1}" for i in range(array.sizes[axis])]
-    if labels is not None:
-        names = [str(v) for v in labels.values]
-        if len(set(names)) != len(names):
-            raise BandError(f"labels along {axis!r} repeat: {names}", "give every band its own label")
-    common = _common_along(array, axis)
-    variables = {}
-    for i, name in enumerate(names):
-        layer = bare.isel({axis: i}, drop=True)
-        layer.attrs = dict(array.attrs) | ({"common_name": common[i]} if common else {})
-        layer.encoding = dict(array.encoding)
-        variables[name] = layer.variable
-    coords = {k: v for k, v in bare.coords.items() if axis not in v.dims}
-    dataset = xr.Dataset(variables, coords)
-    cube = _read_dataset(dataset, "bands")
-    aside = {k: v for k, v in bare.coords.items() if axis in v.dims and k != axis}
     return replace(
-        cube,
-        marks=marks,
+        own,
+        marks=cube.marks if marks is None else marks,
         array_name=array.name,
         array_attrs=dict(array.attrs),
         array_dims=dims,
-        source=dataset.assign_coords(aside) if aside else dataset,
-        name_band=axis,
-        band_labels=labels.variable if labels is not None else None,
     )
 
 
-def _name_of_single(array: xr.DataArray) -> str:
-    """Return the label of a scalar band coordinate, which a selected band keeps, else the array's name."""
-    labels = [array.coords[name] for name in _BAND_NAMES if name in array.coords]
-    name = next((str(v.values) for v in labels if v.ndim == 0 and v.dtype.kind in "UO"), None)
-    name = str(array.name) if name is None and array.name is not None else name or "values"
-    return f"{name} values" if name in array.coords else name
-
-
-def _common_along(array: xr.DataArray, axis: str) -> list[str] | None:
-    for name in ("common_name", "eo:common_name"):
-        if name in array.coords and array.coords[name].dims == (axis,):
-            return [str(v) for v in array.coords[name].values]
-    return None
+@contextmanager
+def _array_terms(ds: xr.Dataset, axis: str | None = None) -> Iterator[None]:
+    """Make remedies that name a variable of a Dataset right for an array."""
+    try:
+        yield
+    except EoaugError as error:
+        remedy = error.remedy
+        for name in ds.data_vars:
+            remedy = remedy.replace(f"ds.drop_vars({name!r})", f"da.drop_sel({axis}={name!r})")
+            remedy = remedy.replace(f"ds[{name!r}]", "da")
+        raise type(error)(error.problem, remedy) from error
 
 
 def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
     y, x = spatial_dims(ds)
-    candidates = [
-        name
-        for name, var in ds.data_vars.items()
-        if y in var.dims
-        and x in var.dims
-        and var.dtype.kind in "iuf"
-        and not is_mask_name(str(name), var.attrs)
-        and var.attrs.get("derived") != "yes"
-    ]
+    roles = roles_of(ds, (y, x))
+    if form == "single":  # the user names the layer to work on
+        roles = {n: "band" if r not in ("quality", "label", "mark") else r for n, r in roles.items()}
+    candidates = [name for name, role in roles.items() if role == "band"]
     if not candidates:
-        raise BandError(
-            f"no band with the dimensions ({y}, {x}) among the variables {sorted(map(str, ds.data_vars))}",
-            "give a Dataset with one numeric variable per band, or a DataArray with a 'band' dimension",
-        )
+        raise _no_band(ds, roles, (y, x))
     time = _time_dim(ds, candidates, y, x)
     times = _times(ds, time)
     geobox, georeferenced = geobox_from_coords(ds, y, x)
-    platform = _platform(ds)
+    platform = platform_of(ds)
     bands = []
     for name in candidates:
         var = ds[name].variable
@@ -151,12 +129,12 @@ def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
             data = data[None]
         bands.append(
             CubeBand(
-                name=str(name),
-                common_name=common_name(str(name), var.attrs, platform),
+                name=name,
+                common_name=common_name(plain_name(name, var.attrs), var.attrs, platform),
                 data=data,
                 dims=dims,
-                scaling=declared_scaling(var.attrs, var.dtype, name=str(name), encoding=var.encoding),
-                nodata=declared_nodata(var.attrs, var.dtype, name=str(name), encoding=var.encoding),
+                scaling=declared_scaling(var.attrs, var.dtype, name=name, encoding=var.encoding),
+                nodata=declared_nodata(var.attrs, var.dtype, name=name, encoding=var.encoding),
                 attrs=dict(var.attrs),
                 encoding=dict(var.encoding),
             )
@@ -174,32 +152,45 @@ def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
     )
 
 
-def _platform(ds: xr.Dataset) -> str | None:
-    if "platform" in ds.coords:
-        names = {str(v) for v in np.atleast_1d(ds.coords["platform"].values) if v}
-        if len(names) >= 1:
-            return sorted(names)[0]
-    value = ds.attrs.get("platform") or ds.attrs.get("constellation")
-    return str(value) if value else None
-
-
-def _time_dim(ds: xr.Dataset, names: list[Any], y: str, x: str) -> str | None:
-    others = {str(d) for name in names for d in ds[name].dims} - {y, x}
-    time = next((d for d in others if d.lower() in _TIME_NAMES), None)
-    if time is None:
-        time = next((d for d in others if d in ds.coords and ds.coords[d].dtype.kind == "M"), None)
-    unknown = sorted(others - {time})
-    if unknown:
-        raise ParameterError(
-            f"dimension {unknown[0]!r} (length {ds.sizes[unknown[0]]}) is neither time, y, x nor band",
-            f"select one, e.g. ds.isel({unknown[0]}=0)",
+def _no_band(ds: xr.Dataset, roles: Mapping[str, str], yx: tuple[str, str]) -> BandError:
+    others = {name: role for name, role in roles.items() if role != "band"}
+    if not others:
+        return BandError(
+            f"no band with the dimensions {yx} among the variables {sorted(map(str, ds.data_vars))}",
+            "give a Dataset with one numeric variable per band, or a DataArray with a 'band' dimension",
         )
-    return time
+    shown = ", ".join(f"{name!r} ({role})" for name, role in others.items())
+    return BandError(
+        f"no band with the dimensions {yx}; the variables are {shown}",
+        "add the bands, or give one that is a band its own name (B02, red, VV ...) or attrs['common_name']",
+    )
+
+
+def _time_dim(ds: xr.Dataset, names: list[str], y: str, x: str) -> str | None:
+    dims = list(dict.fromkeys(str(d) for name in names for d in ds[name].dims if str(d) not in (y, x)))
+    time = time_dim(dims, ds.coords)
+    unknown = sorted(set(dims) - {time})
+    if not unknown:
+        return time
+    name = unknown[0]
+    problem = f"dimension {name!r} (length {ds.sizes[name]}) is neither time, y, x nor band"
+    owner = next(n for n in names if name in ds[n].dims)
+    if band_dim([name]) is not None:
+        raise ParameterError(
+            f"variable {owner!r} of the Dataset has a band dimension, {name!r}",
+            f"give the array alone, ds[{owner!r}], or a variable per band: ds[{owner!r}].to_dataset(dim={name!r})",
+        )
+    dated = [str(k) for k, v in ds.coords.items() if v.dims == (name,) and v.dtype.kind == "M"]
+    if time is None and dated:
+        raise ParameterError(
+            f"{problem}; its dates are in {dated[0]!r}", f"ds.swap_dims({{{name!r}: {dated[0]!r}}})"
+        )
+    raise ParameterError(problem, f"select one, e.g. ds.isel({name}=0)")
 
 
 def _times(ds: xr.Dataset, time: str | None) -> NDArray[np.datetime64] | None:
     if time is None:
-        for name in _TIME_NAMES:
+        for name in TIME_NAMES:
             if name in ds.coords and ds.coords[name].ndim == 0 and ds.coords[name].dtype.kind == "M":
                 return np.atleast_1d(ds.coords[name].values)
         return None
@@ -214,14 +205,7 @@ def _times(ds: xr.Dataset, time: str | None) -> NDArray[np.datetime64] | None:
             f"dimension {time!r} has length {ds.sizes[time]} and no coordinate",
             f"give it dates: ds.assign_coords({time}=pandas.to_datetime([...]))",
         )
-    values = ds.coords[time].values
-    if values.dtype.kind != "M":
-        raise TimeError(
-            f"{time!r} holds {values.dtype} values such as {values.flat[0]!r}, not dates",
-            f"decode them: ds.assign_coords({time}=pandas.to_datetime(...))",
-        )
-    if np.isnat(values).any():
-        raise TimeError(f"{time!r} holds missing dates (NaT)", f"drop them: ds.dropna({time!r})")
+    values = dates_of(ds.coords[time], time)
     if len(values) > 1:
         # The engine counts whole seconds: two dates within one second would be equal.
         backward = np.diff(values.astype("datetime64[s]").astype(np.int64)) <= 0

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,11 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from eoaug.cube.grid_attributes import STALE_COORDINATES, pixel_ratio, renewed
+from eoaug.cube.grid_mapping import label_offset
+from eoaug.cube.indexes import indexed_transform, with_indexes
 from eoaug.cube.model import Cube
+from eoaug.cube.stacks import PER_BAND
 from eoaug.cube.synthetic import ATTRIBUTES, MEASURED, OUTSIDE, SYNTHETIC
 from eoaug.raster.radiometry import NODATA_KEYS, SCALE_ATTRS
 
@@ -95,7 +98,7 @@ def rebuild(cube: Cube, arrays: Mapping[str, Any], mask: Any, form: ResultForm) 
         return _dataset(frame, variables, synthetic, coords)
     coords[SYNTHETIC] = synthetic
     if cube.form == "single":
-        return _array(variables[cube.bands[0].name], coords, cube.array_name)
+        return _array(variables[cube.bands[0].name], frame.indexed(coords), cube.array_name)
     return _stack(frame, variables, coords)
 
 
@@ -112,24 +115,44 @@ def _dataset(
         elif frame.keeps(source[name]):
             out[name] = source[name].variable
     out[SYNTHETIC] = synthetic
-    return xr.Dataset(out, coords, dict(source.attrs))
+    attrs = source.attrs if frame.same_grid else renewed(source.attrs, frame.cube.geobox, frame.form.geobox)
+    return xr.Dataset(out, frame.indexed(coords), dict(attrs))
 
 
 def _stack(frame: _Frame, variables: Mapping[str, xr.Variable], coords: dict[Any, Any]) -> xr.DataArray:
-    """Return the bands along the band dimension, in the order of the user's dimensions."""
+    """Return bands and other layers along the band dimension, in the user's order.
+
+    Layers that are no bands (classes, angles) stay where grid and dates do, and are left out elsewhere.
+    """
     cube = frame.cube
-    bands = [xr.DataArray(variables[band.name]) for band in cube.bands]
-    stack = xr.concat(bands, dim=cube.name_band).variable
+    layers, places = [], []
+    for place, name in enumerate(map(str, cube.source.data_vars)):
+        if name in variables:
+            layer = variables[name]
+        elif name != SYNTHETIC and frame.keeps(cube.source[name]):
+            layer = cube.source[name].variable
+        else:
+            continue
+        sizes = variables[cube.bands[0].name].sizes
+        layers.append(xr.DataArray(layer.set_dims(dict(sizes)).transpose(*sizes)))
+        places.append(place)
+    whole = len(places) == len(cube.source.data_vars)
+    stack = xr.concat(layers, dim=cube.name_band).variable
     dims = (*frame.lead, *(d for d in cube.array_dims if d in (*frame.dims, cube.name_band)))
     stack = stack.transpose(*dims, *(d for d in frame.dims if d not in dims))
     stack.attrs = frame.attrs(cube.array_attrs)
+    for attribute in PER_BAND:
+        value = stack.attrs.get(attribute)
+        if not whole and isinstance(value, Sequence) and len(value) == len(cube.source.data_vars):
+            stack.attrs[attribute] = tuple(value[place] for place in places)
     stack.encoding = dict(variables[cube.bands[0].name].encoding)
-    for name, coord in cube.source.coords.items():
-        if cube.name_band in coord.dims and name not in coords:
-            coords[name] = coord.variable
+    for key, coord in cube.source.coords.items():
+        if cube.name_band in coord.dims and key not in coords:
+            kept = coord.variable if whole else coord.variable.isel({cube.name_band: places})
+            coords[key] = frame.scaled_gsd(str(key), kept)
     if cube.band_labels is not None:
-        coords[cube.name_band] = cube.band_labels
-    return _array(stack, coords, cube.array_name)
+        coords[cube.name_band] = cube.band_labels[places]
+    return _array(stack, frame.indexed(coords), cube.array_name)
 
 
 @dataclass(frozen=True)
@@ -166,7 +189,15 @@ class _Frame:
         return (*self.lead, *((self.time,) if self.time else ()), *self.cube.names_yx)
 
     def attrs(self, attrs: Mapping[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in attrs.items() if self.form.keep_type or k not in _TYPE_ATTRS}
+        """Return attributes of the input without those that are wrong for the result."""
+        kept = {k: v for k, v in attrs.items() if self.form.keep_type or k not in _TYPE_ATTRS}
+        return kept if self.same_grid else renewed(kept, self.cube.geobox, self.form.geobox)
+
+    def scaled_gsd(self, name: str, coord: Any) -> Any:
+        """Return a coordinate; the ground sampling distance for the pixels of the result."""
+        if name != "gsd" or self.same_grid or coord.dtype.kind not in "iuf":
+            return coord
+        return coord * pixel_ratio(self.cube.geobox, self.form.geobox)
 
     def band(self, name: str, data: Any) -> xr.Variable:
         band = next(band for band in self.cube.bands if band.name == name)
@@ -189,6 +220,10 @@ class _Frame:
         on_grid = any(d in array.dims for d in self.cube.names_yx)
         return (self.same_grid or not on_grid) and not (self.new_dates and self.cube.name_time in array.dims)
 
+    def indexed(self, coords: Mapping[Any, Any]) -> Any:
+        """Return coordinates with the indexes of other libraries that the input has."""
+        return with_indexes(coords, self.cube, self.form.geobox)
+
     def coordinates(self) -> dict[Any, Any]:
         cube, form = self.cube, self.form
         coords: dict[Any, Any] = {
@@ -197,10 +232,9 @@ class _Frame:
             if self.keeps(coord) and cube.name_band not in coord.dims
         }
         if not self.same_grid:
+            coords = {name: coord for name, coord in coords.items() if name not in STALE_COORDINATES}
             coords |= _spatial_coordinates(cube, form.geobox)
-            if "gsd" in coords:
-                ratio = math.sqrt(abs(form.geobox.affine.determinant / cube.geobox.affine.determinant))
-                coords["gsd"] = coords["gsd"] * ratio
+            coords = {name: self.scaled_gsd(str(name), coord) for name, coord in coords.items()}
         if self.new_dates and self.time is not None and form.times is not None:
             coords |= _dates(cube, self.time, form.times)
         if form.members is not None:
@@ -261,6 +295,7 @@ def _spatial_coordinates(cube: Cube, geobox: GeoBox) -> dict[str, xr.Variable]:
         old = cube.source.coords[name]
         centres = np.arange(count) + 0.5
         if not rotated and cube.georeferenced:
+            centres += label_offset(old.values, cube.geobox, axis)
             centres = affine.f + affine.e * centres if axis == "y" else affine.c + affine.a * centres
         attrs = dict(old.attrs)
         if "resolution" in attrs:
@@ -270,7 +305,8 @@ def _spatial_coordinates(cube: Cube, geobox: GeoBox) -> dict[str, xr.Variable]:
     if mapping is not None:
         old = cube.source[mapping]
         attrs = dict(old.attrs)
-        attrs["GeoTransform"] = " ".join(repr(v) for v in affine.to_gdal())
+        if "GeoTransform" in attrs or indexed_transform(cube.source) is None:
+            attrs["GeoTransform"] = " ".join(repr(v) for v in affine.to_gdal())
         out[mapping] = xr.Variable((), old.values, attrs, dict(old.encoding))
     return out
 

@@ -8,7 +8,8 @@ from typing import Any
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from eoaug.cube.grid_mapping import geobox_from_coords, spatial_dims
+from eoaug.cube.dimensions import spatial_dims
+from eoaug.cube.grid_mapping import geobox_from_coords
 from eoaug.errors import GridError, error_context
 
 __all__ = ["convention_attrs", "crs_fields", "geobox_of", "grid_mapping", "pyproj_crs"]

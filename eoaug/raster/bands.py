@@ -22,7 +22,6 @@ __all__ = [
     "Band",
     "band_of",
     "common_name",
-    "is_mask_name",
     "match_bands",
     "platform_of",
 ]
@@ -285,34 +284,6 @@ def match_bands(have: Mapping[str, str | None], need: Sequence[str], *, what: st
             )
         variables[slot] = variable
     return {slot: variables[slot] for slot in need if slot in variables}
-
-
-_MASKS = frozenset({"scl", "qa_pixel", "pixel_qa", "bqa", "qa60", "fmask", "cloud_mask", SYNTHETIC})
-
-
-def is_mask_name(name: str, attrs: Mapping[str, Any]) -> bool:
-    """Tell whether a variable holds classes or flags rather than a measurement.
-
-    Parameters
-    ----------
-    name
-        The variable's name.
-    attrs
-        Its attributes; CF ``flag_values`` or ``flag_masks`` decide whatever the name.
-
-    Returns
-    -------
-    bool
-        True for ``scl``, ``qa_pixel``, ``pixel_qa``, ``bqa``, ``cloud_mask``, ``*_mask``, ``synthetic``.
-    """
-    lower = name.lower()
-    return (
-        lower in _MASKS
-        or lower.endswith("_mask")
-        or lower.startswith("qa_")
-        or "flag_values" in attrs
-        or "flag_masks" in attrs
-    )
 
 
 def _sensor(platform: str | None) -> str | None:

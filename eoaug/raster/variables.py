@@ -11,16 +11,26 @@ from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 from eoaug.errors import ParameterError
-from eoaug.raster.bands import SYNTHETIC, common_name, is_mask_name
+from eoaug.raster.bands import SYNTHETIC, common_name
 from eoaug.raster.quality import declared_quality, known_quality
 
-__all__ = ["Role", "role_of"]
+__all__ = ["Role", "holds_classes", "plain_name", "role_of"]
 
 Role = Literal["band", "quality", "probability", "label", "angle", "ancillary", "mark"]
 """``quality``: classes or flags of the measurement (clouds, fill). ``label``: classes of what is on the ground.
 ``ancillary``: terrain, aerosol, water vapour and other layers that a generator does not draw. ``mark``: the synthetic
 mask."""
 
+_CLASSES: frozenset[Role] = frozenset({"quality", "label", "mark"})
+_UNNAMED = re.compile(r"\d+|band[_ ]?\d+|band_data|values|data|__xarray_dataarray_variable__|none")
+"""Names that a reader made up."""
+_NUMBERED = re.compile(r"(s[rt]_)?b(and)?_?\d{1,2}a?([_-]\d+m)?")
+"""Names of spectral bands whose sensor is not known."""
+_MASK = re.compile(r"scl|qa_pixel|pixel_qa|bqa|qa60|fmask|.*_mask|qa_.*")
+_LABEL = re.compile(
+    r"labels?|land_?(cover|use)|lulc|lu_?lc|world_?cover|esa_world_?cover|dynamic_?world|corine|clc|crop_?types?|"
+    r"class(es)?|classification|segmentation|ground_?truth"
+)
 _ANGLE = re.compile(
     r"((sun|solar|view|viewing|sensor|satellite|incidence|incident|local_incidence|off_?nadir|mean_(sun|view(ing)?))_?)+"
     r"(zenith|azimuth|elevation|angles?)(_.*)?|(zenith|azimuth)(_.*)?|[svr][az]a|lia|incidence_?angle|off_?nadir"
@@ -62,16 +72,19 @@ def role_of(
         return "label"
     if name == SYNTHETIC:
         return "mark"
+    name = plain_name(name, attrs)
     if "flag_values" in attrs or "flag_masks" in attrs:
         return _of_flags(name, attrs, product)
     known = known_quality(name, product)
     if known is not None:
         return "quality" if known.threshold is None else "probability"
-    if is_mask_name(name, attrs):
-        return "quality"
-    if common_name(name, attrs, platform) is not None:
-        return "band"
     plain = name.lower().replace("-", "_").replace(" ", "_")
+    if _MASK.fullmatch(plain):
+        return "quality"
+    if common_name(name, attrs, platform) is not None or _NUMBERED.fullmatch(plain):
+        return "band"
+    if _LABEL.fullmatch(plain):
+        return "label"
     if _ANGLE.fullmatch(plain):
         return "angle"
     if _ANCILLARY.fullmatch(plain):
@@ -85,4 +98,30 @@ def _of_flags(name: str, attrs: Mapping[str, Any], product: str) -> Role:
     except ParameterError:  # broken flags are refused where the classes are used
         return "quality"
     about_clouds = declared is not None and bool(declared.cloud)
-    return "quality" if about_clouds or known_quality(name, product) or is_mask_name(name, {}) else "label"
+    named = known_quality(name, product) is not None or _MASK.fullmatch(name.lower()) is not None
+    return "quality" if about_clouds or named else "label"
+
+
+def holds_classes(name: str, attrs: Mapping[str, Any]) -> bool:
+    """Tell whether a variable holds classes or flags: no number between two of them has a meaning.
+
+    Parameters
+    ----------
+    name, attrs
+        Of the variable.
+    """
+    return role_of(name, attrs) in _CLASSES
+
+
+def plain_name(name: str, attrs: Mapping[str, Any]) -> str:
+    """Return a variable's name; of one that a reader made up (``band_1``), the name that rioxarray keeps beside it.
+
+    Parameters
+    ----------
+    name, attrs
+        Of the variable; ``long_name`` is the band's description in the file.
+    """
+    described = attrs.get("long_name")
+    if isinstance(described, str) and described.strip() and _UNNAMED.fullmatch(name.lower()):
+        return described.strip()
+    return name

@@ -16,8 +16,9 @@ from odc.geo.geobox import GeoBox
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import ParameterError
 from eoaug.formats.georeference import crs_fields
-from eoaug.raster.bands import EO_COMMON_NAMES, common_name, is_mask_name
+from eoaug.raster.bands import EO_COMMON_NAMES, common_name
 from eoaug.raster.grid import gsd_m
+from eoaug.raster.variables import holds_classes, plain_name, role_of
 from eoaug.stac.catalog import GENERATORS, Root
 from eoaug.stac.extensions import EO, FILE, PROCESSING, PROJECTION, RASTER, SCHEMA_URI
 from eoaug.stac.filters import rfc3339
@@ -202,7 +203,7 @@ def _data_fields(cube: WritableCube, name: str) -> dict[str, Any]:
     if form.nodata is not None:
         integral = form.dtype.kind != "f" and not math.isnan(form.nodata)
         fields["nodata"] = "nan" if math.isnan(form.nodata) else int(form.nodata) if integral else form.nodata
-    if is_mask_name(name, attrs):
+    if holds_classes(name, attrs):
         return fields
     if isinstance(attrs.get("units"), str):
         fields["unit"] = attrs["units"]
@@ -216,8 +217,9 @@ def _band_fields(cube: WritableCube, name: str) -> dict[str, Any]:
     attrs = cube.ds[name].attrs
     fields: dict[str, Any] = {"name": name}
     platforms = {cube.along("platform", t) for t in range(len(cube.times))} - {None} or {None}
-    common = {common_name(name, attrs, None if p is None else str(p)) for p in platforms}
-    if len(common) == 1 and common <= EO_COMMON_NAMES and not is_mask_name(name, attrs):
+    called = plain_name(name, attrs)
+    common = {common_name(called, attrs, None if p is None else str(p)) for p in platforms}
+    if len(common) == 1 and common <= EO_COMMON_NAMES and role_of(name, attrs) == "band":
         fields["eo:common_name"] = common.pop()
     wavelength = attrs.get("center_wavelength")
     if isinstance(wavelength, int | float) and wavelength > 0:

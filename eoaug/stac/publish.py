@@ -27,7 +27,7 @@ from eoaug.formats.blocks import blocks
 from eoaug.formats.cog import CogFile
 from eoaug.formats.icechunk import require
 from eoaug.formats.zarr import write_zarr
-from eoaug.raster.bands import is_mask_name
+from eoaug.raster.variables import holds_classes
 from eoaug.stac.catalog import Root
 from eoaug.stac.integrity import MANIFEST, read_json, with_checksum, write_json
 from eoaug.stac.item_document import (
@@ -223,7 +223,7 @@ def _write_cogs(cube: WritableCube, target: Target, labels: Sequence[str], scrat
             assets = {}
             for name in cube.forms:
                 path = data / f"{safe_id(name)}.tif"
-                mask = is_mask_name(name, cube.ds[name].attrs)
+                mask = holds_classes(name, cube.ds[name].attrs)
                 files[t, m, name].close(path, tags=tags, categorical=mask)
                 assets[name] = cog_asset(cube, name, path, synthetic)
             content = ItemContent(labels[t * len(members) + m], [t], members[m], share)

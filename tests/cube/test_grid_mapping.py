@@ -10,7 +10,8 @@ from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_zeros
 
-from eoaug.cube.grid_mapping import geobox_from_coords, spatial_dims
+from eoaug.cube.dimensions import spatial_dims
+from eoaug.cube.grid_mapping import geobox_from_coords
 from eoaug.cube.read import read_cube
 from eoaug.errors import GridError
 from eoaug.formats.georeference import geobox_of
