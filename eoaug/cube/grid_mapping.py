@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from odc.geo.crs import CRS
     from odc.geo.geobox import GeoBox
 
-__all__ = ["geobox_from_coords", "label_offset"]
+__all__ = ["geobox_from_coords"]
 
 
 _EXACT_PX = 1e-3
@@ -92,26 +92,6 @@ def _labels_corners(obj: xr.Dataset | xr.DataArray) -> bool:
     """Tell whether coordinates may be corners: stackstac's default, with the transform among the attributes."""
     holders = [obj, *(obj.data_vars.values() if isinstance(obj, xr.Dataset) else [])]
     return any("transform" in holder.attrs for holder in holders)
-
-
-def label_offset(values: NDArray[Any], geobox: GeoBox, axis: str) -> float:
-    """Return where coordinates lie in their pixels, from the centre: 0, or 0.5 pixels before or after it.
-
-    stackstac labels pixels by their upper left corner while the transform among the attributes is right.
-
-    Parameters
-    ----------
-    values
-        Coordinate along the axis.
-    geobox
-        The grid that they belong to, without rotation.
-    axis
-        ``"y"`` or ``"x"``.
-    """
-    affine = geobox.affine
-    origin, step = (affine.f, affine.e) if axis == "y" else (affine.c, affine.a)
-    offset = (float(values[0]) - origin) / step - 0.5
-    return math.copysign(0.5, offset) if abs(abs(offset) - 0.5) < _TOLERANCE_PX else 0.0
 
 
 def _declared_grid(obj: xr.Dataset | xr.DataArray) -> tuple[CRS | None, Affine | None]:

@@ -11,7 +11,6 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from eoaug.cube.grid_attributes import STALE_COORDINATES, pixel_ratio, renewed
-from eoaug.cube.grid_mapping import label_offset
 from eoaug.cube.indexes import indexed_transform, with_indexes
 from eoaug.cube.model import Cube
 from eoaug.cube.stacks import PER_BAND
@@ -295,7 +294,6 @@ def _spatial_coordinates(cube: Cube, geobox: GeoBox) -> dict[str, xr.Variable]:
         old = cube.source.coords[name]
         centres = np.arange(count) + 0.5
         if not rotated and cube.georeferenced:
-            centres += label_offset(old.values, cube.geobox, axis)
             centres = affine.f + affine.e * centres if axis == "y" else affine.c + affine.a * centres
         attrs = dict(old.attrs)
         if "resolution" in attrs:

@@ -12,9 +12,12 @@ import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
+from eoaug.cube.dimensions import TIME_NAMES, band_dim, dates_of, time_dim
+from eoaug.cube.indexes import without_indexes
 from eoaug.cube.provenance import RECORD_ATTRS, Provenance, marked_synthetic, of
+from eoaug.cube.stacks import name_of_single, split_bands
 from eoaug.cube.synthetic import SYNTHETIC
-from eoaug.errors import ParameterError, TargetError, TimeError
+from eoaug.errors import ParameterError, TargetError, TimeError, error_context
 from eoaug.formats.georeference import geobox_of
 from eoaug.formats.packing import Stored, store_form
 from eoaug.stac.catalog import MADE_BY
@@ -44,9 +47,10 @@ class WritableCube:
                 f"cannot write a {type(given).__name__}",
                 "give a Dataset, a DataArray or a DataTree",
             )
-        ds = _as_dataset(given)
-        geobox, y, x = geobox_of(ds, attempt="writing a catalog")
-        ds = _with_time(ds)
+        ds = without_indexes(_as_dataset(given))
+        geobox, y, x = geobox_of(ds if isinstance(given, xr.Dataset) else given, attempt="writing a catalog")
+        with error_context("writing a catalog"):
+            ds = _with_time(ds, (y, x))
         prov = of(ds)
         if prov is None and (marked_synthetic(ds) or SYNTHETIC in ds.variables):
             raise TargetError(
@@ -67,9 +71,11 @@ class WritableCube:
         for name, var in spatial.items():
             others = [str(dim) for dim in var.dims if dim not in dims]
             if others:
+                way = f"select or split along it, e.g. ds.isel({others[0]}=0)"
+                if band_dim(others[:1]):
+                    way = f"give the array alone, ds[{name!r}], or ds[{name!r}].to_dataset(dim={others[0]!r})"
                 raise TargetError(
-                    f"variable {name!r} has the dimension {others[0]!r}, which files cannot hold",
-                    f"select or split along it, e.g. ds.isel({others[0]}=0)",
+                    f"variable {name!r} has the dimension {others[0]!r}, which files cannot hold", way
                 )
         shape = {dim: ds.sizes[dim] for dim in dims}
         variables = {}
@@ -133,37 +139,42 @@ class WritableCube:
 def _as_dataset(given: xr.Dataset | xr.DataArray) -> xr.Dataset:
     if isinstance(given, xr.Dataset):
         return given
-    if "band" in given.dims:
-        ds = given.to_dataset(dim="band")
-        ds = ds.rename({name: str(name) for name in ds.data_vars})
-        for var in ds.data_vars.values():
-            var.attrs = _band_attrs(given, var.attrs)
-            var.encoding = dict(given.encoding)
-    else:
-        ds = given.to_dataset(name=str(given.name or "data"))
-    return ds.assign_attrs(given.attrs)
+    stack = split_bands(given)
+    if stack is not None:
+        ds = stack.dataset
+        for var in ds.data_vars.values():  # no record, no list over bands
+            whole = {*RECORD_ATTRS, "history"}
+            var.attrs = {
+                k: v for k, v in var.attrs.items() if k not in whole and not isinstance(v, list | tuple)
+            }
+        return ds
+    name = name_of_single(given)
+    return given.to_dataset(name="data" if name == "values" else name).assign_attrs(given.attrs)
 
 
-def _band_attrs(given: xr.DataArray, own: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Return the attributes of an array with bands that hold for each of its bands: no record, no list over bands."""
-    whole = {*RECORD_ATTRS, "history"}
-    shared = {k: v for k, v in given.attrs.items() if k not in whole and not isinstance(v, list | tuple)}
-    return {**shared, **own}
-
-
-def _with_time(ds: xr.Dataset) -> xr.Dataset:
-    if "time" not in ds.coords:
+def _with_time(ds: xr.Dataset, yx: tuple[str, str]) -> xr.Dataset:
+    """Return the cube with its dates along the dimension ``time``."""
+    dims = dict.fromkeys(str(d) for v in ds.data_vars.values() if set(yx) <= set(v.dims) for d in v.dims)
+    name = time_dim([d for d in dims if d not in yx], ds.coords)
+    scalars = (n for n in TIME_NAMES if n in ds.coords and ds.coords[n].ndim == 0)
+    name = name or next(scalars, None)
+    if name is None or name not in ds.coords:
+        where = f"along {name!r}" if name else "and no time dimension"
+        example = "np.datetime64('2018-05-04')" if name is None else f"({name!r}, pandas.to_datetime([...]))"
         raise TimeError(
-            "writing a catalog: the cube has no time coordinate, and a STAC item needs a date",
-            "assign one, e.g. ds.assign_coords(time=np.datetime64('2018-05-04'))",
+            f"the cube has no dates {where}, and a STAC item needs one",
+            f"assign them, e.g. ds.assign_coords({name or 'time'}={example})",
         )
+    dates_of(ds[name], name)
+    if name != "time":
+        if "time" in ds.coords and ds.coords["time"].ndim:
+            raise TimeError(
+                f"the cube has dates along {name!r} and other ones in the coordinate 'time'",
+                "drop one of them: ds.drop_vars('time')",
+            )
+        ds = ds.drop_vars("time", errors="ignore").rename({name: "time"})
     if ds["time"].ndim == 0:
         ds = ds.expand_dims("time")
-    if ds["time"].dtype.kind != "M" or bool(ds["time"].isnull().any()):
-        raise TimeError(
-            f"writing a catalog: time is {ds['time'].dtype}, or a date is missing",
-            "give dates as datetime64, without NaT",
-        )
     if ds["time"].size == 0:
-        raise TimeError("writing a catalog: the cube has no date", "select at least one")
+        raise TimeError("the cube has no date", "select at least one")
     return ds
