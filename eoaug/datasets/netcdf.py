@@ -16,13 +16,19 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from eoaug.cube.dimensions import dates_of, spatial_dims, time_dim
+from eoaug.cube.grid_mapping import geobox_from_coords
+from eoaug.cube.roles import platform_of, product_of
+from eoaug.cube.stacks import split_bands
 from eoaug.errors import RadiometryError, SourceError, error_context
+from eoaug.raster import grid
 from eoaug.raster.arrays import BoolArray
-from eoaug.raster.bands import STAND_INS
+from eoaug.raster.bands import STAND_INS, common_name
 from eoaug.raster.plausible import check_units, quantity_of, sample
 from eoaug.raster.quality import declared_quality, nodata_of, quality_of
 from eoaug.raster.quality_products import FlagClass, QualityBand
 from eoaug.raster.radiometry import Scaling, declared_nodata, declared_scaling, declares_scale
+from eoaug.raster.variables import plain_name, role_of
 
 __all__ = ["ImageStack", "cloud_mask", "open_netcdf", "read_clouds", "read_images"]
 
@@ -105,7 +111,8 @@ def read_images(ds: xr.Dataset, name: str, bands: Sequence[str], *, display_valu
     Parameters
     ----------
     ds
-        Variables (time, y, x) with the attributes ``common_name``, ``gsd_m``, a declared scale (see
+        Variables (time, y, x), in any order and under any name that the verbs know, or one with a band dimension.
+        Bands are known by their names or the attribute ``common_name``. Also read: ``gsd_m``, a declared scale (see
         `radiometry.declared_scaling`), and ``native_gsd_m`` if the pixels are not native. Clouds come from
         `cloud_mask`.
     name
@@ -122,14 +129,18 @@ def read_images(ds: xr.Dataset, name: str, bands: Sequence[str], *, display_valu
     RadiometryError
         A band has no declared scale.
     """
-    variables = {band: variable for band in bands if (variable := _band_variable(ds, band)) is not None}
+    ds = _per_band(ds)
+    variables = _band_variables(ds, bands)
     if not variables:
         raise SourceError(
             f"{name} has no band with a common name of {', '.join(bands)}",
-            "leave this file out, or set the attribute common_name of its bands",
+            "leave this file out, or name its bands as the satellite does (B02) or by attrs['common_name']",
         )
+    dims = _dims(ds, next(iter(variables.values())))
+    ordered = {band: v.transpose(*dims) for band, v in variables.items() if set(v.dims) == set(dims)}
+    variables |= ordered
     first = next(iter(variables.values()))
-    if odd := [v for v in variables.values() if v.ndim != 3 or v.shape != first.shape]:
+    if odd := [v for v in variables.values() if v.dims != dims or v.shape != first.shape]:
         raise SourceError(
             f"band {odd[0].name!r} of {name} has shape {odd[0].shape}",
             "store all bands as (time, y, x) on one grid",
@@ -145,21 +156,22 @@ def read_images(ds: xr.Dataset, name: str, bands: Sequence[str], *, display_valu
     mask = cloud_mask(ds)
     clear = np.ones((dates, height, width), dtype=bool)
     if mask is not None:
-        clear = np.broadcast_to(~mask.values, clear.shape)
+        clear = np.broadcast_to(~mask.transpose(*dims, missing_dims="ignore").values, clear.shape)
     elif "blue" in variables and calibrated[blue := list(bands).index("blue")]:
         clear = ~(values[:, blue] > _CLOUD_BLUE)
     times = np.zeros(dates, np.int64)
-    if "time" in ds.coords:
-        times = ds["time"].values.astype("datetime64[s]").astype(np.int64)
-    west, south, east, north = (float(edge) for edge in ds.attrs.get("bbox_lonlat", [np.nan] * 4))
+    if dims[0] in ds.coords:
+        with error_context(f"reading {name}"):
+            times = dates_of(ds[dims[0]], dims[0]).astype("datetime64[s]").astype(np.int64)
+    gsd_m, lonlat_deg = _place(ds, dims, first)
     return ImageStack(
         platform=str(ds.attrs.get("platform", "")),
         values=values,
         clear=clear,
         cloud_fraction=np.full(dates, np.nan) if mask is None else 1 - clear.mean(axis=(1, 2)),
         times=times,
-        gsd_m=float(first.attrs.get("gsd_m", np.nan)),
-        lonlat_deg=((west + east) / 2, (south + north) / 2),
+        gsd_m=gsd_m,
+        lonlat_deg=lonlat_deg,
         present=np.array([band in variables for band in bands]),
         calibrated=calibrated,
         sharp=sharp,
@@ -181,7 +193,7 @@ def cloud_mask(ds: xr.Dataset) -> xr.DataArray | None:
     ParameterError
         Numbers that no class explains.
     """
-    product = " ".join(str(ds.attrs.get(key, "")) for key in ("collection", "product", "title", "platform"))
+    product = product_of(ds)
     bands = {}
     for name in map(str, ds.data_vars):
         attrs = ds[name].attrs
@@ -207,17 +219,61 @@ def cloud_mask(ds: xr.Dataset) -> xr.DataArray | None:
 def read_clouds(path: Path) -> BoolArray | None:
     """Return the `cloud_mask` of a file, shape (T, H, W), True = cloud or shadow; None if it has no mask."""
     with open_netcdf(path) as ds:
-        mask = cloud_mask(ds)
-        return None if mask is None else mask.values
+        mask = cloud_mask(_per_band(ds))
+        if mask is None:
+            return None
+        values = mask.transpose(*_dims(ds, mask), missing_dims="ignore").values
+        return values[None] if values.ndim == 2 else values
 
 
-def _band_variable(ds: xr.Dataset, band: str) -> xr.DataArray | None:
-    """Return the first variable of this common name, else of one that may stand in for it."""
-    for common_name in (band, *(name for name, replaced in STAND_INS.items() if replaced == band)):
-        for variable in ds.data_vars.values():
-            if variable.attrs.get("common_name") == common_name:
-                return variable
-    return None
+def _per_band(ds: xr.Dataset) -> xr.Dataset:
+    """Return a variable per band, also of a file of one DataArray with a band dimension."""
+    stacks = [v for v in ds.data_vars.values() if v.ndim > 2]
+    stack = split_bands(stacks[0]) if len(stacks) == 1 else None
+    if stack is None:
+        return ds
+    scalars = {name: v for name, v in ds.data_vars.items() if v.ndim == 0}
+    return stack.dataset.assign(scalars).assign_attrs(ds.attrs)
+
+
+def _band_variables(ds: xr.Dataset, bands: Sequence[str]) -> dict[str, xr.DataArray]:
+    """Return the first variable of each common name, else of one that may stand in for it."""
+    platform = platform_of(ds)
+    known: dict[str | None, xr.DataArray] = {}
+    for name, variable in ((str(n), v) for n, v in ds.data_vars.items()):
+        if role_of(name, variable.attrs, platform=platform) == "band":
+            common = common_name(plain_name(name, variable.attrs), variable.attrs, platform)
+            known.setdefault(common, variable)
+    chosen = {}
+    for band in bands:
+        names = (band, *(name for name, replaced in STAND_INS.items() if replaced == band))
+        if fitting := [name for name in names if name in known]:
+            chosen[band] = known[fitting[0]]
+    return chosen
+
+
+def _dims(ds: xr.Dataset, variable: xr.DataArray) -> tuple[str, str, str]:
+    """Return the names of the dimensions (time, y, x) of a variable."""
+    y, x = spatial_dims(variable)
+    return time_dim([d for d in variable.dims if d not in (y, x)], ds.coords) or "time", y, x
+
+
+def _place(
+    ds: xr.Dataset, dims: tuple[str, str, str], band: xr.DataArray
+) -> tuple[float, tuple[float, float]]:
+    """Return pixel size in metres and centre (longitude, latitude) of a file, declared or of its grid; NaN without."""
+    gsd, centre = float(band.attrs.get("gsd_m", np.nan)), (np.nan, np.nan)
+    if "bbox_lonlat" in ds.attrs:
+        west, south, east, north = (float(edge) for edge in ds.attrs["bbox_lonlat"])
+        centre = (west + east) / 2, (south + north) / 2
+    if np.isfinite(gsd):  # a learning cube declares what is known of its place
+        return gsd, centre
+    geobox, georeferenced = geobox_from_coords(ds, dims[1], dims[2])
+    if not georeferenced or geobox.crs is None:
+        return gsd, centre
+    height, width = geobox.shape.yx
+    lon, lat = grid.lonlat(geobox, [height / 2], [width / 2])[0].tolist()
+    return grid.gsd_m(geobox), centre if np.isfinite(centre).all() else (lon, lat)
 
 
 def _is_display(variable: xr.DataArray) -> bool:

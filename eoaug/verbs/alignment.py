@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from eoaug.cube.grid_mapping import geobox_from_coords
 from eoaug.cube.model import Cube
-from eoaug.cube.read import read_cube
 from eoaug.errors import GridError, ParameterError, TimeError, error_context
 from eoaug.generators.base import Card, Verb
 from eoaug.raster.grid import same_grid
@@ -63,7 +63,7 @@ def _check_position(name: str, array: xr.DataArray, yx: tuple[str, str], geobox:
     if y not in array.coords or x not in array.coords:
         return
     with error_context(name):
-        grid = read_cube(_bare(array)).geobox
+        grid = geobox_from_coords(array, y, x)[0]
     if not same_grid(grid, geobox) and grid.crs is not None:
         raise GridError(
             f"the {name} lies on another grid: {grid.affine.c, grid.affine.f} instead of "
@@ -77,11 +77,6 @@ def _check_position(name: str, array: xr.DataArray, yx: tuple[str, str], geobox:
             f"the {name}'s coordinates do not match the cube's: {y} starts at {float(array[y][0])}",
             f"bring it onto the cube's: {name}.{way}({y}=ds.{y}, {x}=ds.{x})",
         )
-
-
-def _bare(array: xr.DataArray) -> xr.DataArray:
-    # Floats without a scale or flags, so that the array is read as a band.
-    return array.astype(np.float32).drop_attrs(deep=False)
 
 
 def at_dates(array: xr.DataArray, cube: Cube) -> xr.DataArray:

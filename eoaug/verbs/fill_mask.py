@@ -11,15 +11,15 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from eoaug.cube.model import Cube
+from eoaug.cube.roles import product_of
+from eoaug.cube.stacks import name_of_single
 from eoaug.errors import GridError, ParameterError, did_you_mean, error_context
 from eoaug.raster.quality import boolean_mask, is_unsure_name, known_quality, nodata_of, quality_of
 from eoaug.raster.quality_products import QualityBand
+from eoaug.raster.variables import plain_name
 from eoaug.verbs.alignment import at_dates, check_mask_grid
 
 __all__ = ["mask_of", "mask_variable"]
-
-_ORIGIN = ("collection", "product", "product_id", "title", "platform", "id")
-"""Attributes that may say which product a quality band belongs to."""
 
 
 def mask_of(cube: Cube, mask: Any) -> Any:
@@ -42,7 +42,7 @@ def mask_of(cube: Cube, mask: Any) -> Any:
     TimeError
         Other dates.
     """
-    product = _product(cube.source)
+    product = product_of(cube.source)
     if isinstance(mask, str):
         array = cube.source[mask_variable(cube.source, mask)]
         convert = _of_variable(array, product)
@@ -50,7 +50,9 @@ def mask_of(cube: Cube, mask: Any) -> Any:
         array, quality = _with_classes(cube.source, [c.lower() for c in mask], product)
         convert = partial(quality.mask, classes=[c.lower() for c in mask], nodata=nodata_of(array.attrs))
     elif isinstance(mask, xr.DataArray):
-        array = mask
+        # A layer that was selected from a DataArray is called by its label along the band dimension.
+        selected = mask.dtype.kind not in "bO" and mask.name != "fill"
+        array = mask.rename(name_of_single(mask)) if selected else mask
         check_mask_grid(cube, array)
         convert = _of_variable(array, product) if _is_variable_of(cube, array) else _of_array(array, product)
     else:
@@ -72,7 +74,11 @@ def mask_variable(ds: xr.Dataset, name: str) -> str:
         if variable.lower() == name.lower():
             return variable
     product = known_quality(name)
-    found = [n for n in map(str, ds.data_vars) if product is not None and known_quality(n) is product]
+    described = {str(n): plain_name(str(n), v.attrs) for n, v in ds.data_vars.items()}
+    for variable, called in described.items():
+        if called.lower() == name.lower():
+            return variable
+    found = [n for n, called in described.items() if product is not None and known_quality(called) is product]
     if len(found) == 1:
         return found[0]
     if found:
@@ -85,15 +91,6 @@ def mask_variable(ds: xr.Dataset, name: str) -> str:
         + f"load it with the bands: eoaug.open_cube(source, bands={[*bands[:3], name]}); --bands of the command line, "
         "source.bands of a job",
     )
-
-
-def _product(ds: xr.Dataset) -> str:
-    """Return what the cube says of its origin, as one text."""
-    texts = [str(ds.attrs[name]) for name in _ORIGIN if name in ds.attrs]
-    for name in ("platform", "item_id", "collection"):
-        if name in ds.coords and ds.coords[name].dtype.kind in "UO":
-            texts += [str(value) for value in np.unique(ds.coords[name].values.astype(str))[:4]]
-    return " ".join(texts)
 
 
 def _with_classes(ds: xr.Dataset, classes: list[str], product: str) -> tuple[xr.DataArray, QualityBand]:
@@ -118,7 +115,7 @@ def _with_classes(ds: xr.Dataset, classes: list[str], product: str) -> tuple[xr.
 def _of_variable(array: xr.DataArray, product: str) -> Callable[[Any], Any]:
     """Return the function from the stored numbers of a cube's own variable to booleans."""
     name = str(array.name)
-    quality = quality_of(name, array.attrs, product)
+    quality = quality_of(plain_name(name, array.attrs), array.attrs, product)
     if quality is None:
         _refuse_unsure(array)
         return partial(boolean_mask, name=repr(name))
