@@ -74,7 +74,7 @@ def choose_bands(
                 f"item {item.id!r} has no band {name!r}; it has {known}",
                 did_you_mean(name, known, cutoff=0.5) or "name one of these",
             )
-        if len(hits) == 1 and not hits[0].listed:
+        if len(hits) == 1 and not (hits[0].listed or hits[0].array):
             inside = bands_in_file(hits[0])
             if len(inside) > 1:
                 raise BandError(
