@@ -1,7 +1,7 @@
 """eoaug: augment Earth-observation data cubes with diffusion models.
 
     import eoaug
-    cube = eoaug.open_cube("catalogs/sample", collections=["sentinel-2-l2a"])
+    cube = eoaug.open_cube(eoaug.sample(), collections=["sentinel-2-l2a"])
     filled = cube.eoaug.inpaint(mask=clouds)
     eoaug.write(filled, "augmented")
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from eoaug.jobs.runner import run_job
     from eoaug.stac.open import open_cube
     from eoaug.stac.publish import write
+    from eoaug.stac.sample import sample
 
 __version__ = "0.2.0"
 
@@ -45,6 +46,7 @@ __all__ = [
     "open_cube",
     "plan",
     "run_job",
+    "sample",
     "super_resolve",
     "synthesize",
     "write",
@@ -53,6 +55,7 @@ __all__ = [
 _LATER = {
     "open_cube": "eoaug.stac.open",
     "run_job": "eoaug.jobs.runner",
+    "sample": "eoaug.stac.sample",
     "write": "eoaug.stac.publish",
 }
 

@@ -1,22 +1,26 @@
-"""Progress bars. tqdm is imported only when a bar is drawn."""
+"""Progress bars, and lines where there is no terminal. tqdm is imported only when work may take long."""
 
 from __future__ import annotations
 
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from fractions import Fraction
 from typing import Literal
 
-__all__ = ["Progress", "ProgressCounter", "track"]
+__all__ = ["LINE_S", "Progress", "ProgressCounter", "line_per_interval", "track"]
 
 
 Progress = bool | Literal["steps"] | None
 """False: no bar; True: a bar at once; ``"steps"``: a bar that counts every denoising step of every tile; None:
-a bar after some seconds, on a terminal or in a notebook."""
+a bar after some seconds, on a terminal or in a notebook, and elsewhere a line every 30 s."""
 
 _DELAY_S = 3.0
-"""Short work needs no bar; notebooks and logs stay quiet."""
+"""Short work needs no bar."""
+LINE_S = 30.0
+"""Seconds between two lines of a long run where there is no terminal."""
 
 
 class ProgressCounter:
@@ -86,4 +90,44 @@ def track(total: int, *, what: str, unit: str, progress: Progress = None) -> Ite
         leave=asked,
         disable=False if asked else None,
     ) as bar:
-        yield ProgressCounter(bar.update, by_step=progress == "steps")
+        done = 0
+
+        def update(count: int) -> None:
+            nonlocal done
+            done += count
+            bar.update(count)
+
+        def state() -> str:
+            return f"{what}: {done} of {total} {unit}s"
+
+        with line_per_interval(state) if getattr(bar, "disable", False) else nullcontext():
+            yield ProgressCounter(update, by_step=progress == "steps")
+
+
+@contextmanager
+def line_per_interval(state: Callable[[], str], *, every_s: float | None = None) -> Iterator[None]:
+    """Print a line on standard error every 30 s while the block runs; a log of a batch system shows that it lives.
+
+    Parameters
+    ----------
+    state
+        Returns what is done so far.
+    every_s
+        Seconds between two lines; None: `LINE_S`.
+    """
+    started, ended = time.monotonic(), threading.Event()
+
+    def print_lines() -> None:
+        while not ended.wait(LINE_S if every_s is None else every_s):
+            try:
+                print(f"eoaug: {state()}, {time.monotonic() - started:.0f} s", file=sys.stderr, flush=True)  # noqa: T201
+            except (OSError, ValueError):  # the stream is closed; the work goes on
+                return
+
+    thread = threading.Thread(target=print_lines, name="eoaug progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

@@ -41,7 +41,15 @@ def test_version() -> None:
 COMMANDS = [
     *(("inpaint",), ("extend",), ("super-resolve",), ("synthesize",)),
     *(("plan", verb) for verb in ("inpaint", "extend", "super-resolve", "synthesize")),
-    *(("generators",), ("inspect",), ("evaluate",), ("train",), ("convert-weights",), ("finetune",)),
+    *(
+        ("generators",),
+        ("inspect",),
+        ("demo",),
+        ("evaluate",),
+        ("train",),
+        ("convert-weights",),
+        ("finetune",),
+    ),
     *(("run",), ("resume",), ("status",), ("validate",), ("gc",), ("job-script",), ("plan", "job")),
 ]
 

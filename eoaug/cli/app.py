@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from eoaug.cli import catalogs, evaluation, jobs, models
+from eoaug.cli import catalogs, evaluation, jobs, models, sample
 from eoaug.cli.streams import tolerate_closed_streams
 from eoaug.cli.verbs import SHORT, command
 from eoaug.verbs.options import OWN_OPTIONS
@@ -44,7 +44,7 @@ for _verb in OWN_OPTIONS:
     plans.command(_name, short_help=SHORT[_verb])(command(_verb, plan=True))
 
 
-for _module in (jobs, catalogs, evaluation, models):
+for _module in (jobs, catalogs, evaluation, models, sample):
     app.add_typer(_module.commands)
 plans.add_typer(jobs.plan_commands)
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import typer
 
-from eoaug.cli.options import Bbox, Collections, Datetime, Limit, Source, floats, option_help, reported, split
+from eoaug.cli.options import (
+    Bbox,
+    Collections,
+    Datetime,
+    Json,
+    Limit,
+    Source,
+    floats,
+    option_help,
+    print_json,
+    reported,
+    split,
+)
 
 __all__ = ["commands"]
 
@@ -26,6 +38,7 @@ def inspect_source(
     bbox: Bbox = None,
     datetime: Datetime = None,
     limit: Limit = None,
+    as_json: Json = False,
 ) -> None:
     """Summarise a catalog."""
     from eoaug.stac.summary import summarise
@@ -37,4 +50,7 @@ def inspect_source(
         datetime=datetime,
         limit=limit,
     )
-    typer.echo("\n\n".join(map(str, summaries)))
+    if as_json:
+        print_json([summary.as_dict() for summary in summaries])
+    else:
+        typer.echo("\n\n".join(map(str, summaries)))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from eoaug.cli.options import Texts, option_help, reported, split
+from eoaug.cli.options import Json, Texts, option_help, reported, split
 from eoaug.errors import ParameterError
 
 __all__ = ["commands"]
@@ -58,6 +58,7 @@ def evaluate(
         int | None, typer.Option(help="Denoising steps of samples. [default: the generator's]")
     ] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the gaps and of the generator's noise.")] = 0,
+    as_json: Json = False,
 ) -> None:
     """Score a generator against classical baselines."""
     if out.exists() and not out.is_dir():
@@ -78,5 +79,5 @@ def evaluate(
         seed=seed,
     )
     page = write_report(evaluation, out)
-    typer.echo(evaluation.table.to_markdown())
-    typer.echo(page)
+    typer.echo(evaluation.table.to_json() if as_json else evaluation.table.to_markdown())
+    typer.echo(page, err=as_json)

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from eoaug.cli.options import option_help, reported
+from eoaug.cli.options import Json, option_help, print_json, reported
 from eoaug.errors import ParameterError
 
 __all__ = ["PlanGroup", "commands", "plan_commands"]
@@ -37,6 +37,10 @@ A job is a YAML file:
   cluster: {queue: normal, walltime: "02:00:00", cores: 8, memory: 32GB, gpus: 1}   # for --cluster slurm"""
 
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="YAML file of the job.")]
+JobOrCatalog = Annotated[
+    str,
+    typer.Argument(metavar="JOB|CATALOG", help="YAML file of a job, or a catalog that jobs have written to."),
+]
 Catalog = Annotated[
     str, typer.Argument(help="Catalog written by eoaug: folder, JSON file or s3://bucket/prefix.")
 ]
@@ -128,16 +132,42 @@ def resume(
     "status",
     short_help="Show the progress of a job.",
     help=option_help(
-        "Show the items that a job has published, failed and in flight; also while it runs.",
-        "eoaug status job.yaml",
+        "Show the items that a job, or every job of a catalog, has published, failed and in flight; also while it "
+        "runs.",
+        "eoaug status job.yaml\n  eoaug status augmented --json",
     ),
 )
 @reported
-def status(job: JobFile) -> None:
-    """Show the progress of a job."""
-    from eoaug.jobs.status import job_status
+def status(job: JobOrCatalog, as_json: Json = False) -> None:
+    """Show the progress of a job, or of the jobs of a catalog."""
+    from eoaug.jobs.status import catalog_status, job_status
 
-    typer.echo(str(job_status(job)))
+    if _is_catalog(job):
+        states = catalog_status(job)
+        if as_json:
+            print_json([state.as_dict() for state in states])
+        else:
+            typer.echo("\n\n".join(map(str, states)))
+        return
+    state = job_status(job)
+    if as_json:
+        print_json(state.as_dict())
+    else:
+        typer.echo(str(state))
+
+
+def _is_catalog(text: str) -> bool:
+    """Return whether an argument is the address of a catalog rather than the file of a job."""
+    path = Path(text)
+    if "://" in text or path.is_dir():
+        return True
+    if path.suffix != ".json":
+        return False
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return path.name in ("catalog.json", "collection.json")
+    return isinstance(document, dict) and document.get("type") in ("Catalog", "Collection")
 
 
 @commands.command(
@@ -145,17 +175,20 @@ def status(job: JobFile) -> None:
     short_help="Check every byte that eoaug wrote to a catalog.",
     help=option_help(
         "Check checksums, georeference, schema and synthetic marks of everything that eoaug wrote to a catalog. "
-        "Exits with code 1 if a check fails.",
+        "Exits with code 1 if a check fails, or if eoaug wrote nothing of it.",
         "eoaug validate augmented",
     ),
 )
 @reported
-def validate(catalog: Catalog) -> None:
+def validate(catalog: Catalog, as_json: Json = False) -> None:
     """Check every byte that eoaug wrote to a catalog."""
     from eoaug.stac.validate import validate as check
 
     validation = check(catalog)
-    typer.echo(str(validation))
+    if as_json:
+        print_json(validation.as_dict())
+    else:
+        typer.echo(str(validation))
     raise typer.Exit(0 if validation.sound else 1)
 
 
@@ -201,16 +234,22 @@ def script(job: JobFile) -> None:
     "job",
     short_help="A whole job; `eoaug plan job.yaml` is short for it.",
     help=option_help(
-        "Estimate the cost of a job: items, model calls, disk and memory. Nothing is computed or written.",
+        "Estimate the cost of a job: items, model calls, disk and memory. Nothing is computed or written. Exits with "
+        "code 3 if no item can be processed.",
         "eoaug plan job job.yaml",
     ),
 )
 @reported
-def plan(job: JobFile) -> None:
+def plan(job: JobFile, as_json: Json = False) -> None:
     """Estimate the cost of a job."""
     from eoaug.jobs.planning import plan_job
 
-    typer.echo(str(plan_job(job)))
+    cost = plan_job(job)
+    if as_json:
+        print_json(cost.as_dict())
+    else:
+        typer.echo(str(cost))
+    raise typer.Exit(0 if cost.runnable else 3)
 
 
 # -- the work -----------------------------------------------------------------------------------------

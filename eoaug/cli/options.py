@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from functools import wraps
@@ -17,12 +18,14 @@ __all__ = [
     "Bbox",
     "Collections",
     "Datetime",
+    "Json",
     "Limit",
     "Source",
     "Texts",
     "floats",
     "option_help",
     "options_of",
+    "print_json",
     "reported",
     "settings_from",
     "split",
@@ -31,12 +34,23 @@ __all__ = [
 
 Texts = list[str] | None
 Source = Annotated[
-    str, typer.Argument(help="Catalog, collection or item (path or URL), or name or URL of a STAC API.")
+    str,
+    typer.Argument(
+        help="Catalog, collection or item (path or URL), name or URL of a STAC API, or a GeoTIFF, netCDF file, Zarr "
+        "group, or folder of such files."
+    ),
 ]
 Collections = Annotated[Texts, typer.Option(metavar="NAMES", help="Collections to read. [default: all]")]
 Bbox = Annotated[str | None, typer.Option(help="Bounding box: west,south,east,north in degrees.")]
 Datetime = Annotated[str | None, typer.Option(help="Date or interval: 2018-05, 2018-01-01/2018-06-30.")]
 Limit = Annotated[int | None, typer.Option(help="Maximum number of items per collection.")]
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def print_json(values: Any) -> None:
+    """Print values as JSON, in plain ASCII for every terminal and parser."""
+    typer.echo(json.dumps(values, indent=2))
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 
-from eoaug.cli.options import Bbox, Collections, Datetime, Source, Texts, floats, reported, split
+from eoaug.cli.options import (
+    Bbox,
+    Collections,
+    Datetime,
+    Json,
+    Source,
+    Texts,
+    floats,
+    print_json,
+    reported,
+    split,
+)
 from eoaug.errors import GridError, ParameterError
 from eoaug.generators.base import Verb
 from eoaug.verbs.options import OWN_OPTIONS, Option, shared_options
@@ -67,6 +79,7 @@ def _plan_options(
     time: Annotated[
         bool, typer.Option("--time", help="Time a few dummy tiles on this machine to estimate the run time.")
     ] = False,
+    as_json: Json = False,
 ) -> None: ...
 
 
@@ -115,11 +128,12 @@ def command(verb: Verb, *, plan: bool) -> Callable[..., None]:
             {name: given[name] for name in group} for group in (own, opening, shared, last)
         )
         arguments = {**_own(verb, own_given), **_shared(shared_given)}
-        for cube in _cubes(given["source"], own_given, open_given, arguments):
-            if plan:
-                _show_plan(verb, cube, arguments, **last_given)
-            else:
-                _run(verb, cube, arguments, last_given)
+        cubes = _cubes(given["source"], own_given, open_given, arguments)
+        if plan:
+            _show_plans(verb, cubes, arguments, **last_given)
+            return
+        for cube in cubes:
+            _run(verb, cube, arguments, last_given)
 
     example = (("plan ", "") if plan else ("", " --out augmented")) * 2
     command.__name__ = verb
@@ -246,11 +260,19 @@ def _nodes(cube: Any) -> Iterator[Any]:
 # -- the work -----------------------------------------------------------------------------------------
 
 
-def _show_plan(verb: Any, cube: Any, arguments: Mapping[str, Any], *, time: bool) -> None:
+def _show_plans(
+    verb: Any, cubes: Iterator[Any], arguments: Mapping[str, Any], *, time: bool, as_json: bool
+) -> None:
     import eoaug
 
-    plan = eoaug.plan(verb, cube, **_with_rasters(arguments, cube))
-    typer.echo(str(plan.explain(calibrate=time)))
+    explanations = []
+    for cube in cubes:
+        plan = eoaug.plan(verb, cube, **_with_rasters(arguments, cube))
+        explanations.append(plan.explain(calibrate=time))
+        if not as_json:
+            typer.echo(str(explanations[-1]))
+    if as_json:
+        print_json([asdict(explanation) for explanation in explanations])
 
 
 def _run(verb: str, cube: Any, arguments: Mapping[str, Any], target: Mapping[str, Any]) -> None:

@@ -12,7 +12,7 @@ from eoaug.errors import TargetError
 from eoaug.jobs.config import Job
 from eoaug.jobs.content_key import version
 from eoaug.jobs.journal import Journal
-from eoaug.jobs.report import Failure, Report
+from eoaug.jobs.report import MOST_GENERATED, Failure, Report
 from eoaug.jobs.work_items import WorkItem, WorkResult
 from eoaug.stac.catalog import MADE_BY, Root
 from eoaug.stac.transactions import Api
@@ -42,8 +42,13 @@ class Bookkeeper:
         self.report = Report(job=job.id, described=job.described())
         self._api = None if job.output.api is None else Api(job.output.api)
         self._unsent: dict[str, dict[str, None]] = {}
-        self.shown: list[WorkItem] = []
-        """Some of the published items, shown as pictures in the report."""
+        self._published: list[tuple[float, WorkItem]] = []
+        """The published items with the largest generated share, largest first."""
+
+    @property
+    def shown(self) -> list[WorkItem]:
+        """The published items whose pictures the report shows: those with the largest generated share."""
+        return [work_item for _, work_item in self._published[: self._job.run.pictures]]
 
     def add(self, result: WorkResult) -> None:
         """Record a result."""
@@ -89,14 +94,27 @@ class Bookkeeper:
         )
         if self._api is not None:
             self._unsent.setdefault(collection, {}).update(dict.fromkeys(ids))
-        if published and len(self.shown) < self._job.run.pictures:
-            self.shown.append(result.work_item)
+        if published:
+            self._rank(result)
         if published or unlisted:
             # A replaced item may have another footprint or date than the one in the collection.
             self._pending.setdefault(collection, []).extend(result.items)
             name = "published" if published else "adopted"
             fields = {"collection": collection, "made": ids, "key": result.key}
             self._events.append({"event": name, **event, **fields})
+
+    def _rank(self, result: WorkResult) -> None:
+        """Keep a published item if its generated share is among the largest; of equal shares, the earlier."""
+        shares = [float(item["properties"].get("eoaug:synthetic_fraction") or 0.0) for item in result.items]
+        entry = (max(shares, default=0.0), result.work_item)
+        most = max(MOST_GENERATED, self._job.run.pictures)
+        self._published = sorted([*self._published, entry], key=lambda kept: -kept[0])[:most]
+        self.report = replace(
+            self.report,
+            most_generated=tuple(
+                (work_item.label, share) for share, work_item in self._published[:MOST_GENERATED]
+            ),
+        )
 
     def flush(self) -> None:
         """Write the pending results: first to the catalog, then to the journal."""

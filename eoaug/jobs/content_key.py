@@ -32,7 +32,9 @@ def summary(item: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of an item that its registration in the catalog needs."""
     dates = ("datetime", "start_datetime", "end_datetime")
     times = {name: item["properties"][name] for name in dates if name in item["properties"]}
-    return {"id": item["id"], "bbox": item["bbox"], "properties": times}
+    share = item["properties"].get("eoaug:synthetic_fraction")
+    properties = times if share is None else {**times, "eoaug:synthetic_fraction": share}
+    return {"id": item["id"], "bbox": item["bbox"], "properties": properties}
 
 
 def content_key(item: pystac.Item, work_item: WorkItem, context: JobContext) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.config import Job, read_job
 from eoaug.jobs.content_key import content_key, existing_output
 from eoaug.jobs.report import Failure
-from eoaug.jobs.sources import allowed, work_items_of
+from eoaug.jobs.sources import allowed, no_item, work_items_of
 from eoaug.jobs.work_items import JobContext
 from eoaug.stac.band_sources import pixel_size
 from eoaug.stac.catalog import Root
@@ -23,6 +24,10 @@ from eoaug.stac.search import as_item, signer_of
 from eoaug.verbs.planning import plan
 
 __all__ = ["JobPlan", "plan_job"]
+
+
+_SHOWN_ITEMS = 5
+"""Number of items that the text names of each problem."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +44,10 @@ class JobPlan:
     """Bytes of the results before compression."""
     peak_bytes: int
     """Largest memory of one worker, in bytes."""
+    planned: int = 0
+    """Items that the job would compute."""
     unreadable: tuple[Failure, ...] = ()
+    """Items that it cannot process, and why."""
 
     def __str__(self) -> str:
         """Return a short text."""
@@ -50,7 +58,36 @@ class JobPlan:
             "memory": f"{self.peak_bytes / 1e6:,.1f} MB in a worker",
         }
         lines = [f"{name:<12} {text}" for name, text in rows.items()]
-        return "\n".join([*lines, *(f"unreadable   {failure.problem}" for failure in self.unreadable)])
+        for (problem, remedy), items in self.problems().items():
+            shown = ", ".join(items[:_SHOWN_ITEMS]) + (", ..." if len(items) > _SHOWN_ITEMS else "")
+            count = f"{len(items)} item" + ("s" if len(items) > 1 else "")
+            lines += [f"{'cannot run':<12} {count}: {problem}", f"{'':<12} -> {remedy}", f"{'':<12} {shown}"]
+        return "\n".join(lines)
+
+    @property
+    def runnable(self) -> int:
+        """Number of items that the job would process, or that exist already."""
+        return self.existing + self.planned
+
+    def problems(self) -> dict[tuple[str, str], list[str]]:
+        """Return the ids of the items that cannot be processed, by problem and remedy; the largest group first.
+
+        Problems that differ in the item's name, also within an address, are equal.
+        """
+        groups: dict[tuple[str, str], list[str]] = {}
+        for failure in self.unreadable:
+            name = re.compile(rf"(?<!\w){re.escape(failure.item)}(?!\w)")
+            problem, remedy = (name.sub("ITEM", text) for text in (failure.problem, failure.remedy))
+            groups.setdefault((problem, remedy), []).append(failure.item)
+        return dict(sorted(groups.items(), key=lambda group: -len(group[1])))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        groups = [
+            {"problem": problem, "remedy": remedy, "items": items}
+            for (problem, remedy), items in self.problems().items()
+        ]
+        return asdict(self) | {"runnable": self.runnable, "problems": groups}
 
 
 def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
@@ -62,6 +99,11 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
     ----------
     config
         As for `run_job`.
+
+    Raises
+    ------
+    SourceError
+        No item passes the filters.
     """
     job = read_job(config)
     root = Root.at(job.output.catalog)
@@ -90,10 +132,13 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
             counts[signature] += 1
         except EoaugError as error:
             unreadable.append(Failure(work_item.id, type(error).__name__, error.problem, error.remedy))
+    if not items and not bookkeeper.report.failures:
+        raise no_item(job)
     weighted = [(costs[signature], count) for signature, count in counts.items()]
     return JobPlan(
         items=items,
         existing=existing,
+        planned=counts.total(),
         model_calls=sum(cost.model_calls * count for cost, count in weighted),
         tiles=sum(cost.tiles * count for cost, count in weighted),
         stored_bytes=sum(cost.output_bytes * count for cost, count in weighted),

@@ -9,13 +9,17 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from eoaug.errors import EoaugError
-from eoaug.jobs.work_items import WorkItem
+from eoaug.jobs.work_items import JobContext, WorkItem
 from eoaug.quicklook import Picture, Section, page, rgb
-from eoaug.stac.catalog import STATE, Root
+from eoaug.stac.catalog import STATE
 from eoaug.stac.open import open_cube
+from eoaug.stac.search import as_item, signer_of
 
-__all__ = ["Failure", "Report", "write_report"]
+__all__ = ["MOST_GENERATED", "Failure", "Report", "write_report"]
 
+
+MOST_GENERATED = 10
+"""Number of items with the largest generated share that a report lists."""
 
 _PICTURE_PX = 256
 """Longest edge of a picture."""
@@ -65,6 +69,8 @@ class Report:
     stored_bytes: int = 0
     """Bytes of data written."""
     workers: int = 1
+    most_generated: tuple[tuple[str, float], ...] = ()
+    """Id and generated share, 0 to 1, of the published items with the largest share, largest first."""
     folder: str = ""
     """Folder of this report; empty if nothing happened and no report was written."""
 
@@ -116,6 +122,9 @@ class Report:
         """Return a table of the counts and a table of the failures."""
         lines = [f"# Job {self.job}", "", f"    {json.dumps(self.described, ensure_ascii=False)}", ""]
         lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in self.table())]
+        if self.most_generated:
+            lines += ["", "| most generated | share |", "|---|---|"]
+            lines += [f"| {_cell(label)} | {share:.1%} |" for label, share in self.most_generated]
         if self.failures:
             lines += ["", "| item | problem | remedy |", "|---|---|---|"]
             rows = [
@@ -130,24 +139,29 @@ def _cell(text: str) -> str:
     return " ".join(re.sub(r"[\\`*_\[\]<>|#!&]", lambda sign: f"&#{ord(sign[0])};", text).split())
 
 
-def write_report(report: Report, root: Root, shown: Sequence[WorkItem]) -> Report:
+def write_report(report: Report, context: JobContext, shown: Sequence[WorkItem]) -> Report:
     """Write a report next to the catalog, replacing the job's last one; return it with its folder.
 
     Parameters
     ----------
     report
         The report.
-    root
-        The catalog.
+    context
+        The job and its catalog.
     shown
-        Work items whose results are shown as pictures.
+        Work items whose sources and results are shown as pictures.
     """
-    folder = root.folder / STATE / "reports" / report.job
+    folder = context.root.folder / STATE / "reports" / report.job
     report = replace(report, folder=str(folder))
     sections = [
         Section("Summary", table=[("", ""), *report.table()]),
-        *_pictures(root, shown),
+        *_pictures(context, shown),
     ]
+    if report.most_generated:
+        ranked = [(label, f"{share:.1%}") for label, share in report.most_generated]
+        sections.insert(
+            1, Section("Most generated", table=[("item", "generated share of the pixels"), *ranked])
+        )
     if report.failures:
         rows = [
             (failure.item, failure.problem, failure.remedy) for failure in report.failures[:_SHOWN_FAILURES]
@@ -162,17 +176,47 @@ def write_report(report: Report, root: Root, shown: Sequence[WorkItem]) -> Repor
     return report
 
 
-def _pictures(root: Root, shown: Sequence[WorkItem]) -> list[Section]:
-    rows = []
+def _pictures(context: JobContext, shown: Sequence[WorkItem]) -> list[Section]:
+    """Return the pictures before and after, and why some are missing."""
+    rows, missing = [], []
     for work_item in shown:
-        home = root.folder / work_item.collection / work_item.label
-        try:
-            cube = open_cube(str(home / f"{work_item.label}.json"))
-            step = max(1, -(-max(cube.odc.geobox.shape) // _PICTURE_PX))
-            y, x = cube.odc.spatial_dims
-            small = cube.isel({y: slice(None, None, step), x: slice(None, None, step)}).isel(time=slice(0, 1))
-            rows.append([Picture(rgb(small.load()), work_item.label, str(small.time.values[0])[:10])])
-        except EoaugError:
-            # A result without a band that can be shown must not make the report fail.
-            continue
-    return [Section("Examples", rows=[[picture for row in rows for picture in row]])] if rows else []
+        row = []
+        for when, opened in (("before", _source), ("after", _result)):
+            try:
+                row.append(_picture(opened(work_item, context), f"{work_item.label}, {when}"))
+            except EoaugError as error:  # an item that cannot be shown must not make the report fail
+                missing.append((work_item.label, when, error.problem))
+        if row:
+            rows.append(row)
+    sections = [Section("Before and after", rows=rows)] if rows else []
+    if missing:
+        sections.append(Section("Missing pictures", table=[("item", "picture", "reason"), *missing]))
+    return sections
+
+
+def _source(work_item: WorkItem, context: JobContext) -> Any:
+    source = context.job.source
+    return open_cube(
+        as_item(work_item.entry),
+        bands=source.bands or None,
+        resolution=source.resolution,
+        crs=source.crs,
+        patch_url=signer_of(source.catalog),
+        allow=context.allow,
+    )
+
+
+def _result(work_item: WorkItem, context: JobContext) -> Any:
+    home = context.root.folder / work_item.collection / work_item.label
+    return open_cube(str(home / f"{work_item.label}.json"))
+
+
+def _picture(cube: Any, caption: str) -> Picture:
+    """Return the picture of a cube's first date, made of every n-th pixel."""
+    step = max(1, -(-max(cube.odc.geobox.shape) // _PICTURE_PX))
+    y, x = cube.odc.spatial_dims
+    small = cube.isel({y: slice(None, None, step), x: slice(None, None, step)})
+    if "time" not in small.dims:
+        return Picture(rgb(small.load()), caption)
+    small = small.isel(time=slice(0, 1)).load()
+    return Picture(rgb(small), caption, str(small.time.values[0])[:10])

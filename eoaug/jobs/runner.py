@@ -9,24 +9,24 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from eoaug.errors import JobError, SourceError
+from eoaug.errors import JobError
 from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.clusters import DaskExecutor, Executor, InProcess
 from eoaug.jobs.config import Job, read_job
 from eoaug.jobs.content_key import version
 from eoaug.jobs.journal import read_journals
 from eoaug.jobs.report import Report, write_report
-from eoaug.jobs.sources import allowed, work_items_of
+from eoaug.jobs.sources import allowed, no_item, work_items_of
 from eoaug.jobs.work_items import JobContext, WorkItem, WorkResult
+from eoaug.progress import line_per_interval
 from eoaug.stac.catalog import Root
 from eoaug.stac.publish import check_format
 from eoaug.stac.transactions import Api
-from eoaug.storage.names import clean_href
 
 __all__ = ["run_job"]
 
@@ -52,7 +52,7 @@ def run_job(
     client
         A ``distributed.Client``, whose workers see the same file system; None: this process.
     progress
-        True or False; default: a bar on a terminal.
+        True or False; default: a bar on a terminal, and elsewhere a line every 30 s.
     recompute
         Continue a job that another version of eoaug began, and compute all its items again.
 
@@ -99,12 +99,9 @@ def run_job(
     bookkeeper.close()
     report = replace(bookkeeper.report, seconds=time.monotonic() - start, workers=executor.size())
     if not report.seen:
-        raise SourceError(
-            f"no item of {clean_href(job.source.catalog)!r} passes the filters of the job",
-            "widen source.bbox, datetime, collections, ids or query",
-        )
+        raise no_item(job)
     if report.published or report.failures or report.adopted or report.sent:
-        report = write_report(report, root, bookkeeper.shown)
+        report = write_report(report, context, bookkeeper.shown)
     return report
 
 
@@ -135,4 +132,9 @@ def _bar(progress: bool | None) -> Iterator[Any]:
             bar.update()
             bar.set_postfix(counts, refresh=False)
 
-        yield tick
+        def state() -> str:
+            statuses = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
+            return f"{counts.total()} items" + (f" ({statuses})" if statuses else "")
+
+        with line_per_interval(state) if bar.disable else nullcontext():
+            yield tick

@@ -16,7 +16,7 @@ from eoaug.storage.access import AccessPolicy, folder_of
 from eoaug.storage.names import clean_href
 from eoaug.storage.s3 import is_object
 
-__all__ = ["allowed", "work_items_of"]
+__all__ = ["allowed", "no_item", "work_items_of"]
 
 
 def allowed(job: Job) -> tuple[str, ...]:
@@ -72,6 +72,14 @@ def work_items_of(job: Job, bookkeeper: Bookkeeper | None = None) -> Iterator[Wo
         yield work_item
         if source.limit is not None and len(seen) >= source.limit:
             return
+
+
+def no_item(job: Job) -> SourceError:
+    """Return the error of a job without items."""
+    return SourceError(
+        f"no item of {clean_href(job.source.catalog)!r} passes the filters of the job",
+        "widen source.bbox, datetime, collections, ids or query",
+    )
 
 
 def _search(job: Job) -> Search:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,9 @@ from eoaug.jobs.journal import read_journals
 from eoaug.jobs.leases import live_leases
 from eoaug.jobs.report import Failure
 from eoaug.stac.catalog import Root
+from eoaug.storage.location import Location
 
-__all__ = ["JobStatus", "job_status", "resumable"]
+__all__ = ["JobStatus", "catalog_status", "job_status", "resumable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,28 @@ class JobStatus:
         lines = [f"{name:<12} {text}" for name, text in rows.items()]
         return "\n".join([*lines, *(f"  {failure.item}: {failure.problem}" for failure in self.failures)])
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
+
+
+def catalog_status(catalog: str | Path) -> list[JobStatus]:
+    """Return the state of every job that has written to a catalog, from their journals, the latest last.
+
+    Raises
+    ------
+    TargetError
+        The catalog has no journal.
+    """
+    root = Root.at(catalog)
+    names: dict[str, None] = {}
+    for head, _ in read_journals(root.folder):
+        names.pop(str(head["job"]), None)
+        names[str(head["job"])] = None
+    if not names:
+        raise _no_journal(catalog)
+    return [_status(name, root.folder) for name in names]
+
 
 def job_status(config: Job | Mapping[str, Any] | str | Path) -> JobStatus:
     """Return the state of a job.
@@ -52,11 +75,14 @@ def job_status(config: Job | Mapping[str, Any] | str | Path) -> JobStatus:
         As for `run_job`.
     """
     job = read_job(config)
-    folder = Root.at(job.output.catalog).folder
+    return _status(job.id, Root.at(job.output.catalog).folder)
+
+
+def _status(job_id: str, folder: Location) -> JobStatus:
     published: set[str] = set()
     failed: dict[str, Failure] = {}
     runs = 0
-    for _, events in read_journals(folder, job.id):
+    for _, events in read_journals(folder, job_id):
         runs += 1
         for event in events:
             # A document that could not be read has an address, but no id.
@@ -67,7 +93,7 @@ def job_status(config: Job | Mapping[str, Any] | str | Path) -> JobStatus:
                 published.add(name)
                 failed.pop(name, None)
     return JobStatus(
-        job=job.id,
+        job=job_id,
         runs=runs,
         published=len(published),
         failures=tuple(failed.values()),
@@ -89,8 +115,12 @@ def resumable(catalog: str | Path) -> list[Job]:
         jobs.pop(str(head["job"]), None)
         jobs[str(head["job"])] = read_job(head["config"])
     if not jobs:
-        raise TargetError(
-            f"{str(catalog)!r} has no journal of a job",
-            "give the catalog that a job writes to, or run its YAML",
-        )
+        raise _no_journal(catalog)
     return list(jobs.values())
+
+
+def _no_journal(catalog: str | Path) -> TargetError:
+    return TargetError(
+        f"{str(catalog)!r} has no journal of a job",
+        "give the catalog that a job writes to, or run its YAML",
+    )

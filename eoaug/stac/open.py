@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pystac
@@ -13,12 +14,15 @@ from odc.geo.geobox import GeoBox
 
 from eoaug.errors import EoaugError, GridError, ParameterError, SourceError, first_line
 from eoaug.formats.georeference import geobox_of
+from eoaug.stac.array_files import open_array_files
 from eoaug.stac.band_sources import ItemDate
 from eoaug.stac.collections import Collections
 from eoaug.stac.cube_grid import grid_key, node_name, target_grid
 from eoaug.stac.filters import Bbox, Search, instant_of, parse_bbox, parse_interval
 from eoaug.stac.items import read_item_dates
 from eoaug.stac.load import DEFAULT_CHUNKS, ReadOptions, load_dates
+from eoaug.stac.local_files import Files, files_at
+from eoaug.stac.raster_files import UNDATED, refuse_unclear_dates
 from eoaug.stac.search import find, show, signer_of
 from eoaug.storage.access import AccessPolicy
 
@@ -49,8 +53,11 @@ def open_cube(
     ----------
     source
         Path or URL of a static catalog, collection or item; URL of a STAC API, or its name in
-        `known_sources`; one item or several; or a Dataset, DataArray or DataTree, which is checked and
-        returned as it is.
+        `known_sources`; one item or several; path or URL of a GeoTIFF; path of a netCDF file or Zarr group, or of a
+        folder of such files; or a Dataset, DataArray or DataTree, which is checked and returned as it is.
+
+        Bands of files have the names of their descriptions (``long_name``). The date of a file comes from its
+        metadata or its name (``scene_20240601.tif``); without a certain date the cube has no dimension time.
     bands
         Asset keys, band names or common names; the variables get the requested names. Default: all
         raster assets with the role data.
@@ -130,6 +137,9 @@ def open_cube(
     )
     options = ReadOptions(_names(bands, "bands"), groupby, chunks, resampling)
     target = _CubeGrid(search.bbox, crs, resolution)
+    files = files_at(source)
+    if files is not None and files.kind == "array":
+        return _array_cube(files, search, options, target, allow)
     dates = _dates(
         find(source, search, text=datetime, allow=allow), search, options, patch_url or signer_of(source)
     )
@@ -139,11 +149,12 @@ def open_cube(
             "widen it, or leave it out",
         )
     _refuse_mixture(dates)
+    refuse_unclear_dates([date.item for date in dates])
     nodes: dict[str, xr.Dataset] = {}
     for group in target.groups(dates):
         grid = target.grid(group)
         if grid is not None:
-            nodes[node_name(grid, nodes)] = load_dates(group, grid, options)
+            nodes[node_name(grid, nodes)] = _without_placeholder(load_dates(group, grid, options), group)
     if not nodes:
         raise SourceError(
             f"none of the {len(dates)} dates in {show(source)} has a pixel inside bbox={search.bbox}",
@@ -221,6 +232,37 @@ def _refuse_mixture(dates: Sequence[ItemDate]) -> None:
 def _several(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(map(repr, names[:3])) + more
+
+
+def _array_cube(
+    files: Files, search: Search, options: ReadOptions, target: _CubeGrid, allow: Sequence[str]
+) -> xr.Dataset:
+    """Open netCDF files or Zarr groups, which are one cube without items."""
+    unused = {name: getattr(search, name) for name in ("collections", "ids", "query", "limit")}
+    unused |= {"resolution": target.resolution, "crs": target.crs}
+    if given := [name for name, value in unused.items() if value]:
+        raise ParameterError(
+            f"{', '.join(given)} were given, but {files.addresses[0]!r} is netCDF or Zarr, which is read on its own "
+            "grid and has no items",
+            "omit them; open_cube(...).odc.reproject('EPSG:32633', resolution=10) changes the grid",
+        )
+    access = AccessPolicy.for_source(files.addresses[0], allow)
+    return open_array_files(
+        [Path(address) for address in files.addresses],
+        access,
+        bands=options.bands,
+        bbox=search.bbox,
+        interval=search.interval,
+        chunks=options.chunks,
+    )
+
+
+def _without_placeholder(ds: xr.Dataset, dates: Sequence[ItemDate]) -> xr.Dataset:
+    """Return a cube without time if no date is known of its files."""
+    if not all(date.item.properties.get(UNDATED) for date in dates):
+        return ds
+    along = [name for name in ds.coords if "time" in ds[name].dims]
+    return ds.isel(time=0).drop_vars(along)
 
 
 def _names(value: Sequence[str] | str | None, name: str) -> tuple[str, ...]:

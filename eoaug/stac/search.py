@@ -16,6 +16,8 @@ import pystac
 
 from eoaug.errors import EoaugError, ParameterError, SourceError, did_you_mean, first_line
 from eoaug.stac.filters import Search, item_times
+from eoaug.stac.local_files import Files, files_at
+from eoaug.stac.raster_files import UNDATED, items_of_files
 from eoaug.storage.access import AccessPolicy
 from eoaug.storage.names import clean_href
 from eoaug.storage.s3 import entries, is_object, parse
@@ -169,6 +171,10 @@ def signer_of(source: Any) -> Callable[[str], str] | None:
 def _from_href(
     href: str, search: Search, text: str | None, access: AccessPolicy, lost: Lost | None
 ) -> Iterator[SourceItem]:
+    files = files_at(href)
+    if files is not None:
+        yield from _from_files(href, files, search, access)
+        return
     if is_object(href):
         href = _object_file(href)
     elif "://" not in href:
@@ -184,6 +190,28 @@ def _from_href(
         yield from _from_api(href, search, text, access)
     else:
         yield from _matching(_static_items(document, href, search.collections, access, lost), search)
+
+
+def _from_files(href: str, files: Files, search: Search, access: AccessPolicy) -> Iterator[SourceItem]:
+    """Yield the items that raster files make."""
+    if files.kind == "array":
+        raise SourceError(
+            f"{clean_href(href)!r} is netCDF or Zarr, which is one cube and has no items",
+            "open it with eoaug.open_cube, or give it to a verb as SOURCE without --each",
+        )
+    if search.collections:
+        raise ParameterError(
+            f"collections={list(search.collections)} were given, but {clean_href(href)!r} is no catalog",
+            "omit collections",
+        )
+    items = items_of_files(files.addresses, access)
+    for item in items:
+        if search.interval is not None and item.properties.get(UNDATED):
+            raise ParameterError(
+                f"datetime was given, but no date is known of {item.id!r}",
+                "omit datetime, or put the date into the file's name, like scene_20240601.tif",
+            )
+    yield from _matching([SourceItem({}, "", access, item) for item in items], search)
 
 
 def _from_api(href: str, search: Search, text: str | None, access: AccessPolicy) -> Iterator[SourceItem]:
@@ -281,10 +309,6 @@ def _local_file(path: Path) -> Path:
         for name in ("catalog.json", "collection.json"):
             if (path / name).is_file():
                 return (path / name).resolve()
-        raise SourceError(
-            f"folder {str(path)!r} holds neither catalog.json nor collection.json",
-            "give the catalog file itself",
-        )
     if not path.is_file():
         raise SourceError(
             f"{str(path)!r} is neither a file nor the name of a source",

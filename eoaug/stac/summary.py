@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ class CollectionSummary:
     """A line per grid: coordinate reference system, pixel size, number of items."""
     synthetic: tuple[str, ...]
     """A line per operation and generator, with the number of items; empty if everything is measured."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return asdict(self)
 
     def __str__(self) -> str:
         """Return a plain table."""

@@ -8,8 +8,9 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from eoaug.cube.provenance import Provenance
@@ -42,25 +43,33 @@ class Validation:
     """Number of checked items."""
     files: int
     findings: tuple[Finding, ...]
+    foreign: int = 0
+    """Number of items of other writers, which are not checked."""
 
     @property
     def sound(self) -> bool:
         """Whether there are no findings."""
         return not self.findings
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {"sound": self.sound, **asdict(self)}
+
     def __str__(self) -> str:
         """Return a line per finding, and a summary."""
         lines = [f"{finding.place}: {finding.problem}" for finding in self.findings]
-        summary = f"{self.items} items, {self.files} files: " + (
-            f"{len(lines)} findings" if lines else "all sound"
-        )
+        good = "all sound" if self.items else "there was no item to check"
+        summary = f"{self.items} items, {self.files} files: " + (f"{len(lines)} findings" if lines else good)
+        if self.foreign and self.items:
+            summary += f"; {self.foreign} items of other writers were not checked"
         return "\n".join([*lines, summary])
 
 
 def validate(catalog: str | os.PathLike[str]) -> Validation:
     """Check everything that eoaug wrote to a catalog: checksums, georeference, schemas and provenance.
 
-    Documents and files of other writers are not checked.
+    Documents and files of other writers are not checked, only counted. A catalog that holds nothing of eoaug is not
+    sound: nothing in it was checked.
 
     Parameters
     ----------
@@ -91,21 +100,58 @@ def validate(catalog: str | os.PathLike[str]) -> Validation:
     def note(place: Location, problem: str) -> None:
         findings.append(Finding(place.relative_to(root.folder).as_posix(), problem))
 
+    checked: set[str] = set()
     top = _document(root.parent, note, ours=None)
     children = _targets(top, "child", root.parent, note)
+    if top.get("type") == "Collection" and _is_ours(root.parent):
+        _check_collection(root.parent, note, counts, checked)
     for file in sorted(root.folder.glob("*/collection.json")):
         if _is_ours(file):
             if children.count(file) != 1:
                 note(file, f"is listed {children.count(file)} times in the catalog")
-            _check_collection(file, note, counts)
+            _check_collection(file, note, counts, checked)
     models = root.folder / GENERATORS / "catalog.json"
     if models.is_file():
+        checked.add(str(models))
         listed = _targets(_document(models, note, ours=True), "item", models, note)
         for file in sorted(set(models.parent.glob("*.json")) - {models}):
             if listed.count(file) != 1:
                 note(file, f"is listed {listed.count(file)} times")
             _document(file, note, ours=True)
-    return Validation(counts["items"], counts["files"], tuple(findings))
+    foreign = _count_foreign(root, note, counts, checked)
+    if not checked and top and not _is_made(top):
+        note(
+            root.parent,
+            f"was not written by eoaug, and nothing was checked ({foreign} items of other writers); give the catalog "
+            "that eoaug.write or a job wrote to",
+        )
+    return Validation(counts["items"], counts["files"], tuple(dict.fromkeys(findings)), foreign)
+
+
+def _count_foreign(root: Root, note: _Note, counts: Counter[str], checked: set[str]) -> int:
+    """Follow the local links of a catalog: check deeper collections of eoaug, and count the items of others."""
+    visited: set[str] = set()
+    pending = [root.parent]
+    foreign: set[str] = set()
+    while pending:
+        file = pending.pop()
+        if str(file) in visited or root.folder not in file.parents or not file.is_file():
+            continue
+        visited.add(str(file))
+        document = _document(file, _ignore, ours=False)
+        if document.get("type") == "Collection" and str(file) not in checked and _is_ours(file):
+            _check_collection(file, note, counts, checked)
+        pending += _targets(document, "child", file, _ignore)
+        foreign |= {str(item) for item in _targets(document, "item", file, _ignore)} - checked
+    return len({item for item in foreign if Path(item).parent.name != GENERATORS})
+
+
+def _ignore(place: Location, problem: str) -> None:
+    """Take no note: documents of other writers are not checked."""
+
+
+def _is_made(document: Mapping[str, Any]) -> bool:
+    return CHECKSUM in document or document.get("description") == MADE_BY
 
 
 _Note = Callable[[Location, str], None]
@@ -122,7 +168,7 @@ def _document(file: Location, note: _Note, *, ours: bool | None) -> dict[str, An
     if not isinstance(document, dict):
         note(file, "is not a STAC object")
         return {}
-    made = CHECKSUM in document or document.get("description") == MADE_BY if ours is None else ours
+    made = _is_made(document) if ours is None else ours
     if made and (problem := checksum_error(content)):
         note(file, problem)
     return document
@@ -162,8 +208,9 @@ def _joined(folder: Location, href: str) -> Location:
     return place if isinstance(place, S3Location) else as_location(os.path.normpath(str(place)))
 
 
-def _check_collection(file: Location, note: _Note, counts: Counter[str]) -> None:
+def _check_collection(file: Location, note: _Note, counts: Counter[str], checked: set[str]) -> None:
     folder = file.parent
+    checked.add(str(file))
     listed = Counter(_targets(_document(file, note, ours=True), "item", file, note))
     homes = [
         home for home in sorted(folder.iterdir()) if is_item(home) or (home / f"{home.name}.json").is_file()
@@ -177,6 +224,7 @@ def _check_collection(file: Location, note: _Note, counts: Counter[str]) -> None
         if not path.is_file():
             continue
         item = _document(path, note, ours=True)
+        checked.add(str(path))
         if item:
             counts["items"] += 1
             try:

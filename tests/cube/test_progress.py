@@ -131,3 +131,33 @@ def test_a_watch_settles_what_was_not_needed():
     seen.tiles(4)
     seen.settle(4)
     assert np.cumsum(counts).tolist()[-1] == 9
+
+
+def test_a_line_per_interval_where_there_is_no_terminal(capsys):
+    from time import sleep
+
+    from eoaug.progress import line_per_interval
+
+    with line_per_interval(lambda: "3 items", every_s=0.02):
+        sleep(0.2)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) >= 2
+    assert all(line.startswith("eoaug: 3 items, ") and line.endswith(" s") for line in lines)
+    with line_per_interval(lambda: "nothing", every_s=60):
+        pass
+    assert capsys.readouterr().err == ""
+
+
+def test_long_work_without_a_terminal_prints_lines(capsys, monkeypatch):
+    from time import sleep
+
+    from eoaug import progress
+
+    monkeypatch.setattr(progress, "LINE_S", 0.02)
+    with progress.track(4, what="inpaint", unit="tile") as counter:
+        counter.tiles(3)
+        sleep(0.1)
+    assert "eoaug: inpaint: 3 of 4 tiles, " in capsys.readouterr().err
+    with progress.track(4, what="inpaint", unit="tile", progress=False):
+        sleep(0.1)
+    assert capsys.readouterr().err == ""

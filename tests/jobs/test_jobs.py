@@ -484,7 +484,7 @@ def test_the_report_escapes_what_items_call_themselves(source: Path, tmp_path: P
         assert "alert(1)" in text
     assert json.loads((folder / "report.json").read_text())["published"] == 6
     page = (folder / "report.html").read_text()
-    assert page.count("data:image/png") == 2
+    assert page.count("data:image/png") == 4  # two items, before and after
     assert "http://" not in page.replace("http://www.w3.org", "")
 
 
