@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "BandError",
     "EoaugError",
+    "EoaugWarning",
     "GeneratorError",
     "GridError",
     "JobError",
@@ -56,6 +57,10 @@ class EoaugError(ValueError):
 
 class UnitsWarning(UserWarning):
     """Values look as if they had another unit than the one that they are taken for."""
+
+
+class EoaugWarning(UserWarning):
+    """A verb did what was asked, and the result may not be what was meant: nothing was filled, or everything."""
 
 
 class BandError(EoaugError):

@@ -6,7 +6,8 @@ A loop, threads, processes and a cluster call the same function, so they give th
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,11 @@ _STRIP_PX = 64
 
 
 def run_chunk(
-    plan: Plan, index: ChunkIndex, arrays: Sequence[NDArray[Any]], execution: Execution | None = None
+    plan: Plan,
+    index: ChunkIndex,
+    arrays: Sequence[NDArray[Any]],
+    execution: Execution | None = None,
+    known_elsewhere: Callable[[], bool] | None = None,
 ) -> dict[str, NDArray[Any]]:
     """Make one chunk of the result.
 
@@ -43,6 +48,9 @@ def run_chunk(
         The plan's inputs in `Inputs.arrays` order, cut to ``input_windows(plan, index)``.
     execution
         How forwards are run; default: one after the other.
+    known_elsewhere
+        Whether any pixel of the whole cube is known; called only if none is within reach. Without one nothing is
+        generated.
 
     Returns
     -------
@@ -54,8 +62,11 @@ def run_chunk(
     inputs = read_chunk_inputs(plan, core, plan.context_dates(t), arrays)
     inner = plan.grid.source_window(core).within(plan.grid.source_window(inputs.reach))
     outputs: dict[str, list[NDArray[Any]]] = {name: [] for name in dtypes_of(plan)}
+    empty = known_elsewhere is not None and not inputs.known.any() and not known_elsewhere()
     for date in plan.chunking.dates(t):
         chunk = ChunkDate.of(plan, inputs, date)
+        if empty:
+            chunk = replace(chunk, fill=np.zeros_like(chunk.fill))
         stored: list[NDArray[Any] | None] = [None] * len(plan.bands.layers)
         if chunk.given is not None:
             stored = [arrays[i][chunk.given][inner] for i in range(len(stored))]

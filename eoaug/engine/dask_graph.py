@@ -18,6 +18,7 @@ from dask.task_spec import DataNode, List, Task, TaskRef
 from numpy.typing import NDArray
 
 from eoaug.engine.chunk import run_chunk
+from eoaug.engine.coverage import KnownProbe
 from eoaug.engine.heap import retained_heap
 from eoaug.engine.inputs import Inputs, date_steps, dtypes_of, indices_of, input_windows, member_plans
 from eoaug.engine.plan import Plan
@@ -80,6 +81,7 @@ class _ChunkTask:
     sources: tuple[_Blocks, ...]
     inputs: Inputs
     """Shapes in place of arrays."""
+    probe: KnownProbe | None = None
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,7 @@ def _run_blocks(shared: _ChunkTask, index: ChunkIndex, blocks: list[NDArray[Any]
         arrays.append(source.gather(blocks[at : at + count], dates, window))
         at += count
     with retained_heap():
-        return run_chunk(shared.plan, index, arrays)
+        return run_chunk(shared.plan, index, arrays, known_elsewhere=shared.probe)
 
 
 def _pick(chunk: Mapping[str, NDArray[Any]], name: str, member: bool) -> NDArray[Any]:
@@ -140,7 +142,10 @@ def build(plan: Plan, inputs: Inputs) -> dict[str, da.Array]:
         mask=None if inputs.mask is None else _Stub(inputs.mask.shape),
         layout=None if inputs.layout is None else _Stub(inputs.layout.shape),
     )
-    graph, labels = (_autoregressive if plan.calendar.autoregressive else _chunks)(start, plan, sources, bare)
+    if plan.calendar.autoregressive:
+        graph, labels = _autoregressive(start, plan, sources, bare)
+    else:
+        graph, labels = _chunks(start, plan, sources, bare, _probe(plan, inputs, sources))
     members = plan.sampling.result_members
     chunks = (((1,) * members,) if members else ()) + plan.chunking.lengths
     return {
@@ -155,13 +160,17 @@ def _with(graph: HighLevelGraph, name: str, tasks: dict[Any, Any], needs: Iterab
 
 
 def _chunks(
-    graph: HighLevelGraph, plan: Plan, sources: tuple[_Blocks, ...], bare: Inputs
+    graph: HighLevelGraph,
+    plan: Plan,
+    sources: tuple[_Blocks, ...],
+    bare: Inputs,
+    probe: KnownProbe | None = None,
 ) -> tuple[HighLevelGraph, dict[str, str]]:
     """Add the chunks of a plan; return the layer of each variable."""
     # The names of the input blocks are part of the name: two lazy cubes with equal tokens may differ.
     token = _name(plan, sources)
     plan_key, run = f"eoaug-plan-{token}", f"eoaug-{plan.verb}-{token}"
-    tasks: dict[Any, Any] = {plan_key: DataNode(plan_key, _ChunkTask(plan, sources, bare))}
+    tasks: dict[Any, Any] = {plan_key: DataNode(plan_key, _ChunkTask(plan, sources, bare, probe))}
     for index in indices_of(plan):
         needs = zip(sources, input_windows(plan, bare, index), strict=True)
         refs = [ref for source, (dates, window) in needs for ref in source.refs(dates, window)]
@@ -222,13 +231,25 @@ def _autoregressive(
     return graph, labels
 
 
+def _probe(plan: Plan, inputs: Inputs, sources: tuple[_Blocks, ...]) -> KnownProbe | None:
+    if not plan.needs_known:
+        return None
+    return KnownProbe(_name(plan, sources), plan.bands.layers, inputs.bands, inputs.mask, plan.verb)
+
+
 def _edges(sizes: Iterable[int]) -> tuple[int, ...]:
     return tuple(itertools.accumulate(map(int, sizes), initial=0))
 
 
 def _name(plan: Plan, sources: tuple[_Blocks, ...]) -> str:
     return str(
-        tokenize(plan.token, plan.chunking.lengths, plan.chunking.batch_tiles, [s.images for s in sources])
+        tokenize(
+            plan.token,
+            plan.chunking.lengths,
+            plan.chunking.batch_tiles,
+            [s.images for s in sources],
+            *([True] if plan.needs_known else []),
+        )
     )
 
 

@@ -56,6 +56,8 @@ class Explanation:
     eager results."""
     seconds: float | None = None
     """Estimated time in one thread; None without calibration."""
+    coverage: tuple[tuple[str, str], ...] = ()
+    """(date, clear share and share to fill)."""
     warnings: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
@@ -70,6 +72,7 @@ class Explanation:
         ]
         if self.seconds is not None:
             rows.append(("time, one thread", _seconds(self.seconds)))
+        rows += self.coverage
         return rows + [("warning", text) for text in self.warnings]
 
     def __str__(self) -> str:
@@ -183,11 +186,37 @@ def explain(plan: Layout, times: Times | None) -> Explanation:
         output_bytes=scene_rows * scene_cols * dates * copies * itemsize,
         peak_bytes=_peak_bytes(plan, core),
         seconds=None if times is None else times.begin_s * batches + times.step_s * calls,
+        coverage=tuple(_coverage(plan)),
         warnings=tuple(_warnings(plan, core, factor)),
     )
 
 
+_SHOWN_DATES = 24
+
+
+def _coverage(plan: Layout) -> Iterator[tuple[str, str]]:
+    """Yield the clear share and the share to fill of every date."""
+    calendar, coverage = plan.calendar, plan.coverage
+    if not calendar.has_input:
+        return
+    if coverage is None:
+        yield "clear, to fill", "unknown until computed"
+        return
+    for date, (second, fill) in enumerate(zip(calendar.out_times, coverage.fill, strict=True)):
+        if date == _SHOWN_DATES:
+            yield "other dates", f"to fill {coverage.fill[date:].mean():.1%} on average"
+            return
+        given = calendar.given(date)
+        name = str(np.datetime64(int(second), "s"))[:10] if calendar.dated else "the cube"
+        clear = "new" if given is None else f"clear {coverage.clear[given]:.1%}"
+        yield name, f"{clear}, to fill {fill:.1%}"
+
+
 def _warnings(plan: Layout, core: Window, factor: float) -> Iterator[str]:
+    if plan.coverage is not None and not plan.coverage.fill.any():
+        yield f"{plan.verb} would fill nothing: check mask and fill"
+    if plan.coverage is not None and plan.verb == "inpaint" and (plan.coverage.fill == 1).all():
+        yield "inpaint would fill everything: check mask and fill"
     height, width = core.shape
     scene_rows, scene_cols = plan.grid.geobox.shape.yx
     enough = 16 * plan.lattice.stride

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Self
 
-from eoaug.engine.values import Bands, Calendar, Chunking, Fill, Grid, Sampling
+from eoaug.engine.values import Bands, Calendar, Chunking, Coverage, Fill, Grid, Sampling
 from eoaug.generators.base import (
     COARSE_HALO,
     CONTEXT_CELL_PX,
@@ -60,6 +60,10 @@ class Layout:
     chunking: Chunking
     token: str = ""
     """Hash of inputs, parameters, model and version: equal tokens, equal pixels."""
+    needs_known: bool = False
+    """True if nothing is generated where not one pixel of the whole cube is known, which a lazy cube shows late."""
+    coverage: Coverage | None = None
+    """What is known and filled by date; None where it was not computed."""
 
     # -- the generator on this grid -------------------------------------------------------------------
 

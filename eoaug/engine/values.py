@@ -30,6 +30,7 @@ __all__ = [
     "Calendar",
     "ChunkIndex",
     "Chunking",
+    "Coverage",
     "Fill",
     "Grid",
     "Layer",
@@ -53,6 +54,16 @@ ChunkIndex = tuple[int, int, int, int]
 
 NEIGHBOUR_DATES = 6
 """Dates on either side of a target date that context dates are chosen from."""
+
+
+@dataclass(frozen=True, eq=False)
+class Coverage:
+    """How much of a cube is known and how much is to be filled, by date."""
+
+    clear: NDArray[np.float64]
+    """Shape (Tin,), share of pixels with a measurement outside the mask, 0 to 1."""
+    fill: NDArray[np.float64]
+    """Shape (Tout,), share of pixels that are generated, 0 to 1."""
 
 
 @dataclass(frozen=True)

@@ -91,6 +91,7 @@ class Bookkeeper:
             skipped=report.skipped + (not published and not unlisted),
             work_seconds=report.work_seconds + result.seconds * published,
             stored_bytes=report.stored_bytes + result.stored_bytes,
+            notes=(*report.notes, (result.work_item.id, result.note)) if result.note else report.notes,
         )
         if self._api is not None:
             self._unsent.setdefault(collection, {}).update(dict.fromkeys(ids))

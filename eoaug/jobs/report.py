@@ -58,6 +58,8 @@ class Report:
     adopted: int = 0
     """Items that existed completely but were not in the catalog, since an earlier run was interrupted."""
     failures: tuple[Failure, ...] = ()
+    notes: tuple[tuple[str, str], ...] = ()
+    """Published items (id, note) in which nothing was filled, or everything."""
     timed_out: int = 0
     """Failures by timeout."""
     sent: int = 0
@@ -116,7 +118,10 @@ class Report:
         lines = [f"{name:<32} {value}" for name, value in self.table()]
         lines += [f"  {failure.item}: {failure.problem}" for failure in self.failures[:20]]
         more = len(self.failures) - 20
-        return "\n".join(lines + ([f"  and {more} more"] if more > 0 else []))
+        lines += [f"  and {more} more"] if more > 0 else []
+        lines += [f"  {item}: {note}" for item, note in self.notes[:20]]
+        more = len(self.notes) - 20
+        return "\n".join(lines + ([f"  and {more} more notes"] if more > 0 else []))
 
     def to_markdown(self) -> str:
         """Return a table of the counts and a table of the failures."""
@@ -131,6 +136,9 @@ class Report:
                 (failure.item, failure.problem, failure.remedy) for failure in self.failures[:_SHOWN_FAILURES]
             ]
             lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
+        if self.notes:
+            lines += ["", "| item | note |", "|---|---|"]
+            lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in self.notes[:_SHOWN_FAILURES]]
         return "\n".join(lines) + "\n"
 
 
@@ -167,6 +175,8 @@ def write_report(report: Report, context: JobContext, shown: Sequence[WorkItem])
             (failure.item, failure.problem, failure.remedy) for failure in report.failures[:_SHOWN_FAILURES]
         ]
         sections.append(Section("Failures", table=[("item", "problem", "remedy"), *rows]))
+    if report.notes:
+        sections.append(Section("Notes", table=[("item", "note"), *report.notes[:_SHOWN_FAILURES]]))
     lead = json.dumps(report.described, ensure_ascii=False)
     for name, text in (("report.json", report.to_json()), ("report.md", report.to_markdown())):
         (folder / name).put(text.encode())

@@ -54,6 +54,8 @@ class WorkResult:
     """Bytes of data written."""
     error: EoaugError | None = None
     timed_out: bool = False
+    note: str = ""
+    """What is unusual about a published result: nothing was filled, or everything."""
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import xarray as xr
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from eoaug.cube.provenance import renamed
-from eoaug.errors import EoaugError, JobError, SourceError, TargetError, first_line
+from eoaug.errors import EoaugError, JobError, SourceError, TargetError, error_context, first_line
 from eoaug.jobs.content_key import content_key, existing_output, summary
 from eoaug.jobs.leases import Lease, leased
 from eoaug.jobs.work_items import JobContext, WorkItem, WorkResult
@@ -26,7 +26,8 @@ from eoaug.stac.open import open_cube
 from eoaug.stac.publish import publish
 from eoaug.stac.search import as_item, signer_of
 from eoaug.storage.location import Location
-from eoaug.verbs.planning import VERBS
+from eoaug.verbs.planning import VERBS, check_known
+from eoaug.verbs.prepare import extreme_share
 
 __all__ = ["process_item"]
 
@@ -146,7 +147,10 @@ def _work(work_item: WorkItem, context: JobContext, right: _PublishRight) -> Wor
             publish(result, root, work_item.collection, format=job.output.format, ids=labels, claim=claim)
         )
     size = sum(_size(root.folder / work_item.collection / item["id"], item) for item in items)
-    return WorkResult(work_item, "published", tuple(map(summary, items)), key, stored_bytes=size)
+    # Of several dates or members, only what holds for all of them.
+    shares = {item["properties"].get("eoaug:synthetic_fraction") for item in items}
+    note = extreme_share(job.verb, shares.pop() or 0.0) if len(shares) == 1 else ""
+    return WorkResult(work_item, "published", tuple(map(summary, items)), key, stored_bytes=size, note=note)
 
 
 def _result(item: pystac.Item, context: JobContext, key: str) -> xr.Dataset:
@@ -168,6 +172,8 @@ def _result(item: pystac.Item, context: JobContext, key: str) -> xr.Dataset:
     arguments = dict(job.parameters)
     if job.run.batch_tiles is not None:
         arguments["batch_tiles"] = job.run.batch_tiles
+    with error_context(f"item {item.id!r}"):
+        check_known(job.verb, cube, generator=context.generator, **arguments)
     verb = VERBS[job.verb]
     result: xr.Dataset = verb(cube, generator=context.generator, **arguments)
     return renamed(result, key)

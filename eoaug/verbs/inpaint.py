@@ -33,13 +33,14 @@ def inpaint[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     ds
         The cube. Its dates are context for each other.
     mask
-        What to fill: a DataArray (True or non-zero = fill) on the cube's grid; a variable's name;
-        ``"scl"`` or ``"qa_pixel"`` for the clouds of that quality band; a list of its class names.
-        Default: missing pixels.
+        What to fill: a DataArray on the cube's grid (True or 1 = fill, or classes that its name or its CF flags
+        explain); a variable's name; ``"scl"`` or ``"qa_pixel"`` for the clouds of that quality band; a list of its
+        class names. Default: missing pixels.
     fill
         Without a mask: ``"gaps"`` fills the missing pixels that another date measured, ``"all"`` every missing
         pixel, also beyond the swath. Default: gaps; all for a cube of one date, where gaps and swath edge
-        cannot be distinguished.
+        cannot be distinguished. A cube without one known pixel is refused, and left as it is where it is
+        lazy; only ``fill="all"`` generates it.
     **options
         See `eoaug.verbs.options.Options`.
 
@@ -70,6 +71,7 @@ def prepare_inpaint(ds: Any, options: Options, *, mask: Any = None, fill: str | 
         cube = replace(read_cube(ds.drop_vars(variable)), source=ds)
     else:
         cube = read_cube(ds)
+    by_name = fill == "all"
     # With one date, a gap cannot be distinguished from the area outside the footprint.
     fill = fill or ("gaps" if cube.times is not None and len(cube.times) > 1 else "all")
     array = None if mask is None else mask_of(cube, mask)
@@ -84,5 +86,6 @@ def prepare_inpaint(ds: Any, options: Options, *, mask: Any = None, fill: str | 
         fill=rule,
         mask=array,
         own={"mask": described, "fill": fill},
+        needs_known=not by_name,
     )
     return prepare(call, options)

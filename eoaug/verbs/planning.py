@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from inspect import signature
 from typing import Any
 
 import xarray as xr
 
+from eoaug.engine.coverage import coverage_of
 from eoaug.engine.plan import Plan
 from eoaug.errors import ParameterError, error_context
 from eoaug.generators.base import Verb
@@ -15,11 +17,11 @@ from eoaug.verbs.checks import unknown
 from eoaug.verbs.extend import extend, prepare_extend
 from eoaug.verbs.inpaint import inpaint, prepare_inpaint
 from eoaug.verbs.options import Options
-from eoaug.verbs.prepare import PreparedVerb
+from eoaug.verbs.prepare import PreparedVerb, refuse_unknown
 from eoaug.verbs.super_resolve import prepare_super_resolve, super_resolve
 from eoaug.verbs.synthesize import prepare_synthesize, synthesize
 
-__all__ = ["VERBS", "plan"]
+__all__ = ["VERBS", "check_known", "plan"]
 
 VERBS: Mapping[Verb, Callable[..., Any]] = {
     "synthesize": synthesize,
@@ -55,7 +57,15 @@ def plan(verb: Verb, ds: Any = None, **arguments: Any) -> Plan:
         if parameter.default is parameter.empty and name not in arguments:
             raise ParameterError(f"{verb} needs {name}=", f"see help(eoaug.{verb})")
     with error_context(verb):
-        return _PREPARE[verb](ds, _options(arguments), **own_arguments(arguments)).plan
+        prepared = _PREPARE[verb](ds, _options(arguments), **own_arguments(arguments))
+        return replace(prepared.plan, coverage=coverage_of(prepared.plan, prepared.inputs))
+
+
+def check_known(verb: Verb, ds: Any, **arguments: Any) -> None:
+    """Refuse to inpaint a cube without one known pixel; a lazy cube is read up to the first."""
+    if verb == "inpaint" and arguments.get("fill") != "all":
+        prepared = prepare_inpaint(ds, _options(arguments), **own_arguments(arguments))
+        refuse_unknown(prepared.plan, prepared.inputs)
 
 
 def own_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,8 +6,10 @@ Each verb describes itself by a `VerbCall`; `prepare` adds the shared options an
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,15 +19,16 @@ from numpy.typing import NDArray
 from eoaug.cube import provenance
 from eoaug.cube.model import Cube
 from eoaug.cube.rebuild import ResultForm, rebuild, with_earlier_mask
-from eoaug.cube.synthetic import SYNTHETIC, SyntheticShare
+from eoaug.cube.synthetic import GENERATED, SYNTHETIC, TRANSFERRED, SyntheticShare
 from eoaug.cube.units import check_cube_units
+from eoaug.engine.coverage import knows_anything
 from eoaug.engine.eager import compute
 from eoaug.engine.identity import token_for
 from eoaug.engine.inputs import Inputs
 from eoaug.engine.layout import lattice_for
 from eoaug.engine.plan import Plan
 from eoaug.engine.values import Bands, Calendar, Chunking, Fill, Grid, Sampling
-from eoaug.errors import BandError, error_context
+from eoaug.errors import BandError, EoaugWarning, ParameterError, error_context
 from eoaug.generators.base import Generator, Verb
 from eoaug.progress import Progress
 from eoaug.raster.grid import absolute_origin, gsd_m, refine
@@ -48,7 +51,19 @@ from eoaug.verbs.layers import layers_of
 from eoaug.verbs.options import Options
 from eoaug.verbs.record import record_of, residual_of
 
-__all__ = ["PreparedVerb", "VerbCall", "prepare", "run_verb"]
+__all__ = ["PreparedVerb", "VerbCall", "extreme_share", "prepare", "refuse_unknown", "run_verb"]
+
+
+_PACKAGE = str(Path(__file__).parent.parent)
+
+
+def extreme_share(verb: str, share: float) -> str:
+    """Return what to warn of if a verb generated none of the pixels, or inpaint all; else an empty text."""
+    if share == 0:
+        return f"{verb} filled nothing: 0 % of the pixels were generated, 100 % are as given; check mask and fill"
+    if share == 1 and verb == "inpaint":
+        return "inpaint filled everything: 100 % of the pixels were generated, 0 % are measured; check mask and fill"
+    return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +83,8 @@ class VerbCall:
     sensor: Sensor | None = None
     strength: float = 1.0
     autoregressive: bool = False
+    needs_known: bool = False
+    """True to refuse a cube without one known pixel."""
 
     @property
     def has_input(self) -> bool:
@@ -177,6 +194,11 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
     inputs = Inputs(tuple(band.data for band in cube.bands) if call.has_input else (), call.mask, layout)
     parameters = _recorded(call, plan)
     plan = replace(plan, token=token_for(plan, inputs, parameters))
+    if call.needs_known:
+        if any(hasattr(array, "dask") for array in inputs.arrays()):
+            plan = replace(plan, needs_known=True)
+        else:
+            refuse_unknown(plan, inputs)
     return PreparedVerb(
         cube=cube,
         plan=plan,
@@ -264,6 +286,27 @@ def _is_lazy(call: VerbCall, options: Options, layout: Any) -> bool:
     )
 
 
+def refuse_unknown(plan: Plan, inputs: Inputs) -> None:
+    """Refuse to fill a cube without one known pixel: everything would be invented. Lazy inputs are read up to it."""
+    if knows_anything(plan.bands.layers, inputs.bands, inputs.mask):
+        return
+    rows, cols = plan.grid.geobox.shape.yx
+    names = ", ".join(layer.name for layer in plan.bands.layers)
+    hidden = "" if inputs.mask is None else " outside the mask"
+    raise ParameterError(
+        f"not one pixel of {names} is measured{hidden}: {len(plan.calendar.in_times)} dates of {rows} x {cols} px, all "
+        "missing" + (" or masked" if hidden else ""),
+        "check mask, nodata and extent, or add a date that shows the ground; fill='all' generates it from nothing",
+    )
+
+
+def _warn_of_extremes(plan: Plan, mask: NDArray[np.uint8]) -> None:
+    """Warn once if a verb filled nothing, or inpaint everything."""
+    share = float(np.isin(mask, (GENERATED, TRANSFERRED)).mean())
+    if text := extreme_share(plan.verb, share):
+        warnings.warn(text, EoaugWarning, skip_file_prefixes=(_PACKAGE,))
+
+
 # -- from the plan to the user's form -----------------------------------------------------------------
 
 
@@ -281,6 +324,7 @@ def _finish(prepared: PreparedVerb) -> Any:
         given = np.searchsorted(plan.calendar.out_times, plan.calendar.in_times)
         mask = with_earlier_mask(cube, mask, given)
     if not prepared.lazy:
+        _warn_of_extremes(plan, np.asarray(arrays[SYNTHETIC]))
         mask = np.asarray(mask)
         count = SyntheticShare()
         count.add(mask)

@@ -1,0 +1,133 @@
+"""How much of a cube is known, and how much of it a plan fills: exact for NumPy, block by block for lazy cubes."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from eoaug.engine.inputs import Inputs
+from eoaug.engine.layout import Layout
+from eoaug.engine.tile_requests import valid
+from eoaug.engine.values import Coverage, Layer
+from eoaug.errors import EoaugWarning
+
+__all__ = ["KnownProbe", "coverage_of", "knows_anything"]
+
+
+def coverage_of(plan: Layout, inputs: Inputs) -> Coverage | None:
+    """Return clear share and share to fill by date; None for lazy inputs and without any."""
+    if not inputs.bands or any(hasattr(array, "dask") for array in inputs.arrays()):
+        return None
+    layers, calendar = plan.bands.layers, plan.calendar
+    mask = None if inputs.mask is None else np.asarray(inputs.mask, bool)
+    shape = np.shape(inputs.bands[0])
+    clear = np.zeros(shape, bool)
+    fill = np.zeros((len(calendar.out_times), *shape[1:]), bool)
+    for layer, band in zip(layers, inputs.bands, strict=True):
+        known = np.stack([valid(layer, image) for image in np.asarray(band)])
+        if mask is not None:
+            known &= ~mask
+        clear |= known
+        if layer.origin == "observed":
+            continue
+        for date, target in enumerate(fill):
+            target |= _filled(plan, date, known, mask)
+    return Coverage(clear.mean(axis=(1, 2)), fill.mean(axis=(1, 2)))
+
+
+def _filled(plan: Layout, date: int, known: NDArray[np.bool_], mask: NDArray[np.bool_] | None) -> Any:
+    """Return the pixels of one band that are generated on a date, as `tile_requests` decides it."""
+    given = plan.calendar.given(date)
+    near = list(plan.neighbours(date))
+    if plan.fill == "scene":
+        return True
+    if plan.verb == "extend" and given is not None:
+        return False
+    if plan.fill == "footprint":
+        return known[near].any(axis=0)
+    assert given is not None
+    if plan.fill == "measured":
+        return known[given]
+    if plan.fill == "mask":
+        assert mask is not None
+        return mask[given]
+    if plan.fill == "everything":
+        return ~known[given]
+    return ~known[given] & known[[d for d in near if d != given]].any(axis=0)
+
+
+def knows_anything(layers: Sequence[Layer], bands: Sequence[Any], mask: Any) -> bool:
+    """Return True if any pixel is measured and not masked. Lazy arrays are read block by block up to that pixel."""
+    for window in _windows(bands, mask):
+        hidden = None if mask is None else np.asarray(_read(mask[window]), bool)
+        if hidden is not None and hidden.all():
+            continue
+        for layer, band in zip(layers, bands, strict=True):
+            known = valid(layer, np.asarray(_read(band[window])))
+            if (known if hidden is None else known & ~hidden).any():
+                return True
+    return False
+
+
+def _windows(bands: Sequence[Any], mask: Any) -> Iterator[tuple[slice, ...]]:
+    """Yield blocks of the first lazy array, those in the middle first: swaths are empty at their corners."""
+    lazy = next((array for array in (*bands, mask) if hasattr(array, "dask")), None)
+    if lazy is None:
+        for date in range(len(bands[0])):
+            yield (slice(date, date + 1), slice(None), slice(None))
+        return
+    edges = [np.concatenate([[0], np.cumsum(sizes)]) for sizes in lazy.chunks]
+    middle = np.array([e[-1] / 2 for e in edges])
+    blocks = [tuple(slice(int(e[i]), int(e[i + 1])) for e, i in zip(edges, index, strict=True))
+              for index in np.ndindex(*lazy.numblocks)]  # fmt: skip
+
+    def distance(block: tuple[slice, ...]) -> float:
+        return float(np.abs([(b.start + b.stop) / 2 for b in block] - middle)[1:].sum())
+
+    yield from sorted(blocks, key=distance)
+
+
+def _read(array: Any) -> Any:
+    return array.compute(scheduler="synchronous") if hasattr(array, "dask") else array
+
+
+@dataclass(eq=False)
+class KnownProbe:
+    """The question whether a lazy cube has any known pixel, answered once per process and only if a chunk has none."""
+
+    name: str
+    """The answer's key: equal for equal cubes."""
+    layers: tuple[Layer, ...]
+    bands: tuple[Any, ...]
+    mask: Any
+    what: str
+    """What asks, for the warning."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
+
+    def __call__(self) -> bool:
+        """Return the answer; a cube that cannot be read here counts as known."""
+        with self._lock:
+            if self.name not in _ANSWERS:
+                try:
+                    _ANSWERS[self.name] = knows_anything(self.layers, self.bands, self.mask)
+                except TypeError:  # futures of a cluster in place of arrays
+                    _ANSWERS[self.name] = True
+                if not _ANSWERS[self.name]:
+                    text = f"{self.what} left the cube as it is: not one pixel is measured; fill='all' generates it"
+                    warnings.warn(text, EoaugWarning, stacklevel=2)
+            return _ANSWERS[self.name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_lock"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, _lock=threading.Lock())
+
+
+_ANSWERS: dict[str, bool] = {}
