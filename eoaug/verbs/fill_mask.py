@@ -147,8 +147,10 @@ def _of_array(array: xr.DataArray, product: str) -> Callable[[Any], Any]:
     name = str(array.name)
     quality = quality_of(name, array.attrs, product)
     if array.dtype.kind in "bO":
-        if quality is not None and quality.two_valued and "bool" in str(array.dtype):
-            _refuse_contradiction(array, quality)
+        # Flags say nothing here: a comparison keeps them, and a new name says that the user knows.
+        by_name = known_quality(name, product)
+        if by_name is not None and by_name.two_valued and array.dtype.kind == "b":
+            _refuse_contradiction(array, by_name)
         return partial(boolean_mask, name="the mask")
     if quality is None:
         _refuse_unsure(array)
