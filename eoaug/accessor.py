@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import xarray as xr
@@ -50,3 +51,27 @@ class Accessor:
 
 for _function in (synthesize, inpaint, extend, super_resolve, plan):
     getattr(Accessor, _function.__name__).__doc__ = _function.__doc__
+
+
+class _Deferred:
+    """An accessor of another library, which registers it when it is imported: at the first use.
+
+    README and messages use ``.odc`` and ``.rio``, and importing both would double the time of ``import eoaug``.
+    """
+
+    def __init__(self, name: str, module: str) -> None:
+        self._name, self._module = name, module
+
+    def __get__(self, obj: Any, owner: type) -> Any:
+        if obj is None:  # so the library finds no earlier accessor of its name, and does not warn
+            raise AttributeError(self._name)
+        importlib.import_module(self._module)
+        if vars(owner).get(self._name) is self:
+            raise AttributeError(f"{self._module} did not register .{self._name}")
+        return getattr(obj, self._name)
+
+
+for _cls in (xr.Dataset, xr.DataArray):
+    for _name, _library in (("odc", "odc.geo.xr"), ("rio", "rioxarray")):
+        if not hasattr(_cls, _name):
+            setattr(_cls, _name, _Deferred(_name, _library))
