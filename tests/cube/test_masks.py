@@ -122,7 +122,7 @@ def test_the_right_pixels_or_a_refusal(data):
         return
     assert refused.remedy
     if given_as == "name" and "float" not in dtype:
-        assert name in ("qa", "udm2", "fmask"), refused
+        assert name in ("qa", "udm2", "fmask", "quality"), refused
 
 
 def mask_or_refusal(ds, mask):
