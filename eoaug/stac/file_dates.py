@@ -1,4 +1,4 @@
-"""When an image was taken, from the name of its file; None where the name leaves a doubt."""
+"""When an image was taken, from the name of its file; None where the name is ambiguous."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ __all__ = ["Files", "files_at"]
 
 _CATALOGS = ("catalog.json", "collection.json")
 _ITEM_BYTES = 2**20
-"""Larger JSON files beside images are not looked into."""
+"""Larger JSON files next to images are not looked into."""
 _NOT_READ = {
     **dict.fromkeys(
         (".vrt", ".img", ".hdf", ".he4", ".asc", ".bil", ".dat", ".kea", ".png", ".jpg", ".ntf"), "gdal"

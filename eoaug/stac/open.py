@@ -150,11 +150,7 @@ def open_cube(
         )
     _refuse_mixture(dates)
     refuse_unclear_dates([date.item for date in dates])
-    nodes: dict[str, xr.Dataset] = {}
-    for group in target.groups(dates):
-        grid = target.grid(group)
-        if grid is not None:
-            nodes[node_name(grid, nodes)] = _without_placeholder(load_dates(group, grid, options), group)
+    nodes = _nodes(dates, target, options)
     if not nodes:
         raise SourceError(
             f"none of the {len(dates)} dates in {show(source)} has a pixel inside bbox={search.bbox}",
@@ -232,6 +228,16 @@ def _refuse_mixture(dates: Sequence[ItemDate]) -> None:
 def _several(names: Sequence[str]) -> str:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(map(repr, names[:3])) + more
+
+
+def _nodes(dates: Sequence[ItemDate], target: _CubeGrid, options: ReadOptions) -> dict[str, xr.Dataset]:
+    """Return a cube per grid, by the name of its node."""
+    nodes: dict[str, xr.Dataset] = {}
+    for group in target.groups(dates):
+        grid = target.grid(group)
+        if grid is not None:
+            nodes[node_name(grid, nodes)] = _without_placeholder(load_dates(group, grid, options), group)
+    return nodes
 
 
 def _array_cube(

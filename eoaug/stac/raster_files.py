@@ -176,16 +176,16 @@ def _refuse_marked(file: Any, address: str, what: str) -> None:
 
 
 def _refuse_mask(file: Any, address: str, what: str) -> None:
-    """Refuse a mask beside the pixels, which the reader of items would ignore."""
+    """Refuse a mask next to the pixels, which the reader of items would ignore."""
     from rasterio.enums import MaskFlags
 
     inside = any(
         MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags for flags in file.mask_flag_enums
     )
-    beside = "://" not in address and Path(f"{address}.msk").is_file()
-    if inside or beside:
+    sidecar = "://" not in address and Path(f"{address}.msk").is_file()
+    if inside or sidecar:
         raise SourceError(
-            f"{what} marks missing pixels in a mask {'inside' if inside else 'beside'} it, which is not read",
+            f"{what} marks missing pixels in a mask {'inside' if inside else 'next to'} it, which is not read",
             f"write them as nodata: gdalwarp -dstnodata VALUE {Path(address).name} new.tif",
         )
 
@@ -211,7 +211,7 @@ def _grid(file: Any) -> GeoBox | None:
 
 
 def _time(file: Any, stem: str) -> datetime | None:
-    """Return when the image was taken, if its tags or its name leave no doubt."""
+    """Return when the image was taken, if its tags or its name make it certain."""
     tags = {**file.tags(), **file.tags(ns="IMAGERY")}
     for name in _TIME_TAGS:
         try:
