@@ -11,7 +11,7 @@ import io
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +26,7 @@ from eoaug.cube.read import read_cube
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import BandError, ParameterError, TimeError, error_context
 
-__all__ = ["Look", "Picture", "Section", "enlarge", "page", "rgb", "shade", "sheet"]
+__all__ = ["Look", "Picture", "Section", "Thumbnail", "enlarge", "page", "rgb", "shade", "sheet"]
 
 Look = Literal["true", "nir", "swir", "radar"]
 """Which bands are shown as red, green and blue; see `LOOKS`."""
@@ -107,6 +107,10 @@ def rgb(
     if names is None:
         grey = _shown(*_physical(cube.bands[0], index))
         return np.repeat(grey[..., None], 3, axis=-1)
+    return _picture(names, bands, index)
+
+
+def _picture(names: tuple[str, str, str], bands: Mapping[str, CubeBand], index: int) -> _Image:
     if names == LOOKS["radar"]:
         return _radar(bands["vv"], bands["vh"], index)
     channels = [_physical(bands[name], index) for name in names]
@@ -355,6 +359,64 @@ def page(
     target = Path(path)
     target.write_text(text, encoding="utf-8")
     return target
+
+
+# -- thumbnails, block by block ----------------------------------------------------------------------
+
+
+THUMBNAIL_PX = 192
+"""Longest edge of a thumbnail."""
+
+
+class Thumbnail:
+    """A small picture of one date, from blocks of a cube that is never in memory as a whole.
+
+    It shows every n-th pixel, so that its bytes do not depend on the blocks.
+
+    Parameters
+    ----------
+    ds
+        The cube, lazy or not; over (time, y, x).
+    """
+
+    def __init__(self, ds: xr.Dataset) -> None:
+        cube = read_cube(ds.drop_vars(SYNTHETIC, errors="ignore"))
+        bands = {str(band.common_name or band.name): band for band in cube.bands}
+        names = _bands_of_look(None, bands) or (next(iter(bands)),) * 3
+        self._names = names
+        self._bands = {name: replace(bands[name], data=None) for name in names}
+        height, width = cube.shape_yx
+        self._step = -(-max(height, width) // THUMBNAIL_PX)
+        self._pixels: _Image = np.full(
+            (-(-height // self._step), -(-width // self._step), 3), MISSING, np.uint8
+        )
+
+    def put(self, rows: slice, cols: slice, values: Mapping[str, NDArray[Any]]) -> None:
+        """Show a block.
+
+        Parameters
+        ----------
+        rows, cols
+            Its place in the cube.
+        values
+            By variable, shape (rows, cols): numbers as in the cube.
+        """
+        top, left = -(-rows.start // self._step), -(-cols.start // self._step)
+        inner = (
+            slice(top * self._step - rows.start, None, self._step),
+            slice(left * self._step - cols.start, None, self._step),
+        )
+        bands = {
+            name: replace(band, data=values[band.name][inner][None]) for name, band in self._bands.items()
+        }
+        image = _picture(self._names, bands, 0)
+        self._pixels[top : top + image.shape[0], left : left + image.shape[1]] = image
+
+    def png(self) -> bytes:
+        """Return the picture as a PNG file."""
+        buffer = io.BytesIO()
+        Image.fromarray(self._pixels).save(buffer, format="PNG")
+        return buffer.getvalue()
 
 
 def _data_url(pixels: _Image) -> str:

@@ -10,13 +10,17 @@ import json
 import platform
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from typing import Any, cast
 
 import xarray as xr
 
-from eoaug.errors import ParameterError, SourceError
+from eoaug.cube.grid_mapping import geobox_from_coords, spatial_dims
+from eoaug.cube.synthetic import SYNTHETIC, remember_grid
+from eoaug.errors import GridError, ParameterError, SourceError
+from eoaug.raster.bands import is_mask_name
 from eoaug.storage.names import clean_href
 
 __all__ = [
@@ -29,6 +33,7 @@ __all__ = [
     "Provenance",
     "capability",
     "digital_source_type",
+    "foreign_bands",
     "marked_synthetic",
     "of",
     "renamed",
@@ -40,6 +45,8 @@ ATTRIBUTE = "eoaug_provenance"
 """The dataset attribute that holds the record as JSON text."""
 
 _FLAG = "eoaug_synthetic"
+"""Attribute of a cube with generated pixels (``true``), and of each of its bands (the record's token), so that a band that is
+taken out of the cube is still recognised."""
 RECORD_ATTRS = (ATTRIBUTE, _FLAG)
 """Attributes of a whole result, not of one of its bands."""
 
@@ -209,7 +216,8 @@ class Provenance:
             "eoaug:config_hash": self.token or None,
             "eoaug:digital_source_type": self.digital_source_type if synthetic else None,
             "eoaug:synthetic_fraction": self.synthetic_fraction if share is None else share,
-            "eoaug:residual": self.residual,
+            "eoaug:residual": self._residuals(),
+            "eoaug:parameters": dict(self.parameters) or None,
             "eoaug:mask": mask,
         }
         return {
@@ -223,10 +231,15 @@ class Provenance:
             "eoaug:operation": self.operation,
             "eoaug:generator": self.generator,
             "eoaug:seed": self.seed,
-            "eoaug:parameters": dict(self.parameters),
             "eoaug:cpu_capability": self.cpu_capability,
             **{name: value for name, value in optional.items() if value is not None},
         }
+
+    def _residuals(self) -> dict[str, float] | None:
+        """Return the residual by band: a property has one type in all items, or tables of items cannot be made."""
+        if self.residual is None or isinstance(self.residual, Mapping):
+            return dict(self.residual) if self.residual else None
+        return {name: float(self.residual) for name in self.bands} or None
 
     @classmethod
     def from_properties(cls, properties: Mapping[str, Any]) -> Provenance:
@@ -275,19 +288,34 @@ def renamed[T: xr.Dataset | xr.DataArray](ds: T, token: str) -> T:
     if prov is None or not prov.token:
         return ds
     attrs = {name: str(ds.attrs[name]).replace(prov.token, token) for name in (ATTRIBUTE, "history")}
-    return cast("T", ds.assign_attrs(attrs))
+    return _flagged(cast("T", ds.assign_attrs(attrs)), replace(prov, token=token))
 
 
 def stamp[T: xr.Dataset | xr.DataArray](ds: T, prov: Provenance) -> T:
     """Return ``ds`` with the record, the synthetic flag and a line of history in its attributes.
 
-    All values are strings, so netCDF and Zarr can hold them. The data are not copied.
+    All values are strings, so netCDF and Zarr can hold them. The data are not copied. The mask remembers its grid; see
+    `eoaug.cube.synthetic.why_untrusted`.
     """
     made = f"eoaug {prov.software.get('eoaug', '')}: {prov.operation} with generator {prov.generator}"
     line = f"{made}, seed {prov.seed}" + (f", token {prov.token}" if prov.token else "")
     before = str(ds.attrs.get("history", "")).rstrip("\n")
     history = f"{before}\n{line}" if before else line
-    return cast("T", ds.assign_attrs({ATTRIBUTE: prov.to_json(), _FLAG: "true", "history": history}))
+    out = _flagged(ds.assign_attrs({ATTRIBUTE: prov.to_json(), _FLAG: "true", "history": history}), prov)
+    if SYNTHETIC in out.variables if isinstance(out, xr.Dataset) else SYNTHETIC in out.coords:
+        with suppress(GridError):
+            remember_grid(out[SYNTHETIC], geobox_from_coords(out, *spatial_dims(out))[0])
+    return cast("T", out)
+
+
+def _flagged[T: xr.Dataset | xr.DataArray](ds: T, prov: Provenance) -> T:
+    """Flag the bands of a Dataset that may hold generated pixels; an array has the flag of its own."""
+    if isinstance(ds, xr.Dataset):
+        for name, var in ds.data_vars.items():
+            made = prov.bands.get(str(name), "generated") != "observed" and var.ndim >= 2
+            if _FLAG in var.attrs or (made and not is_mask_name(str(name), var.attrs)):
+                var.attrs = {**var.attrs, _FLAG: prov.token or "true"}
+    return ds
 
 
 def of(ds: xr.Dataset | xr.DataArray) -> Provenance | None:
@@ -303,5 +331,18 @@ def of(ds: xr.Dataset | xr.DataArray) -> Provenance | None:
 
 
 def marked_synthetic(ds: xr.Dataset | xr.DataArray) -> bool:
-    """Return whether a cube is marked as holding generated pixels."""
-    return ATTRIBUTE in ds.attrs or str(ds.attrs.get(_FLAG, "")).lower() == "true"
+    """Return whether a cube, or one of its bands, is marked as holding generated pixels."""
+    if ATTRIBUTE in ds.attrs or _flag(ds):
+        return True
+    return isinstance(ds, xr.Dataset) and any(map(_flag, ds.data_vars.values()))
+
+
+def foreign_bands(ds: xr.Dataset, prov: Provenance) -> list[str]:
+    """Return the bands that were generated by another request than the record's, whose marks are not those of ``ds``."""
+    known = {"", "true", prov.token}
+    return [str(name) for name, var in ds.data_vars.items() if _flag(var) not in known]
+
+
+def _flag(obj: xr.Dataset | xr.DataArray) -> str:
+    text = str(obj.attrs.get(_FLAG, ""))
+    return "" if text.lower() == "false" else text

@@ -14,7 +14,7 @@ from eoaug.cube.grid_attributes import STALE_COORDINATES, pixel_ratio, renewed
 from eoaug.cube.indexes import indexed_transform, with_indexes
 from eoaug.cube.model import Cube
 from eoaug.cube.stacks import PER_BAND
-from eoaug.cube.synthetic import ATTRIBUTES, MEASURED, OUTSIDE, SYNTHETIC
+from eoaug.cube.synthetic import ATTRIBUTES, GENERATED, MEASURED, OUTSIDE, SYNTHETIC
 from eoaug.raster.radiometry import NODATA_KEYS, SCALE_ATTRS
 
 if TYPE_CHECKING:
@@ -53,6 +53,9 @@ def with_earlier_mask(cube: Cube, mask: Any, dates: NDArray[np.intp]) -> Any:
     dims = (cube.name_time,) if cube.name_time in cube.marks.dims else ()
     earlier = cube.marks.transpose(*dims, *cube.names_yx).data
     earlier = earlier if dims else earlier[None]
+    if earlier.dtype != np.uint8:  # booleans, or codes next to NaN: nobody knows what NaN was
+        is_code = earlier == np.nan_to_num(earlier).astype(np.uint8)
+        earlier = np.where(is_code, earlier, GENERATED).astype(np.uint8)
     blank = np.full((1, *earlier.shape[1:]), MEASURED)
     order = np.full(mask.shape[-3], len(earlier))
     order[dates] = np.arange(len(dates)) if dims else 0

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from eoaug.errors import EoaugError, TargetError
+from eoaug.errors import EoaugError, GridError, TargetError
 from eoaug.formats.georeference import pyproj_crs
 from eoaug.formats.packing import Stored
 
-__all__ = ["CogFile"]
+__all__ = ["CogFile", "refuse_lossy_crs"]
 
 
 _COG_TILE_PX = 512
@@ -78,6 +78,50 @@ class CogFile:
                 BIGTIFF="IF_SAFER",
             )
         self._scratch.unlink()
+
+
+def refuse_lossy_crs(geobox: GeoBox) -> None:
+    """Refuse a reference system that a GeoTIFF cannot hold: its reader would get none, or another one.
+
+    Raises
+    ------
+    GridError
+        The positions that a reader computes differ by a hundredth of a pixel or more, or cannot be computed.
+    """
+    crs = pyproj_crs(geobox)
+    if crs.to_epsg() is not None:
+        return
+    with _raster_errors("crs"), _rasterio().Env(GDAL_PAM_ENABLED="NO"), _rasterio().MemoryFile() as memory:
+        form = {"driver": "GTiff", "width": 1, "height": 1, "count": 1, "dtype": "uint8"}
+        with memory.open(**form, crs=_rasterio_crs(geobox), transform=geobox.affine) as file:
+            file.write(np.zeros((1, 1, 1), np.uint8))
+        with memory.open() as file:
+            text = None if file.crs is None else file.crs.to_wkt()
+    if text is None or not _same_positions(crs, text, geobox):
+        raise GridError(
+            f"a GeoTIFF cannot hold the coordinate reference system {crs.name!r} ({crs.to_proj4()[:80]!r}): "
+            + ("its reader gets none" if text is None else "its reader gets other positions"),
+            "write the cube with format='zarr', or reproject it first, e.g. ds.odc.reproject('EPSG:4326')",
+        )
+
+
+def _same_positions(crs: Any, text: str, geobox: GeoBox) -> bool:
+    """Tell whether a reference system read from a file puts the grid's corners where ``crs`` does."""
+    import pyproj
+
+    try:
+        other = pyproj.CRS(text)
+        if crs.equals(other, ignore_axis_order=True):
+            return True
+        moved = pyproj.Transformer.from_crs(crs, other, always_xy=True)
+        height, width = geobox.shape
+        cols, rows = np.array([0, width, width, 0, width / 2]), np.array([0, 0, height, height, height / 2])
+        affine: Any = geobox.affine
+        x, y = affine * (cols, rows)
+        back = ~affine * tuple(map(np.asarray, moved.transform(x, y)))
+    except pyproj.exceptions.ProjError:
+        return False
+    return bool(np.abs(np.array(back) - (cols, rows)).max() < 0.01)
 
 
 def _rasterio_crs(geobox: GeoBox) -> Any:

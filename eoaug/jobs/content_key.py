@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +18,7 @@ from eoaug.generators.base import identity_of
 from eoaug.jobs.work_items import JobContext, WorkItem
 from eoaug.stac.band_sources import ItemDate
 from eoaug.stac.catalog import Root
+from eoaug.stac.collection_fields import registered_fields
 from eoaug.stac.integrity import checksum_error, damage
 from eoaug.stac.items import read_item_dates
 from eoaug.stac.search import signer_of
@@ -25,16 +26,7 @@ from eoaug.storage.atomic import checksum
 from eoaug.storage.names import clean_href
 from eoaug.storage.s3 import StoreError, entries, head, is_object
 
-__all__ = ["content_key", "existing_output", "summary", "version"]
-
-
-def summary(item: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of an item that its registration in the catalog needs."""
-    dates = ("datetime", "start_datetime", "end_datetime")
-    times = {name: item["properties"][name] for name in dates if name in item["properties"]}
-    share = item["properties"].get("eoaug:synthetic_fraction")
-    properties = times if share is None else {**times, "eoaug:synthetic_fraction": share}
-    return {"id": item["id"], "bbox": item["bbox"], "properties": properties}
+__all__ = ["content_key", "existing_output", "version"]
 
 
 def content_key(item: pystac.Item, work_item: WorkItem, context: JobContext) -> str:
@@ -126,7 +118,7 @@ def existing_output(root: Root, work_item: WorkItem, key: str, *, verify: bool) 
             if next(damage(home, item, deep=verify), None):
                 return ()
             pending += properties.get("eoaug:siblings", [])
-            items.append(summary(item))
+            items.append(registered_fields(item))
         except StoreError:  # a store that does not answer does not mean that there is no output
             raise
         except (OSError, ValueError, KeyError, TypeError):

@@ -18,9 +18,10 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 
 from eoaug.cube.provenance import renamed
 from eoaug.errors import EoaugError, JobError, SourceError, TargetError, error_context, first_line
-from eoaug.jobs.content_key import content_key, existing_output, summary
+from eoaug.jobs.content_key import content_key, existing_output
 from eoaug.jobs.leases import Lease, leased
 from eoaug.jobs.work_items import JobContext, WorkItem, WorkResult
+from eoaug.stac.collection_fields import registered_fields
 from eoaug.stac.item_document import Claim
 from eoaug.stac.open import open_cube
 from eoaug.stac.publish import publish
@@ -150,7 +151,7 @@ def _work(work_item: WorkItem, context: JobContext, right: _PublishRight) -> Wor
     # Of several dates or members, only what holds for all of them.
     shares = {item["properties"].get("eoaug:synthetic_fraction") for item in items}
     note = extreme_share(job.verb, shares.pop() or 0.0) if len(shares) == 1 else ""
-    return WorkResult(work_item, "published", tuple(map(summary, items)), key, stored_bytes=size, note=note)
+    return WorkResult(work_item, "published", tuple(map(registered_fields, items)), key, stored_bytes=size, note=note)
 
 
 def _result(item: pystac.Item, context: JobContext, key: str) -> xr.Dataset:

@@ -9,6 +9,7 @@ from dataclasses import replace
 import pystac
 
 from eoaug.errors import BandError, EoaugError, did_you_mean
+from eoaug.raster.bands import SYNTHETIC
 from eoaug.stac.declared_bands import DeclaredBand, distinct
 from eoaug.stac.headers import Header
 
@@ -87,7 +88,9 @@ def choose_bands(
                 "name one of these instead",
             )
         chosen[name] = hits[0]
-    return chosen
+    # The marks of generated pixels come with any of the bands.
+    marks = [band for band in candidates if band.names[0] == SYNTHETIC == item.properties.get("eoaug:mask")]
+    return chosen | {band.names[0]: band for band in marks}
 
 
 def _hits(candidates: Sequence[DeclaredBand], name: str) -> list[DeclaredBand]:

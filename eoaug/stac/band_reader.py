@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,15 +17,19 @@ from odc.geo.roi import roi_is_empty, roi_shape
 from odc.geo.warp import resampling_s2rio
 from odc.loader import RioDriver
 from odc.loader.types import RasterBandMetadata, RasterGroupMetadata
+from rasterio.enums import Resampling
 from rasterio.warp import reproject
+from rasterio.windows import Window
+from scipy import ndimage
 
+from eoaug.cube.synthetic import GENERATED, MEASURED, OUTSIDE, SYNTHETIC, TRANSFERRED
 from eoaug.errors import EoaugError
 from eoaug.stac.band_sources import BandSource, open_raster, unreadable
 from eoaug.stac.headers import header_of, refuse_contradictions
 from eoaug.stac.zarr_groups import store_of
 from eoaug.storage.gdal import GDAL_OPTIONS, gdal_options
 
-__all__ = ["SOURCE", "Driver"]
+__all__ = ["MARK_FUSER", "SOURCE", "Driver"]
 
 
 SOURCE = "eoaug:source"
@@ -32,6 +37,22 @@ SOURCE = "eoaug:source"
 
 _KERNEL_PX = 4
 """Pixels around a window that resampling reads, in pixels of the coarser grid: Lanczos needs 3."""
+
+
+_RADIUS_PX = {"nearest": 0, "bilinear": 1, "cubic": 2, "cubic_spline": 2, "lanczos": 3}
+"""Reach of a resampling, in pixels of the coarser grid; the others average over a pixel."""
+
+MARK_FUSER = f"{__name__}.fuse_marks"
+"""Name under which odc finds `fuse_marks`."""
+
+
+def fuse_marks(dst: NDArray[Any], src: NDArray[Any]) -> None:
+    """Lay marks over those of another item of the same date: the bands may come from either."""
+    np.copyto(dst, src, where=_RANK[src] > _RANK[dst])
+
+
+_RANK = np.zeros(256, np.uint8)
+_RANK[MEASURED], _RANK[TRANSFERRED], _RANK[GENERATED] = 1, 2, 3
 
 
 class _PlainParser:
@@ -105,17 +126,91 @@ class Driver(RioDriver):
     grids that are rotated or one pixel wide.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, resampling: str | Mapping[str, str] = "nearest") -> None:
         super().__init__(md_parser=_PlainParser())
+        names = {resampling} if isinstance(resampling, str) else {"nearest", *resampling.values()}
+        self._radius_px = max(_RADIUS_PX.get(name, 1) for name in names)
 
     def open(self, src: Any, ctx: Any) -> Any:
         """Return the reader of one band of one date."""
         source: BandSource = src.driver_data
-        if source.array:
-            reader: Any = _ArrayReader(source.href, source.driver, source.array, source.place, source.geobox)
+        if SYNTHETIC in source.names and source.dtype == "uint8":
+            reader: Any = _MarkReader(source, self._radius_px)
+        elif source.array:
+            reader = _ArrayReader(source.href, source.driver, source.array, source.place, source.geobox)
         else:
             reader = super().open(replace(src, band=source.index), ctx)
         return _NamingReader(reader, source)
+
+    def __dask_tokenize__(self) -> Any:
+        return type(self).__name__, self._radius_px
+
+
+@dataclass(frozen=True)
+class _MarkReader:
+    """Reads marks, so that a pixel of any grid is marked if a marked pixel may have contributed to it.
+
+    A mask on another grid is not one of its overviews, which leave pixels out, nor an interpolation of it.
+    """
+
+    source: BandSource
+    radius_px: int
+    """Reach of the bands' resampling."""
+
+    def read(
+        self, cfg: Any, dst_geobox: GeoBox, *, dst: NDArray[Any] | None = None, selection: Any = None
+    ) -> tuple[tuple[slice, slice], NDArray[Any]]:
+        """Return the window of ``dst_geobox`` that the mask covers, and its codes."""
+        assert selection is None
+        grid = self.source.geobox
+        fit = compute_reproject_roi(grid, dst_geobox, ttol=0.05 if self.radius_px else 0.9)
+        if fit.paste_ok and fit.read_shrink == 1:
+            roi: Any = fit.roi_dst
+            codes = None if roi_is_empty(roi) or roi_is_empty(fit.roi_src) else self._window(fit.roi_src)
+        else:
+            # GDAL finds source pixels of another reference system to a fraction of a pixel.
+            radius = max(self.radius_px, int(grid.crs != dst_geobox.crs))
+            if fit.scale:
+                radius = math.ceil(radius * max(1.0, *fit.scale2.xy))
+            fit = compute_reproject_roi(grid, dst_geobox, padding=radius + _KERNEL_PX)
+            roi = fit.roi_dst
+            codes = None
+            if not roi_is_empty(roi) and not roi_is_empty(fit.roi_src):
+                codes = np.full(roi_shape(roi), OUTSIDE, np.uint8)
+                reproject(
+                    _grown(self._window(fit.roi_src), radius),
+                    codes,
+                    src_transform=grid[fit.roi_src].transform,
+                    src_crs=str(grid.crs),
+                    src_nodata=int(OUTSIDE),
+                    dst_transform=dst_geobox[roi].transform,
+                    dst_crs=str(dst_geobox.crs),
+                    dst_nodata=int(OUTSIDE),
+                    resampling=Resampling.max,
+                    tolerance=0,
+                )
+        out: NDArray[Any] = np.empty(roi_shape(roi), cfg.dtype) if dst is None else dst[roi]
+        out[...] = OUTSIDE if codes is None else codes
+        return roi, out
+
+    def _window(self, roi: Any) -> NDArray[np.uint8]:
+        source = self.source
+        if source.array:
+            array: Any = zarr.open_array(store_of(source.href, source.driver), path=source.array, mode="r")
+            return np.asarray(array[(*source.place, *roi)], dtype=np.uint8)
+        with open_raster(source.href, source.driver, source.access, what=f"asset {source.asset!r}") as file:
+            window = Window.from_slices(*roi, height=file.height, width=file.width)
+            return np.asarray(file.read(source.index, window=window), dtype=np.uint8)
+
+
+def _grown(codes: NDArray[np.uint8], radius_px: int) -> NDArray[np.uint8]:
+    """Return codes in which every pixel within a radius of a marked one is marked too."""
+    if radius_px == 0:
+        return codes
+    ranks = ndimage.maximum_filter(
+        np.where(codes == OUTSIDE, MEASURED, codes), 2 * radius_px + 1, mode="nearest"
+    )
+    return np.where((ranks == MEASURED) & (codes == OUTSIDE), OUTSIDE, ranks)
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from eoaug.errors import TargetError
+from eoaug.stac.collection_fields import add_item_fields
 from eoaug.stac.integrity import CHECKSUM, checksum_error, json_bytes, parse_json, read_json, with_checksum
 from eoaug.storage.crash_points import hit
 from eoaug.storage.location import Location
@@ -27,7 +28,7 @@ __all__ = ["DATA_NAME", "GENERATORS", "MADE_BY", "STATE", "Root", "item_href"]
 
 
 GENERATORS = "generators"
-"""Folder of the sub-catalog that holds the items of the models that made results."""
+"""Folder of the catalog that holds the items of the models that made results; related to the target, not its child."""
 
 STATE = ".eoaug"
 """Folder next to a catalog with the state of jobs: journals, leases, reports."""
@@ -100,12 +101,15 @@ class Root:
     def register(self, name: str, items: Sequence[Mapping[str, Any]], about: str) -> None:
         """Link items from the collection, and the collection from the catalog, and widen the extent.
 
-        Of an item, ``id``, ``bbox`` and the dates among ``properties`` are read.
+        Of an item, what `registered_fields` returns is read.
         """
         file = self.folder / name / "collection.json"
 
         def add_items(document: dict[str, Any]) -> None:
             _extend(document, items)
+            # Collections of other writers and of 0.1.0 do not have them; the latter do not know their earlier items.
+            if CHECKSUM in document and ("item_assets" in document or not _hrefs(document, "item")):
+                add_item_fields(document, items)
             _add_links(document, "item", [item_href(item["id"]) for item in items], "application/geo+json")
 
         _edit(file, lambda: _new_collection(name, about, self, file), add_items)
@@ -156,14 +160,30 @@ class Root:
             blank,
             lambda models: _add_links(models, "item", [f"./{file.name}"], "application/geo+json"),
         )
-        self._add_child(f"./{GENERATORS}/catalog.json")
+        href = f"./{GENERATORS}/catalog.json"
+
+        def relate(catalog: dict[str, Any]) -> None:
+            # Not a child: readers that load all items of a catalog cannot load a model. It was a child before 0.2.0.
+            links = catalog.get("links", [])
+            catalog["links"] = [
+                link
+                for link in links
+                if link.get("rel") != "child" or Path(link.get("href", "")) != Path(href)
+            ]
+            _add_links(catalog, "related", [href], "application/json")
+
+        _edit(self.parent, self._new_parent, relate)
 
     def _add_child(self, href: str) -> None:
-        def blank() -> dict[str, Any]:
-            home = [{"rel": "root", "href": f"./{self.parent.name}", "type": "application/json"}]
-            return _new_catalog(safe_id(self.folder.name), MADE_BY, home)
+        _edit(
+            self.parent,
+            self._new_parent,
+            lambda catalog: _add_links(catalog, "child", [href], "application/json"),
+        )
 
-        _edit(self.parent, blank, lambda catalog: _add_links(catalog, "child", [href], "application/json"))
+    def _new_parent(self) -> dict[str, Any]:
+        home = [{"rel": "root", "href": f"./{self.parent.name}", "type": "application/json"}]
+        return _new_catalog(safe_id(self.folder.name), MADE_BY, home)
 
 
 def item_href(name: str) -> str:

@@ -267,7 +267,10 @@ class DeclaredBand:
 
 def declared_bands(item: pystac.Item) -> list[DeclaredBand]:
     """Return the bands of an item's raster files; without any, those of its Zarr groups."""
-    return list(_raster_bands(item)) or list(_group_bands(item))
+    rasters = list(_raster_bands(item))
+    if any(band.data for band in rasters):
+        return rasters
+    return list(_group_bands(item)) or rasters  # a group may have a thumbnail
 
 
 def _raster_bands(item: pystac.Item) -> Iterator[DeclaredBand]:

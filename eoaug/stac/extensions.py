@@ -17,7 +17,8 @@ PROJECTION = f"{_PUBLISHED}/projection/v2.0.0/schema.json"
 RASTER = f"{_PUBLISHED}/raster/v2.0.0/schema.json"
 
 SCHEMA_URI = "https://eoaug.example/stac/v1.0.0/schema.json"
-"""Identifier of the extension with the ``eoaug:`` fields; `schema` returns its schema."""
+"""Identifier of the schema of the ``eoaug:`` fields, which `schema` returns. Items do not list it among their
+``stac_extensions``: nobody serves it, and validators on the network would refuse them. Those of 0.1.0 do."""
 
 
 def schema() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,11 +16,12 @@ from odc.geo.geobox import GeoBox
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import ParameterError
 from eoaug.formats.georeference import crs_fields
+from eoaug.quicklook import Thumbnail
 from eoaug.raster.bands import EO_COMMON_NAMES, common_name
 from eoaug.raster.grid import gsd_m
 from eoaug.raster.variables import holds_classes, plain_name, role_of
 from eoaug.stac.catalog import GENERATORS, Root
-from eoaug.stac.extensions import EO, FILE, PROCESSING, PROJECTION, RASTER, SCHEMA_URI
+from eoaug.stac.extensions import EO, FILE, PROCESSING, PROJECTION, RASTER
 from eoaug.stac.filters import rfc3339
 from eoaug.stac.footprint import footprint
 from eoaug.stac.integrity import MANIFEST
@@ -40,6 +41,7 @@ __all__ = [
     "group_assets",
     "item_document",
     "item_ids",
+    "thumbnail_asset",
 ]
 
 
@@ -136,7 +138,7 @@ def item_document(
         href = target.model_href(content.label)
         if href is not None and properties["eoaug:synthetic"]:
             properties["processing:expression"] = {"format": "stac-mlm", "expression": href}
-        extensions += [PROCESSING, SCHEMA_URI]
+        extensions.append(PROCESSING)
     item = {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -251,6 +253,25 @@ def cog_asset(cube: WritableCube, name: str, path: Path, synthetic: bool) -> dic
 def file_fields(path: Path) -> dict[str, Any]:
     """Return size and checksum of a file, in the fields of the file extension."""
     return {"file:size": path.stat().st_size, "file:checksum": checksum(path)}
+
+
+def thumbnail_asset(
+    data: Path, picture: Thumbnail | None, names: Collection[str]
+) -> dict[str, dict[str, Any]]:
+    """Write the thumbnail of an item into its data folder, and return its asset; none where there is no picture."""
+    if picture is None or "thumbnail" in names:
+        return {}
+    path = data / "thumbnail.png"
+    path.write_bytes(picture.png())
+    return {
+        "thumbnail": {
+            "href": path.name,
+            "type": "image/png",
+            "title": "Thumbnail",
+            "roles": ["thumbnail"],
+            **file_fields(path),
+        }
+    }
 
 
 def group_assets(cube: WritableCube, group: Path, form: str, synthetic: bool) -> dict[str, Any]:

@@ -19,9 +19,10 @@ import xarray as xr
 from odc.geo.geobox import GeoBox
 
 from eoaug.cube.provenance import ALGORITHMIC, COMPOSITE, TRAINED, Provenance, digital_source_type, stamp
+from eoaug.cube.synthetic import ATTRIBUTES, GENERATED, MEASURED, OUTSIDE, SYNTHETIC
 from eoaug.errors import EoaugError, ParameterError, SourceError, first_line
 from eoaug.raster.grid import gsd_m
-from eoaug.stac.band_reader import SOURCE, Driver
+from eoaug.stac.band_reader import MARK_FUSER, SOURCE, Driver
 from eoaug.stac.band_sources import ItemDate
 from eoaug.stac.declared_bands import INHERITED
 from eoaug.stac.filters import instant_of, item_times, rfc3339
@@ -56,6 +57,8 @@ class ReadOptions:
 def load_dates(dates: Sequence[ItemDate], grid: GeoBox, options: ReadOptions) -> xr.Dataset:
     """Return the bands of item dates on a grid, over (time, y, x) or (member, time, y, x)."""
     names = options.bands or tuple(dict.fromkeys(name for date in dates for name in date.sources))
+    if SYNTHETIC not in names and any(SYNTHETIC in date.sources for date in dates):
+        names = (*names, SYNTHETIC)
     forms = {name: common_form(name, dates) for name in names}
     members = _members(dates)
     loaded = [_pixels(ensemble, grid, forms, options) for ensemble in members.values()]
@@ -85,7 +88,8 @@ def _pixels(
             groupby=options.groupby,
             chunks=None if options.chunks is None else {**DEFAULT_CHUNKS, **options.chunks},
             resampling=resampling,
-            driver=Driver(),
+            driver=Driver(options.resampling),
+            fuse_func={SYNTHETIC: MARK_FUSER} if _marked(forms) else None,
             debug=True,
         )
     except (EoaugError, MemoryError):
@@ -102,6 +106,9 @@ def _pixels(
     for name, form in forms.items():
         refuse_unmarked_gaps(name, form, groups, grid)
         ds[name] = to_physical(ds[name], name, form, groups)
+    if _marked(forms):
+        ds[SYNTHETIC] = _with_unmarked_items(ds[SYNTHETIC], groups)
+        ds[SYNTHETIC].attrs.update(ATTRIBUTES)
     return ds, groups
 
 
@@ -123,6 +130,26 @@ def _resampling(given: str | Mapping[str, str], forms: Mapping[str, StoredForm])
             method = "nearest"
         chosen[name] = method
     return chosen
+
+
+def _marked(forms: Mapping[str, StoredForm]) -> bool:
+    return SYNTHETIC in forms and forms[SYNTHETIC].dtype == "uint8"
+
+
+def _with_unmarked_items(marks: xr.DataArray, groups: Sequence[Sequence[ItemDate]]) -> xr.DataArray:
+    """Return marks in which items without a mask are measured, or as synthetic as their properties say."""
+    unmarked = [[date for date in group if SYNTHETIC not in date.sources] for group in groups]
+    if not any(unmarked):
+        return marks
+    made = [any(d.item.properties.get("eoaug:synthetic") is True for d in dates) for dates in unmarked]
+    floor = xr.DataArray(np.where(made, GENERATED, MEASURED), dims="time")
+    known = (marks != OUTSIDE) & (marks > floor)
+    filled: xr.DataArray = xr.where(
+        xr.DataArray([bool(dates) for dates in unmarked], dims="time") & ~known, floor, marks
+    )
+    filled = filled.transpose(*marks.dims).assign_attrs(marks.attrs)
+    filled.encoding = dict(marks.encoding)
+    return filled
 
 
 def _members(dates: Sequence[ItemDate]) -> dict[int | None, list[ItemDate]]:
@@ -197,7 +224,9 @@ def _plain_item(date: ItemDate, forms: Mapping[str, StoredForm]) -> pystac.Item:
             "proj:transform": [float(v) for v in tuple(grid.affine)[:6]],
             SOURCE: source,
         }
-        if form.nodata is not None:
+        if name == SYNTHETIC and _marked(forms):
+            fields["nodata"] = int(OUTSIDE)
+        elif form.nodata is not None:
             fields["nodata"] = "nan" if math.isnan(form.nodata) else form.nodata
         fields |= {"proj:code": f"EPSG:{epsg}"} if epsg else {"proj:wkt2": grid.crs.to_wkt()}
         # odc distinguishes sources by their address only.

@@ -18,7 +18,7 @@ from eoaug.cube.provenance import Provenance
 from eoaug.generators.base import METADATA_FIELDS, Card
 from eoaug.generators.registry import available
 from eoaug.raster import bands
-from eoaug.stac.extensions import EO, FILE, MLM, SCHEMA_URI
+from eoaug.stac.extensions import EO, FILE, MLM
 from eoaug.storage.names import safe_id
 
 __all__ = ["Artifact", "embedded_item", "item_id", "known_item", "model_item"]
@@ -87,7 +87,7 @@ def model_item(
         "mlm:hyperparameters": _hyperparameters(card),
         "eoaug:model_sha256": card.sha256,
     }
-    extensions = [MLM, FILE, SCHEMA_URI]
+    extensions = [MLM, FILE]
     if card.bands:
         properties["bands"] = [_band(name) for name in card.bands]
         extensions.append(EO)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -19,14 +19,16 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pystac
 import xarray as xr
+from numpy.typing import NDArray
 
 from eoaug.cube.provenance import ATTRIBUTE, Provenance
 from eoaug.cube.synthetic import SYNTHETIC, SyntheticShare
 from eoaug.errors import ParameterError, TargetError
 from eoaug.formats.blocks import blocks
-from eoaug.formats.cog import CogFile
+from eoaug.formats.cog import CogFile, refuse_lossy_crs
 from eoaug.formats.icechunk import require
 from eoaug.formats.zarr import write_zarr
+from eoaug.quicklook import Thumbnail
 from eoaug.raster.variables import holds_classes
 from eoaug.stac.catalog import Root
 from eoaug.stac.integrity import MANIFEST, read_json, with_checksum, write_json
@@ -40,6 +42,7 @@ from eoaug.stac.item_document import (
     group_assets,
     item_document,
     item_ids,
+    thumbnail_asset,
 )
 from eoaug.stac.model_item import known_item
 from eoaug.stac.writable_cube import WritableCube
@@ -176,6 +179,8 @@ def publish(
         The document of every published item.
     """
     cube = WritableCube.of(ds)
+    if format == "cog":
+        refuse_lossy_crs(cube.geobox)
     labels = item_ids(cube, ids, single=format != "cog")
     folder = root.folder / name
     for label in labels:
@@ -213,7 +218,9 @@ def _write_cogs(cube: WritableCube, target: Target, labels: Sequence[str], scrat
     chunks = cube.ds.unify_chunks().chunks if cube.ds.chunks else {}
     edges = np.cumsum([0, *chunks.get("time", [1] * cube.ds.sizes["time"])])
     for first, last in pairwise(map(int, edges)):
-        files, counts = _fill_cogs(cube, slice(first, last), len(members), target.claim.scheduler, scratch)
+        files, counts, pictures = _fill_cogs(
+            cube, slice(first, last), len(members), target.claim.scheduler, scratch
+        )
         for t, m in counts:
             data = scratch / f"{t}-{m}"
             data.mkdir()
@@ -226,16 +233,21 @@ def _write_cogs(cube: WritableCube, target: Target, labels: Sequence[str], scrat
                 mask = holds_classes(name, cube.ds[name].attrs)
                 files[t, m, name].close(path, tags=tags, categorical=mask)
                 assets[name] = cog_asset(cube, name, path, synthetic)
+            assets |= thumbnail_asset(data, pictures[t, m], cube.forms)
             content = ItemContent(labels[t * len(members) + m], [t], members[m], share)
             yield data, item_document(cube, target, content, assets)
 
 
 def _fill_cogs(
     cube: WritableCube, dates: slice, members: int, scheduler: str | None, scratch: Path
-) -> tuple[dict[tuple[int, int, str], CogFile], dict[tuple[int, int], SyntheticShare]]:
+) -> tuple[
+    dict[tuple[int, int, str], CogFile],
+    dict[tuple[int, int], SyntheticShare],
+    dict[tuple[int, int], Thumbnail | None],
+]:
     """Compute a range of dates, and write its pixels to scratch files.
 
-    Returns the files by date, member and variable, and the synthetic pixels by date and member.
+    Returns the files by date, member and variable, and the synthetic pixels and pictures by date and member.
     """
     y, x = cube.yx
     counts = {(t, m): SyntheticShare() for t in range(dates.start, dates.stop) for m in range(members)}
@@ -244,7 +256,9 @@ def _fill_cogs(
         for t, m in counts
         for number, (name, form) in enumerate(cube.forms.items())
     }
+    pictures = {place: cube.thumbnail() for place in counts}
     for region, values in blocks(cube.ds.isel(time=dates), ("time", y, x), scheduler=scheduler):
+        _show(pictures, cube, dates.start, region, values)
         for name, block in values.items():
             packed = cube.forms[name].pack(block[None] if cube.members is None else block)
             for m in range(members):
@@ -253,7 +267,23 @@ def _fill_cogs(
                     files[t, m, name].put(region[y], region[x], packed[m, row])
                     if name == SYNTHETIC:
                         counts[t, m].add(packed[m, row])
-    return files, counts
+    return files, counts, pictures
+
+
+def _show(
+    pictures: Mapping[tuple[int, int], Thumbnail | None],
+    cube: WritableCube,
+    first: int,
+    region: Mapping[str, slice],
+    values: Mapping[str, NDArray[Any]],
+) -> None:
+    """Show a block over ([member,] time, y, x) in the thumbnails of its dates and members that there are."""
+    y, x = cube.yx
+    for (t, m), picture in pictures.items():
+        row = t - first - region["time"].start
+        if picture is not None and 0 <= row < region["time"].stop - region["time"].start:
+            place = (row,) if cube.members is None else (m, row)
+            picture.put(region[y], region[x], {name: block[place] for name, block in values.items()})
 
 
 def _write_group(
@@ -274,20 +304,29 @@ def _write_group(
     data = scratch / "data"
     group = data / f"{label}.{form}"
     tags = _file_tags(cube.prov, True)
+    pictures = {(0, 0): cube.thumbnail()}  # of the first date and member
+
+    def on_block(region: Mapping[str, slice], values: Mapping[str, NDArray[Any]]) -> None:
+        if SYNTHETIC in values:
+            count.add(values[SYNTHETIC])
+        _show(pictures, cube, 0, region, values)
+
     write_zarr(
         ds,
         group,
         form=form,
         attrs=attrs | tags,
-        on_block=lambda _, values: count.add(values[SYNTHETIC]) if SYNTHETIC in values else None,
+        on_block=on_block,
         scheduler=target.claim.scheduler,
     )
-    files = sorted(path for path in group.rglob("*") if path.is_file())
+    picture = thumbnail_asset(data, pictures[0, 0], cube.forms)
+    files = sorted(path for path in data.rglob("*") if path.is_file())
     manifest = {"files": {path.relative_to(data).as_posix(): file_fields(path) for path in files}}
     write_json(data / MANIFEST, with_checksum(manifest))
     share = count.share or 0.0 if SYNTHETIC in cube.forms else None
     content = ItemContent(label, range(len(cube.times)), None, share)
-    yield data, item_document(cube, target, content, group_assets(cube, group, form, bool(tags)))
+    assets = group_assets(cube, group, form, bool(tags)) | picture
+    yield data, item_document(cube, target, content, assets)
 
 
 def _put(data: Path, item: dict[str, Any], target: Target) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 from eoaug.cube.provenance import Provenance
 from eoaug.errors import EoaugError, TargetError
 from eoaug.stac.catalog import DATA_NAME, GENERATORS, MADE_BY, Root
-from eoaug.stac.extensions import SCHEMA_URI, schema
+from eoaug.stac.extensions import schema
 from eoaug.stac.integrity import CHECKSUM, checksum_error, damage
 from eoaug.storage.gdal import GDAL_OPTIONS, gdal_options, gdal_path
 from eoaug.storage.location import Location
@@ -253,7 +253,7 @@ def _check_item(home: Location, item: Mapping[str, Any], note: _Note, counts: Co
 def _schema_problems(item: Mapping[str, Any]) -> Iterator[str]:
     for error in _validator().iter_errors(item):
         yield f"does not fit the STAC schema: {error.message[:200]} at {'/'.join(map(str, error.absolute_path))}"
-    if SCHEMA_URI in item.get("stac_extensions", ()):
+    if any(name.startswith("eoaug:") for name in item["properties"]):
         for error in _own_validator().iter_errors(item):
             yield f"does not fit eoaug's schema: {error.message[:200]}"
 

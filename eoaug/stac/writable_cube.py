@@ -14,12 +14,14 @@ from odc.geo.geobox import GeoBox
 
 from eoaug.cube.dimensions import TIME_NAMES, band_dim, dates_of, time_dim
 from eoaug.cube.indexes import without_indexes
-from eoaug.cube.provenance import RECORD_ATTRS, Provenance, marked_synthetic, of
+from eoaug.cube.provenance import RECORD_ATTRS, Provenance, foreign_bands, marked_synthetic, of
 from eoaug.cube.stacks import name_of_single, split_bands
-from eoaug.cube.synthetic import SYNTHETIC
-from eoaug.errors import ParameterError, TargetError, TimeError, error_context
+from eoaug.cube.synthetic import ATTRIBUTES, SYNTHETIC, codes_of, lost_marks, why_untrusted
+from eoaug.errors import EoaugError, ParameterError, TargetError, TimeError, error_context
 from eoaug.formats.georeference import geobox_of
 from eoaug.formats.packing import Stored, store_form
+from eoaug.quicklook import Thumbnail
+from eoaug.raster.bands import is_mask_name
 from eoaug.stac.catalog import MADE_BY
 
 __all__ = ["WritableCube"]
@@ -55,11 +57,13 @@ class WritableCube:
         if prov is None and (marked_synthetic(ds) or SYNTHETIC in ds.variables):
             raise TargetError(
                 f"the cube has a variable {SYNTHETIC!r} or a synthetic flag, but its provenance is lost",
-                "keep the attributes of the result, e.g. xr.set_options(keep_attrs=True), or copy "
-                "result.attrs['eoaug_provenance'] back",
+                "keep the attributes of the result, e.g. xr.set_options(keep_attrs=True), or give them back with the "
+                "mask: ds.assign_attrs(result.attrs).assign(synthetic=result.synthetic)",
             )
         if SYNTHETIC in ds.coords:
             ds = ds.reset_coords(SYNTHETIC)
+        if prov is not None:
+            _refuse_lost_marks(ds, prov, geobox)
         members = ("member",) if "member" in ds.dims else ()
         dims = (*members, "time", y, x)
         spatial = {name: var for name, var in ds.data_vars.items() if {y, x} <= set(var.dims)}
@@ -84,6 +88,8 @@ class WritableCube:
             wide = var.expand_dims(missing).transpose(*dims) if missing else var.transpose(*dims)
             wide.encoding = var.encoding
             variables[str(name)] = wide
+        if prov is not None and variables[SYNTHETIC].dtype != np.uint8:
+            variables[SYNTHETIC] = _coded(variables)
         kept = [name for name in ds.coords if set(ds.coords[name].dims) <= set(dims)]
         whole = xr.Dataset(variables, coords={name: ds.coords[name] for name in kept}, attrs=ds.attrs)
         forms = {name: store_form(var) for name, var in whole.data_vars.items() if name is not None}
@@ -117,6 +123,15 @@ class WritableCube:
         numbers = self.ds["member"].values
         return [int(n) for n in numbers] if numbers.dtype.kind in "iu" else list(range(len(numbers)))
 
+    def thumbnail(self) -> Thumbnail | None:
+        """Return an empty picture of one date and member; None for a cube that no picture can show."""
+        try:
+            return Thumbnail(
+                self.ds.isel({"time": [0], **({"member": 0} if "member" in self.ds.dims else {})})
+            )
+        except EoaugError:
+            return None
+
     def end(self, name: str, index: int) -> datetime:
         """Return ``start_datetime`` or ``end_datetime`` of a date; the date itself if it is an instant."""
         text = self.along(name, index)
@@ -134,6 +149,40 @@ class WritableCube:
         if isinstance(value, float) and math.isnan(value):
             return None
         return None if value == "" else value
+
+
+def _refuse_lost_marks(ds: xr.Dataset, prov: Provenance, geobox: GeoBox) -> None:
+    """Refuse a cube whose marks may miss a generated pixel."""
+    if SYNTHETIC not in ds.variables:
+        raise TargetError(*lost_marks())
+    foreign = foreign_bands(ds, prov)
+    if foreign:
+        raise TargetError(
+            f"band {foreign[0]!r} comes from another result than the mask {SYNTHETIC!r} and the provenance of the cube",
+            "write the results one by one, each with its own mask",
+        )
+    refusal = why_untrusted(ds[SYNTHETIC], geobox)
+    if refusal is not None:
+        raise TargetError(*refusal)
+
+
+def _coded(variables: Mapping[str, xr.DataArray]) -> xr.DataArray:
+    """Return a trusted mask of another type as codes."""
+    marks, missing = variables[SYNTHETIC], xr.zeros_like(variables[SYNTHETIC], dtype=bool)
+    if marks.dtype.kind == "f":
+        bands = [var for name, var in variables.items() if not is_mask_name(name, var.attrs)]
+        missing = xr.concat([_missing(var) for var in bands], "band").all("band").transpose(*marks.dims)
+    coded: xr.DataArray = xr.apply_ufunc(
+        codes_of, marks, missing, dask="parallelized", output_dtypes=[np.uint8], keep_attrs=False
+    )
+    return coded.assign_attrs(ATTRIBUTES)
+
+
+def _missing(var: xr.DataArray) -> xr.DataArray:
+    nodata = next(
+        (var.attrs[key] for key in ("_FillValue", "nodata") if var.attrs.get(key) is not None), None
+    )
+    return var.isnull() if nodata is None else var.isnull() | (var == nodata)
 
 
 def _as_dataset(given: xr.Dataset | xr.DataArray) -> xr.Dataset:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from eoaug.cube import provenance
 from eoaug.cube.model import Cube
 from eoaug.cube.rebuild import ResultForm, rebuild, with_earlier_mask
-from eoaug.cube.synthetic import GENERATED, SYNTHETIC, TRANSFERRED, SyntheticShare
+from eoaug.cube.synthetic import GENERATED, SYNTHETIC, TRANSFERRED, SyntheticShare, lost_marks, why_untrusted
 from eoaug.cube.units import check_cube_units
 from eoaug.engine.coverage import knows_anything
 from eoaug.engine.eager import compute
@@ -157,6 +157,8 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
     cube, card = call.cube, call.generator.card
     if call.has_input:
         check_cube_units(cube)
+    if call.has_input and call.factor == 1:
+        _refuse_lost_marks(cube)
     geobox = cube.geobox if call.factor == 1 else refine(cube.geobox, call.factor)
     layout = layout_for(options.get("layout"), card, geobox, call.verb)
     bands = _bands(call, 0 if layout is None else len(layout))
@@ -209,6 +211,16 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
         times=cube.times if call.dates is None else call.dates,
         guide=options.get("layout"),
     )
+
+
+def _refuse_lost_marks(cube: Cube) -> None:
+    """Refuse a cube with generated pixels whose mask is missing or may miss some: the result would call them measured."""
+    if cube.marks is None:
+        refusal = lost_marks() if provenance.marked_synthetic(cube.source) else None
+    else:
+        refusal = why_untrusted(cube.marks, cube.geobox)
+    if refusal is not None:
+        raise ParameterError(*refusal)
 
 
 def _bands(call: VerbCall, layout_planes: int) -> Bands:

@@ -35,7 +35,7 @@ RECORDS = st.builds(
     sources=st.just(({"id": "a", "href": "s3://b/a.json"},)),
     digital_source_type=st.sampled_from([TRAINED, COMPOSITE, ALGORITHMIC, ALTERED]),
     synthetic_fraction=st.none() | SHARES,
-    residual=st.none() | NUMBERS | st.dictionaries(NAMES, NUMBERS, max_size=2),
+    residual=st.none() | st.dictionaries(NAMES, NUMBERS, min_size=1, max_size=2),
     cpu_capability=TEXTS,
 )
 
@@ -68,13 +68,19 @@ def test_every_field_is_written_or_named_as_left_out(field):
         "operation": "x", "generator": "x", "model_sha256": "x", "licence": "x", "model_files": {"a": "x"},
         "model_units": {"a": (1.0, 2.0)}, "bands": {"a": "generated"}, "seed": 7, "parameters": {"a": 1},
         "token": "x", "software": {"a": "1"}, "digital_source_type": TRAINED, "synthetic_fraction": 0.5,
-        "residual": 1.5, "cpu_capability": "x",
+        "residual": {"a": 1.5}, "cpu_capability": "x",
     }  # fmt: skip
     if field in ("sources", "members"):
         return
     plain = Provenance(operation="o", generator="g")
     other = replace(plain, **{field: changed[field]})
     assert other.to_properties(written="") != plain.to_properties(written="")
+
+
+def test_a_residual_is_written_by_band_and_read_in_its_former_form():
+    record = Provenance(operation="inpaint", generator="g", bands={"B02": "generated"}, residual=0.0)
+    assert record.to_properties(written="")["eoaug:residual"] == {"B02": 0.0}
+    assert Provenance.from_properties({"eoaug:residual": 0.5}).residual == 0.5
 
 
 def test_properties_of_another_writer_are_read():

@@ -19,7 +19,7 @@ from eoaug.stac.integrity import MANIFEST, with_checksum, write_json
 from eoaug.stac.open import open_cube
 from eoaug.stac.publish import write
 
-from .conftest import assert_named, augmented, grid, made_cube, provenance, told_anew
+from .conftest import assert_named, augmented, generated, grid, made_cube, provenance, told_anew
 
 OWN = ("item_id", "item_href")
 """Coordinates that tell which item was read, so they differ between the two forms."""
@@ -164,7 +164,7 @@ def test_an_ensemble_comes_back_with_its_members(tmp_path, format):  # noqa: A00
         [one, one + np.float32(0.1), one * 2], dim=xr.DataArray([3, 5, 8], dims="member", name="member")
     )
     ds.B02.encoding = one.B02.encoding
-    items = write(stamp(ds, provenance(operation="synthesize")), tmp_path, format=format)
+    items = write(generated(ds, operation="synthesize"), tmp_path, format=format)
     back = open_cube(tmp_path)
     assert back.B02.dims == ("member", "time", "y", "x")
     assert back.member.values.tolist() == [3, 5, 8]

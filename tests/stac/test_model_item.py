@@ -13,13 +13,15 @@ import pytest
 from eoaug.cube.provenance import ALGORITHMIC, ALTERED, COMPOSITE, TRAINED, digital_source_type, of, stamp
 from eoaug.generators import load
 from eoaug.generators.base import Card
-from eoaug.stac.extensions import MLM, SCHEMA_URI
+from eoaug.stac.extensions import MLM
+from eoaug.stac.integrity import with_checksum, write_json
 from eoaug.stac.model_item import Artifact, known_item, model_item
 from eoaug.stac.open import open_cube
 from eoaug.stac.publish import write
 from eoaug.stac.summary import summarise
+from eoaug.stac.validate import validate as validate_catalog
 
-from .conftest import ROOT, grid, made_cube, provenance
+from .conftest import ROOT, generated, grid, made_cube, provenance
 
 CARD = load("embedded").card
 
@@ -83,7 +85,7 @@ def test_any_card_makes_a_valid_item(card, validate, tmp_path):
 def test_only_shipped_weights_are_known():
     item = known_item(trained())
     assert item["properties"]["mlm:name"] == "embedded"
-    assert {MLM, SCHEMA_URI} <= set(item["stac_extensions"])
+    assert MLM in item["stac_extensions"]
     for other in (None, provenance(), replace(trained(), model_sha256="0" * 64)):
         assert known_item(other) is None
 
@@ -91,7 +93,8 @@ def test_only_shipped_weights_are_known():
 @pytest.mark.parametrize("format", ["cog", "zarr"])
 def test_a_result_points_at_the_item_of_its_model(format, validate, tmp_path):  # noqa: A002
     items = write(result(trained()), tmp_path, format=format)
-    assert validate(tmp_path / "catalog.json") == len(items) + 1
+    assert validate(tmp_path / "catalog.json") == len(items)
+    assert validate(tmp_path / "generators" / "catalog.json") == 1
     made = items[-1]
     (link,) = links_to_models(made)
     assert link.extra_fields["mlm:name"] == "embedded"
@@ -105,7 +108,10 @@ def test_a_result_points_at_the_item_of_its_model(format, validate, tmp_path):  
     assert (home / told["expression"]).resolve() == Path(model.get_self_href()).resolve()
     assert made.properties["eoaug:parameters"] == {"factor": 2}
     catalog = pystac.Catalog.from_file(str(tmp_path / "catalog.json"))
-    assert next(catalog.get_items(model.id, recursive=True), None) is not None
+    # odc.stac.load of all items of a catalog must not meet a model.
+    assert next(catalog.get_items(model.id, recursive=True), None) is None
+    (related,) = [link for link in catalog.links if link.rel == "related"]
+    assert Path(related.get_absolute_href()) == tmp_path / "generators" / "catalog.json"
     if format == "cog":  # a date on which all was measured owes nothing to the model
         assert not links_to_models(items[0])
         assert "processing:expression" not in items[0].properties
@@ -134,7 +140,23 @@ def test_the_item_goes_below_a_collection_that_is_written_to(validate, tmp_path)
     (item,) = write(result(trained(), times=1), tmp_path / "eoaug", collection="below")
     (link,) = links_to_models(item)
     assert Path(link.get_absolute_href()).parent == tmp_path / "eoaug" / "generators"
-    assert validate(tmp_path / "catalog.json") == 5
+    assert validate(tmp_path / "catalog.json") == 3
+
+
+def test_a_catalog_of_0_1_0_loses_the_child_that_no_reader_can_load(tmp_path):
+    write(result(trained()), tmp_path)
+    file = tmp_path / "catalog.json"
+    old = json.loads(file.read_text())
+    for link in old["links"]:
+        link["rel"] = "child" if link["rel"] == "related" else link["rel"]
+    write_json(file, with_checksum(old))
+    assert validate_catalog(tmp_path).sound
+    write(result(trained(), times=1), tmp_path, collection="other")
+    items = list(pystac.Catalog.from_file(str(file)).get_items(recursive=True))
+    assert len(items) == 3
+    assert not [item.id for item in items if "mlm:name" in item.properties]
+    assert validate_catalog(tmp_path).sound
+    assert [found.collection for found in summarise(tmp_path)] == ["eoaug", "other"]
 
 
 def test_methods_without_weights_have_no_item(validate, tmp_path):
@@ -165,6 +187,6 @@ def test_the_term_of_the_vocabulary(is_trained, measured, term):
 
 def test_terms_come_back(tmp_path):
     for term in (TRAINED, COMPOSITE, ALGORITHMIC, ALTERED):
-        ds = stamp(made_cube(grid()), provenance(operation="synthesize", digital_source_type=term))
+        ds = generated(made_cube(grid()), operation="synthesize", digital_source_type=term)
         write(ds, tmp_path, collection=term.rpartition("/")[2])
         assert of(open_cube(tmp_path, collections=term.rpartition("/")[2])).digital_source_type == term

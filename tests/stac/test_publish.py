@@ -34,7 +34,7 @@ from eoaug.stac.footprint import footprint
 from eoaug.stac.open import open_cube
 from eoaug.stac.publish import write
 
-from .conftest import PATCH, SAMPLE, assert_named, augmented, grid, made_cube, provenance
+from .conftest import PATCH, SAMPLE, assert_named, augmented, generated, grid, made_cube, provenance
 
 BANDS = ["B02", "B04", "B08", "B11"]
 
@@ -211,7 +211,7 @@ def test_members_become_items(validate, tmp_path):
     one = made_cube(grid(), times=2)
     ds = xr.concat([one, one + np.float32(0.1)], dim="member")
     ds.B02.encoding = one.B02.encoding
-    ds = stamp(ds, provenance(operation="synthesize", digital_source_type=TRAINED))
+    ds = generated(ds, operation="synthesize", digital_source_type=TRAINED)
     items = write(ds, tmp_path)
     assert len({item.id for item in items}) == 4
     assert [item.properties["eoaug:member"] for item in items] == [0, 1, 0, 1]
