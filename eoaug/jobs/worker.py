@@ -151,7 +151,9 @@ def _work(work_item: WorkItem, context: JobContext, right: _PublishRight) -> Wor
     # Of several dates or members, only what holds for all of them.
     shares = {item["properties"].get("eoaug:synthetic_fraction") for item in items}
     note = extreme_share(job.verb, shares.pop() or 0.0) if len(shares) == 1 else ""
-    return WorkResult(work_item, "published", tuple(map(registered_fields, items)), key, stored_bytes=size, note=note)
+    return WorkResult(
+        work_item, "published", tuple(map(registered_fields, items)), key, stored_bytes=size, note=note
+    )
 
 
 def _result(item: pystac.Item, context: JobContext, key: str) -> xr.Dataset:

@@ -31,7 +31,9 @@ def registered_fields(item: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "id": item["id"],
         "bbox": item["bbox"],
-        "properties": {name: properties[name] for name in (*_DATES, *_SUMMARISED, _SHARE) if name in properties},
+        "properties": {
+            name: properties[name] for name in (*_DATES, *_SUMMARISED, _SHARE) if name in properties
+        },
         "assets": assets,
     }
 
