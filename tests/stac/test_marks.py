@@ -178,7 +178,11 @@ def test_verbs_refuse_cubes_whose_marks_are_lost():
     ("resolution", "crs"), [(20, None), (70, None), (7, None), (4, None), (25, "EPSG:32634")]
 )
 def test_on_another_grid_a_pixel_is_marked_if_a_marked_one_went_into_it(
-    format, resampling, resolution, crs, tmp_path
+    format,  # noqa: A002
+    resampling,
+    resolution,
+    crs,
+    tmp_path,
 ):
     result = filled_cube(hole=slice(9, 10))
     write(result, tmp_path, format=format)
