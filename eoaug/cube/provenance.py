@@ -17,10 +17,11 @@ from typing import Any, cast
 
 import xarray as xr
 
-from eoaug.cube.grid_mapping import geobox_from_coords, spatial_dims
+from eoaug.cube.dimensions import spatial_dims
+from eoaug.cube.grid_mapping import geobox_from_coords
 from eoaug.cube.synthetic import SYNTHETIC, remember_grid
 from eoaug.errors import GridError, ParameterError, SourceError
-from eoaug.raster.bands import is_mask_name
+from eoaug.raster.variables import holds_classes
 from eoaug.storage.names import clean_href
 
 __all__ = [
@@ -313,7 +314,7 @@ def _flagged[T: xr.Dataset | xr.DataArray](ds: T, prov: Provenance) -> T:
     if isinstance(ds, xr.Dataset):
         for name, var in ds.data_vars.items():
             made = prov.bands.get(str(name), "generated") != "observed" and var.ndim >= 2
-            if _FLAG in var.attrs or (made and not is_mask_name(str(name), var.attrs)):
+            if _FLAG in var.attrs or (made and not holds_classes(str(name), var.attrs)):
                 var.attrs = {**var.attrs, _FLAG: prov.token or "true"}
     return ds
 

@@ -21,7 +21,7 @@ from eoaug.errors import EoaugError, ParameterError, TargetError, TimeError, err
 from eoaug.formats.georeference import geobox_of
 from eoaug.formats.packing import Stored, store_form
 from eoaug.quicklook import Thumbnail
-from eoaug.raster.bands import is_mask_name
+from eoaug.raster.variables import holds_classes
 from eoaug.stac.catalog import MADE_BY
 
 __all__ = ["WritableCube"]
@@ -170,7 +170,7 @@ def _coded(variables: Mapping[str, xr.DataArray]) -> xr.DataArray:
     """Return a trusted mask of another type as codes."""
     marks, missing = variables[SYNTHETIC], xr.zeros_like(variables[SYNTHETIC], dtype=bool)
     if marks.dtype.kind == "f":
-        bands = [var for name, var in variables.items() if not is_mask_name(name, var.attrs)]
+        bands = [var for name, var in variables.items() if not holds_classes(name, var.attrs)]
         missing = xr.concat([_missing(var) for var in bands], "band").all("band").transpose(*marks.dims)
     coded: xr.DataArray = xr.apply_ufunc(
         codes_of, marks, missing, dask="parallelized", output_dtypes=[np.uint8], keep_attrs=False
