@@ -99,7 +99,7 @@ def refuse_lossy_crs(geobox: GeoBox) -> None:
             text = None if file.crs is None else file.crs.to_wkt()
     if text is None or not _same_positions(crs, text, geobox):
         raise GridError(
-            f"a GeoTIFF cannot hold the coordinate reference system {crs.name!r} ({crs.to_proj4()[:80]!r}): "
+            f"a GeoTIFF cannot hold the coordinate reference system {crs.name!r} ({crs.to_string()[:80]!r}): "
             + ("its reader gets none" if text is None else "its reader gets other positions"),
             "write the cube with format='zarr', or reproject it first, e.g. ds.odc.reproject('EPSG:4326')",
         )

@@ -272,7 +272,7 @@ def test_collections_describe_their_items(catalog, validate):
     collection = pystac.Collection.from_file(str(catalog / "inpainted" / "collection.json"))
     assert set(collection.item_assets) == {"B04", "B08", "synthetic", "thumbnail"}
     fields = collection.item_assets["B04"].properties
-    assert (fields["data_type"], fields["roles"]) == ("uint16", ["data"])
+    assert (fields["data_type"], fields["roles"]) == ("float32", ["data"])
     summaries = collection.summaries.to_dict()
     assert summaries["eoaug:synthetic"] == [False, True]
     assert summaries["gsd"] == [10.0]
