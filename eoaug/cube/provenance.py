@@ -19,7 +19,7 @@ import xarray as xr
 
 from eoaug.cube.dimensions import spatial_dims
 from eoaug.cube.grid_mapping import geobox_from_coords
-from eoaug.cube.synthetic import SYNTHETIC, remember_grid
+from eoaug.cube.synthetic import SYNTHETIC, note_grid
 from eoaug.errors import GridError, ParameterError, SourceError
 from eoaug.raster.variables import holds_classes
 from eoaug.storage.names import clean_href
@@ -295,7 +295,7 @@ def renamed[T: xr.Dataset | xr.DataArray](ds: T, token: str) -> T:
 def stamp[T: xr.Dataset | xr.DataArray](ds: T, prov: Provenance) -> T:
     """Return ``ds`` with the record, the synthetic flag and a line of history in its attributes.
 
-    All values are strings, so netCDF and Zarr can hold them. The data are not copied. The mask remembers its grid; see
+    All values are strings, so netCDF and Zarr can hold them. The data are not copied. The grid of the mask is noted; see
     `eoaug.cube.synthetic.why_untrusted`.
     """
     made = f"eoaug {prov.software.get('eoaug', '')}: {prov.operation} with generator {prov.generator}"
@@ -305,7 +305,7 @@ def stamp[T: xr.Dataset | xr.DataArray](ds: T, prov: Provenance) -> T:
     out = _flagged(ds.assign_attrs({ATTRIBUTE: prov.to_json(), _FLAG: "true", "history": history}), prov)
     if SYNTHETIC in out.variables if isinstance(out, xr.Dataset) else SYNTHETIC in out.coords:
         with suppress(GridError):
-            remember_grid(out[SYNTHETIC], geobox_from_coords(out, *spatial_dims(out))[0])
+            note_grid(out[SYNTHETIC], geobox_from_coords(out, *spatial_dims(out))[0])
     return cast("T", out)
 
 

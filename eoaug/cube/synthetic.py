@@ -31,7 +31,7 @@ __all__ = [
     "SyntheticShare",
     "codes_of",
     "lost_marks",
-    "remember_grid",
+    "note_grid",
     "why_untrusted",
 ]
 
@@ -86,7 +86,7 @@ Refusal = tuple[str, str]
 """Problem and remedy of an error; each floor raises its own class."""
 
 
-def remember_grid(marks: xr.Variable | xr.DataArray, geobox: GeoBox) -> None:
+def note_grid(marks: xr.Variable | xr.DataArray, geobox: GeoBox) -> None:
     """Note in a new mask's encoding on which grid it is exact."""
     marks.encoding = {**marks.encoding, _GRID: (tuple(geobox.affine)[:6], geobox.crs)}
 
