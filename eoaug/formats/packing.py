@@ -29,6 +29,8 @@ __all__ = ["Stored", "store_form"]
 _OVERSHOOT = 0.1
 """Part of the range that a type can hold by which values may exceed it and be clipped: resampling and generated
 pixels overshoot."""
+_UNDERSHOOT = 0.5
+"""The same below the range, which for unsigned types ends at 0: around bright noise a sharpened image goes deep below it."""
 _COARSE = 0.05
 """Relative error of rounding above which a type without a scale does not hold a variable."""
 
@@ -101,10 +103,11 @@ class Stored:
             return
         info = np.iinfo(self.dtype) if self.dtype.kind in "iu" else np.finfo(self.dtype)
         low, high = float(info.min), float(info.max)
-        slack = 0.5 + _OVERSHOOT * (high - low) if self.dtype.kind in "iu" else 0.0
+        span = high - low if self.dtype.kind in "iu" else 0.0
+        lowest, highest = low - 0.5 - _UNDERSHOOT * span, high + 0.5 + _OVERSHOOT * span
         least, most = float(finite.min()), float(finite.max())
-        if least < low - slack or most > high + slack:
-            worst = least if least < low - slack else most
+        if least < lowest or most > highest:
+            worst = least if least < lowest else most
             packing = self.packing or Scaling(self.scale, self.offset)
             limits = sorted(float(packing(np.asarray(end))) for end in (low, high))
             raise RadiometryError(
