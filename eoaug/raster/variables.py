@@ -23,7 +23,7 @@ mask."""
 
 _CLASSES: frozenset[Role] = frozenset({"quality", "label", "mark"})
 _UNNAMED = re.compile(r"\d+|band[_ ]?\d+|band_data|values|data|__xarray_dataarray_variable__|none")
-"""Names that a reader made up."""
+"""Placeholder names that a reader assigned."""
 _NUMBERED = re.compile(r"(s[rt]_)?b(and)?_?\d{1,2}a?([_-]\d+m)?")
 """Names of spectral bands whose sensor is not known."""
 _MASK = re.compile(r"scl|qa_pixel|pixel_qa|bqa|qa60|fmask|.*_mask|qa_.*")
@@ -114,7 +114,7 @@ def holds_classes(name: str, attrs: Mapping[str, Any]) -> bool:
 
 
 def plain_name(name: str, attrs: Mapping[str, Any]) -> str:
-    """Return a variable's name; of one that a reader made up (``band_1``), the name that rioxarray keeps beside it.
+    """Return a variable's name; for a placeholder (``band_1``), the name in rioxarray's ``long_name``.
 
     Parameters
     ----------
