@@ -68,7 +68,7 @@ def test_super_resolve_writes_a_catalog(tmp_path: Path) -> None:
     (item,) = written(tmp_path / "out")
     assert item.get_self_href() == result.output.strip()
     assert item.properties["eoaug:operation"] == "super_resolve"
-    assert {"B02", "B04", "synthetic"} == set(item.assets)
+    assert {"B02", "B04", "synthetic", "thumbnail"} == set(item.assets)
     with rasterio.open(item.assets["B02"].get_absolute_href()) as file:
         assert file.shape == (480, 480)
 

@@ -94,27 +94,17 @@ def test_demo(tmp_path: Path) -> None:
     assert "://" not in (made / "index.html").read_text("utf-8")
 
 
-def test_demo_leaves_other_folders_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_demo_leaves_other_folders_alone(tmp_path: Path) -> None:
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "thesis.txt").write_text("mine")
-    given = ("--generator", "classical", "--out", "made")
-    code, _, errors = run_here(
-        EXAMPLES / "demo.py", *given, cwd=tmp_path, monkeypatch=monkeypatch, capsys=capsys
-    )
-    assert code
-    assert "--out" in errors
+    done = run(EXAMPLES / "demo.py", "--generator", "classical", "--out", "made", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "--out" in done.stderr
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["thesis.txt"]
 
 
-def test_demo_names_an_unknown_generator(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    given = ("--generator", "clasical", "--out", "made")
-    code, _, errors = run_here(
-        EXAMPLES / "demo.py", *given, cwd=tmp_path, monkeypatch=monkeypatch, capsys=capsys
-    )
-    assert code
-    assert "classical" in errors
-    assert "Traceback" not in errors
+def test_demo_names_an_unknown_generator(tmp_path: Path) -> None:
+    done = run(EXAMPLES / "demo.py", "--generator", "clasical", "--out", "made", cwd=tmp_path)
+    assert done.returncode != 0
+    assert "classical" in done.stderr
+    assert "Traceback" not in done.stderr

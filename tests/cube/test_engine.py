@@ -20,7 +20,7 @@ import eoaug
 from eoaug.cube.read import read_cube
 from eoaug.engine.layout import lattice_for
 from eoaug.engine.tile_requests import tile_centres
-from eoaug.errors import GeneratorError
+from eoaug.errors import GeneratorError, ParameterError
 from eoaug.generators.base import Card, Request
 from eoaug.generators.classical import Classical
 from eoaug.generators.embedded import trajectory
@@ -321,10 +321,11 @@ def test_a_cube_of_nodata_calls_no_model():
         eoaug.synthesize(ds.astype("uint16"), generator=generator),
         eoaug.super_resolve(ds.astype("uint16"), generator=generator),
         eoaug.extend(ds.astype("uint16"), times="2022-01-01", generator=generator),
-        eoaug.inpaint(ds.astype("uint16"), generator=generator),
     ):
         assert (result.blue == 0).all()
         assert (result.synthetic == 255).all()
+    with pytest.raises(ParameterError, match="not one pixel of"):
+        eoaug.inpaint(ds.astype("uint16"), generator=generator)
     assert generator.calls == 0
 
 

@@ -196,7 +196,11 @@ def make_item(
 
 def told_anew(group):
     """Have the manifest beside a group name what the group holds by now."""
-    files = {p.relative_to(group.parent).as_posix(): p for p in group.rglob("*") if p.is_file()}
+    files = {
+        p.relative_to(group.parent).as_posix(): p
+        for p in group.parent.rglob("*")
+        if p.is_file() and p.name != MANIFEST
+    }
     fields = {
         name: {"file:size": p.stat().st_size, "file:checksum": checksum(p)} for name, p in files.items()
     }

@@ -354,7 +354,7 @@ def wrong(folder):
         "no time in the file": (lambda: open_cube(folder / "undated.json"), SourceError, "datetime"),
         "no file": (lambda: open_cube(folder / "nowhere"), SourceError, "nowhere"),
         "misspelt source": (lambda: open_cube("earth-serch"), SourceError, "earth-serch"),
-        "empty folder": (lambda: open_cube(folder), SourceError, "catalog.json"),
+        "folder of items": (lambda: open_cube(folder), SourceError, "STAC items and no catalog"),
         "no json": (lambda: open_cube(folder / "text.json"), SourceError, "text.json"),
         "no stac": (lambda: open_cube(folder / "object.json"), SourceError, "object.json"),
         "list of text": (lambda: open_cube(["a"]), SourceError, "str"),
