@@ -104,21 +104,23 @@ def _recipe(path: Path, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     """Return base and options of a JSON file; relative folders in it are relative to the file."""
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
-        base = str(settings.pop("base"))
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
+    except ValueError as error:
+        settings = error
+    if not isinstance(settings, dict) or not isinstance(settings.get("base"), str):
+        told = f"no JSON: {settings}" if isinstance(settings, ValueError) else f"no base in {settings!r:.80}"
         raise GeneratorError(
-            f"{path} does not describe a generator ({type(error).__name__}: {error})",
+            f"{path} does not describe a generator ({told})",
             'write {"base": "FOLDER", "lift": "regress"}, with the options of eoaug.load',
-        ) from error
+        )
 
-    def resolved(name: str) -> str:
-        return str(path.parent / name) if (path.parent / name).exists() else name
+    def resolved(value: Any) -> Any:  # what is no text is judged with the other options
+        if isinstance(value, list):
+            return [resolved(part) for part in value]
+        return (
+            str(path.parent / value) if isinstance(value, str) and (path.parent / value).exists() else value
+        )
 
-    if settings.get("unet") is not None:
-        settings["unet"] = resolved(settings["unet"])
-    settings["controlnets"] = [resolved(name) for name in settings.get("controlnets", [])]
-    settings["adapters"] = [
-        resolved(adapter) if isinstance(adapter, str) else (resolved(adapter[0]), adapter[1])
-        for adapter in settings.get("adapters", [])
-    ]
-    return resolved(base), {**settings, **options}
+    folders = {
+        name: resolved(settings[name]) for name in ("unet", "controlnets", "adapters") if name in settings
+    }
+    return resolved(settings.pop("base")), {**settings, **folders, **options}

@@ -495,6 +495,16 @@ def test_a_file_describes_a_generator(tiny: Make, tmp_path: Path) -> None:
     assert card.mean[0] == card.std[0] == 0.2
     assert "nir" in card.passthrough_bands
     assert any("mine" in name for name in card.files)
-    (tmp_path / "bad.json").write_text("[]")
-    with pytest.raises(GeneratorError, match="no description"):
-        eoaug.load(tmp_path / "bad.json")
+    for bad in ("[]", "{", "7", '{"base": 5}', "{}", '{"bases": "x"}'):
+        (tmp_path / "bad.json").write_text(bad)
+        with pytest.raises(GeneratorError, match="does not describe a generator"):
+            eoaug.load(tmp_path / "bad.json")
+    for bad in (
+        '"adapters": 5',
+        '"adapters": [[5]]',
+        '"unet": 5',
+        '"adapters": [["mine"]]',
+    ):
+        (tmp_path / "bad.json").write_text(f'{{"base": "{tiny("sd")}", {bad}}}')
+        with pytest.raises(GeneratorError, match=bad.partition('"')[2].partition('"')[0]):
+            eoaug.load(tmp_path / "bad.json")

@@ -366,7 +366,7 @@ def test_an_item_that_takes_its_workers_down_fails_alone(
     assert [one.item for one in report.failures] == ["item-00004"]
     assert report.published == 5
     assert report.timed_out == (trouble == "hang")
-    told = "timeout_s" if trouble == "hang" else "took its workers down"
+    told = "timeout_s" if trouble == "hang" else "crashed its workers"
     assert told in report.failures[0].problem
     collect_garbage(tmp_path / "out")
     assert validate(tmp_path / "out").items == 5

@@ -69,7 +69,7 @@ def test_items_without_a_reference_system_fail_and_zones_stay_apart(source: Path
     told = {one.item: one for one in report.failures}
     assert set(told) == {"item-00006", "item-00007", "item-00008"}
     assert "no coordinate reference system" in told["item-00006"].problem
-    assert "EPSG:32634, others in EPSG:32633" in told["item-00007"].problem
+    assert "EPSG:32634 in the item and EPSG:32633 in the file" in told["item-00007"].problem
     assert "EPSG:1" in told["item-00008"].problem
     assert all(one.remedy for one in report.failures)
     found = made(tmp_path / "out")
