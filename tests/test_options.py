@@ -12,7 +12,7 @@ from eoaug.verbs.options import OWN_OPTIONS, Options, shared_options, yaml_keys
 
 SHARED_IN_YAML = {"seed", "steps", "members", "reduce", "prompt", "guidance", "metadata", "joint_steps"}
 YAML = {
-    "inpaint": {"mask", "fill"},
+    "inpaint": {"mask", "mask_buffer", "fill"},
     "extend": {"times", "sequence"},
     "super_resolve": {"factor", "sensor"},
     "synthesize": {"strength", "times"},

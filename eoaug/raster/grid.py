@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from odc.geo.crs import CRS
     from odc.geo.geobox import GeoBox
 
-__all__ = ["MOST_PX", "absolute_origin", "as_geobox", "gsd_m", "lonlat", "refine", "same_grid"]
+__all__ = ["MOST_PX", "absolute_origin", "as_geobox", "edges_m", "gsd_m", "lonlat", "refine", "same_grid"]
 
 
 MOST_PX = 100_000_000
@@ -172,13 +172,40 @@ def gsd_m(geobox: GeoBox, lat_deg: float | None = None) -> float:
     unit = geobox.crs.proj.axis_info[0].unit_conversion_factor or 1.0
     if not geobox.crs.geographic:
         return math.sqrt(area) * unit
+    meridian_m, parallel_m = _radian_m(geobox, lat_deg)
+    return math.sqrt(area * meridian_m * parallel_m) * unit
+
+
+def edges_m(geobox: GeoBox) -> tuple[float, float]:
+    """Return the edges of a pixel in metres, from row to row and from column to column.
+
+    Parameters
+    ----------
+    geobox
+        The grid. One without a coordinate reference system has its own units, which are not known to be metres. On a
+        geographic one the edges are those at its centre; see `gsd_m`.
+    """
+    a, b, _, d, e, _ = tuple(geobox.affine)[:6]
+    if geobox.crs is None:
+        return math.hypot(b, e), math.hypot(a, d)
+    unit = geobox.crs.proj.axis_info[0].unit_conversion_factor or 1.0
+    meridian_m, parallel_m = _radian_m(geobox, None) if geobox.crs.geographic else (1.0, 1.0)
+    along_x, along_y = parallel_m * unit, meridian_m * unit
+    return math.hypot(b * along_x, e * along_y), math.hypot(a * along_x, d * along_y)
+
+
+def _radian_m(geobox: GeoBox, lat_deg: float | None) -> tuple[float, float]:
+    """Return metres per radian along the meridian and the parallel of a geographic grid; see `gsd_m`."""
+    assert geobox.crs is not None
+    unit = geobox.crs.proj.axis_info[0].unit_conversion_factor or 1.0
     height, width = geobox.shape.yx
-    lat = math.radians(lat_deg) if lat_deg is not None else (affine @ (width / 2, height / 2))[1] * unit
+    lat = (
+        math.radians(lat_deg) if lat_deg is not None else (geobox.affine @ (width / 2, height / 2))[1] * unit
+    )
     axis_m, squared_eccentricity = _ellipsoid(geobox.crs)
     flattened = 1 - squared_eccentricity * math.sin(lat) ** 2
     meridian_m = axis_m * (1 - squared_eccentricity) / flattened**1.5
-    parallel_m = axis_m / math.sqrt(flattened) * max(math.cos(lat), 1e-6)
-    return math.sqrt(area * meridian_m * parallel_m) * unit
+    return meridian_m, axis_m / math.sqrt(flattened) * max(math.cos(lat), 1e-6)
 
 
 def _ellipsoid(crs: CRS) -> tuple[float, float]:

@@ -9,6 +9,7 @@ absolute pixel indices. `random_gap` is for training: a new random gap per call.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
@@ -24,6 +25,7 @@ __all__ = [
     "QA_PIXEL_CLOUD",
     "SCL_CLASSES",
     "SCL_CLOUD",
+    "dilate",
     "qa_pixel_mask",
     "random_gap",
     "scl_mask",
@@ -81,6 +83,48 @@ def qa_pixel_mask(qa: NDArray[Any], classes: Sequence[str] | None = None) -> NDA
 
 def _listed(classes: Sequence[str] | None) -> Sequence[str] | None:
     return (classes,) if isinstance(classes, str) else classes
+
+
+_STRIP_ROWS = 1024
+"""Rows that are dilated at once: distances take 24 times the memory of a mask."""
+
+
+def dilate(
+    mask: NDArray[np.bool_], radius: float, pixel: tuple[float, float] = (1.0, 1.0)
+) -> NDArray[np.bool_]:
+    """Return a mask grown by a disk: True where the centre of a masked pixel lies within ``radius``.
+
+    Parameters
+    ----------
+    mask
+        Shape (..., rows, columns); every image by itself.
+    radius
+        Of the disk, in the units of ``pixel``. What lies beyond the edge of the image is not masked.
+    pixel
+        Edges of a pixel, from row to row and from column to column.
+
+    Notes
+    -----
+    A Euclidean distance transform (Maurer et al. 2003, doi:10.1109/TPAMI.2003.1177156), so the cost does not depend on
+    the radius. A window with a border of ``radius`` has the pixels of the whole, bit for bit.
+    """
+    from scipy import ndimage
+
+    out = np.array(mask, dtype=bool)
+    if radius <= 0 or not out.any():
+        return out
+    within = radius + 1e-6 * min(pixel)  # the distance along two ways is the same number up to rounding
+    reach = math.ceil(within / pixel[0])
+    for image, grown in zip(
+        mask.reshape(-1, *mask.shape[-2:]), out.reshape(-1, *mask.shape[-2:]), strict=True
+    ):
+        for top in range(0, len(image), _STRIP_ROWS):
+            first = max(top - reach, 0)
+            window = np.asarray(image[first : top + _STRIP_ROWS + reach], bool)
+            if window.any():
+                near = ndimage.distance_transform_edt(~window, sampling=pixel) <= within
+                grown[top : top + _STRIP_ROWS] = near[top - first :][:_STRIP_ROWS]
+    return out
 
 
 def simulate(

@@ -22,8 +22,10 @@ from eoaug.verbs.alignment import at_dates, check_mask_grid
 __all__ = ["mask_of", "mask_variable"]
 
 
-def mask_of(cube: Cube, mask: Any) -> Any:
-    """Return shape (T, Y, X) bool, NumPy or dask: True = fill.
+def mask_of(cube: Cube, mask: Any) -> tuple[Any, bool]:
+    """Return shape (T, Y, X) or (1, Y, X) bool, NumPy or dask, True = fill; and whether a quality band says so.
+
+    False for booleans, and for numbers of 0 and 1 that neither flags nor a known name explain: the user made them.
 
     Parameters
     ----------
@@ -43,9 +45,10 @@ def mask_of(cube: Cube, mask: Any) -> Any:
         Other dates.
     """
     product = product_of(cube.source)
+    of_quality = True
     if isinstance(mask, str):
         array = cube.source[mask_variable(cube.source, mask)]
-        convert = _of_variable(array, product)
+        convert, of_quality = _of_variable(array, product)
     elif isinstance(mask, list | tuple) and mask and all(isinstance(c, str) for c in mask):
         array, quality = _with_classes(cube.source, [c.lower() for c in mask], product)
         convert = partial(quality.mask, classes=[c.lower() for c in mask], nodata=nodata_of(array.attrs))
@@ -54,7 +57,8 @@ def mask_of(cube: Cube, mask: Any) -> Any:
         selected = mask.dtype.kind not in "bO" and mask.name != "fill"
         array = mask.rename(name_of_single(mask)) if selected else mask
         check_mask_grid(cube, array)
-        convert = _of_variable(array, product) if _is_variable_of(cube, array) else _of_array(array, product)
+        of_cube = _is_variable_of(cube, array)
+        convert, of_quality = _of_variable(array, product) if of_cube else _of_array(array, product)
     else:
         raise ParameterError(
             f"mask is a {type(mask).__name__}: {str(mask)[:60]}",
@@ -62,7 +66,8 @@ def mask_of(cube: Cube, mask: Any) -> Any:
         )
     data = _in_order(array, cube)
     with error_context(f"mask={mask!r}" if isinstance(mask, str) else "mask"):
-        return data.map_blocks(convert, dtype=bool) if hasattr(data, "dask") else convert(data)
+        pixels = data.map_blocks(convert, dtype=bool) if hasattr(data, "dask") else convert(data)
+    return pixels, of_quality
 
 
 def mask_variable(ds: xr.Dataset, name: str) -> str:
@@ -112,14 +117,18 @@ def _with_classes(ds: xr.Dataset, classes: list[str], product: str) -> tuple[xr.
     raise AssertionError  # named() has refused one of the classes
 
 
-def _of_variable(array: xr.DataArray, product: str) -> Callable[[Any], Any]:
-    """Return the function from the stored numbers of a cube's own variable to booleans."""
+_Convert = tuple[Callable[[Any], Any], bool]
+"""From stored numbers to booleans, and whether a quality band is what is read."""
+
+
+def _of_variable(array: xr.DataArray, product: str) -> _Convert:
+    """Return how the stored numbers of a cube's own variable become booleans."""
     name = str(array.name)
     quality = quality_of(plain_name(name, array.attrs), array.attrs, product)
     if quality is None:
         _refuse_unsure(array)
-        return partial(boolean_mask, name=repr(name))
-    return _of_quality(array, quality)
+        return partial(boolean_mask, name=repr(name)), False
+    return _of_quality(array, quality), True
 
 
 def _of_quality(array: xr.DataArray, quality: QualityBand) -> Callable[[Any], Any]:
@@ -138,8 +147,8 @@ def _of_quality(array: xr.DataArray, quality: QualityBand) -> Callable[[Any], An
     return partial(quality.mask, nodata=nodata_of(array.attrs))
 
 
-def _of_array(array: xr.DataArray, product: str) -> Callable[[Any], Any]:
-    """Return the function from the numbers of a DataArray, given as a mask, to booleans.
+def _of_array(array: xr.DataArray, product: str) -> _Convert:
+    """Return how the numbers of a DataArray, given as a mask, become booleans.
 
     Comparisons and sums keep name and attributes of what they began with: ``1 - ds.valid`` is still called ``valid``.
     So a mask of two values is believed only where its name and flags do not contradict that 1 means fill.
@@ -151,11 +160,11 @@ def _of_array(array: xr.DataArray, product: str) -> Callable[[Any], Any]:
         by_name = known_quality(name, product)
         if by_name is not None and by_name.two_valued and array.dtype.kind == "b":
             _refuse_contradiction(array, by_name)
-        return partial(boolean_mask, name="the mask")
+        return partial(boolean_mask, name="the mask"), False
     if quality is None:
         _refuse_unsure(array)
-        return partial(boolean_mask, name="the mask")
-    return partial(_flags_or_booleans, convert=_of_quality(array, quality), name=name)
+        return partial(boolean_mask, name="the mask"), False
+    return partial(_flags_or_booleans, convert=_of_quality(array, quality), name=name), True
 
 
 def _flags_or_booleans(values: NDArray[Any], *, convert: Callable[[Any], Any], name: str) -> Any:
@@ -215,7 +224,7 @@ def _is_dask(array: xr.DataArray) -> bool:
 
 
 def _in_order(array: xr.DataArray, cube: Cube) -> Any:
-    """Return a mask's data in the order (time, y, x) with the dates of the cube."""
+    """Return a mask's data in the order (time, y, x) with the dates of the cube, or of one for all of them."""
     y, x = cube.names_yx
     extra = set(array.dims) - {y, x, cube.name_time}
     if not {y, x} <= set(array.dims) or extra:
@@ -227,5 +236,4 @@ def _in_order(array: xr.DataArray, cube: Cube) -> Any:
     if has_time and cube.times is not None:
         array = at_dates(array, cube)
     data = array.transpose(*((cube.name_time,) if has_time else ()), y, x).data
-    count = 1 if cube.times is None else len(cube.times)
-    return data if has_time else data[None].repeat(count, axis=0)
+    return data if has_time else data[None]

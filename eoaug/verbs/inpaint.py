@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any, Literal, Unpack
 
 import xarray as xr
 
-from eoaug.cube.read import read_cube
 from eoaug.engine.values import Fill
 from eoaug.errors import ParameterError
 from eoaug.verbs.arguments import generator_for
-from eoaug.verbs.fill_mask import mask_of, mask_variable
+from eoaug.verbs.masking import cube_for, mask_by
 from eoaug.verbs.options import Options
 from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
 
@@ -23,6 +21,7 @@ def inpaint[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     ds: T,
     *,
     mask: xr.DataArray | str | Sequence[str] | None = None,
+    mask_buffer: float | str | None = None,
     fill: Literal["gaps", "all"] | None = None,
     **options: Unpack[Options],
 ) -> T:
@@ -36,6 +35,10 @@ def inpaint[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         What to fill: a DataArray on the cube's grid (True or 1 = fill, or classes that its name or its CF flags
         explain); a variable's name; ``"scl"`` or ``"qa_pixel"`` for the clouds of that quality band; a list of its
         class names. Default: missing pixels.
+    mask_buffer
+        Radius in metres by which the mask is dilated before anything else, because masks miss rims, haze and shadow;
+        a text such as ``"10px"`` is in pixels. Default: 100 for what a quality band says (by its name, its class
+        names or its flags), 0 for a mask of booleans, which fills those pixels and no others.
     fill
         Without a mask: ``"gaps"`` fills the missing pixels that another date measured, ``"all"`` every missing
         pixel, also beyond the swath. Default: gaps; all for a cube of one date, where gaps and swath edge
@@ -53,39 +56,32 @@ def inpaint[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     EoaugError
         An argument that cannot be used; the message holds its value and the remedy.
     """
-    result: T = run_verb("inpaint", prepare_inpaint, ds, options, mask=mask, fill=fill)
+    result: T = run_verb(
+        "inpaint", prepare_inpaint, ds, options, mask=mask, mask_buffer=mask_buffer, fill=fill
+    )
     return result
 
 
-def prepare_inpaint(ds: Any, options: Options, *, mask: Any = None, fill: str | None = None) -> PreparedVerb:
+def prepare_inpaint(
+    ds: Any, options: Options, *, mask: Any = None, mask_buffer: Any = None, fill: str | None = None
+) -> PreparedVerb:
     """Check the arguments of `inpaint` and return its plan and inputs."""
     if fill not in (None, "gaps", "all"):
         raise ParameterError(f"fill={fill!r} is unknown", "use 'gaps' or 'all', or leave it out")
     generator = generator_for(options, "inpaint")
-    name = mask if isinstance(mask, str) else None
-    if (
-        name is not None
-        and isinstance(ds, xr.Dataset)
-        and (variable := mask_variable(ds, name)) in ds.data_vars
-    ):
-        cube = replace(read_cube(ds.drop_vars(variable)), source=ds)
-    else:
-        cube = read_cube(ds)
+    cube = cube_for(ds, mask)
     by_name = fill == "all"
     # With one date, a gap cannot be distinguished from the area outside the footprint.
     fill = fill or ("gaps" if cube.times is not None and len(cube.times) > 1 else "all")
-    array = None if mask is None else mask_of(cube, mask)
+    masking = mask_by(cube, mask, mask_buffer, fills=True)
     rule: Fill = "mask" if mask is not None else ("gaps" if fill == "gaps" else "everything")
-    described = (
-        name if name is not None else list(mask) if isinstance(mask, list | tuple) else mask is not None
-    )
     call = VerbCall(
         verb="inpaint",
         cube=cube,
         generator=generator,
         fill=rule,
-        mask=array,
-        own={"mask": described, "fill": fill},
+        mask=masking.pixels,
+        own={"mask": False, **masking.record, "fill": fill},
         needs_known=not by_name,
     )
     return prepare(call, options)

@@ -111,12 +111,20 @@ class Options(TypedDict, total=False):
     dashboard names the tasks by verb."""
 
 
+_MASK_BUFFER = Option(
+    cli=str,
+    metavar="METRES",
+    help="Radius by which the mask is dilated, in metres, or in pixels: 10px. [default: 100 for the mask of a "
+    "quality band, else 0]",
+)
+
 OWN_OPTIONS: Mapping[Verb, Mapping[str, Option]] = {
     "inpaint": {
         "mask": Option(
             cli=str,
             help="Pixels to fill: scl, qa_pixel, a variable, or a raster file. [default: see --fill]",
         ),
+        "mask_buffer": _MASK_BUFFER,
         "fill": Option(
             cli=Literal["gaps", "all"],
             help="Without --mask: fill missing pixels that another date has, or all missing pixels. "

@@ -308,7 +308,8 @@ def refuse_unknown(plan: Plan, inputs: Inputs) -> None:
     raise ParameterError(
         f"not one pixel of {names} is measured{hidden}: {len(plan.calendar.in_times)} dates of {rows} x {cols} px, all "
         "missing" + (" or masked" if hidden else ""),
-        "check mask, nodata and extent, or add a date that shows the ground; fill='all' generates all of it",
+        f"check mask, {'mask_buffer, ' if hidden else ''}nodata and extent, or add a date that shows the ground; "
+        "fill='all' generates all of it",
     )
 
 

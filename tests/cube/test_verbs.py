@@ -456,15 +456,17 @@ def with_scl(ds):
 
 def test_masks_by_quality_band_and_class_names():
     ds = with_scl(scene((40, 50), dates=2))
-    default = eoaug.inpaint(ds, mask="scl", generator=CLASSICAL)
+    default = eoaug.inpaint(ds, mask="scl", mask_buffer=0, generator=CLASSICAL)
     expected = np.isin(ds.scl, (3, 9))
     np.testing.assert_array_equal(default.synthetic == 1, expected)
     assert default.scl.identical(ds.scl)
-    shadows = eoaug.inpaint(ds, mask=["cloud_shadow"], generator=CLASSICAL)
+    shadows = eoaug.inpaint(ds, mask=["cloud_shadow"], mask_buffer=0, generator=CLASSICAL)
     np.testing.assert_array_equal(shadows.synthetic == 1, ds.scl == 3)
-    upper = eoaug.inpaint(ds.rename(scl="SCL"), mask="scl", generator=CLASSICAL)
+    upper = eoaug.inpaint(ds.rename(scl="SCL"), mask="scl", mask_buffer=0, generator=CLASSICAL)
     np.testing.assert_array_equal(upper.synthetic, default.synthetic)
-    decoded = eoaug.inpaint(ds.assign(scl=ds.scl.astype("float32")), mask="scl", generator=CLASSICAL)
+    decoded = eoaug.inpaint(
+        ds.assign(scl=ds.scl.astype("float32")), mask="scl", mask_buffer=0, generator=CLASSICAL
+    )
     np.testing.assert_array_equal(decoded.synthetic, default.synthetic)
 
 
@@ -504,7 +506,7 @@ def test_a_mask_without_time_holds_for_every_date():
 
 def test_a_mask_variable_is_no_band():
     ds = scene((40, 50), dates=2).assign(clouds=clouds(scene((40, 50), dates=2)).astype("uint8"))
-    result = eoaug.inpaint(ds, mask="clouds", generator=CLASSICAL)
+    result = eoaug.inpaint(ds, mask="clouds", mask_buffer=0, generator=CLASSICAL)
     assert result.clouds.identical(ds.clouds)
     np.testing.assert_array_equal(result.synthetic == 1, ds.clouds == 1)
 
