@@ -49,7 +49,9 @@ def generators() -> None:
         rows = {
             "": card.description,
             "verbs": ", ".join(sorted(card.verbs)),
-            "bands": ", ".join(card.bands) or "any, each processed separately",
+            "bands": ", ".join(card.bands) + "; others by its priors" * card.extra_bands
+            if card.bands
+            else "any, each processed separately",
             "gsd": "any" if high == float("inf") else f"{low:g} to {high:g} m",
             "uses": ", ".join(sorted(card.conditions)),
             "licence": card.licence,

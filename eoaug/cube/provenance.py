@@ -118,6 +118,8 @@ class Provenance:
     model_units: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     """By band the physical value of model unit 0 and the physical size of one model unit: an affine, invertible
     stretch."""
+    prior_bands: tuple[str, ...] = ()
+    """Bands that no network of the generator knows: its methods without training made them alone."""
     bands: Mapping[str, str] = field(default_factory=dict)
     """By band the origin of its new pixels: ``generated``, ``transferred`` (derived from generated bands), or
     ``observed`` (it has none)."""
@@ -178,7 +180,8 @@ class Provenance:
         try:
             values = json.loads(text)
             known = {name: values[name] for name in cls.__dataclass_fields__ if name in values}
-            return cls(**{**known, "sources": tuple(known.get("sources", ()))})
+            lists = {name: tuple(known.get(name, ())) for name in ("sources", "prior_bands")}
+            return cls(**{**known, **lists})
         except (TypeError, ValueError, AttributeError) as error:
             raise SourceError(
                 f"attribute {ATTRIBUTE!r} is not a provenance record: {error} in {text[:80]!r}",
@@ -214,6 +217,7 @@ class Provenance:
             "eoaug:model_files": dict(self.model_files) or None,
             "eoaug:model_units": {name: list(pair) for name, pair in self.model_units.items()} or None,
             "eoaug:bands": dict(self.bands) or None,
+            "eoaug:prior_bands": list(self.prior_bands) or None,
             "eoaug:config_hash": self.token or None,
             "eoaug:digital_source_type": self.digital_source_type if synthetic else None,
             "eoaug:synthetic_fraction": self.synthetic_fraction if share is None else share,
@@ -260,6 +264,7 @@ class Provenance:
             model_files=dict(properties.get("eoaug:model_files") or {}),
             model_units={name: (pair[0], pair[1]) for name, pair in units.items()},
             bands=dict(properties.get("eoaug:bands") or {}),
+            prior_bands=tuple(properties.get("eoaug:prior_bands") or ()),
             seed=int(properties.get("eoaug:seed", 0)),
             parameters=properties.get("eoaug:parameters", {}),
             token=str(properties.get("eoaug:config_hash", "")),

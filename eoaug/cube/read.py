@@ -22,8 +22,8 @@ from eoaug.cube.stacks import name_of_single, split_bands
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import BandError, EoaugError, GridError, ParameterError, TimeError
 from eoaug.raster.bands import common_name
-from eoaug.raster.radiometry import declared_nodata, declared_scaling
-from eoaug.raster.variables import plain_name
+from eoaug.raster.radiometry import Scaling, declared_nodata, declared_scaling, declares_scale
+from eoaug.raster.variables import Role, plain_name
 
 __all__ = ["read_cube"]
 
@@ -104,10 +104,12 @@ def _array_terms(ds: xr.Dataset, axis: str | None = None) -> Iterator[None]:
 
 def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
     y, x = spatial_dims(ds)
-    roles = roles_of(ds, (y, x))
+    roles = roles_of_all = roles_of(ds, (y, x))
     if form == "single":  # the user names the layer to work on
         roles = {n: "band" if r not in ("quality", "label", "mark") else r for n, r in roles.items()}
     candidates = [name for name, role in roles.items() if role == "band"]
+    # A terrain model, or water vapour, is a band where the cube has no other.
+    candidates = candidates or [name for name, role in roles.items() if role == "ancillary"]
     if not candidates:
         raise _no_band(ds, roles, (y, x))
     time = _time_dim(ds, candidates, y, x)
@@ -133,7 +135,7 @@ def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
                 common_name=common_name(plain_name(name, var.attrs), var.attrs, platform),
                 data=data,
                 dims=dims,
-                scaling=declared_scaling(var.attrs, var.dtype, name=name, encoding=var.encoding),
+                scaling=_scaling(var, name, roles_of_all[name]),
                 nodata=declared_nodata(var.attrs, var.dtype, name=name, encoding=var.encoding),
                 attrs=dict(var.attrs),
                 encoding=dict(var.encoding),
@@ -150,6 +152,13 @@ def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
         form=form,
         marks=ds[SYNTHETIC].variable if SYNTHETIC in ds else None,
     )
+
+
+def _scaling(var: xr.Variable, name: str, role: Role) -> Scaling:
+    """Return a band's scale; heights and other integers that are no reflectance need none."""
+    if role == "ancillary" and not declares_scale(var.attrs):
+        return Scaling()
+    return declared_scaling(var.attrs, var.dtype, name=name, encoding=var.encoding)
 
 
 def _no_band(ds: xr.Dataset, roles: Mapping[str, str], yx: tuple[str, str]) -> BandError:

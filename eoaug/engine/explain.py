@@ -56,6 +56,8 @@ class Explanation:
     eager results."""
     seconds: float | None = None
     """Estimated time in one thread; None without calibration."""
+    extra_bands: tuple[str, ...] = ()
+    """Bands that the generator's networks do not know, made by its priors alone."""
     coverage: tuple[tuple[str, str], ...] = ()
     """(date, clear share and share to fill)."""
     warnings: tuple[str, ...] = ()
@@ -72,6 +74,8 @@ class Explanation:
         ]
         if self.seconds is not None:
             rows.append(("time, one thread", _seconds(self.seconds)))
+        if self.extra_bands:
+            rows.append(("by the prior alone", ", ".join(self.extra_bands)))
         rows += self.coverage
         return rows + [("warning", text) for text in self.warnings]
 
@@ -186,6 +190,7 @@ def explain(plan: Layout, times: Times | None) -> Explanation:
         output_bytes=scene_rows * scene_cols * dates * copies * itemsize,
         peak_bytes=_peak_bytes(plan, core),
         seconds=None if times is None else times.begin_s * batches + times.step_s * calls,
+        extra_bands=tuple(layer.name for layer in plan.bands.extra),
         coverage=tuple(_coverage(plan)),
         warnings=tuple(_warnings(plan, core, factor)),
     )
@@ -352,4 +357,5 @@ def _dummy(plan: Layout, tile: Tile, seed: int) -> Request:
         seed=seed,
         steps=sampling.steps,
         strength=sampling.strength,
+        extra_kinds=tuple(layer.extra_kind for layer in plan.bands.extra),
     )

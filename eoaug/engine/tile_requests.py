@@ -199,6 +199,7 @@ def tile_request(chunk: ChunkDate, member: int, tile: Tile, centre: NDArray[np.f
         "steps": plan.sampling.steps,
         "guidance": plan.sampling.guidance,
         "strength": plan.sampling.strength,
+        "extra_kinds": tuple(layer.extra_kind for layer in plan.bands.extra),
     }
     if inputs.layout is not None:
         layout = np.zeros((len(inputs.layout), *window.shape), np.float32)

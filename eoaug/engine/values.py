@@ -84,6 +84,8 @@ class Layer:
     origin: Origin = "generated"
     unchecked: Quantity | None = None
     """What the band should hold, if that is to be checked when its pixels are read."""
+    extra_kind: str = ""
+    """Of a band without a slot, what it holds (`Request.extra_kinds`): no network of the generator knows it."""
 
     @property
     def missing(self) -> float:
@@ -97,7 +99,7 @@ class Bands:
 
     layers: tuple[Layer, ...]
     channels: int
-    """Channels of a request: those of the card, or one per layer."""
+    """Channels of a request: those of the card and one per layer without a slot; or one per layer."""
     layout_planes: int = 0
     """Planes of the conditioning raster."""
 
@@ -105,6 +107,11 @@ class Bands:
     def slots(self) -> list[int]:
         """Channel of every layer."""
         return [layer.slot for layer in self.layers]
+
+    @property
+    def extra(self) -> list[Layer]:
+        """Layers without a slot of the generator, in the order of their channels."""
+        return sorted((layer for layer in self.layers if layer.extra_kind), key=lambda layer: layer.slot)
 
     def slots_from(self, *origins: Origin) -> list[int]:
         """Return the channels of the layers whose new pixels come from one of ``origins``."""

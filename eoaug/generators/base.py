@@ -189,6 +189,11 @@ class Card:
     """Band slots that it derives from the generated ones (option ``lift`` of checkpoints)."""
     passthrough_bands: frozenset[str] = frozenset()
     """Band slots that it returns unchanged."""
+    extra_bands: bool = False
+    """True if it also takes bands without a slot, as further channels after those of ``bands``, and makes them by
+    methods that need no training."""
+    extra_strength: float = 1.0
+    """Largest denoising strength at which it varies such bands."""
     conditions: frozenset[str] = frozenset()
     """Optional conditioning that it uses, of ``prompt``, ``layout``, ``metadata``, ``guidance``."""
     layout_verbs: frozenset[Verb] = frozenset()
@@ -260,6 +265,9 @@ class Request:
     tile, NaN where not measured. Only with ``strength`` < 1, for generators with ``Card.uses_context``."""
     prompt: str | None = None
     """Text prompt."""
+    extra_kinds: tuple[str, ...] = ()
+    """What each channel beyond the slots of the card holds (``Card.extra_bands``), e.g. ``reflectance``: bands of one
+    kind may be estimated from each other. (): each on its own."""
     layout: NDArray[np.float32] | None = None
     """Shape (K, H, W): conditioning raster, such as a semantic map, a DEM, or another sensor."""
     member: int = 0
@@ -283,6 +291,17 @@ class Request:
         if self.strength < 1.0 or not (around or self.known.any()):
             return "synthesize"
         return "inpaint" if around or self.known[target].any() else "extend"
+
+    def of_channels(self, channels: Sequence[int]) -> Request:
+        """Return the request with some of its channels only, in the order of ``channels``."""
+        chosen = list(channels)
+        held = ("coarse", "context_cells", "context_pixels")
+        parts = {name: image[:, chosen] for name in held if (image := getattr(self, name)) is not None}
+        sensor = self.sensor
+        if sensor is not None and sensor.mtf is not None and len(sensor.mtf) > 1:
+            parts["sensor"] = dataclasses.replace(sensor, mtf=tuple(sensor.mtf[c] for c in chosen))
+        pixels = {name: getattr(self, name)[:, chosen] for name in ("values", "known", "fill")}
+        return dataclasses.replace(self, **pixels, **parts, extra_kinds=())
 
     @property
     def coarse_tile(self) -> NDArray[np.float32]:
@@ -319,7 +338,7 @@ def check_batch(card: Card, requests: Sequence[Request]) -> None:
             "give requests of one shape; generate one group after the other",
         )
     T, C = shapes.pop()[:2]
-    if len(card.bands) != C:
+    if len(card.bands) > C or (len(card.bands) < C and not card.extra_bands):
         raise GeneratorError(
             f"{card.name}: a request has {C} bands", f"give the bands {', '.join(card.bands)}"
         )

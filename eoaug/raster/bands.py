@@ -20,6 +20,7 @@ __all__ = [
     "STAND_INS",
     "SYNTHETIC",
     "Band",
+    "assign_bands",
     "band_of",
     "common_name",
     "match_bands",
@@ -284,6 +285,30 @@ def match_bands(have: Mapping[str, str | None], need: Sequence[str], *, what: st
             )
         variables[slot] = variable
     return {slot: variables[slot] for slot in need if slot in variables}
+
+
+def assign_bands(have: Mapping[str, str | None], need: Sequence[str]) -> dict[str, int]:
+    """Assign a cube's variables to the slots of a generator that takes bands without a slot as well.
+
+    Parameters
+    ----------
+    have, need
+        As for `match_bands`.
+
+    Returns
+    -------
+    dict
+        Channel by variable name. Of several variables for one slot the first one gets it; the others, and those
+        without a slot, get further channels in their order.
+    """
+    rest = {variable: variable if common is None else common for variable, common in have.items()}
+    channels: dict[str, int] = {}
+    for names in (rest, {variable: STAND_INS.get(name, name) for variable, name in rest.items()}):
+        for variable, name in names.items():
+            if variable not in channels and name in need and need.index(name) not in channels.values():
+                channels[variable] = need.index(name)
+    further = [variable for variable in have if variable not in channels]
+    return {**channels, **{variable: len(need) + i for i, variable in enumerate(further)}}
 
 
 def _sensor(platform: str | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -9,9 +10,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from eoaug.cube.model import Cube, CubeBand
+from eoaug.cube.typical import typical_of
 from eoaug.engine.values import Layer, Origin
 from eoaug.generators.base import Card
-from eoaug.raster.bands import match_bands
+from eoaug.raster.bands import assign_bands, match_bands
 from eoaug.raster.plausible import quantity_of
 from eoaug.raster.radiometry import Scaling
 
@@ -22,13 +24,25 @@ _SYNTHESIS_BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 """Bands of an unconditional synthesis by a generator that takes any bands."""
 
 _SAR = {"vv", "vh", "hh", "hv"}
+_INDEX = re.compile(r"(m|g|b|r)?nd[a-z]{1,3}\d?|evi2?|[mo]?savi2?|nbr2?|kndvi", re.IGNORECASE)
+"""Names of normalised differences and similar indices, from -1 to 1."""
+_INDEX_UNIT = (0.3, 0.25)
+_REFLECTANCES = {
+    **dict.fromkeys(("coastal", "blue", "green", "green05", "yellow", "red", "pan"), (0.09, 0.055)),
+    **dict.fromkeys(("rededge", "rededge071"), (0.13, 0.07)),
+    **dict.fromkeys(("rededge075", "rededge078", "nir", "nir08", "nir09"), (0.25, 0.11)),
+    **dict.fromkeys(("swir16", "swir22"), (0.15, 0.1)),
+    "cirrus": (0.002, 0.01),
+}
 _REFLECTANCE_UNIT, _SAR_UNIT, _KELVIN_UNIT = (0.15, 0.05), (-12.0, 3.0), (290.0, 5.0)
 """Physical value of model unit 0 and size of one model unit, for generators without constants."""
 
 
 def layers_of(cube: Cube, card: Card) -> tuple[Layer, ...]:
     """Match the cube's bands to the generator's channels, with the maps between their units."""
-    if card.bands:
+    if card.bands and card.extra_bands:
+        slot_of = assign_bands({band.name: band.common_name for band in cube.bands}, card.bands)
+    elif card.bands:
         have = {band.name: band.common_name for band in cube.bands}
         slots = match_bands(have, card.bands, what=f"generator {card.name!r}")
         slot_of = {name: card.bands.index(common) for common, name in slots.items()}
@@ -37,7 +51,10 @@ def layers_of(cube: Cube, card: Card) -> tuple[Layer, ...]:
     layers = []
     for band in cube.bands:
         slot = slot_of[band.name]
-        if card.mean:
+        extra_kind = ""
+        if card.bands and slot >= len(card.bands):
+            extra_kind, (zero, unit) = _of_extra(band)
+        elif card.mean:
             zero, unit = card.mean[slot], card.std[slot]
         elif band.common_name in _SAR:
             zero, unit = _SAR_UNIT
@@ -52,12 +69,27 @@ def layers_of(cube: Cube, card: Card) -> tuple[Layer, ...]:
         unchecked = hasattr(band.data, "dask") and band.scaling == Scaling()
         quantity = quantity_of(band.common_name) if unchecked else None
         origin = _origin(card, slot)
-        layers.append(Layer(band.name, slot, to_model, band.scaling, dtype, band.nodata, origin, quantity))
+        layers.append(
+            Layer(band.name, slot, to_model, band.scaling, dtype, band.nodata, origin, quantity, extra_kind)
+        )
     return tuple(layers)
 
 
+def _of_extra(band: CubeBand) -> tuple[str, tuple[float, float]]:
+    """Return the kind of a band without a slot, and its physical value at model unit 0 and size of a model unit.
+
+    Constants for known kinds, else the typical value and spread of the band.
+    """
+    quantity = quantity_of(band.common_name)
+    if quantity == "reflectance":
+        return quantity, _REFLECTANCES.get(band.common_name or "", _REFLECTANCE_UNIT)
+    if quantity is not None:
+        return quantity, _SAR_UNIT if quantity == "decibel" else _KELVIN_UNIT
+    return f"band {band.name}", _INDEX_UNIT if _INDEX.fullmatch(band.name) else typical_of(band)
+
+
 def _origin(card: Card, slot: int) -> Origin:
-    name = card.bands[slot] if card.bands else ""
+    name = card.bands[slot] if slot < len(card.bands) else ""
     if name in card.passthrough_bands:
         return "observed"
     return "transferred" if name in card.derived_bands else "generated"

@@ -233,7 +233,26 @@ def _bands(call: VerbCall, layout_planes: int) -> Bands:
             "without a measurement",
             "load it with lift='regress' or lift='inject', or leave these bands out",
         )
-    return Bands(layers, len(card.bands) or len(layers), layout_planes)
+    bands = Bands(layers, max(len(card.bands), 1 + max(layer.slot for layer in layers)), layout_planes)
+    if bands.extra:
+        _say_extra(call, ", ".join(layer.name for layer in bands.extra))
+    return bands
+
+
+def _say_extra(call: VerbCall, names: str) -> None:
+    """Say which bands the generator's networks do not know, and refuse what its priors cannot do for them."""
+    card = call.generator.card
+    if call.verb == "synthesize" and call.strength > card.extra_strength:
+        raise BandError(
+            f"generator {card.name!r} has no slot for {names}, and makes no new land for such bands: "
+            f"strength={call.strength:g}",
+            f"use strength={card.extra_strength:g} or less, or select bands that it knows: {', '.join(card.bands)}",
+        )
+    warnings.warn(
+        f"{call.verb}: generator {card.name!r} has no slot for {names}; its priors make them, without its networks",
+        EoaugWarning,
+        skip_file_prefixes=(_PACKAGE,),
+    )
 
 
 def _by_channel(sensor: Sensor, bands: Bands) -> Sensor:

@@ -17,6 +17,8 @@ from eoaug.cube.provenance import Provenance, capability, digital_source_type, s
 from eoaug.engine.inputs import Inputs
 from eoaug.engine.plan import Plan
 from eoaug.engine.tile_requests import valid
+from eoaug.engine.values import Layer
+from eoaug.generators.base import Card
 
 __all__ = ["record_of", "residual_of"]
 
@@ -51,7 +53,7 @@ def record_of(plan: Plan, cube: Cube, parameters: Mapping[str, Any], guide: Any 
         sources += _sources(coords.get("item_id"), coords.get("item_href"))
     units = {}
     if card.mean and card.bands:
-        units = {layer.name: (card.mean[layer.slot], card.std[layer.slot]) for layer in plan.bands.layers}
+        units = {layer.name: _units(card, layer) for layer in plan.bands.layers}
     record = Provenance(
         operation=plan.verb,
         generator=card.name,
@@ -60,12 +62,15 @@ def record_of(plan: Plan, cube: Cube, parameters: Mapping[str, Any], guide: Any 
         model_files=dict(card.files),
         model_units=units,
         bands={layer.name: layer.origin for layer in plan.bands.layers},
+        prior_bands=tuple(layer.name for layer in plan.bands.extra),
         seed=sampling.seed,
         members=sampling.members,
         parameters=parameters,
         token=plan.token,
         sources=tuple(sources),
-        digital_source_type=digital_source_type(trained=torch, measured=plan.calendar.has_input),
+        digital_source_type=digital_source_type(
+            trained=torch and len(plan.bands.extra) < len(plan.bands.layers), measured=plan.calendar.has_input
+        ),
         software=software(torch=torch),
         cpu_capability=capability(torch=torch),
     )
@@ -73,6 +78,15 @@ def record_of(plan: Plan, cube: Cube, parameters: Mapping[str, Any], guide: Any 
     used = _CHECKPOINT_LIBRARIES if card.files else ()
     versions = {name: package_metadata.version(name) for name in used}
     return replace(record, software={**record.software, **versions})
+
+
+def _units(card: Card, layer: Layer) -> tuple[float, float]:
+    """Return the physical value of a band at model unit 0, and the physical size of one model unit."""
+    if not layer.extra_kind:
+        return card.mean[layer.slot], card.std[layer.slot]
+    back = layer.to_model.inverse.then(layer.to_physical)
+    # Rounded: composed maps differ from the constants in their last bits.
+    return float(f"{back.offset:.12g}"), float(f"{back.scale:.12g}")
 
 
 def _sources(ids: Iterable[Any] | None, hrefs: Iterable[Any] | None) -> list[dict[str, str]]:

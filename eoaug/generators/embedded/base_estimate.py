@@ -38,6 +38,8 @@ class BaseEstimate:
         One date to fill.
     context
         Number of context dates that the networks take.
+    slots
+        Number of channels that the networks take, the first ones; None: all. The others have the prior alone.
 
     Attributes
     ----------
@@ -47,26 +49,31 @@ class BaseEstimate:
         See `features.category`.
     present : ndarray of bool
         Shape (C, 1, 1), True for bands of the cube.
+    slots : int
+        Number of channels that the networks take.
     features : Features
-        Inputs of the networks.
+        Inputs of the networks; centre and contrast of all channels.
     base : ndarray
         The best estimate: at first the prior, after `correct` with the regressor's correction; 0 for absent bands.
     """
 
-    def __init__(self, request: Request, context: int) -> None:
+    def __init__(self, request: Request, context: int, slots: int | None = None) -> None:
         self.request = request
         self.target = int(np.flatnonzero(request.target)[0])
-        self.category = category(request)
+        channels = request.values.shape[1]
+        self.slots = channels if slots is None else slots
+        served = request if self.slots == channels else request.of_channels(range(self.slots))
+        self.category = category(served)
         self.present = present_bands(request)[:, None, None]
         self._expected_error: Float32Array | None = None
         if request.coarse is None:
             self._around = None
-            prior, self._expected_error = best_estimate.best_linear_estimate(request, self.target)
+            prior, self._expected_error = _best_linear_estimates(request, self.target, self.slots)
         else:
             self._around = back_projection.prior_with_halo(request, self.target)
             prior = back_projection.tile_of(request, self._around)
         self.base = np.where(self.present, prior, np.float32(0))
-        self.features = extract_features(request, self.base, context=context)
+        self.features = extract_features(served, self.base, self.target, context=context)
 
     def consistent(self, estimate: Float32Array) -> Float32Array:
         """Return an estimate made consistent with the measurements: the coarse image, then the known pixels."""
@@ -78,8 +85,10 @@ class BaseEstimate:
 
     def correct(self, units: Float32Array) -> None:
         """Add the correction of a regressor, in units of the tile's contrast, to the base."""
-        corrected = self.base + self.features.contrast * units * self.present
-        self.base = self.consistent(corrected.astype(np.float32))
+        own = np.s_[: self.slots]
+        corrected = self.base.copy()
+        corrected[own] = self.base[own] + self.features.contrast[own] * units * self.present[own]
+        self.base = self.consistent(corrected)
 
     def spread(self) -> Float32Array:
         """Return the expected size of the residual around each pixel, model units."""
@@ -91,12 +100,32 @@ class BaseEstimate:
     @property
     def used(self) -> int:
         """Number of leading channels of ``features.image`` that the request has dates for; the others are 0."""
-        return 2 * len(self.base) * len(self.request.times)
+        return 2 * self.slots * len(self.request.times)
 
     def image(self) -> Float32Array:
         """Return the input of a network that samples the residual: the normalised base, then ``features.image``."""
         normal = np.clip((self.base - self.features.centre) / self.features.contrast, -_CLIP, _CLIP)
-        return np.concatenate([normal * self.present, self.features.image])
+        return np.concatenate([(normal * self.present)[: self.slots], self.features.image])
+
+
+def _best_linear_estimates(request: Request, target: int, slots: int) -> tuple[Float32Array, Float32Array]:
+    """Return estimate and expected error of all channels: those of the slots, and each kind of the others, apart.
+
+    A speckled radar band says nothing of the roughness of reflectance. The estimate of the slots does not depend on
+    what else the cube holds.
+    """
+    channels = request.values.shape[1]
+    if slots == channels:
+        return best_estimate.best_linear_estimate(request, target)
+    kinds = request.extra_kinds or tuple(map(str, range(channels - slots)))
+    groups = [list(range(slots))]
+    groups += [[slots + i for i, own in enumerate(kinds) if own == kind] for kind in dict.fromkeys(kinds)]
+    estimate, error = np.zeros((2, *request.values.shape[1:]), np.float32)
+    for group in groups:
+        part = request.of_channels(group)
+        if part.fill[target].any():
+            estimate[group], error[group] = best_estimate.best_linear_estimate(part, target)
+    return estimate, error
 
 
 class Regressors:
@@ -120,7 +149,11 @@ class Regressors:
     def correct(self, estimates: Sequence[BaseEstimate]) -> None:
         """Correct every estimate whose category has a network."""
         for name in sorted(set(self._layers.values()) - {PRIOR}):
-            served = [estimate for estimate in estimates if self._layers[estimate.category] == name]
+            served = [
+                estimate
+                for estimate in estimates
+                if self._layers[estimate.category] == name and estimate.present[: estimate.slots].any()
+            ]
             for group in of_one_shape(served):
                 images = [estimate.features.image[: estimate.used] for estimate in group]
                 corrections = self._forward(name, images, [estimate.features.facts for estimate in group])
@@ -143,8 +176,10 @@ def of_one_shape(estimates: Iterable[BaseEstimate]) -> list[list[BaseEstimate]]:
     return list(groups.values())
 
 
-def base_estimates(requests: Sequence[Request], context: int, regressors: Regressors) -> list[BaseEstimate]:
-    """Return the base estimates of conditional requests, corrected by the regressors."""
-    estimates = [BaseEstimate(request, context) for request in requests]
+def base_estimates(
+    requests: Sequence[Request], context: int, regressors: Regressors, slots: int | None = None
+) -> list[BaseEstimate]:
+    """Return the base estimates of conditional requests, corrected by the regressors; ``slots`` as in `BaseEstimate`."""
+    estimates = [BaseEstimate(request, context, slots) for request in requests]
     regressors.correct(estimates)
     return estimates

@@ -45,31 +45,34 @@ class Features:
     """Shape (C, 1, 1), model units: the standard deviation of the tile, with a floor."""
 
 
-def extract_features(request: Request, prior: NDArray[np.float32], *, context: int) -> Features:
+def extract_features(request: Request, prior: NDArray[np.float32], target: int, *, context: int) -> Features:
     """Return the features of a request.
 
     Parameters
     ----------
     request
-        One target date, at most ``context`` others.
+        One target date, at most ``context`` others; the channels that the networks take.
     prior
-        Shape (C, H, W), model units: the classical estimate of the target date.
+        Shape (C, H, W), model units: the classical estimate of the target date. Channels after those of the request
+        have no features, but a centre and a contrast.
+    target
+        Index of that date.
     context
         Number of context dates that the networks take.
     """
-    target = int(np.flatnonzero(request.target)[0])
-    C, H, W = prior.shape
+    C, H, W = (request.values.shape[1], *prior.shape[1:])
     present = present_bands(request)
     centre = prior.mean(axis=(1, 2), dtype=np.float64).astype(np.float32)[:, None, None]
     spread = prior.std(axis=(1, 2), dtype=np.float64)[:, None, None]
     contrast = np.hypot(spread, _CONTRAST_FLOOR).astype(np.float32)
 
     def normal(values: NDArray[np.float32], known: NDArray[np.bool_]) -> NDArray[np.float32]:
-        return np.where(known, np.clip((values - centre) / contrast, -_CLIP, _CLIP), np.float32(0))
+        normed = (values - centre[:C]) / contrast[:C]
+        return np.where(known, np.clip(normed, -_CLIP, _CLIP), np.float32(0))
 
-    everywhere = np.broadcast_to(present[:, None, None], prior.shape)
+    everywhere = np.broadcast_to(present[:, None, None], (C, H, W))
     known = request.known[target]
-    parts = [normal(prior, everywhere), known.astype(np.float32)]
+    parts = [normal(prior[:C], everywhere), known.astype(np.float32)]
     gsd_m = float(request.metadata[target, 2])
     facts = [
         float(np.log2(gsd_m / 10.0) / 4) if np.isfinite(gsd_m) and gsd_m > 0 else 0.0,

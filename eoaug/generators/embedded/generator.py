@@ -228,7 +228,10 @@ class Embedded:
         """Return the base estimates of conditional requests, to which the residual is added."""
         config = self._config
         return base_estimates(
-            requests, config.context, Regressors(config.layers, config.scale, self._forward)
+            requests,
+            config.context,
+            Regressors(config.layers, config.scale, self._forward),
+            len(config.card.bands),
         )
 
     def _forward(
@@ -265,6 +268,7 @@ class Embedded:
                     path[index],
                 )
                 trajectory.before = clean
+        slots = len(self.card.bands)
         points = [(trajectory.x * trajectory.plan.present).astype(np.float32) for trajectory in trajectories]
         t = [np.float32(trajectory.plan.path[index]) for trajectory in trajectories]
         linear = [
@@ -276,23 +280,24 @@ class Embedded:
         if index == 0:
             encoded: dict[BaseEstimate, Float32Array] = {}
             for group in of_one_shape(trajectory.base_estimate for trajectory in trajectories):
-                images = [item.image()[: len(item.base) + item.used] for item in group]
+                images = [item.image()[: slots + item.used] for item in group]
                 encoded.update(zip(group, self._forward("residual", images, part="encode"), strict=True))
             for trajectory in trajectories:
                 trajectory.encoded = encoded[trajectory.base_estimate]
         facts = [trajectory.base_estimate.features.facts for trajectory in trajectories]
         estimates = self._forward(
             "residual",
-            points,
+            [point[:slots] for point in points],
             t,
             [trajectory.encoded for trajectory in trajectories],
             facts,
-            linear,
+            [estimate[:slots] for estimate in linear],
             part="step",
         )
         return [
-            (trajectory, clean * trajectory.plan.present)
-            for trajectory, clean in zip(trajectories, estimates, strict=True)
+            # Bands without a slot have the closed form alone.
+            (trajectory, np.concatenate([clean, rest[slots:]]) * trajectory.plan.present)
+            for trajectory, clean, rest in zip(trajectories, estimates, linear, strict=True)
         ]
 
 

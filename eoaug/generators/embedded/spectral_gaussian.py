@@ -73,12 +73,19 @@ class Gaussian:
         Parameters
         ----------
         x_t
-            Shape (C, H, W).
+            Shape (C, H, W). Of more bands than the field has, each further one is a field of its own, with the mean
+            spectrum of the field's bands.
         t
             0 = noise, 1 = clean.
         present
             Shape (C,), True for the bands of the cube; 0 is returned for the others.
         """
+        own = len(self.mean)
+        if len(x_t) > own:
+            further = [
+                _one_band(self).estimate(x_t[c : c + 1], t, present[c : c + 1]) for c in range(own, len(x_t))
+            ]
+            return np.concatenate([self.estimate(x_t[:own], t, present[:own]), *further])
         out = np.zeros_like(x_t)
         if not present.any():
             return out
@@ -95,6 +102,13 @@ class Gaussian:
         self, present: tuple[bool, ...], height: int, width: int
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         return _principal(self, present, height, width)
+
+
+@lru_cache(maxsize=32)
+def _one_band(field: Gaussian) -> Gaussian:
+    """Return a field of one band: the average of the bands of ``field``, each on its own."""
+    spectra = np.diagonal(field.covariance, axis1=2, axis2=3)
+    return Gaussian(np.zeros(1, np.float32), spectra.mean(axis=-1)[..., None, None])
 
 
 @lru_cache(maxsize=32)

@@ -17,6 +17,7 @@ from eoaug.errors import GeneratorError
 from eoaug.generators.base import Card
 from eoaug.generators.embedded.landscape import PALETTES, Landscape, Palettes
 from eoaug.generators.embedded.spectral_gaussian import Gaussian
+from eoaug.generators.embedded.trajectory import KEEPING
 from eoaug.generators.runtime import Precision
 from eoaug.generators.weights import load_weights
 
@@ -71,6 +72,8 @@ def load_config(folder: str | None) -> _Config:
                 std=tuple(card["std"]),
                 conditions=frozenset(card["conditions"]),
                 layout_verbs=frozenset(card["guided"]),
+                extra_bands=True,
+                extra_strength=KEEPING,
                 # The hash of the config covers the networks too, whose hashes it contains, and its constants.
                 sha256=hashlib.sha256(content).hexdigest(),
                 licence=card["licence"],
