@@ -25,7 +25,7 @@ __all__ = ["mask_of", "mask_variable"]
 def mask_of(cube: Cube, mask: Any) -> tuple[Any, bool]:
     """Return shape (T, Y, X) or (1, Y, X) bool, NumPy or dask, True = fill; and whether a quality band says so.
 
-    False for booleans, and for numbers of 0 and 1 that neither flags nor a known name explain: the user made them.
+    False for booleans and numbers of 0 and 1, which the user made, unless a variable of the cube is known by its name or flags.
 
     Parameters
     ----------
@@ -164,7 +164,7 @@ def _of_array(array: xr.DataArray, product: str) -> _Convert:
     if quality is None:
         _refuse_unsure(array)
         return partial(boolean_mask, name="the mask"), False
-    return partial(_flags_or_booleans, convert=_of_quality(array, quality), name=name), True
+    return partial(_flags_or_booleans, convert=_of_quality(array, quality), name=name), not quality.two_valued
 
 
 def _flags_or_booleans(values: NDArray[Any], *, convert: Callable[[Any], Any], name: str) -> Any:
