@@ -222,7 +222,7 @@ class Provenance:
             "eoaug:digital_source_type": self.digital_source_type if synthetic else None,
             "eoaug:synthetic_fraction": self.synthetic_fraction if share is None else share,
             "eoaug:residual": self._residuals(),
-            "eoaug:parameters": dict(self.parameters) or None,
+            "eoaug:parameters": {name: _text(v) for name, v in self.parameters.items()} or None,
             "eoaug:mask": mask,
         }
         return {
@@ -266,7 +266,7 @@ class Provenance:
             bands=dict(properties.get("eoaug:bands") or {}),
             prior_bands=tuple(properties.get("eoaug:prior_bands") or ()),
             seed=int(properties.get("eoaug:seed", 0)),
-            parameters=properties.get("eoaug:parameters", {}),
+            parameters={name: _value(v) for name, v in properties.get("eoaug:parameters", {}).items()},
             token=str(properties.get("eoaug:config_hash", "")),
             software=dict(properties.get("processing:software", {})),
             digital_source_type=str(properties.get("eoaug:digital_source_type", COMPOSITE)),
@@ -282,6 +282,21 @@ class Provenance:
             for source in self.sources
         )
         return replace(self, sources=kept)
+
+
+def _text(value: Any) -> str:
+    """Return a parameter as JSON text, words as they are: ``mask`` is a name or true, and a field has one type."""
+    return value if isinstance(value, str) and _value(value) == value else json.dumps(value, allow_nan=False)
+
+
+def _value(text: Any) -> Any:
+    """Return what `_text` wrote; items of 0.1.0 hold the values themselves."""
+    if not isinstance(text, str):
+        return text
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def renamed[T: xr.Dataset | xr.DataArray](ds: T, token: str) -> T:

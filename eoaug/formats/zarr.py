@@ -137,6 +137,9 @@ def _template(
         encoding[str(name)] = {"chunks": chunks}
         if form.nodata is not None:
             encoding[str(name)]["_FillValue"] = form.dtype.type(form.nodata)
+        elif form.dtype.kind in "iu":
+            # Every array has a fill value, 0 by default, which GDAL takes for nodata: the measured pixels of a mask.
+            encoding[str(name)]["fill_value"] = form.dtype.type(np.iinfo(form.dtype).max)
     return template, encoding
 
 

@@ -302,18 +302,20 @@ def _raster_bands(item: pystac.Item) -> Iterator[DeclaredBand]:
 
 
 def _group_bands(item: pystac.Item) -> Iterator[DeclaredBand]:
-    """Yield bands in Zarr groups: those that the asset of a group lists, or the array that an asset points to."""
-    for key, asset in item.assets.items():
-        if "zarr" not in (asset.media_type or ""):
-            continue
+    """Yield bands in Zarr groups: those that the asset of a group lists, then arrays that an asset points to."""
+    groups = [(key, asset) for key, asset in item.assets.items() if "zarr" in (asset.media_type or "")]
+    listed: set[tuple[str, str]] = set()
+    for key, asset in groups:
         base, data = _inherited(item, asset), not set(asset.roles or ()) & _NOT_DATA
-        listed = asset.extra_fields.get("bands") or ()
-        for band in listed:
+        for band in asset.extra_fields.get("bands") or ():
             names = _names(band["name"], band)
+            listed.add((asset.href.rstrip("/"), band["name"]))
             yield DeclaredBand(item, asset, key, 1, names, base | band, data, array=band["name"])
-        if not listed:
-            array = _group_and_array(asset.href)[1]
-            yield DeclaredBand(item, asset, key, 1, _names(key, {}), base, data, array=array)
+    for key, asset in groups:
+        place = _group_and_array(asset.href)
+        if not asset.extra_fields.get("bands") and place not in listed:
+            base, data = _inherited(item, asset), not set(asset.roles or ()) & _NOT_DATA
+            yield DeclaredBand(item, asset, key, 1, _names(key, base), base, data, array=place[1])
 
 
 def distinct(bands: Sequence[DeclaredBand]) -> list[DeclaredBand]:

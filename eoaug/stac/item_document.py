@@ -46,8 +46,10 @@ __all__ = [
 
 
 _COG = "image/tiff; application=geotiff; profile=cloud-optimized"
-_GROUPS = {"zarr": "application/vnd.zarr; version=3", "icechunk": "application/vnd.zarr+icechunk"}
-"""Media types of Zarr groups, by format."""
+_GROUPS = {"zarr": "application/vnd.zarr", "icechunk": "application/vnd.zarr+icechunk"}
+"""Media types of Zarr groups, by format, as pystac and xpystac spell them: without a version."""
+_ARRAY = "application/zarr"
+"""Media type of an array in a group: the one of Zarr's that odc-stac reads, through GDAL."""
 
 
 def collection_of(given: str | None, source: str) -> str:
@@ -202,9 +204,9 @@ def _data_fields(cube: WritableCube, name: str) -> dict[str, Any]:
     """Return the fields of one band, for an asset or for an entry of ``bands``."""
     form, attrs = cube.forms[name], cube.ds[name].attrs
     fields: dict[str, Any] = {"data_type": form.dtype.name}
-    if form.nodata is not None:
-        integral = form.dtype.kind != "f" and not math.isnan(form.nodata)
-        fields["nodata"] = "nan" if math.isnan(form.nodata) else int(form.nodata) if integral else form.nodata
+    # NaN needs no declaration, and as text ("nan") the field would have two types: tables of items could not be made.
+    if form.nodata is not None and math.isfinite(form.nodata):
+        fields["nodata"] = form.nodata if form.dtype.kind == "f" else int(form.nodata)
     if holds_classes(name, attrs):
         return fields
     if isinstance(attrs.get("units"), str):
@@ -278,25 +280,25 @@ def group_assets(cube: WritableCube, group: Path, form: str, synthetic: bool) ->
     """Return the assets of a Zarr group or an Icechunk repository."""
     media = _GROUPS[form]
     bands = [{**_band_fields(cube, n), **_data_fields(cube, n)} for n in cube.forms if n != SYNTHETIC]
-    assets = {
-        "data": {
-            "href": group.name,
-            "type": media,
-            "roles": _roles("", synthetic=synthetic),
-            "gsd": _gsd(cube.geobox),
-            **_projection(cube.geobox),
-            "bands": bands,
-        }
+    whole = {
+        "href": group.name,
+        "type": media,
+        "roles": _roles("", synthetic=synthetic),
+        "gsd": _gsd(cube.geobox),
+        **_projection(cube.geobox),
+        "bands": bands,
     }
-    if SYNTHETIC in cube.forms:
-        fields = _data_fields(cube, SYNTHETIC)
+    assets: dict[str, Any] = {"data" if "data" not in cube.forms else "group": whole}
+    if form == "zarr":
+        assets |= {name: _array_asset(cube, name, group, synthetic) for name in cube.forms}
+    elif SYNTHETIC in cube.forms:
         # An array in a repository has no path of its own: the asset names it as its band.
-        as_band = {"href": group.name, "bands": [{"name": SYNTHETIC, **fields}]}
         assets[SYNTHETIC] = {
-            **(as_band if form == "icechunk" else {"href": f"{group.name}/{SYNTHETIC}", **fields}),
+            "href": group.name,
             "type": media,
             "roles": _roles(SYNTHETIC, synthetic=synthetic),
             **_projection(cube.geobox),
+            "bands": [{"name": SYNTHETIC, **_data_fields(cube, SYNTHETIC)}],
         }
     assets["manifest"] = {
         "href": MANIFEST,
@@ -305,6 +307,22 @@ def group_assets(cube: WritableCube, group: Path, form: str, synthetic: bool) ->
         **file_fields(group.parent / MANIFEST),
     }
     return assets
+
+
+def _array_asset(cube: WritableCube, name: str, group: Path, synthetic: bool) -> dict[str, Any]:
+    """Return the asset of one array of a group: readers that take one raster per band find it there."""
+    layers = len(cube.times) * len(cube.members or (0,))
+    band = {key: value for key, value in _band_fields(cube, name).items() if key != "name"}
+    return {
+        "href": f"{group.name}/{name}",
+        "type": _ARRAY,
+        "title": name if layers == 1 else f"{name}, {layers} layers: GDAL reads each as a band",
+        "roles": _roles(name, synthetic=synthetic),
+        "gsd": _gsd(cube.geobox),
+        **_projection(cube.geobox),
+        **_data_fields(cube, name),
+        **band,
+    }
 
 
 def _link(item: dict[str, Any], cube: WritableCube, times: Sequence[int], target: Target) -> None:

@@ -256,6 +256,8 @@ def _nodata(band: DeclaredBand, declared: Declaration, header: Header | None, dt
     own = None if header is None else header.nodata[band.index - 1]
     value = own if declared.nodata is None else declared.nodata
     kind = np.dtype(dtype)
+    if value is None and band.array and kind.kind == "f":
+        return math.nan  # which eoaug's own groups do not declare
     if value is None or kind.kind not in "iu":
         return value
     if not math.isfinite(value) or value != round(value):

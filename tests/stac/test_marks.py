@@ -230,15 +230,26 @@ def catalog(tmp_path_factory):
     root = tmp_path_factory.mktemp("tools")
     write(filled_cube(), root, collection="inpainted")
     sharp = filled_cube().isel(time=[1])
-    record = Provenance(operation="super_resolve", generator="classical", token="ab", residual={"B04": 0.1})
+    record = Provenance(
+        operation="super_resolve",
+        generator="classical",
+        token="ab",
+        residual={"B04": 0.1},
+        parameters={"sensor": "box", "mask": True},
+    )
     write(stamp(sharp, record), root, collection="sharp")
+    integers = filled_cube().isel(time=[2])
+    for name in ("B04", "B08"):
+        integers[name].encoding = {"dtype": "int16", "scale_factor": 1e-4, "_FillValue": -1}
+    record = provenance(parameters={"sensor": [0.3, 0.2], "mask": "scl"})
+    write(stamp(integers, record), root, collection="series", format="zarr")
     return root
 
 
 def test_all_items_of_a_catalog_are_loaded_by_the_naive_call(catalog):
     items = list(pystac.Catalog.from_file(str(catalog / "catalog.json")).get_items(recursive=True))
     loaded = odc.stac.load(items, bands=["B04", "B08"], groupby="id")
-    assert loaded.sizes["time"] == len(items) == 7
+    assert loaded.sizes["time"] == len(items) == 8
     assert set(odc.stac.load(items).data_vars) == {"B04", "B08", "synthetic"}
 
 
@@ -247,6 +258,9 @@ def types_of(value, place=()):
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from types_of(inner, (*place, key))
+    elif isinstance(value, list):
+        for inner in value:
+            yield from types_of(inner, (*place, "[]"))
     elif value is not None:
         yield (
             place,
@@ -258,17 +272,32 @@ def types_of(value, place=()):
 
 def test_a_field_has_one_type_and_a_schema_that_is_served(catalog):
     found: dict[tuple, set[str]] = {}
-    for item in pystac.Catalog.from_file(str(catalog / "catalog.json")).get_items(recursive=True):
+    items = list(pystac.Catalog.from_file(str(catalog / "catalog.json")).get_items(recursive=True))
+    for item in items:
         assert all(uri.startswith("https://stac-extensions.github.io/") for uri in item.stac_extensions)
-        for place, kind in types_of(item.properties):
-            found.setdefault(place, set()).add(kind)
+        for field in ("properties", "assets"):
+            for place, kind in types_of(item.to_dict(transform_hrefs=False)[field], (field,)):
+                found.setdefault(place, set()).add(kind)
         assert not [value for value in item.properties.values() if value == {}]
     assert {place: kinds for place, kinds in found.items() if len(kinds) > 1} == {}
-    assert ("eoaug:residual", "B04") in found
+    assert ("properties", "eoaug:residual", "B04") in found
+    assert {"number"} == found["assets", "B04", "nodata"]
+    assert {"cog", "zarr"} == {"zarr" if "data" in item.assets else "cog" for item in items}
+
+
+@pytest.mark.parametrize("value", [True, None, "scl", "true", "4", 4, 0.5, ["cloud", "3"], {"a": [1]}, ""])
+def test_parameters_of_an_item_are_text_and_come_back(value):
+    record = provenance(parameters={"mask": value})
+    fields = record.to_properties(written="2026-01-01T00:00:00Z")
+    assert all(isinstance(text, str) for text in fields.get("eoaug:parameters", {}).values())
+    assert Provenance.from_properties(fields).parameters == {"mask": value}
+    of_0_1 = fields | {"eoaug:parameters": {"mask": value, "steps": 4}}
+    if not isinstance(value, str):
+        assert Provenance.from_properties(of_0_1).parameters == {"mask": value, "steps": 4}
 
 
 def test_collections_describe_their_items(catalog, validate):
-    assert validate(catalog / "catalog.json") == 7
+    assert validate(catalog / "catalog.json") == 8
     collection = pystac.Collection.from_file(str(catalog / "inpainted" / "collection.json"))
     assert set(collection.item_assets) == {"B04", "B08", "synthetic", "thumbnail"}
     fields = collection.item_assets["B04"].properties
