@@ -13,9 +13,9 @@ from eoaug.verbs.options import OWN_OPTIONS, Options, shared_options, yaml_keys
 SHARED_IN_YAML = {"seed", "steps", "members", "reduce", "prompt", "guidance", "metadata", "joint_steps"}
 YAML = {
     "inpaint": {"mask", "mask_buffer", "fill"},
-    "extend": {"times", "sequence"},
-    "super_resolve": {"factor", "sensor"},
-    "synthesize": {"strength", "times"},
+    "extend": {"times", "sequence", "mask", "mask_buffer"},
+    "super_resolve": {"factor", "sensor", "mask", "mask_buffer"},
+    "synthesize": {"strength", "times", "mask", "mask_buffer"},
 }
 ELSEWHERE = {
     "generator": "generator",

@@ -290,7 +290,7 @@ def _with_rasters(arguments: Mapping[str, Any], cube: Any) -> dict[str, Any]:
     """Open a mask or layout given as a raster file; other masks are passed to the verb unchanged."""
     given = dict(arguments)
     mask, layout = given.get("mask"), given.get("layout")
-    if mask is not None and mask not in cube.variables and Path(mask).is_file():
+    if mask is not None and cube is not None and mask not in cube.variables and Path(mask).is_file():
         given["mask"] = _raster(mask).isel(band=0, drop=True)
     if layout is not None:
         if not Path(layout).is_file():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 import numpy as np
 import xarray as xr
 
 from eoaug.cube.dimensions import time_dim
-from eoaug.raster.bands import common_name
+from eoaug.errors import ParameterError
+from eoaug.raster.bands import SYNTHETIC, common_name
+from eoaug.raster.quality import quality_of
 from eoaug.raster.variables import Role, plain_name, role_of
 
-__all__ = ["platform_of", "product_of", "roles_of"]
+__all__ = ["platform_of", "product_of", "quality_variable", "roles_of"]
 
 
 _ORIGIN = ("collection", "product", "product_id", "title", "platform", "id")
@@ -50,6 +53,45 @@ def roles_of(ds: xr.Dataset, yx: tuple[str, str], labels: Collection[str] = ()) 
             if common_name(plain_name(name, attrs), attrs, platform) is None:
                 roles[name] = "ancillary"
     return roles
+
+
+_FIRST = ("scl", "qa_pixel", "pixel_qa", "fmask")
+"""Quality bands that are read rather than others of the same cube."""
+
+
+def quality_variable(ds: xr.Dataset, yx: tuple[str, str], bands: Collection[str] = ()) -> str | None:
+    """Return the variable that says which pixels are cloud; None without one that is understood.
+
+    Classes win over probabilities. A mask of valid data (``dataMask``) says where data are missing, not clouds; a
+    probability in floating numbers without units may be percent or a share.
+
+    Parameters
+    ----------
+    ds
+        The cube.
+    yx
+        Names of its spatial dimensions.
+    bands
+        Names of variables that are bands.
+    """
+    product = product_of(ds)
+    found: dict[str, tuple[bool, int]] = {}
+    for place, (name, variable) in enumerate((str(n), v) for n, v in ds.data_vars.items()):
+        if name in bands or name == SYNTHETIC or not set(yx) <= set(variable.dims):
+            continue
+        called = plain_name(name, variable.attrs)
+        try:
+            quality = quality_of(called, variable.attrs, product)
+        except ParameterError:  # broken flags are refused where the user names the band
+            continue
+        if quality is None or re.fullmatch(r"data_?mask", called.lower()):
+            continue
+        unclear = quality.threshold is not None and quality.most > 1 and variable.dtype.kind == "f"
+        if (quality.cloud or quality.threshold is not None) and not unclear:
+            plain = re.sub(r"[_-]\d+m$", "", called.lower())
+            rank = _FIRST.index(plain) if plain in _FIRST else len(_FIRST) + place
+            found[name] = (quality.threshold is not None, rank)
+    return min(found, key=lambda name: found[name], default=None)
 
 
 def platform_of(ds: xr.Dataset) -> str | None:

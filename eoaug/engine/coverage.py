@@ -30,18 +30,23 @@ def coverage_of(plan: Layout, inputs: Inputs) -> Coverage | None:
     clear = np.zeros(shape, bool)
     fill = np.zeros((len(calendar.out_times), *shape[1:]), bool)
     for layer, band in zip(layers, inputs.bands, strict=True):
-        known = np.stack([valid(layer, image) for image in np.asarray(band)])
-        if mask is not None:
-            known &= ~mask
+        measured = np.stack([valid(layer, image) for image in np.asarray(band)])
+        known = measured if mask is None else measured & ~mask
         clear |= known
         if layer.origin == "observed":
             continue
         for date, target in enumerate(fill):
-            target |= _filled(plan, date, known, mask)
+            target |= _filled(plan, date, known, measured, mask)
     return Coverage(clear.mean(axis=(1, 2)), fill.mean(axis=(1, 2)))
 
 
-def _filled(plan: Layout, date: int, known: NDArray[np.bool_], mask: NDArray[np.bool_] | None) -> Any:
+def _filled(
+    plan: Layout,
+    date: int,
+    known: NDArray[np.bool_],
+    measured: NDArray[np.bool_],
+    mask: NDArray[np.bool_] | None,
+) -> Any:
     """Return the pixels of one band that are generated on a date, as `tile_requests` decides it."""
     given = plan.calendar.given(date)
     near = list(plan.neighbours(date))
@@ -50,10 +55,10 @@ def _filled(plan: Layout, date: int, known: NDArray[np.bool_], mask: NDArray[np.
     if plan.verb == "extend" and given is not None:
         return False
     if plan.fill == "footprint":
-        return known[near].any(axis=0)
+        return measured[near].any(axis=0)
     assert given is not None
     if plan.fill == "measured":
-        return known[given]
+        return (measured if plan.verb == "synthesize" else known)[given]
     if plan.fill == "mask":
         assert mask is not None
         return mask[given]
@@ -119,7 +124,12 @@ class KnownProbe:
                 except TypeError:  # futures of a cluster in place of arrays
                     _ANSWERS[self.name] = True
                 if not _ANSWERS[self.name]:
-                    text = f"{self.what} left the cube as it is: not one pixel is measured; fill='all' generates it"
+                    way = (
+                        "fill='all' generates it"
+                        if self.what == "inpaint"
+                        else "mask='none' takes masked pixels too"
+                    )
+                    text = f"{self.what} left the cube as it is: not one pixel is measured; {way}"
                     warnings.warn(text, EoaugWarning, stacklevel=2)
             return _ANSWERS[self.name]
 

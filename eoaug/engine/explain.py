@@ -59,7 +59,7 @@ class Explanation:
     extra_bands: tuple[str, ...] = ()
     """Bands that the generator's networks do not know, made by its priors alone."""
     coverage: tuple[tuple[str, str], ...] = ()
-    """(date, clear share and share to fill)."""
+    """(date, clear share and share to fill), after the mask."""
     warnings: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
@@ -202,6 +202,8 @@ _SHOWN_DATES = 24
 def _coverage(plan: Layout) -> Iterator[tuple[str, str]]:
     """Yield the clear share and the share to fill of every date."""
     calendar, coverage = plan.calendar, plan.coverage
+    if plan.mask_note:
+        yield "mask", plan.mask_note
     if not calendar.has_input:
         return
     if coverage is None:

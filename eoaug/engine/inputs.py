@@ -23,7 +23,7 @@ class Inputs:
     bands: tuple[Any, ...] = ()
     """One array per layer of the plan, stored numbers."""
     mask: Any = None
-    """Shape (Tin, Y, X), bool: what to fill (plan.fill == "mask")."""
+    """Shape (Tin, Y, X), bool: what is no measurement of the ground; filled if plan.fill == "mask"."""
     layout: Any = None
     """Shape (K, Y, X), float32: the conditioning raster, on the result's grid."""
 
@@ -36,8 +36,10 @@ def input_windows(plan: Plan, inputs: Inputs, index: ChunkIndex) -> list[tuple[r
     """Return (dates, window) of every input array that a chunk needs, in `Inputs.arrays` order."""
     _, t, y, x = index
     reach = plan.reach(plan.core(y, x))
-    needs = [(plan.context_dates(t), plan.grid.source_window(reach))]
-    needs *= len(inputs.bands) + (inputs.mask is not None)
+    dates, window = plan.context_dates(t), plan.grid.source_window(reach)
+    needs = [(dates, window)] * len(inputs.bands)
+    if inputs.mask is not None:
+        needs.append((plan.calendar.mask_dates(dates), window))
     if inputs.layout is not None:
         top, left = plan.grid.origin
         needs.append((range(inputs.layout.shape[0]), reach.shift(-top, -left)))

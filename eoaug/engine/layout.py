@@ -62,6 +62,8 @@ class Layout:
     """Hash of inputs, parameters, model and version: equal tokens, equal pixels."""
     needs_known: bool = False
     """True if nothing is generated where not one pixel of the whole cube is known, which a lazy cube shows late."""
+    mask_note: str = ""
+    """What is masked and by how much the mask was dilated, in words; empty without a mask."""
     coverage: Coverage | None = None
     """What is known and filled by date; None where it was not computed."""
 

@@ -43,8 +43,10 @@ class ChunkInputs:
     """Shape (n, C, h, w) on the input's grid; 0 where not known."""
     known: NDArray[np.bool_]
     """Shape (n, C, h, w)."""
+    measured: NDArray[np.bool_]
+    """Shape (n, C, h, w): what is known, and what a mask hides."""
     mask: NDArray[np.bool_] | None
-    """Shape (n, h, w), what to fill; None without a mask."""
+    """Shape (n, h, w), what is no measurement of the ground; None without a mask."""
     layout: NDArray[np.float32] | None
     """Shape (K, h, w), the conditioning raster on the result's grid."""
 
@@ -88,7 +90,8 @@ def read_chunk_inputs(plan: Plan, core: Window, dates: range, arrays: Sequence[N
     known = np.zeros(values.shape, bool)
     has_input, layers = plan.calendar.has_input, plan.bands.layers
     rest = list(arrays[len(layers) if has_input else 0 :])
-    mask = np.asarray(rest.pop(0), bool) if plan.fill == "mask" else None
+    masked = len(rest) > (plan.bands.layout_planes > 0)
+    mask = _mask_of_dates(plan, dates, np.asarray(rest.pop(0), bool)) if masked else None
     layout = np.asarray(rest.pop(0), np.float32) if rest else None
     if has_input:
         for layer, stored in zip(layers, arrays, strict=False):
@@ -100,10 +103,22 @@ def read_chunk_inputs(plan: Plan, core: Window, dates: range, arrays: Sequence[N
                     looked_at = np.where(sample(good), sample(image), np.nan).astype(np.float64)
                     check_units(layer.name, layer.unchecked, looked_at)
                 values[date, layer.slot] = np.where(good, layer.to_model(np.where(good, image, 0)), 0.0)
+    measured = known
     if mask is not None:
-        known &= ~mask[:, None]
+        known = measured & ~mask[:, None]
         values[~known] = 0.0
-    return ChunkInputs(reach, dates, values, known, mask, layout)
+    return ChunkInputs(reach, dates, values, known, measured, mask, layout)
+
+
+def _mask_of_dates(plan: Plan, dates: range, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return the mask of given dates, some of which may have been generated: those have none."""
+    calendar = plan.calendar
+    if calendar.mask_times is None:
+        return mask
+    out = np.zeros((len(dates), *mask.shape[1:]), bool)
+    times = calendar.mask_times[slice(calendar.mask_dates(dates).start, calendar.mask_dates(dates).stop)]
+    out[np.searchsorted(calendar.in_times[slice(dates.start, dates.stop)], times)] = mask
+    return out
 
 
 def valid(layer: Layer, stored: NDArray[Any]) -> NDArray[np.bool_]:
@@ -146,9 +161,11 @@ def _fill_mask(plan: Plan, inputs: ChunkInputs, date: int, given: int | None) ->
     near = [d - inputs.dates.start for d in plan.neighbours(date)]
     factor = plan.grid.factor
     if plan.fill == "footprint":
-        fill[slots] = inputs.known[near].any(axis=(0, 1))
+        fill[slots] = inputs.measured[near].any(axis=(0, 1))
     elif plan.fill == "measured":
-        fill[slots] = inputs.known[given][slots].repeat(factor, axis=1).repeat(factor, axis=2)
+        # Under a mask a variation has land in place of cloud, and a finer grid has nothing.
+        shown = inputs.measured if plan.verb == "synthesize" else inputs.known
+        fill[slots] = shown[given][slots].repeat(factor, axis=1).repeat(factor, axis=2)
     elif plan.fill == "mask":
         assert inputs.mask is not None
         fill[slots] = inputs.mask[given]

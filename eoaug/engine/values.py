@@ -181,6 +181,8 @@ class Calendar:
     """False for unconditional synthesis: the given dates have no pixels."""
     autoregressive: bool = False
     """True if new dates are made one after the other, with those before as context; see `for_dates`."""
+    mask_times: NDArray[np.int64] | None = None
+    """Shape (Tmask,), dates of the mask, ascending; None: ``in_times``. Dates that were generated have none."""
 
     def given(self, date: int) -> int | None:
         """Return the index into ``in_times`` of result date ``date``, or None for a new date."""
@@ -195,6 +197,16 @@ class Calendar:
             return range(0)
         at = int(np.searchsorted(self.in_times, self.out_times[date]))
         return range(max(at - NEIGHBOUR_DATES, 0), min(at + NEIGHBOUR_DATES + 1, len(self.in_times)))
+
+    def mask_dates(self, dates: range) -> range:
+        """Return the indices of the mask's dates among the given dates ``dates``."""
+        if self.mask_times is None or not len(dates):
+            return dates
+        first, last = self.in_times[dates.start], self.in_times[dates.stop - 1]
+        return range(
+            int(np.searchsorted(self.mask_times, first)),
+            int(np.searchsorted(self.mask_times, last, side="right")),
+        )
 
     @property
     def new_dates(self) -> list[int]:
@@ -216,6 +228,7 @@ class Calendar:
         return replace(
             self,
             autoregressive=False,
+            mask_times=self.in_times if self.mask_times is None else self.mask_times,
             in_times=np.asarray(given, np.int64),
             out_times=np.asarray(wanted, np.int64),
             cloud=self.cloud[np.searchsorted(self.out_times, wanted)],

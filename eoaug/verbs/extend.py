@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
 
-from eoaug.cube.read import read_cube
 from eoaug.errors import ParameterError, TimeError
 from eoaug.verbs.arguments import dates_of, generator_for, seconds_of
+from eoaug.verbs.masking import cube_for, mask_of_cube
 from eoaug.verbs.options import Options
 from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
 
@@ -17,7 +18,13 @@ __all__ = ["extend", "prepare_extend"]
 
 
 def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
-    ds: T, *, times: Any, sequence: bool | None = None, **options: Unpack[Options]
+    ds: T,
+    *,
+    times: Any,
+    sequence: bool | None = None,
+    mask: xr.DataArray | str | Sequence[str] | None = None,
+    mask_buffer: float | str | None = None,
+    **options: Unpack[Options],
 ) -> T:
     """Add dates before, between or after the given ones; the given dates are returned unchanged, bit for bit.
 
@@ -31,6 +38,11 @@ def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         True generates several new dates autoregressively: forward in time from the first given date, then
         backward from it, each with the dates before it as context; every ensemble member depends on its own.
         False generates each date from the given dates alone. Default: the generator's default.
+    mask
+        Pixels that are no evidence for the new dates, such as clouds, as for `inpaint`. Default: what a quality band of the cube says, if it has
+        one that is understood; ``"none"`` takes every pixel as it is.
+    mask_buffer
+        Radius of the mask's dilation in metres, or as text in pixels, as for `inpaint`. Default: 100, for booleans 0.
     **options
         See `eoaug.verbs.options.Options`.
 
@@ -44,14 +56,31 @@ def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     EoaugError
         An argument that cannot be used; the message holds its value and the remedy.
     """
-    result: T = run_verb("extend", prepare_extend, ds, options, times=times, sequence=sequence)
+    result: T = run_verb(
+        "extend",
+        prepare_extend,
+        ds,
+        options,
+        times=times,
+        sequence=sequence,
+        mask=mask,
+        mask_buffer=mask_buffer,
+    )
     return result
 
 
-def prepare_extend(ds: Any, options: Options, *, times: Any, sequence: Any = None) -> PreparedVerb:
+def prepare_extend(
+    ds: Any,
+    options: Options,
+    *,
+    times: Any,
+    sequence: Any = None,
+    mask: Any = None,
+    mask_buffer: Any = None,
+) -> PreparedVerb:
     """Check the arguments of `extend` and return its plan and inputs."""
     generator = generator_for(options, "extend")
-    cube = read_cube(ds)
+    cube = cube_for(ds, mask)
     if cube.times is None or cube.name_time is None:
         raise TimeError(
             "the cube has no time dimension with a coordinate, so no dates to extend",
@@ -70,12 +99,15 @@ def prepare_extend(ds: Any, options: Options, *, times: Any, sequence: Any = Non
             f"reduce={options['reduce']!r} does not go with a sequence of {len(new)} dates, whose members diverge",
             "reduce the result over its dimension member, or generate the dates independently: sequence=False",
         )
-    own: dict[str, Any] = {"times": [str(t) for t in new.astype("datetime64[s]")]}
+    masking = mask_of_cube(cube, mask, mask_buffer)
+    own: dict[str, Any] = {"times": [str(t) for t in new.astype("datetime64[s]")], **masking.record}
     call = VerbCall(
         verb="extend",
         cube=cube,
         generator=generator,
         fill="footprint",
+        mask=masking.pixels,
+        needs_known=masking.pixels is not None,
         dates=dates.astype(cube.times.dtype),
         autoregressive=autoregressive,
         own={**own, "sequence": True} if autoregressive else own,

@@ -62,7 +62,8 @@ def mask_of(cube: Cube, mask: Any) -> tuple[Any, bool]:
     else:
         raise ParameterError(
             f"mask is a {type(mask).__name__}: {str(mask)[:60]}",
-            "give a DataArray on the cube's grid, a variable's name, 'scl', 'qa_pixel' or a list of class names",
+            "give a DataArray on the cube's grid, a variable's name, 'scl', 'qa_pixel' or a list of class names; "
+            "mask='none' takes every pixel as it is",
         )
     data = _in_order(array, cube)
     with error_context(f"mask={mask!r}" if isinstance(mask, str) else "mask"):

@@ -10,7 +10,7 @@ import xarray as xr
 from eoaug.engine.values import Fill
 from eoaug.errors import ParameterError
 from eoaug.verbs.arguments import generator_for
-from eoaug.verbs.masking import cube_for, mask_by
+from eoaug.verbs.masking import cube_for, mask_by, warn_of_unused
 from eoaug.verbs.options import Options
 from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
 
@@ -34,7 +34,8 @@ def inpaint[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     mask
         What to fill: a DataArray on the cube's grid (True or 1 = fill, or classes that its name or its CF flags
         explain); a variable's name; ``"scl"`` or ``"qa_pixel"`` for the clouds of that quality band; a list of its
-        class names. Default: missing pixels.
+        class names. Default: missing pixels, with a warning if a quality band of the cube says that others are cloud;
+        ``"none"`` is the default without the warning.
     mask_buffer
         Radius in metres by which the mask is dilated before anything else, because masks miss rims, haze and shadow;
         a text such as ``"10px"`` is in pixels. Default: 100 for what a quality band says (by its name, its class
@@ -74,7 +75,9 @@ def prepare_inpaint(
     # With one date, a gap cannot be distinguished from the area outside the footprint.
     fill = fill or ("gaps" if cube.times is not None and len(cube.times) > 1 else "all")
     masking = mask_by(cube, mask, mask_buffer, fills=True)
-    rule: Fill = "mask" if mask is not None else ("gaps" if fill == "gaps" else "everything")
+    if mask is None:
+        warn_of_unused(cube)
+    rule: Fill = "mask" if masking.pixels is not None else ("gaps" if fill == "gaps" else "everything")
     call = VerbCall(
         verb="inpaint",
         cube=cube,

@@ -19,12 +19,23 @@ import xarray as xr
 
 from eoaug.cube.model import Cube
 from eoaug.cube.read import read_cube
-from eoaug.errors import EoaugWarning, ParameterError
+from eoaug.cube.roles import quality_variable
+from eoaug.errors import EoaugError, EoaugWarning, ParameterError
 from eoaug.raster.grid import edges_m
 from eoaug.raster.masks import dilate
 from eoaug.verbs.fill_mask import mask_of, mask_variable
 
-__all__ = ["MASK_BUFFER_M", "Masking", "cube_for", "mask_by"]
+__all__ = [
+    "MASK_BUFFER_M",
+    "MODELS",
+    "NONE",
+    "Masking",
+    "cube_for",
+    "mask_by",
+    "mask_note",
+    "mask_of_cube",
+    "warn_of_unused",
+]
 
 
 MASK_BUFFER_M = 100.0
@@ -38,6 +49,13 @@ such dates are lost instead of 34 to 52 %. Not growing specks of one or two nati
 Other processors: HLS dilates by 150 m, MAJA by 240 m, FORCE by 300 m around clouds and 90 m around shadows.
 """
 
+NONE = "none"
+"""The mask that masks nothing, also not what the cube's quality band says."""
+MODELS = ("omnicloudmask",)
+"""Masks that a model draws."""
+
+_NOTICEABLE = 0.01
+"""Share of cloud from which on an unused quality band is worth a warning."""
 _MOST = 1e5
 _PACKAGE = str(Path(__file__).parent.parent)
 
@@ -54,11 +72,34 @@ class Masking:
 
 def cube_for(ds: Any, mask: Any) -> Cube:
     """Return the cube of a verb, without the variable that its mask names among the bands."""
-    if isinstance(mask, str) and isinstance(ds, xr.Dataset):
+    if isinstance(mask, str) and mask not in (NONE, *MODELS) and isinstance(ds, xr.Dataset):
         variable = mask_variable(ds, mask)
         if variable in ds.data_vars:
             return replace(read_cube(ds.drop_vars(variable)), source=ds)
     return read_cube(ds)
+
+
+def mask_of_cube(cube: Cube, mask: Any, buffer: Any, *, default_m: float = MASK_BUFFER_M) -> Masking:
+    """Return what a verb takes for no evidence: `mask_by`, and without a mask what the cube's own quality band says.
+
+    Raises
+    ------
+    ParameterError
+        See `mask_by`; also a quality band of the cube whose numbers nothing explains.
+    """
+    name = _quality_name(cube) if mask is None else None
+    if name is None:
+        return mask_by(cube, mask, buffer, default_m=default_m)
+    try:
+        return mask_by(cube, name, buffer, default_m=default_m)
+    except ParameterError as error:
+        raise ParameterError(
+            error.problem, f"{error.remedy}; or take every pixel as it is: mask='{NONE}'"
+        ) from error
+
+
+def _quality_name(cube: Cube) -> str | None:
+    return quality_variable(cube.source, cube.names_yx, [band.name for band in cube.bands])
 
 
 def mask_by(
@@ -71,7 +112,7 @@ def mask_by(
     cube
         The cube; see `mask_of`.
     mask
-        As the user gave it; None: no mask.
+        As the user gave it; None or ``"none"``: no mask.
     buffer
         The argument ``mask_buffer``; None: ``default_m`` for what a quality band says, 0 for booleans.
     default_m
@@ -86,29 +127,17 @@ def mask_by(
         A buffer without a mask or that is no distance, or metres on a grid whose pixel size is not known.
     """
     given = _distance(buffer)
-    if mask is None:
+    none = isinstance(mask, str) and mask == NONE
+    if mask is None or none:
         if given is not None:
             raise ParameterError(
                 f"mask_buffer={buffer!r} dilates a mask, and there is none", "give mask= too, or leave it out"
             )
-        return Masking()
+        return Masking(record={"mask": NONE} if none else {})
     found, of_quality = mask_of(cube, mask)
     radius, unit = given or ((default_m if of_quality else 0.0), "m")
     if radius and unit == "m" and cube.geobox.crs is None:
-        if given is not None:
-            raise ParameterError(
-                f"mask_buffer={buffer!r} is in metres, and the cube has no coordinate reference system that says how "
-                "large its pixels are",
-                "give pixels, mask_buffer='10px', or add the reference system: ds.odc.assign_crs('EPSG:32633')",
-            )
-        warnings.warn(
-            "the mask was not dilated, although masks of quality bands miss the rims of clouds: without a coordinate "
-            f"reference system {radius:g} m are no number of pixels; give them, mask_buffer='10px', or say that the "
-            "mask is enough: mask_buffer=0",
-            EoaugWarning,
-            skip_file_prefixes=(_PACKAGE,),
-        )
-        radius = 0.0
+        radius = _without_metres(buffer, radius)
     pixels = found
     if radius:
         pixels = _dilated(found, radius, edges_m(cube.geobox) if unit == "m" else (1.0, 1.0))
@@ -119,6 +148,59 @@ def mask_by(
         pixels = pixels.repeat(len(cube.times), axis=0)
     described = mask if isinstance(mask, str) else list(mask) if not isinstance(mask, xr.DataArray) else True
     return Masking(pixels, {"mask": described, "mask_buffer": radius if unit == "m" else f"{radius:g}px"})
+
+
+def _without_metres(buffer: Any, radius: float) -> float:
+    """Refuse metres that the user asked for on a grid without a reference system; of the default, warn."""
+    if buffer is not None:
+        raise ParameterError(
+            f"mask_buffer={buffer!r} is in metres, and the cube has no coordinate reference system that says how "
+            "large its pixels are",
+            "give pixels, mask_buffer='10px', or add the reference system: ds.odc.assign_crs('EPSG:32633')",
+        )
+    _warn(
+        "the mask was not dilated, although masks of quality bands miss the rims of clouds: without a coordinate "
+        f"reference system {radius:g} m are no number of pixels; give them, mask_buffer='10px', or say that the mask "
+        "is enough: mask_buffer=0"
+    )
+    return 0.0
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, EoaugWarning, skip_file_prefixes=(_PACKAGE,))
+
+
+def mask_note(record: Mapping[str, Any]) -> str:
+    """Return the mask of a provenance record in words."""
+    mask, buffer = record["mask"], record["mask_buffer"]
+    name = "as given" if mask is True else mask if isinstance(mask, str) else ", ".join(mask)
+    unit = "" if isinstance(buffer, str) else " m"
+    return f"{name}, dilated by {buffer if unit == '' else format(buffer, 'g')}{unit}" if buffer else name
+
+
+def warn_of_unused(cube: Cube) -> None:
+    """Warn if a quality band lies unused beside cloudy pixels that `inpaint` would return as measured.
+
+    The share of cloud is counted in NumPy cubes; of lazy ones it is what their items say (``cloud_cover``).
+    """
+    name = _quality_name(cube)
+    if name is None:
+        return
+    if hasattr(cube.source[name].data, "dask"):
+        percent = cube.along_time("cloud_cover", "eo:cloud_cover")
+        if percent is None or percent.dtype.kind not in "iuf" or not np.isfinite(percent).any():
+            return
+        share = float(np.nanmean(percent)) / 100
+    else:
+        try:
+            share = float(np.mean(mask_of(cube, name)[0]))
+        except EoaugError:  # numbers that nothing explains are refused where the user names the band
+            return
+    if share >= _NOTICEABLE:
+        _warn(
+            f"{name!r} says that {share:.1%} of the pixels are cloud, and inpaint takes them for land; fill them too, "
+            f"mask={name!r}, or keep them without this warning: mask='{NONE}'"
+        )
 
 
 def _distance(buffer: Any) -> tuple[float, str] | None:

@@ -7,7 +7,7 @@ line derives its options from them, and a job the check of its ``parameters``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, get_type_hints
 
@@ -118,11 +118,17 @@ _MASK_BUFFER = Option(
     "quality band, else 0]",
 )
 
+_NO_EVIDENCE = Option(
+    cli=str,
+    help="Pixels that are no evidence, such as clouds: scl, qa_pixel, a variable, a raster file, or none. "
+    "[default: the source's quality band, if it is read]",
+)
+
 OWN_OPTIONS: Mapping[Verb, Mapping[str, Option]] = {
     "inpaint": {
         "mask": Option(
             cli=str,
-            help="Pixels to fill: scl, qa_pixel, a variable, or a raster file. [default: see --fill]",
+            help="Pixels to fill: scl, qa_pixel, a variable, a raster file, or none. [default: see --fill]",
         ),
         "mask_buffer": _MASK_BUFFER,
         "fill": Option(
@@ -141,6 +147,8 @@ OWN_OPTIONS: Mapping[Verb, Mapping[str, Option]] = {
             help="Generate new dates autoregressively (each conditioned on the previous ones) or independently. "
             "[default: the generator's]",
         ),
+        "mask": _NO_EVIDENCE,
+        "mask_buffer": _MASK_BUFFER,
     },
     "super_resolve": {
         "factor": Option(cli=int, default=2, help="Output pixels per input pixel along each axis, 2 to 8."),
@@ -149,11 +157,18 @@ OWN_OPTIONS: Mapping[Verb, Mapping[str, Option]] = {
             default="gaussian",
             help="Sensor model: gaussian, box, or the MTF at Nyquist, e.g. 0.25 (or one per band).",
         ),
+        "mask": _NO_EVIDENCE,
+        "mask_buffer": replace(
+            _MASK_BUFFER,
+            help="Radius by which the mask is dilated, in metres, or in pixels: 10px. [default: 0]",
+        ),
     },
     "synthesize": {
         "strength": Option(
             cli=float, help="Denoising strength: 0 keeps the source, 1 ignores it. [default: 0.6]"
         ),
+        "mask": _NO_EVIDENCE,
+        "mask_buffer": _MASK_BUFFER,
         "like": Option(
             cli=str,
             yaml=None,

@@ -48,6 +48,7 @@ from eoaug.verbs.arguments import (
 )
 from eoaug.verbs.checks import integer, unknown
 from eoaug.verbs.layers import layers_of
+from eoaug.verbs.masking import mask_note
 from eoaug.verbs.options import Options
 from eoaug.verbs.record import record_of, residual_of
 
@@ -77,7 +78,7 @@ class VerbCall:
     own: Mapping[str, Any]
     """The verb's own arguments as the provenance record holds them: JSON values."""
     mask: Any = None
-    """Shape (T, Y, X), bool, NumPy or dask: what to fill (``fill="mask"``)."""
+    """Shape (T, Y, X), bool, NumPy or dask: what is no measurement of the ground; filled with ``fill="mask"``."""
     dates: NDArray[np.datetime64] | None = None
     """Dates of the result; None: those of the cube."""
     sensor: Sensor | None = None
@@ -192,6 +193,7 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
             lengths=lengths,
             batch_tiles=integer("batch_tiles", options.get("batch_tiles", card.batch), 1, 4096),
         ),
+        mask_note="" if call.mask is None else mask_note(call.own),
     )
     inputs = Inputs(tuple(band.data for band in cube.bands) if call.has_input else (), call.mask, layout)
     parameters = _recorded(call, plan)
@@ -328,7 +330,11 @@ def refuse_unknown(plan: Plan, inputs: Inputs) -> None:
         f"not one pixel of {names} is measured{hidden}: {len(plan.calendar.in_times)} dates of {rows} x {cols} px, all "
         "missing" + (" or masked" if hidden else ""),
         f"check mask, {'mask_buffer, ' if hidden else ''}nodata and extent, or add a date that shows the ground; "
-        "fill='all' generates all of it",
+        + (
+            "fill='all' generates all of it"
+            if plan.verb == "inpaint"
+            else "mask='none' takes masked pixels too"
+        ),
     )
 
 

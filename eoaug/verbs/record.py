@@ -117,8 +117,11 @@ def residual_of(
         # One date and member at a time: the check must not need more memory than the run.
         result = arrays[layer.name].reshape(-1, len(plan.calendar.out_times), *arrays[layer.name].shape[-2:])
         for k, measured in enumerate(np.asarray(band)):
+            missing = ~valid(layer, measured)
+            if inputs.mask is not None:
+                missing |= np.asarray(inputs.mask[k])
             # A measurement next to a gap includes pixels that are missing in the result.
-            checked = ~_grown(~valid(layer, measured))
+            checked = ~_grown(missing)
             for values in result[:, k]:
                 physical = np.where(valid(layer, values), layer.to_physical(values), np.nan)
                 error = np.abs(sensor.degrade(physical[None])[0] - layer.to_physical(measured))[checked]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import numpy as np
 import xarray as xr
 
-from eoaug.cube.read import read_cube
-from eoaug.errors import ParameterError
+from eoaug.cube.model import Cube
+from eoaug.errors import EoaugWarning, ParameterError
 from eoaug.raster.sensor import Sensor
 from eoaug.verbs.arguments import generator_for
+from eoaug.verbs.masking import Masking, cube_for, mask_of_cube
 from eoaug.verbs.options import Options
 from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
 
@@ -23,6 +26,8 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     *,
     factor: int = 2,
     sensor: Literal["box", "gaussian"] | float | Sequence[float] = "gaussian",
+    mask: xr.DataArray | str | Sequence[str] | None = None,
+    mask_buffer: float | str | None = None,
     **options: Unpack[Options],
 ) -> T:
     """Add detail finer than the pixel; the result, degraded by the sensor model, equals the measurement.
@@ -36,6 +41,12 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     sensor
         How an input pixel was measured: ``"box"`` (the mean of its cell), ``"gaussian"`` (modulation
         transfer 0.3 at the Nyquist frequency), or that modulation transfer, one or per band.
+    mask
+        Pixels that are no evidence and missing in the result, such as clouds, as for `inpaint`. Default: what a quality band of the cube says, if it has
+        one that is understood; ``"none"`` takes every pixel as it is.
+    mask_buffer
+        Radius of the mask's dilation in metres, or as text in pixels, as for `inpaint`. Default: 0, because no other date is
+        made from the rims of clouds.
     **options
         See `eoaug.verbs.options.Options`.
 
@@ -56,16 +67,31 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     >>> dict(fine.sizes)
     {'time': 1, 'y': 240, 'x': 240}
     """
-    result: T = run_verb("super_resolve", prepare_super_resolve, ds, options, factor=factor, sensor=sensor)
+    result: T = run_verb(
+        "super_resolve",
+        prepare_super_resolve,
+        ds,
+        options,
+        factor=factor,
+        sensor=sensor,
+        mask=mask,
+        mask_buffer=mask_buffer,
+    )
     return result
 
 
 def prepare_super_resolve(
-    ds: Any, options: Options, *, factor: Any = 2, sensor: Any = "gaussian"
+    ds: Any,
+    options: Options,
+    *,
+    factor: Any = 2,
+    sensor: Any = "gaussian",
+    mask: Any = None,
+    mask_buffer: Any = None,
 ) -> PreparedVerb:
     """Check the arguments of `super_resolve` and return its plan and inputs."""
     generator = generator_for(options, "super_resolve")
-    cube = read_cube(ds)
+    cube = cube_for(ds, mask)
     if isinstance(factor, bool) or not isinstance(factor, int | np.integer) or not 2 <= factor <= 8:
         raise ParameterError(f"factor={factor!r} is not an integer from 2 to 8", "e.g. factor=2 or factor=4")
     served = generator.card.factors
@@ -75,12 +101,37 @@ def prepare_super_resolve(
             f"use factor={' or '.join(map(str, served))}",
         )
     model = Sensor.of(sensor, int(factor), len(cube.bands))
+    masking = _missing(cube, mask, mask_buffer)
     call = VerbCall(
         verb="super_resolve",
         cube=cube,
         generator=generator,
         fill="measured",
+        mask=masking.pixels,
+        needs_known=masking.pixels is not None,
         sensor=model,
-        own={"factor": int(factor), "sensor": "box" if model.mtf is None else list(model.mtf)},
+        own={
+            "factor": int(factor),
+            "sensor": "box" if model.mtf is None else list(model.mtf),
+            **masking.record,
+        },
     )
     return prepare(call, options)
+
+
+def _missing(cube: Cube, mask: Any, mask_buffer: Any) -> Masking:
+    """Return the mask; refused where a band has no number for what is missing, of the default left out with a warning."""
+    masking = mask_of_cube(cube, mask, mask_buffer, default_m=0.0)
+    full = [band.name for band in cube.bands if band.dtype.kind in "iu" and band.nodata is None]
+    if masking.pixels is None or not full:
+        return masking
+    problem = f"{full[0]!r} is {cube.bands[0].dtype} without a nodata value, so masked pixels cannot be missing in it"
+    remedy = f"declare a number that is no value, ds[{full[0]!r}].attrs['nodata'] = 0, or take every pixel: mask='none'"
+    if mask is not None:
+        raise ParameterError(problem, remedy)
+    warnings.warn(
+        f"{masking.record['mask']!r} was not used: {problem}; {remedy}",
+        EoaugWarning,
+        skip_file_prefixes=(str(Path(__file__).parent.parent),),
+    )
+    return Masking()

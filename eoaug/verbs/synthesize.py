@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 import xarray as xr
 
-from eoaug.cube.read import read_cube
 from eoaug.errors import ParameterError
 from eoaug.raster.grid import as_geobox
 from eoaug.verbs.arguments import dates_of, generator_for
 from eoaug.verbs.checks import number
 from eoaug.verbs.layers import empty_cube
+from eoaug.verbs.masking import cube_for, mask_of_cube
 from eoaug.verbs.options import Options
 from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
 
@@ -26,6 +27,8 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     crs: Any = None,
     times: Any = None,
     strength: float | None = None,
+    mask: xr.DataArray | str | Sequence[str] | None = None,
+    mask_buffer: float | str | None = None,
     **options: Unpack[Options],
 ) -> T:
     """Generate every pixel: a variation of a real cube, or unconditional synthesis of any extent.
@@ -45,6 +48,11 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         Dates of the result, with ``like``.
     strength
         Denoising strength, 0 to 1: 0 keeps ``ds``, 1 ignores it. Default 0.6.
+    mask
+        Pixels that are no evidence of ``ds``, such as clouds: a variation has land there, as for `inpaint`. Default: what a quality band of the cube says, if it has
+        one that is understood; ``"none"`` takes every pixel as it is.
+    mask_buffer
+        Radius of the mask's dilation in metres, or as text in pixels, as for `inpaint`. Default: 100, for booleans 0.
     **options
         See `eoaug.verbs.options.Options`.
 
@@ -67,6 +75,8 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         crs=crs,
         times=times,
         strength=strength,
+        mask=mask,
+        mask_buffer=mask_buffer,
     )
     return result
 
@@ -80,6 +90,8 @@ def prepare_synthesize(
     crs: Any = None,
     times: Any = None,
     strength: float | None = None,
+    mask: Any = None,
+    mask_buffer: Any = None,
 ) -> PreparedVerb:
     """Check the arguments of `synthesize` and return its plan and inputs."""
     if (ds is None) == (like is None):
@@ -94,19 +106,28 @@ def prepare_synthesize(
             raise ParameterError(
                 f"times={times!r} does not go with a cube to vary", "use extend(ds, times=...) for new dates"
             )
+        cube = cube_for(ds, mask)
+        masking = mask_of_cube(cube, mask, mask_buffer)
         call = VerbCall(
             verb="synthesize",
-            cube=read_cube(ds),
+            cube=cube,
             generator=generator,
             fill="measured",
+            mask=masking.pixels,
+            needs_known=masking.pixels is not None and strength < 1,
             strength=strength,
-            own={"strength": strength},
+            own={"strength": strength, **masking.record},
         )
         return prepare(call, options)
     if strength is not None and strength != 1.0:
         raise ParameterError(
             f"strength={strength} needs a cube to depart from",
             "leave it out, or give a cube instead of like=",
+        )
+    if mask is not None or mask_buffer is not None:
+        raise ParameterError(
+            "mask= and mask_buffer= go with a cube to vary, and like= has no pixels",
+            "leave them out, or give a cube instead of like=",
         )
     geobox = as_geobox(like, resolution=resolution, crs=crs)
     cube = empty_cube(geobox, dates_of(times) if times is not None else None, generator.card)

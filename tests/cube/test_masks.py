@@ -291,6 +291,7 @@ def test_the_plan_shares_are_those_of_the_result(verb, rule):
     for band in ("red", "nir"):
         ds[band].values[rng.random((3, N, N)) < 0.2] = np.nan
     arguments = {**rule, **({"times": "2024-06-05"} if verb == "extend" else {})}
+    arguments |= {"mask_buffer": 0} if verb != "inpaint" else {}
     plan = eoaug.plan(verb, ds, generator="classical", **arguments)
     made = getattr(eoaug, verb)(ds, generator="classical", **arguments).synthetic.values == 1
     np.testing.assert_allclose(
