@@ -15,10 +15,10 @@ from eoaug.verbs.options import Options
 VERBS = ["synthesize", "inpaint", "extend", "super_resolve"]
 
 SIGNATURES = {
-    "synthesize": ["ds", "like", "resolution", "crs", "times", "strength"],
-    "inpaint": ["ds", "mask", "fill"],
-    "extend": ["ds", "times", "sequence"],
-    "super_resolve": ["ds", "factor", "sensor"],
+    "synthesize": ["ds", "like", "resolution", "crs", "times", "mask", "mask_buffer", "strength"],
+    "inpaint": ["ds", "mask", "mask_buffer", "fill"],
+    "extend": ["ds", "times", "mask", "mask_buffer", "sequence"],
+    "super_resolve": ["ds", "factor", "sensor", "mask", "mask_buffer"],
 }
 """The verbs' own arguments; all others are those of `Options`."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Unpack
 
 import numpy as np
@@ -10,7 +9,7 @@ import xarray as xr
 
 from eoaug.errors import ParameterError, TimeError
 from eoaug.verbs.arguments import dates_of, generator_for, seconds_of
-from eoaug.verbs.masking import cube_for, mask_of_cube
+from eoaug.verbs.masking import Mask, cube_for, mask_of_cube
 from eoaug.verbs.options import Options
 from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
 
@@ -21,9 +20,9 @@ def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     ds: T,
     *,
     times: Any,
-    sequence: bool | None = None,
-    mask: xr.DataArray | str | Sequence[str] | None = None,
+    mask: Mask = None,
     mask_buffer: float | str | None = None,
+    sequence: bool | None = None,
     **options: Unpack[Options],
 ) -> T:
     """Add dates before, between or after the given ones; the given dates are returned unchanged, bit for bit.
@@ -39,10 +38,10 @@ def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         backward from it, each with the dates before it as context; every ensemble member depends on its own.
         False generates each date from the given dates alone. Default: the generator's default.
     mask
-        Pixels that are no evidence for the new dates, such as clouds, as for `inpaint`. Default: what a quality band of the cube says, if it has
-        one that is understood; ``"none"`` takes every pixel as it is.
+        Pixels that are no evidence for the new dates, such as clouds; as for `inpaint`. Default: what a quality band
+        of the cube says, if it has one that is understood; ``"none"`` takes every pixel as it is.
     mask_buffer
-        Radius of the mask's dilation in metres, or as text in pixels, as for `inpaint`. Default: 100, for booleans 0.
+        Radius in metres by which the mask is dilated, or pixels as a text, as for `inpaint`: 100 for a quality band.
     **options
         See `eoaug.verbs.options.Options`.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal, Unpack
 
 import xarray as xr
@@ -10,7 +9,7 @@ import xarray as xr
 from eoaug.engine.values import Fill
 from eoaug.errors import ParameterError
 from eoaug.verbs.arguments import generator_for
-from eoaug.verbs.masking import cube_for, mask_by, warn_of_unused
+from eoaug.verbs.masking import Mask, cube_for, mask_by, warn_of_unused
 from eoaug.verbs.options import Options
 from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
 
@@ -20,7 +19,7 @@ __all__ = ["inpaint", "prepare_inpaint"]
 def inpaint[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     ds: T,
     *,
-    mask: xr.DataArray | str | Sequence[str] | None = None,
+    mask: Mask = None,
     mask_buffer: float | str | None = None,
     fill: Literal["gaps", "all"] | None = None,
     **options: Unpack[Options],

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ __all__ = [
     "MASK_BUFFER_M",
     "MODELS",
     "NONE",
+    "Mask",
     "Masking",
     "cube_for",
     "mask_by",
@@ -49,6 +50,8 @@ such dates are lost instead of 34 to 52 %. Not growing specks of one or two nati
 Other processors: HLS dilates by 150 m, MAJA by 240 m, FORCE by 300 m around clouds and 90 m around shadows.
 """
 
+Mask = xr.DataArray | str | Sequence[str] | None
+"""What the argument ``mask`` may be."""
 NONE = "none"
 """The mask that masks nothing, also not what the cube's quality band says."""
 MODELS = ("omnicloudmask",)
@@ -179,7 +182,7 @@ def mask_note(record: Mapping[str, Any]) -> str:
 
 
 def warn_of_unused(cube: Cube) -> None:
-    """Warn if a quality band lies unused beside cloudy pixels that `inpaint` would return as measured.
+    """Warn if a quality band lies unused next to cloudy pixels that `inpaint` would return as measured.
 
     The share of cloud is counted in NumPy cubes; of lazy ones it is what their items say (``cloud_cover``).
     """

@@ -14,7 +14,7 @@ from eoaug.cube.model import Cube
 from eoaug.errors import EoaugWarning, ParameterError
 from eoaug.raster.sensor import Sensor
 from eoaug.verbs.arguments import generator_for
-from eoaug.verbs.masking import Masking, cube_for, mask_of_cube
+from eoaug.verbs.masking import Mask, Masking, cube_for, mask_of_cube
 from eoaug.verbs.options import Options
 from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
 
@@ -26,7 +26,7 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     *,
     factor: int = 2,
     sensor: Literal["box", "gaussian"] | float | Sequence[float] = "gaussian",
-    mask: xr.DataArray | str | Sequence[str] | None = None,
+    mask: Mask = None,
     mask_buffer: float | str | None = None,
     **options: Unpack[Options],
 ) -> T:
@@ -42,11 +42,9 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         How an input pixel was measured: ``"box"`` (the mean of its cell), ``"gaussian"`` (modulation
         transfer 0.3 at the Nyquist frequency), or that modulation transfer, one or per band.
     mask
-        Pixels that are no evidence and missing in the result, such as clouds, as for `inpaint`. Default: what a quality band of the cube says, if it has
-        one that is understood; ``"none"`` takes every pixel as it is.
+        Pixels that count as missing, in the result too; as for `extend`, with the same default.
     mask_buffer
-        Radius of the mask's dilation in metres, or as text in pixels, as for `inpaint`. Default: 0, because no other date is
-        made from the rims of clouds.
+        Radius of its dilation, as for `inpaint`. Default: 0, because no other date is made from the rims of clouds.
     **options
         See `eoaug.verbs.options.Options`.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Unpack
 
 import xarray as xr
@@ -12,7 +11,7 @@ from eoaug.raster.grid import as_geobox
 from eoaug.verbs.arguments import dates_of, generator_for
 from eoaug.verbs.checks import number
 from eoaug.verbs.layers import empty_cube
-from eoaug.verbs.masking import cube_for, mask_of_cube
+from eoaug.verbs.masking import Mask, cube_for, mask_of_cube
 from eoaug.verbs.options import Options
 from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
 
@@ -26,9 +25,9 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     resolution: float | None = None,
     crs: Any = None,
     times: Any = None,
-    strength: float | None = None,
-    mask: xr.DataArray | str | Sequence[str] | None = None,
+    mask: Mask = None,
     mask_buffer: float | str | None = None,
+    strength: float | None = None,
     **options: Unpack[Options],
 ) -> T:
     """Generate every pixel: a variation of a real cube, or unconditional synthesis of any extent.
@@ -49,10 +48,10 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     strength
         Denoising strength, 0 to 1: 0 keeps ``ds``, 1 ignores it. Default 0.6.
     mask
-        Pixels that are no evidence of ``ds``, such as clouds: a variation has land there, as for `inpaint`. Default: what a quality band of the cube says, if it has
-        one that is understood; ``"none"`` takes every pixel as it is.
+        Pixels of ``ds`` that a variation does not start from, such as clouds: it has land there. As for `extend`, with
+        the same default.
     mask_buffer
-        Radius of the mask's dilation in metres, or as text in pixels, as for `inpaint`. Default: 100, for booleans 0.
+        Radius of its dilation, as for `extend`.
     **options
         See `eoaug.verbs.options.Options`.
 
