@@ -1,4 +1,4 @@
-"""Classes of a band (STAC classification and file extensions) as CF flags: `cf_flags`."""
+"""Classes of a band (STAC classification and file extensions) as CF flags, and back: `cf_flags`, `class_fields`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from eoaug.errors import BandError
+from eoaug.errors import BandError, ParameterError
+from eoaug.raster.quality import declared_quality
 
-__all__ = ["CLASS_FIELDS", "cf_flags"]
+__all__ = ["CLASS_FIELDS", "cf_flags", "class_fields"]
 
 
 CLASS_FIELDS = ("classification:classes", "classification:bitfields", "file:values")
 """Fields that list classes, of an asset or of a band."""
 
+WHOLE_NAMES = "full-names"
+"""Role of a bit field, as `class_fields` writes it, whose classes have names that need not that of the field."""
 _LARGEST_BIT = 62
 """Flags are kept as 64-bit signed integers."""
 
@@ -59,6 +62,63 @@ def cf_flags(fields: Mapping[str, Any], *, what: str) -> dict[str, Any]:
     return flags
 
 
+def class_fields(name: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the STAC fields of a variable's CF flags, which `cf_flags` reads: the way back.
+
+    Parameters
+    ----------
+    name
+        Of the variable, for messages.
+    attrs
+        ``flag_meanings`` with ``flag_values``, ``flag_masks`` or both.
+
+    Returns
+    -------
+    dict
+        ``classification:classes``, with masks ``classification:bitfields``; empty without flags.
+
+    Raises
+    ------
+    ParameterError
+        Flags that do not fit together, or masks whose bits are apart, which a bit field cannot hold.
+    """
+    declared = declared_quality(name, attrs)
+    if declared is None:
+        return {}
+    text = attrs["flag_meanings"]
+    meanings = text.split() if isinstance(text, str) else [str(meaning) for meaning in text]
+    flags = list(zip(meanings, declared.classes.values(), strict=True))
+    if all(flag.mask is None for _, flag in flags):
+        return {"classification:classes": [_class_object(meaning, flag.bits) for meaning, flag in flags]}
+    by_mask: dict[int, list[dict[str, Any]]] = {}
+    for meaning, flag in flags:
+        mask = int(flag.mask or 0)
+        offset = (mask & -mask).bit_length() - 1
+        if mask >> offset & (mask >> offset) + 1:
+            raise ParameterError(
+                f"the flag {meaning!r} of {name!r} has the mask {mask:#b}, whose bits are apart: an item cannot hold it",
+                f"write a variable per flag, or drop the flags: ds[{name!r}].attrs.pop('flag_masks')",
+            )
+        by_mask.setdefault(mask, []).append(_class_object(meaning, flag.bits >> offset))
+    return {
+        "classification:bitfields": [
+            {
+                "offset": (mask & -mask).bit_length() - 1,
+                "length": mask.bit_count(),
+                "description": f"bits of {name}",
+                "roles": [WHOLE_NAMES],
+                "classes": classes,
+            }
+            for mask, classes in by_mask.items()
+        ]
+    }
+
+
+def _class_object(meaning: str, value: int) -> dict[str, Any]:
+    name = re.sub(r"[^0-9A-Za-z_-]", "_", meaning)  # version 2 of the extension permits no other characters
+    return {"value": value, "name": name, "description": meaning.replace("_", " ")}
+
+
 def _classes(fields: Mapping[str, Any], what: str) -> Iterator[tuple[int, str]]:
     """Yield value and name of classes that are whole pixel values."""
     field = "classification:classes"
@@ -94,11 +154,9 @@ def _bit_classes(bitfields: Any, what: str) -> Iterator[tuple[int, int, str]]:
                     f"correct {field} of the item, or remove it",
                 )
             name = _word(entry.get("name") or entry.get("description"), value)
-            yield (
-                ((1 << length) - 1) << offset,
-                value << offset,
-                _bit_meaning(title, name, single=length == 1),
-            )
+            whole = WHOLE_NAMES in (bits.get("roles") or ())
+            meaning = name if whole else _bit_meaning(title, name, single=length == 1)
+            yield ((1 << length) - 1) << offset, value << offset, meaning
 
 
 def _bit_meaning(field: str, name: str, *, single: bool) -> str:

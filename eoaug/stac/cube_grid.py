@@ -19,6 +19,9 @@ __all__ = ["grid_key", "node_name", "on", "target_grid"]
 
 _EMPTY_FACTOR = 5.0
 """A cube with more pixels than this many times those of its items is refused."""
+_SEAM_DEG = 4.0
+"""Distance from the antimeridian up to which UTM zone 60 is used on both sides; beyond it a map of the Pacific."""
+_DEGREE_M = 111_320.0
 
 
 def grid_key(geobox: GeoBox, resolution: float | None) -> Hashable:
@@ -143,8 +146,28 @@ def _refuse_empty(cube: GeoBox, dates: Sequence[ItemDate]) -> None:
         raise GridError(
             f"a cube of {height} x {width} pixels around these {len(dates)} items would be "
             f"{100 * (1 - share):.1f} % empty",
-            "give bbox= or ids= of one area, and open distant areas one by one",
+            _across_the_seam(dates) or "give bbox= or ids= of one area, and open distant areas one by one",
         )
+
+
+def _across_the_seam(dates: Sequence[ItemDate]) -> str:
+    """Return a remedy for items in degrees on both sides of the antimeridian; empty for others."""
+    outlines = [date.grid.extent for date in dates if date.grid.crs is not None and date.grid.crs.geographic]
+    if len(outlines) < len(dates):
+        return ""
+    boxes = [outline.to_crs("EPSG:4326").boundingbox for outline in outlines]
+    turned = [(box.left % 360, box.right % 360 or 360, box.bottom, box.top) for box in boxes]
+    west, east = min(box[0] for box in turned), max(box[1] for box in turned)
+    if not west < 180 < east or east - west > 180:
+        return ""
+    north = min(box[2] for box in turned) >= 0
+    near = max(180 - west, east - 180) <= _SEAM_DEG and (north or max(box[3] for box in turned) <= 0)
+    crs = ("EPSG:32660" if north else "EPSG:32760") if near else "EPSG:3832"
+    size = min(pixel_size(date.grid) for date in dates) * _DEGREE_M
+    return (
+        "they lie on both sides of the antimeridian: give a reference system without a seam there, "
+        f"crs={crs!r} and resolution={size:.3g}, or open the sides one by one"
+    )
 
 
 def _box_parts(box: Bbox, covered: GeoBox) -> list[Any]:

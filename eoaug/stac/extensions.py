@@ -6,9 +6,20 @@ import json
 from importlib import resources
 from typing import Any
 
-__all__ = ["EO", "FILE", "MLM", "PROCESSING", "PROJECTION", "RASTER", "SCHEMA_URI", "schema"]
+__all__ = [
+    "CLASSIFICATION",
+    "EO",
+    "FILE",
+    "MLM",
+    "PROCESSING",
+    "PROJECTION",
+    "RASTER",
+    "SCHEMA_URI",
+    "schema",
+]
 
 _PUBLISHED = "https://stac-extensions.github.io"
+CLASSIFICATION = f"{_PUBLISHED}/classification/v1.1.0/schema.json"
 EO = f"{_PUBLISHED}/eo/v2.0.0/schema.json"
 FILE = f"{_PUBLISHED}/file/v2.1.0/schema.json"
 MLM = f"{_PUBLISHED}/mlm/v1.5.2/schema.json"

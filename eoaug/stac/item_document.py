@@ -21,7 +21,8 @@ from eoaug.raster.bands import EO_COMMON_NAMES, common_name
 from eoaug.raster.grid import gsd_m
 from eoaug.raster.variables import holds_classes, plain_name, role_of
 from eoaug.stac.catalog import GENERATORS, Root
-from eoaug.stac.extensions import EO, FILE, PROCESSING, PROJECTION, RASTER
+from eoaug.stac.classes import class_fields
+from eoaug.stac.extensions import CLASSIFICATION, EO, FILE, PROCESSING, PROJECTION, RASTER
 from eoaug.stac.filters import rfc3339
 from eoaug.stac.footprint import footprint
 from eoaug.stac.integrity import MANIFEST
@@ -208,7 +209,7 @@ def _data_fields(cube: WritableCube, name: str) -> dict[str, Any]:
     if form.nodata is not None and math.isfinite(form.nodata):
         fields["nodata"] = form.nodata if form.dtype.kind == "f" else int(form.nodata)
     if holds_classes(name, attrs):
-        return fields
+        return fields | class_fields(name, attrs)
     if isinstance(attrs.get("units"), str):
         fields["unit"] = attrs["units"]
     if form.has_scale:
@@ -329,7 +330,12 @@ def _link(item: dict[str, Any], cube: WritableCube, times: Sequence[int], target
     """Add an item's links, and the extensions that its assets use."""
     home = target.home(item["id"])
     text = json.dumps(item["assets"])
-    for prefix, extension in (("raster:", RASTER), ("file:", FILE), ("eo:", EO)):
+    for prefix, extension in (
+        ("raster:", RASTER),
+        ("file:", FILE),
+        ("eo:", EO),
+        ("classification:", CLASSIFICATION),
+    ):
         if f'"{prefix}' in text and extension not in item["stac_extensions"]:
             item["stac_extensions"].append(extension)
     item["collection"] = home.parent.name

@@ -12,8 +12,9 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from eoaug.errors import RadiometryError
-from eoaug.stac.band_sources import ItemDate
+from eoaug.errors import BandError, RadiometryError
+from eoaug.raster.quality import known_quality
+from eoaug.stac.band_sources import BandSource, ItemDate
 from eoaug.stac.cube_grid import on
 
 __all__ = ["StoredForm", "common_form", "refuse_unmarked_gaps", "to_physical"]
@@ -41,7 +42,33 @@ def common_form(name: str, dates: Sequence[ItemDate]) -> StoredForm:
                 f"{first.item!r}, but {other.dtype}, {other.nodata} and {other.scale} in item {other.item!r}",
                 "open them one by one with ids= or collections=",
             )
+    _refuse_other_classes(name, sources)
     return StoredForm(first.dtype, first.nodata, first.mask, first.attrs)
+
+
+def _refuse_other_classes(name: str, sources: Sequence[BandSource]) -> None:
+    """Refuse items whose classes of a variable differ: it has one list for all dates."""
+    first = sources[0]
+    for other in sources[1:]:
+        one, two = _classes(first.attrs), _classes(other.attrs)
+        if one == two or (not (one and two) and known_quality(name) is not None):
+            continue
+        differing = sorted(one.items() ^ two.items())[:3]
+        shown = ", ".join(f"{value} {meaning!r}" for (value, _), meaning in differing)
+        raise BandError(
+            f"the classes of {name!r} differ between item {first.item!r} ({len(one)} classes) and item "
+            f"{other.item!r} ({len(two)} classes): {shown}",
+            "open them one by one with ids= or collections=, and give their classes the same numbers before you join them",
+        )
+
+
+def _classes(attrs: Mapping[str, Any]) -> dict[tuple[int, int], str]:
+    """Return the meanings of a variable's flags by value and mask; empty without flags."""
+    values = np.ravel(attrs.get("flag_values", ())).tolist()
+    masks = np.ravel(attrs.get("flag_masks", np.full(len(values), -1))).tolist()
+    return dict(
+        zip(zip(values, masks, strict=True), str(attrs.get("flag_meanings", "")).split(), strict=True)
+    )
 
 
 def refuse_unmarked_gaps(

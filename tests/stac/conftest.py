@@ -20,7 +20,7 @@ from eoaug.cube.provenance import Provenance, stamp
 from eoaug.errors import EoaugError
 from eoaug.formats.cog import CogFile
 from eoaug.formats.packing import Stored
-from eoaug.stac.extensions import SCHEMA_URI, schema
+from eoaug.stac.extensions import CLASSIFICATION, SCHEMA_URI, schema
 from eoaug.stac.integrity import MANIFEST, with_checksum, write_json
 from eoaug.stac.open import open_cube
 from eoaug.storage.atomic import checksum
@@ -54,6 +54,9 @@ def validate(data):
     for uri, name in json.loads((folder / "index.json").read_text())["schemas"].items():
         validator.schema_cache[uri] = json.loads((folder / name).read_text())
     validator.schema_cache[SCHEMA_URI] = schema()
+    # pystac reads classification v1.1 as v2, which asks for names of classes besides; its schema is not in the folder.
+    text = json.dumps(validator.schema_cache[CLASSIFICATION]).replace("v1.1.0", "v2.0.0")
+    validator.schema_cache[CLASSIFICATION.replace("v1.1.0", "v2.0.0")] = json.loads(text)
 
     def run(path: Path) -> int:
         catalog = pystac.Catalog.from_file(str(path))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 
 import numpy as np
 import pystac
@@ -392,3 +393,20 @@ def test_every_wrong_use_names_culprit_and_remedy(tmp_path):
     cases = wrong(tmp_path)
     assert_named(cases)
     assert len(cases) >= 25
+
+
+@pytest.mark.parametrize(("lat", "crs"), [(66.0, "EPSG:32660"), (-17.0, "EPSG:32760"), (0.0, "EPSG:3832")])
+def test_the_remedy_for_items_on_both_sides_of_the_antimeridian_works(lat, crs, tmp_path):
+    step = 1e-3
+    items = [
+        make_item(tmp_path, name, geobox=GeoBox((64, 64), Affine(step, 0, lon, 0, -step, lat + 0.032), "EPSG:4326"))
+        for name, lon in (("east", 179.936), ("west", -180.0))
+    ]  # fmt: skip
+    with pytest.raises(GridError, match="empty") as caught:
+        open_cube(items, chunks=None)
+    assert crs in caught.value.remedy
+    number = float(re.search(r"resolution=([\d.]+)", caught.value.remedy)[1])
+    cube = open_cube(items, chunks=None, crs=crs, resolution=number, groupby="solar_day")
+    assert cube.sizes["time"] == 1
+    assert float(cube.B02.notnull().mean()) > 0.7
+    assert all(open_cube([item], chunks=None).B02.notnull().all() for item in items)
