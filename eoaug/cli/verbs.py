@@ -176,6 +176,8 @@ def _own(verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
         values = floats(given["sensor"], "sensor")
         assert values is not None
         arguments["sensor"] = values[0] if len(values) == 1 else values
+    if given.get("native") not in (None, "auto"):
+        arguments["native"] = _numbers(given["native"], "native")
     if verb == "synthesize":
         arguments["like"] = floats(given["like"], "like", 4)
     return {name: value for name, value in arguments.items() if value is not None}
@@ -186,11 +188,14 @@ def _shared(given: Mapping[str, Any]) -> dict[str, Any]:
     if given["reduce"] not in (None, "mean", "std", "median"):
         (arguments["reduce"],) = floats(given["reduce"], "reduce", 1) or (None,)
     if given["metadata"] is not None:
-        pairs = [text.partition("=") for text in split(given["metadata"]) or []]
-        arguments["metadata"] = {
-            key: (floats(value, f"metadata {key}", 1) or (0.0,))[0] for key, _, value in pairs
-        }
+        arguments["metadata"] = _numbers(given["metadata"], "metadata")
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _numbers(given: Any, option: str) -> dict[str, float]:
+    """Return the numbers of an option KEY=VALUE,KEY=VALUE."""
+    pairs = [text.partition("=") for text in split(given) or []]
+    return {key: (floats(value, f"{option} {key}", 1) or (0.0,))[0] for key, _, value in pairs}
 
 
 def _cubes(

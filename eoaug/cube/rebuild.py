@@ -14,7 +14,7 @@ from eoaug.cube.grid_attributes import STALE_COORDINATES, pixel_ratio, renewed
 from eoaug.cube.indexes import indexed_transform, with_indexes
 from eoaug.cube.model import Cube
 from eoaug.cube.stacks import PER_BAND
-from eoaug.cube.synthetic import ATTRIBUTES, GENERATED, MEASURED, OUTSIDE, SYNTHETIC
+from eoaug.cube.synthetic import ATTRIBUTES, GENERATED, MEASURED, OUTSIDE, SYNTHETIC, TRANSFERRED
 from eoaug.raster.radiometry import NODATA_KEYS, SCALE_ATTRS
 
 if TYPE_CHECKING:
@@ -60,7 +60,9 @@ def with_earlier_mask(cube: Cube, mask: Any, dates: NDArray[np.intp]) -> Any:
     order = np.full(mask.shape[-3], len(earlier))
     order[dates] = np.arange(len(dates)) if dims else 0
     before = np.concatenate([earlier, blank])[order]
-    return np.where((mask == MEASURED) & (before != OUTSIDE), before, mask)
+    # A pixel with one generated band stays generated, whatever is derived from it.
+    kept = ((mask == MEASURED) & (before != OUTSIDE)) | ((mask == TRANSFERRED) & (before == GENERATED))
+    return np.where(kept, before, mask)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,21 +1,20 @@
-"""The typical value of a band and its spread, from which the unit of a generator follows where no constant is known.
+"""Samples of a band at fixed places, and its typical value and spread, from which follows the unit of a generator.
 
-One pair of numbers for a whole scene, from a sample whose places depend on the size of the cube alone: chunks, windows
-and workers do not change it.
+One answer for a whole scene: the places depend on the size of the cube alone, so chunks, windows and workers do not change
+it.
 """
 
 from __future__ import annotations
 
 from itertools import product
-from typing import Any
 
 import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
 from eoaug.cube.model import CubeBand
+from eoaug.raster.arrays import Float64Array
 
-__all__ = ["typical_of"]
+__all__ = ["sampled_windows", "typical_of"]
 
 _DATES, _WINDOWS, _WINDOW_PX = 4, 3, 32
 """A sample: windows of an edge of so many pixels, so many along each axis, on so many dates."""
@@ -26,21 +25,16 @@ _QUARTILES = 1.349
 def typical_of(band: CubeBand) -> tuple[float, float]:
     """Return a typical physical value of a band, and the size of its variation.
 
-    Median and distance of the quartiles of a sample of at most 36,864 pixels, also of a lazy band, of which at most 36
-    windows are read. The size is rounded to a power of two and the value to a multiple of it, so that crops of one
-    scene mostly agree.
+    Median and distance of the quartiles of a sample. The size is rounded to a power of two and the value to a multiple
+    of it, so that crops of one scene mostly agree.
 
     Parameters
     ----------
     band
         Any band; nodata and NaN do not count. Without a valid pixel in the sample: (0, 1).
     """
-    windows = {
-        str(i): ((f"y{i}", f"x{i}"), band.data[index]) for i, index in enumerate(_windows(band.data.shape))
-    }
-    # All windows of a lazy band in one go: they share blocks.
-    stored = np.concatenate([window.values.ravel() for window in xr.Dataset(windows).load().values()])
-    values = _physical(band, stored)
+    values = np.concatenate([window.ravel() for _, _, window in sampled_windows(band)])
+    values = values[np.isfinite(values)]
     if not values.size:
         return 0.0, 1.0
     low, middle, high = (float(v) for v in np.quantile(values, (0.25, 0.5, 0.75)))
@@ -51,21 +45,31 @@ def typical_of(band: CubeBand) -> tuple[float, float]:
     return round(middle / unit) * unit, unit
 
 
-def _windows(shape: tuple[int, ...]) -> list[tuple[Any, ...]]:
-    dates, *axes = (
+def sampled_windows(band: CubeBand, edge_px: int = _WINDOW_PX) -> list[tuple[int, int, Float64Array]]:
+    """Return windows of a band: row and column of the first pixel, and physical values, NaN where missing.
+
+    At most 36: three along each axis, on four dates. Only these are read of a lazy band.
+    """
+    places, stored = [], {}
+    for number, (date, row, col) in enumerate(_places(band.data.shape, edge_px)):
+        places.append((row, col))
+        part = band.data[date, row : row + edge_px, col : col + edge_px]
+        stored[str(number)] = ((f"y{number}", f"x{number}"), part)
+    # All windows of a lazy band in one go: they share blocks.
+    loaded = [window.values for window in xr.Dataset(stored).load().values()]
+    windows = []
+    for (row, col), numbers in zip(places, loaded, strict=True):
+        valid = np.isfinite(numbers)
+        if band.nodata is not None:
+            valid &= numbers != band.nodata
+        windows.append((row, col, np.where(valid, band.scaling(np.where(valid, numbers, 0)), np.nan)))
+    return windows
+
+
+def _places(shape: tuple[int, ...], edge_px: int) -> list[tuple[int, int, int]]:
+    """Return date, row and column of windows, evenly over an array."""
+    starts = [
         np.unique(np.linspace(0, max(size - edge, 0), count).astype(int)).tolist()
-        for size, edge, count in zip(
-            shape, (1, _WINDOW_PX, _WINDOW_PX), (_DATES, _WINDOWS, _WINDOWS), strict=True
-        )
-    )
-    return [
-        (date, slice(row, row + _WINDOW_PX), slice(col, col + _WINDOW_PX))
-        for date, row, col in product(dates, *axes)
+        for size, edge, count in zip(shape, (1, edge_px, edge_px), (_DATES, _WINDOWS, _WINDOWS), strict=True)
     ]
-
-
-def _physical(band: CubeBand, stored: NDArray[Any]) -> NDArray[np.float64]:
-    valid = np.isfinite(stored)
-    if band.nodata is not None:
-        valid &= stored != band.nodata
-    return band.scaling(stored[valid])
+    return list(product(*starts))

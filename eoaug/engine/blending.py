@@ -114,7 +114,7 @@ def independent_tiles(plan: Plan, requests: Iterable[TileRequest], execution: Ex
 def _generated(plan: Plan, requests: Sequence[Request], progress: ProgressCounter) -> NDArray[np.float32]:
     """Return the generator's result; where steps are counted and it has them, step by step."""
     generator = plan.generator
-    if not (progress.by_step and isinstance(generator, SteppedGenerator)):
+    if plan.grid.guided or not (progress.by_step and isinstance(generator, SteppedGenerator)):
         return generator.generate(requests)
     results = []
     for batch in batched(requests, plan.card.batch):

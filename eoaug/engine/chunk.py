@@ -19,6 +19,7 @@ from eoaug.engine.inputs import dtypes_of
 from eoaug.engine.plan import Plan
 from eoaug.engine.tile_requests import ChunkDate, read_chunk_inputs, tile_centres, tile_request, valid
 from eoaug.engine.values import ChunkIndex, Layer, Reduce
+from eoaug.raster.cells import cell_means
 from eoaug.raster.radiometry import cast
 from eoaug.raster.tiles import Window
 
@@ -265,6 +266,8 @@ def _estimate(chunk: ChunkDate, member: int, core: Window, execution: Execution)
     canvas = merge(plan, run(plan, _requests(chunk, member, core), execution), region)
     if plan.grid.sensor is not None:
         _project(chunk, canvas, region)
+    elif plan.grid.guided:
+        _project_guided(chunk, canvas, region)
     slots = plan.bands.slots
     # A list of indices makes a copy.
     chosen = canvas if slots == list(range(len(canvas))) else canvas[slots]
@@ -291,11 +294,30 @@ def _project(chunk: ChunkDate, canvas: NDArray[np.float32], region: Window) -> N
         known = inputs.known[chunk.given, c, rows, cols]
         coarse = np.where(known, inputs.values[chunk.given, c, rows, cols], np.float32(np.nan))[None]
         fine = sensor.project(canvas[c : c + 1], coarse)
-        canvas[c] = _storable(plan, layer, fine[0], coarse[0]) if sensor.mtf is None else fine[0]
+        canvas[c] = _storable(layer, fine[0], coarse[0], grid.factor) if sensor.mtf is None else fine[0]
+
+
+def _project_guided(chunk: ChunkDate, canvas: NDArray[np.float32], region: Window) -> None:
+    """Make every coarse band of the canvas agree with its measured pixels, in place."""
+    plan, inputs = chunk.plan, chunk.inputs
+    inside = region & inputs.reach
+    to, at = inside.within(region), inside.within(inputs.reach)
+    for layer in plan.bands.layers:
+        sensor = plan.grid.guided[layer.slot]
+        if sensor is None:
+            continue
+        image = np.full((1, *region.shape), np.nan, np.float32)
+        known = inputs.known[chunk.given, layer.slot][at]
+        image[0][to] = np.where(known, inputs.values[chunk.given, layer.slot][at], np.nan)
+        coarse = cell_means(image, sensor.factor)
+        fine = sensor.project(canvas[layer.slot : layer.slot + 1], coarse)
+        canvas[layer.slot] = (
+            _storable(layer, fine[0], coarse[0], sensor.factor) if sensor.mtf is None else fine[0]
+        )
 
 
 def _storable(
-    plan: Plan, layer: Layer, fine: NDArray[np.float32], coarse: NDArray[np.float32]
+    layer: Layer, fine: NDArray[np.float32], coarse: NDArray[np.float32], f: int
 ) -> NDArray[np.float32]:
     """Shrink a cell's detail towards its mean until every pixel fits the storage type.
 
@@ -309,7 +331,6 @@ def _storable(
     low, high = np.sort(layer.to_model(np.array([info.min + 1, info.max - 1])))
     if low < fine.min() and fine.max() < high:
         return fine
-    f = plan.grid.factor
     cells = fine.reshape(len(coarse), f, -1, f)
     room = np.minimum(
         _share(coarse - low, coarse - cells.min(axis=(1, 3))),

@@ -22,7 +22,6 @@ from eoaug.generators.base import (
     COARSE_HALO,
     CONTEXT_CELL_PX,
     CONTEXT_CELLS,
-    CONTEXT_PX,
     Generator,
     Request,
     SteppedGenerator,
@@ -286,7 +285,7 @@ def _peak_bytes(plan: Layout, core: Window) -> int:
         # The group that is computed, and the results of the one before.
         held = 2 * plan.chunking.batch_tiles * size * frames * 10
     canvas = merged * 4 * (channels + 1)
-    projecting = merged * 8 * 5 if grid.sensor is not None else 0
+    projecting = merged * 8 * 5 if grid.sensor is not None or grid.guided else 0
     kept = math.prod(core.shape) * len(layers) * _reducing(plan.sampling)
     # Of the chunk that is computed, and of the one before until it is passed on.
     results = 2 * max(times) * math.prod(core.shape) * (stored + 1)
@@ -352,7 +351,8 @@ def _dummy(plan: Layout, tile: Tile, seed: int) -> Request:
         context_cells=of_dates(size // CONTEXT_CELL_PX + 2 * CONTEXT_CELLS)
         if plan.uses_context_cells
         else None,
-        context_pixels=of_dates(size + 2 * CONTEXT_PX) if plan.uses_context_pixels else None,
+        context_pixels=of_dates(size + 2 * plan.context_px) if plan.uses_context_pixels else None,
+        guided=plan.grid.guided,
         layout=pixels((planes, size, size)) if (planes := plan.bands.layout_planes) else None,
         prompt=sampling.prompt,
         guidance=sampling.guidance,

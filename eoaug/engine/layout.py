@@ -14,12 +14,15 @@ from eoaug.generators.base import (
     CONTEXT_CELL_PX,
     CONTEXT_CELLS,
     CONTEXT_PX,
+    GUIDE_PX,
     Card,
     Generator,
     SteppedGenerator,
     Verb,
 )
 from eoaug.raster.tiles import Lattice, Tile, Window
+
+_GUIDED_TILE_PX, _GUIDED_OVERLAP_PX = 120, 24
 
 __all__ = ["CANVAS_CELLS", "Layout", "lattice_for"]
 
@@ -44,6 +47,12 @@ def lattice_for(card: Card, factor: int, verb: Verb) -> Lattice:
     if 2 * stride < size:
         stride = -(-size // (2 * unit)) * unit
     return Lattice(size, stride)
+
+
+def _guided_lattice(cell_px: int) -> Lattice:
+    """Return the tiles in which coarse bands are sharpened: large ones, since a regression is fitted to each."""
+    size = max(_GUIDED_TILE_PX // cell_px, 1) * cell_px
+    return Lattice(size, size - -(-_GUIDED_OVERLAP_PX // cell_px) * cell_px)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +86,15 @@ class Layout:
     @cached_property
     def lattice(self) -> Lattice:
         """Tiles of the generator on the result's grid."""
+        if self.grid.guided:
+            return _guided_lattice(self.grid.cell_px)
         return lattice_for(self.card, self.grid.factor, self.verb)
 
     @property
     def canvas_px(self) -> int:
         """Edge of the square that the generator draws for a tile."""
-        return self.lattice.size + 2 * self.card.margin_px(self.verb, self.grid.factor)
+        margin = GUIDE_PX if self.grid.guided else self.card.margin_px(self.verb, self.grid.factor)
+        return self.lattice.size + 2 * margin
 
     @cached_property
     def grid_m(self) -> float:
@@ -112,7 +124,9 @@ class Layout:
 
     @property
     def uses_context_pixels(self) -> bool:
-        """True if requests hold the starting point beyond their tile (`Request.context_pixels`)."""
+        """True if requests hold pixels beyond their tile (`Request.context_pixels`): the starting point, or all bands."""
+        if self.grid.guided:
+            return True
         varies = self.verb == "synthesize" and self.calendar.has_input and self.sampling.strength < 1
         return self.card.uses_context and varies
 
@@ -121,6 +135,8 @@ class Layout:
         """Pixels beyond a tile that its request holds."""
         if self.grid.sensor is not None:
             return COARSE_HALO * self.grid.factor
+        if self.grid.guided:
+            return GUIDE_PX
         if self.uses_context_pixels:
             return CONTEXT_PX
         return CONTEXT_CELLS * CONTEXT_CELL_PX if self.uses_context_cells else 0

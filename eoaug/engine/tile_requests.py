@@ -20,7 +20,6 @@ from eoaug.generators.base import (
     COARSE_HALO,
     CONTEXT_CELL_PX,
     CONTEXT_CELLS,
-    CONTEXT_PX,
     METADATA_FIELDS,
     Request,
     metadata_rows,
@@ -222,6 +221,8 @@ def tile_request(chunk: ChunkDate, member: int, tile: Tile, centre: NDArray[np.f
         layout = np.zeros((len(inputs.layout), *window.shape), np.float32)
         layout[:, *inside.within(window)] = inputs.layout[:, *inside.within(inputs.reach)]
         conditions["layout"] = layout
+    if plan.grid.guided:
+        return _guided_request(chunk, window, centre, conditions)
     if plan.grid.sensor is not None:
         return _coarse_request(chunk, window, centre, conditions)
     return _dated_request(chunk, window, centre, conditions)
@@ -263,6 +264,29 @@ def _coarse_request(
     )
 
 
+def _guided_request(
+    chunk: ChunkDate, window: Window, centre: NDArray[np.float64], conditions: dict[str, Any]
+) -> Request | None:
+    """Return a request with the coarse and fine bands of a tile and around it."""
+    plan, inputs = chunk.plan, chunk.inputs
+    inside = window & inputs.reach
+    fill = np.zeros((1, plan.bands.channels, *window.shape), bool)
+    fill[0][:, *inside.within(window)] = chunk.fill[:, *inside.within(inputs.reach)]
+    if not fill.any():
+        return None
+    times = [int(plan.calendar.out_times[chunk.date])]
+    return Request(
+        values=np.broadcast_to(np.float32(0), fill.shape),
+        known=np.broadcast_to(False, fill.shape),
+        fill=fill,
+        times=np.asarray(times, np.int64),
+        metadata=_metadata(chunk, times, 0, centre),
+        guided=plan.grid.guided,
+        context_pixels=_context_pixels(window, inputs, [chunk.given], plan.context_px),
+        **conditions,
+    )
+
+
 def _dated_request(
     chunk: ChunkDate, window: Window, centre: NDArray[np.float64], conditions: dict[str, Any]
 ) -> Request | None:
@@ -288,7 +312,7 @@ def _dated_request(
     if plan.uses_context_cells:
         conditions["context_cells"] = _context_cells(window, inputs, frames)
     if plan.uses_context_pixels:
-        conditions["context_pixels"] = _context_pixels(window, inputs, frames)
+        conditions["context_pixels"] = _context_pixels(window, inputs, frames, plan.context_px)
     times = [
         int(plan.calendar.out_times[chunk.date])
         if i == target
@@ -318,9 +342,11 @@ def _context_cells(window: Window, inputs: ChunkInputs, frames: Sequence[int | N
     return out
 
 
-def _context_pixels(window: Window, inputs: ChunkInputs, frames: Sequence[int | None]) -> NDArray[np.float32]:
-    """Return `Request.context_pixels`: what was measured in a tile and around it."""
-    wanted = window.pad(CONTEXT_PX)
+def _context_pixels(
+    window: Window, inputs: ChunkInputs, frames: Sequence[int | None], margin_px: int
+) -> NDArray[np.float32]:
+    """Return `Request.context_pixels`: what was measured in a tile and ``margin_px`` around it."""
+    wanted = window.pad(margin_px)
     common = wanted & inputs.reach
     to, at = common.within(wanted), common.within(inputs.reach)
     out = np.full((len(frames), inputs.values.shape[1], *wanted.shape), np.nan, np.float32)

@@ -129,6 +129,8 @@ class Grid:
     """Pixels of the result per input pixel along one axis."""
     sensor: Sensor | None = None
     """How an input pixel was measured, with one MTF for all channels or one per channel; only for super-resolution."""
+    guided: tuple[Sensor | None, ...] = ()
+    """To sharpen coarse bands on this grid: how each channel was measured, None for fine bands; see `Request.guided`."""
     bounded: bool = True
     """False for unconditional synthesis: its plane continues beyond the result, so that a window made
     alone equals the same window of any larger result."""
@@ -145,14 +147,21 @@ class Grid:
         """Return the part of ``window`` inside the scene; all of it on an unbounded plane."""
         return window & self.scene if self.bounded else window
 
+    @cached_property
+    def cell_px(self) -> int:
+        """Edge of the smallest square of whole measured pixels of all bands, in pixels of the result."""
+        return math.lcm(self.factor, *(sensor.factor for sensor in self.guided if sensor is not None))
+
     @property
     def sensor_px(self) -> int:
-        """Reach of the projection onto the measurement, in pixels of the result: whole input pixels."""
-        return 0 if self.sensor is None else -(-self.sensor.radius_px // self.factor) * self.factor
+        """Reach of the projection onto the measurement, in pixels of the result: whole measured pixels."""
+        sensors = [sensor for sensor in (self.sensor, *self.guided) if sensor is not None]
+        reach = max((sensor.radius_px for sensor in sensors), default=0)
+        return -(-reach // self.cell_px) * self.cell_px
 
     def region(self, core: Window) -> Window:
-        """Return the pixels that must be merged for ``core``: with the projection's halo, in whole input pixels."""
-        return self.clip(core.pad(self.sensor_px)).coarsen(self.factor).scale(self.factor)
+        """Return the pixels that must be merged for ``core``: with the projection's halo, in whole measured pixels."""
+        return self.clip(core.pad(self.sensor_px)).coarsen(self.cell_px).scale(self.cell_px)
 
     def source_window(self, window: Window) -> Window:
         """Return the input pixels under a window of the result, counted from the input's first pixel."""

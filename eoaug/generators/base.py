@@ -28,6 +28,7 @@ __all__ = [
     "CONTEXT_CELLS",
     "CONTEXT_CELL_PX",
     "CONTEXT_PX",
+    "GUIDE_PX",
     "METADATA_FIELDS",
     "Card",
     "Generator",
@@ -78,6 +79,8 @@ CONTEXT_CELLS = 16
 """Cells of `Request.context_cells` beyond the tile on every side."""
 CONTEXT_PX = 16
 """Pixels of `Request.context_pixels` beyond the tile on every side."""
+GUIDE_PX = 48
+"""Pixels of `Request.context_pixels` beyond the tile on every side in a request with ``guided``."""
 COARSE_HALO = 4
 """`Request.coarse_halo` of the engine's requests. A measurement depends on fine pixels up to three coarse pixels away;
 the fourth is for generators that draw a margin beyond the tile."""
@@ -192,6 +195,8 @@ class Card:
     extra_bands: bool = False
     """True if it also takes bands without a slot, as further channels after those of ``bands``, and makes them by
     methods that need no training."""
+    sharpens_bands: bool = False
+    """True if it serves requests with `Request.guided`."""
     extra_strength: float = 1.0
     """Largest denoising strength at which it varies such bands."""
     conditions: frozenset[str] = frozenset()
@@ -256,13 +261,18 @@ class Request:
     """Pixels of the output grid per coarse pixel along one axis."""
     sensor: Sensor | None = None
     """Sensor model of ``coarse``; given whenever ``coarse`` is."""
+    guided: tuple[Sensor | None, ...] = ()
+    """To sharpen the coarse bands of a cube with its fine ones: by channel how it was measured, None for a fine band. Then
+    ``context_pixels`` holds all bands, of coarse ones each measured value in all its pixels, and tiles begin and end with
+    a coarse pixel. (): any other request. Only for generators with ``Card.sharpens_bands``."""
     context_cells: NDArray[np.float32] | None = None
     """Shape (T, C, H // 8 + 32, W // 8 + 32), model units: the tile and its surroundings in cells of `CONTEXT_CELL_PX`
     pixels, `CONTEXT_CELLS` of them beyond the tile on every side. A cell is the mean of its known pixels, NaN without
     any. Only for inpainting by generators with ``Card.uses_context``, since a gap may be wider than a tile."""
     context_pixels: NDArray[np.float32] | None = None
     """Shape (T, C, H + 2 CONTEXT_PX, W + 2 CONTEXT_PX), model units: the start of a variation and the pixels around the
-    tile, NaN where not measured. Only with ``strength`` < 1, for generators with ``Card.uses_context``."""
+    tile, NaN where not measured. Only with ``strength`` < 1, for generators with ``Card.uses_context``; and with
+    ``guided``, `GUIDE_PX` pixels on every side."""
     prompt: str | None = None
     """Text prompt."""
     extra_kinds: tuple[str, ...] = ()
@@ -284,7 +294,7 @@ class Request:
     @property
     def verb(self) -> Verb:
         """The verb of this request, inferred from what is known on its target dates."""
-        if self.coarse is not None:
+        if self.coarse is not None or self.guided:
             return "super_resolve"
         target = self.target
         around = self.context_cells is not None and bool(np.isfinite(self.context_cells[target]).any())

@@ -15,6 +15,7 @@ import numpy as np
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import Card, Request
 from eoaug.generators.interpolation.back_projection import prior_with_halo, tile_of
+from eoaug.generators.interpolation.band_guide import guided_batch
 from eoaug.generators.interpolation.push_pull import push_pull
 from eoaug.generators.interpolation.texture import texture
 from eoaug.generators.interpolation.time_series import temporal
@@ -81,6 +82,8 @@ class Classical:
         requests
             All of one shape.
         """
+        if requests and requests[0].guided:
+            return guided_batch(requests)
         if len(shapes := {request.values.shape for request in requests}) != 1:
             raise GeneratorError(
                 f"classical: generate got requests of {len(shapes)} shapes: {sorted(shapes)}",
@@ -105,6 +108,7 @@ _CARD = Card(
     batch=8,
     context=3,
     uses_context=True,
+    sharpens_bands=True,
     description=(
         "Push-pull fill, linear in time corrected from clear pixels, cubic interpolation with "
         "back-projection, Gaussian texture; no weights."

@@ -162,6 +162,12 @@ OWN_OPTIONS: Mapping[Verb, Mapping[str, Option]] = {
             _MASK_BUFFER,
             help="Radius by which the mask is dilated, in metres, or in pixels: 10px. [default: 0]",
         ),
+        "native": Option(
+            cli=str,
+            metavar="auto|BAND=METRES",
+            help="Sharpen bands of coarser native pixels with the fine ones, on the grid of the cube: auto, or e.g. "
+            "B05=20,B11=20.",
+        ),
     },
     "synthesize": {
         "strength": Option(

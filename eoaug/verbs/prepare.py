@@ -82,6 +82,10 @@ class VerbCall:
     dates: NDArray[np.datetime64] | None = None
     """Dates of the result; None: those of the cube."""
     sensor: Sensor | None = None
+    guided: tuple[Sensor | None, ...] = ()
+    """To sharpen coarse bands on the cube's own grid: how each band was measured; None for fine bands."""
+    shift: tuple[int, int] = (0, 0)
+    """Rows and columns back from the cube's absolute origin to where the lattice begins."""
     strength: float = 1.0
     autoregressive: bool = False
     needs_known: bool = False
@@ -181,9 +185,10 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
         bands=bands,
         grid=Grid(
             geobox=geobox,
-            origin=(top * call.factor, left * call.factor),
+            origin=((top - call.shift[0]) * call.factor, (left - call.shift[1]) * call.factor),
             factor=call.factor,
             sensor=None if call.sensor is None else _by_channel(call.sensor, bands),
+            guided=_guided(call, bands),
             bounded=call.has_input or layout is not None,
             gsd_m=gsd_m(geobox) if cube.georeferenced else math.nan,
         ),
@@ -227,8 +232,15 @@ def _refuse_lost_marks(cube: Cube) -> None:
 
 def _bands(call: VerbCall, layout_planes: int) -> Bands:
     card, layers = call.generator.card, layers_of(call.cube, call.generator.card)
+    if call.guided:
+        layers = tuple(
+            replace(layer, origin="observed", extra_kind="")
+            if sensor is None
+            else replace(layer, origin="transferred", extra_kind=layer.extra_kind or "coarse band")
+            for layer, sensor in zip(layers, call.guided, strict=True)
+        )
     observed = [layer.name for layer in layers if layer.origin == "observed"]
-    if observed and call.verb in ("extend", "super_resolve"):
+    if observed and not call.guided and call.verb in ("extend", "super_resolve"):
         # The result has pixels where such a band was never measured.
         raise BandError(
             f"generator {card.name!r} keeps {', '.join(observed)} as measured, and the result has pixels "
@@ -236,7 +248,7 @@ def _bands(call: VerbCall, layout_planes: int) -> Bands:
             "load it with lift='regress' or lift='inject', or leave these bands out",
         )
     bands = Bands(layers, max(len(card.bands), 1 + max(layer.slot for layer in layers)), layout_planes)
-    if bands.extra:
+    if bands.extra and not call.guided:
         _say_extra(call, ", ".join(layer.name for layer in bands.extra))
     return bands
 
@@ -255,6 +267,14 @@ def _say_extra(call: VerbCall, names: str) -> None:
         EoaugWarning,
         skip_file_prefixes=(_PACKAGE,),
     )
+
+
+def _guided(call: VerbCall, bands: Bands) -> tuple[Sensor | None, ...]:
+    """Return `Grid.guided`, by channel of the generator."""
+    if not call.guided:
+        return ()
+    by_slot = dict(zip(bands.slots, call.guided, strict=True))
+    return tuple(by_slot.get(channel) for channel in range(bands.channels))
 
 
 def _by_channel(sensor: Sensor, bands: Bands) -> Sensor:

@@ -43,7 +43,8 @@ def record_of(plan: Plan, cube: Cube, parameters: Mapping[str, Any], guide: Any 
         The conditioning raster; its items are sources too.
     """
     card, sampling = plan.card, plan.sampling
-    torch = bool(card.sha256)
+    # Its weights take no part where the priors make everything.
+    torch = bool(card.sha256) and any(x.origin != "observed" and not x.extra_kind for x in plan.bands.layers)
     if torch:
         # Bytes are promised per version of torch and instruction set: the record holds both.
         importlib.import_module("torch")
@@ -69,7 +70,8 @@ def record_of(plan: Plan, cube: Cube, parameters: Mapping[str, Any], guide: Any 
         token=plan.token,
         sources=tuple(sources),
         digital_source_type=digital_source_type(
-            trained=torch and len(plan.bands.extra) < len(plan.bands.layers), measured=plan.calendar.has_input
+            trained=torch,
+            measured=plan.calendar.has_input,
         ),
         software=software(torch=torch),
         cpu_capability=capability(torch=torch),
@@ -108,10 +110,15 @@ def residual_of(
     """
     if plan.verb in ("inpaint", "extend"):
         return 0.0
-    if plan.grid.sensor is None or plan.sampling.reduce is not None:
+    if not (plan.grid.sensor or plan.grid.guided) or plan.sampling.reduce is not None:
         return None
     out = {}
     for layer, band in zip(plan.bands.layers, inputs.bands, strict=True):
+        if plan.grid.guided:
+            if (worst_of := _guided_residual(plan, layer, band, arrays[layer.name])) is not None:
+                out[layer.name] = worst_of
+            continue
+        assert plan.grid.sensor is not None
         sensor = plan.grid.sensor.of_band(layer.slot)
         worst: list[float] = []
         # One date and member at a time: the check must not need more memory than the run.
@@ -129,6 +136,27 @@ def residual_of(
         if worst:
             out[layer.name] = max(worst)
     return out or None
+
+
+def _guided_residual(plan: Plan, layer: Layer, given: Any, result: NDArray[Any]) -> float | None:
+    """Return the largest |sensor(result) - measurement| of a band that was sharpened on its own grid."""
+    sensor = plan.grid.guided[layer.slot]
+    if sensor is None:
+        return 0.0
+    f = sensor.factor
+    top, left = (-at % f for at in plan.grid.origin)
+    rows, cols = (
+        slice(first, first + (size - first) // f * f)
+        for first, size in zip((top, left), given.shape[1:], strict=True)
+    )
+    worst: list[float] = []
+    for before, after in zip(np.asarray(given), result, strict=True):
+        measured = np.where(valid(layer, before), layer.to_physical(before), np.nan)[rows, cols]
+        fine = np.where(valid(layer, after), layer.to_physical(after), np.nan)[rows, cols]
+        cells = measured[::f, ::f]
+        error = np.abs(sensor.degrade(fine[None])[0] - cells)[~_grown(np.isnan(cells))]
+        worst += [float(np.nanmax(error))] if error.size else []
+    return max(worst, default=None)
 
 
 def _grown(mask: NDArray[np.bool_], cells: int = 2) -> NDArray[np.bool_]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack
 
@@ -11,10 +11,12 @@ import numpy as np
 import xarray as xr
 
 from eoaug.cube.model import Cube
-from eoaug.errors import EoaugWarning, ParameterError
+from eoaug.errors import EoaugWarning, GeneratorError, ParameterError, error_context
+from eoaug.generators.base import Generator
 from eoaug.raster.sensor import Sensor
 from eoaug.verbs.arguments import generator_for
 from eoaug.verbs.masking import Mask, Masking, cube_for, mask_of_cube
+from eoaug.verbs.native import native_bands, on_one_grid
 from eoaug.verbs.options import Options
 from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
 
@@ -26,6 +28,7 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     *,
     factor: int = 2,
     sensor: Literal["box", "gaussian"] | float | Sequence[float] = "gaussian",
+    native: Literal["auto"] | Mapping[str, float] | None = None,
     mask: Mask = None,
     mask_buffer: float | str | None = None,
     **options: Unpack[Options],
@@ -41,6 +44,13 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     sensor
         How an input pixel was measured: ``"box"`` (the mean of its cell), ``"gaussian"`` (modulation
         transfer 0.3 at the Nyquist frequency), or that modulation transfer, one or per band.
+    native
+        Instead of ``factor``: sharpen the bands whose own pixels are coarser than the grid (20 m bands of Sentinel-2 on
+        a 10 m grid) with the fine bands as guide. ``"auto"`` takes the pixel size of each band from its attribute
+        ``native_gsd_m`` or from what is known of its sensor; or metres by band: ``{"B05": 20, "B11": 20}``. The coarse
+        bands must have been put on the grid by nearest neighbour, as `open_cube` does; or give a DataTree with a node
+        per resolution. Grid, dates and fine bands come back as they are. ``sensor`` is that of the coarse bands;
+        by default it is what is known of them.
     mask
         Pixels that count as missing, in the result too; as for `extend`, with the same default.
     mask_buffer
@@ -50,7 +60,7 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
 
     Returns
     -------
-    An object of the type of ``ds`` on a finer grid of the same bounds, with the mask ``synthetic``. Variables
+    An object of the type of ``ds`` (with ``native``, for a DataTree, a Dataset on its finest grid) on a finer grid of the same bounds, with the mask ``synthetic``. Variables
     on the input's grid that are not bands (masks) are dropped.
 
     Raises
@@ -65,6 +75,9 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     >>> dict(fine.sizes)
     {'time': 1, 'y': 240, 'x': 240}
     """
+    if native is not None and isinstance(ds, xr.DataTree):
+        with error_context("super_resolve"):
+            ds = on_one_grid(ds)  # type: ignore[assignment]
     result: T = run_verb(
         "super_resolve",
         prepare_super_resolve,
@@ -72,6 +85,7 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         options,
         factor=factor,
         sensor=sensor,
+        native=native,
         mask=mask,
         mask_buffer=mask_buffer,
     )
@@ -84,12 +98,20 @@ def prepare_super_resolve(
     *,
     factor: Any = 2,
     sensor: Any = "gaussian",
+    native: Any = None,
     mask: Any = None,
     mask_buffer: Any = None,
 ) -> PreparedVerb:
     """Check the arguments of `super_resolve` and return its plan and inputs."""
     generator = generator_for(options, "super_resolve")
     cube = cube_for(ds, mask)
+    if native is not None:
+        if mask is not None or factor != 2:
+            raise ParameterError(
+                f"mask={mask!r} and factor={factor!r} do not go with native={native!r}, which keeps grid and gaps",
+                "leave them out; hide pixels beforehand, ds.where(clear), or refine the result: factor=2",
+            )
+        return _prepare_native(cube, generator, options, sensor=sensor, native=native)
     if isinstance(factor, bool) or not isinstance(factor, int | np.integer) or not 2 <= factor <= 8:
         raise ParameterError(f"factor={factor!r} is not an integer from 2 to 8", "e.g. factor=2 or factor=4")
     served = generator.card.factors
@@ -133,3 +155,29 @@ def _missing(cube: Cube, mask: Any, mask_buffer: Any) -> Masking:
         skip_file_prefixes=(str(Path(__file__).parent.parent),),
     )
     return Masking()
+
+
+def _prepare_native(
+    cube: Cube, generator: Generator, options: Options, *, sensor: Any, native: Any
+) -> PreparedVerb:
+    if not generator.card.sharpens_bands:
+        raise GeneratorError(
+            f"generator {generator.card.name!r} does not sharpen bands with others of the cube",
+            "use generator='embedded' or 'classical'",
+        )
+    if options.get("members") is not None or options.get("steps"):
+        raise ParameterError(
+            f"members={options.get('members')!r}, steps={options.get('steps')!r}: native gives a best estimate, no samples",
+            "leave members and steps out",
+        )
+    bands = native_bands(cube, native, sensor)
+    call = VerbCall(
+        verb="super_resolve",
+        cube=cube,
+        generator=generator,
+        fill="measured",
+        guided=bands.sensors,
+        shift=bands.shift,
+        own={"native": bands.recorded},
+    )
+    return prepare(call, options)

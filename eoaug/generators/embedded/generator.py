@@ -40,6 +40,7 @@ from eoaug.generators.embedded.weights_config import (
     network_for,
     spectral_gaussian_for,
 )
+from eoaug.generators.interpolation.band_guide import guided_batch
 from eoaug.generators.runtime import Precision, checked_device, checked_precision, device_kind, forward
 from eoaug.raster import noise
 from eoaug.raster.arrays import Float32Array
@@ -104,6 +105,8 @@ class Embedded:
         """
         if not requests:
             raise GeneratorError("embedded: generate got no requests", "pass one or more")
+        if requests[0].guided:
+            return guided_batch(requests)
         size = self.card.batch
         batches = [requests[first : first + size] for first in range(0, len(requests), size)]
         return np.concatenate([self.finish(self.begin(batch)) for batch in batches])

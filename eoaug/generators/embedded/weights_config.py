@@ -73,6 +73,7 @@ def load_config(folder: str | None) -> _Config:
                 conditions=frozenset(card["conditions"]),
                 layout_verbs=frozenset(card["guided"]),
                 extra_bands=True,
+                sharpens_bands=True,
                 extra_strength=KEEPING,
                 # The hash of the config covers the networks too, whose hashes it contains, and its constants.
                 sha256=hashlib.sha256(content).hexdigest(),
