@@ -14,7 +14,7 @@ SHARED_IN_YAML = {"seed", "steps", "members", "reduce", "prompt", "guidance", "m
 YAML = {
     "inpaint": {"mask", "mask_buffer", "fill"},
     "extend": {"times", "sequence", "mask", "mask_buffer"},
-    "super_resolve": {"factor", "sensor", "mask", "mask_buffer"},
+    "super_resolve": {"factor", "sensor", "native", "mask", "mask_buffer"},
     "synthesize": {"strength", "times", "mask", "mask_buffer"},
 }
 ELSEWHERE = {

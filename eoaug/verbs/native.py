@@ -114,7 +114,7 @@ def _entry(cube: Cube, band: CubeBand) -> Band | None:
     """Return the entry of a band in the table of its sensor."""
     platform = platform_of(cube.source)
     if platform is None:
-        # B05 is Sentinel-2's alone; beside it, B11 is as well.
+        # Only Sentinel-2 has a B05; B11 of the same cube is its own as well.
         own = {entry.name for entry in SENSORS["sentinel-2"]}
         clear = (
             entry for other in cube.bands if other.name in own and (entry := band_of(other.name)) is not None

@@ -133,7 +133,7 @@ def test_what_cannot_be_sharpened_is_refused_with_a_remedy() -> None:
         (cube, {"native": {"B05": 25}}, ParameterError, "2.5 pixels"),
         (cube, {"native": {"B06": 20}}, ParameterError, "B06"),
         (cube, {"native": "20 m"}, ParameterError, "neither 'auto'"),
-        (cube, {"native": "auto", "factor": 4}, ParameterError, "keeps the grid"),
+        (cube, {"native": "auto", "factor": 4}, ParameterError, "factor=4 do not go with native"),
         (cube, {"native": "auto", "members": 2}, ParameterError, "no samples"),
         (cube, {"native": "auto", "generator": TinyDenoiser()}, GeneratorError, "does not sharpen"),
     ):
