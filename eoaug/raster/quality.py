@@ -36,6 +36,7 @@ __all__ = [
     "QualityBand",
     "boolean_mask",
     "declared_quality",
+    "is_described_as_probability",
     "is_unsure_name",
     "is_validity_name",
     "known_quality",
@@ -148,12 +149,19 @@ def quality_of(name: str, attrs: Mapping[str, Any], product: str = "") -> Qualit
         What else is known of its origin; see `known_quality`.
     """
     declared, known = declared_quality(name, attrs), known_quality(name, product)
+    if is_described_as_probability(attrs) and known is not None and known.two_valued:
+        known = PERCENT  # Earth Search calls the probability "cloud"
     if declared is None:
         units = str(attrs.get("units", "")).strip().lower()
         return SHARE if known is PERCENT and units in ("1", "fraction") else known
     if not declared.cloud and known is not None and known.classes.keys() <= declared.classes.keys():
         return replace(declared, cloud=known.cloud)
     return _with_names_of(declared, known)
+
+
+def is_described_as_probability(attrs: Mapping[str, Any]) -> bool:
+    """Return whether a variable's description says that it holds probabilities, whatever it is called."""
+    return any("probab" in str(attrs.get(key, "")).lower() for key in ("long_name", "description", "title"))
 
 
 def _with_names_of(declared: QualityBand, known: QualityBand | None) -> QualityBand:

@@ -155,9 +155,13 @@ class QualityBand:
             wrong = values[~np.isin(values, [one.bits for one in self.classes.values()])]
         if wrong.size:
             shown = ", ".join(f"{value:g}" for value in np.unique(wrong)[:6])
+            percent = self.two_valued and wrong.min() >= 0 and wrong.max() <= 100
             raise ParameterError(
                 f"the {self.product} holds {shown}, which none of its classes explains",
-                "give a boolean, e.g. mask=ds.NAME == 4; read class bands with resampling='nearest'",
+                "give a boolean: mask=ds.NAME > 40 if it is a probability in percent, mask=ds.NAME == 4 if these are "
+                "classes"
+                if percent
+                else "give a boolean, e.g. mask=ds.NAME == 4; read class bands with resampling='nearest'",
             )
 
     def named(self, classes: Sequence[str] | None) -> tuple[str, ...]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from eoaug.errors import ParameterError
 from eoaug.raster.bands import SYNTHETIC, common_name
-from eoaug.raster.quality import declared_quality, known_quality
+from eoaug.raster.quality import declared_quality, is_described_as_probability, known_quality
 
 __all__ = ["Role", "holds_classes", "plain_name", "role_of"]
 
@@ -77,7 +77,8 @@ def role_of(
         return _of_flags(name, attrs, product)
     known = known_quality(name, product)
     if known is not None:
-        return "quality" if known.threshold is None else "probability"
+        classes = known.threshold is None and not (known.two_valued and is_described_as_probability(attrs))
+        return "quality" if classes else "probability"
     plain = name.lower().replace("-", "_").replace(" ", "_")
     if _MASK.fullmatch(plain):
         return "quality"

@@ -23,6 +23,7 @@ from odc.geo.geobox import GeoBox
 
 from eoaug.errors import EoaugError, GridError, RadiometryError, first_line
 from eoaug.raster.bands import band_of, common_name, platform_of
+from eoaug.raster.quality import is_described_as_probability
 from eoaug.raster.variables import Role, role_of
 from eoaug.stac.classes import CLASS_FIELDS, cf_flags
 from eoaug.stac.headers import Declaration, Header
@@ -97,10 +98,18 @@ class DeclaredBand:
         return cf_flags(self.fields, what=str(self))
 
     @cached_property
+    def _probability(self) -> dict[str, str]:
+        """The title of a band of probabilities, which its name need not tell; empty for others."""
+        texts = (self.asset.title, self.fields.get("description"), self.asset.description)
+        titles = [{"long_name": text} for text in texts if isinstance(text, str)]
+        return next(filter(is_described_as_probability, titles), {})
+
+    @cached_property
     def role(self) -> Role:
         """What the band is, by its classes, else by its names."""
         roles = [
-            role_of(name, self.flags, platform=self.platform, product=self._product) for name in self.names
+            role_of(name, self.flags | self._probability, platform=self.platform, product=self._product)
+            for name in self.names
         ]
         if not self.flags and self.common_name is not None:
             return "band"
@@ -114,7 +123,11 @@ class DeclaredBand:
     @property
     def attributes(self) -> dict[str, Any]:
         """Attributes of the variable: units, common name, wavelength, flags."""
-        attrs: dict[str, Any] = {"units": str(self.fields.get("unit", "1"))}
+        attrs: dict[str, Any] = dict(self._probability)
+        if (
+            "unit" in self.fields or self.role != "probability"
+        ):  # in percent or as a share: only the unit tells
+            attrs["units"] = str(self.fields.get("unit", "1"))
         if self.common_name and not self.is_mask:
             attrs["common_name"] = self.common_name
             wavelength = self.fields.get("eo:center_wavelength", self.fields.get("center_wavelength"))

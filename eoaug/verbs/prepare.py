@@ -134,15 +134,22 @@ def run_verb(
 def _over_tree(run: Callable[[xr.Dataset], Any], tree: xr.DataTree) -> xr.DataTree:
     """Return a tree with the results of the nodes that have bands; the others as they are."""
     results, others = {}, {}
+    nodes_by_text: dict[tuple[type[Warning], str], list[str]] = {}
     for node in tree.subtree:
         dataset = node.to_dataset()
         has_bands = any(
             {"y", "x"} <= {str(d).lower()[:1] for d in v.dims} or v.ndim >= 2 for v in node.data_vars.values()
         )
         if has_bands:
-            results[node.path] = run(dataset)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                results[node.path] = run(dataset)
+            for text in dict.fromkeys((w.category, str(w.message)) for w in caught):
+                nodes_by_text.setdefault(text, []).append(node.path)
         else:
             others[node.path] = dataset
+    for (category, message), paths in nodes_by_text.items():  # once per call, not per node
+        warnings.warn(f"{', '.join(paths)}: {message}", category, skip_file_prefixes=(_PACKAGE,))
     if not results:
         raise BandError("the DataTree has no node with bands", "give a tree as eoaug.open_cube returns it")
     return xr.DataTree.from_dict({**others, **results}, name=tree.name)

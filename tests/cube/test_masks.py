@@ -18,6 +18,7 @@ from odc.geo.xr import xr_coords
 import eoaug
 from eoaug.errors import EoaugError, EoaugWarning, GridError, ParameterError, TimeError
 from eoaug.verbs.inpaint import prepare_inpaint
+from eoaug.verbs.planning import check_known
 
 N = 12
 SCL_MEANINGS = (
@@ -297,3 +298,38 @@ def test_the_plan_shares_are_those_of_the_result(verb, rule):
     np.testing.assert_allclose(
         plan.coverage.fill, made.mean(axis=(1, 2)), atol=0 if verb != "super_resolve" else 0.3
     )
+
+
+def two_dates() -> xr.Dataset:
+    """Two dates of one band that is measured everywhere."""
+    coords = {
+        **xr_coords(GeoBox((8, 8), Affine(10, 0, 5e5, 0, -10, 5e6), 32633)),
+        "time": pd.to_datetime(["2024-06-01", "2024-06-11"]),
+    }
+    values = np.full((2, 8, 8), 0.2, np.float32)
+    return xr.Dataset({"B04": (("time", "y", "x"), values, {"grid_mapping": "spatial_ref"})}, coords)
+
+
+def test_a_tree_warns_once_per_call():
+    ds = two_dates()
+    tree = xr.DataTree.from_dict({"/a": ds, "/b": ds, "/c/d": ds})
+    with pytest.warns(EoaugWarning) as caught:
+        eoaug.inpaint(tree, mask=xr.zeros_like(ds.B04, dtype=bool).rename("fill"), generator="classical")
+    texts = [str(one.message) for one in caught if "filled nothing" in str(one.message)]
+    assert len(texts) == 1
+    assert texts[0].startswith("/a, /b, /c/d: inpaint filled nothing")
+
+
+def test_a_job_s_check_of_known_pixels_reads_a_lazy_cube_and_refuses():
+    ds = two_dates()
+    nothing = ds.assign(B04=ds.B04.where(ds.B04 < 0))
+    for cube in (nothing, nothing.chunk(time=1, y=4, x=4)):
+        with pytest.raises(ParameterError, match="not one pixel of B04 is measured"):
+            check_known("inpaint", cube, generator="classical")
+        check_known("inpaint", cube, generator="classical", fill="all")
+        check_known("synthesize", cube, generator="classical")
+    hidden = xr.ones_like(ds.B04, dtype=bool).rename("fill")
+    with pytest.raises(ParameterError, match="outside the mask") as caught:
+        check_known("inpaint", ds.chunk(y=4), generator="classical", mask=hidden)
+    assert "fill='all'" in caught.value.remedy
+    check_known("inpaint", ds.chunk(y=4), generator="classical")

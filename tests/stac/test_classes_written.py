@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pystac
 import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft7Validator
 
-from eoaug.errors import BandError, EoaugError
+import eoaug
+from eoaug.errors import BandError, EoaugError, ParameterError
 from eoaug.stac.classes import cf_flags, class_fields
 from eoaug.stac.extensions import CLASSIFICATION
 from eoaug.stac.open import open_cube
 from eoaug.stac.publish import write
 
-from .conftest import grid, made_cube
+from .conftest import grid, made_cube, make_item
 
 BITS = {
     "flag_values": np.array([0, 1, 2, 3, 8, 0], "uint8"),
@@ -107,3 +109,34 @@ def test_a_known_product_may_lack_its_classes_in_some_items(tmp_path):
         ds["time"] = ds.time + np.timedelta64(number, "D")
         write(ds, tmp_path, ids=["ab"[number]])
     assert open_cube(tmp_path).sizes["time"] == 2
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_the_cloud_probability_of_earth_search_is_no_mask(lazy, tmp_path):
+    values = np.zeros((32, 32), np.uint8)
+    values[:16], values[:4] = 1, 90
+    item = make_item(tmp_path)
+    make_item(
+        tmp_path,
+        "cloudy",
+        bands=("cloud",),
+        dtype="uint8",
+        nodata=None,
+        values=values,
+        drop=("raster:scale", "raster:offset"),
+    )
+    fields = json.loads((tmp_path / "cloudy.json").read_text())["assets"]["cloud"]
+    for title in ("Cloud Probabilities", None):
+        asset = pystac.Asset.from_dict({**fields, **({"title": title} if title else {})})
+        item.add_asset("cloud", asset)
+        asset.href = str(tmp_path / "cloudy-cloud.tif")
+        cube = open_cube(item, bands=["B02", "cloud"], chunks={} if lazy else None)
+        if title is None:
+            with pytest.raises(ParameterError, match="holds 90") as caught:
+                eoaug.inpaint(cube, mask="cloud", fill="gaps", generator="classical").compute()
+            assert "mask=ds.NAME > 40" in caught.value.remedy
+            cube["cloud"] = cube.cloud > 40
+            filled = eoaug.inpaint(cube, mask=cube.cloud.rename("fill"), generator="classical").compute()
+        else:
+            filled = eoaug.inpaint(cube, mask="cloud", mask_buffer=0, generator="classical").compute()
+        assert np.array_equal(filled.synthetic.values[0] == 1, values > 40)
