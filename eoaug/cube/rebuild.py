@@ -78,7 +78,13 @@ class ResultForm:
     """False for statistics: attributes and encoding that belong to the stored type are dropped."""
 
 
-def rebuild(cube: Cube, arrays: Mapping[str, Any], mask: Any, form: ResultForm) -> xr.Dataset | xr.DataArray:
+def rebuild(
+    cube: Cube,
+    arrays: Mapping[str, Any],
+    mask: Any,
+    errors: Mapping[str, tuple[Any, dict[str, Any]]],
+    form: ResultForm,
+) -> xr.Dataset | xr.DataArray:
     """Return a result in the form of the user's object.
 
     Parameters
@@ -89,6 +95,8 @@ def rebuild(cube: Cube, arrays: Mapping[str, Any], mask: Any, form: ResultForm) 
         By band name, shape ([member,] T, Y, X).
     mask
         Shape ([member,] T, Y, X), the synthetic mask.
+    errors
+        By band name, the expected error of the same shape and its attributes; only for Datasets.
     form
         Dates, grid and members of the result.
     """
@@ -99,7 +107,8 @@ def rebuild(cube: Cube, arrays: Mapping[str, Any], mask: Any, form: ResultForm) 
     synthetic.encoding.update({"grid_mapping": grid_mapping} if grid_mapping else {})
     coords = frame.coordinates()
     if cube.form == "dataset":
-        return _dataset(frame, variables, synthetic, coords)
+        deviations = {f"{name}_std": frame.error(name, *error) for name, error in errors.items()}
+        return _dataset(frame, variables, deviations, synthetic, coords)
     coords[SYNTHETIC] = synthetic
     if cube.form == "single":
         return _array(variables[cube.bands[0].name], frame.indexed(coords), cube.array_name)
@@ -107,7 +116,11 @@ def rebuild(cube: Cube, arrays: Mapping[str, Any], mask: Any, form: ResultForm) 
 
 
 def _dataset(
-    frame: _Frame, variables: Mapping[str, xr.Variable], synthetic: xr.Variable, coords: dict[Any, Any]
+    frame: _Frame,
+    variables: Mapping[str, xr.Variable],
+    errors: Mapping[str, xr.Variable],
+    synthetic: xr.Variable,
+    coords: dict[Any, Any],
 ) -> xr.Dataset:
     source = frame.cube.source
     out = {}
@@ -118,6 +131,10 @@ def _dataset(
             out[name] = coords.pop(name)
         elif frame.keeps(source[name]):
             out[name] = source[name].variable
+    for name, error in errors.items():
+        # What an earlier verb filled counts as given now, and keeps its error.
+        out[name] = error if name not in out else error.where(error != 0, out[name].fillna(0))
+        out[name].attrs = dict(error.attrs)
     out[SYNTHETIC] = synthetic
     attrs = source.attrs if frame.same_grid else renewed(source.attrs, frame.cube.geobox, frame.form.geobox)
     return xr.Dataset(out, frame.indexed(coords), dict(attrs))
@@ -209,6 +226,12 @@ class _Frame:
         if not self.same_grid or self.new_dates or self.lead:
             encoding = {k: v for k, v in encoding.items() if k not in _LAYOUT_ENCODING}
         return self.variable(data, band.dims, self.attrs(band.attrs), encoding)
+
+    def error(self, name: str, data: Any, attrs: dict[str, Any]) -> xr.Variable:
+        """Return the expected error of a band, in the band's units and order of dimensions."""
+        band = next(band for band in self.cube.bands if band.name == name)
+        units = {"units": band.attrs["units"]} if "units" in band.attrs else {}
+        return self.variable(data, band.dims, {**attrs, **units}, {})
 
     def variable(self, data: Any, dims: tuple[str, ...], attrs: Any, encoding: Any) -> xr.Variable:
         """Return pixels of shape ([member,] T, Y, X) with the user's order of dimensions."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from eoaug.engine.plan import Plan
 from eoaug.errors import GeneratorError
-from eoaug.generators.base import Request, SteppedGenerator
+from eoaug.generators.base import Request, SteppedGenerator, UncertaintyGenerator
 from eoaug.progress import ProgressCounter
 from eoaug.raster.tiles import Tile, Window
 
@@ -65,19 +65,24 @@ def _groups(requests: Iterable[TileRequest], most: int) -> Iterator[_Group]:
 
 
 def _targets(plan: Plan, group: _Group, result: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the target dates of a generator's result, shape (B, C, H, W); refuse a wrong shape or NaN."""
-    expected = (len(group.requests), *group.requests[0].values.shape)
+    """Return the target dates of a generator's result, shape (B, C, H, W); refuse a wrong shape or NaN.
+
+    With the uncertainty, the expected errors of the C channels follow their values.
+    """
+    parts = 2 if plan.sampling.uncertainty else 1
+    dates, channels, *edges = group.requests[0].values.shape
+    expected = (len(group.requests), dates, parts * channels, *edges)
     if result.shape != expected:
         raise GeneratorError(
             f"generator {plan.card.name!r} returned shape {result.shape} for {expected}",
             "generate() must return (B, T, C, H, W) as the requests hold it; check it with eoaug.testing.check_generator",
         )
-    dates = [int(np.argmax(request.target)) for request in group.requests]
+    targets = [int(np.argmax(request.target)) for request in group.requests]
     out = result[:, 0]
-    if result.shape[1] > 1:
-        out = np.stack([estimate[date] for estimate, date in zip(result, dates, strict=True)])
-    for estimate, request, date in zip(out, group.requests, dates, strict=True):
-        wrong = ~np.isfinite(estimate) & request.fill[date]
+    if dates > 1:
+        out = np.stack([estimate[date] for estimate, date in zip(result, targets, strict=True)])
+    for estimate, request, date in zip(out, group.requests, targets, strict=True):
+        wrong = ~np.isfinite(estimate) & np.tile(request.fill[date], (parts, 1, 1))
         if wrong.any():
             raise GeneratorError(
                 f"generator {plan.card.name!r} returned {int(wrong.sum())} values that are not finite in the "
@@ -114,6 +119,9 @@ def independent_tiles(plan: Plan, requests: Iterable[TileRequest], execution: Ex
 def _generated(plan: Plan, requests: Sequence[Request], progress: ProgressCounter) -> NDArray[np.float32]:
     """Return the generator's result; where steps are counted and it has them, step by step."""
     generator = plan.generator
+    if plan.sampling.uncertainty:
+        assert isinstance(generator, UncertaintyGenerator)  # checked with the arguments
+        return np.concatenate(generator.generate_with_error(requests), axis=2)
     if plan.grid.guided or not (progress.by_step and isinstance(generator, SteppedGenerator)):
         return generator.generate(requests)
     results = []
@@ -197,7 +205,8 @@ def _cells(slices: tuple[slice, slice], cell: int) -> tuple[slice, slice]:
 def merge(plan: Plan, pairs: _TileEstimates, region: Window, cell: int = 1) -> NDArray[np.float32]:
     """Return shape (C, h, w): tiles weighted by a partition of unity, summed in lattice order."""
     height, width = region.shape[0] // cell, region.shape[1] // cell
-    total = np.zeros((plan.bands.channels, height, width), np.float32)
+    channels = plan.bands.channels * (2 if plan.sampling.uncertainty else 1)
+    total = np.zeros((channels, height, width), np.float32)
     weight = np.zeros((height, width), np.float32)
     weights = plan.lattice.weights(cell)
     for tile, estimate in pairs:

@@ -102,7 +102,8 @@ def _stored_images(
     absent
         Of each layer, where the input holds its nodata value; see `_sentinels`.
     estimate
-        Shape (layers, rows, columns) of ``core``, model units; None if nothing is generated.
+        Shape (layers, rows, columns) of ``core``, model units, with the uncertainty followed by as many expected errors;
+        None if nothing is generated.
     """
     plan = chunk.plan
     fill = chunk.fill[:, *core.within(chunk.inputs.reach)]
@@ -116,6 +117,9 @@ def _stored_images(
             images[layer.name] = _stored_band(layer, values, target, given, absent[i] if absent else None)
         else:
             images[layer.name] = _stored_deviation(layer, values, target, given)
+        if plan.sampling.uncertainty:
+            error = None if estimate is None else estimate[len(plan.bands.layers) + i]
+            images[layer.std_name] = _stored_deviation(layer, error, target, given)
         if given is not None:
             mask[valid(layer, np.asarray(given)) & ~target & (mask == OUTSIDE)] = MEASURED
     mask[fill.any(axis=0)] = TRANSFERRED
@@ -259,7 +263,10 @@ class _Statistic:
 
 
 def _estimate(chunk: ChunkDate, member: int, core: Window, execution: Execution) -> NDArray[np.float32]:
-    """Return shape (layers, rows, columns) of ``core``: the merged, projected estimate in model units."""
+    """Return shape (layers, rows, columns) of ``core``: the merged, projected estimate in model units.
+
+    With the uncertainty, the expected errors of the layers follow.
+    """
     plan = chunk.plan
     region = plan.grid.region(core)
     run = joint_tiles if plan.stepped else independent_tiles
@@ -269,6 +276,8 @@ def _estimate(chunk: ChunkDate, member: int, core: Window, execution: Execution)
     elif plan.grid.guided:
         _project_guided(chunk, canvas, region)
     slots = plan.bands.slots
+    if plan.sampling.uncertainty:
+        slots = [*slots, *(plan.bands.channels + slot for slot in slots)]
     # A list of indices makes a copy.
     chosen = canvas if slots == list(range(len(canvas))) else canvas[slots]
     return chosen[:, *core.within(region)]

@@ -17,27 +17,41 @@ from eoaug.engine.tile_requests import valid
 from eoaug.engine.values import Coverage, Layer
 from eoaug.errors import EoaugWarning
 
-__all__ = ["KnownProbe", "coverage_of", "knows_anything"]
+__all__ = ["KnownProbe", "coverage_of", "knows_anything", "layer_masks"]
 
 
 def coverage_of(plan: Layout, inputs: Inputs) -> Coverage | None:
     """Return clear share and share to fill by date; None for lazy inputs and without any."""
     if not inputs.bands or any(hasattr(array, "dask") for array in inputs.arrays()):
         return None
-    layers, calendar = plan.bands.layers, plan.calendar
-    mask = None if inputs.mask is None else np.asarray(inputs.mask, bool)
     shape = np.shape(inputs.bands[0])
     clear = np.zeros(shape, bool)
-    fill = np.zeros((len(calendar.out_times), *shape[1:]), bool)
-    for layer, band in zip(layers, inputs.bands, strict=True):
+    fill = np.zeros((len(plan.calendar.out_times), *shape[1:]), bool)
+    for known, target in layer_masks(plan, inputs):
+        clear |= known
+        fill |= target
+    return Coverage(clear.mean(axis=(1, 2)), fill.mean(axis=(1, 2)))
+
+
+def layer_masks(plan: Layout, inputs: Inputs) -> Iterator[tuple[NDArray[np.bool_], NDArray[np.bool_]]]:
+    """Yield for every layer which pixels are known, shape (Tin, Y, X), and which are generated, (Tout, Y, X).
+
+    Parameters
+    ----------
+    plan
+        The plan.
+    inputs
+        NumPy arrays.
+    """
+    mask = None if inputs.mask is None else np.asarray(inputs.mask, bool)
+    for layer, band in zip(plan.bands.layers, inputs.bands, strict=True):
         measured = np.stack([valid(layer, image) for image in np.asarray(band)])
         known = measured if mask is None else measured & ~mask
-        clear |= known
-        if layer.origin == "observed":
-            continue
-        for date, target in enumerate(fill):
-            target |= _filled(plan, date, known, measured, mask)
-    return Coverage(clear.mean(axis=(1, 2)), fill.mean(axis=(1, 2)))
+        target = np.zeros((len(plan.calendar.out_times), *known.shape[1:]), bool)
+        if layer.origin != "observed":
+            for date, image in enumerate(target):
+                image |= _filled(plan, date, known, measured, mask)
+        yield known, target
 
 
 def _filled(

@@ -54,7 +54,12 @@ def indices_of(plan: Plan) -> Iterator[ChunkIndex]:
 def dtypes_of(plan: Plan) -> dict[str, np.dtype[Any]]:
     """Return the variables of a result and their types."""
     layers = {layer.name: plan.sampling.dtype_of(layer) for layer in plan.bands.layers}
-    return layers | {SYNTHETIC: np.dtype(np.uint8)}
+    errors = (
+        {layer.std_name: np.dtype(np.float32) for layer in plan.bands.layers}
+        if plan.sampling.uncertainty
+        else {}
+    )
+    return layers | errors | {SYNTHETIC: np.dtype(np.uint8)}
 
 
 def date_steps(plan: Plan) -> Iterator[tuple[list[int], Plan]]:

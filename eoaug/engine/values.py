@@ -88,6 +88,11 @@ class Layer:
     """Of a band without a slot, what it holds (`Request.extra_kinds`): no network of the generator knows it."""
 
     @property
+    def std_name(self) -> str:
+        """Name of the variable that holds the expected error of the band."""
+        return f"{self.name}_std"
+
+    @property
     def missing(self) -> float:
         """Stored number of a pixel that becomes missing: NaN in floats, where it is never taken for a value."""
         return math.nan if self.nodata is None or np.dtype(self.dtype).kind == "f" else self.nodata
@@ -265,6 +270,10 @@ class Sampling:
     first_member: int = 0
     """Number of the first of the members, or of the only one."""
     reduce: Reduce | None = None
+    uncertainty: bool = False
+    """True to return the expected error of every band too; see `eoaug.generators.base.UncertaintyGenerator`."""
+    calibrated: bool = False
+    """True to scale the expected errors of the whole result afterwards, until intervals hold on the scene."""
 
     @property
     def result_members(self) -> int | None:

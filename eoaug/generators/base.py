@@ -34,6 +34,7 @@ __all__ = [
     "Generator",
     "Request",
     "SteppedGenerator",
+    "UncertaintyGenerator",
     "Verb",
     "check_batch",
     "identity_of",
@@ -379,6 +380,20 @@ class Generator(Protocol):
 
     def generate(self, requests: Sequence[Request]) -> NDArray[np.float32]:
         """Return shape (B, T, C, H, W) in model units; only pixels under ``fill`` are used."""
+        ...
+
+
+@runtime_checkable
+class UncertaintyGenerator(Generator, Protocol):
+    """A generator that knows the expected error of its estimates without drawing an ensemble."""
+
+    def generate_with_error(
+        self, requests: Sequence[Request]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return the result of `generate`, and the expected error of every pixel under ``fill`` of the same shape.
+
+        The error is one standard deviation in model units.
+        """
         ...
 
 

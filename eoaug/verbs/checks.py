@@ -10,7 +10,7 @@ import numpy as np
 from eoaug.errors import GeneratorError, ParameterError, did_you_mean
 from eoaug.generators.base import Card
 
-__all__ = ["integer", "number", "supported", "unknown"]
+__all__ = ["flag", "integer", "number", "supported", "unknown"]
 
 
 def unknown(what: str, value: Any, known: Iterable[str]) -> ParameterError:
@@ -18,6 +18,13 @@ def unknown(what: str, value: Any, known: Iterable[str]) -> ParameterError:
     known = list(known)
     hint = f"{did_you_mean(value, known)} known: {', '.join(known)}".lstrip()
     return ParameterError(f"there is no {what} {value!r}", hint)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Return ``value`` if it is True or False; None is False."""
+    if value is None or isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise ParameterError(f"{name}={value!r} is not True or False", f"e.g. {name}=True")
 
 
 def integer(name: str, value: Any, low: int, high: int) -> int:

@@ -66,6 +66,27 @@ class Options(TypedDict, total=False):
         Option(cli=str, help="Reduce the members: mean, std, median, or a quantile from 0.0 to 1.0."),
     ]
     """``"mean"``, ``"median"``, ``"std"`` (physical units) or a quantile, 0.0 to 1.0, over the members."""
+    uncertainty: Annotated[
+        bool,
+        Option(
+            cli=bool,
+            flags=("--uncertainty",),
+            help="Add the expected error of every band, as <band>_std in physical units.",
+        ),
+    ]
+    """True adds a variable ``<band>_std`` per band: the expected error of the best estimate as one standard deviation in
+    physical units, 0 where it was measured; without an ensemble. A 90 % interval is the value +- 1.645 times it."""
+    calibrate: Annotated[
+        bool,
+        Option(
+            cli=bool,
+            flags=("--calibrate",),
+            help="With --uncertainty: hide clear pixels of the scene, and widen the errors until 90 % intervals hold.",
+        ),
+    ]
+    """True (with ``uncertainty``, for `inpaint`) hides clear pixels on purpose, in the shape of the gaps, and scales the
+    expected errors so that 90 % intervals hold there. The coverage that was reached is in the attributes of
+    ``<band>_std``. Takes about three times as long."""
     prompt: Annotated[str, Option(cli=str, help="Text prompt, if the generator supports one.")]
     """Text prompt, for generators with a text condition."""
     layout: Annotated[

@@ -5,6 +5,7 @@ Each verb describes itself by a `VerbCall`; `prepare` adds the shared options an
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -51,6 +52,7 @@ from eoaug.verbs.layers import layers_of
 from eoaug.verbs.masking import mask_note
 from eoaug.verbs.options import Options
 from eoaug.verbs.record import record_of, residual_of
+from eoaug.verbs.uncertainty import calibrate, with_uncertainty
 
 __all__ = ["PreparedVerb", "VerbCall", "extreme_share", "prepare", "refuse_unknown", "run_verb"]
 
@@ -175,7 +177,8 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
     layout = layout_for(options.get("layout"), card, geobox, call.verb)
     bands = _bands(call, 0 if layout is None else len(layout))
     calendar = _calendar(call)
-    sampling = _sampling(call, options)
+    lazy = _is_lazy(call, options, layout)
+    sampling = with_uncertainty(_sampling(call, options), options, call.generator, call.verb, cube, lazy=lazy)
     lengths = chunks_of(
         options.get("chunks"),
         cube,
@@ -219,7 +222,7 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
         cube=cube,
         plan=plan,
         inputs=inputs,
-        lazy=_is_lazy(call, options, layout),
+        lazy=lazy,
         progress=progress_for(options.get("progress")),
         parameters=parameters,
         times=cube.times if call.dates is None else call.dates,
@@ -329,6 +332,7 @@ def _recorded(call: VerbCall, plan: Plan) -> dict[str, Any]:
     return {
         **call.own,
         **({"layout": planes} if planes else {}),
+        **({"uncertainty": True} if sampling.uncertainty else {}),
         "steps": sampling.steps,
         "joint_steps": sampling.joint_steps,
         "reduce": sampling.reduce,
@@ -384,6 +388,11 @@ def _finish(prepared: PreparedVerb) -> Any:
         arrays: dict[str, Any] = dict(build(plan, prepared.inputs))
     else:
         arrays = dict(compute(plan, prepared.inputs, progress=prepared.progress))
+    coverage: dict[str, Any] = {}
+    if plan.sampling.calibrated:
+        arrays, calibration = calibrate(plan, prepared.inputs, arrays)
+        coverage = {band.name: calibration.coverage(band.name) for band in cube.bands}
+        record = replace(record, parameters={**record.parameters, "calibration": coverage})
     mask = arrays[SYNTHETIC]
     if plan.calendar.has_input and plan.grid.factor == 1:
         given = np.searchsorted(plan.calendar.out_times, plan.calendar.in_times)
@@ -399,6 +408,7 @@ def _finish(prepared: PreparedVerb) -> Any:
         cube,
         {band.name: arrays[band.name] for band in cube.bands},
         mask,
+        _errors(plan, arrays, coverage),
         ResultForm(
             times=prepared.times,
             geobox=plan.grid.geobox,
@@ -407,3 +417,18 @@ def _finish(prepared: PreparedVerb) -> Any:
         ),
     )
     return provenance.stamp(result, record)
+
+
+def _errors(
+    plan: Plan, arrays: Mapping[str, Any], coverage: Mapping[str, Any]
+) -> dict[str, tuple[Any, dict[str, Any]]]:
+    """Return pixels and attributes of the expected errors by band; empty without ``uncertainty``."""
+    if not plan.sampling.uncertainty:
+        return {}
+    errors = {}
+    for layer in plan.bands.layers:
+        attrs: dict[str, Any] = {"long_name": f"expected error of {layer.name} (one standard deviation)"}
+        for name, value in coverage.get(layer.name, {}).items():
+            attrs[name] = json.dumps(value) if isinstance(value, dict) else value
+        errors[layer.name] = arrays[layer.std_name], attrs
+    return errors
