@@ -10,7 +10,17 @@ import eoaug
 from eoaug.cli.verbs import command
 from eoaug.verbs.options import OWN_OPTIONS, Options, shared_options, yaml_keys
 
-SHARED_IN_YAML = {"seed", "steps", "members", "reduce", "prompt", "guidance", "metadata", "joint_steps"}
+SHARED_IN_YAML = {
+    "seed",
+    "steps",
+    "members",
+    "reduce",
+    "prompt",
+    "guidance",
+    "metadata",
+    "joint_steps",
+    "uncertainty",
+}
 YAML = {
     "inpaint": {"mask", "mask_buffer", "fill"},
     "extend": {"times", "sequence", "mask", "mask_buffer"},

@@ -107,13 +107,15 @@ def _recipe(path: Path, options: dict[str, Any]) -> tuple[str, dict[str, Any]]:
     except ValueError as error:
         settings = error
     if not isinstance(settings, dict) or not isinstance(settings.get("base"), str):
-        told = f"no JSON: {settings}" if isinstance(settings, ValueError) else f"no base in {settings!r:.80}"
+        reason = (
+            f"no JSON: {settings}" if isinstance(settings, ValueError) else f"no base in {settings!r:.80}"
+        )
         raise GeneratorError(
-            f"{path} does not describe a generator ({told})",
+            f"{path} does not describe a generator ({reason})",
             'write {"base": "FOLDER", "lift": "regress"}, with the options of eoaug.load',
         )
 
-    def resolved(value: Any) -> Any:  # what is no text is judged with the other options
+    def resolved(value: Any) -> Any:  # other values are checked with the options
         if isinstance(value, list):
             return [resolved(part) for part in value]
         return (

@@ -81,6 +81,7 @@ class Options(TypedDict, total=False):
         Option(
             cli=bool,
             flags=("--calibrate",),
+            yaml=None,
             help="With --uncertainty: hide clear pixels of the scene, and widen the errors until 90 % intervals hold.",
         ),
     ]

@@ -103,6 +103,8 @@ class Embedded:
         requests
             Any number, of one shape; they may come from different verbs.
         """
+        if requests and requests[0].guided:
+            return guided_batch(requests)
         return np.concatenate([self.finish(state) for state in self._states(requests)])
 
     def generate_with_error(self, requests: Sequence[Request]) -> tuple[Float32Array, Float32Array]:
@@ -116,11 +118,7 @@ class Embedded:
             results.append(self.finish(state))
             error = np.zeros_like(results[-1])
             for image, trajectory in zip(error, state.trajectories, strict=True):
-                target = trajectory.plan.target
-                scale = np.broadcast_to(trajectory.scale, trajectory.base_estimate.base.shape)
-                image[target] = np.where(
-                    trajectory.request.fill[target], scale[trajectory.own], np.float32(0)
-                )
+                image[trajectory.plan.target] = trajectory.expected_error()
             errors.append(error)
         return np.concatenate(results), np.concatenate(errors)
 
@@ -128,8 +126,6 @@ class Embedded:
         """Yield the states of requests, batch after batch."""
         if not requests:
             raise GeneratorError("embedded: generate got no requests", "pass one or more")
-        if requests[0].guided:
-            return guided_batch(requests)
         size = self.card.batch
         for first in range(0, len(requests), size):
             yield self.begin(requests[first : first + size])

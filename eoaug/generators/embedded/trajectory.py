@@ -130,6 +130,11 @@ class ResidualTrajectory:
         inner = slice(self.plan.beyond, -self.plan.beyond or None)
         return (slice(None), inner, inner)
 
+    def expected_error(self) -> Float32Array:
+        """Return the expected error of the pixels to fill, shape (C, H, W); 0 elsewhere."""
+        scale = np.broadcast_to(self.scale, self.base_estimate.base.shape)
+        return np.where(self.request.fill[self.plan.target], scale[self.own], np.float32(0))
+
     @cached_property
     def _start(self) -> Float32Array:
         """The start of a variation and `CONTEXT_PX` pixels around it, mirrored if the request has no context."""
