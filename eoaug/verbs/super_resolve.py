@@ -170,6 +170,11 @@ def _prepare_native(
             f"members={options.get('members')!r}, steps={options.get('steps')!r}: native gives a best estimate, no samples",
             "leave members and steps out",
         )
+    if options.get("uncertainty"):
+        raise ParameterError(
+            f"uncertainty={options['uncertainty']!r}: sharpening with a guide has no expected error yet",
+            "leave it out",
+        )
     bands = native_bands(cube, native, sensor)
     call = VerbCall(
         verb="super_resolve",

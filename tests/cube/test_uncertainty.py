@@ -135,6 +135,7 @@ def test_errors_travel_through_a_catalog(tmp_path: Path) -> None:
         ("synthesize", {}, "no truth"),
         ("super_resolve", {"calibrate": True}, "super_resolve has none"),
         ("inpaint", {"calibrate": True, "chunks": 32}, "lazy"),
+        ("super_resolve", {"native": {"nir": 20}}, "guide has no expected error"),
     ],
 )
 def test_what_cannot_be_served_is_refused(verb: str, options: dict[str, Any], told: str) -> None:
