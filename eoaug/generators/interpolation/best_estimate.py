@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from eoaug.generators.base import CONTEXT_CELL_PX, CONTEXT_CELLS, Request
-from eoaug.generators.interpolation import push_pull, time_series
+from eoaug.generators.base import CONTEXT_CELL_PX, CONTEXT_CELLS, Request, present_bands
+from eoaug.generators.interpolation import push_pull
+from eoaug.generators.interpolation.from_dates import from_dates
 from eoaug.generators.interpolation.kriging import fill
-from eoaug.generators.interpolation.regression import Residuals, external_drift, predict_departure
+from eoaug.generators.interpolation.regression import external_drift
 from eoaug.generators.interpolation.spread import local_spread, size_of_errors
-from eoaug.generators.interpolation.time_kriging import COVARIANCES, DAY_S, in_time, kriging_weights, scales
+from eoaug.generators.interpolation.time_kriging import COVARIANCES, DAY_S, kriging_weights, scales
 from eoaug.raster.arrays import BoolArray, Float32Array
 
 __all__ = ["best_linear_estimate"]
 
-
-_ROUGH = 0.3
-"""Noise variance of a regression's residual, over the variance of its difference between neighbouring pixels."""
 
 _PIXEL_ERROR_PX, _DATE_ERROR_PX = 10.0, 20.0
 """Standard deviations of the windows that squared errors are averaged over: at clear pixels, of whole dates."""
@@ -59,44 +55,42 @@ def best_linear_estimate(request: Request, target: int) -> tuple[Float32Array, F
     """
     known = request.known & ~request.fill
     values, clear = request.values[target], known[target]
-    others = [date for date in range(len(known)) if date != target and known[date].any()]
     context = _context(request)
+    if (np.delete(known, target, axis=0)).any():
+        return _with_dates(request, target, known, context)
     cells: Float32Array | None = None if context is None else context[target]
     expected: Float32Array = np.zeros_like(values)
-    expected_error: Float32Array | None = None
-    if others:
-        times, when = request.times[others], int(request.times[target])
-        dates = _gap_filled(request.values[others], known[others], times)
-        alone = not clear.any() and (context is None or not np.isfinite(context[target]).any())
-        expected = in_time(dates, times, when, sharp=not alone)
-        here = Residuals(dates, values - expected, clear)
-        around = None
-        if context is not None:
-            known_cells = np.isfinite(context[others])
-            cell_dates = _gap_filled(
-                np.where(known_cells, context[others], np.float32(0)), known_cells, times
-            )
-            expected_cells = in_time(cell_dates, times, when, pixel=CONTEXT_CELL_PX, sharp=True)
-            around = Residuals(cell_dates, context[target] - expected_cells, np.isfinite(context[target]))
-            cells = around.departure
-        if alone:
-            return expected, _error_from_dates(dates, times, when)
-        moves = predict_departure(here, around)
-        expected = expected + moves[0]
-        if around is not None:
-            cells = around.departure - moves[1]
-        expected_error = _error_from_pixels(values - expected, clear, cells)
-    noise, mean = (_ROUGH if others else 0.0), None
+    mean = None
     if cells is not None:
-        expected, mean = expected + _surface(cells), 0.0
+        expected, mean = _surface(cells), 0.0
     left: Float32Array = np.ones((1, 1, 1), np.float32)
     if request.layout is not None and clear.any():
         drift, left = external_drift(values - expected, clear, request.layout)
         # Minus what a smooth surface through the known pixels reproduces of the drift already.
-        expected = expected + drift - fill(drift, clear, noise=noise)
-    estimate = np.where(clear, values, expected + fill(values - expected, clear, noise=noise, mean=mean))
-    expected_error = _error_in_gap(estimate, clear, cells) if expected_error is None else expected_error
-    return estimate, (left * expected_error).astype(np.float32)
+        expected = expected + drift - fill(drift, clear)
+    estimate = np.where(clear, values, expected + fill(values - expected, clear, mean=mean))
+    return estimate, (left * _error_in_gap(estimate, clear, cells)).astype(np.float32)
+
+
+def _with_dates(
+    request: Request, target: int, known: BoolArray, context: Float32Array | None
+) -> tuple[Float32Array, Float32Array]:
+    """Return the best linear estimate of a date, and its expected error, where other dates are known."""
+    given = present_bands(request)
+    cells = None if context is None else context[:, given]
+    found = from_dates(request.values[:, given], known[:, given], request.times, target, cells)
+    image, when = found.image, int(request.times[target])
+    left: Float32Array = np.ones((1, 1, 1), np.float32)
+    if found.alone:
+        error = _error_from_dates(found.dates, found.times, when)
+    else:
+        error = _error_from_pixels(found.left, found.clear, found.cells_left)
+        if request.layout is not None and found.clear.any():
+            drift, left = external_drift(found.left, found.clear, request.layout)
+            image = image + drift - push_pull.push_pull(drift, found.clear)
+    estimate, expected_error = np.zeros((2, *request.values.shape[1:]), np.float32)
+    estimate[given], expected_error[given] = image, left * error
+    return np.where(known[target], request.values[target], estimate), expected_error
 
 
 def _surface(cells: Float32Array) -> Float32Array:
@@ -195,12 +189,3 @@ def _error_from_dates(dates: Float32Array, times: NDArray[np.int64], when: int) 
         square += uncorrelated * np.square(part).mean(axis=0)
     square = ndimage.gaussian_filter(square, (0, _DATE_ERROR_PX, _DATE_ERROR_PX), mode="reflect")
     return np.hypot(_ERROR_RATIOS["dates"] * np.sqrt(square), _ERROR_FLOOR).astype(np.float32)
-
-
-def _gap_filled(values: Float32Array, known: BoolArray, times: NDArray[np.int64]) -> Float32Array:
-    """Return dates with the gaps of each filled from the others."""
-    dates: Sequence[Float32Array] = [
-        values[date] if known[date].all() else time_series.temporal(values, known, times, date)
-        for date in range(len(values))
-    ]
-    return np.stack(dates)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -12,19 +13,34 @@ from scipy import ndimage
 from eoaug.generators.base import CONTEXT_CELL_PX, CONTEXT_CELLS
 from eoaug.raster.arrays import BoolArray, Float32Array
 
-__all__ = ["Residuals", "external_drift", "predict_departure"]
+__all__ = ["Residuals", "cell_weights", "external_drift", "predict_departure", "share_of_second"]
 
 
-_SHRINK = 0.03
-"""Weight of the ridge over that of the pixels."""
 _LEAST_PX = 50
-"""Least number of clear pixels that a regression is fitted to."""
+"""Least number of clear pixels that a regression on a guide is fitted to."""
 _FEATURE_FLOOR = 0.05
 """Least standard deviation of a feature, model units: dividing by less would amplify noise."""
+_RIDGE = 3.0
+"""Weight of the ridge over that of the pixels, and ..."""
+_RIDGE_PX = 100.0
+"""... in pixels: a constant, and slopes, need so much evidence in addition."""
+_BLOCK_PX = (16, 4)
+"""Edges of the blocks that are left out in turn: of pixels, and of context cells."""
+_PRIOR_SHARE, _PRIOR_WEIGHT = 0.7, 1.0
+"""Share of a regression that is believed before anything is held out, and the weight of that belief over the held-out
+pixels': what the blocks around a gap say alone is not reliable."""
+_FEW_PX = 300.0
+"""Pixels of evidence at which half of a regression is believed."""
+_SENSOR_NOISE = 0.05
+"""Departures of this size, model units, are noise."""
+_HALVES = 0.1
+"""Weight of the belief that two estimates are equally good, over their held-out squared error."""
 _CELL_WORTH = 16.0
 """Weight of a context cell in pixels: its 64 pixels are strongly correlated."""
 _NEAR_PX = 64.0
-"""Standard deviation of the distance over which context cells count."""
+"""Standard deviation of the distance over which context cells count ..."""
+_NO_WEIGHT = 1e-3
+"""... and the weight, in pixels, below which they do not."""
 
 _GUIDE_PX = (1.0, 3.0)
 """Standard deviations of the windows that smooth a guide, against speckle."""
@@ -46,59 +62,174 @@ class Residuals:
     """Shape (C, H, W), True where ``departure`` is known."""
 
 
-def predict_departure(here: Residuals, around: Residuals | None = None) -> list[Float32Array]:
+def predict_departure(sources: Sequence[Residuals]) -> list[Float32Array]:
     """Return the departure of a date from its estimate, as predicted from the other dates.
 
-    A ridge regression per band of the departure on all bands of the other dates, fitted to the clear pixels. It
-    captures haze, a different illumination, and a different growth of each crop.
+    A ridge regression of the departure on all bands of the other dates, fitted to the clear pixels. It captures haze, a
+    different illumination, and a different growth of each crop. It is shrunk by its own held-out error: each block of
+    pixels is predicted by the regression on the other blocks, and the slope of the truth on these predictions, drawn
+    to a prior share, multiplies the regression. Little evidence and departures of the size of noise shrink it further,
+    so that it is never wild.
 
     Parameters
     ----------
-    here
-        A tile, by pixels.
-    around
-        Its context cells (`Request.context_cells`), weighted down with their distance.
+    sources
+        A tile, by pixels, and possibly its context cells (`Request.context_cells`), weighted down with their distance.
 
     Returns
     -------
-    The departure of the tile, shape (C, H, W), and, with ``around``, that of the context cells.
+    The predicted departure of each source, shape (C, H, W).
     """
-    sources = [here] if around is None else [here, around]
     planes = [source.dates.reshape(-1, *source.dates.shape[2:]).astype(np.float64) for source in sources]
     # The context sets the scale where there is one: neighbouring tiles share most of theirs.
     centre = planes[-1].mean(axis=(1, 2), keepdims=True)
     spread = np.maximum(planes[-1].std(axis=(1, 2), keepdims=True), _FEATURE_FLOOR)
     features = [np.concatenate([np.ones((1, *p.shape[1:])), (p - centre) / spread]) for p in planes]
-    weights = [np.ones(here.known.shape[1:])]
-    if around is not None:
-        weights.append(_cell_weights(around.known.shape[1:]))
     moves = [np.zeros_like(source.departure) for source in sources]
-    count = len(features[0])
-    for band in range(len(here.known)):
-        system, answer, total = np.zeros((count, count)), np.zeros(count), 0.0
-        for source, feature, weight in zip(sources, features, weights, strict=True):
-            known = source.known[band]
-            columns, weighted = feature[:, known], feature[:, known] * weight[known]
-            system += weighted @ columns.T
-            answer += weighted @ source.departure[band][known].astype(np.float64)
-            total += float(weight[known].sum())
-        if total < _LEAST_PX:
+    for bands in _of_one_mask(sources):
+        blocks = [
+            block
+            for source, feature, edge in zip(sources, features, _BLOCK_PX, strict=False)
+            for block in _blocks(source, feature, bands, edge)
+        ]
+        if not blocks:
             continue
-        # The constant is not shrunk.
-        system[np.diag_indices(count)] += np.r_[0, np.full(count - 1, _SHRINK * total)]
-        slopes = np.linalg.solve(system, answer)
+        constant, slopes = _shrunk_ridge(blocks)
         for move, feature in zip(moves, features, strict=True):
-            move[band] = np.einsum("f,fhw->hw", slopes, feature)
+            flat = constant[:, None] + slopes @ feature[1:].reshape(len(feature) - 1, -1)
+            move[bands] = flat.reshape(len(bands), *move.shape[1:])
     return moves
 
 
+def share_of_second(sources: Sequence[Residuals], seconds: Sequence[Float32Array]) -> Float32Array:
+    """Return the share of a second estimate in the mean of two that has the least held-out error, shape (C, 1, 1).
+
+    An offset is allowed for, which the other blocks of pixels tell. The share is drawn to one half.
+
+    Parameters
+    ----------
+    sources
+        Departures of a tile from the first estimate, and possibly those of its context cells.
+    seconds
+        The second estimate minus the first, shapes (C, H, W).
+    """
+    shares: Float32Array = np.full((len(seconds[0]), 1, 1), 0.5, np.float32)
+    for bands in _of_one_mask(sources):
+        blocks = [
+            block
+            for source, other, edge in zip(sources, seconds, _BLOCK_PX, strict=False)
+            for block in _blocks(source, other[bands].astype(np.float64), bands, edge)
+        ]
+        if len(blocks) < 2:
+            continue
+        counts = np.array([block.weights.sum() for block in blocks])[:, None]
+        sums = [
+            np.stack([getattr(block, name) @ block.weights for block in blocks])
+            for name in ("departure", "features")
+        ]
+        offsets = [(own.sum(axis=0) - own) / (counts.sum() - counts + _RIDGE_PX) for own in sums]
+        both, square, first, last = np.zeros((4, len(bands)))
+        for block, offset, further in zip(blocks, *offsets, strict=True):
+            truth, step = block.departure - offset[:, None], block.features - further[:, None]
+            both += (truth * step) @ block.weights
+            square += (step * step) @ block.weights
+            first += (truth * truth) @ block.weights
+            last += ((truth - step) ** 2) @ block.weights
+        prior = _HALVES * np.minimum(first, last)
+        share = (both + 0.5 * prior) / np.maximum(square + prior, 1e-9)
+        shares[bands, 0, 0] = np.clip(share, 0, 1)
+    return shares
+
+
+def _of_one_mask(sources: Sequence[Residuals]) -> list[list[int]]:
+    """Return the bands in groups that are known at the same places."""
+    groups: dict[tuple[bytes, ...], list[int]] = {}
+    for band in range(len(sources[0].known)):
+        key = tuple(source.known[band].tobytes() for source in sources)
+        groups.setdefault(key, []).append(band)
+    return list(groups.values())
+
+
+@dataclass(frozen=True)
+class _FitBlock:
+    """Neighbouring pixels, or cells, with a departure."""
+
+    features: NDArray[np.float64]
+    """Shape (F, n), the first 1."""
+    departure: NDArray[np.float64]
+    """Shape (bands, n)."""
+    weights: NDArray[np.float64]
+    """Shape (n,), in pixels."""
+
+
+def _blocks(
+    source: Residuals, features: NDArray[np.float64], bands: Sequence[int], edge: int
+) -> list[_FitBlock]:
+    """Return the known pixels of some bands in square blocks."""
+    known = source.known[bands[0]]
+    height, width = known.shape
+    # Only context cells have a size beyond the tile.
+    weights = cell_weights(known.shape) if edge == _BLOCK_PX[1] else np.ones(known.shape)
+    known = known & (weights > _NO_WEIGHT)
+    found = []
+    for row in range(0, height, edge):
+        for col in range(0, width, edge):
+            part = np.s_[row : row + edge, col : col + edge]
+            clear = known[part]
+            if clear.any():
+                departure = source.departure[bands][:, *part]
+                found.append(
+                    _FitBlock(
+                        features[:, *part][:, clear],
+                        departure[:, clear].astype(np.float64),
+                        weights[part][clear],
+                    )
+                )
+    return found
+
+
+def _shrunk_ridge(blocks: Sequence[_FitBlock]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return constant (bands,) and slopes (bands, F - 1) of a ridge regression, shrunk by its held-out error."""
+    weighted = [block.features * block.weights for block in blocks]
+    system = np.stack([own @ block.features.T for own, block in zip(weighted, blocks, strict=True)])
+    answer = np.stack([own @ block.departure.T for own, block in zip(weighted, blocks, strict=True)])
+    counts = np.array([block.weights.sum() for block in blocks])
+    total = float(counts.sum())
+    whole = np.linalg.solve(system.sum(axis=0) + _ridge(total, system.shape[1]), answer.sum(axis=0))
+    shrink = np.full(answer.shape[2], _PRIOR_SHARE)
+    square = np.zeros_like(shrink)
+    if len(blocks) > 1:
+        left_out = system.sum(axis=0) - system
+        left_out += np.stack([_ridge(total - count, system.shape[1]) for count in counts])
+        others = np.linalg.solve(left_out, answer.sum(axis=0) - answer)
+        both, own = np.zeros_like(shrink), np.zeros_like(shrink)
+        for solution, block in zip(others, blocks, strict=True):
+            truth = block.departure - solution[0][:, None]
+            predicted = solution[1:].T @ block.features[1:]
+            both += (truth * predicted) @ block.weights
+            own += (predicted * predicted) @ block.weights
+            square += (truth * truth) @ block.weights
+        slope = (both + _PRIOR_WEIGHT * _PRIOR_SHARE * own) / np.maximum((1 + _PRIOR_WEIGHT) * own, 1e-9)
+        shrink = np.clip(slope, 0, 1)
+    noise = _SENSOR_NOISE**2 * total
+    shrink *= square / (square + noise) * total / (total + _FEW_PX)
+    return whole[0], (whole[1:] * shrink).T
+
+
+def _ridge(total: float, count: int) -> NDArray[np.float64]:
+    """Return the penalty of a constant and ``count - 1`` slopes, fitted to pixels of weight ``total``."""
+    weights = np.full(count, _RIDGE * total + _RIDGE_PX)
+    weights[0] = _RIDGE_PX
+    return np.diag(weights)
+
+
 @lru_cache(maxsize=8)
-def _cell_weights(shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Return the weight of each context cell in pixels, shape (h, w); 0 within the tile."""
+def cell_weights(shape: tuple[int, int], *, within: bool = False) -> NDArray[np.float64]:
+    """Return the weight of each context cell in pixels, shape (h, w); 0 within the tile unless ``within``."""
     rows, cols = (np.arange(n) - (n - 1) / 2 for n in shape)
     away_px = np.hypot(rows[:, None], cols) * CONTEXT_CELL_PX
     weights: NDArray[np.float64] = _CELL_WORTH * np.exp(-0.5 * (away_px / _NEAR_PX) ** 2)
-    weights[CONTEXT_CELLS:-CONTEXT_CELLS, CONTEXT_CELLS:-CONTEXT_CELLS] = 0
+    weights[CONTEXT_CELLS:-CONTEXT_CELLS, CONTEXT_CELLS:-CONTEXT_CELLS] = _CELL_WORTH if within else 0
     weights.flags.writeable = False
     return weights
 

@@ -78,20 +78,18 @@ def in_time(
         Keep the contrast of the dates (ordinary kriging of all scales), where clear pixels of the moment correct
         the estimate afterwards.
     """
-    out: Float32Array = np.zeros_like(dates[0])
-    for part, weights in zip(
-        scales(dates, pixel), kriging_weights((times - when) / DAY_S, sharp), strict=True
-    ):
-        out += _weighted(part, weights)
-    return out
+    weights = kriging_weights((times - when) / DAY_S, sharp)
+    # Smoothing is linear: one weighted sum is smoothed, not every date.
+    level, smooth, rest = (
+        _weighted(dates, own - finer)
+        for own, finer in zip(weights, [*weights[1:], np.zeros(len(dates))], strict=True)
+    )
+    return rest + _smoothed(smooth, _FINE_PX / pixel) + _smoothed(level, _LEVEL_PX / pixel)
 
 
 def scales(dates: Float32Array, pixel: int = 1) -> tuple[Float32Array, Float32Array, Float32Array]:
     """Return level, detail and finest detail, which sum to ``dates``."""
-    level, smooth = (
-        ndimage.gaussian_filter(dates, (0, 0, width / pixel, width / pixel), mode="reflect")
-        for width in (_LEVEL_PX, _FINE_PX)
-    )
+    level, smooth = (_smoothed(dates, width / pixel) for width in (_LEVEL_PX, _FINE_PX))
     return level, smooth - level, dates - smooth
 
 
@@ -108,6 +106,13 @@ def kriging_weights(away_days: NDArray[np.floating], sharp: bool = False) -> lis
         answer = np.append(covariance.at_lag(away_days), 1)
         weights.append(np.linalg.solve(system[:known, :known], answer[:known])[:count])
     return weights
+
+
+def _smoothed(images: Float32Array, width: float) -> Float32Array:
+    """Return images (..., H, W) smoothed by a Gaussian window of a standard deviation in their pixels."""
+    spread = (0,) * (images.ndim - 2) + (width, width)
+    smooth: Float32Array = ndimage.gaussian_filter(images, spread, mode="reflect")
+    return smooth
 
 
 def _weighted(dates: Float32Array, weights: NDArray[np.float64]) -> Float32Array:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from eoaug.generators.interpolation.push_pull import push_pull
 from eoaug.raster.arrays import BoolArray, Float32Array
 
-__all__ = ["temporal"]
+__all__ = ["gap_filled", "linear", "temporal"]
 
 
 def temporal(
@@ -41,7 +41,7 @@ def temporal(
     -------
     Shape (C, H, W); the target's known pixels come back bit for bit.
     """
-    expected, predictable = _expected(values, known, times, target)
+    expected, predictable = linear(values, known, times, target)
     clear = known[target]
     errors, rest = (None, None) if context is None else _of_cells(context, times, target)
     error = push_pull(values[target] - expected, clear & predictable, errors)
@@ -54,17 +54,34 @@ def _of_cells(
 ) -> tuple[Float32Array, Float32Array]:
     """Return the error of the estimate at context cells, and the corrected cells; NaN where unknown."""
     known = np.isfinite(context)
-    expected, predictable = _expected(np.where(known, context, np.float32(0)), known, times, target)
+    expected, predictable = linear(np.where(known, context, np.float32(0)), known, times, target)
     error = np.where(predictable, context[target] - expected, np.float32(np.nan))
     corrected = expected + push_pull(error, np.isfinite(error))
     rest = np.where(predictable, corrected, np.float32(np.nan))
     return error, np.where(known[target], context[target], rest)
 
 
-def _expected(
+def gap_filled(values: Float32Array, known: BoolArray, times: NDArray[np.int64]) -> Float32Array:
+    """Return dates (T, C, H, W) with the gaps of each filled from the others, as `temporal` does."""
+    out: Float32Array = values.copy()
+    partly = [date for date in range(len(values)) if not known[date].all()]
+    if not partly:
+        return out
+    estimates = [linear(values, known, times, date) for date in partly]
+    expected, predictable = (np.stack(parts) for parts in zip(*estimates, strict=True))
+    clear = known[partly]
+    error = push_pull(values[partly] - expected, clear & predictable)
+    out[partly] = push_pull(np.where(clear, values[partly], expected + error), clear | predictable)
+    return out
+
+
+def linear(
     values: Float32Array, known: BoolArray, times: NDArray[np.int64], target: int
 ) -> tuple[Float32Array, BoolArray]:
-    """Return the linear interpolation of a date from the nearest others (0 without any), and a mask of where one is known."""
+    """Return the linear interpolation of a date from the nearest others (0 without any), and a mask of where one is known.
+
+    Parameters and shapes as in `temporal`.
+    """
     past, past_time, has_past = _nearest(values, known, times, range(target - 1, -1, -1))
     future, future_time, has_future = _nearest(values, known, times, range(target + 1, len(times)))
     span = future_time - past_time

@@ -1,0 +1,205 @@
+"""Which known pixels are evidence of the land: those that another date supports.
+
+Masks miss the rims of clouds, haze, shadows and whole dates. What is left of a cloud among the known pixels differs
+from every other date, and from one cloud to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from eoaug.generators.base import CONTEXT_CELL_PX, CONTEXT_CELLS
+from eoaug.generators.interpolation.regression import cell_weights
+from eoaug.raster.arrays import BoolArray, Float32Array
+
+__all__ = ["evidence_of", "outliers", "without_cells_of"]
+
+
+_AGREEMENT = (0.3, 3.0)
+"""Difference up to which two pixels agree, in a band: model units, plus so many times the typical difference between
+two dates there. The second makes room for seasons."""
+_TYPICAL = 0.4
+"""Quantile over pairs of dates of their median difference: below one half, for pairs with a cloud are among them."""
+_SAMPLE_PX = 512
+"""Pixels of an image that the median is taken of."""
+_PAIR_PX = 16
+"""Least number of such pixels that both dates of a pair show."""
+_SUPPORT = 0.3
+"""Weight of agreeing dates that a pixel needs, of the weight of those that show it, at most 1. A date weighs the
+square of its clear share: the rest of a date that is nearly all cloud is seldom clear."""
+_TARGET_SLACK = 8.0
+"""Growth of the agreement of the date to be filled with the square of its clear share: more clear land may differ more
+from the other dates, as snow does ..."""
+_TARGET_SHARE = 0.6
+"""... and from this share on it is believed."""
+_PATCH_PX = 5
+"""Edge of the window within which pixels are judged together: clouds are wider than a pixel."""
+_WHOLE = 0.4
+"""Share of contradicted pixels above which no pixel of a date is evidence in a tile."""
+_OUTLIER = (0.3, 4.0)
+"""Residual of an outlier: model units, plus so many standard deviations (median absolute deviation)."""
+_OUTLIER_PX = 16
+
+
+def evidence_of(
+    values: Float32Array, known: BoolArray, cells: Float32Array | None, target: int
+) -> tuple[BoolArray, Float32Array | None]:
+    """Return what remains of the known pixels of dates without those that contradict the others.
+
+    A pixel of a date is evidence if another date agrees with it in all bands; dates count by the square of their
+    clear share. The target is held against the dates that are left, the less strictly the more of it is clear.
+
+    Parameters
+    ----------
+    values
+        Shape (T, C, H, W), model units.
+    known
+        The same shape.
+    cells
+        As `Request.context_cells`, or None.
+    target
+        Index of the date that is to be filled.
+
+    Returns
+    -------
+    ``known`` and ``cells`` without what is contradicted; such cells are NaN.
+    """
+    share = _clear_shares(known, cells)
+    if cells is None:
+        agreement = _agreement(values, known)
+        if agreement is None:
+            return known, None
+        return known & ~_contradicted(values, known, share, agreement, target, _PATCH_PX)[:, None], None
+    there = np.isfinite(cells)
+    means = np.where(there, cells, np.float32(0))
+    agreement = _agreement(means, there)
+    if agreement is None:
+        return known, cells
+    wrong = _contradicted(values, known, share, agreement, target, _PATCH_PX)
+    cells = np.where(
+        _contradicted(means, there, share, agreement, target)[:, None], np.float32(np.nan), cells
+    )
+    return known & ~wrong[:, None], without_cells_of(cells, wrong)
+
+
+def without_cells_of(cells: Float32Array, wrong: BoolArray) -> Float32Array:
+    """Return context cells (..., C, h, w) without those of the tile that hold one of the pixels ``wrong`` (..., H, W)."""
+    *lead, height, width = wrong.shape
+    size = CONTEXT_CELL_PX
+    held = wrong.reshape(*lead, height // size, size, width // size, size).any(axis=(-3, -1))
+    out = cells.copy()
+    inner = out[..., CONTEXT_CELLS:-CONTEXT_CELLS, CONTEXT_CELLS:-CONTEXT_CELLS]
+    inner[np.broadcast_to(held[..., None, :, :], inner.shape)] = np.nan
+    return out
+
+
+def outliers(left: Sequence[Float32Array], known: Sequence[BoolArray]) -> list[BoolArray]:
+    """Return which pixels differ from an estimate by far more than most, in all bands the same way.
+
+    A cloud is brighter in all bands, and its shadow darker; a mown field is brighter in some and darker in others.
+
+    Parameters
+    ----------
+    left
+        Images (C, H, W) of one date, model units: values minus estimate. The spread of the first is the measure of all.
+    known
+        The same shapes.
+
+    Returns
+    -------
+    Shape (H, W) by image; of the first, pixels next to them as well.
+    """
+    clear = known[0].all(axis=0)
+    if np.count_nonzero(clear) < _OUTLIER_PX:
+        return [np.zeros(image.shape[1:], bool) for image in known]
+    floor, times = _OUTLIER
+    size = floor + times * 1.4826 * np.median(np.abs(left[0][:, clear]), axis=1)[:, None, None]
+    found = [
+        (np.abs(np.where(there, image / size, 0).mean(axis=0)) > 1) & there.all(axis=0)
+        for image, there in zip(left, known, strict=True)
+    ]
+    found[0] = ndimage.binary_dilation(found[0]) & clear
+    return found
+
+
+def _clear_shares(known: BoolArray, cells: Float32Array | None) -> NDArray[np.float64]:
+    """Return the clear share of each date in the tile and around it, of what any date shows; shape (T,)."""
+    if cells is None:
+        return np.asarray(known.sum(axis=(1, 2, 3)) / max(int(known.any(axis=0).sum()), 1))
+    there, weights = np.isfinite(cells), cell_weights(cells.shape[2:], within=True)
+    total = (there.any(axis=0) * weights).sum()
+    return np.asarray((there * weights).sum(axis=(1, 2, 3)) / max(total, 1e-9))
+
+
+def _agreement(values: Float32Array, known: BoolArray) -> Float32Array | None:
+    """Return the difference up to which two pixels agree, shape (C, 1, 1); None without two dates to compare."""
+    step = max(values[0, 0].size // _SAMPLE_PX, 1)
+    planes = values.reshape(*values.shape[:2], -1)[..., ::step]
+    shown = known.reshape(*known.shape[:2], -1)[..., ::step].all(axis=1)
+    medians = [
+        np.median(np.abs(planes[one][:, both] - planes[other][:, both]), axis=1)
+        for one, other in combinations(range(len(planes)), 2)
+        if np.count_nonzero(both := shown[one] & shown[other]) >= _PAIR_PX
+    ]
+    if not medians:
+        return None
+    floor, times = _AGREEMENT
+    agreement: Float32Array = (floor + times * np.quantile(medians, _TYPICAL, axis=0)).astype(np.float32)
+    return agreement[:, None, None]
+
+
+def _contradicted(
+    values: Float32Array,
+    known: BoolArray,
+    share: NDArray[np.float64],
+    agreement: Float32Array,
+    target: int,
+    window_px: int = 1,
+) -> BoolArray:
+    """Return which pixels of dates no other date supports, shape (T, H, W), as the majority within ``window_px`` is."""
+    shown = known.any(axis=1)
+    scaled, weights = values / agreement, np.square(share).astype(np.float32)
+    support, most = np.zeros((2, *shown.shape), np.float32)
+    apart = np.full(shown.shape, np.inf, np.float32)
+    for one, other in combinations(range(len(values)), 2):
+        both = shown[one] & shown[other]
+        if not both.any():
+            continue
+        difference = np.where(known[one] & known[other], np.abs(scaled[one] - scaled[other]), 0).max(axis=0)
+        agree = both & (difference <= 1)
+        for date, by in ((one, other), (other, one)):
+            support[date] += weights[by] * agree
+            most[date] += weights[by] * both
+            if date == target:
+                apart[by] = np.where(both, difference, np.inf)
+    wrong: BoolArray = (support < _SUPPORT * np.minimum(most, 1)) & (most > 0)
+    others = [date for date in range(len(values)) if date != target]
+    nearest = np.where(wrong[others], np.inf, apart[others]).min(axis=0)
+    slack = 1 + _TARGET_SLACK * share[target] ** 2
+    wrong[target] = (nearest > slack) & np.isfinite(nearest) & (share[target] < _TARGET_SHARE)
+    if window_px > 1:
+        wrong = _in_patches(wrong, shown, window_px)
+    for date in range(len(values)):
+        if np.count_nonzero(wrong[date]) > _WHOLE * np.count_nonzero(shown[date]):
+            wrong[date] = shown[date]
+    # Where all others contradict each other, the clearest one is kept.
+    lost = shown[others].any(axis=0) & ~(shown[others] & ~wrong[others]).any(axis=0)
+    clearest = np.where(shown[others], share[others][:, None, None], -1.0).argmax(axis=0)
+    for rank, date in enumerate(others):
+        wrong[date] &= ~(lost & (clearest == rank))
+    return wrong
+
+
+def _in_patches(wrong: BoolArray, shown: BoolArray, edge: int) -> BoolArray:
+    """Return the shown pixels (T, H, W) around which most shown ones are wrong."""
+    counts = [
+        ndimage.uniform_filter(image.astype(np.float32), (0, edge, edge), mode="constant")
+        for image in (wrong, shown)
+    ]
+    patches: BoolArray = shown & (2 * counts[0] > counts[1])
+    return patches
