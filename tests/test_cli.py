@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from dataclasses import fields, replace
@@ -288,3 +289,26 @@ def test_closed_streams_keep_the_exit_code(tmp_path: Path) -> None:
     assert done.stdout.strip() == "2"
     done = in_shell("eoaug inspect nowhere 2>&1 | true; echo ${PIPESTATUS[0]}", tmp_path)
     assert done.stdout.strip() == "2"
+
+
+def test_the_sample_has_a_name_unless_a_file_is_called_so(tmp_path, monkeypatch):
+    from eoaug.jobs.config import Source
+    from eoaug.stac.sample import named_source, sample
+
+    monkeypatch.chdir(tmp_path)
+    assert named_source("sample") == Source(catalog="sample").catalog == str(sample())
+    assert named_source("sample/x") == "sample/x"
+    (tmp_path / "sample").mkdir()
+    assert named_source("sample") == Source(catalog="sample").catalog == "sample"
+
+
+def test_help_and_pages_name_no_path_of_a_checkout():
+    """What they show works after a plain installation, which has no folder ``catalogs``."""
+    root = Path(__file__).parents[1]
+    pages = [root / "README.md", *(root / "eoaug").rglob("*.py")]
+    shown = [
+        page.name
+        for page in pages
+        if re.search(r"(open_cube\(\W*|eoaug \S+ |catalog: )catalogs/", page.read_text("utf-8"))
+    ]
+    assert shown == []

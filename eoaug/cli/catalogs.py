@@ -28,7 +28,7 @@ commands = typer.Typer()
     short_help="Summarise a catalog.",
     help=option_help(
         "Summarise a catalog: items, dates, bands, grids, and what is synthetic.",
-        "eoaug inspect catalogs/sample",
+        "eoaug inspect sample",
     ),
 )
 @reported

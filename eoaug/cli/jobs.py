@@ -26,7 +26,7 @@ plan_commands = typer.Typer()
 _JOB_HELP = """\b
 A job is a YAML file:
   source:
-    catalog: catalogs/sample          # path, URL, or name of a STAC API
+    catalog: sample                   # path, URL, or name of a STAC API
     collections: [sentinel-2-l2a]     # also ids, bbox, datetime, query, limit
     bands: [B02, B03, B04, B08]
   verb: super_resolve                 # inpaint, extend, synthesize

@@ -13,6 +13,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 import typer
 
 from eoaug.errors import EoaugError, ParameterError
+from eoaug.stac.sample import named_source
 
 __all__ = [
     "Bbox",
@@ -36,8 +37,9 @@ Texts = list[str] | None
 Source = Annotated[
     str,
     typer.Argument(
+        callback=named_source,
         help="Catalog, collection or item (path or URL), name or URL of a STAC API, or a GeoTIFF, netCDF file, Zarr "
-        "group, or folder of such files."
+        "group, or folder of such files; 'sample' is the catalog that eoaug ships.",
     ),
 ]
 Collections = Annotated[Texts, typer.Option(metavar="NAMES", help="Collections to read. [default: all]")]

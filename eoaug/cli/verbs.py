@@ -96,15 +96,15 @@ _ABOUT = {
     "  eoaug {}inpaint my-catalog --bands B02,B03,B04,B08,SCL --mask SCL{}",
     "extend": "Generate dates before, between or after the given ones.\n\n\b\n"
     "Example: two more dates for one item of the sample catalog\n"
-    "  eoaug {}extend catalogs/sample --ids S2A_MSIL2A_20170613T101031_87_48 \\\n"
+    "  eoaug {}extend sample --ids S2A_MSIL2A_20170613T101031_87_48 \\\n"
     "    --bands B02,B03,B04,B08 --times 2017-04-15,2017-08-15{}",
     "super_resolve": "Increase the spatial resolution; degraded by the sensor model, the output reproduces the input.\n\n\b\n"
     "Example: every item of the sample catalog at 2.5 m\n"
-    "  eoaug {}super-resolve catalogs/sample --collections sentinel-2-l2a --each \\\n"
+    "  eoaug {}super-resolve sample --collections sentinel-2-l2a --each \\\n"
     "    --bands B02,B03,B04,B08 --factor 4{}",
     "synthesize": "Generate every pixel: variations of a cube, or a new cube of any extent.\n\n\b\n"
     "Example: four variations of one item, and a new scene of 2 km\n"
-    "  eoaug {}synthesize catalogs/sample --ids S2A_MSIL2A_20170613T101031_87_48 \\\n"
+    "  eoaug {}synthesize sample --ids S2A_MSIL2A_20170613T101031_87_48 \\\n"
     "    --bands B02,B03,B04,B08 --members 4{}\n"
     "  eoaug {}synthesize --like 500000,5000000,502000,5002000 --crs EPSG:32633 \\\n"
     "    --resolution 10 --times 2024-06-01{}",

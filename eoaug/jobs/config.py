@@ -22,6 +22,7 @@ from pydantic import (
 
 from eoaug.errors import ParameterError, did_you_mean, explain_validation
 from eoaug.generators.base import Generator, Verb, identity_of
+from eoaug.stac.sample import named_source
 from eoaug.storage.documents import load_yaml
 from eoaug.storage.names import clean_href
 from eoaug.verbs.options import yaml_keys
@@ -44,7 +45,7 @@ class Source(_JobSection):
     """Which items are processed."""
 
     catalog: str = Field(min_length=1)
-    """Path, URL or s3://bucket/prefix of a catalog, collection or item; URL of a STAC API, or its name."""
+    """Path, URL or s3://bucket/prefix of a catalog, collection or item; URL of a STAC API, or its name; ``sample`` is the catalog that eoaug ships."""
     collections: Names = ()
     ids: Names = ()
     bbox: tuple[float, float, float, float] | None = None
@@ -63,6 +64,11 @@ class Source(_JobSection):
     crs: str | None = None
     allow: Names = ()
     """Folders, hosts and networks that addresses of the items may point to, in addition to the catalog's own."""
+
+    @field_validator("catalog")
+    @classmethod
+    def _sample(cls, value: str) -> str:
+        return named_source(value)
 
     @field_validator("datetime", mode="before")
     @classmethod
@@ -245,8 +251,8 @@ def job_schema() -> dict[str, Any]:
 
 
 _EXAMPLES = {
-    "source": "source: {catalog: catalogs/sample}",
-    "source.catalog": "catalog: catalogs/sample",
+    "source": "source: {catalog: sample}",
+    "source.catalog": "catalog: sample",
     "verb": "verb: super_resolve",
     "output": "output: {catalog: augmented}",
     "output.catalog": "catalog: augmented",

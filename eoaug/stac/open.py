@@ -114,7 +114,7 @@ def open_cube(
 
     Examples
     --------
-    >>> cube = eoaug.open_cube("catalogs/sample", ids=["S2A_MSIL2A_20170617T113321_36_85"], bands=["B02"])
+    >>> cube = eoaug.open_cube(eoaug.sample(), ids=["S2A_MSIL2A_20170617T113321_36_85"], bands=["B02"])
     >>> cube.sizes["x"]
     120
     """

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from eoaug.errors import SourceError
 
-__all__ = ["sample"]
+__all__ = ["named_source", "sample"]
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PLACES = (_PACKAGE / "sample_catalog", _PACKAGE.parent / "catalogs" / "sample")
@@ -41,3 +41,8 @@ def sample() -> Path:
         f"the sample catalog is not in {str(_PLACES[0])!r}",
         "install eoaug from a wheel, or run it from a checkout",
     )
+
+
+def named_source(source: str) -> str:
+    """Return the path of the sample catalog for the name ``sample``, unless a file is called so; others as they are."""
+    return str(sample()) if source == "sample" and not Path(source).exists() else source

@@ -70,7 +70,7 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
 
     Examples
     --------
-    >>> cube = eoaug.open_cube("catalogs/sample", ids=["S2A_MSIL2A_20170617T113321_36_85"], bands=["B02"], chunks=None)
+    >>> cube = eoaug.open_cube(eoaug.sample(), ids=["S2A_MSIL2A_20170617T113321_36_85"], bands=["B02"], chunks=None)
     >>> fine = eoaug.super_resolve(cube, factor=2, generator="classical")
     >>> dict(fine.sizes)
     {'time': 1, 'y': 240, 'x': 240}
