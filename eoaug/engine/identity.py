@@ -13,7 +13,7 @@ import numpy as np
 from eoaug.engine.inputs import Inputs
 from eoaug.engine.plan import Plan
 from eoaug.errors import ParameterError
-from eoaug.generators.base import identity_of
+from eoaug.generators.identity import identity_of
 
 __all__ = ["token_for"]
 

@@ -21,7 +21,8 @@ from pydantic import (
 )
 
 from eoaug.errors import ParameterError, did_you_mean, explain_validation
-from eoaug.generators.base import Generator, Verb, identity_of
+from eoaug.generators.base import Generator, Verb
+from eoaug.generators.identity import identity_of
 from eoaug.stac.sample import named_source
 from eoaug.storage.documents import load_yaml
 from eoaug.storage.names import clean_href

@@ -14,7 +14,7 @@ from typing import Any
 import pystac
 
 from eoaug.errors import SourceError
-from eoaug.generators.base import identity_of
+from eoaug.generators.identity import identity_of
 from eoaug.jobs.work_items import JobContext, WorkItem
 from eoaug.stac.band_sources import ItemDate
 from eoaug.stac.catalog import Root

@@ -12,7 +12,8 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from eoaug.generators.base import Card, Generator, Request, SteppedGenerator, Verb, identity_of
+from eoaug.generators.base import Card, Generator, Request, SteppedGenerator, Verb
+from eoaug.generators.identity import identity_of
 from eoaug.testing.requests import requests
 
 __all__ = ["check_generator"]

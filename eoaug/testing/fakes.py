@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.errors import GeneratorError
-from eoaug.generators.base import METADATA_FIELDS, Card, Generator, Request, SteppedGenerator, settings_of
+from eoaug.generators.base import METADATA_FIELDS, Card, Generator, Request, SteppedGenerator
+from eoaug.generators.identity import settings_of
 from eoaug.raster import noise
 from eoaug.raster.arrays import Float32Array
 

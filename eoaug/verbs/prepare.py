@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -53,6 +53,9 @@ from eoaug.verbs.masking import mask_note
 from eoaug.verbs.options import Options
 from eoaug.verbs.record import record_of, residual_of
 from eoaug.verbs.uncertainty import calibrate, with_uncertainty
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
 
 __all__ = ["PreparedVerb", "VerbCall", "extreme_share", "prepare", "refuse_unknown", "run_verb"]
 
@@ -187,21 +190,12 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
         stride=lattice_for(card, call.factor, call.verb).stride,
         copies=sampling.result_members or 1,
     )
-    top, left = absolute_origin(cube.geobox.affine) if cube.georeferenced else (0, 0)
     plan = Plan(
         verb=call.verb,
         generator=call.generator,
         fill=call.fill,
         bands=bands,
-        grid=Grid(
-            geobox=geobox,
-            origin=((top - call.shift[0]) * call.factor, (left - call.shift[1]) * call.factor),
-            factor=call.factor,
-            sensor=None if call.sensor is None else _by_channel(call.sensor, bands),
-            guided=_guided(call, bands),
-            bounded=call.has_input or layout is not None,
-            gsd_m=gsd_m(geobox) if cube.georeferenced else math.nan,
-        ),
+        grid=_grid(call, geobox, bands),
         calendar=calendar,
         sampling=sampling,
         chunking=Chunking(
@@ -227,6 +221,20 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
         parameters=parameters,
         times=cube.times if call.dates is None else call.dates,
         guide=options.get("layout"),
+    )
+
+
+def _grid(call: VerbCall, geobox: GeoBox, bands: Bands) -> Grid:
+    cube = call.cube
+    top, left = absolute_origin(cube.geobox.affine) if cube.georeferenced else (0, 0)
+    return Grid(
+        geobox=geobox,
+        origin=((top - call.shift[0]) * call.factor, (left - call.shift[1]) * call.factor),
+        factor=call.factor,
+        sensor=None if call.sensor is None else _by_channel(call.sensor, bands),
+        guided=_guided(call, bands),
+        bounded=call.has_input or bands.layout_planes > 0,
+        gsd_m=gsd_m(geobox) if cube.georeferenced else math.nan,
     )
 
 

@@ -12,7 +12,8 @@ import pytest
 
 import eoaug
 from eoaug.errors import GeneratorError
-from eoaug.generators.base import Card, identity_of, settings_of
+from eoaug.generators.base import Card
+from eoaug.generators.identity import identity_of, settings_of
 from eoaug.testing import CountingGenerator, TinyDenoiser, scene
 
 GOLDEN = {

@@ -42,7 +42,6 @@ from eoaug.generators.embedded.weights_config import (
 )
 from eoaug.generators.interpolation.band_guide import guided_batch
 from eoaug.generators.runtime import Precision, checked_device, checked_precision, device_kind, forward
-from eoaug.raster import noise
 from eoaug.raster.arrays import Float32Array
 
 __all__ = ["Embedded"]
@@ -157,7 +156,7 @@ class Embedded:
         for trajectory in state.trajectories:
             if trajectory.plan.path:
                 clean = (trajectory.estimate - trajectory.base_estimate.base) / trajectory.scale
-                trajectory.x = flow_samplers.noised(clean, self._noise(trajectory), trajectory.plan.path[0])
+                trajectory.x = flow_samplers.noised(clean, trajectory.drawn_noise(), trajectory.plan.path[0])
         return state
 
     def step(self, state: ResidualBatch, index: int) -> Float32Array:
@@ -209,18 +208,6 @@ class Embedded:
             result[target] = np.where(request.fill[target], final, result[target])
             out.append(result.astype(np.float32, copy=False))
         return np.stack(out)
-
-    def _noise(self, trajectory: ResidualTrajectory) -> Float32Array:
-        """Return the noise at a request's location, shape (C, H, W); a synthesized landscape has the same on all dates."""
-        request = trajectory.request
-        return noise.normal(
-            trajectory.conditional.origin,
-            trajectory.base_estimate.base.shape,
-            seed=request.seed,
-            stream="embedded detail",
-            member=request.member,
-            time=0 if trajectory.plan.unconditional else int(request.times[trajectory.plan.target]),
-        )
 
     def _coarse_requests(self, trajectories: Sequence[ResidualTrajectory]) -> list[Request]:
         """Return the super-resolution requests of unconditional tiles."""

@@ -15,6 +15,7 @@ from eoaug.generators.embedded.base_estimate import BaseEstimate
 from eoaug.generators.embedded.features import from_log, to_log
 from eoaug.generators.embedded.landscape import Plane
 from eoaug.generators.interpolation import push_pull
+from eoaug.raster import noise
 from eoaug.raster.arrays import Float32Array
 from eoaug.raster.sensor import Sensor
 
@@ -129,6 +130,18 @@ class ResidualTrajectory:
         """Index of the tile within the drawn square."""
         inner = slice(self.plan.beyond, -self.plan.beyond or None)
         return (slice(None), inner, inner)
+
+    def drawn_noise(self) -> Float32Array:
+        """Return the noise at the request's location, shape (C, H, W); a synthesized landscape has the same on all dates."""
+        request = self.request
+        return noise.normal(
+            self.conditional.origin,
+            self.base_estimate.base.shape,
+            seed=request.seed,
+            stream="embedded detail",
+            member=request.member,
+            time=0 if self.plan.unconditional else int(request.times[self.plan.target]),
+        )
 
     def expected_error(self) -> Float32Array:
         """Return the expected error of the pixels to fill, shape (C, H, W); 0 elsewhere."""
