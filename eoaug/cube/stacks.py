@@ -20,6 +20,8 @@ __all__ = ["PER_BAND", "BandStack", "name_of_single", "split_bands"]
 
 PER_BAND = ("long_name", "descriptions")
 """Attributes in which rioxarray and older readers keep the names of bands, one per band."""
+_BAND_SCALES = {"scales": "scale_factor", "offsets": "add_offset"}
+"""Attributes in which rioxarray keeps scale and offset of every band where these differ."""
 _SCALES = ("scale_factor", "add_offset", "scale", "offset", "raster:scale", "raster:offset", "units")
 """Attributes of the whole array that do not describe its classes, masks and angles."""
 _SCALAR_NAMES = ("band", "bands", "wavelength", "channel")
@@ -58,11 +60,15 @@ def split_bands(array: xr.DataArray) -> BandStack | None:
     if len(set(names)) != len(names):
         raise BandError(f"labels along {axis!r} repeat: {names}", "give every band its own label")
     common = _common_names(array, axis)
-    shared = {k: v for k, v in array.attrs.items() if not _per_band(v, len(names), k)}
+    shared = {
+        k: v for k, v in array.attrs.items() if k not in _BAND_SCALES and not _per_band(v, len(names), k)
+    }
     variables = {}
     for i, name in enumerate(names):
         layer = array.isel({axis: i}, drop=True).variable
-        attrs = shared | ({"common_name": common[i]} if common else {})
+        attrs = (
+            shared | ({"common_name": common[i]} if common else {}) | _own_scale(array.attrs, i, len(names))
+        )
         encoding = dict(array.encoding)
         if name == SYNTHETIC:
             layer, attrs, encoding = _mark(layer), dict(ATTRIBUTES), {}
@@ -97,6 +103,19 @@ def _per_band(value: Any, size: int, key: str) -> bool:
     return (
         key in PER_BAND and isinstance(value, Sequence) and not isinstance(value, str) and len(value) == size
     )
+
+
+def _own_scale(attrs: Mapping[str, Any], index: int, size: int) -> dict[str, Any]:
+    """Return scale and offset of one band from rioxarray's lists; empty without them."""
+    own = {}
+    for key, values in ((key, np.ravel(attrs[key])) for key in _BAND_SCALES if key in attrs):
+        if len(values) != size and len(set(values.tolist())) != 1:  # bands were selected, the list was not
+            raise BandError(
+                f"attrs[{key!r}]={values.tolist()[:6]} are not one number for each of the {size} bands",
+                f"select their entries with the bands, or remove them: del da.attrs[{key!r}]",
+            )
+        own[_BAND_SCALES[key]] = float(values[index] if len(values) == size else values[0])
+    return own
 
 
 def _common_names(array: xr.DataArray, axis: str) -> list[str] | None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
-import rioxarray  # noqa: F401
+import rioxarray
 import xarray as xr
 from affine import Affine
 from hypothesis import given, settings
@@ -267,3 +269,29 @@ def test_what_is_no_cube_is_refused(obj, kind, words):
     with pytest.raises(kind, match=words) as caught:
         read_cube(obj)
     assert caught.value.remedy
+
+
+@pytest.mark.parametrize("scales", [(1e-4, 1e-4, 1e-4), (1e-4, 2e-4, 1e-2)])
+def test_scales_of_every_band_of_rioxarray_are_read(scales, tmp_path):
+    """Without mask_and_scale, rioxarray gives stored numbers, and the scales of the bands as lists."""
+    import rasterio
+
+    path = tmp_path / "three.tif"
+    values = np.full((3, 8, 8), 2000, np.uint16)
+    profile = {"driver": "GTiff", "width": 8, "height": 8, "count": 3, "dtype": "uint16", "crs": "EPSG:32633"}
+    with rasterio.open(path, "w", transform=Affine(10, 0, 5e5, 0, -10, 5e6), **profile) as file:
+        file.write(values)
+        file.scales, file.offsets = scales, (0.0, -0.1, 0.0)
+        file.descriptions = ("B02", "B03", "B04")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the lists differ
+        with rioxarray.open_rasterio(path, mask_and_scale=False) as stored:
+            cube = read_cube(stored.load())
+    assert [band.scaling(band.data).max() for band in cube.bands] == pytest.approx(
+        [2000 * scale + offset for scale, offset in zip(scales, (0.0, -0.1, 0.0), strict=True)]
+    )
+    wrong = stored.isel(band=[0, 1])
+    wrong.attrs["scales"] = (1e-4, 1e-4, 1e-2)
+    with pytest.raises(BandError, match="2 bands") as caught:
+        read_cube(wrong)
+    assert "del da.attrs['scales']" in caught.value.remedy
