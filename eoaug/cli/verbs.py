@@ -54,6 +54,12 @@ def _open_options(
     groupby: Annotated[
         str, typer.Option(help="Merge items into one date by solar_day, time or id.")
     ] = "solar_day",
+    composite: Annotated[
+        Literal["monthly", "best"] | None,
+        typer.Option(
+            help="Read a composite of the clear pixels of each month, or of all dates. [default: the dates]"
+        ),
+    ] = None,
     each: Annotated[
         bool, typer.Option("--each", help="Process each item separately, e.g. items on different grids.")
     ] = False,
@@ -208,7 +214,7 @@ def _cubes(
     if own.get("like") is not None:
         if source is not None:
             raise ParameterError(f"--like and the source {source!r} exclude each other", "give one of them")
-        chooses = ("bands", "bbox", "datetime", "collections", "ids", "limit")
+        chooses = ("bands", "bbox", "datetime", "collections", "ids", "limit", "composite")
         for name in [name for name in chooses if given[name] is not None]:
             raise ParameterError(
                 f"--{name} filters a source, and --like has none", "omit it, or give a SOURCE"
@@ -227,7 +233,7 @@ def _cubes(
         "datetime": given["datetime"],
         "limit": given["limit"],
     }
-    fixed = {name: given[name] for name in ("resolution", "crs", "groupby")}
+    fixed = {name: given[name] for name in ("resolution", "crs", "groupby", "composite")}
     fixed["bands"] = split(given["bands"])
     ids = split(given["ids"])
     if not given["each"]:

@@ -26,6 +26,7 @@ __all__ = [
     "SCL_CLASSES",
     "SCL_CLOUD",
     "dilate",
+    "distance_to",
     "qa_pixel_mask",
     "random_gap",
     "scl_mask",
@@ -124,6 +125,33 @@ def dilate(
             if window.any():
                 near = ndimage.distance_transform_edt(~window, sampling=pixel) <= within
                 grown[top : top + _STRIP_ROWS] = near[top - first :][:_STRIP_ROWS]
+    return out
+
+
+def distance_to(
+    mask: NDArray[np.bool_], most: float, pixel: tuple[float, float] = (1.0, 1.0)
+) -> NDArray[np.float32]:
+    """Return the distance to the nearest masked pixel of the same image, at most ``most``.
+
+    Parameters
+    ----------
+    mask
+        Shape (..., rows, columns).
+    most, pixel
+        Largest distance and edges of a pixel, from row to row and from column to column, in one unit.
+    """
+    from scipy import ndimage
+
+    out = np.full(mask.shape, most, np.float32)
+    images = zip(mask.reshape(-1, *mask.shape[-2:]), out.reshape(-1, *mask.shape[-2:]), strict=True)
+    for image, distance in images:
+        if image.any():
+            np.minimum(
+                ndimage.distance_transform_edt(~image, sampling=pixel),
+                most,
+                out=distance,
+                casting="same_kind",
+            )
     return out
 
 

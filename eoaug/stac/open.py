@@ -17,6 +17,7 @@ from eoaug.formats.georeference import geobox_of
 from eoaug.stac.array_files import open_array_files
 from eoaug.stac.band_sources import ItemDate
 from eoaug.stac.collections import Collections
+from eoaug.stac.composite import Composite, composite_of
 from eoaug.stac.cube_grid import grid_key, node_name, target_grid
 from eoaug.stac.filters import Bbox, Search, instant_of, parse_bbox, parse_interval
 from eoaug.stac.items import read_item_dates
@@ -46,6 +47,7 @@ def open_cube(
     resampling: str | Mapping[str, str] = "nearest",
     patch_url: Callable[[str], str] | None = None,
     allow: Sequence[str] = (),
+    composite: Composite | None = None,
 ) -> Any:
     """Open a STAC source as a georeferenced cube in physical units.
 
@@ -93,6 +95,12 @@ def open_cube(
         What addresses in the source may point to outside of its own folder or host: folders (``"/data"``,
         ``"./data"``), hosts (``"data.example.org"``, ``"*.example.org"``, ``"localhost:9000"``) and
         networks of private addresses (``"10.0.0.0/8"``).
+    composite
+        A composite without clouds in place of the dates, ``"monthly"`` or ``"best"`` (one image of all dates): per pixel
+        one clear observation, near the middle of the period and far from cloud; nothing is generated. Clear is what the
+        quality band of the cube, dilated
+        by 100 m as for the verbs, does not call cloud. The variable ``source_date`` has the date of each pixel in days
+        since 1970-01-01, -1 without a clear one. See `eoaug.stac.composite.composite_of` for the rules and their sources.
 
     Returns
     -------
@@ -118,15 +126,12 @@ def open_cube(
     >>> cube.sizes["x"]
     120
     """
+    given = {name: value for name, value in locals().items() if name not in ("source", "composite")}
+    if composite is not None:
+        return composite_of(open_cube(source, **given), composite)
     if isinstance(source, xr.Dataset | xr.DataArray | xr.DataTree):
-        selection = {
-            "bands": bands,
-            "bbox": bbox,
-            "datetime": datetime,
-            "collections": collections,
-            "ids": ids,
-        }
-        return _checked(source, {**selection, "query": query, "crs": crs, "resolution": resolution})
+        names = ("bands", "bbox", "datetime", "collections", "ids", "query", "crs", "resolution")
+        return _checked(source, {name: given[name] for name in names})
     search = Search(
         collections=_names(collections, "collections"),
         ids=_names(ids, "ids"),
