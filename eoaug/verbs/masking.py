@@ -174,7 +174,9 @@ def _warn(text: str) -> None:
 
 
 def mask_note(record: Mapping[str, Any]) -> str:
-    """Return the mask of a provenance record in words."""
+    """Return the mask of a provenance record in words; empty without one."""
+    if "mask_buffer" not in record:
+        return ""
     mask, buffer = record["mask"], record["mask_buffer"]
     name = "as given" if mask is True else mask if isinstance(mask, str) else ", ".join(mask)
     unit = "" if isinstance(buffer, str) else " m"

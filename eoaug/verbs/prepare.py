@@ -174,14 +174,14 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
     cube, card = call.cube, call.generator.card
     if call.has_input:
         check_cube_units(cube)
-    if call.has_input and call.factor == 1:
-        _refuse_lost_marks(cube)
+        if call.factor == 1:
+            _refuse_lost_marks(cube)
     geobox = cube.geobox if call.factor == 1 else refine(cube.geobox, call.factor)
     layout = layout_for(options.get("layout"), card, geobox, call.verb)
     bands = _bands(call, 0 if layout is None else len(layout))
     calendar = _calendar(call)
-    lazy = _is_lazy(call, options, layout)
-    sampling = with_uncertainty(_sampling(call, options), options, call.generator, call.verb, cube, lazy=lazy)
+    lazy, sampling = _is_lazy(call, options, layout), _sampling(call, options)
+    sampling = with_uncertainty(sampling, options, call.generator, call.verb, cube, lazy=lazy)
     lengths = chunks_of(
         options.get("chunks"),
         cube,
@@ -202,16 +202,15 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
             lengths=lengths,
             batch_tiles=integer("batch_tiles", options.get("batch_tiles", card.batch), 1, 4096),
         ),
-        mask_note="" if call.mask is None else mask_note(call.own),
+        mask_note=mask_note(call.own),
     )
     inputs = Inputs(tuple(band.data for band in cube.bands) if call.has_input else (), call.mask, layout)
     parameters = _recorded(call, plan)
     plan = replace(plan, token=token_for(plan, inputs, parameters))
-    if call.needs_known:
-        if any(hasattr(array, "dask") for array in inputs.arrays()):
-            plan = replace(plan, needs_known=True)
-        else:
-            refuse_unknown(plan, inputs)
+    if call.needs_known and any(hasattr(array, "dask") for array in inputs.arrays()):
+        plan = replace(plan, needs_known=True)
+    elif call.needs_known:
+        refuse_unknown(plan, inputs)
     return PreparedVerb(
         cube=cube,
         plan=plan,
