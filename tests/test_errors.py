@@ -322,3 +322,95 @@ def test_did_you_mean_names_the_most_similar_only():
     assert did_you_mean("inpiant", known) == "did you mean 'inpaint'?"
     assert did_you_mean("zzz", known) == ""
     assert did_you_mean("paint", ["a point"], cutoff=0.95) == ""
+
+
+# -- inputs that were once wrong without a word --------------------------------------------------------
+
+
+def flagged(ds, name, values, **attrs):
+    layer = xr.full_like(ds.blue, 0, dtype=np.uint8).copy(data=np.resize(np.uint8(values), ds.blue.shape))
+    return ds.assign({name: layer.drop_attrs().assign_attrs(grid_mapping="spatial_ref", **attrs)})
+
+
+def stored(ds, **attrs):
+    """Digital numbers in the blue band, with other attributes and no encoding."""
+    numbers = xr.full_like(ds.blue, 1000, dtype=np.int16).drop_attrs().drop_encoding()
+    return ds.assign(blue=numbers.assign_attrs(common_name="blue", grid_mapping="spatial_ref", **attrs))
+
+
+def stack(ds, **attrs):
+    return ds[["blue", "red"]].to_dataarray("band").assign_attrs(**attrs)
+
+
+def of_calendar(calendar):
+    dates = xr.date_range("2024-02-01", periods=2, calendar=calendar, use_cftime=True)
+    return cube().assign_coords(time=dates)
+
+
+HIDDEN = {
+    "mask with NaN": (lambda: I(cube(), mask=mask(cube()).astype(float) * np.nan, **SEVEN), ParameterError, "NaN"),
+    "mask of other dates": (
+        lambda: I(cube(), mask=mask(cube()).assign_coords(time=cube().time + np.timedelta64(1, "D")), **SEVEN),
+        TimeError, "no date",
+    ),
+    "mask of another grid": (
+        lambda: I(cube(), mask=mask(cube()).assign_coords(x=cube().x + 5), **SEVEN), GridError, "mask|grid",
+    ),
+    "numbers that nothing explains": (
+        lambda: I(flagged(cube(), "layer", [0, 3, 7]), mask="layer", **SEVEN), ParameterError, "0, 3, 7",
+    ),
+    "a name that does not say which is good": (
+        lambda: I(flagged(cube(), "udm2", [0, 1]), mask="udm2", **SEVEN), ParameterError, "'udm2'",
+    ),
+    "a valid mask given as booleans": (
+        lambda: I(flagged(cube(), "valid", [0, 1]), mask=flagged(cube(), "valid", [0, 1]).valid == 1, **SEVEN),
+        ParameterError, "valid",
+    ),
+    "flags that do not fit": (
+        lambda: I(flagged(cube(), "scl", [4], flag_values=[4, 9], flag_meanings="land"), mask="scl", **SEVEN),
+        ParameterError, "2 flag_values and 1 flag_meanings",
+    ),
+    "a class that is not there": (
+        lambda: I(flagged(cube(), "scl", [4, 9]), mask=["clouds"], **SEVEN), ParameterError, "clouds",
+    ),
+    "a percentage under the name of a mask": (
+        lambda: I(flagged(cube(), "cloud", [0, 90]), mask="cloud", **SEVEN), ParameterError, "holds 90",
+    ),
+    "classes alone": (lambda: R(flagged(cube(), "scl", [4])[["scl"]], factor=2, **SEVEN), BandError, "scl"),
+    "no known pixel": (lambda: I(cube() * np.float32(np.nan), **SEVEN), ParameterError, "not one pixel"),
+    "dates of 360 days": (lambda: E(of_calendar("360_day"), times=["2024-03-01"], **SEVEN), TimeError, "360_day"),
+    "dates of 365 days": (lambda: I(of_calendar("noleap"), fill="all", **SEVEN), TimeError, "noleap"),
+    "dates as text": (
+        lambda: I(cube().assign_coords(time=["20240601", "20240611"]), fill="all", **SEVEN), TimeError, "20240601",
+    ),
+    "numbers without a scale": (lambda: R(stored(cube()), factor=2, **SEVEN), RadiometryError, "'blue'"),
+    "two scales": (
+        lambda: R(stored(cube(), scale_factor=1e-4, scale=1e-3), factor=2, **SEVEN), RadiometryError, "0.001|1e-03",
+    ),
+    "a scale of NaN": (
+        lambda: R(stored(cube(), scale_factor=float("nan")), factor=2, **SEVEN), RadiometryError, "nan",
+    ),
+    "scales of other bands": (
+        lambda: R(stack(cube(), scales=(1e-4, 1e-3, 1e-2)), factor=2, **SEVEN), BandError, "2 bands",
+    ),
+    "bands of one name": (
+        lambda: R(stack(cube()).assign_coords(band=["red", "red"]), factor=2, **SEVEN), BandError, "'red'",
+    ),
+    "marks that were dropped": (
+        lambda: I(I(cube(), fill="all", **SEVEN).drop_vars("synthetic"), fill="all", **SEVEN),
+        ParameterError, "synthetic",
+    ),
+    "marks that were computed": (
+        lambda: I(I(cube(), fill="all", **SEVEN).mean("time", keep_attrs=True), fill="all", **SEVEN),
+        ParameterError, "synthetic",
+    ),
+    "a resampling that GDAL does not have": (
+        lambda: eoaug.open_cube(eoaug.sample(), ids=["S2A_MSIL2A_20170617T113321_36_85"], resampling="none such"),
+        EoaugError, "none such",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_what_was_silently_wrong_is_refused(name):
+    check(*HIDDEN[name])
