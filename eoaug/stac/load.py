@@ -20,7 +20,7 @@ from odc.geo.geobox import GeoBox
 
 from eoaug.cube.provenance import ALGORITHMIC, COMPOSITE, TRAINED, Provenance, digital_source_type, stamp
 from eoaug.cube.synthetic import ATTRIBUTES, GENERATED, MEASURED, OUTSIDE, SYNTHETIC
-from eoaug.errors import EoaugError, ParameterError, SourceError, first_line
+from eoaug.errors import EoaugError, ParameterError, SourceError, did_you_mean, first_line
 from eoaug.raster.grid import gsd_m
 from eoaug.stac.band_reader import MARK_FUSER, SOURCE, Driver
 from eoaug.stac.band_sources import ItemDate
@@ -117,10 +117,18 @@ def _resampling(given: str | Mapping[str, str], forms: Mapping[str, StoredForm])
 
     Between two classes lie others: masks are resampled without new values, whatever is given for all variables.
     """
+    from rasterio.enums import Resampling
+
     by_name = dict(given) if isinstance(given, Mapping) else {"*": given}
     chosen = {}
     for name, form in forms.items():
         method = by_name.get(name, by_name.get("*", "nearest"))
+        if method not in Resampling.__members__:
+            known = list(Resampling.__members__)
+            raise ParameterError(
+                f"resampling={method!r} is not a method of GDAL",
+                did_you_mean(method, known) or f"use one of {', '.join(known)}",
+            )
         if form.mask and method not in _WITHOUT_NEW_VALUES:
             if name in by_name:
                 raise ParameterError(
