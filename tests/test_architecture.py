@@ -44,6 +44,7 @@ DOORS = {
     "zarr": ["formats", "stac"],
     "icechunk": ["formats.icechunk"],
     "obstore": ["storage"],
+    "omnicloudmask": ["verbs.omnicloudmask"],
     "requests": ["storage.http"],
     "dask_jobqueue": ["jobs.slurm"],
     "pystac": ["stac", "jobs"],
@@ -72,6 +73,7 @@ NEVER_AT_ONCE = {
     "zarr",
     "icechunk",
     "obstore",
+    "omnicloudmask",
 }
 """Libraries that only a function may import, except in modules that are themselves imported by functions."""
 

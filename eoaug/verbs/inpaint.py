@@ -34,7 +34,8 @@ def inpaint[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         What to fill: a DataArray on the cube's grid (True or 1 = fill, or classes that its name or its CF flags
         explain); a variable's name; ``"scl"`` or ``"qa_pixel"`` for the clouds of that quality band; a list of its
         class names. Default: missing pixels, with a warning if a quality band of the cube says that others are cloud;
-        ``"none"`` is the default without the warning.
+        ``"none"`` is the default without the warning. ``"omnicloudmask"`` asks the networks of the extra
+        ``eoaug[omnicloudmask]``, ``"omnicloudmask:FOLDER"`` those with their weights in a folder; eoaug fetches none.
     mask_buffer
         Radius in metres by which the mask is dilated before anything else, because masks miss rims, haze and shadow;
         a text such as ``"10px"`` is in pixels. Default: 100 for what a quality band says (by its name, its class

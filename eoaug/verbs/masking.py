@@ -24,10 +24,10 @@ from eoaug.errors import EoaugError, EoaugWarning, ParameterError
 from eoaug.raster.grid import edges_m
 from eoaug.raster.masks import dilate
 from eoaug.verbs.fill_mask import mask_of, mask_variable
+from eoaug.verbs.omnicloudmask import NAME, model_mask
 
 __all__ = [
     "MASK_BUFFER_M",
-    "MODELS",
     "NONE",
     "Mask",
     "Masking",
@@ -54,9 +54,6 @@ Mask = xr.DataArray | str | Sequence[str] | None
 """What the argument ``mask`` may be."""
 NONE = "none"
 """The mask that masks nothing, also not what the cube's quality band says."""
-MODELS = ("omnicloudmask",)
-"""Masks that a model draws."""
-
 _NOTICEABLE = 0.01
 """Share of cloud from which on an unused quality band is worth a warning."""
 _MOST = 1e5
@@ -75,7 +72,7 @@ class Masking:
 
 def cube_for(ds: Any, mask: Any) -> Cube:
     """Return the cube of a verb, without the variable that its mask names among the bands."""
-    if isinstance(mask, str) and mask not in (NONE, *MODELS) and isinstance(ds, xr.Dataset):
+    if isinstance(mask, str) and mask != NONE and not _is_model(mask) and isinstance(ds, xr.Dataset):
         variable = mask_variable(ds, mask)
         if variable in ds.data_vars:
             return replace(read_cube(ds.drop_vars(variable)), source=ds)
@@ -137,7 +134,7 @@ def mask_by(
                 f"mask_buffer={buffer!r} dilates a mask, and there is none", "give mask= too, or leave it out"
             )
         return Masking(record={"mask": NONE} if none else {})
-    found, of_quality = mask_of(cube, mask)
+    found, of_quality = (model_mask(cube, mask), True) if _is_model(mask) else mask_of(cube, mask)
     radius, unit = given or ((default_m if of_quality else 0.0), "m")
     if radius and unit == "m" and cube.geobox.crs is None:
         radius = _without_metres(buffer, radius)
@@ -151,6 +148,10 @@ def mask_by(
         pixels = pixels.repeat(len(cube.times), axis=0)
     described = mask if isinstance(mask, str) else list(mask) if not isinstance(mask, xr.DataArray) else True
     return Masking(pixels, {"mask": described, "mask_buffer": radius if unit == "m" else f"{radius:g}px"})
+
+
+def _is_model(mask: Any) -> bool:
+    return isinstance(mask, str) and mask.partition(":")[0] == NAME
 
 
 def _without_metres(buffer: Any, radius: float) -> float:
