@@ -6,6 +6,7 @@ import math
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -133,7 +134,7 @@ class TinyDenoiser:
     bands: tuple[str, ...] = ()
     """Band slots; empty: any bands."""
 
-    @property
+    @cached_property
     def card(self) -> Card:
         """What this generator can do."""
         return Card(
@@ -292,8 +293,7 @@ def _pooled(image: NDArray[np.floating[Any]], cell: int) -> Float32Array:
 
 def _mean3(image: Float32Array) -> Float32Array:
     """Return means over 3 x 3 pixels; the border is repeated."""
-    rows, cols = (np.arange(-1, n + 1).clip(0, n - 1) for n in image.shape[-2:])
-    tall = image[:, rows]
+    tall = np.concatenate((image[:, :1], image, image[:, -1:]), axis=1)
     tall = tall[:, :-2] + image + tall[:, 2:]
-    wide = tall[:, :, cols]
+    wide = np.concatenate((tall[..., :1], tall, tall[..., -1:]), axis=2)
     return np.asarray((wide[..., :-2] + tall + wide[..., 2:]) / np.float32(9))
