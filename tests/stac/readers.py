@@ -186,6 +186,7 @@ def stackstac(items: list[pystac.Item]) -> int:
             step = single[0].properties["proj:transform"][0]
             array = stackstac.stack(
                 single, assets=[key], epsg=int(code[5:]), resolution=step, snap_bounds=False, rescale=False,
+                bounds=single[0].properties["proj:bbox"],
                 dtype="float64", fill_value=np.nan, sortby_date=False,
             )  # fmt: skip
             for values, item in zip(array.compute().values[:, 0], single, strict=True):
