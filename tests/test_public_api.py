@@ -18,7 +18,7 @@ SIGNATURES = {
     "synthesize": ["ds", "like", "resolution", "crs", "times", "mask", "mask_buffer", "strength"],
     "inpaint": ["ds", "mask", "mask_buffer", "fill"],
     "extend": ["ds", "times", "mask", "mask_buffer", "sequence"],
-    "super_resolve": ["ds", "factor", "sensor", "native", "mask", "mask_buffer"],
+    "super_resolve": ["ds", "factor", "sensor", "sensor_noise", "native", "mask", "mask_buffer"],
 }
 """The verbs' own arguments; all others are those of `Options`."""
 

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from eoaug.errors import ParameterError
 from eoaug.raster.sensor import Sensor
+from eoaug.raster.sensor_kernels import RESAMPLINGS, kernel_of
 
 factors = st.integers(2, 8)
-mtfs = st.one_of(st.none(), st.floats(0.06, 0.6).map(lambda m: (m,)))
+mtfs = st.one_of(st.none(), st.one_of(st.floats(0.06, 0.6), st.sampled_from(RESAMPLINGS)).map(lambda m: (m,)))
 sensors = st.builds(lambda f, m: Sensor(factor=f, mtf=m), factors, mtfs)
 seeds = st.integers(0, 2**32 - 1)
 
@@ -127,9 +129,10 @@ def test_the_radius_is_reached(factor, mtf):
     seeds,
     st.tuples(st.integers(0, 5), st.integers(0, 5)),
     st.booleans(),
+    st.sampled_from([(), (0.1,)]),
 )
-def test_a_crop_gives_the_same_bits(factor, mtf, seed, cut, with_gaps):
-    sensor = Sensor(factor=factor, mtf=mtf)
+def test_a_crop_gives_the_same_bits(factor, mtf, seed, cut, with_gaps, noise):
+    sensor = Sensor(factor=factor, mtf=mtf, noise=noise)
     margin = -(-sensor.radius_px // factor)
     cells = 2 * margin + 9
     coarse, start = measured(sensor, seed, cells=(cells, cells), bands=1)
@@ -184,6 +187,50 @@ def test_the_kernel_has_the_mtf(factor, mtf):
     fine = np.broadcast_to(wave, (1, factor, n * factor))
     inner = Sensor(factor=factor, mtf=(mtf,)).degrade(fine)[0, 0, 8:-8]
     np.testing.assert_allclose(np.abs(inner), mtf, atol=0.03)
+
+
+@pytest.mark.parametrize("name", RESAMPLINGS)
+@pytest.mark.parametrize("factor", [2, 3, 4])
+def test_a_resampling_is_that_of_its_name(factor, name):
+    """Pillow's reduction; nearest, which has no filter, is the middle pixel or the interpolation between the middle ones."""
+    fine = field(factor, (1, 24, 24))
+    seen = Sensor.of(name, factor, 1).degrade(fine)[0]
+    if name == "nearest":
+        assert kernel_of(factor, name).max() == (1.0 if factor % 2 else 0.5625)
+        return
+    size = (24 // factor, 24 // factor)
+    pillow = Image.fromarray(fine[0]).resize(
+        size, getattr(Image.Resampling, name.replace("cubic", "bicubic").upper())
+    )
+    inner = np.s_[2:-2, 2:-2] if factor < 4 else np.s_[2:4, 2:4]
+    np.testing.assert_allclose(seen[inner], np.asarray(pillow)[inner], atol=2e-5)
+
+
+@pytest.mark.parametrize("mtf", [0.3, "box", "cubic"])
+def test_noise_is_not_sharpened_and_edges_are(mtf):
+    noise = field(1, (2, 40, 40))
+    plain, knowing = Sensor(factor=2, mtf=(mtf,)), Sensor(factor=2, mtf=(mtf,), noise=(1.0,))
+    start = plain.upsample(noise)
+    assert knowing.project(start, noise).std() < 1.3 * start.std()
+    assert knowing.project(start, noise).std() < 0.9 * plain.project(start, noise).std()
+    # Edges of a hundred times the noise are sharpened: what is left of their residual lies within it.
+    edges = np.where(np.add.outer(np.arange(40), np.arange(40)) % 20 < 10, 100.0, 0.0)[None] + noise
+    sharp = knowing.project(plain.upsample(edges), edges)
+    assert np.abs(plain.degrade(sharp) - edges).max() < 5
+    assert np.abs(plain.degrade(plain.upsample(edges)) - edges).max() > 5
+
+
+def test_noise_is_per_band_and_checked():
+    coarse = field(2, (2, 12, 12))
+    sensor = Sensor(factor=2, mtf=(0.3,), noise=(0.0, 1.0))
+    start = sensor.upsample(coarse)
+    out = sensor.project(start, coarse)
+    assert out[:1].tobytes() == Sensor(factor=2, mtf=(0.3,)).project(start[:1], coarse[:1]).tobytes()
+    assert out[1:].tobytes() == sensor.of_band(1).project(start[1:], coarse[1:]).tobytes()
+    assert sensor.of_bands([1]).noise == (1.0,)
+    for value in (-1.0, float("nan"), float("inf")):
+        with pytest.raises(ParameterError, match=str(value)):
+            Sensor(factor=2, mtf=None, noise=(value,))
 
 
 @pytest.mark.parametrize(

@@ -178,15 +178,26 @@ def _own(verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
     arguments = dict(given)
     if "times" in arguments:
         arguments["times"] = split(arguments["times"])
-    if verb == "super_resolve" and given["sensor"] not in ("gaussian", "box"):
-        values = floats(given["sensor"], "sensor")
-        assert values is not None
-        arguments["sensor"] = values[0] if len(values) == 1 else values
+    if verb == "super_resolve":
+        arguments |= _sensor(given)
     if given.get("native") not in (None, "auto"):
         arguments["native"] = _numbers(given["native"], "native")
     if verb == "synthesize":
         arguments["like"] = floats(given["like"], "like", 4)
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _sensor(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the sensor and its noise: names and numbers, one or per band."""
+    names = [part.strip() for part in given["sensor"].split(",")]
+    sensor: list[Any] = [
+        name if name.isalpha() else (floats(name, "sensor", 1) or (0.0,))[0] for name in names
+    ]
+    noise = floats(given["sensor_noise"], "sensor-noise")
+    return {
+        "sensor": sensor[0] if len(sensor) == 1 else sensor,
+        "sensor_noise": noise[0] if noise is not None and len(noise) == 1 else noise,
+    }
 
 
 def _shared(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 
 import dask.array as da
 import numpy as np
-from dask.base import tokenize
+from dask.base import compute, tokenize
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ from eoaug.engine.plan import Plan
 from eoaug.engine.values import ChunkIndex
 from eoaug.raster.tiles import Window
 
-__all__ = ["build"]
+__all__ = ["build", "computed"]
 
 
 @dataclass(frozen=True)
@@ -256,3 +256,8 @@ def _name(plan: Plan, sources: tuple[_Blocks, ...]) -> str:
 def _source_chunks(plan: Plan, array: Any) -> tuple[int, int, int]:
     rows, cols = (max(max(c) // plan.grid.factor, 1) for c in plan.chunking.lengths[1:])
     return (array.shape[0], rows, cols)
+
+
+def computed(arrays: Sequence[Any]) -> list[Any]:
+    """Return arrays in memory, lazy ones computed together, by the user's scheduler."""
+    return list(compute(*arrays))

@@ -59,6 +59,8 @@ class Explanation:
     """Bands that the generator's networks do not know, made by its priors alone."""
     coverage: tuple[tuple[str, str], ...] = ()
     """(date, clear share and share to fill), after the mask."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """(label, text) of the verb, such as its sensors."""
     warnings: tuple[str, ...] = ()
 
     def rows(self) -> list[tuple[str, str]]:
@@ -75,7 +77,7 @@ class Explanation:
             rows.append(("time, one thread", _seconds(self.seconds)))
         if self.extra_bands:
             rows.append(("by the prior alone", ", ".join(self.extra_bands)))
-        rows += self.coverage
+        rows += [*self.notes, *self.coverage]
         return rows + [("warning", text) for text in self.warnings]
 
     def __str__(self) -> str:
@@ -191,6 +193,7 @@ def explain(plan: Layout, times: Times | None) -> Explanation:
         seconds=None if times is None else times.begin_s * batches + times.step_s * calls,
         extra_bands=tuple(layer.name for layer in plan.bands.extra),
         coverage=tuple(_coverage(plan)),
+        notes=plan.notes,
         warnings=tuple(_warnings(plan, core, factor)),
     )
 

@@ -75,6 +75,8 @@ class Layout:
     """What is masked and by how much the mask was dilated, in words; empty without a mask."""
     coverage: Coverage | None = None
     """What is known and filled by date; None where it was not computed."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """(Label, text) that the explanation shows."""
 
     # -- the generator on this grid -------------------------------------------------------------------
 

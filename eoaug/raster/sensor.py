@@ -7,33 +7,40 @@ symmetric), which commutes with the decimation and so keeps every identity exact
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.errors import ParameterError
 from eoaug.raster.arrays import Float64Array
+from eoaug.raster.sensor_kernels import (
+    DETAIL_BANDS,
+    GAUSSIAN_MTF,
+    RESAMPLINGS,
+    Filters,
+    Resampling,
+    filters_of,
+    interpolation,
+    noise_gains,
+    transfer_at_nyquist,
+)
 
 __all__ = ["Sensor"]
 
 
-_GAUSSIAN_MTF = 0.3
-"""MTF at Nyquist of ``"gaussian"``: Sentinel-2's bands lie between 0.15 and 0.3 (ESA's requirement)
-to 0.35, most other land sensors near."""
-_SUPPORT_SIGMA = 3.3
-"""Half width of the sampled Gaussian: 0.1 % of its mass lies beyond."""
-_INVERSE_CELLS = 8
-"""Largest radius of the inverse filter, in coarse pixels."""
-_INVERSE_ERROR = 1e-3
-"""Share of a residual that the inverse filter may leave at its worst frequency before it is widened."""
 _MTF_ERROR = 0.05
 """How far the MTF of the sampled kernel may lie from the one asked for."""
 _NUMBER = int | float | np.integer | np.floating
+_LEAST_WEIGHT = 0.2
+"""Least sum of weights of the valid pixels under a kernel with negative weights or without weight on pixels of its cell."""
+_NOISE_CELLS = 2
+"""Radius in coarse pixels of the square over which a correction is compared with noise."""
+_NOISE_MARGIN = 2.0
+"""Factor on the noise power: the mean square of 25 corrections that are noise alone rarely exceeds it."""
+_NAMES = 'give "box", "bilinear", "cubic", "nearest", "gaussian", an MTF, or one of these per band'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,9 +66,12 @@ class Sensor:
 
     factor: int
     """Fine pixels per coarse pixel along one axis, 2 to 8."""
-    mtf: tuple[float, ...] | None
-    """Modulation transfer at the Nyquist frequency of the coarse grid, between 0.05 and 0.95, one per
-    band or one for all; None: the mean over the f x f cell."""
+    mtf: tuple[float | Resampling, ...] | None
+    """Modulation transfer at the Nyquist frequency of the coarse grid, between 0.05 and 0.95, or the name of a
+    resampling; one per band or one for all. None: ``"box"``, the mean over the f x f cell."""
+    noise: tuple[float, ...] = ()
+    """Standard deviation of the noise of a coarse pixel, in the unit of the images, one per band or one for all; empty or
+    0: none. `project` does not sharpen what lies below it."""
 
     def __post_init__(self) -> None:
         if isinstance(self.factor, bool) or not isinstance(self.factor, int | np.integer):
@@ -74,58 +84,55 @@ class Sensor:
                 "give factor=2 to 8; for more, super-resolve twice",
             )
         object.__setattr__(self, "factor", int(self.factor))
+        for deviation in self.noise:
+            if not 0 <= deviation < np.inf:
+                raise ParameterError(
+                    f"the noise of a sensor is {deviation!r}",
+                    "give its standard deviation, 0 or a positive number",
+                )
         if self.mtf is None:
             return
         if not self.mtf:
             raise ParameterError("a sensor has an empty tuple of MTF values", 'give one value, or "box"')
         for value in self.mtf:
+            if isinstance(value, str) and value in RESAMPLINGS:
+                continue
             if isinstance(value, bool) or not isinstance(value, _NUMBER) or not 0.05 < value < 0.95:
                 raise ParameterError(
                     f"an MTF at Nyquist is {value!r}, outside (0.05, 0.95)",
                     "give the modulation transfer at the coarse grid's Nyquist frequency, such as 0.3",
                 )
-        object.__setattr__(self, "mtf", tuple(float(value) for value in self.mtf))
-        for value in self.mtf:
-            reached = _transfer_at_nyquist(self.factor, value)
+            reached = transfer_at_nyquist(self.factor, value)
             if abs(reached - value) > _MTF_ERROR:
                 raise ParameterError(
                     f"{self.factor} fine pixels per coarse pixel cannot show an MTF of {value:g}: the "
                     f"sharpest kernel reaches {reached:.2f}",
                     f"give a smaller MTF or a larger factor than {self.factor}",
                 )
+        mtf = tuple(value if isinstance(value, str) else float(value) for value in self.mtf)
+        object.__setattr__(self, "mtf", None if set(mtf) == {"box"} else mtf)
 
     @classmethod
-    def of(
-        cls, spec: Literal["box", "gaussian"] | str | float | Sequence[float], factor: int, n_bands: int
-    ) -> Sensor:
+    def of(cls, spec: str | float | Sequence[str | float], factor: int, n_bands: int) -> Sensor:
         """Return the sensor that ``spec`` names.
 
         Parameters
         ----------
         spec
-            ``"box"`` (mean of the cell), ``"gaussian"`` (MTF 0.3), the MTF at Nyquist of all bands, or one
-            MTF per band.
+            The MTF at Nyquist, ``"gaussian"`` (MTF 0.3) or a `Resampling`: of all bands, or one per band.
         factor
             Fine pixels per coarse pixel along one axis, 2 to 8.
         n_bands
             Number of bands of the cube, which a sequence must match.
         """
         if isinstance(spec, str):
-            if spec == "box":
-                return cls(factor=factor, mtf=None)
-            if spec == "gaussian":
-                return cls(factor=factor, mtf=(_GAUSSIAN_MTF,))
-            raise ParameterError(
-                f"no sensor is called {spec!r}", 'give "box", "gaussian", an MTF, or one MTF per band'
-            )
+            return cls(factor=factor, mtf=(_named(spec),))
         if isinstance(spec, _NUMBER):
             return cls(factor=factor, mtf=(float(spec),))
         try:
-            mtf = tuple(spec)
+            mtf = tuple(_named(value) if isinstance(value, str) else value for value in spec)
         except TypeError:
-            raise ParameterError(
-                f"a sensor was given as {spec!r}", 'give "box", "gaussian", an MTF, or one MTF per band'
-            ) from None
+            raise ParameterError(f"a sensor was given as {spec!r}", _NAMES) from None
         if len(mtf) not in (1, n_bands):
             raise ParameterError(
                 f"the sensor has {len(mtf)} MTF values for {n_bands} bands",
@@ -135,9 +142,16 @@ class Sensor:
 
     def of_band(self, index: int) -> Sensor:
         """Return the sensor of one band."""
-        if self.mtf is None or len(self.mtf) == 1:
-            return self
-        return replace(self, mtf=(self.mtf[index],))
+        return self.of_bands([index])
+
+    def of_bands(self, indices: Sequence[int]) -> Sensor:
+        """Return the sensor of some bands."""
+        mtf, noise = self.mtf, self.noise
+        if mtf is not None and len(mtf) > 1:
+            mtf = tuple(mtf[index] for index in indices)
+        if len(noise) > 1:
+            noise = tuple(noise[index] for index in indices)
+        return self if (mtf, noise) == (self.mtf, self.noise) else replace(self, mtf=mtf, noise=noise)
 
     @property
     def radius_px(self) -> int:
@@ -146,9 +160,13 @@ class Sensor:
         The result at a pixel depends on fine pixels at most so far away along either axis, and on coarse
         pixels whose cell touches that window.
         """
-        kernel, inverse = self._filters()
-        used = np.flatnonzero(kernel.any(axis=0)).tolist()
-        reach: int = used[-1] - used[0] + inverse.shape[1] // 2 * self.factor
+        kernel, back, inverse = self._filters()
+        (first, _), (_, last) = (
+            np.flatnonzero(taps.any(axis=0))[[0, -1]].tolist() for taps in (kernel, back)
+        )
+        wider = (back.shape[1] - kernel.shape[1]) // 2
+        averaged = _NOISE_CELLS + 1 if any(self.noise) else 0
+        reach: int = last - first - wider + (inverse.shape[1] // 2 + averaged) * self.factor
         return reach
 
     def degrade(self, fine: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -165,8 +183,8 @@ class Sensor:
         -------
         Shape (..., C, H // f, W // f); NaN where a coarse pixel's own cell has no valid pixel.
         """
-        kernel, _ = self._filters()
-        self._check(fine, kernel, "fine", self.factor)
+        kernel = self._filters().kernel
+        _check(fine, kernel, "fine", self.factor)
         exact = np.asarray(fine, dtype=np.float64)
         valid = np.isfinite(exact)
         if valid.all():
@@ -175,8 +193,13 @@ class Sensor:
         total = _measure(np.where(valid, exact, 0.0), kernel, self.factor)
         *lead, height, width = valid.shape
         f = self.factor
-        seen = valid.reshape(*lead, height // f, f, width // f, f).any(axis=(-3, -1))
-        mean = np.divide(total, weight, out=np.full(total.shape, np.nan), where=seen)
+        cells = np.where(valid, exact, 0.0).reshape(*lead, height // f, f, width // f, f)
+        own = valid.reshape(cells.shape).sum(axis=(-3, -1))
+        mean = np.divide(total, weight, out=np.full(total.shape, np.nan), where=(own > 0) & (weight > 0))
+        if kernel.min() < 0 or (kernel == 0).any():
+            # Where no weight is left of the valid pixels, or positive and negative weights cancel: the mean of the cell.
+            plain = (own > 0) & (weight <= _LEAST_WEIGHT)
+            mean = np.divide(cells.sum(axis=(-3, -1)), own, out=mean, where=plain)
         return np.asarray(mean, dtype=np.float32)
 
     def adjoint(self, coarse: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -191,8 +214,8 @@ class Sensor:
         -------
         Shape (..., C, h f, w f), with <degrade(x), y> = <x, adjoint(y)> / f**2 for every x and y.
         """
-        kernel, _ = self._filters()
-        self._check(coarse, kernel, "coarse", 1)
+        kernel = self._filters().kernel
+        _check(coarse, kernel, "coarse", 1)
         return _spread(np.asarray(coarse, dtype=np.float64), kernel, self.factor).astype(np.float32)
 
     def project(
@@ -204,6 +227,12 @@ class Sensor:
         range-null-space decomposition (Wang et al. 2022, DDNM, arXiv:2212.00490) with A's
         pseudo-inverse U (A U)^-1 as a finite filter, or iterative back-projection (Irani & Peleg 1991,
         doi:10.1016/1049-9652(91)90045-L) with the one step made nearly exact. For the box one pass is exact.
+
+        With `noise`, the correction G (y - A x) is split into four undecimated bands, smooth and detailed along rows
+        and columns, and each is multiplied by the Wiener gain max(0, 1 - n / e): e is its mean square over 5 x 5
+        coarse pixels, n what noise alone leaves in it after a cubic interpolation (Lee 1980,
+        doi:10.1109/TPAMI.1980.4766994). Flat land stays as interpolated, edges are sharpened in full, and what remains of
+        the residual lies within the noise.
 
         Parameters
         ----------
@@ -217,9 +246,9 @@ class Sensor:
         """
         if passes < 0:
             raise ParameterError(f"project was asked for {passes} passes", "give passes=1 or more")
-        kernel, inverse = self._filters()
-        self._check(fine, kernel, "fine", self.factor)
-        self._check(coarse, kernel, "coarse", 1)
+        kernel, back, inverse = self._filters()
+        _check(fine, kernel, "fine", self.factor)
+        _check(coarse, kernel, "coarse", 1)
         exact = np.array(fine, dtype=np.float64)
         measured = np.asarray(coarse, dtype=np.float64)
         expected = (*exact.shape[:-2], exact.shape[-2] // self.factor, exact.shape[-1] // self.factor)
@@ -238,10 +267,16 @@ class Sensor:
         if not bands.all():
             # Bands that were not measured come back as they are.
             exact, measured = exact[..., bands, :, :], measured[..., bands, :, :]
-            kernel, inverse = (taps[bands] if len(taps) > 1 else taps for taps in (kernel, inverse))
+            kernel, back, inverse = (
+                taps[bands] if len(taps) > 1 else taps for taps in (kernel, back, inverse)
+            )
+        below = self._below_noise(bands)
         for _ in range(passes):
             residual = np.nan_to_num(measured - _measure(exact, kernel, self.factor), nan=0.0)
-            exact += _spread(_correlate(residual, inverse), kernel, self.factor)
+            correction = _correlate(residual, inverse)
+            if below is not None:
+                correction = _above_noise(correction, below)
+            exact += _spread(correction, back, self.factor)
         out[..., bands, :, :] = exact
         return out
 
@@ -257,118 +292,48 @@ class Sensor:
         coarse
             Shape (..., C, h, w), without NaN.
         """
-        self._check(coarse, None, "coarse", 1)
-        return _spread(np.asarray(coarse, dtype=np.float64), _cubic(self.factor), self.factor).astype(
+        _check(coarse, None, "coarse", 1)
+        return _spread(np.asarray(coarse, dtype=np.float64), interpolation(self.factor), self.factor).astype(
             np.float32
         )
 
-    def _filters(self) -> _Filters:
-        return _band_filters(self.factor, self.mtf)
+    def _below_noise(self, bands: NDArray[np.bool_]) -> Float64Array | None:
+        """Return the mean squares of a correction that is noise alone, shape (4, 1 or C, 1, 1); None without noise."""
+        if not any(self.noise):
+            return None
+        count = len(bands)
+        gains = np.array([noise_gains(self.factor, value) for value in (self.mtf or ("box",))]).T
+        below = np.broadcast_to(gains, (4, count)) * np.broadcast_to(np.square(self.noise), count)
+        return np.asarray(_NOISE_MARGIN * below[:, bands, None, None])
 
-    def _check(
-        self, image: NDArray[np.floating], kernel: Float64Array | None, name: str, multiple: int
-    ) -> None:
-        shape = np.shape(image)
-        if len(shape) < 3 or 0 in shape[-2:]:
-            raise ParameterError(
-                f"the {name} image has shape {shape}", "give an array (..., bands, rows, columns)"
-            )
-        if shape[-2] % multiple or shape[-1] % multiple:
-            raise ParameterError(
-                f"the {name} image has {shape[-2]} x {shape[-1]} pixels, no multiple of factor {multiple}",
-                "crop or pad it to whole coarse pixels",
-            )
-        if kernel is not None and kernel.shape[0] not in (1, shape[-3]):
-            raise ParameterError(
-                f"the sensor has {kernel.shape[0]} MTF values and the {name} image {shape[-3]} bands",
-                "give one MTF, or one per band",
-            )
+    def _filters(self) -> Filters:
+        return filters_of(self.factor, self.mtf)
 
 
-class _Filters(NamedTuple):
-    kernel: Float64Array
-    """Shape (1 or C, (2 m + 1) f): weights of the fine pixels around a coarse pixel, m cells each side."""
-    inverse: Float64Array
-    """Shape (1 or C, 2 R + 1): weights of the coarse pixels around a coarse pixel."""
+def _check(image: NDArray[np.floating], kernel: Float64Array | None, name: str, multiple: int) -> None:
+    shape = np.shape(image)
+    if len(shape) < 3 or 0 in shape[-2:]:
+        raise ParameterError(
+            f"the {name} image has shape {shape}", "give an array (..., bands, rows, columns)"
+        )
+    if shape[-2] % multiple or shape[-1] % multiple:
+        raise ParameterError(
+            f"the {name} image has {shape[-2]} x {shape[-1]} pixels, no multiple of factor {multiple}",
+            "crop or pad it to whole coarse pixels",
+        )
+    if kernel is not None and kernel.shape[0] not in (1, shape[-3]):
+        raise ParameterError(
+            f"the sensor has {kernel.shape[0]} MTF values and the {name} image {shape[-3]} bands",
+            "give one MTF, or one per band",
+        )
 
 
-def _sampled_gaussian(factor: int, mtf: float) -> Float64Array:
-    """Return the kernel at the fine pixels' centres, whole cells long, of sum 1."""
-    sigma_px = factor * math.sqrt(-2.0 * math.log(mtf)) / math.pi
-    # At least the own cell: a coarse pixel sees each of its fine pixels, however sharp it is.
-    half_px = max(_SUPPORT_SIGMA * sigma_px, factor / 2)
-    cells = 2 * math.ceil((half_px - factor / 2) / factor) + 1
-    offset = np.arange(cells * factor) + 0.5 - cells * factor / 2
-    weight = np.where(np.abs(offset) <= half_px, np.exp(-0.5 * (offset / sigma_px) ** 2), 0.0)
-    return np.asarray(weight / weight.sum())
-
-
-def _transfer_at_nyquist(factor: int, mtf: float) -> float:
-    kernel = _sampled_gaussian(factor, mtf)
-    offset = np.arange(kernel.size) + 0.5 - kernel.size / 2
-    return float(np.sum(kernel * np.cos(np.pi * offset / factor)))
-
-
-def _inverse_filter(kernel: Float64Array, factor: int) -> Float64Array:
-    """Return the shortest filter that undoes A U to `_INVERSE_ERROR`, or the longest allowed."""
-    cells = kernel.size // factor - 1
-    # A U is Toeplitz: the autocorrelation of the kernel at whole cells, with the adjoint's gain f.
-    forward = factor * np.correlate(kernel, kernel, mode="full")[kernel.size - 1 - cells * factor :: factor]
-    forward = forward[: 2 * cells + 1]
-    frequency = np.linspace(0.0, 0.5, 257)
-    inverse = np.ones(1)
-    for radius in range(_INVERSE_CELLS + 1):
-        rows = 2 * (radius + cells) + 1
-        product = np.zeros((rows, 2 * radius + 1))
-        for j in range(2 * radius + 1):
-            product[j : j + forward.size, j] = forward
-        unit = np.zeros(rows)
-        unit[rows // 2] = 1.0
-        least = np.linalg.lstsq(product, unit, rcond=None)[0]
-        # The level of an image must be right after one pass; the solver's last bits, which differ between
-        # processors, must not.
-        inverse = np.round(0.5 * (least + least[::-1]) / (least.sum() * forward.sum()), 10)
-        left = 1.0 - _response(forward, frequency) * _response(inverse, frequency)
-        if np.abs(left).max() < _INVERSE_ERROR:
-            break
-    return np.asarray(inverse)
-
-
-def _response(taps: Float64Array, frequency: Float64Array) -> Float64Array:
-    offset = np.arange(taps.size) - taps.size // 2
-    return np.asarray(np.cos(2 * np.pi * np.outer(frequency, offset)) @ taps)
-
-
-@lru_cache(maxsize=256)
-def _design(factor: int, mtf: float | None) -> tuple[Float64Array, Float64Array]:
-    if mtf is None:
-        return np.full(factor, 1.0 / factor), np.ones(1)
-    kernel = _sampled_gaussian(factor, mtf)
-    return kernel, _inverse_filter(kernel, factor)
-
-
-@lru_cache(maxsize=64)
-def _band_filters(factor: int, mtf: tuple[float, ...] | None) -> _Filters:
-    bands = [_design(factor, value) for value in (mtf or (None,))]
-    stacked = []
-    for filters in zip(*bands, strict=True):
-        size = max(taps.size for taps in filters)
-        rows = [np.pad(taps, (size - taps.size) // 2) for taps in filters]
-        stacked.append(np.stack(rows))
-        stacked[-1].flags.writeable = False
-    return _Filters(*stacked)
-
-
-@lru_cache(maxsize=16)
-def _cubic(factor: int) -> Float64Array:
-    """Return Keys' kernel (a = -1/2) as weights of fine pixels around a coarse one, divided by f."""
-    cells = 5
-    distance = np.abs(np.arange(cells * factor) + 0.5 - cells * factor / 2) / factor
-    near = (1.5 * distance - 2.5) * distance**2 + 1.0
-    far = ((-0.5 * distance + 2.5) * distance - 4.0) * distance + 2.0
-    kernel = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))[None] / factor
-    kernel.flags.writeable = False
-    return kernel
+def _named(name: str) -> float | Resampling:
+    if name == "gaussian":
+        return GAUSSIAN_MTF
+    if name in RESAMPLINGS:
+        return name
+    raise ParameterError(f"no sensor is called {name!r}", _NAMES)
 
 
 @lru_cache(maxsize=256)
@@ -393,17 +358,21 @@ def _along(image: Float64Array, axis: int, start: int, stop: int, step: int = 1)
 
 def _measure(fine: Float64Array, kernel: Float64Array, factor: int) -> Float64Array:
     """Return A x: the kernel's mean of the fine pixels around each coarse pixel."""
+    for axis in (-2, -1):
+        fine = _filtered(fine, kernel, axis, factor)
+    return fine
+
+
+def _filtered(fine: Float64Array, kernel: Float64Array, axis: int, factor: int = 1) -> Float64Array:
     pad = (kernel.shape[1] // factor // 2) * factor
     taps = [(tap, kernel[:, tap, None, None]) for tap in np.flatnonzero(kernel.any(axis=0)).tolist()]
-    for axis in (-2, -1):
-        size = fine.shape[axis]
-        mirrored = _mirror(fine, axis, pad)
-        total = np.zeros(())
-        for tap, weight in taps:
-            part = weight * _along(mirrored, axis, tap, tap + size, factor)
-            total = np.add(total, part, out=part)
-        fine = total
-    return fine
+    size = fine.shape[axis]
+    mirrored = _mirror(fine, axis, pad)
+    total = np.zeros(())
+    for tap, weight in taps:
+        part = weight * _along(mirrored, axis, tap, tap + size, factor)
+        total = np.add(total, part, out=part)
+    return total
 
 
 def _spread(coarse: Float64Array, kernel: Float64Array, factor: int) -> Float64Array:
@@ -425,6 +394,18 @@ def _spread(coarse: Float64Array, kernel: Float64Array, factor: int) -> Float64A
                     out += weight * _along(mirrored, axis, 2 * cells - cell, 2 * cells - cell + size)
         coarse = fine
     return coarse
+
+
+def _above_noise(correction: Float64Array, below: Float64Array) -> Float64Array:
+    """Return what of a correction lies above the noise; ``below`` as from `Sensor._below_noise`."""
+    average = np.full((1, 2 * _NOISE_CELLS + 1), 1.0 / (2 * _NOISE_CELLS + 1))
+    out = np.zeros_like(correction)
+    for (rows, cols), least in zip(DETAIL_BANDS, below, strict=True):
+        part = _filtered(_filtered(correction, rows[None], -2), cols[None], -1)
+        energy = _correlate(part**2, average)
+        # Nothing is divided by 0 where neither the image nor the noise varies.
+        out += part * np.maximum(0.0, 1.0 - least / np.maximum(energy, np.maximum(least, 1e-300)))
+    return out
 
 
 def _correlate(coarse: Float64Array, taps: Float64Array) -> Float64Array:

@@ -176,8 +176,13 @@ OWN_OPTIONS: Mapping[Verb, Mapping[str, Option]] = {
         "factor": Option(cli=int, default=2, help="Output pixels per input pixel along each axis, 2 to 8."),
         "sensor": Option(
             cli=str,
-            default="gaussian",
-            help="Sensor model: gaussian, box, or the MTF at Nyquist, e.g. 0.25 (or one per band).",
+            default="auto",
+            help="How the pixels were measured: auto, box, bilinear, cubic, nearest, gaussian, or the MTF at Nyquist, "
+            "e.g. 0.25 (or one per band).",
+        ),
+        "sensor_noise": Option(
+            cli=str,
+            help="Standard deviation of the noise in physical units (or one per band); 0: none. [default: estimated]",
         ),
         "mask": _NO_EVIDENCE,
         "mask_buffer": replace(

@@ -95,6 +95,8 @@ class VerbCall:
     autoregressive: bool = False
     needs_known: bool = False
     """True to refuse a cube without one known pixel."""
+    notes: tuple[tuple[str, str], ...] = ()
+    """(Label, text) that `Plan.explain` shows."""
 
     @property
     def has_input(self) -> bool:
@@ -203,6 +205,7 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
             batch_tiles=integer("batch_tiles", options.get("batch_tiles", card.batch), 1, 4096),
         ),
         mask_note=mask_note(call.own),
+        notes=call.notes,
     )
     inputs = Inputs(tuple(band.data for band in cube.bands) if call.has_input else (), call.mask, layout)
     parameters = _recorded(call, plan)
@@ -295,11 +298,16 @@ def _guided(call: VerbCall, bands: Bands) -> tuple[Sensor | None, ...]:
 
 
 def _by_channel(sensor: Sensor, bands: Bands) -> Sensor:
-    """Return a sensor with one MTF per channel of the generator, from one with an MTF per band of the cube."""
-    if sensor.mtf is None or len(sensor.mtf) == 1:
-        return sensor
-    by_slot = dict(zip(bands.slots, sensor.mtf, strict=True))
-    return replace(sensor, mtf=tuple(by_slot.get(c, sensor.mtf[0]) for c in range(bands.channels)))
+    """Return a sensor for the generator's channels, in model units, from one for the cube's bands, in physical units."""
+    mtf, noise = sensor.mtf, sensor.noise
+    if mtf is not None and len(mtf) > 1:
+        by_slot = dict(zip(bands.slots, mtf, strict=True))
+        mtf = tuple(by_slot.get(c, mtf[0]) for c in range(bands.channels))
+    if noise:
+        units = [abs(layer.to_model.scale / layer.to_physical.scale) for layer in bands.layers]
+        each = dict(zip(bands.slots, np.multiply(noise, units).tolist(), strict=True))
+        noise = tuple(each.get(c, 0.0) for c in range(bands.channels))
+    return replace(sensor, mtf=mtf, noise=noise)
 
 
 def _calendar(call: VerbCall) -> Calendar:

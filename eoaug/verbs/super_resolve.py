@@ -13,12 +13,12 @@ import xarray as xr
 from eoaug.cube.model import Cube
 from eoaug.errors import EoaugWarning, GeneratorError, ParameterError, error_context
 from eoaug.generators.base import Generator
-from eoaug.raster.sensor import Sensor
 from eoaug.verbs.arguments import generator_for
 from eoaug.verbs.masking import Mask, Masking, cube_for, mask_of_cube
 from eoaug.verbs.native import native_bands, on_one_grid
 from eoaug.verbs.options import Options
 from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
+from eoaug.verbs.sensor_choice import choose_sensor
 
 __all__ = ["prepare_super_resolve", "super_resolve"]
 
@@ -27,13 +27,14 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     ds: T,
     *,
     factor: int = 2,
-    sensor: Literal["box", "gaussian"] | float | Sequence[float] = "gaussian",
+    sensor: str | float | Sequence[str | float] = "auto",
+    sensor_noise: float | Sequence[float] | None = None,
     native: Literal["auto"] | Mapping[str, float] | None = None,
     mask: Mask = None,
     mask_buffer: float | str | None = None,
     **options: Unpack[Options],
 ) -> T:
-    """Add detail finer than the pixel; the result, degraded by the sensor model, equals the measurement.
+    """Add detail finer than the pixel; the result, degraded by the sensor model, is the measurement within its noise.
 
     Parameters
     ----------
@@ -42,8 +43,16 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     factor
         Output pixels per input pixel along an axis, 2 to 8.
     sensor
-        How an input pixel was measured: ``"box"`` (the mean of its cell), ``"gaussian"`` (modulation
-        transfer 0.3 at the Nyquist frequency), or that modulation transfer, one or per band.
+        How an input pixel was measured, for all bands or one per band: the modulation transfer at the Nyquist frequency,
+        such as 0.3 (also called ``"gaussian"``), or how a finer image was reduced to it: ``"box"`` (the mean of the
+        cell), ``"bilinear"``, ``"cubic"``, ``"nearest"``. ``"auto"`` estimates it per band from the power spectrum of at
+        most 48 windows of 64 x 64 pixels, which are read when the verb is called, also of a lazy cube; the record holds it
+        (``parameters``: ``sensor``, and ``sensor_estimate`` with its uncertainty). It is one value per band for the whole
+        cube: to make crops that agree, name the recorded sensor and noise. Where nothing can be estimated, such as in an
+        image of less than 32 x 32 pixels, it is ``"box"``.
+    sensor_noise
+        Standard deviation of the measurement's noise in physical units, one or per band; detail below it is not sharpened.
+        Default: estimated from the flattest parts of the same windows. 0: the result reproduces the measurement exactly.
     native
         Instead of ``factor``: sharpen the bands whose own pixels are coarser than the grid (20 m bands of Sentinel-2 on
         a 10 m grid) with the fine bands as guide. ``"auto"`` takes the pixel size of each band from its attribute
@@ -85,6 +94,7 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         options,
         factor=factor,
         sensor=sensor,
+        sensor_noise=sensor_noise,
         native=native,
         mask=mask,
         mask_buffer=mask_buffer,
@@ -97,7 +107,8 @@ def prepare_super_resolve(
     options: Options,
     *,
     factor: Any = 2,
-    sensor: Any = "gaussian",
+    sensor: Any = "auto",
+    sensor_noise: Any = None,
     native: Any = None,
     mask: Any = None,
     mask_buffer: Any = None,
@@ -106,9 +117,10 @@ def prepare_super_resolve(
     generator = generator_for(options, "super_resolve")
     cube = cube_for(ds, mask)
     if native is not None:
-        if mask is not None or factor != 2:
+        if mask is not None or factor != 2 or sensor_noise is not None:
             raise ParameterError(
-                f"mask={mask!r} and factor={factor!r} do not go with native={native!r}, which keeps grid and gaps",
+                f"mask={mask!r}, factor={factor!r} and sensor_noise={sensor_noise!r} do not go with native={native!r}, which keeps "
+                "grid and gaps",
                 "leave them out; hide pixels beforehand, ds.where(clear), or refine the result: factor=2",
             )
         return _prepare_native(cube, generator, options, sensor=sensor, native=native)
@@ -120,8 +132,8 @@ def prepare_super_resolve(
             f"generator {generator.card.name!r} does not refine by factor={factor}",
             f"use factor={' or '.join(map(str, served))}",
         )
-    model = Sensor.of(sensor, int(factor), len(cube.bands))
     masking = _missing(cube, mask, mask_buffer)
+    choice = choose_sensor(cube, masking.pixels, sensor, sensor_noise, int(factor))
     call = VerbCall(
         verb="super_resolve",
         cube=cube,
@@ -129,12 +141,9 @@ def prepare_super_resolve(
         fill="measured",
         mask=masking.pixels,
         needs_known=masking.pixels is not None,
-        sensor=model,
-        own={
-            "factor": int(factor),
-            "sensor": "box" if model.mtf is None else list(model.mtf),
-            **masking.record,
-        },
+        sensor=choice.sensor,
+        own={"factor": int(factor), **choice.record, **masking.record},
+        notes=choice.notes,
     )
     return prepare(call, options)
 

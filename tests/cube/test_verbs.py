@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import warnings
 
 import dask
 import numpy as np
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 import eoaug
 from eoaug.cube.read import read_cube
-from eoaug.errors import GridError, ParameterError
+from eoaug.errors import EoaugWarning, GridError, ParameterError
 from eoaug.generators.classical import Classical
 from eoaug.raster.sensor import Sensor
 from eoaug.testing import CountingGenerator, TinyDenoiser, datasets, decode, scene
@@ -345,7 +346,7 @@ def degraded(fine, ds, sensor, factor):
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_the_sensor_sees_the_measurement_again(dtype, sensor, factor):
     ds = scene((24, 26), dates=2, bands=("blue", "nir"), content="texture", dtype=dtype)
-    result = eoaug.super_resolve(ds, factor=factor, sensor=sensor, generator=CLASSICAL)
+    result = eoaug.super_resolve(ds, factor=factor, sensor=sensor, sensor_noise=0, generator=CLASSICAL)
     stored = np.stack([ds[name].values for name in ds.data_vars], axis=1)
     quantum = 1.0 if dtype == "uint16" else 1e-4
     np.testing.assert_allclose(degraded(result, ds, sensor, factor), stored, rtol=0, atol=quantum)
@@ -355,7 +356,7 @@ def test_the_sensor_sees_the_measurement_again(dtype, sensor, factor):
 def test_the_projection_corrects_a_generator_that_ignores_the_measurement(sensor, left):
     """What is left is the documented share of the residual, which is the whole image here."""
     ds = scene((24, 26), dates=1, bands=("blue", "nir"), content="texture", dtype="float32")
-    result = eoaug.super_resolve(ds, sensor=sensor, generator=TINY)
+    result = eoaug.super_resolve(ds, sensor=sensor, sensor_noise=0, generator=TINY)
     stored = np.stack([ds[name].values for name in ds.data_vars], axis=1)
     worst = np.abs(degraded(result, ds, sensor, 2) - stored).max()
     assert worst <= left * np.ptp(stored) + 1e-5
@@ -373,6 +374,68 @@ def test_a_box_measurement_is_kept_even_near_the_ends_of_the_type(factor):
     result = eoaug.super_resolve(ds, factor=factor, sensor="box", generator=TINY)
     seen = degraded(result, ds, "box", factor)
     np.testing.assert_allclose(seen[:, 0], ds.blue.values, rtol=0, atol=1.0)
+
+
+def seen_land(mtf, size=72, bands=("blue", "nir")):
+    """A cube that a sensor of this MTF measured of land twice as fine."""
+    rng = np.random.default_rng(5)
+    frequency = np.fft.fftfreq(2 * size)
+    radius = np.maximum(np.hypot.outer(frequency, frequency), 1e-3)
+    fine = np.fft.ifft2(np.fft.fft2(rng.normal(size=(len(bands), 2 * size, 2 * size))) * radius**-1.3).real
+    coarse = 0.2 + 0.04 * Sensor.of(mtf, 2, len(bands)).degrade(fine / fine.std())
+    ds = scene((size, size), dates=1, bands=bands, dtype="float32")
+    return ds.assign(
+        {name: ds[name].copy(data=plane[None]) for name, plane in zip(bands, coarse, strict=True)}
+    )
+
+
+def test_the_sensor_is_estimated_recorded_and_the_same_for_lazy_cubes():
+    ds = seen_land(0.2)
+    eager = eoaug.super_resolve(ds, generator=CLASSICAL)
+    told = eager.eoaug.provenance.parameters
+    assert all(0.1 <= value <= 0.35 for value in told["sensor"])
+    assert set(told["sensor_estimate"]) == {"blue", "nir"}
+    assert set(told["sensor_estimate"]["blue"]) == {"blocks", "mtf", "noise", "std"}
+    lazy = eoaug.super_resolve(ds.chunk(y=20, x=30), generator=CLASSICAL)
+    assert lazy.eoaug.provenance.parameters == told
+    xr.testing.assert_equal(lazy.compute(), eager)
+    # A crop is made equal by naming what was recorded.
+    recorded = {name: told[name] for name in ("sensor", "sensor_noise")}
+    xr.testing.assert_equal(eoaug.super_resolve(ds, generator=CLASSICAL, **recorded), eager)
+    shown = str(eoaug.plan("super_resolve", ds, generator=CLASSICAL).explain())
+    assert f"{told['sensor'][0]}, noise" in shown
+    # Detail below the noise stays as interpolated, and the residual lies within it.
+    rough = eoaug.super_resolve(ds, sensor_noise=0.02, generator=CLASSICAL)
+    assert max(rough.eoaug.provenance.residual.values()) < 5 * 0.02
+    assert eager.eoaug.provenance.residual["blue"] < rough.eoaug.provenance.residual["blue"]
+
+
+def test_a_named_sensor_that_the_image_contradicts_warns():
+    averaged = seen_land("box")
+    with pytest.warns(EoaugWarning, match="sensor=0.2 contradicts the image, which shows: blue MTF"):
+        eoaug.super_resolve(averaged, sensor=0.2, generator=CLASSICAL)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        eoaug.super_resolve(averaged, sensor="box", generator=CLASSICAL)
+        # Nothing is read where both are named.
+        eoaug.super_resolve(averaged, sensor=0.2, sensor_noise=0, generator=CLASSICAL)
+
+
+def test_clouds_of_a_quality_band_do_not_count():
+    ds = seen_land(0.25)
+    hidden = np.zeros((1, 72, 72), "uint8")
+    hidden[:, :, 40:] = 9
+    attrs = {"flag_values": [0, 9], "flag_meanings": "clear cloud_high_probability"}
+    cloudy = ds.where(hidden == 0, 0.9).assign(scl=(ds.blue.dims, hidden, attrs))
+    half = ds.where(hidden == 0)
+    found = [eoaug.plan("super_resolve", each, generator=CLASSICAL).notes for each in (cloudy, half)]
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("noise", [-1.0, "little", [0.1, 0.1, 0.1], float("nan")])
+def test_a_noise_that_cannot_be_is_refused(noise):
+    with pytest.raises(ParameterError, match="sensor_noise="):
+        eoaug.super_resolve(scene((20, 20), bands=("blue", "nir")), sensor_noise=noise, generator=CLASSICAL)
 
 
 def test_super_resolution_keeps_bounds_and_refines_the_grid():

@@ -24,8 +24,8 @@ RGB = ("red", "green", "blue")
 def narrowed(request: Request, keep: NDArray[np.bool_]) -> Request:
     """Return a request for the bands where ``keep``, shape (C,), is True."""
     sensor = request.sensor
-    if sensor is not None and sensor.mtf is not None and len(sensor.mtf) > 1:
-        sensor = replace(sensor, mtf=tuple(mtf for mtf, kept in zip(sensor.mtf, keep, strict=True) if kept))
+    if sensor is not None:
+        sensor = sensor.of_bands(np.flatnonzero(keep).tolist())
     return replace(
         request,
         values=request.values[:, keep],
