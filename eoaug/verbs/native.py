@@ -15,8 +15,10 @@ from eoaug.cube.model import Cube, CubeBand
 from eoaug.cube.roles import platform_of
 from eoaug.cube.typical import sampled_windows
 from eoaug.errors import BandError, GridError, ParameterError
+from eoaug.raster.arrays import Float64Array
+from eoaug.raster.band_transfer import likely_transfer
 from eoaug.raster.bands import SENSORS, Band, band_of
-from eoaug.raster.cells import repeat_phase
+from eoaug.raster.cells import cell_means, repeat_phase
 from eoaug.raster.grid import absolute_origin, gsd_m
 from eoaug.raster.sensor import Sensor
 from eoaug.verbs.checks import number, unknown
@@ -26,6 +28,9 @@ __all__ = ["NativeBands", "native_bands", "on_one_grid"]
 _DECLARED = ("native_gsd_m", "native_gsd")
 """Attributes that may declare the size of the pixels that a band was measured with, in metres."""
 _DEFAULT_MTF = 0.3
+_Windows = list[tuple[int, int, Float64Array]]
+"""As `sampled_windows` returns them."""
+_OPTICS = 0.4
 _WINDOW_PX = 96
 _TOLERANCE = 0.06
 """Relative difference from a whole number of pixels that a ratio of pixel sizes may have."""
@@ -40,7 +45,8 @@ class NativeBands:
     shift: tuple[int, int]
     """Rows and columns from the cube's absolute origin back to one at which cells of all bands begin."""
     recorded: dict[str, dict[str, Any]]
-    """By name of a coarse band, its factor and the MTF at Nyquist of its sensor (``box``: the mean of a cell)."""
+    """By name of a coarse band, its factor, the MTF at Nyquist of its sensor (``box``: the mean of a cell), and whether
+    this was given, known of the satellite, estimated from the cube, or assumed."""
 
 
 def native_bands(cube: Cube, native: Any, sensor: Any) -> NativeBands:
@@ -70,13 +76,15 @@ def native_bands(cube: Cube, native: Any, sensor: Any) -> NativeBands:
             f"all bands are coarser than the grid: {_listed(sizes)}",
             "add the fine bands (B02, B03, B04, B08 of Sentinel-2), or sharpen without them: super_resolve(ds, factor=2)",
         )
-    shift = _shift(cube, coarse, factors)
-    models = _sensors(cube, coarse, factors, sensor)
+    windows = {band.name: sampled_windows(band, _WINDOW_PX) for band in cube.bands}
+    shift = _shift(cube, coarse, factors, windows)
+    models = _sensors(cube, coarse, factors, sensor, windows)
     recorded = {
-        name: {"factor": model.factor, "mtf": "box" if model.mtf is None else model.mtf[0]}
-        for name, model in models.items()
+        name: {"factor": model.factor, "mtf": "box" if model.mtf is None else model.mtf[0], "sensor": source}
+        for name, (model, source) in models.items()
     }
-    return NativeBands(tuple(models.get(band.name) for band in cube.bands), shift, recorded)
+    sensors = (models[band.name][0] if band.name in models else None for band in cube.bands)
+    return NativeBands(tuple(sensors), shift, recorded)
 
 
 def _listed(sizes: Mapping[str, float]) -> str:
@@ -148,13 +156,15 @@ def _factors(cube: Cube, sizes: Mapping[str, float]) -> dict[str, int]:
     return factors
 
 
-def _shift(cube: Cube, coarse: Sequence[CubeBand], factors: Mapping[str, int]) -> tuple[int, int]:
+def _shift(
+    cube: Cube, coarse: Sequence[CubeBand], factors: Mapping[str, int], windows: Mapping[str, _Windows]
+) -> tuple[int, int]:
     """Return `NativeBands.shift`; refuse bands that were interpolated onto the grid."""
     origin = absolute_origin(cube.geobox.affine) if cube.georeferenced else (0, 0)
     demands: tuple[dict[int, tuple[int, str]], ...] = ({}, {})
     for band in coarse:
         factor = factors[band.name]
-        phase = repeat_phase(sampled_windows(band, _WINDOW_PX), factor)
+        phase = repeat_phase(windows[band.name], factor)
         if phase is None:
             raise BandError(
                 f"band {band.name!r} does not repeat each value in {factor} x {factor} pixels: it was interpolated "
@@ -185,14 +195,56 @@ def _common(first: int, demand: Mapping[int, tuple[int, str]]) -> int:
 
 
 def _sensors(
-    cube: Cube, coarse: Sequence[CubeBand], factors: Mapping[str, int], spec: Any
-) -> dict[str, Sensor]:
-    """Return the sensor of every coarse band; the default is what is known of it."""
-    if isinstance(spec, str) and spec in ("gaussian", "auto"):
-        known = [_entry(cube, band) for band in coarse]
-        spec = [entry.mtf if entry is not None and entry.mtf else _DEFAULT_MTF for entry in known]
-    one = Sensor.of(spec, 2, len(coarse))
-    return {band.name: replace(one.of_band(i), factor=factors[band.name]) for i, band in enumerate(coarse)}
+    cube: Cube,
+    coarse: Sequence[CubeBand],
+    factors: Mapping[str, int],
+    spec: Any,
+    windows: Mapping[str, _Windows],
+) -> dict[str, tuple[Sensor, str]]:
+    """Return the sensor of every coarse band, and where it comes from; see `NativeBands.recorded`."""
+    if not (isinstance(spec, str) and spec in ("gaussian", "auto")):
+        one = Sensor.of(spec, 2, len(coarse))
+        return {
+            band.name: (replace(one.of_band(i), factor=factors[band.name]), "given")
+            for i, band in enumerate(coarse)
+        }
+    out = {}
+    for factor in sorted({factors[band.name] for band in coarse}):
+        names = [band.name for band in coarse if factors[band.name] == factor]
+        fine = [band.name for band in cube.bands if factors[band.name] == 1]
+        found = likely_transfer(_joined(names, fine, windows, factor), factor)
+        for band in coarse:
+            if band.name in names:
+                entry = _entry(cube, band)
+                mtf, source = (
+                    (entry.mtf, "known") if entry is not None and entry.mtf else (_DEFAULT_MTF, "assumed")
+                )
+                # A satellite's own transfer is 0.2 to 0.4: more is left where the band was averaged or resampled.
+                if found is not None and (found.mtf is None or found.mtf > _OPTICS):
+                    mtf, source = found.mtf, "estimated"
+                out[band.name] = (Sensor(factor=factor, mtf=None if mtf is None else (mtf,)), source)
+    return out
+
+
+def _joined(
+    coarse: Sequence[str], fine: Sequence[str], windows: Mapping[str, _Windows], factor: int
+) -> list[tuple[Any, Any]]:
+    """Return the coarse and fine bands of each sampled window, in whole cells."""
+    joined = []
+    phase = repeat_phase((window for name in coarse for window in windows[name]), factor)
+    at = [0 if along is None else along for along in phase or (0, 0)]
+    for place, (row, col, image) in enumerate(windows[coarse[0]]):
+        first = [(begin - corner) % factor for begin, corner in zip(at, (row, col), strict=True)]
+        rows, cols = (
+            slice(begin, begin + (size - begin) // factor * factor)
+            for begin, size in zip(first, image.shape, strict=True)
+        )
+        parts = [
+            np.stack([windows[name][place][2][rows, cols] for name in names]).astype(np.float32)
+            for names in (coarse, fine)
+        ]
+        joined.append((cell_means(parts[0], factor), parts[1]))
+    return joined
 
 
 # -- bands of several grids -------------------------------------------------------------------------

@@ -59,7 +59,7 @@ def test_a_coarse_band_gets_the_detail_of_the_fine_ones(generator: str) -> None:
     assert (fine.synthetic == 2).all()
     record = fine.eoaug.provenance
     assert record.bands == {"B04": "observed", "B08": "observed", "B05": "transferred"}
-    assert record.parameters["native"] == {"B05": {"factor": 2, "mtf": "box"}}
+    assert record.parameters["native"] == {"B05": {"factor": 2, "mtf": "box", "sensor": "given"}}
     assert record.residual["B05"] < 1e-6
     assert "eoaug_synthetic" not in fine.B04.attrs
 
