@@ -30,7 +30,6 @@ _DECLARED = ("native_gsd_m", "native_gsd")
 _DEFAULT_MTF = 0.3
 _Windows = list[tuple[int, int, Float64Array]]
 """As `sampled_windows` returns them."""
-_OPTICS = 0.4
 _WINDOW_PX = 96
 _TOLERANCE = 0.06
 """Relative difference from a whole number of pixels that a ratio of pixel sizes may have."""
@@ -201,7 +200,10 @@ def _sensors(
     spec: Any,
     windows: Mapping[str, _Windows],
 ) -> dict[str, tuple[Sensor, str]]:
-    """Return the sensor of every coarse band, and where it comes from; see `NativeBands.recorded`."""
+    """Return the sensor of every coarse band, and where it comes from; see `NativeBands.recorded`.
+
+    By default the one that the fine bands make likely; where they explain too little, what is known of the satellite.
+    """
     if not (isinstance(spec, str) and spec in ("gaussian", "auto")):
         one = Sensor.of(spec, 2, len(coarse))
         return {
@@ -214,15 +216,13 @@ def _sensors(
         fine = [band.name for band in cube.bands if factors[band.name] == 1]
         found = likely_transfer(_joined(names, fine, windows, factor), factor)
         for band in coarse:
-            if band.name in names:
-                entry = _entry(cube, band)
-                mtf, source = (
-                    (entry.mtf, "known") if entry is not None and entry.mtf else (_DEFAULT_MTF, "assumed")
-                )
-                # A satellite's own transfer is 0.2 to 0.4: more is left where the band was averaged or resampled.
-                if found is not None and (found.mtf is None or found.mtf > _OPTICS):
-                    mtf, source = found.mtf, "estimated"
-                out[band.name] = (Sensor(factor=factor, mtf=None if mtf is None else (mtf,)), source)
+            if band.name not in names:
+                continue
+            entry = _entry(cube, band)
+            known = None if entry is None else entry.mtf
+            mtf = found.mtf if found is not None else known or _DEFAULT_MTF
+            source = "estimated" if found is not None else "known" if known else "assumed"
+            out[band.name] = (Sensor(factor=factor, mtf=None if mtf is None else (mtf,)), source)
     return out
 
 

@@ -59,7 +59,7 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         ``native_gsd_m`` or from what is known of its sensor; or metres by band: ``{"B05": 20, "B11": 20}``. The coarse
         bands must have been put on the grid by nearest neighbour, as `open_cube` does; or give a DataTree with a node
         per resolution. Grid, dates and fine bands come back as they are. ``sensor`` is that of the coarse bands;
-        by default it is what is known of them.
+        by default it is estimated with the fine bands, or else what is known of the satellite.
     mask
         Pixels that count as missing, in the result too; as for `extend`, with the same default.
     mask_buffer
