@@ -73,6 +73,8 @@ class Layout:
     """True if nothing is generated where not one pixel of the whole cube is known, which a lazy cube shows late."""
     mask_note: str = ""
     """What is masked and by how much the mask was dilated, in words; empty without a mask."""
+    mask_px: int = 0
+    """Reach of the mask's dilation, in pixels of the result."""
     coverage: Coverage | None = None
     """What is known and filled by date; None where it was not computed."""
     notes: tuple[tuple[str, str], ...] = ()
@@ -153,7 +155,7 @@ class Layout:
             return 0
         rounds = len(self.calendar.new_dates) if self.calendar.autoregressive else 1
         tiles_px = (self.sampling.joint_steps + 1) * self.lattice.size
-        return rounds * (tiles_px + self.grid.sensor_px + self.context_px)
+        return rounds * (tiles_px + self.grid.sensor_px + self.context_px) + self.mask_px
 
     def core(self, y: int, x: int) -> Window:
         """Return the absolute pixels of chunk (y, x)."""

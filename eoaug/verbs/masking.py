@@ -6,13 +6,14 @@ mask is dilated, and both are put into the words of the provenance record.
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -26,6 +27,9 @@ from eoaug.raster.masks import dilate
 from eoaug.verbs.fill_mask import mask_of, mask_variable
 from eoaug.verbs.omnicloudmask import NAME, model_mask
 
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
+
 __all__ = [
     "MASK_BUFFER_M",
     "NONE",
@@ -35,6 +39,7 @@ __all__ = [
     "mask_by",
     "mask_note",
     "mask_of_cube",
+    "mask_px",
     "warn_of_unused",
 ]
 
@@ -182,6 +187,14 @@ def mask_note(record: Mapping[str, Any]) -> str:
     name = "as given" if mask is True else mask if isinstance(mask, str) else ", ".join(mask)
     unit = "" if isinstance(buffer, str) else " m"
     return f"{name}, dilated by {buffer if unit == '' else format(buffer, 'g')}{unit}" if buffer else name
+
+
+def mask_px(record: Mapping[str, Any], geobox: GeoBox) -> int:
+    """Return how far a mask reaches in pixels of the cube by its dilation."""
+    buffer = record.get("mask_buffer", 0.0)
+    if isinstance(buffer, str):
+        return math.ceil(float(buffer.removesuffix("px")))
+    return math.ceil(buffer / min(edges_m(geobox))) if buffer else 0
 
 
 def warn_of_unused(cube: Cube) -> None:

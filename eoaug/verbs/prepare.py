@@ -49,7 +49,7 @@ from eoaug.verbs.arguments import (
 )
 from eoaug.verbs.checks import integer, unknown
 from eoaug.verbs.layers import layers_of
-from eoaug.verbs.masking import mask_note
+from eoaug.verbs.masking import mask_note, mask_px
 from eoaug.verbs.options import Options
 from eoaug.verbs.record import record_of, residual_of
 from eoaug.verbs.uncertainty import calibrate, with_uncertainty
@@ -205,6 +205,7 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
             batch_tiles=integer("batch_tiles", options.get("batch_tiles", card.batch), 1, 4096),
         ),
         mask_note=mask_note(call.own),
+        mask_px=mask_px(call.own, cube.geobox) * call.factor,
         notes=call.notes,
     )
     inputs = Inputs(tuple(band.data for band in cube.bands) if call.has_input else (), call.mask, layout)

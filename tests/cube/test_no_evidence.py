@@ -186,6 +186,8 @@ def test_a_plan_says_what_is_masked():
         "extend", ds, mask=ds.scl == 9, mask_buffer="3px", generator="classical", times="2024-07-01"
     )
     assert "as given, dilated by 3px" in str(pixels.explain())
+    bare = eoaug.plan("extend", ds, mask="none", generator="classical", times="2024-07-01")
+    assert pixels.margin_px - bare.margin_px == 3
     assert pixels.coverage.clear[0] == pytest.approx(1 - disk(3).mean())
     with pytest.raises(EoaugError, match="mask_buffer"):
         eoaug.plan("extend", ds, mask_buffer="far", generator="classical", times="2024-07-01")
