@@ -156,7 +156,9 @@ def super_resolve(demo: Demo) -> None:
         truth, coarse = stack(truth_cube, FINE), degraded(truth_cube)
         made = {"cubic": upsampled(coarse)}
         for method in demo.methods:
-            made[method] = coarse.eoaug.super_resolve(factor=FACTOR, generator=method)
+            made[method] = coarse.eoaug.super_resolve(
+                factor=FACTOR, sensor="gaussian", sensor_noise=0, generator=method
+            )
         for method, result in made.items():
             scores[method].append(metrics.psnr(stack(result, FINE), truth, data_range=1.0))
         rows.append(
@@ -172,7 +174,7 @@ def super_resolve(demo: Demo) -> None:
     summary = compared(f"Degraded by {FACTOR} and restored: PSNR", scores)
     print(f"  {summary}")
     print(
-        f"  Degraded by the sensor model, the 2.5 m image reproduces the measurement within {residual:.1e}."
+        f"  Degraded by the sensor model, the 2.5 m image reproduces the measurement within its noise ({residual:.1e})."
     )
     demo.sections.append(
         Section(
