@@ -88,7 +88,9 @@ def _with_dates(
         if request.layout is not None and found.clear.any():
             drift, left = external_drift(found.left, found.clear, request.layout)
             image = image + drift - push_pull.push_pull(drift, found.clear)
-    estimate, expected_error = np.zeros((2, *request.values.shape[1:]), np.float32)
+    estimate = np.zeros(request.values.shape[1:], np.float32)
+    # A band that the cube lacks has an error too: residuals are divided by it.
+    expected_error = np.full(estimate.shape, _ERROR_FLOOR, np.float32)
     estimate[given], expected_error[given] = image, left * error
     return np.where(known[target], request.values[target], estimate), expected_error
 

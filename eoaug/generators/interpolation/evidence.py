@@ -196,10 +196,10 @@ def _contradicted(
 
 
 def _in_patches(wrong: BoolArray, shown: BoolArray, edge: int) -> BoolArray:
-    """Return the shown pixels (T, H, W) around which most shown ones are wrong."""
-    counts = [
+    """Return the shown pixels (T, H, W) around which most shown ones are wrong, and the wrong ones next to these."""
+    near, most = (
         ndimage.uniform_filter(image.astype(np.float32), (0, edge, edge), mode="constant")
         for image in (wrong, shown)
-    ]
-    patches: BoolArray = shown & (2 * counts[0] > counts[1])
-    return patches
+    )
+    patches: BoolArray = shown & (2 * near > most)
+    return patches | (wrong & ndimage.binary_dilation(patches, np.ones((1, 3, 3)), iterations=edge // 2))
