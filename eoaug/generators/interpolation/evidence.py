@@ -202,4 +202,5 @@ def _in_patches(wrong: BoolArray, shown: BoolArray, edge: int) -> BoolArray:
         for image in (wrong, shown)
     )
     patches: BoolArray = shown & (2 * near > most)
-    return patches | (wrong & ndimage.binary_dilation(patches, np.ones((1, 3, 3)), iterations=edge // 2))
+    patches |= wrong & ndimage.binary_dilation(patches, np.ones((1, 3, 3)), iterations=edge // 2)
+    return patches
