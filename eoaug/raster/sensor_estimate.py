@@ -49,8 +49,8 @@ _FLAT_SHARE = 0.05
 """Share of the pixels, those with the least detail around them, from which the noise is taken."""
 _WHITE_ENERGY = 0.353
 """Detail that the flattest of white noise of variance 1 has (by simulation)."""
-_WORSE = 5.0
-"""How many times a decibel below cubic interpolation counts."""
+_WORSE = {"2": 5.0, "4": 2.0}
+"""How many times a decibel below cubic interpolation counts, by refinement: at 2 it is lost more easily."""
 _STRANGE = 80.0
 """Squared Mahalanobis distance from the nearest candidate beyond which a spectrum is like none of them."""
 _EDGES = (0.08, 0.14, 0.2, 0.26, 0.32, 0.38, 0.44, 0.501)
@@ -103,8 +103,9 @@ def estimate_sensors(bands: Sequence[Sequence[NDArray[np.floating]]], factor: in
         weight = np.exp(0.5 * (own + pooled) - np.max(0.5 * (own + pooled)))
         # Each candidate was seen at two refinements: how sharp the scene itself is, is not known.
         chance = (weight / weight.sum()).reshape(-1, len(CANDIDATES)).sum(axis=0)
-        used, cubic = known.gains["2" if factor < 3 else "4"]
-        cost = used - _WORSE * np.maximum(0.0, cubic[:, None] - used)
+        table = "2" if factor < 3 else "4"
+        used, cubic = known.gains[table]
+        cost = used - _WORSE[table] * np.maximum(0.0, cubic[:, None] - used)
         best = int(np.argmax(chance @ cost))
         losses = chance @ used - float(chance @ used[:, best])
         transfer = np.array([transfer_at_nyquist(max(factor, 4), name) for name in CANDIDATES])
