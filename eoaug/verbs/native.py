@@ -204,7 +204,7 @@ def _sensors(
 
     By default the one that the fine bands make likely; where they explain too little, what is known of the satellite.
     """
-    if not (isinstance(spec, str) and spec in ("gaussian", "auto")):
+    if not (isinstance(spec, str) and spec == "auto"):
         one = Sensor.of(spec, 2, len(coarse))
         return {
             band.name: (replace(one.of_band(i), factor=factors[band.name]), "given")

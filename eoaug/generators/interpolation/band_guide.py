@@ -97,7 +97,8 @@ def sharpened(coarse: Float32Array, guide: Float32Array, sensor: Sensor) -> Floa
     whole = sensor.degrade(there.all(axis=0, keepdims=True).astype(np.float32))[0] > 0.99
     detail = fine - coarse_prior(cells, sensor)
     # Two pixels cannot show every MTF that more can.
-    mtf = sensor.mtf and tuple(min(value, _SHARPEST) for value in sensor.mtf)
+    values = sensor.mtf or ()
+    mtf = tuple(value if isinstance(value, str) else min(value, _SHARPEST) for value in values) or None
     half = replace(sensor, factor=2, mtf=mtf)
     rows, cols = (n // 2 * 2 for n in whole.shape)
     even = np.s_[:, :rows, :cols]
