@@ -13,7 +13,7 @@ from eoaug.errors import GridError, TimeError
 from eoaug.raster.bands import common_name
 from eoaug.raster.variables import role_of
 
-__all__ = ["TIME_NAMES", "band_dim", "dates_of", "spatial_dims", "time_dim"]
+__all__ = ["TIME_NAMES", "band_dim", "dates_of", "scalar_time", "spatial_dims", "time_dim"]
 
 
 TIME_NAMES = ("time", "t", "date", "datetime", "times", "dates")
@@ -113,8 +113,15 @@ def time_dim(dims: Collection[Hashable], coords: Mapping[Any, Any]) -> str | Non
     return _dim_along("T", dims, coords) or _named(dims, TIME_NAMES) or next(dated, None)
 
 
+def scalar_time(coords: Mapping[Any, Any]) -> str | None:
+    """Return the scalar coordinate with the one date of a cube: by CF attributes, else by name; or None."""
+    scalars = [str(name) for name, coord in coords.items() if coord.ndim == 0]
+    dated = [name for name in scalars if _holds_dates(coords[name])]
+    return _dim_along("T", dated, coords) or _named(dated, TIME_NAMES) or _named(scalars, TIME_NAMES)
+
+
 def _holds_dates(coord: Any) -> bool:
-    return bool(coord.dtype.kind == "M" or (coord.dtype.kind == "O" and _calendar(coord.values)))
+    return bool(coord.dtype.kind == "M" or (coord.dtype.kind == "O" and _calendar(np.ravel(coord.values))))
 
 
 def band_dim(dims: Collection[Hashable]) -> str | None:
@@ -126,7 +133,7 @@ def band_dim(dims: Collection[Hashable]) -> str | None:
 
 
 def dates_of(coord: xr.DataArray, name: str) -> NDArray[np.datetime64]:
-    """Return the dates of a coordinate.
+    """Return the dates of a coordinate; dates of cftime are converted where their calendar is the common one.
 
     Parameters
     ----------
@@ -141,16 +148,36 @@ def dates_of(coord: xr.DataArray, name: str) -> NDArray[np.datetime64]:
         Values that are not dates of the common calendar, or missing ones.
     """
     values = np.atleast_1d(coord.values)
+    if values.dtype.kind == "O" and _is_common(values):
+        values = np.array([date.isoformat() for date in values], "datetime64[us]")
     if values.dtype.kind != "M":
         raise _undecoded(values, coord.attrs, name)
     if np.isnat(values).any():
-        raise TimeError(f"{name!r} holds missing dates (NaT)", f"drop them: ds.dropna({name!r})")
+        remedy = (
+            f"drop them: ds.dropna({name!r})"
+            if coord.ndim
+            else f"give the date: ds.assign_coords({name}=...)"
+        )
+        raise TimeError(f"{name!r} holds missing dates (NaT)", remedy)
     return values
 
 
 def _calendar(values: NDArray[Any]) -> str:
     """Return the calendar of cftime dates; empty for other values."""
     return str(getattr(values.flat[0], "calendar", "")) if values.size else ""
+
+
+_COMMON_CALENDARS = ("standard", "gregorian", "proleptic_gregorian")
+_REFORM = (1582, 10, 15)
+"""First day on which these are one calendar."""
+
+
+def _is_common(values: NDArray[Any]) -> bool:
+    """Tell whether dates of cftime are dates of the common calendar."""
+    return all(
+        getattr(date, "calendar", "") in _COMMON_CALENDARS and (date.year, date.month, date.day) >= _REFORM
+        for date in values.flat
+    )
 
 
 def _undecoded(values: NDArray[Any], attrs: Mapping[str, Any], name: str) -> TimeError:

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from eoaug.cube.dimensions import TIME_NAMES, band_dim, dates_of, spatial_dims, time_dim
+from eoaug.cube.dimensions import band_dim, dates_of, scalar_time, spatial_dims, time_dim
 from eoaug.cube.grid_mapping import geobox_from_coords
 from eoaug.cube.model import Cube, CubeBand, Form
 from eoaug.cube.roles import platform_of, roles_of
@@ -199,10 +199,10 @@ def _time_dim(ds: xr.Dataset, names: list[str], y: str, x: str) -> str | None:
 
 def _times(ds: xr.Dataset, time: str | None) -> NDArray[np.datetime64] | None:
     if time is None:
-        for name in TIME_NAMES:
-            if name in ds.coords and ds.coords[name].ndim == 0 and ds.coords[name].dtype.kind == "M":
-                return np.atleast_1d(ds.coords[name].values)
-        return None
+        name = scalar_time(ds.coords)
+        if name is None or ds.coords[name].dtype.kind not in "MO":
+            return None
+        return dates_of(ds.coords[name], name)
     if ds.sizes[time] == 0:
         raise TimeError(
             f"the cube has no date ({time!r} has length 0)", "check the search or slice that made it"

@@ -277,12 +277,22 @@ def _dates(cube: Cube, time: str, times: NDArray[np.datetime64]) -> dict[Any, xr
     given = cube.source.coords.get(time)
     attrs = dict(given.attrs) if given is not None else {}
     encoding = dict(given.encoding) if given is not None else {}
-    out: dict[Any, xr.Variable] = {time: xr.Variable((time,), times, attrs, encoding)}
+    own = times if given is None or given.dtype.kind == "M" else _like(given.values, times)
+    out: dict[Any, xr.Variable] = {time: xr.Variable((time,), own, attrs, encoding)}
     where = np.searchsorted(times, cube.times)
     for name, coord in cube.source.coords.items():
         if coord.dims == (time,) and name != time:
             out[name] = _on_more_dates(coord, where, len(times))
     return out
+
+
+def _like(given: NDArray[Any], times: NDArray[np.datetime64]) -> NDArray[Any]:
+    """Return dates as those of a cube, which are of cftime."""
+    fields = ("year", "month", "day", "hour", "minute", "second", "microsecond")
+    dates = times.astype("datetime64[us]").tolist()
+    return np.array(
+        [given.flat[0].replace(**{f: getattr(date, f) for f in fields}) for date in dates], dtype=object
+    )
 
 
 def _on_more_dates(coord: xr.DataArray, where: NDArray[np.intp], count: int) -> xr.Variable:

@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from eoaug.cube.dimensions import TIME_NAMES, band_dim, dates_of, time_dim
+from eoaug.cube.dimensions import band_dim, dates_of, scalar_time, time_dim
 from eoaug.cube.indexes import without_indexes
 from eoaug.cube.provenance import RECORD_ATTRS, Provenance, foreign_bands, marked_synthetic, of
 from eoaug.cube.stacks import name_of_single, split_bands
@@ -49,8 +49,10 @@ class WritableCube:
                 f"cannot write a {type(given).__name__}",
                 "give a Dataset, a DataArray or a DataTree",
             )
-        ds = without_indexes(_as_dataset(given))
+        ds = _as_dataset(given)
+        # Indexes may hold the only reference system, or the only transform.
         geobox, y, x = geobox_of(ds if isinstance(given, xr.Dataset) else given, attempt="writing a catalog")
+        ds = without_indexes(ds)
         with error_context("writing a catalog"):
             ds = _with_time(ds, (y, x))
         prov = of(ds)
@@ -205,8 +207,7 @@ def _with_time(ds: xr.Dataset, yx: tuple[str, str]) -> xr.Dataset:
     """Return the cube with its dates along the dimension ``time``."""
     dims = dict.fromkeys(str(d) for v in ds.data_vars.values() if set(yx) <= set(v.dims) for d in v.dims)
     name = time_dim([d for d in dims if d not in yx], ds.coords)
-    scalars = (n for n in TIME_NAMES if n in ds.coords and ds.coords[n].ndim == 0)
-    name = name or next(scalars, None)
+    name = name or scalar_time(ds.coords)
     if name is None or name not in ds.coords:
         where = f"along {name!r}" if name else "and no time dimension"
         example = "np.datetime64('2018-05-04')" if name is None else f"({name!r}, pandas.to_datetime([...]))"
@@ -214,7 +215,9 @@ def _with_time(ds: xr.Dataset, yx: tuple[str, str]) -> xr.Dataset:
             f"the cube has no dates {where}, and a STAC item needs one",
             f"assign them, e.g. ds.assign_coords({name or 'time'}={example})",
         )
-    dates_of(ds[name], name)
+    dates = dates_of(ds[name], name)
+    if ds[name].dtype.kind != "M":
+        ds = ds.assign_coords({name: ds[name].variable.copy(data=dates.reshape(ds[name].shape))})
     if name != "time":
         if "time" in ds.coords and ds.coords["time"].ndim:
             raise TimeError(
