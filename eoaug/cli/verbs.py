@@ -181,7 +181,7 @@ def _own(verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if verb == "super_resolve":
         arguments |= _sensor(given)
     if given.get("native") not in (None, "auto"):
-        arguments["native"] = _numbers(given["native"], "native")
+        arguments["native"] = _numbers([given["native"]], "native")
     if verb == "synthesize":
         arguments["like"] = floats(given["like"], "like", 4)
     return {name: value for name, value in arguments.items() if value is not None}

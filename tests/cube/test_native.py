@@ -10,8 +10,10 @@ import pytest
 import xarray as xr
 from odc.geo.xr import assign_crs
 from scipy import ndimage
+from typer.testing import CliRunner
 
 import eoaug
+from eoaug.cli.app import app
 from eoaug.errors import BandError, GeneratorError, GridError, ParameterError
 from eoaug.raster.cells import cell_means, repeat_phase
 from eoaug.raster.sensor import Sensor
@@ -166,3 +168,11 @@ def test_phases_and_means_of_repeated_cells() -> None:
     assert (cell_means(image[None], 3)[0] == values).all()
     image[0, 0] = image[3:6, 3:6] = np.nan
     assert np.isnan(cell_means(image[None], 3)[0]).sum() == 1
+
+
+def test_the_command_line_takes_auto_and_metres_by_band(tmp_path: Path) -> None:
+    cube, _ = _cube()
+    cube.expand_dims(time=[np.datetime64("2024-06-01", "ns")]).to_netcdf(tmp_path / "cube.nc")
+    for given in ("auto", "B05=20"):
+        run = [str(tmp_path / "cube.nc"), "--native", given, "--generator", "classical"]
+        assert CliRunner().invoke(app, ["plan", "super-resolve", *run]).exit_code == 0
