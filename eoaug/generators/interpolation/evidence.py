@@ -17,14 +17,14 @@ from eoaug.generators.base import CONTEXT_CELL_PX, CONTEXT_CELLS
 from eoaug.generators.interpolation.regression import cell_weights
 from eoaug.raster.arrays import BoolArray, Float32Array
 
-__all__ = ["evidence_of", "outliers", "without_cells_of"]
+__all__ = ["clear_shares", "evidence_of", "outliers", "without_cells_of"]
 
 
 _AGREEMENT = (0.3, 3.0)
 """Difference up to which two pixels agree, in a band: model units, plus so many times the typical difference between
 two dates there. The second makes room for seasons."""
-_TYPICAL = 0.4
-"""Quantile over pairs of dates of their median difference: below one half, for pairs with a cloud are among them."""
+_TYPICAL = 0.55
+"""Quantile over pairs of dates of their median difference."""
 _SAMPLE_PX = 512
 """Pixels of an image that the median is taken of."""
 _PAIR_PX = 16
@@ -69,7 +69,7 @@ def evidence_of(
     -------
     ``known`` and ``cells`` without what is contradicted; such cells are NaN.
     """
-    share = _clear_shares(known, cells)
+    share = clear_shares(known, cells)
     if cells is None:
         agreement = _agreement(values, known)
         if agreement is None:
@@ -127,7 +127,7 @@ def outliers(left: Sequence[Float32Array], known: Sequence[BoolArray]) -> list[B
     return found
 
 
-def _clear_shares(known: BoolArray, cells: Float32Array | None) -> NDArray[np.float64]:
+def clear_shares(known: BoolArray, cells: Float32Array | None) -> NDArray[np.float64]:
     """Return the clear share of each date in the tile and around it, of what any date shows; shape (T,)."""
     if cells is None:
         return np.asarray(known.sum(axis=(1, 2, 3)) / max(int(known.any(axis=0).sum()), 1))

@@ -8,7 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.generators.base import CONTEXT_CELL_PX
-from eoaug.generators.interpolation.evidence import evidence_of, outliers, without_cells_of
+from eoaug.generators.interpolation.evidence import (
+    clear_shares,
+    evidence_of,
+    outliers,
+    without_cells_of,
+)
 from eoaug.generators.interpolation.push_pull import push_pull
 from eoaug.generators.interpolation.regression import Residuals, predict_departure, share_of_second
 from eoaug.generators.interpolation.time_kriging import in_time
@@ -20,6 +25,9 @@ __all__ = ["DatedEstimate", "from_dates"]
 
 _LEAST_SHARE = 0.2
 """Least share of a tile that a date must show to be used, unless none does."""
+_ENOUGH = (0.02, 0.1)
+"""Clear share of a date, in and around a tile, up to which its clear pixels do not count, and from which on they do in
+full: a few pixels between clouds are haze or shadow more often than not."""
 _MARGIN = (0.2, 0.3)
 """How far an estimate may leave the range of the dates at a pixel: model units, plus a share of that range ..."""
 _BEYOND = (0.98, 30)
@@ -148,7 +156,10 @@ def from_dates(
     sources, moves = _robust_moves(sources)
     left = [source.departure - move for source, move in zip(sources, moves, strict=True)]
     cells_left = np.where(sources[1].known, left[1], np.float32(np.nan)) if len(sources) > 1 else None
-    image = expected + moves[0] + push_pull(left[0], sources[0].known, cells_left)
+    none, enough = _ENOUGH
+    own_share = clear_shares(known, None if cells is None else cells[used])[views[0].target]
+    trust = np.float32(np.clip((own_share - none) / (enough - none), 0, 1))
+    image = expected + trust * (moves[0] + push_pull(left[0], sources[0].known, cells_left))
     return DatedEstimate(
         image=_within(image, views, sources),
         dates=dates,
