@@ -112,6 +112,15 @@ def _dates_of_group(whole: ItemDate) -> list[ItemDate]:
             _refuse_incomplete(first)
         grids = {source.array: source.geobox for source in sources.values()}
         group = read_dates(first.href, grids, form=first.driver)
+        for source in sources.values():
+            refuse_contradictions(
+                replace(source.declared, bands=0),  # the item lists the arrays of the group
+                group.headers[source.array],
+                1,
+                item=item.id,
+                asset=source.asset,
+                href=first.href,
+            )
     except EoaugError:
         raise
     except Exception as error:  # zarr, xarray, fsspec and the network each raise their own

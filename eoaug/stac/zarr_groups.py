@@ -1,4 +1,4 @@
-"""Dates and members of the Zarr groups that `write` made, without reading a pixel."""
+"""Dates, members and headers of the Zarr groups that `write` made, without reading a pixel."""
 
 from __future__ import annotations
 
@@ -9,10 +9,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 import xarray as xr
+from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from eoaug.cube.dimensions import spatial_dims
+from eoaug.cube.grid_mapping import geobox_from_coords
 from eoaug.errors import SourceError
 from eoaug.formats.icechunk import last_commit
+from eoaug.stac.headers import Header
 from eoaug.storage.names import clean_href
 from eoaug.storage.s3 import is_object, open_store, parse
 
@@ -28,6 +32,8 @@ class Dates:
     """Numbers of the ensemble members; None without a ``member`` dimension."""
     properties: tuple[Mapping[str, Any], ...]
     """STAC properties of each date: ``platform`` and ``eo:cloud_cover``, where known."""
+    headers: Mapping[str, Header]
+    """What the group says of each requested array, to compare with the item."""
 
 
 def store_of(href: str, form: str) -> Any:
@@ -91,4 +97,25 @@ def read_dates(href: str, grids: Mapping[str, GeoBox], *, form: str) -> Dates:
                 for fields, value in zip(properties, group[name].values.tolist(), strict=True):
                     if value != "" and not (isinstance(value, float) and math.isnan(value)):
                         fields[key] = value
-        return Dates(tuple(time.replace(tzinfo=UTC) for time in micros), members, tuple(properties))
+        headers = {name: _header(group, name, grid) for name, grid in grids.items()}
+        return Dates(tuple(time.replace(tzinfo=UTC) for time in micros), members, tuple(properties), headers)
+
+
+def _header(group: xr.Dataset, name: str, declared: GeoBox) -> Header:
+    """Return what a group says of one of its arrays; ``declared`` is the grid where the group has none."""
+    array = group[name]
+    geobox, georeferenced = geobox_from_coords(group, *spatial_dims(array))
+    nodata = array.attrs.get("_FillValue")
+    return Header(
+        shape=(int(geobox.shape.y), int(geobox.shape.x)),
+        transform=geobox.affine if georeferenced else Affine.identity(),
+        crs="" if geobox.crs is None else geobox.crs.to_wkt(),
+        dtypes=(array.dtype.name,),
+        nodata=(None if nodata is None else float(nodata),),
+        scales=(float(array.attrs.get("scale_factor", 1.0)),),
+        offsets=(float(array.attrs.get("add_offset", 0.0)),),
+        names=("",),
+        numbers=(1,),
+        palette=(False,),
+        geobox=declared if geobox.crs is None else geobox,
+    )
