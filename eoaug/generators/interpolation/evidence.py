@@ -23,8 +23,9 @@ __all__ = ["clear_shares", "evidence_of", "outliers", "without_cells_of"]
 _AGREEMENT = (0.3, 3.0)
 """Difference up to which two pixels agree, in a band: model units, plus so many times the typical difference between
 two dates there. The second makes room for seasons."""
-_TYPICAL = 0.4
-"""Quantile over pairs of dates of their median difference: below one half, for pairs with a cloud are among them."""
+_TYPICAL = 0.5
+"""Quantile over pairs of dates of their median difference: 0.4 takes the green of a wood for a contradiction of its brown,
+0.55 lets haze pass."""
 _SAMPLE_PX = 512
 """Pixels of an image that the median is taken of."""
 _PAIR_PX = 16
