@@ -6,6 +6,7 @@ same file has the same reflectance, the same clear pixels and the same metadata 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from eoaug.cube.dimensions import dates_of, spatial_dims, time_dim
 from eoaug.cube.grid_mapping import geobox_from_coords
 from eoaug.cube.roles import platform_of, product_of
 from eoaug.cube.stacks import split_bands
-from eoaug.errors import RadiometryError, SourceError, error_context
+from eoaug.errors import EoaugWarning, RadiometryError, SourceError, error_context
 from eoaug.raster import grid
 from eoaug.raster.arrays import BoolArray
 from eoaug.raster.bands import STAND_INS, common_name
@@ -194,13 +195,15 @@ def cloud_mask(ds: xr.Dataset) -> xr.DataArray | None:
         Numbers that no class explains.
     """
     product = product_of(ds)
-    bands = {}
+    bands, unexplained = {}, []
     for name in map(str, ds.data_vars):
         attrs = ds[name].attrs
         if name.lower() == "cloud_mask":
             quality: QualityBand | None = declared_quality(name, attrs) or _CLASSES
         else:
             quality = quality_of(name, attrs, product)
+        if quality is None and ds[name].ndim >= 2 and role_of(name, attrs, product=product) == "quality":
+            unexplained.append(name)
         if (
             quality is None or name.lower().replace("_", "") == "datamask"
         ):  # where data are missing, not clouds
@@ -209,6 +212,14 @@ def cloud_mask(ds: xr.Dataset) -> xr.DataArray | None:
         if quality.cloud or quality.threshold is not None:
             bands[name] = quality
     if not bands:
+        if unexplained:
+            name = unexplained[0]
+            warnings.warn(
+                f"quality band {name!r} is ignored, and clouds count as clear: nothing says what its numbers mean; "
+                f"declare them: ds[{name!r}].attrs.update(flag_values=[0, 1], flag_meanings='clear cloud')",
+                EoaugWarning,
+                stacklevel=2,
+            )
         return None
     name = min(bands, key=lambda name: _ORDER.get(name.lower(), len(_ORDER)))
     band, nodata = ds[name], nodata_of(ds[name].attrs)

@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from eoaug.datasets import training_cubes
-from eoaug.errors import BandError, ParameterError, SourceError
+from eoaug.errors import ParameterError, SourceError
 from eoaug.generators.base import metadata_rows
 from eoaug.generators.checkpoints.folder import open_checkpoint
 from eoaug.generators.checkpoints.safe_read import read_json
@@ -148,18 +148,26 @@ def _read_cubes(
     for summary in summarise(str(cubes), **search):
         own = [summary.collection] if summary.collection else None
         for name in summary.items:
-            # With a quality band, where the item has one, cloudy windows are skipped.
-            for quality in (["scl"], ["qa_pixel"], []):
-                wanted = [*dict.fromkeys(bands), *quality]
-                try:
-                    ds = open_cube(str(cubes), ids=[name], collections=own, bands=wanted, chunks=None)
-                except BandError:
-                    if quality:
-                        continue
-                    raise
-                read.append(training_cubes.from_dataset(ds, name, bands))
-                break
+            source: dict[str, Any] = {"ids": [name], "collections": own}
+            # With the quality band, where the item has one, cloudy windows are skipped.
+            wanted = [*dict.fromkeys(bands), *_quality_band(str(cubes), bands, source)]
+            ds = open_cube(str(cubes), bands=wanted, chunks=None, **source)
+            read.append(training_cubes.from_dataset(ds, name, bands))
     return read
+
+
+def _quality_band(cubes: str, bands: Sequence[str], source: Mapping[str, Any]) -> list[str]:
+    """Return the quality band of an item, as the verbs choose it; one that nothing explains is warned of when it is read."""
+    from eoaug.cube.dimensions import spatial_dims
+    from eoaug.cube.roles import quality_variable, roles_of
+    from eoaug.stac.open import open_cube
+
+    whole = open_cube(cubes, **source)
+    nodes = [leaf.to_dataset() for leaf in whole.leaves] if isinstance(whole, xr.DataTree) else [whole]
+    nodes = [ds for ds in nodes if ds.data_vars]
+    known = [name for ds in nodes if (name := quality_variable(ds, spatial_dims(ds), bands)) is not None]
+    others = [n for ds in nodes for n, role in roles_of(ds, spatial_dims(ds)).items() if role == "quality"]
+    return [*known, *others][:1]
 
 
 @dataclass(frozen=True)
