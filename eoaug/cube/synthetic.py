@@ -118,11 +118,13 @@ def why_untrusted(marks: xr.Variable | xr.DataArray, geobox: GeoBox) -> Refusal 
     if marks.dtype.kind == "b":
         return None
     ours = str(marks.attrs.get("flag_meanings", "")) == ATTRIBUTES["flag_meanings"]
-    if not ours:
+    # xarray's coarsen keeps the encoding; a median of codes is float64, a selection with gaps float32.
+    coarsened = _GRID in marks.encoding and (not ours or marks.dtype == np.float64)
+    if not ours and not coarsened:
         if marks.dtype.kind in "iu":
             return None
         return f"the synthetic mask has type {marks.dtype} and no flags", _CODES_REMEDY
-    if not marks.encoding:
+    if not marks.encoding or coarsened:
         return (
             f"the synthetic mask was computed ({marks.dtype}), as by a mean, a resampling or an interpolation, and "
             "may miss generated pixels",
