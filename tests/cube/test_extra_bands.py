@@ -16,6 +16,7 @@ from eoaug.errors import BandError, EoaugWarning
 from eoaug.generators.classical import Classical
 from eoaug.raster import noise
 from eoaug.raster.bands import assign_bands
+from eoaug.testing import scene
 
 pytestmark = pytest.mark.filterwarnings("ignore::eoaug.errors.EoaugWarning")
 
@@ -162,3 +163,16 @@ def test_terrain_is_a_band_where_it_is_the_only_one() -> None:
         "B04",
         "synthetic",
     }
+
+
+def test_a_tile_with_nothing_known_around_it_is_made_too() -> None:
+    """Far from every known pixel the networks draw land, and a band without a slot gets its typical value."""
+    cube = scene((64, 304), dates=1, bands=("red", "nir"), dtype="float32")
+    cube = cube.assign(B05=cube.red.copy())
+    narrow = cube.where(cube.x < cube.x[40])
+    with pytest.warns(EoaugWarning, match="no slot for B05"):
+        result = narrow.eoaug.inpaint(fill="all")
+    assert np.isfinite(result.B05).all()
+    assert np.isfinite(result.red).all()
+    assert (result.synthetic.values[..., 40:] == 1).all()
+    assert 0.05 < float(result.B05[..., 296:].mean()) < 0.2

@@ -186,7 +186,10 @@ class ResidualTrajectory:
         strength = self.request.strength
         if strength == 1.0:
             assert cells is not None
-            return measured(self, from_log(cells, mean, std), CELL, HALO)
+            land = from_log(cells, mean, std)
+            # Further bands than the landscape's, where nothing around a tile is known: their typical value.
+            further = len(self.plan.present) - len(land)
+            return measured(self, np.pad(land, ((0, further), (0, 0), (0, 0))), CELL, HALO)
         shown = self.outline()
         if cells is not None:
             own = to_log(shown, mean, std)
