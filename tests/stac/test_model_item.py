@@ -106,7 +106,7 @@ def test_a_result_points_at_the_item_of_its_model(format, validate, tmp_path):  
     assert told["format"] == "stac-mlm"
     home = Path(made.get_self_href()).parent
     assert (home / told["expression"]).resolve() == Path(model.get_self_href()).resolve()
-    assert made.properties["eoaug:parameters"] == {"factor": 2}
+    assert made.properties["eoaug:parameters"] == {"factor": "2"}
     catalog = pystac.Catalog.from_file(str(tmp_path / "catalog.json"))
     # odc.stac.load of all items of a catalog must not meet a model.
     assert next(catalog.get_items(model.id, recursive=True), None) is None
