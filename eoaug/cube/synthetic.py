@@ -87,7 +87,8 @@ Refusal = tuple[str, str]
 
 
 def note_grid(marks: xr.Variable | xr.DataArray, geobox: GeoBox) -> None:
-    """Note in a new mask's encoding on which grid it is exact."""
+    """Note in the encoding of a new mask on which grid it is exact, and its flags if it has none."""
+    marks.attrs = {**ATTRIBUTES, **marks.attrs}
     marks.encoding = {**marks.encoding, _GRID: (tuple(geobox.affine)[:6], geobox.crs)}
 
 

@@ -25,6 +25,7 @@ RECORDS = st.builds(
     model_files=st.dictionaries(NAMES, TEXTS, max_size=2),
     model_units=st.dictionaries(NAMES, st.tuples(NUMBERS, NUMBERS), max_size=2),
     bands=st.dictionaries(NAMES, st.sampled_from(["generated", "transferred", "observed"]), max_size=2),
+    prior_bands=st.lists(NAMES, max_size=2).map(tuple),
     seed=st.integers(0, 2**63),
     members=st.none() | st.integers(1, 9),
     parameters=st.dictionaries(
@@ -66,7 +67,7 @@ def test_the_share_of_an_item_replaces_that_of_the_cube(record, share):
 def test_every_field_is_written_or_named_as_left_out(field):
     changed = {
         "operation": "x", "generator": "x", "model_sha256": "x", "licence": "x", "model_files": {"a": "x"},
-        "model_units": {"a": (1.0, 2.0)}, "bands": {"a": "generated"}, "seed": 7, "parameters": {"a": 1},
+        "model_units": {"a": (1.0, 2.0)}, "bands": {"a": "generated"}, "prior_bands": ("a",), "seed": 7, "parameters": {"a": 1},
         "token": "x", "software": {"a": "1"}, "digital_source_type": TRAINED, "synthetic_fraction": 0.5,
         "residual": {"a": 1.5}, "cpu_capability": "x",
     }  # fmt: skip
