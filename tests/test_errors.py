@@ -119,7 +119,7 @@ WRONG = {
     "a plan without dates": (lambda: eoaug.plan("extend", cube()), ParameterError, "extend needs times="),
     "a plan of a tree": (lambda: eoaug.plan("inpaint", xr.DataTree(cube())), ParameterError, "tree of 1 nodes"),
     "a verb in a list": (lambda: eoaug.plan(["inpaint"], cube()), ParameterError, "inpaint"),
-    "a generator's class": (lambda: S(cube(), generator=TinyDenoiser), GeneratorError, "card of type property"),
+    "a generator's class": (lambda: S(cube(), generator=TinyDenoiser), GeneratorError, "card of type cached_property"),
     "an empty layout": (lambda: S(cube(), layout=xr.Dataset(), generator=TINY), GridError, r"shape \(\)"),
     "chunks in words": (lambda: S(cube(), chunks="big", **SEVEN), ParameterError, "chunks='big'.*'auto'"),
     "a month of 13": (lambda: S(cube(), metadata={"month": 13}, generator=TINY), ParameterError, "13.*1 to 12"),

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from typing import Any
 
 import dask.array as da
 import numpy as np
+from dask import config
 from dask.base import compute, tokenize
 from dask.highlevelgraph import HighLevelGraph
 from dask.task_spec import DataNode, List, Task, TaskRef
@@ -25,7 +27,7 @@ from eoaug.engine.plan import Plan
 from eoaug.engine.values import ChunkIndex
 from eoaug.raster.tiles import Window
 
-__all__ = ["build", "computed"]
+__all__ = ["build", "computed", "computed_by"]
 
 
 @dataclass(frozen=True)
@@ -256,6 +258,11 @@ def _name(plan: Plan, sources: tuple[_Blocks, ...]) -> str:
 def _source_chunks(plan: Plan, array: Any) -> tuple[int, int, int]:
     rows, cols = (max(max(c) // plan.grid.factor, 1) for c in plan.chunking.lengths[1:])
     return (array.shape[0], rows, cols)
+
+
+def computed_by(scheduler: str | None) -> AbstractContextManager[Any]:
+    """Return a context in which lazy arrays are computed by a scheduler of dask, given by name; None: the user's."""
+    return nullcontext() if scheduler is None else config.set(scheduler=scheduler)
 
 
 def computed(arrays: Sequence[Any]) -> list[Any]:

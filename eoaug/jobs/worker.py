@@ -17,6 +17,7 @@ import xarray as xr
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
 from eoaug.cube.provenance import renamed
+from eoaug.engine.dask_graph import computed_by
 from eoaug.errors import EoaugError, JobError, SourceError, TargetError, error_context, first_line
 from eoaug.jobs.content_key import content_key, existing_output
 from eoaug.jobs.leases import Lease, leased
@@ -141,7 +142,9 @@ def _work(work_item: WorkItem, context: JobContext, right: _PublishRight) -> Wor
         if existing:  # made while we waited
             return WorkResult(work_item, "present", existing, key)
         right.lease = lease
-        result = _result(item, context, key)
+        # Estimates from samples of the pixels are made here too, not as further tasks of the cluster.
+        with computed_by(context.scheduler):
+            result = _result(item, context, key)
         claim = Claim({"eoaug:content_key": key}, right.check, context.scheduler)
         labels = _labels(work_item.label, result, single=job.output.format != "cog")
         items = list(
