@@ -129,7 +129,8 @@ def _of_variable(array: xr.DataArray, product: str) -> _Convert:
     if quality is None:
         _refuse_unsure(array)
         return partial(boolean_mask, name=repr(name)), False
-    return _of_quality(array, quality), True
+    # A mask of valid pixels says where data are missing, exactly; no cloud has a rim that it misses.
+    return _of_quality(array, quality), not _is_validity(quality)
 
 
 def _of_quality(array: xr.DataArray, quality: QualityBand) -> Callable[[Any], Any]:
@@ -187,9 +188,13 @@ def _flags_or_booleans(values: NDArray[Any], *, convert: Callable[[Any], Any], n
     return convert(values)
 
 
+def _is_validity(quality: QualityBand) -> bool:
+    return quality.two_valued and quality.mask(np.array([0, 1])).tolist() == [True, False]
+
+
 def _refuse_contradiction(array: xr.DataArray, quality: QualityBand) -> None:
     """Refuse booleans that may be those of a mask of valid pixels, or their opposite."""
-    if quality.mask(np.array([0, 1])).tolist() == [True, False]:
+    if _is_validity(quality):
         raise ParameterError(
             f"the mask is called {array.name!r}, as masks of valid pixels are, and True means fill here",
             "say which pixels to fill: mask=(~mask).rename('fill'), or mask.rename('fill') if it is right",

@@ -18,6 +18,7 @@ import eoaug
 from eoaug.errors import EoaugWarning, ParameterError
 from eoaug.raster.grid import edges_m, gsd_m
 from eoaug.raster.masks import dilate
+from eoaug.testing import scene
 from eoaug.verbs.inpaint import prepare_inpaint
 
 N = 40
@@ -166,3 +167,16 @@ def test_what_is_no_distance_is_refused(wrong):
 def test_a_buffer_without_a_mask_is_refused():
     with pytest.raises(ParameterError, match="there is none"):
         filled(cube(), mask_buffer=50)
+
+
+@pytest.mark.parametrize("name", ["valid_mask", "dataMask"])
+def test_a_mask_of_valid_pixels_is_not_dilated(name: str) -> None:
+    """It says where data are missing; only clouds have rims that a mask misses."""
+    ds = scene((40, 40), dates=1, bands=("red",))
+    valid = np.ones(ds.red.shape, np.uint8)
+    valid[..., 10:14, 10:14] = 0
+    ds = ds.assign({name: (ds.red.dims, valid)})
+    result = eoaug.inpaint(ds, mask=name, generator="classical")
+    np.testing.assert_array_equal(result.synthetic.values == 1, valid == 0)
+    wide = eoaug.inpaint(ds, mask=name, mask_buffer=20, generator="classical")
+    assert (wide.synthetic.values == 1).sum() > (valid == 0).sum()
