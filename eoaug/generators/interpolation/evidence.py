@@ -20,6 +20,8 @@ from eoaug.raster.arrays import BoolArray, Float32Array
 __all__ = ["clear_shares", "evidence_of", "outliers", "without_cells_of"]
 
 
+_LEAST_DATES = 4
+"""Least number of dates for a contradiction: of two or three that differ, nobody knows which shows the land."""
 _AGREEMENT = (0.3, 3.0)
 """Difference up to which two pixels agree, in a band: model units, plus so many times the typical difference between
 two dates there. The second makes room for seasons."""
@@ -68,8 +70,10 @@ def evidence_of(
 
     Returns
     -------
-    ``known`` and ``cells`` without what is contradicted; such cells are NaN.
+    ``known`` and ``cells`` without what is contradicted; such cells are NaN. All of them with less than four dates.
     """
+    if np.count_nonzero(known.any(axis=(1, 2, 3))) < _LEAST_DATES:
+        return known, cells
     share = clear_shares(known, cells)
     if cells is None:
         agreement = _agreement(values, known)
