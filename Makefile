@@ -12,6 +12,9 @@ PROCESSES ?= 2
 SERVICES := .venv-services
 # Processes of the test runner: one per core.
 WORKERS ?= auto
+# Compiled modules are kept, whatever the environment says: the tests start many processes, and each would compile
+# torch and xarray anew. Empty means unset.
+export PYTHONDONTWRITEBYTECODE :=
 
 # 3.12 first: it is what the constraints were resolved for. A pyenv shim may be there and not run, so each
 # candidate is tried, not only found.
