@@ -15,6 +15,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from eoaug import accessor as _accessor
+from eoaug.corruptions.corrupt import corrupt
 from eoaug.engine.plan import Plan
 from eoaug.errors import EoaugError
 from eoaug.generators.base import Card, Generator, Request
@@ -40,6 +41,7 @@ __all__ = [
     "Plan",
     "Request",
     "__version__",
+    "corrupt",
     "extend",
     "inpaint",
     "load",

@@ -7,6 +7,7 @@ from typing import Any
 
 import xarray as xr
 
+from eoaug.corruptions.corrupt import corrupt
 from eoaug.cube import provenance
 from eoaug.engine.plan import Plan
 from eoaug.generators.base import Verb
@@ -40,6 +41,9 @@ class Accessor:
     def super_resolve(self, **arguments: Any) -> Any:  # noqa: D102
         return super_resolve(self._obj, **arguments)
 
+    def corrupt(self, kind: str, severity: int = 3, **arguments: Any) -> Any:  # noqa: D102
+        return corrupt(self._obj, kind, severity, **arguments)
+
     def plan(self, verb: Verb, **arguments: Any) -> Plan:  # noqa: D102
         return plan(verb, self._obj, **arguments)
 
@@ -49,7 +53,7 @@ class Accessor:
         return provenance.of(self._obj)
 
 
-for _function in (synthesize, inpaint, extend, super_resolve, plan):
+for _function in (synthesize, inpaint, extend, super_resolve, corrupt, plan):
     getattr(Accessor, _function.__name__).__doc__ = _function.__doc__
 
 

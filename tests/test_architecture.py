@@ -20,6 +20,7 @@ FLOORS = {
     "engine": ["engine"],
     "verbs": ["verbs"],
     "formats": ["formats", "quicklook"],
+    "corruptions": ["corruptions"],
     "stac": ["stac"],
     "jobs": ["jobs"],
     "datasets": ["datasets"],
@@ -52,7 +53,7 @@ DOORS = {
     "odc.stac": ["stac"],
     "odc.loader": ["stac"],
     "xarray": [
-        *("cube", "verbs", "formats", "quicklook", "stac", "jobs", "datasets"),
+        *("cube", "verbs", "corruptions", "formats", "quicklook", "stac", "jobs", "datasets"),
         *(*FLOORS["augment"], *FLOORS["training"], *FLOORS["top"]),
     ],
     "typer": ["cli"],

@@ -6,7 +6,7 @@ them. Arrays keep their type (NumPy or dask), in (time, y, x) order. `eoaug.cube
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -31,7 +31,7 @@ __all__ = ["read_cube"]
 # -- reading ----------------------------------------------------------------------------------------
 
 
-def read_cube(obj: xr.Dataset | xr.DataArray) -> Cube:
+def read_cube(obj: xr.Dataset | xr.DataArray, labels: Collection[str] = ()) -> Cube:
     """Return the normalised form of a Dataset (a variable per band) or DataArray.
 
     Parameters
@@ -39,6 +39,8 @@ def read_cube(obj: xr.Dataset | xr.DataArray) -> Cube:
     obj
         Dataset, DataArray with a band dimension, or DataArray of one band. Dimensions in any order,
         found by CF axis attributes or by name.
+    labels
+        Names of variables that the user declares to be labels: they are no bands.
 
     Raises
     ------
@@ -52,16 +54,16 @@ def read_cube(obj: xr.Dataset | xr.DataArray) -> Cube:
         Dates that are not datetimes, repeated, unordered or missing.
     """
     if isinstance(obj, xr.DataArray):
-        return _read_array(obj)
+        return _read_array(obj, labels)
     if not isinstance(obj, xr.Dataset):
         raise ParameterError(
             f"the data is a {type(obj).__name__}, which is not an xarray Dataset or DataArray",
             "open your data as a cube first: eoaug.open_cube(source) or xarray.open_dataset(path)",
         )
-    return _read_dataset(obj, "dataset")
+    return _read_dataset(obj, "dataset", labels)
 
 
-def _read_array(array: xr.DataArray) -> Cube:
+def _read_array(array: xr.DataArray, labels: Collection[str] = ()) -> Cube:
     bare = array.drop_vars(SYNTHETIC, errors="ignore")
     marks = array.coords[SYNTHETIC].variable if SYNTHETIC in array.coords else None
     dims = tuple(str(d) for d in array.dims)
@@ -69,11 +71,11 @@ def _read_array(array: xr.DataArray) -> Cube:
     if stack is None:
         dataset = bare.to_dataset(name=name_of_single(array))
         with _array_terms(dataset):
-            cube = _read_dataset(dataset, "single")
+            cube = _read_dataset(dataset, "single", labels)
         own = cube
     else:
         with _array_terms(stack.dataset, stack.dim):
-            cube = _read_dataset(stack.dataset, "bands")
+            cube = _read_dataset(stack.dataset, "bands", labels)
         own = replace(
             cube,
             source=stack.dataset.assign_coords(stack.aside) if stack.aside else stack.dataset,
@@ -102,9 +104,9 @@ def _array_terms(ds: xr.Dataset, axis: str | None = None) -> Iterator[None]:
         raise type(error)(error.problem, remedy) from error
 
 
-def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
+def _read_dataset(ds: xr.Dataset, form: Form, labels: Collection[str]) -> Cube:
     y, x = spatial_dims(ds)
-    roles = roles_of_all = roles_of(ds, (y, x))
+    roles = roles_of_all = roles_of(ds, (y, x), labels)
     if form == "single":  # the user names the layer to work on
         roles = {n: "band" if r not in ("quality", "label", "mark") else r for n, r in roles.items()}
     candidates = [name for name, role in roles.items() if role == "band"]

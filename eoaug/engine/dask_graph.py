@@ -9,7 +9,7 @@ import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import dask.array as da
 import numpy as np
@@ -27,7 +27,33 @@ from eoaug.engine.plan import Plan
 from eoaug.engine.values import ChunkIndex
 from eoaug.raster.tiles import Window
 
-__all__ = ["build", "computed", "computed_by"]
+__all__ = ["ChunkWork", "build", "build_windows", "computed", "computed_by"]
+
+
+class ChunkWork(Protocol):
+    """Work without a generator that is done chunk by chunk; a small value that is sent to workers."""
+
+    @property
+    def name(self) -> str:
+        """Of the tasks, as a dashboard shows them."""
+
+    @property
+    def token(self) -> str:
+        """Hash of everything but the input arrays that decides the result."""
+
+    @property
+    def lengths(self) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+        """Chunk lengths of the result along (time, y, x)."""
+
+    @property
+    def dtypes(self) -> Mapping[str, np.dtype[Any]]:
+        """Types of the arrays of the result by name."""
+
+    def needs(self, index: tuple[int, int, int]) -> tuple[range, Window]:
+        """Return the dates and the pixels of every input array that a chunk needs."""
+
+    def run(self, index: tuple[int, int, int], arrays: Sequence[NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Return the arrays of a chunk from what it needs."""
 
 
 @dataclass(frozen=True)
@@ -154,6 +180,53 @@ def build(plan: Plan, inputs: Inputs) -> dict[str, da.Array]:
         name: da.Array(graph.cull_layers([labels[name]]), labels[name], chunks, dtype=dtype)
         for name, dtype in dtypes_of(plan).items()
     }
+
+
+def build_windows(work: ChunkWork, inputs: Sequence[Any]) -> dict[str, da.Array]:
+    """Return the result of work as dask arrays, by name, without computing anything.
+
+    Parameters
+    ----------
+    work
+        The work.
+    inputs
+        Arrays of one shape (T, Y, X), NumPy or dask.
+    """
+    whole = (inputs[0].shape[0], *(max(sizes) for sizes in work.lengths[1:]))
+    arrays = [a if isinstance(a, da.Array) else da.from_array(a, chunks=whole) for a in inputs]
+    sources = tuple(_Blocks.of(a) for a in arrays)
+    token = str(tokenize(work.token, work.lengths, [s.images for s in sources]))
+    shared_key, run = f"eoaug-work-{token}", f"eoaug-{work.name}-{token}"
+    tasks: dict[Any, Any] = {shared_key: DataNode(shared_key, (work, sources))}
+    indices = list(np.ndindex(*map(len, work.lengths)))
+    for index in indices:
+        refs = [ref for source in sources for ref in source.refs(*work.needs(index))]
+        tasks[(run, *index)] = _UnfusedTask((run, *index), _run_work, TaskRef(shared_key), index, List(*refs))
+    graph = HighLevelGraph.merge(*(a.__dask_graph__() for a in arrays))
+    graph = _with(graph, run, tasks, {name for source in sources for name, _ in source.images})
+    out = {}
+    for name, dtype in work.dtypes.items():
+        label = f"eoaug-{name}-{token}"
+        picks = {
+            (label, *index): _UnfusedTask((label, *index), _pick, TaskRef((run, *index)), name, False)
+            for index in indices
+        }
+        whole_graph = _with(graph, label, picks, [run])
+        out[name] = da.Array(whole_graph, label, work.lengths, dtype=dtype)
+    return out
+
+
+def _run_work(
+    shared: tuple[ChunkWork, tuple[_Blocks, ...]], index: tuple[int, int, int], blocks: list[NDArray[Any]]
+) -> dict[str, NDArray[Any]]:
+    work, sources = shared
+    dates, window = work.needs(index)
+    arrays, at = [], 0
+    for source in sources:
+        count = len(source.needed(dates, window))
+        arrays.append(source.gather(blocks[at : at + count], dates, window))
+        at += count
+    return work.run(index, arrays)
 
 
 def _with(graph: HighLevelGraph, name: str, tasks: dict[Any, Any], needs: Iterable[str]) -> HighLevelGraph:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from importlib import metadata as package_metadata
 from typing import Any
 
@@ -15,7 +15,7 @@ from eoaug.engine.plan import Plan
 from eoaug.errors import ParameterError
 from eoaug.generators.identity import identity_of
 
-__all__ = ["token_for"]
+__all__ = ["content_of", "token_for", "version"]
 
 
 def token_for(plan: Plan, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
@@ -28,7 +28,7 @@ def token_for(plan: Plan, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
     """
     grid, calendar = plan.grid, plan.calendar
     decisive = {
-        "version": _version(),
+        "version": version(),
         "verb": plan.verb,
         "generator": identity_of(plan.generator),
         "parameters": parameters,
@@ -41,7 +41,7 @@ def token_for(plan: Plan, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
         "grid": [list(grid.geobox.affine)[:6], list(grid.geobox.shape.yx), str(grid.geobox.crs)],
         "times": [calendar.in_times.tolist(), calendar.out_times.tolist(), calendar.dated],
         "cloud": calendar.cloud.tolist(),
-        "inputs": _content(inputs),
+        "inputs": content_of(inputs.arrays()),
     }
     try:
         text = json.dumps(decisive, sort_keys=True, allow_nan=True, default=str)
@@ -50,17 +50,18 @@ def token_for(plan: Plan, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _version() -> str:
+def version() -> str:
+    """Return the version of eoaug."""
     try:
         return package_metadata.version("eoaug")
     except package_metadata.PackageNotFoundError:
         return "0"
 
 
-def _content(inputs: Inputs) -> list[Any]:
-    """Return what identifies the input's content: a hash of its bytes, or the name of the graph that reads it."""
+def content_of(arrays: Iterable[Any]) -> list[Any]:
+    """Return what identifies the content of arrays: a hash of the bytes, or the name of the graph that reads it."""
     out: list[Any] = []
-    for array in inputs.arrays():
+    for array in arrays:
         if not hasattr(array, "dask"):
             # Equal numbers count as equal in either byte order.
             values = np.ascontiguousarray(array, array.dtype.newbyteorder("="))

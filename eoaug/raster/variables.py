@@ -37,7 +37,7 @@ _ANGLE = re.compile(
 )
 _ANCILLARY = re.compile(
     r"aot|aod|wvp|tcwv|water_?vapou?r|dem|dsm|dtm|elevation|height|altitude|terrain|slope|aspect|hillshade|chm|"
-    r"distance.*|source_date|count|n_?obs|observations|weights?|uncertainty|residual|.+_(std|stddev|uncertainty)"
+    r"distance.*|source_date|count|n_?obs|observations|weights?|uncertainty|residual|.+_(std|stddev|uncertainty|opacity|clear)"
 )
 _UNITS: Mapping[str, Role] = {
     **dict.fromkeys(("degree", "degrees", "deg", "°", "rad", "radian", "radians"), "angle"),

@@ -57,7 +57,16 @@ from eoaug.verbs.uncertainty import calibrate, with_uncertainty
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
-__all__ = ["PreparedVerb", "VerbCall", "extreme_share", "prepare", "refuse_unknown", "run_verb"]
+__all__ = [
+    "PreparedVerb",
+    "VerbCall",
+    "extreme_share",
+    "over_tree",
+    "prepare",
+    "refuse_lost_marks",
+    "refuse_unknown",
+    "run_verb",
+]
 
 
 _PACKAGE = str(Path(__file__).parent.parent)
@@ -134,11 +143,11 @@ def run_verb(
             if name not in Options.__annotations__:
                 raise unknown("argument", name, [*arguments, *Options.__annotations__])
         if isinstance(obj, xr.DataTree):
-            return _over_tree(lambda node: _finish(prepare(node, options, **arguments)), obj)
+            return over_tree(lambda node: _finish(prepare(node, options, **arguments)), obj)
         return _finish(prepare(obj, options, **arguments))
 
 
-def _over_tree(run: Callable[[xr.Dataset], Any], tree: xr.DataTree) -> xr.DataTree:
+def over_tree(run: Callable[[xr.Dataset], Any], tree: xr.DataTree) -> xr.DataTree:
     """Return a tree with the results of the nodes that have bands; the others as they are."""
     results, others = {}, {}
     nodes_by_text: dict[tuple[type[Warning], str], list[str]] = {}
@@ -177,7 +186,7 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
     if call.has_input:
         check_cube_units(cube)
         if call.factor == 1:
-            _refuse_lost_marks(cube)
+            refuse_lost_marks(cube)
     geobox = cube.geobox if call.factor == 1 else refine(cube.geobox, call.factor)
     layout = layout_for(options.get("layout"), card, geobox, call.verb)
     bands = _bands(call, 0 if layout is None else len(layout))
@@ -241,7 +250,7 @@ def _grid(call: VerbCall, geobox: GeoBox, bands: Bands) -> Grid:
     )
 
 
-def _refuse_lost_marks(cube: Cube) -> None:
+def refuse_lost_marks(cube: Cube) -> None:
     """Refuse a cube with generated pixels whose mask is missing or may miss some: the result would call them measured."""
     if cube.marks is None:
         refusal = lost_marks() if provenance.marked_synthetic(cube.source) else None

@@ -20,7 +20,7 @@ from eoaug.engine.tile_requests import valid
 from eoaug.engine.values import Layer
 from eoaug.generators.base import Card
 
-__all__ = ["record_of", "residual_of"]
+__all__ = ["record_of", "residual_of", "sources_of"]
 
 
 _ITEM = ("item_id", "item_href")
@@ -48,7 +48,7 @@ def record_of(plan: Plan, cube: Cube, parameters: Mapping[str, Any], guide: Any 
     if torch:
         # Bytes are promised per version of torch and instruction set: the record holds both.
         importlib.import_module("torch")
-    sources = _sources(cube.along_time("item_id"), cube.along_time("item_href"))
+    sources = sources_of(cube)
     if guide is not None:
         coords = {name: np.atleast_1d(guide[name].values) for name in _ITEM if name in guide.coords}
         sources += _sources(coords.get("item_id"), coords.get("item_href"))
@@ -89,6 +89,11 @@ def _units(card: Card, layer: Layer) -> tuple[float, float]:
     back = layer.to_model.inverse.then(layer.to_physical)
     # Rounded: composed maps differ from the constants in their last bits.
     return float(f"{back.offset:.12g}"), float(f"{back.scale:.12g}")
+
+
+def sources_of(cube: Cube) -> list[dict[str, str]]:
+    """Return id and address of the items that a cube was made from."""
+    return _sources(cube.along_time("item_id"), cube.along_time("item_href"))
 
 
 def _sources(ids: Iterable[Any] | None, hrefs: Iterable[Any] | None) -> list[dict[str, str]]:

@@ -1,0 +1,1 @@
+"""Corruptions: physical defects of measurements, with five severities."""
