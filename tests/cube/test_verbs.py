@@ -591,13 +591,19 @@ def test_members_are_different_and_each_is_what_it_is_alone():
     xr.testing.assert_equal(lazy, four)
 
 
-@pytest.mark.parametrize("reduce", ["mean", "std", "median", 0.0, 0.25, 1.0])
-@pytest.mark.parametrize("verb", ["synthesize", "super_resolve", "extend"])
-def test_reductions_equal_those_of_explicit_members(verb, reduce):
+@pytest.fixture(scope="module", params=["synthesize", "super_resolve", "extend"])
+def five_members(request):
+    """A verb, its scene and options, and five members of it."""
+    verb = request.param
     ds = scene((18, 20), dates=1, bands=("blue", "nir"), content="texture", dtype="float32")
     extra = {"times": "2021-04-01"} if verb == "extend" else {}
     options = {"generator": TINY, "members": 5, "seed": 7} | extra
-    every = getattr(eoaug, verb)(ds, **options)
+    return verb, ds, options, getattr(eoaug, verb)(ds, **options)
+
+
+@pytest.mark.parametrize("reduce", ["mean", "std", "median", 0.0, 0.25, 1.0])
+def test_reductions_equal_those_of_explicit_members(five_members, reduce):
+    verb, ds, options, every = five_members
     found = getattr(eoaug, verb)(ds, reduce=reduce, **options)
     assert "member" not in found.dims
     for band in ("blue", "nir"):

@@ -489,7 +489,7 @@ def test_misuse_is_refused(folder, tmp_path_factory):
 
 @pytest.mark.skipif(not VALIDATION.is_dir(), reason=f"no validation cubes at {VALIDATION}; set EOAUG_DATA")
 def test_the_classical_generator_on_real_cubes():
-    table = evaluate(Classical(), VALIDATION, limit=2, tasks=TASKS).table
+    table = evaluate(Classical(), VALIDATION, limit=1, tasks=TASKS).table
     assert "naip_nd_prairie_2019_2020.nc" in table.skipped
     for task, baseline in (
         ("inpaint", "nearest pixel"),
