@@ -37,7 +37,7 @@ _LEAST_OPACITY = 0.03
 def _octaves_of(size_m: float) -> tuple[tuple[float, float], ...]:
     """Return the octaves of a field whose bodies are about ``size_m`` wide, with clusters and ragged edges."""
     return tuple(
-        (size_m * 2.0**-k, 2.0 ** (-0.85 * max(k, 0)) * (0.6 if k < 0 else 1.0)) for k in range(-2, 6)
+        (size_m * 2.0**-k, 2.0 ** (-0.8 * max(k, 0)) * (0.6 if k < 0 else 1.0)) for k in range(-2, 6)
     )
 
 
@@ -209,7 +209,7 @@ def _fine(clouds: CloudField, rows: NDArray[np.int64], left: int, right: int) ->
 def _opacity(depth: Float64Array, thickness: float) -> Float64Array:
     """Return 1 - exp(-optical thickness); the thickness grows from the edge of a cloud to its middle."""
     inside = depth > 0
-    optical = thickness * 4.0 * np.where(inside & np.isfinite(depth), depth, 0.0)
+    optical = thickness * 2.2 * np.where(inside & np.isfinite(depth), depth, 0.0)
     return np.where(inside, _LEAST_OPACITY + (1 - _LEAST_OPACITY) * (1 - np.exp(-optical)), 0.0)
 
 

@@ -17,6 +17,8 @@ _TILE_PX = 256
 """Edge of a tile; tiles begin at absolute multiples of it."""
 _BORDER_PX = 16
 """Pixels around a tile that are compressed with it and dropped, against seams at its edges."""
+_LEAST_PX = 128
+"""Edge to which a small image is mirrored: the header of the file would take its bytes."""
 
 
 def tiles_around(window: Window) -> Window:
@@ -47,7 +49,10 @@ def _band(image: Float64Array, band: ImageBand, at: ImageAt) -> Float64Array:
             # Gaps are filled with the mean of the tile: an edge of a gap would ring.
             filled = np.where(valid, part, part[valid].mean())
             counts = np.clip(np.rint((filled - low) / step), 0, 65535).astype(np.uint16)
-            decoded = through_jpeg2000(counts, at.number("quality")) * step + low
+            rows, cols = counts.shape
+            short = [(0, max(0, _LEAST_PX - n)) for n in counts.shape]
+            padded = np.pad(counts, short, mode="symmetric")
+            decoded = through_jpeg2000(padded, at.number("quality"))[:rows, :cols] * step + low
             inner = tile.within(around)
             out[tile.within(whole)] = np.where(valid, decoded, np.nan)[inner]
     return out

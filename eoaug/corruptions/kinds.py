@@ -110,7 +110,7 @@ _LIST = (
         "clouds",
         "an aerosol layer of an optical thickness at 550 nm that varies over kilometres",
         {"tau": (0.1, 0.2, 0.4, 0.8, 1.6)},
-        fixed={"airlight": 0.45, "exponent": 1.3, "size_m": 4000.0},
+        fixed={"airlight": 0.3, "exponent": 1.3, "size_m": 4000.0},
         quantities=_REFLECTED,
     ),
     _kind(

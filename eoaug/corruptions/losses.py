@@ -21,6 +21,8 @@ _SEGMENT_PX = 4096
 _SWATH_PX, _PERIOD_PX, _SLOPE = 2048, 14, 0.12
 """Width of the swath whose wedges grow from its middle to its edges, their distance in rows, and their slope: Landsat-7
 without its scan line corrector, where 22 % of a scene are missing (USGS)."""
+_WIDTH = 0.15
+"""Mean width of a wedge in periods; more for shares above it."""
 
 
 def lossy(images: Sequence[Float64Array], at: ImageAt) -> list[Float64Array]:
@@ -70,11 +72,19 @@ def _gaps(at: ImageAt) -> BoolArray:
     blocks = _uniform_cells(at, rows // _BLOCK_PX, cols // _BLOCK_PX, "blocks") < share
     lines = _uniform_cells(at, rows, cols // _SEGMENT_PX, "lines") < share
     middle = (cols % _SWATH_PX - _SWATH_PX / 2 + 0.5) / (_SWATH_PX / 2)
+    # Of a small share, only some of the wedges: a width of less than a pixel would be a dotted line.
+    active = min(1.0, share / _WIDTH)
     # The width is twice the mean at the edges of the swath and nothing in the middle.
-    width = np.clip(2 * share * np.abs(middle), 0, 1)
+    width = np.clip(2 * share / active * np.abs(middle), 0, 1)
     phase = drawn(at.request, "wedges", at.time)
-    across = (rows[:, None] / _PERIOD_PX + phase + _SLOPE * cols[None, :] / _PERIOD_PX) % 1.0
-    return np.asarray(blocks | lines | (across < width[None, :]))
+    across = rows[:, None] / _PERIOD_PX + phase + _SLOPE * cols[None, :] / _PERIOD_PX
+    number = np.floor(across).astype(np.int64)
+    chosen = (
+        _uniform_cells(at, np.arange(number.min(), number.max() + 1), np.zeros(1, np.int64), "wedges")
+        < active
+    )
+    wedges = chosen[number - number.min(), 0] & (across - number < width[None, :])
+    return np.asarray(blocks | lines | wedges)
 
 
 def _uniform_cells(
