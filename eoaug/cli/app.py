@@ -44,6 +44,9 @@ for _verb in OWN_OPTIONS:
     plans.command(_name, short_help=SHORT[_verb])(command(_verb, plan=True))
 
 
+app.command("corrupt", short_help=SHORT["corrupt"])(command("corrupt", plan=False))
+
+
 for _module in (jobs, catalogs, evaluation, models, sample):
     app.add_typer(_module.commands)
 plans.add_typer(jobs.plan_commands)

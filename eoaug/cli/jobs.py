@@ -29,7 +29,7 @@ A job is a YAML file:
     catalog: sample                   # path, URL, or name of a STAC API
     collections: [sentinel-2-l2a]     # also ids, bbox, datetime, query, limit
     bands: [B02, B03, B04, B08]
-  verb: super_resolve                 # inpaint, extend, synthesize
+  verb: super_resolve                 # inpaint, extend, synthesize, corrupt
   parameters: {factor: 2}             # arguments of the verb, seed, steps, members
   generator: embedded
   output: {catalog: augmented, format: cog}  # or zarr, icechunk

@@ -22,6 +22,7 @@ from eoaug.cli.options import (
     reported,
     split,
 )
+from eoaug.corruptions.options import CORRUPT_OPTIONS
 from eoaug.errors import GridError, ParameterError
 from eoaug.generators.base import Verb
 from eoaug.verbs.options import OWN_OPTIONS, Option, shared_options
@@ -95,6 +96,7 @@ SHORT = {
     "extend": "Generate further dates.",
     "super_resolve": "Increase the spatial resolution.",
     "synthesize": "Generate every pixel.",
+    "corrupt": "Simulate clouds, noise and other defects.",
 }
 _ABOUT = {
     "inpaint": "Fill clouds and gaps; all other pixels are returned bit for bit.\n\n\b\n"
@@ -114,12 +116,20 @@ _ABOUT = {
     "    --bands B02,B03,B04,B08 --members 4{}\n"
     "  eoaug {}synthesize --like 500000,5000000,502000,5002000 --crs EPSG:32633 \\\n"
     "    --resolution 10 --times 2024-06-01{}",
+    "corrupt": "Simulate a physical defect of measurements; labels are kept, or moved with the pixels.\n\n\b\n"
+    "Example: clouds over a quarter of every item, with their masks\n"
+    "  eoaug {}corrupt sample --collections sentinel-2-l2a --each --bands B02,B03,B04,B08 \\\n"
+    "    --kind clouds --values cover=0.25{}",
 }
 
 
-def command(verb: Verb, *, plan: bool) -> Callable[..., None]:
+def command(verb: Verb | Literal["corrupt"], *, plan: bool) -> Callable[..., None]:
     """Return the function behind ``eoaug VERB`` or ``eoaug plan VERB``, with the options of its groups."""
-    own, shared = _parameters(OWN_OPTIONS[verb]), _parameters(shared_options())
+    if verb == "corrupt":
+        kept = {name: option for name, option in shared_options().items() if name in ("seed", "chunks")}
+        own, shared = _parameters(CORRUPT_OPTIONS), _parameters(kept)
+    else:
+        own, shared = _parameters(OWN_OPTIONS[verb]), _parameters(shared_options())
     opening, last = _signature(_open_options), _signature(_plan_options if plan else _target_options)
     source = inspect.Parameter(
         "source",
@@ -182,9 +192,25 @@ def _own(verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
         arguments |= _sensor(given)
     if given.get("native") not in (None, "auto"):
         arguments["native"] = _numbers([given["native"]], "native")
+    if verb == "corrupt":
+        arguments |= {"labels": split(given["labels"]), "values": None, **_values(given["values"])}
     if verb == "synthesize":
         arguments["like"] = floats(given["like"], "like", 4)
     return {name: value for name, value in arguments.items() if value is not None}
+
+
+def _values(given: Any) -> dict[str, Any]:
+    """Return the values of an option KEY=VALUE,KEY=VALUE: numbers, true, false or words."""
+    pairs = [text.partition("=") for text in split(given) or []]
+    words: dict[str, Any] = {"true": True, "false": False}
+    return {
+        key: words[value]
+        if value in words
+        else value
+        if value.isalpha()
+        else _numbers([f"{key}={value}"], "values")[key]
+        for key, _, value in pairs
+    }
 
 
 def _sensor(given: Mapping[str, Any]) -> dict[str, Any]:
@@ -202,9 +228,9 @@ def _sensor(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _shared(given: Mapping[str, Any]) -> dict[str, Any]:
     arguments = dict(given)
-    if given["reduce"] not in (None, "mean", "std", "median"):
+    if given.get("reduce") not in (None, "mean", "std", "median"):
         (arguments["reduce"],) = floats(given["reduce"], "reduce", 1) or (None,)
-    if given["metadata"] is not None:
+    if given.get("metadata") is not None:
         arguments["metadata"] = _numbers(given["metadata"], "metadata")
     return {name: value for name, value in arguments.items() if value is not None}
 

@@ -106,9 +106,9 @@ class Provenance:
     """How a cube was made: enough to make it again, and to distinguish it from a measurement."""
 
     operation: str
-    """The verb: ``synthesize``, ``inpaint``, ``extend``, ``super_resolve``."""
+    """The verb: ``synthesize``, ``inpaint``, ``extend``, ``super_resolve``; or ``corrupt``."""
     generator: str
-    """Name of the generator, as given to ``load``."""
+    """Name of the generator, as given to ``load``; of ``corrupt``, the kind of corruption."""
     model_sha256: str = ""
     """Hash of its weights; empty when it has none."""
     licence: str = ""
@@ -209,7 +209,7 @@ class Provenance:
         """
         synthetic = share is None or share > 0
         version = self.software.get("eoaug", "")
-        lineage = f"{self.operation} by eoaug {version} with generator {self.generator}, seed {self.seed}"
+        lineage = f"{self.operation} by eoaug {version} with {self.method}, seed {self.seed}"
         optional = {
             "eoaug:member": member,
             "eoaug:model_sha256": self.model_sha256 or None,
@@ -239,6 +239,11 @@ class Provenance:
             "eoaug:cpu_capability": self.cpu_capability,
             **{name: value for name, value in optional.items() if value is not None},
         }
+
+    @property
+    def method(self) -> str:
+        """What made the pixels, in words."""
+        return f"{'kind' if self.operation == 'corrupt' else 'generator'} {self.generator}"
 
     def _residuals(self) -> dict[str, float] | None:
         """Return the residual by band: a property has one type in all items, or tables of items cannot be made."""
@@ -318,7 +323,7 @@ def stamp[T: xr.Dataset | xr.DataArray](ds: T, prov: Provenance) -> T:
     All values are strings, so netCDF and Zarr can hold them. The data are not copied. The grid of the mask is noted; see
     `eoaug.cube.synthetic.why_untrusted`.
     """
-    made = f"eoaug {prov.software.get('eoaug', '')}: {prov.operation} with generator {prov.generator}"
+    made = f"eoaug {prov.software.get('eoaug', '')}: {prov.operation} with {prov.method}"
     line = f"{made}, seed {prov.seed}" + (f", token {prov.token}" if prov.token else "")
     before = str(ds.attrs.get("history", "")).rstrip("\n")
     history = f"{before}\n{line}" if before else line

@@ -20,8 +20,9 @@ from pydantic import (
     model_validator,
 )
 
+from eoaug.corruptions.options import check_job_parameters
 from eoaug.errors import ParameterError, did_you_mean, explain_validation
-from eoaug.generators.base import Generator, Verb
+from eoaug.generators.base import Generator
 from eoaug.generators.identity import identity_of
 from eoaug.stac.sample import named_source
 from eoaug.storage.documents import load_yaml
@@ -29,6 +30,10 @@ from eoaug.storage.names import clean_href
 from eoaug.verbs.options import yaml_keys
 
 __all__ = ["Cluster", "Job", "Output", "RunOptions", "Source", "job_schema", "read_job"]
+
+
+JobVerb = Literal["synthesize", "inpaint", "extend", "super_resolve", "corrupt"]
+"""What a job does to its items: a verb with a generator, or a corruption."""
 
 
 class _JobSection(BaseModel):
@@ -152,9 +157,9 @@ class Job(_JobSection):
     """A verb applied to every item of a catalog."""
 
     source: Source
-    verb: Verb
+    verb: JobVerb
     parameters: dict[str, Any] = {}
-    """Arguments of the verb, such as factor, mask, times, seed, steps, members."""
+    """Arguments of the verb, such as factor, mask, times, seed, steps, members; of corrupt: kind, severity, labels."""
     generator: Annotated[Any, BeforeValidator(_as_generator), WithJsonSchema({"type": "string"})] = "embedded"
     """A name; from Python, also a generator."""
     output: Output
@@ -163,6 +168,14 @@ class Job(_JobSection):
 
     @model_validator(mode="after")
     def _known_parameters(self) -> Job:
+        if self.verb == "corrupt":
+            if "generator" in self.model_fields_set:
+                raise ParameterError(
+                    f"the job has the verb corrupt and the generator {self._generator_name()!r}, which it does not use",
+                    "leave generator out",
+                )
+            check_job_parameters(self.parameters)
+            return self
         keys = yaml_keys(self.verb)
         known = sorted(name for name, key in keys.items() if key == "parameters")
         for name in self.parameters:
@@ -183,7 +196,8 @@ class Job(_JobSection):
         values["source"]["catalog"] = clean_href(self.source.catalog)
         if self.output.api is not None:
             values["output"]["api"] = clean_href(self.output.api)
-        return {**values, "verb": self.verb, "generator": self._generator_name()}
+        generator = {} if self.verb == "corrupt" else {"generator": self._generator_name()}
+        return {**values, "verb": self.verb, **generator}
 
     def _generator_name(self) -> str:
         if isinstance(self.generator, str):

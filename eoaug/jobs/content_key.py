@@ -14,7 +14,7 @@ from typing import Any
 import pystac
 
 from eoaug.errors import SourceError
-from eoaug.generators.identity import identity_of
+from eoaug.jobs.verb_calls import method_identity
 from eoaug.jobs.work_items import JobContext, WorkItem
 from eoaug.stac.band_sources import ItemDate
 from eoaug.stac.catalog import Root
@@ -37,13 +37,13 @@ def content_key(item: pystac.Item, work_item: WorkItem, context: JobContext) -> 
     SourceError
         An input is missing, or differs from its item's checksum.
     """
-    job, generator = context.job, context.generator
+    job = context.job
     access = work_item.entry.access.extended(context.allow)
     scenes = read_item_dates(item, job.source.bands, signer_of(job.source.catalog), access)
     parts = {
         "eoaug": version(),
         "request": job.request,
-        "generator": identity_of(generator),
+        "generator": method_identity(context),
         "item": [item.id, item.collection_id, item.properties, _inputs(item, scenes)],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -15,13 +15,13 @@ from eoaug.jobs.config import Job, read_job
 from eoaug.jobs.content_key import content_key, existing_output
 from eoaug.jobs.report import Failure
 from eoaug.jobs.sources import allowed, no_item, work_items_of
+from eoaug.jobs.verb_calls import cost_of_item
 from eoaug.jobs.work_items import JobContext
 from eoaug.stac.band_sources import pixel_size
 from eoaug.stac.catalog import Root
 from eoaug.stac.items import read_item_dates
 from eoaug.stac.open import open_cube
 from eoaug.stac.search import as_item, signer_of
-from eoaug.verbs.planning import plan
 
 __all__ = ["JobPlan", "plan_job"]
 
@@ -157,4 +157,4 @@ def _cost(item: Any, context: JobContext) -> Any:
         chunks={"y": job.run.chunks, "x": job.run.chunks},
         allow=context.allow,
     )
-    return plan(job.verb, cube, generator=context.generator, **job.parameters).explain()
+    return cost_of_item(cube, context)

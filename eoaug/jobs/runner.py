@@ -79,7 +79,8 @@ def run_job(
         Api(job.output.api).check()
     executor: Executor = InProcess() if client is None else DaskExecutor(client, job)
     context = JobContext(job, root, allowed(job), "synchronous" if client is not None else None)
-    context.generator  # noqa: B018  (a job whose generator cannot be loaded fails here, not item by item)
+    if job.verb != "corrupt":
+        context.generator  # noqa: B018  (a job whose generator cannot be loaded fails here, not item by item)
     bookkeeper = Bookkeeper(job, root)
     start = time.monotonic()
     with _bar(progress) as tick:

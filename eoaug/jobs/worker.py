@@ -18,9 +18,10 @@ from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_expo
 
 from eoaug.cube.provenance import renamed
 from eoaug.engine.dask_graph import computed_by
-from eoaug.errors import EoaugError, JobError, SourceError, TargetError, error_context, first_line
+from eoaug.errors import EoaugError, JobError, SourceError, TargetError, first_line
 from eoaug.jobs.content_key import content_key, existing_output
 from eoaug.jobs.leases import Lease, leased
+from eoaug.jobs.verb_calls import note_of, result_of_item
 from eoaug.jobs.work_items import JobContext, WorkItem, WorkResult
 from eoaug.stac.collection_fields import registered_fields
 from eoaug.stac.item_document import Claim
@@ -28,8 +29,6 @@ from eoaug.stac.open import open_cube
 from eoaug.stac.publish import publish
 from eoaug.stac.search import as_item, signer_of
 from eoaug.storage.location import Location
-from eoaug.verbs.planning import VERBS, check_known
-from eoaug.verbs.prepare import extreme_share
 
 __all__ = ["process_item"]
 
@@ -153,7 +152,7 @@ def _work(work_item: WorkItem, context: JobContext, right: _PublishRight) -> Wor
     size = sum(_size(root.folder / work_item.collection / item["id"], item) for item in items)
     # Of several dates or members, only what holds for all of them.
     shares = {item["properties"].get("eoaug:synthetic_fraction") for item in items}
-    note = extreme_share(job.verb, shares.pop() or 0.0) if len(shares) == 1 else ""
+    note = note_of(context, shares.pop() or 0.0) if len(shares) == 1 else ""
     return WorkResult(
         work_item, "published", tuple(map(registered_fields, items)), key, stored_bytes=size, note=note
     )
@@ -175,14 +174,7 @@ def _result(item: pystac.Item, context: JobContext, key: str) -> xr.Dataset:
         raise SourceError(
             f"item {item.id!r} has bands on several grids", "choose bands of one grid with source.bands"
         )
-    arguments = dict(job.parameters)
-    if job.run.batch_tiles is not None:
-        arguments["batch_tiles"] = job.run.batch_tiles
-    with error_context(f"item {item.id!r}"):
-        check_known(job.verb, cube, generator=context.generator, **arguments)
-    verb = VERBS[job.verb]
-    result: xr.Dataset = verb(cube, generator=context.generator, **arguments)
-    return renamed(result, key)
+    return renamed(result_of_item(cube, item.id, context), key)
 
 
 def _labels(label: str, result: xr.Dataset, *, single: bool) -> list[str]:
