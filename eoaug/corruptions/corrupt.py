@@ -169,6 +169,7 @@ def _request(cube: Cube, kind: str, own: Mapping[str, Any], like: Any, seed: int
     height, width = cube.shape_yx
     top, left = absolute_origin(cube.geobox.affine) if cube.georeferenced else (0, 0)
     times = (0,) if cube.times is None else tuple(seconds_of(cube.times).tolist())
+    reference = cube.geobox if like is None else as_geobox(like)
     request = CorruptionRequest(
         kind=kind,
         values=dict(own),
@@ -177,8 +178,8 @@ def _request(cube: Cube, kind: str, own: Mapping[str, Any], like: Any, seed: int
         times=times,
         extent=Window(0, 0, height, width).shift(top, left),
         geobox=cube.geobox,
-        like=cube.geobox if like is None else as_geobox(like),
-        sun=sun_of_dates(cube, own) if kind == "clouds" else (),
+        like=reference,
+        sun=sun_of_dates(cube, own, reference) if kind == "clouds" else (),
     )
     if not any(request.affected):
         kinds = " and ".join({"decibel": "SAR in dB", "kelvin": "thermal bands"}.get(q, "reflectances")

@@ -109,7 +109,8 @@ class ImageWork:
         changed = np.zeros(out[OPACITY].shape if out else given[0][inner].shape, bool)
         missing = ~changed
         for band, before, after, image in zip(request.bands, given, new, stored, strict=True):
-            old, value, number = before[inner], after[inner], image[inner]
+            old, number = before[inner], image[inner]
+            value = np.where(np.isnan(old), np.nan, after[inner])
             same = (value == old) | (np.isnan(value) & np.isnan(old))
             written = (
                 number if same.all() else np.where(same, number, band.stored(np.where(same, old, value)))

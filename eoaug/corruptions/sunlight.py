@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -11,6 +11,9 @@ from eoaug.cube.model import Cube
 from eoaug.raster.grid import lonlat
 from eoaug.raster.sun import sun_angles
 from eoaug.verbs.arguments import seconds_of
+
+if TYPE_CHECKING:
+    from odc.geo.geobox import GeoBox
 
 __all__ = ["sun_of_dates"]
 
@@ -23,14 +26,14 @@ _OVERPASS_S = 10.5 * 3600
 _DAY_S = 86_400
 
 
-def sun_of_dates(cube: Cube, values: Mapping[str, Any]) -> tuple[tuple[float, float], ...]:
+def sun_of_dates(cube: Cube, values: Mapping[str, Any], like: GeoBox) -> tuple[tuple[float, float], ...]:
     """Return zenith and azimuth of the sun in degrees for every date.
 
     Given values come first, then the cube's own coordinates (``view:sun_elevation``, ``view:sun_azimuth``), then the position
-    computed from date and place; at 10:30 local solar time where the time of day is no daytime.
+    computed from the date and the centre of ``like``; at 10:30 local solar time where the time of day is no daytime.
     """
     count = 1 if cube.times is None else len(cube.times)
-    computed = _computed(cube, count)
+    computed = _computed(cube, count, like)
     elevation = cube.along_time("view:sun_elevation", "sun_elevation")
     azimuth = cube.along_time("view:sun_azimuth", "sun_azimuth")
     out = []
@@ -45,9 +48,9 @@ def sun_of_dates(cube: Cube, values: Mapping[str, Any]) -> tuple[tuple[float, fl
     return tuple(out)
 
 
-def _computed(cube: Cube, count: int) -> list[tuple[float, float]]:
-    height, width = cube.shape_yx
-    (lon, lat) = lonlat(cube.geobox, [height / 2], [width / 2])[0].tolist()
+def _computed(cube: Cube, count: int, like: GeoBox) -> list[tuple[float, float]]:
+    height, width = like.shape.yx
+    (lon, lat) = lonlat(like, [height / 2], [width / 2])[0].tolist()
     if cube.times is None or not np.isfinite(lon + lat):
         return [_USUAL] * count
     out = []
