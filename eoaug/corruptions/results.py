@@ -107,7 +107,7 @@ def moved_cube(cube: Cube, request: CorruptionRequest, chunking: Chunking, token
     layers = [MovedLayer(band.name, "cubic", band.dtype, band=band) for band in request.bands]
     arrays = [band.data for band in cube.bands]
     for other in others:
-        if other.data.shape == arrays[0].shape:
+        if cube.name_time is None or cube.name_time in other.dims:
             layers.append(MovedLayer(other.name, "nearest", str(other.dtype), _ignored(other)))
             arrays.append(other.data)
     if cube.marks is not None:
