@@ -1,20 +1,32 @@
-"""What each variable of a Dataset is; `eoaug.raster.variables` decides by name and attributes."""
+"""What each variable of a Dataset is; `eoaug.raster.variables` decides by name and attributes.
+
+`label_variables` is the one place that decides which variables are labels, which no verb changes.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import xarray as xr
 
-from eoaug.cube.dimensions import time_dim
-from eoaug.errors import ParameterError
+from eoaug.cube.carried import names_carried
+from eoaug.cube.dimensions import spatial_dims, time_dim
+from eoaug.errors import ParameterError, did_you_mean
 from eoaug.raster.bands import SYNTHETIC, common_name
 from eoaug.raster.quality import quality_of
-from eoaug.raster.variables import Role, plain_name, role_of
+from eoaug.raster.variables import LABEL, ROLE, Role, plain_name, role_of
 
-__all__ = ["platform_of", "product_of", "quality_variable", "roles_of"]
+__all__ = [
+    "label_names",
+    "label_variables",
+    "platform_of",
+    "product_of",
+    "quality_variable",
+    "roles_of",
+    "with_labels",
+]
 
 
 _ORIGIN = ("collection", "product", "product_id", "title", "platform", "id")
@@ -55,6 +67,70 @@ def roles_of(ds: xr.Dataset, yx: tuple[str, str], labels: Collection[str] = ()) 
     return roles
 
 
+def label_variables(ds: xr.Dataset, labels: Sequence[str] | str | None = None) -> tuple[str, ...]:
+    """Return the names of the variables that are labels: classes of what is on the ground, of which no verb changes a pixel.
+
+    A variable is a label if the user names it, if the asset that it was read from has the role ``labels`` (or
+    ``ml-aoi:role`` ``label``), if it has flags (CF ``flag_values``, from STAC ``classification:classes``) that are not
+    those of a quality band, or if it has the name of one (``landcover``). Quality bands (SCL, ``qa_pixel``) are none.
+
+    Parameters
+    ----------
+    ds
+        The cube.
+    labels
+        Names of variables that the user declares to be labels, next to those that `with_labels` has marked.
+    """
+    roles = roles_of(ds, spatial_dims(ds), label_names(labels))
+    return tuple(name for name, role in roles.items() if role == LABEL)
+
+
+def with_labels(ds: xr.Dataset, labels: Sequence[str] | str | None) -> xr.Dataset:
+    """Return a cube in which the variables that the user calls labels are marked as such; their pixels are not touched.
+
+    Parameters
+    ----------
+    ds
+        The cube.
+    labels
+        The argument ``labels``: names of variables. Names of properties that the cube inherits are no variables to mark.
+
+    Raises
+    ------
+    ParameterError
+        A name of neither.
+    """
+    names = [name for name in label_names(labels) if name not in names_carried(ds)]
+    if not names:
+        return ds
+    out = ds.copy()
+    for name in names:
+        if name not in out.data_vars or name == SYNTHETIC:
+            known = [str(n) for n in ds.data_vars if n != SYNTHETIC]
+            raise ParameterError(
+                f"labels={names!r}: the cube has no variable {name!r}, it has {', '.join(known)}",
+                did_you_mean(name, known) or "name the variables that hold classes of the ground",
+            )
+        out[name].attrs[ROLE] = LABEL
+    return out
+
+
+def label_names(labels: Sequence[str] | str | None) -> tuple[str, ...]:
+    """Return the argument ``labels`` as names.
+
+    Raises
+    ------
+    ParameterError
+        It holds something else.
+    """
+    if labels is None:
+        return ()
+    names = (labels,) if isinstance(labels, str) else tuple(labels)
+    if not all(isinstance(name, str) for name in names):
+        raise ParameterError(f"labels={labels!r} is not a list of names", "give e.g. labels=['landcover']")
+    return tuple(dict.fromkeys(names))
+
+
 _FIRST = ("scl", "qa_pixel", "pixel_qa", "fmask")
 """Quality bands that are read rather than others of the same cube."""
 
@@ -78,6 +154,8 @@ def quality_variable(ds: xr.Dataset, yx: tuple[str, str], bands: Collection[str]
     found: dict[str, tuple[bool, int]] = {}
     for place, (name, variable) in enumerate((str(n), v) for n, v in ds.data_vars.items()):
         if name in bands or name == SYNTHETIC or not set(yx) <= set(variable.dims):
+            continue
+        if variable.attrs.get(ROLE) == LABEL:  # clouds may be what is to be learnt
             continue
         called = plain_name(name, variable.attrs)
         try:

@@ -14,12 +14,16 @@ from eoaug.errors import ParameterError
 from eoaug.raster.bands import SYNTHETIC, common_name
 from eoaug.raster.quality import declared_quality, is_described_as_probability, known_quality
 
-__all__ = ["Role", "holds_classes", "plain_name", "role_of"]
+__all__ = ["LABEL", "ROLE", "Role", "holds_classes", "plain_name", "role_of"]
 
 Role = Literal["band", "quality", "probability", "label", "angle", "ancillary", "mark"]
 """``quality``: classes or flags of the measurement (clouds, fill). ``label``: classes of what is on the ground.
 ``ancillary``: terrain, aerosol, water vapour and other layers that a generator does not draw. ``mark``: the synthetic
 mask."""
+
+ROLE = "eoaug_role"
+"""Attribute of a variable whose role was declared: ``label`` of one that the user, or the asset of an item, calls a label."""
+LABEL: Role = "label"
 
 _CLASSES: frozenset[Role] = frozenset({"quality", "label", "mark"})
 _UNNAMED = re.compile(r"\d+|band[_ ]?\d+|band_data|values|data|__xarray_dataarray_variable__|none")
@@ -68,8 +72,8 @@ def role_of(
     labels
         Names of variables that the user declares to be labels.
     """
-    if name in labels:
-        return "label"
+    if name in labels or attrs.get(ROLE) == LABEL:
+        return LABEL
     if name == SYNTHETIC:
         return "mark"
     name = plain_name(name, attrs)
