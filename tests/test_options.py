@@ -20,6 +20,7 @@ SHARED_IN_YAML = {
     "metadata",
     "joint_steps",
     "uncertainty",
+    "labels",
 }
 YAML = {
     "inpaint": {"mask", "mask_buffer", "fill"},

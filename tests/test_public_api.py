@@ -24,7 +24,7 @@ SIGNATURES = {
 
 SHARED = {
     "generator", "steps", "seed", "members", "reduce", "prompt", "layout", "metadata", "guidance",
-    "chunks", "batch_tiles", "joint_steps", "device", "progress", "uncertainty", "calibrate",
+    "chunks", "batch_tiles", "joint_steps", "device", "progress", "uncertainty", "calibrate", "labels",
 }  # fmt: skip
 
 

@@ -14,14 +14,15 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-__all__ = ["PROPERTIES", "as_text", "inherited", "joint", "names_carried", "properties_of"]
+__all__ = ["PROPERTIES", "SPLIT", "as_text", "inherited", "joint", "names_carried", "properties_of"]
 
 PROPERTIES = "item_properties"
 """Coordinate with the inherited properties of each date as JSON text; empty for dates without any."""
 
 _NAMES = ("class", "keywords", "label", "license")
 _PREFIXES = ("classification:", "label:", "ml-aoi:")
-_SPLIT = "ml-aoi:split"
+SPLIT = "ml-aoi:split"
+"""Property with the split: ``train``, ``validate`` or ``test``."""
 _SPLITS = ("test", "validate", "train")
 """From the one that nothing may be learnt from."""
 _LICENCE = re.compile(r"[\w\-.+]+")
@@ -41,6 +42,9 @@ def inherited(properties: Mapping[str, Any], named: Collection[str] = ()) -> dic
     named
         Further names.
     """
+    # A date of a Zarr group has its own next to those of the item; of two splits the stricter one holds.
+    dated = _parsed(properties.get(PROPERTIES))
+    properties = {**properties, **dated, **joint([_split(dated), _split(properties)])}
     declared = properties.get("label:properties")
     names = {*_NAMES, *named, *(map(str, declared) if isinstance(declared, list) else ())}
     kept = {
@@ -60,6 +64,10 @@ def _is_sound(name: str, value: Any) -> bool:
     return value is not None or name == "label:properties"
 
 
+def _split(properties: Mapping[str, Any]) -> dict[str, Any]:
+    return {SPLIT: properties[SPLIT]} if SPLIT in properties else {}
+
+
 def joint(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what holds for several items together.
 
@@ -71,11 +79,11 @@ def joint(several: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
         return {}
     first = known[0]
     out = {name: value for name, value in first.items() if all(one.get(name) == value for one in known)}
-    splits = {str(one[_SPLIT]) for one in known if _SPLIT in one}
+    splits = {str(one[SPLIT]) for one in known if SPLIT in one}
     if len(splits) > 1:
-        out[_SPLIT] = next((name for name in _SPLITS if name in splits), min(splits))
+        out[SPLIT] = next((name for name in _SPLITS if name in splits), min(splits))
     elif splits:
-        out[_SPLIT] = splits.pop()
+        out[SPLIT] = splits.pop()
     words = [word for one in known for word in one.get("keywords", ())]
     if words:
         out["keywords"] = list(dict.fromkeys(words))

@@ -6,7 +6,7 @@ them. Arrays keep their type (NumPy or dask), in (time, y, x) order. `eoaug.cube
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -17,13 +17,19 @@ from numpy.typing import NDArray
 from eoaug.cube.dimensions import band_dim, dates_of, scalar_time, spatial_dims, time_dim
 from eoaug.cube.grid_mapping import geobox_from_coords
 from eoaug.cube.model import Cube, CubeBand, Form
-from eoaug.cube.roles import platform_of, roles_of
+from eoaug.cube.roles import label_names, platform_of, roles_of, with_labels
 from eoaug.cube.stacks import name_of_single, split_bands
 from eoaug.cube.synthetic import SYNTHETIC
-from eoaug.errors import BandError, EoaugError, GridError, ParameterError, TimeError
+from eoaug.errors import BandError, EoaugError, GridError, ParameterError, RadiometryError, TimeError
 from eoaug.raster.bands import common_name
-from eoaug.raster.radiometry import Scaling, declared_nodata, declared_scaling, declares_scale
-from eoaug.raster.variables import Role, plain_name
+from eoaug.raster.radiometry import (
+    Scaling,
+    declared_nodata,
+    declared_scaling,
+    declares_scale,
+    encoded_scaling,
+)
+from eoaug.raster.variables import Role, is_numbered, plain_name
 
 __all__ = ["read_cube"]
 
@@ -31,7 +37,7 @@ __all__ = ["read_cube"]
 # -- reading ----------------------------------------------------------------------------------------
 
 
-def read_cube(obj: xr.Dataset | xr.DataArray, labels: Collection[str] = ()) -> Cube:
+def read_cube(obj: xr.Dataset | xr.DataArray, labels: Sequence[str] | str | None = None) -> Cube:
     """Return the normalised form of a Dataset (a variable per band) or DataArray.
 
     Parameters
@@ -40,7 +46,7 @@ def read_cube(obj: xr.Dataset | xr.DataArray, labels: Collection[str] = ()) -> C
         Dataset, DataArray with a band dimension, or DataArray of one band. Dimensions in any order,
         found by CF axis attributes or by name.
     labels
-        Names of variables that the user declares to be labels: they are no bands.
+        Names of variables, or of layers along the band dimension, that the user declares to be labels.
 
     Raises
     ------
@@ -60,25 +66,26 @@ def read_cube(obj: xr.Dataset | xr.DataArray, labels: Collection[str] = ()) -> C
             f"the data is a {type(obj).__name__}, which is not an xarray Dataset or DataArray",
             "open your data as a cube first: eoaug.open_cube(source) or xarray.open_dataset(path)",
         )
-    return _read_dataset(obj, "dataset", labels)
+    return _read_dataset(with_labels(obj, labels), "dataset")
 
 
-def _read_array(array: xr.DataArray, labels: Collection[str] = ()) -> Cube:
+def _read_array(array: xr.DataArray, labels: Sequence[str] | str | None) -> Cube:
     bare = array.drop_vars(SYNTHETIC, errors="ignore")
     marks = array.coords[SYNTHETIC].variable if SYNTHETIC in array.coords else None
     dims = tuple(str(d) for d in array.dims)
-    stack = split_bands(bare)
+    stack = split_bands(bare, label_names(labels))
     if stack is None:
-        dataset = bare.to_dataset(name=name_of_single(array))
+        dataset = with_labels(bare.to_dataset(name=name_of_single(array)), labels)
         with _array_terms(dataset):
-            cube = _read_dataset(dataset, "single", labels)
+            cube = _read_dataset(dataset, "single")
         own = cube
     else:
-        with _array_terms(stack.dataset, stack.dim):
-            cube = _read_dataset(stack.dataset, "bands", labels)
+        layers = with_labels(stack.dataset, labels)
+        with _array_terms(layers, stack.dim):
+            cube = _read_dataset(layers, "bands")
         own = replace(
             cube,
-            source=stack.dataset.assign_coords(stack.aside) if stack.aside else stack.dataset,
+            source=layers.assign_coords(stack.aside) if stack.aside else layers,
             name_band=stack.dim,
             band_labels=stack.labels,
         )
@@ -104,9 +111,9 @@ def _array_terms(ds: xr.Dataset, axis: str | None = None) -> Iterator[None]:
         raise type(error)(error.problem, remedy) from error
 
 
-def _read_dataset(ds: xr.Dataset, form: Form, labels: Collection[str]) -> Cube:
+def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
     y, x = spatial_dims(ds)
-    roles = roles_of_all = roles_of(ds, (y, x), labels)
+    roles = roles_of_all = roles_of(ds, (y, x))
     if form == "single":  # the user names the layer to work on
         roles = {n: "band" if r not in ("quality", "label", "mark") else r for n, r in roles.items()}
     candidates = [name for name, role in roles.items() if role == "band"]
@@ -131,13 +138,15 @@ def _read_dataset(ds: xr.Dataset, form: Form, labels: Collection[str]) -> Cube:
             )
         if time is None:
             data = data[None]
+        common = common_name(plain_name(name, var.attrs), var.attrs, platform)
+        known = common is not None or is_numbered(name)
         bands.append(
             CubeBand(
                 name=name,
-                common_name=common_name(plain_name(name, var.attrs), var.attrs, platform),
+                common_name=common,
                 data=data,
                 dims=dims,
-                scaling=_scaling(var, name, roles_of_all[name]),
+                scaling=_scaling(var, name, roles_of_all[name], known or form == "single"),
                 nodata=declared_nodata(var.attrs, var.dtype, name=name, encoding=var.encoding),
                 attrs=dict(var.attrs),
                 encoding=dict(var.encoding),
@@ -156,10 +165,23 @@ def _read_dataset(ds: xr.Dataset, form: Form, labels: Collection[str]) -> Cube:
     )
 
 
-def _scaling(var: xr.Variable, name: str, role: Role) -> Scaling:
-    """Return a band's scale; heights and other integers that are no reflectance need none."""
+def _scaling(var: xr.Variable, name: str, role: Role, known: bool) -> Scaling:
+    """Return a band's scale; heights and other integers that are no reflectance need none.
+
+    Integers without a scale whose name is not ``known`` as that of a band may be classes: nothing may be done to them
+    before the user says what they are.
+    """
     if role == "ancillary" and not declares_scale(var.attrs):
         return Scaling()
+    stored = np.dtype(var.encoding.get("dtype") or var.dtype)
+    whole = var.dtype.kind in "iu" or (stored.kind in "iu" and "units" not in var.attrs)
+    declared = declares_scale(var.attrs) or encoded_scaling(var.encoding, name=name) is not None
+    if whole and not declared and not known:
+        raise RadiometryError(
+            f"{name!r} holds {stored} numbers without a scale, and its name is not that of a band: it may hold classes",
+            f"if so, name it, and none of its pixels is changed: labels=[{name!r}]; if it was measured, say what: "
+            f"ds[{name!r}].attrs.update(common_name='red', scale_factor=1e-4, add_offset=0.0)",
+        )
     return declared_scaling(var.attrs, var.dtype, name=name, encoding=var.encoding)
 
 

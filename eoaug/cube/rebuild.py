@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from eoaug.cube.grid_attributes import STALE_COORDINATES, pixel_ratio, renewed
 from eoaug.cube.indexes import indexed_transform, with_indexes
+from eoaug.cube.labels import refined
 from eoaug.cube.model import Cube
+from eoaug.cube.roles import label_variables
 from eoaug.cube.stacks import PER_BAND
 from eoaug.cube.synthetic import ATTRIBUTES, GENERATED, MEASURED, OUTSIDE, SYNTHETIC, TRANSFERRED
 from eoaug.raster.radiometry import NODATA_KEYS, SCALE_ATTRS
@@ -131,6 +133,8 @@ def _dataset(
             out[name] = coords.pop(name)
         elif frame.keeps(source[name]):
             out[name] = source[name].variable
+        elif name in frame.finer_labels:
+            out[name] = frame.label(str(name), synthetic)
     for name, error in errors.items():
         # What an earlier verb filled counts as given now, and keeps its error.
         out[name] = error if name not in out else error.where(error != 0, out[name].fillna(0))
@@ -152,6 +156,8 @@ def _stack(frame: _Frame, variables: Mapping[str, xr.Variable], coords: dict[Any
             layer = variables[name]
         elif name != SYNTHETIC and frame.keeps(cube.source[name]):
             layer = cube.source[name].variable
+        elif name in frame.finer_labels:
+            layer = frame.label(name, variables[cube.bands[0].name])
         else:
             continue
         sizes = variables[cube.bands[0].name].sizes
@@ -184,6 +190,8 @@ class _Frame:
     form: ResultForm
     same_grid: bool
     new_dates: bool
+    finer_labels: frozenset[str]
+    """Labels of the input that the result has on its finer grid."""
     lead: tuple[str, ...]
     """("member",) or ()."""
     time: str | None
@@ -195,11 +203,13 @@ class _Frame:
         new_dates = times is not None and (
             cube.times is None or len(times) != len(cube.times) or bool((times != cube.times).any())
         )
+        same_grid = form.geobox == cube.geobox
         return cls(
             cube,
             form,
-            same_grid=form.geobox == cube.geobox,
+            same_grid=same_grid,
             new_dates=new_dates,
+            finer_labels=frozenset() if same_grid else frozenset(label_variables(cube.source)),
             lead=("member",) if form.members is not None else (),
             time=cube.name_time or ("time" if times is not None and len(times) > 1 else None),
         )
@@ -226,6 +236,14 @@ class _Frame:
         if not self.same_grid or self.new_dates or self.lead:
             encoding = {k: v for k, v in encoding.items() if k not in _LAYOUT_ENCODING}
         return self.variable(data, band.dims, self.attrs(band.attrs), encoding)
+
+    def label(self, name: str, like: xr.Variable) -> xr.Variable:
+        """Return a label of the input on the finer grid: each pixel repeated, in chunks that fit those of ``like``."""
+        given = self.cube.source[name].variable
+        factor = self.form.geobox.shape.y // self.cube.geobox.shape.y
+        attrs = renewed(given.attrs, self.cube.geobox, self.form.geobox)
+        encoding = {k: v for k, v in given.encoding.items() if k not in _LAYOUT_ENCODING}
+        return refined(given, self.cube.names_yx, factor, like)._replace(attrs=attrs, encoding=encoding)
 
     def error(self, name: str, data: Any, attrs: dict[str, Any]) -> xr.Variable:
         """Return the expected error of a band, in the band's units and order of dimensions."""

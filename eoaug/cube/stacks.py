@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,11 +41,18 @@ class BandStack:
     """Other coordinates along it."""
 
 
-def split_bands(array: xr.DataArray) -> BandStack | None:
+def split_bands(array: xr.DataArray, labels: Collection[str] = ()) -> BandStack | None:
     """Return the layers of an array; None for an array without a band dimension.
 
     A layer is called by its label; where the labels are numbers, or missing, by ``long_name`` (rioxarray) or
     ``descriptions`` if these hold one name per band.
+
+    Parameters
+    ----------
+    array
+        The array.
+    labels
+        Names of layers that the user declares to be labels.
 
     Raises
     ------
@@ -55,7 +62,7 @@ def split_bands(array: xr.DataArray) -> BandStack | None:
     axis = band_dim(array.dims)
     if axis is None:
         return None
-    labels = array.coords.get(axis)
+    along = array.coords.get(axis)
     names = _names(array, axis)
     if len(set(names)) != len(names):
         raise BandError(f"labels along {axis!r} repeat: {names}", "give every band its own label")
@@ -72,7 +79,7 @@ def split_bands(array: xr.DataArray) -> BandStack | None:
         encoding = dict(array.encoding)
         if name == SYNTHETIC:
             layer, attrs, encoding = _mark(layer), dict(ATTRIBUTES), {}
-        elif role_of(name, attrs) != "band":
+        elif role_of(name, attrs, labels=labels) != "band":
             attrs = {k: v for k, v in attrs.items() if k not in _SCALES}
             encoding = {k: v for k, v in encoding.items() if k == "grid_mapping"}
         variables[name] = xr.Variable(layer.dims, layer.data, attrs, encoding)
@@ -80,7 +87,7 @@ def split_bands(array: xr.DataArray) -> BandStack | None:
     return BandStack(
         xr.Dataset(variables, coords, attrs=dict(array.attrs)),
         axis,
-        None if labels is None else labels.variable,
+        None if along is None else along.variable,
         {k: v for k, v in array.coords.items() if axis in v.dims and k != axis},
     )
 

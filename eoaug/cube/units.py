@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.cube.model import Cube, CubeBand
-from eoaug.errors import UnitsWarning
+from eoaug.errors import BandError, UnitsWarning
 from eoaug.raster.plausible import check_decibels, check_units, quantity_of, sample
 from eoaug.raster.radiometry import Scaling
+from eoaug.raster.variables import is_numbered
 
 __all__ = ["check_cube_units"]
 
@@ -29,7 +30,12 @@ def check_cube_units(cube: Cube) -> None:
     ------
     RadiometryError
         See `eoaug.raster.plausible`.
+    BandError
+        A variable that no name or unit calls a band holds small whole numbers only, as classes do.
     """
+    if cube.form != "single":
+        for band in cube.bands:
+            _refuse_classes(band)
     backscatter: dict[str, NDArray[np.float64]] = {}
     for band in cube.bands:
         quantity = quantity_of(band.common_name)
@@ -44,6 +50,25 @@ def check_cube_units(cube: Cube) -> None:
     text = check_decibels(backscatter)
     if text is not None:
         warnings.warn(text, UnitsWarning, stacklevel=2)
+
+
+_MOST_CLASS = 255
+
+
+def _refuse_classes(band: CubeBand) -> None:
+    """Refuse a floating variable of unknown kind that may be a label, whose pixels must not change."""
+    named = band.common_name is not None or is_numbered(band.name) or "units" in band.attrs
+    if named or hasattr(band.data, "dask") or band.dtype.kind != "f" or band.scaling != Scaling():
+        return
+    values = _physical(band, np.asarray(sample(band.data.reshape(-1, band.data.shape[-1]))))
+    found = np.unique(values[np.isfinite(values)])
+    if len(found) > 1 and found[0] >= 0 and found[-1] <= _MOST_CLASS and (found == np.rint(found)).all():
+        raise BandError(
+            f"{band.name!r} holds whole numbers only ({', '.join(f'{v:g}' for v in found[:4])} ...), and its name is not "
+            "that of a band: it may hold classes",
+            f"if so, name it, and none of its pixels is changed: labels=[{band.name!r}]; if it was measured, say in which "
+            f"unit: ds[{band.name!r}].attrs['units'] = '1'",
+        )
 
 
 def _physical(band: CubeBand, stored: NDArray[Any]) -> NDArray[np.float64]:

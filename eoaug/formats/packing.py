@@ -21,7 +21,7 @@ from eoaug.raster.radiometry import (
     encoded_scaling,
     fitting_nodata,
 )
-from eoaug.raster.variables import role_of
+from eoaug.raster.variables import LABEL, role_of
 
 __all__ = ["Stored", "store_form"]
 
@@ -57,6 +57,8 @@ class Stored:
     """Number in memory that means missing, next to NaN."""
     name: str = ""
     """Of the variable, for messages."""
+    label: bool = False
+    """Whether it holds classes of the ground: every number is stored exactly, or refused."""
 
     @property
     def has_scale(self) -> bool:
@@ -93,8 +95,25 @@ class Stored:
         if not plain:
             numbers = (numbers - packing.offset) / packing.scale
         numbers[absent] = np.nan
+        if self.label:
+            return self._exact(numbers, absent)
         self._check(numbers)
         return cast(numbers, self.dtype, self.nodata)
+
+    def _exact(self, numbers: NDArray[np.float64], absent: NDArray[np.bool_]) -> NDArray[Any]:
+        """Return the numbers of a label in stored units; refused where one of them would change."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            stored = np.where(absent, 0, numbers).astype(self.dtype)
+        changed = ~absent & ((stored.astype(np.float64) != numbers) | (stored == self.nodata))
+        lost = absent & (self.dtype.kind != "f" and self.nodata is None)
+        if changed.any() or lost.any():
+            value = numbers[changed | lost][0]
+            raise RadiometryError(
+                f"label {self.name!r} holds {value:g}, which {self.dtype} with nodata {self.nodata} does not hold as it is",
+                f"store it in its own type: ds[{self.name!r}].encoding = {{}}",
+            )
+        stored[absent] = math.nan if self.nodata is None else self.nodata
+        return stored
 
     def _check(self, numbers: NDArray[np.float64]) -> None:
         """Refuse numbers in stored units that the type cannot hold."""
@@ -145,6 +164,12 @@ def store_form(variable: xr.DataArray) -> Stored:
         The type cannot be stored, the scale cannot be inverted, or declarations contradict each other.
     """
     name, dtype = str(variable.name), variable.dtype
+    if dtype.kind not in "iufb" and role_of(name, variable.attrs) == LABEL:
+        raise RadiometryError(
+            f"label {name!r} has type {dtype}, which raster files cannot store",
+            f"give its classes numbers, e.g. ds[{name!r}].copy(data=np.unique(ds[{name!r}], return_inverse=True)[1]), and "
+            "name them in attrs flag_values and flag_meanings",
+        )
     if dtype.kind not in "iufb":
         raise RadiometryError(
             f"variable {name!r} has type {dtype}, which raster files cannot store",
@@ -184,6 +209,7 @@ def store_form(variable: xr.DataArray) -> Stored:
         packing=packing or Scaling(),
         missing=missing,
         name=name,
+        label=role_of(name, attrs) == LABEL,
     )
 
 

@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from eoaug.corruptions.options import check_job_parameters
+from eoaug.cube.roles import label_names
 from eoaug.errors import ParameterError, did_you_mean, explain_validation
 from eoaug.generators.base import Generator
 from eoaug.generators.identity import identity_of
@@ -203,6 +204,11 @@ class Job(_JobSection):
         if isinstance(self.generator, str):
             return self.generator
         return f"{self.generator.card.name} {identity_of(self.generator)[:16]}"
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What the user calls labels: bands and item properties."""
+        return label_names(self.parameters.get("labels"))
 
     @property
     def id(self) -> str:

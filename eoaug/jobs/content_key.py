@@ -39,7 +39,7 @@ def content_key(item: pystac.Item, work_item: WorkItem, context: JobContext) -> 
     """
     job = context.job
     access = work_item.entry.access.extended(context.allow)
-    scenes = read_item_dates(item, job.source.bands, signer_of(job.source.catalog), access)
+    scenes = read_item_dates(item, job.source.bands, signer_of(job.source.catalog), access, labels=job.labels)
     parts = {
         "eoaug": version(),
         "request": job.request,

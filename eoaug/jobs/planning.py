@@ -121,7 +121,9 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
                 existing += 1
                 continue
             access = work_item.entry.access.extended(context.allow)
-            scenes = read_item_dates(item, job.source.bands, signer_of(job.source.catalog), access)
+            scenes = read_item_dates(
+                item, job.source.bands, signer_of(job.source.catalog), access, labels=job.labels
+            )
             signature = tuple(
                 (name, band.dtype, tuple(band.geobox.shape), pixel_size(band.geobox))
                 for scene in scenes

@@ -169,6 +169,7 @@ def _result(item: pystac.Item, context: JobContext, key: str) -> xr.Dataset:
         chunks={"y": job.run.chunks, "x": job.run.chunks},
         patch_url=signer_of(source.catalog),
         allow=context.allow,
+        labels=job.labels or None,
     )
     if not isinstance(cube, xr.Dataset):
         raise SourceError(

@@ -276,7 +276,11 @@ def match_bands(have: Mapping[str, str | None], need: Sequence[str], *, what: st
             raise BandError(
                 f"{what} has no slot for band {variable!r} ({called}); its slots are: {slots}",
                 f"select bands that it has, set ds[{variable!r}].attrs['common_name'], "
-                "or use generator='classical', which takes any band",
+                + (
+                    "or use generator='classical', which takes any band"
+                    if common
+                    else f"or, if it holds classes, keep it as it is: labels=[{variable!r}]"
+                ),
             )
         if slot in variables:
             raise BandError(

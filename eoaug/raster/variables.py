@@ -14,7 +14,7 @@ from eoaug.errors import ParameterError
 from eoaug.raster.bands import SYNTHETIC, common_name
 from eoaug.raster.quality import declared_quality, is_described_as_probability, known_quality
 
-__all__ = ["LABEL", "ROLE", "Role", "holds_classes", "plain_name", "role_of"]
+__all__ = ["LABEL", "ROLE", "Role", "holds_classes", "is_numbered", "plain_name", "role_of"]
 
 Role = Literal["band", "quality", "probability", "label", "angle", "ancillary", "mark"]
 """``quality``: classes or flags of the measurement (clouds, fill). ``label``: classes of what is on the ground.
@@ -116,6 +116,12 @@ def holds_classes(name: str, attrs: Mapping[str, Any]) -> bool:
         Of the variable.
     """
     return role_of(name, attrs) in _CLASSES
+
+
+def is_numbered(name: str) -> bool:
+    """Tell whether a name is that of a band by its number, or a placeholder that a reader assigned."""
+    plain = name.lower().replace("-", "_").replace(" ", "_")
+    return _NUMBERED.fullmatch(plain) is not None or _UNNAMED.fullmatch(plain) is not None
 
 
 def plain_name(name: str, attrs: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from eoaug.cube.carried import PROPERTIES, as_text, properties_of
 from eoaug.cube.model import Cube
 from eoaug.cube.read import read_cube
 from eoaug.cube.roles import product_of, quality_variable
@@ -338,6 +339,8 @@ def _along_time(part: xr.Dataset, period: _Period, time: str) -> dict[str, Any]:
         if name in part.coords and part[name].dims == (time,):
             texts = [one for value in part[name].values for one in str(value).split(";") if one]
             out[name] = (time, [";".join(dict.fromkeys(texts))])
+    if PROPERTIES in part.coords:
+        out[PROPERTIES] = (time, [as_text(properties_of(part))])
     if "gsd" in part.coords and part["gsd"].dims == (time,):
         out["gsd"] = (time, part["gsd"].values[:1], dict(part["gsd"].attrs))
     if period.first < period.last:

@@ -24,7 +24,7 @@ from odc.geo.geobox import GeoBox
 from eoaug.errors import EoaugError, GridError, RadiometryError, first_line
 from eoaug.raster.bands import band_of, common_name, platform_of
 from eoaug.raster.quality import is_described_as_probability
-from eoaug.raster.variables import Role, role_of
+from eoaug.raster.variables import LABEL, ROLE, Role, role_of
 from eoaug.stac.classes import CLASS_FIELDS, cf_flags
 from eoaug.stac.headers import Declaration, Header
 from eoaug.storage.access import AccessPolicy
@@ -33,6 +33,8 @@ __all__ = ["INHERITED", "DeclaredBand", "declared_bands", "distinct", "with_clas
 
 
 _NOT_DATA = {"thumbnail", "overview", "visual", "metadata"}
+_LABEL_ROLES = {"labels", "labels-raster"}
+"""Roles of assets with labels in the extension label."""
 INHERITED = ("data_type", "nodata", "unit", "gsd", "raster:scale", "raster:offset")
 """Fields of an item's properties that apply to its assets and bands."""
 
@@ -57,6 +59,8 @@ class DeclaredBand:
     """Name of the array in a Zarr group; empty for a raster file."""
     listed: int = 0
     """Number of bands that the asset lists; 0 without a list."""
+    named_label: bool = False
+    """Whether the user calls it a label."""
 
     def __str__(self) -> str:
         """Return the asset and item, for messages."""
@@ -106,7 +110,9 @@ class DeclaredBand:
 
     @cached_property
     def role(self) -> Role:
-        """What the band is, by its classes, else by its names."""
+        """What the band is, by what the user or the asset calls it, then by its classes, else by its names."""
+        if self.declared_label:
+            return LABEL
         roles = [
             role_of(name, self.flags | self._probability, platform=self.platform, product=self._product)
             for name in self.names
@@ -114,6 +120,12 @@ class DeclaredBand:
         if not self.flags and self.common_name is not None:
             return "band"
         return next((role for role in roles if role != "band"), "band")
+
+    @property
+    def declared_label(self) -> bool:
+        """Whether the user, the roles of the asset or band, or the extension ml-aoi call it a label."""
+        roles = (*(self.asset.roles or ()), *(self.fields.get("roles") or ()))
+        return self.named_label or bool(_LABEL_ROLES & {*roles}) or self.fields.get("ml-aoi:role") == LABEL
 
     @property
     def is_mask(self) -> bool:
@@ -124,6 +136,8 @@ class DeclaredBand:
     def attributes(self) -> dict[str, Any]:
         """Attributes of the variable: units, common name, wavelength, flags."""
         attrs: dict[str, Any] = dict(self._probability)
+        if self.declared_label:
+            return {ROLE: LABEL, **self.flags}
         if (
             "unit" in self.fields or self.role != "probability"
         ):  # in percent or as a share: only the unit tells

@@ -10,7 +10,9 @@ __all__ = [
     "CLASSIFICATION",
     "EO",
     "FILE",
+    "LABEL",
     "MLM",
+    "ML_AOI",
     "PROCESSING",
     "PROJECTION",
     "RASTER",
@@ -22,6 +24,8 @@ _PUBLISHED = "https://stac-extensions.github.io"
 CLASSIFICATION = f"{_PUBLISHED}/classification/v1.1.0/schema.json"
 EO = f"{_PUBLISHED}/eo/v2.0.0/schema.json"
 FILE = f"{_PUBLISHED}/file/v2.1.0/schema.json"
+LABEL = f"{_PUBLISHED}/label/v1.0.1/schema.json"
+ML_AOI = f"{_PUBLISHED}/ml-aoi/v0.2.0/schema.json"
 MLM = f"{_PUBLISHED}/mlm/v1.5.2/schema.json"
 PROCESSING = f"{_PUBLISHED}/processing/v1.2.0/schema.json"
 PROJECTION = f"{_PUBLISHED}/projection/v2.0.0/schema.json"

@@ -13,6 +13,7 @@ from typing import Any
 
 from odc.geo.geobox import GeoBox
 
+from eoaug.cube.carried import SPLIT, properties_of
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import ParameterError
 from eoaug.formats.georeference import crs_fields
@@ -22,7 +23,7 @@ from eoaug.raster.grid import gsd_m
 from eoaug.raster.variables import holds_classes, plain_name, role_of
 from eoaug.stac.catalog import GENERATORS, Root
 from eoaug.stac.classes import class_fields
-from eoaug.stac.extensions import CLASSIFICATION, EO, FILE, PROCESSING, PROJECTION, RASTER
+from eoaug.stac.extensions import CLASSIFICATION, EO, FILE, LABEL, ML_AOI, PROCESSING, PROJECTION, RASTER
 from eoaug.stac.filters import rfc3339
 from eoaug.stac.footprint import footprint
 from eoaug.stac.integrity import MANIFEST
@@ -126,6 +127,7 @@ def item_document(
     """Return the STAC item of one date (or all) and member of a cube."""
     geometry, bbox = footprint(cube.geobox)
     properties = {
+        **_inherited(cube, content.times),
         **_dates(cube, content.times),
         **_instrument(cube, content.times),
         **_projection(cube.geobox),
@@ -155,6 +157,15 @@ def item_document(
     }
     _link(item, cube, content.times, target)
     return item
+
+
+def _inherited(cube: WritableCube, times: Sequence[int]) -> dict[str, Any]:
+    """Return the properties of the source items that an item has too, such as class and split."""
+    own = properties_of(cube.ds, times)
+    if SPLIT in own and cube.prov is not None:
+        # A verb may have used all dates: the result is in the split that less may be learnt from.
+        own[SPLIT] = properties_of(cube.ds)[SPLIT]
+    return own
 
 
 def _dates(cube: WritableCube, times: Sequence[int]) -> dict[str, Any]:
@@ -232,19 +243,19 @@ def _band_fields(cube: WritableCube, name: str) -> dict[str, Any]:
     return fields
 
 
-def _roles(name: str, *, synthetic: bool) -> list[str]:
+def _roles(cube: WritableCube, name: str, *, synthetic: bool) -> list[str]:
     if name == SYNTHETIC:
         return ["synthetic-mask"]
-    return ["data", "synthetic"] if synthetic else ["data"]
+    roles = ["data", "labels"] if name in cube.labels else ["data"]
+    return [*roles, "synthetic"] if synthetic and cube.holds_generated(name) else roles
 
 
 def cog_asset(cube: WritableCube, name: str, path: Path, synthetic: bool) -> dict[str, Any]:
     """Return the asset of a COG."""
-    synthetic = synthetic and (cube.prov is None or cube.prov.bands.get(name) != "observed")
     return {
         "href": path.name,
         "type": _COG,
-        "roles": _roles(name, synthetic=synthetic),
+        "roles": _roles(cube, name, synthetic=synthetic),
         "gsd": _gsd(cube.geobox),
         **_projection(cube.geobox),
         **_data_fields(cube, name),
@@ -280,11 +291,17 @@ def thumbnail_asset(
 def group_assets(cube: WritableCube, group: Path, form: str, synthetic: bool) -> dict[str, Any]:
     """Return the assets of a Zarr group or an Icechunk repository."""
     media = _GROUPS[form]
-    bands = [{**_band_fields(cube, n), **_data_fields(cube, n)} for n in cube.forms if n != SYNTHETIC]
+    # Arrays of an Icechunk repository have no asset with a role.
+    labels = {name: {"roles": ["labels"]} for name in cube.labels}
+    bands = [
+        {**_band_fields(cube, n), **_data_fields(cube, n), **labels.get(n, {})}
+        for n in cube.forms
+        if n != SYNTHETIC
+    ]
     whole = {
         "href": group.name,
         "type": media,
-        "roles": _roles("", synthetic=synthetic),
+        "roles": _roles(cube, "", synthetic=synthetic),
         "gsd": _gsd(cube.geobox),
         **_projection(cube.geobox),
         "bands": bands,
@@ -297,7 +314,7 @@ def group_assets(cube: WritableCube, group: Path, form: str, synthetic: bool) ->
         assets[SYNTHETIC] = {
             "href": group.name,
             "type": media,
-            "roles": _roles(SYNTHETIC, synthetic=synthetic),
+            "roles": _roles(cube, SYNTHETIC, synthetic=synthetic),
             **_projection(cube.geobox),
             "bands": [{"name": SYNTHETIC, **_data_fields(cube, SYNTHETIC)}],
         }
@@ -318,7 +335,7 @@ def _array_asset(cube: WritableCube, name: str, group: Path, synthetic: bool) ->
         "href": f"{group.name}/{name}",
         "type": _ARRAY,
         "title": name if layers == 1 else f"{name}, {layers} layers: GDAL reads each as a band",
-        "roles": _roles(name, synthetic=synthetic),
+        "roles": _roles(cube, name, synthetic=synthetic),
         "gsd": _gsd(cube.geobox),
         **_projection(cube.geobox),
         **_data_fields(cube, name),
@@ -329,15 +346,18 @@ def _array_asset(cube: WritableCube, name: str, group: Path, synthetic: bool) ->
 def _link(item: dict[str, Any], cube: WritableCube, times: Sequence[int], target: Target) -> None:
     """Add an item's links, and the extensions that its assets use."""
     home = target.home(item["id"])
-    text = json.dumps(item["assets"])
+    text = json.dumps([item["assets"], item["properties"]])
     for prefix, extension in (
         ("raster:", RASTER),
         ("file:", FILE),
         ("eo:", EO),
         ("classification:", CLASSIFICATION),
+        ("ml-aoi:", ML_AOI),
     ):
         if f'"{prefix}' in text and extension not in item["stac_extensions"]:
             item["stac_extensions"].append(extension)
+    if {"label:properties", "label:description", "label:type"} <= item["properties"].keys():
+        item["stac_extensions"].append(LABEL)
     item["collection"] = home.parent.name
     item["links"] = [
         {"rel": "root", "href": relative(target.root.top, home), "type": "application/json"},

@@ -38,6 +38,7 @@ def read_item_dates(
     patch_url: Callable[[str], str] | None,
     access: AccessPolicy,
     collections: Collections | None = None,
+    labels: tuple[str, ...] = (),
 ) -> list[ItemDate]:
     """Read the metadata of an item's bands: from the item, and what it does not declare from the files.
 
@@ -53,6 +54,8 @@ def read_item_dates(
         What the assets' addresses may point to.
     collections
         Where classes that the items do not repeat are looked up; None: nowhere.
+    labels
+        Names of bands that are labels, which are read in addition to ``bands``, or of properties.
 
     Returns
     -------
@@ -68,7 +71,8 @@ def read_item_dates(
                 "leave it out with ids=",
             )
         resolve = _Resolver(patch_url, access)
-        chosen = choose_bands(item, candidates, bands, resolve.bands_in_file)
+        more = tuple(name for name in labels if bands and name not in (*bands, *item.properties))
+        chosen = choose_bands(item, candidates, (*bands, *more), resolve.bands_in_file)
         if not chosen:
             raise BandError(
                 f"item {item.id!r} has no raster asset among {sorted(item.assets)}",
@@ -76,6 +80,10 @@ def read_item_dates(
             )
         if collections is not None:
             chosen = {name: _classified(band, collections, access) for name, band in chosen.items()}
+        chosen = {
+            name: replace(band, named_label=bool({name, *band.names} & {*labels}))
+            for name, band in chosen.items()
+        }
         sources = {name: resolve.source(band, name) for name, band in chosen.items()}
         member = item.properties.get("eoaug:member")
         date = ItemDate(

@@ -18,6 +18,7 @@ import pystac
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
+from eoaug.cube.carried import PROPERTIES, as_text, inherited, joint
 from eoaug.cube.provenance import ALGORITHMIC, COMPOSITE, TRAINED, Provenance, digital_source_type, stamp
 from eoaug.cube.synthetic import ATTRIBUTES, GENERATED, MEASURED, OUTSIDE, SYNTHETIC
 from eoaug.errors import EoaugError, ParameterError, SourceError, did_you_mean, first_line
@@ -52,11 +53,15 @@ class ReadOptions:
     """Dask chunk edges by dimension; None reads at once."""
     resampling: str | Mapping[str, str] = "nearest"
     """GDAL's name of the resampling, for all or by variable."""
+    labels: tuple[str, ...] = ()
+    """Bands and item properties that the user calls labels."""
 
 
 def load_dates(dates: Sequence[ItemDate], grid: GeoBox, options: ReadOptions) -> xr.Dataset:
     """Return the bands of item dates on a grid, over (time, y, x) or (member, time, y, x)."""
-    names = options.bands or tuple(dict.fromkeys(name for date in dates for name in date.sources))
+    there = tuple(dict.fromkeys(name for date in dates for name in date.sources))
+    named = tuple(name for name in options.labels if name in there and name not in options.bands)
+    names = (*options.bands, *named) if options.bands else there
     if SYNTHETIC not in names and any(SYNTHETIC in date.sources for date in dates):
         names = (*names, SYNTHETIC)
     forms = {name: common_form(name, dates) for name in names}
@@ -72,7 +77,7 @@ def load_dates(dates: Sequence[ItemDate], grid: GeoBox, options: ReadOptions) ->
         ds.attrs["stac_collection"] = ";".join(collections)
     if any(date.item.properties.get("eoaug:synthetic") is True for date in dates):
         ds = stamp(ds, _joint_record(dates))
-    return ds.assign_coords(_time_coords(groups, grid))
+    return ds.assign_coords(_time_coords(groups, grid, options.labels))
 
 
 def _pixels(
@@ -244,7 +249,7 @@ def _plain_item(date: ItemDate, forms: Mapping[str, StoredForm]) -> pystac.Item:
     return item
 
 
-def _time_coords(groups: Sequence[Sequence[ItemDate]], grid: GeoBox) -> dict[str, Any]:
+def _time_coords(groups: Sequence[Sequence[ItemDate]], grid: GeoBox, labels: Sequence[str]) -> dict[str, Any]:
     def joined(values: Iterable[str]) -> str:
         return ";".join(dict.fromkeys(value for value in values if value))
 
@@ -259,6 +264,8 @@ def _time_coords(groups: Sequence[Sequence[ItemDate]], grid: GeoBox) -> dict[str
         for end, name in enumerate(("start_datetime", "end_datetime"))
         if any(spans)
     }
+    texts = [as_text(joint(inherited(date.item.properties, labels) for date in group)) for group in groups]
+    carried = {PROPERTIES: ("time", texts)} if any(texts) else {}
     # Of the cube's pixels, which may have another size than those of the items.
     gsd = [gsd_m(grid)] * len(groups)
     return {
@@ -271,6 +278,7 @@ def _time_coords(groups: Sequence[Sequence[ItemDate]], grid: GeoBox) -> dict[str
         ),
         "gsd": ("time", gsd, {"units": "m"}),
         **ranges,
+        **carried,
     }
 
 

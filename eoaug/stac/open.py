@@ -12,7 +12,8 @@ import pystac
 import xarray as xr
 from odc.geo.geobox import GeoBox
 
-from eoaug.errors import EoaugError, GridError, ParameterError, SourceError, first_line
+from eoaug.cube.roles import with_labels
+from eoaug.errors import EoaugError, GridError, ParameterError, SourceError, did_you_mean, first_line
 from eoaug.formats.georeference import geobox_of
 from eoaug.stac.array_files import open_array_files
 from eoaug.stac.band_sources import ItemDate
@@ -48,6 +49,7 @@ def open_cube(
     patch_url: Callable[[str], str] | None = None,
     allow: Sequence[str] = (),
     composite: Composite | None = None,
+    labels: Sequence[str] | str | None = None,
 ) -> Any:
     """Open a STAC source as a georeferenced cube in physical units.
 
@@ -101,6 +103,12 @@ def open_cube(
         quality band of the cube, dilated
         by 100 m as for the verbs, does not call cloud. The variable ``source_date`` has the date of each pixel in days
         since 1970-01-01, -1 without a clear one. See `eoaug.stac.composite.composite_of` for the rules and their sources.
+    labels
+        Bands that are labels (classes of what is on the ground), in addition to those whose asset has the role ``labels``
+        or classes; they are read next to ``bands``, are never interpolated, and no verb changes them. Item properties
+        that are labels: what is made of the items inherits them, as it does ``class``, those that ``label:properties``
+        lists, the fields of the extensions label, ml-aoi and classification, ``keywords`` and ``license``; the coordinate
+        ``item_properties`` holds them as JSON.
 
     Returns
     -------
@@ -131,7 +139,7 @@ def open_cube(
         return composite_of(open_cube(source, **given), composite)
     if isinstance(source, xr.Dataset | xr.DataArray | xr.DataTree):
         names = ("bands", "bbox", "datetime", "collections", "ids", "query", "crs", "resolution")
-        return _checked(source, {name: given[name] for name in names})
+        return _checked(source, {name: given[name] for name in names}, _names(labels, "labels"))
     search = Search(
         collections=_names(collections, "collections"),
         ids=_names(ids, "ids"),
@@ -140,7 +148,7 @@ def open_cube(
         query=dict(query or {}),
         limit=limit,
     )
-    options = ReadOptions(_names(bands, "bands"), groupby, chunks, resampling)
+    options = ReadOptions(_names(bands, "bands"), groupby, chunks, resampling, _names(labels, "labels"))
     target = _CubeGrid(search.bbox, crs, resolution)
     files = files_at(source)
     if files is not None and files.kind == "array":
@@ -177,9 +185,21 @@ def _dates(
     dates = [
         date
         for item, access in items
-        for date in read_item_dates(item, options.bands, patch_url, access, collections)
+        for date in read_item_dates(item, options.bands, patch_url, access, collections, options.labels)
     ]
+    _refuse_unknown_labels(options.labels, dates)
     return sorted((d for d in dates if search.covers(d.item)), key=lambda date: instant_of(date.item))
+
+
+def _refuse_unknown_labels(labels: Sequence[str], dates: Sequence[ItemDate]) -> None:
+    for label in labels:
+        if not any(label in date.sources or label in date.item.properties for date in dates):
+            known = sorted({name for date in dates for name in (*date.sources, *date.item.properties)})
+            bands = sorted({name for date in dates for name in date.sources})
+            raise ParameterError(
+                f"labels: {label!r} is neither a band nor a property of the items; bands are {', '.join(bands)}",
+                did_you_mean(label, known) or "name one of these, or a property",
+            )
 
 
 @dataclass(frozen=True)
@@ -258,7 +278,7 @@ def _array_cube(
             "omit them; open_cube(...).odc.reproject('EPSG:32633', resolution=10) changes the grid",
         )
     access = AccessPolicy.for_source(files.addresses[0], allow)
-    return open_array_files(
+    ds = open_array_files(
         [Path(address) for address in files.addresses],
         access,
         bands=options.bands,
@@ -266,6 +286,7 @@ def _array_cube(
         interval=search.interval,
         chunks=options.chunks,
     )
+    return with_labels(ds, options.labels)
 
 
 def _without_placeholder(ds: xr.Dataset, dates: Sequence[ItemDate]) -> xr.Dataset:
@@ -285,7 +306,7 @@ def _names(value: Sequence[str] | str | None, name: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _checked(cube: Any, selection: Mapping[str, Any]) -> Any:
+def _checked(cube: Any, selection: Mapping[str, Any], labels: Sequence[str]) -> Any:
     """Return an xarray object unchanged, after checking that the verbs can use its grid."""
     extra = [name for name, value in selection.items() if value is not None]
     if extra:
@@ -296,4 +317,9 @@ def _checked(cube: Any, selection: Mapping[str, Any]) -> Any:
     nodes = [node.to_dataset() for node in cube.leaves] if isinstance(cube, xr.DataTree) else [cube]
     for node in nodes:
         geobox_of(node, attempt="opening the cube")
-    return cube
+    if labels and not isinstance(cube, xr.Dataset):
+        raise ParameterError(
+            f"open_cube was given a {type(cube).__name__} together with labels={list(labels)!r}",
+            "give labels= to the verb",
+        )
+    return with_labels(cube, labels) if labels else cube

@@ -226,12 +226,12 @@ def _write_cogs(cube: WritableCube, target: Target, labels: Sequence[str], scrat
             data.mkdir()
             share = counts[t, m].share or 0.0 if SYNTHETIC in cube.forms else None
             synthetic = cube.prov is not None and (share is None or share > 0)
-            tags = _file_tags(cube.prov, synthetic)
             assets = {}
             for name in cube.forms:
                 path = data / f"{safe_id(name)}.tif"
                 mask = holds_classes(name, cube.ds[name].attrs)
-                files[t, m, name].close(path, tags=tags, categorical=mask)
+                made = synthetic and (name not in cube.labels or cube.holds_generated(name))
+                files[t, m, name].close(path, tags=_file_tags(cube.prov, made), categorical=mask)
                 assets[name] = cog_asset(cube, name, path, synthetic)
             assets |= thumbnail_asset(data, pictures[t, m], cube.forms)
             content = ItemContent(labels[t * len(members) + m], [t], members[m], share)

@@ -314,8 +314,10 @@ def _raster_problems(
     synthetic = item["properties"].get("eoaug:synthetic")
     if synthetic is None:
         return
-    if tags.get("EOAUG_SYNTHETIC") != str(synthetic).lower():
-        yield f"is marked EOAUG_SYNTHETIC={tags.get('EOAUG_SYNTHETIC')}, the item says {synthetic}"
+    roles = asset.get("roles", ())
+    marked = synthetic and ("labels" not in roles or "synthetic" in roles)
+    if tags.get("EOAUG_SYNTHETIC") != str(marked).lower():
+        yield f"is marked EOAUG_SYNTHETIC={tags.get('EOAUG_SYNTHETIC')}, the item says {marked}"
     try:
         record = Provenance.from_json(tags.get("EOAUG_PROVENANCE", ""))
     except EoaugError:

@@ -15,6 +15,7 @@ from odc.geo.geobox import GeoBox
 from eoaug.cube.dimensions import band_dim, dates_of, scalar_time, time_dim
 from eoaug.cube.indexes import without_indexes
 from eoaug.cube.provenance import RECORD_ATTRS, Provenance, foreign_bands, marked_synthetic, of
+from eoaug.cube.roles import label_variables
 from eoaug.cube.stacks import name_of_single, split_bands
 from eoaug.cube.synthetic import ATTRIBUTES, SYNTHETIC, codes_of, lost_marks, why_untrusted
 from eoaug.errors import EoaugError, ParameterError, TargetError, TimeError, error_context
@@ -40,6 +41,8 @@ class WritableCube:
     yx: tuple[str, str]
     forms: Mapping[str, Stored]
     prov: Provenance | None
+    labels: frozenset[str] = frozenset()
+    """Variables that are labels."""
 
     @classmethod
     def of(cls, given: xr.Dataset | xr.DataArray) -> WritableCube:
@@ -95,13 +98,20 @@ class WritableCube:
         kept = [name for name in ds.coords if set(ds.coords[name].dims) <= set(dims)]
         whole = xr.Dataset(variables, coords={name: ds.coords[name] for name in kept}, attrs=ds.attrs)
         forms = {name: store_form(var) for name, var in whole.data_vars.items() if name is not None}
-        return cls(whole, geobox, (y, x), {str(k): v for k, v in forms.items()}, prov)
+        labels = frozenset(label_variables(whole))
+        return cls(whole, geobox, (y, x), {str(k): v for k, v in forms.items()}, prov, labels)
 
     @property
     def source_collection(self) -> str:
         """Id of the collection that the data came from; empty if unknown or several."""
         name = str(self.ds.attrs.get("stac_collection", ""))
         return "" if ";" in name else name
+
+    def holds_generated(self, name: str) -> bool:
+        """Whether a variable may hold generated pixels: labels and observed bands are measured."""
+        if self.prov is None:
+            return False
+        return self.prov.bands.get(name, "observed" if name in self.labels else "generated") != "observed"
 
     @property
     def about(self) -> str:

@@ -12,6 +12,7 @@ import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
+from eoaug.cube.carried import PROPERTIES
 from eoaug.cube.dimensions import spatial_dims
 from eoaug.cube.grid_mapping import geobox_from_coords
 from eoaug.errors import SourceError
@@ -31,7 +32,7 @@ class Dates:
     members: tuple[int, ...] | None
     """Numbers of the ensemble members; None without a ``member`` dimension."""
     properties: tuple[Mapping[str, Any], ...]
-    """STAC properties of each date: ``platform`` and ``eo:cloud_cover``, where known."""
+    """STAC properties of each date, where known: ``platform``, ``eo:cloud_cover``, and those that it inherited."""
     headers: Mapping[str, Header]
     """What the group says of each requested array, to compare with the item."""
 
@@ -92,7 +93,11 @@ def read_dates(href: str, grids: Mapping[str, GeoBox], *, form: str) -> Dates:
             numbers = group.coords["member"].values if "member" in group.coords else ()
             members = tuple(map(int, numbers)) if len(numbers) else tuple(range(group.sizes["member"]))
         properties: list[dict[str, Any]] = [{} for _ in micros]
-        for key, name in (("platform", "platform"), ("eo:cloud_cover", "cloud_cover")):
+        for key, name in (
+            ("platform", "platform"),
+            ("eo:cloud_cover", "cloud_cover"),
+            (PROPERTIES, PROPERTIES),
+        ):
             if name in group.variables and group[name].dims == ("time",):
                 for fields, value in zip(properties, group[name].values.tolist(), strict=True):
                     if value != "" and not (isinstance(value, float) and math.isnan(value)):

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
 import xarray as xr
 
-from eoaug.errors import ParameterError, TimeError
+from eoaug.cube.model import Cube
+from eoaug.cube.roles import label_variables
+from eoaug.errors import EoaugWarning, ParameterError, TimeError
 from eoaug.verbs.arguments import dates_of, generator_for, seconds_of
 from eoaug.verbs.masking import Mask, cube_for, mask_of_cube
 from eoaug.verbs.options import Options
@@ -48,7 +52,8 @@ def extend[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     Returns
     -------
     An object of the type of ``ds`` with given and new dates in order, and the mask ``synthetic``. Variables
-    along time that are not bands (masks) are dropped: they are unknown on a new date.
+    along time that are not bands (masks, labels) are dropped: they are unknown on a new date. A warning names the labels
+    among them; labels without dates stay.
 
     Raises
     ------
@@ -79,7 +84,7 @@ def prepare_extend(
 ) -> PreparedVerb:
     """Check the arguments of `extend` and return its plan and inputs."""
     generator = generator_for(options, "extend")
-    cube = cube_for(ds, mask)
+    cube = cube_for(ds, mask, options.get("labels"))
     if cube.times is None or cube.name_time is None:
         raise TimeError(
             "the cube has no time dimension with a coordinate, so no dates to extend",
@@ -110,5 +115,21 @@ def prepare_extend(
         dates=dates.astype(cube.times.dtype),
         autoregressive=autoregressive,
         own={**own, "sequence": True} if autoregressive else own,
+        notes=_dropped_labels(cube),
     )
     return prepare(call, options)
+
+
+def _dropped_labels(cube: Cube) -> tuple[tuple[str, str], ...]:
+    """Warn of labels with dates, which are not known on a new one; return the note for `Plan.explain`."""
+    dropped = [name for name in label_variables(cube.source) if cube.name_time in cube.source[name].dims]
+    if not dropped:
+        return ()
+    text = f"{', '.join(dropped)} dropped: labels with dates are not known on new ones"
+    warnings.warn(
+        f"extend: {text}; a label that holds for all dates stays without the dimension {cube.name_time!r}, e.g. "
+        f"ds[{dropped[0]!r}].isel({cube.name_time}=0, drop=True)",
+        EoaugWarning,
+        skip_file_prefixes=(str(Path(__file__).parent.parent),),
+    )
+    return (("labels", text),)

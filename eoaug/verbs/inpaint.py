@@ -70,7 +70,7 @@ def prepare_inpaint(
     if fill not in (None, "gaps", "all"):
         raise ParameterError(f"fill={fill!r} is unknown", "use 'gaps' or 'all', or leave it out")
     generator = generator_for(options, "inpaint")
-    cube = cube_for(ds, mask)
+    cube = cube_for(ds, mask, options.get("labels"))
     by_name = fill == "all"
     # With one date, a gap cannot be distinguished from the area outside the footprint.
     fill = fill or ("gaps" if cube.times is not None and len(cube.times) > 1 else "all")

@@ -20,7 +20,7 @@ import xarray as xr
 
 from eoaug.cube.model import Cube
 from eoaug.cube.read import read_cube
-from eoaug.cube.roles import quality_variable
+from eoaug.cube.roles import quality_variable, with_labels
 from eoaug.errors import EoaugError, EoaugWarning, ParameterError
 from eoaug.raster.grid import edges_m
 from eoaug.raster.masks import dilate
@@ -75,13 +75,15 @@ class Masking:
     """``mask`` and ``mask_buffer``: a number is metres, a text pixels. Empty without a mask."""
 
 
-def cube_for(ds: Any, mask: Any) -> Cube:
-    """Return the cube of a verb, without the variable that its mask names among the bands."""
+def cube_for(ds: Any, mask: Any, labels: Sequence[str] | str | None = None) -> Cube:
+    """Return the cube of a verb, without the variable that its mask names among the bands, and with ``labels`` marked."""
+    if isinstance(ds, xr.Dataset):
+        ds, labels = with_labels(ds, labels), None
     if isinstance(mask, str) and mask != NONE and not _is_model(mask) and isinstance(ds, xr.Dataset):
         variable = mask_variable(ds, mask)
         if variable in ds.data_vars:
             return replace(read_cube(ds.drop_vars(variable)), source=ds)
-    return read_cube(ds)
+    return read_cube(ds, labels)
 
 
 def mask_of_cube(cube: Cube, mask: Any, buffer: Any, *, default_m: float = MASK_BUFFER_M) -> Masking:

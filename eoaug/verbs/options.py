@@ -6,7 +6,7 @@ line derives its options from them, and a job the check of its ``parameters``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict, get_type_hints
@@ -108,6 +108,18 @@ class Options(TypedDict, total=False):
         Option(cli=list[str], metavar="KEY=VALUE", help="Override metadata, e.g. month=7."),
     ]
     """Overrides of `METADATA_FIELDS`, in real-world units."""
+    labels: Annotated[
+        Sequence[str] | str,
+        Option(
+            cli=list[str],
+            metavar="NAMES",
+            help="Variables that hold classes of the ground, of which no pixel is changed. [default: those that declare "
+            "it]",
+        ),
+    ]
+    """Names of variables that are labels: classes of what is on the ground. No verb changes their pixels: they stay as they
+    are on the same grid, `super_resolve` repeats each pixel, and `extend` drops those with dates. Default: variables with
+    flags (``flag_values``) that are not those of a quality band, and those that `open_cube` read from a label asset."""
     chunks: Annotated[Any, Option(cli=int, yaml="run.chunks", help="Chunk size in output pixels.")]
     """Chunk sizes of a lazy result in pixels of the result: an int, ``"auto"`` or a mapping by
     dimension. Default: eager for NumPy input, the input's own for dask input."""

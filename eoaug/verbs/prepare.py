@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from eoaug.cube import provenance
 from eoaug.cube.model import Cube
 from eoaug.cube.rebuild import ResultForm, rebuild, with_earlier_mask
+from eoaug.cube.roles import label_names
 from eoaug.cube.synthetic import GENERATED, SYNTHETIC, TRANSFERRED, SyntheticShare, lost_marks, why_untrusted
 from eoaug.cube.units import check_cube_units
 from eoaug.engine.coverage import knows_anything
@@ -143,8 +144,19 @@ def run_verb(
             if name not in Options.__annotations__:
                 raise unknown("argument", name, [*arguments, *Options.__annotations__])
         if isinstance(obj, xr.DataTree):
-            return over_tree(lambda node: _finish(prepare(node, options, **arguments)), obj)
+            return over_tree(
+                lambda node: _finish(prepare(node, _of_node(options, node, obj), **arguments)), obj
+            )
         return _finish(prepare(obj, options, **arguments))
+
+
+def _of_node(options: Any, node: xr.Dataset, tree: xr.DataTree) -> Any:
+    """Return the options for one node: of the labels those that it has, or that no node has."""
+    names = label_names(options.get("labels"))
+    kept = [
+        n for n in names if n in node.data_vars or not any(n in other.data_vars for other in tree.subtree)
+    ]
+    return {**options, "labels": kept} if names else options
 
 
 def over_tree(run: Callable[[xr.Dataset], Any], tree: xr.DataTree) -> xr.DataTree:
@@ -293,7 +305,8 @@ def _say_extra(call: VerbCall, names: str) -> None:
             f"use strength={card.extra_strength:g} or less, or select bands that it knows: {', '.join(card.bands)}",
         )
     warnings.warn(
-        f"{call.verb}: generator {card.name!r} has no slot for {names}; its priors make them, without its networks",
+        f"{call.verb}: generator {card.name!r} has no slot for {names}; its priors make them, without its networks; "
+        f"what holds classes is kept with labels=[...]",
         EoaugWarning,
         skip_file_prefixes=(_PACKAGE,),
     )

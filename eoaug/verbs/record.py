@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from eoaug.cube.model import Cube
 from eoaug.cube.provenance import Provenance, capability, digital_source_type, software
+from eoaug.cube.roles import label_variables
 from eoaug.engine.inputs import Inputs
 from eoaug.engine.plan import Plan
 from eoaug.engine.tile_requests import valid
@@ -62,7 +63,8 @@ def record_of(plan: Plan, cube: Cube, parameters: Mapping[str, Any], guide: Any 
         licence=card.licence,
         model_files=dict(card.files),
         model_units=units,
-        bands={layer.name: layer.origin for layer in plan.bands.layers},
+        bands={layer.name: layer.origin for layer in plan.bands.layers}
+        | dict.fromkeys(_labels(plan, cube), "observed"),
         prior_bands=tuple(layer.name for layer in plan.bands.extra),
         seed=sampling.seed,
         members=sampling.members,
@@ -80,6 +82,14 @@ def record_of(plan: Plan, cube: Cube, parameters: Mapping[str, Any], guide: Any 
     used = _CHECKPOINT_LIBRARIES if card.files else ()
     versions = {name: package_metadata.version(name) for name in used}
     return replace(record, software={**record.software, **versions})
+
+
+def _labels(plan: Plan, cube: Cube) -> list[str]:
+    """Return the labels that the result keeps."""
+    if not plan.calendar.has_input:
+        return []
+    dropped = cube.name_time if plan.verb == "extend" else None
+    return [name for name in label_variables(cube.source) if dropped not in cube.source[name].dims]
 
 
 def _units(card: Card, layer: Layer) -> tuple[float, float]:

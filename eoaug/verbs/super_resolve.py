@@ -70,7 +70,7 @@ def super_resolve[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     Returns
     -------
     An object of the type of ``ds`` (with ``native``, for a DataTree, a Dataset on its finest grid) on a finer grid of the same bounds, with the mask ``synthetic``. Variables
-    on the input's grid that are not bands (masks) are dropped.
+    on the input's grid that are not bands (masks) are dropped; of labels each pixel is repeated.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def prepare_super_resolve(
 ) -> PreparedVerb:
     """Check the arguments of `super_resolve` and return its plan and inputs."""
     generator = generator_for(options, "super_resolve")
-    cube = cube_for(ds, mask)
+    cube = cube_for(ds, mask, options.get("labels"))
     if native is not None:
         if mask is not None or factor != 2 or sensor_noise is not None:
             raise ParameterError(

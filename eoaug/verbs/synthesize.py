@@ -105,7 +105,7 @@ def prepare_synthesize(
             raise ParameterError(
                 f"times={times!r} does not go with a cube to vary", "use extend(ds, times=...) for new dates"
             )
-        cube = cube_for(ds, mask)
+        cube = cube_for(ds, mask, options.get("labels"))
         masking = mask_of_cube(cube, mask, mask_buffer)
         call = VerbCall(
             verb="synthesize",
@@ -127,6 +127,11 @@ def prepare_synthesize(
         raise ParameterError(
             "mask= and mask_buffer= go with a cube to vary, and like= has no pixels",
             "leave them out, or give a cube instead of like=",
+        )
+    if options.get("labels"):
+        raise ParameterError(
+            f"labels={options['labels']!r} name variables of a cube to vary, and like= has none",
+            "leave them out",
         )
     geobox = as_geobox(like, resolution=resolution, crs=crs)
     cube = empty_cube(geobox, dates_of(times) if times is not None else None, generator.card)
