@@ -21,12 +21,12 @@ commands = typer.Typer()
     help=option_help(
         "Score a generator against classical baselines on cubes whose truth is known: gaps with and without "
         "other dates, super-resolution, new dates, and unconditional synthesis. Best estimates and single samples "
-        "are scored; --members adds ensembles. Writes table.md, table.json, contact sheets as PNG, and index.html, "
-        "a self-contained page with pictures.",
+        "are scored; --members adds ensembles. Writes table.md, table.json, model-index.yaml for the head of a model card, "
+        "contact sheets as PNG, and index.html, a self-contained page with pictures.",
         "eoaug evaluate embedded --data validation-cubes --out evaluation\n"
         "  eoaug evaluate embedded --data validation-cubes --train train-cubes --all-windows "
         "--members 32 --out evaluation\n"
-        '  eoaug evaluate classical --data validation-cubes --tasks "inpaint,x2" --out evaluation',
+        '  eoaug evaluate embedded --data validation-cubes --tasks "dirty masks,unknown sensor" --out evaluation',
     ),
 )
 @reported
@@ -43,7 +43,9 @@ def evaluate(
         typer.Option(
             metavar="NAMES",
             help="Tasks: inpaint, 'inpaint with radar', 'inpaint with dates', x2, x4 (also 'x2 box', "
-            "'x2 triangle' ...), 'next date', 'date between', synthesis, throughput. [default: all]",
+            "'x2 triangle' ...), 'next date', 'date between', synthesis, throughput; through the verbs, as users call "
+            "them: 'dirty masks', 'unknown sensor', 'all bands', '20 m to 10 m'; or all. [default: all but those "
+            "four]",
         ),
     ] = None,
     limit: Annotated[int, typer.Option(help="Maximum number of windows per task and place.")] = 16,
@@ -63,16 +65,17 @@ def evaluate(
     """Score a generator against classical baselines."""
     if out.exists() and not out.is_dir():
         raise ParameterError(f"--out {out} is a file", "name a folder for the report")
-    from eoaug.evaluate.evaluation import PARTS
+    from eoaug.evaluate.evaluation import DEFAULT_PARTS, PARTS
     from eoaug.evaluate.evaluation import evaluate as score
     from eoaug.evaluate.report import write_report
     from eoaug.generators import load
 
+    named = split(tasks)
     evaluation = score(
         load(generator),
         data,
         train_dir=train,
-        tasks=split(tasks) or PARTS,
+        tasks=PARTS if named == ["all"] else named or DEFAULT_PARTS,
         limit=None if all_windows else limit,
         members=members,
         steps=steps,

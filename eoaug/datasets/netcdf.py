@@ -7,11 +7,12 @@ same file has the same reflectance, the same clear pixels and the same metadata 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -31,7 +32,7 @@ from eoaug.raster.quality_products import FlagClass, QualityBand
 from eoaug.raster.radiometry import Scaling, declared_nodata, declared_scaling, declares_scale
 from eoaug.raster.variables import plain_name, role_of
 
-__all__ = ["ImageStack", "cloud_mask", "open_netcdf", "read_clouds", "read_images"]
+__all__ = ["ImageStack", "cloud_mask", "is_sharp", "open_netcdf", "read_clouds", "read_images", "snow_class"]
 
 
 _DISPLAY_SCALE = 0.5 / 255
@@ -153,7 +154,7 @@ def read_images(ds: xr.Dataset, name: str, bands: Sequence[str], *, display_valu
         if band in variables:
             values[:, channel] = _reflectance(variables[band], display_values)
             calibrated[channel] = not _is_display(variables[band])
-            sharp[channel] = _is_sharp(variables[band])
+            sharp[channel] = is_sharp(variables[band].attrs)
     mask = cloud_mask(ds)
     clear = np.ones((dates, height, width), dtype=bool)
     if mask is not None:
@@ -194,6 +195,28 @@ def cloud_mask(ds: xr.Dataset) -> xr.DataArray | None:
     ParameterError
         Numbers that no class explains.
     """
+    found = _quality(ds)
+    if found is None:
+        return None
+    name, quality = found
+    with error_context(f"quality band {name!r}"):
+        return ds[name].copy(data=quality.mask(ds[name].values, nodata=nodata_of(ds[name].attrs)))
+
+
+def snow_class(ds: xr.Dataset) -> BoolArray | None:
+    """Return True where the band of `cloud_mask` says snow, shape (T, H, W); None if it has no such class."""
+    found = _quality(_per_band(ds))
+    names = [] if found is None else [name for name in found[1].classes if "snow" in name.lower()]
+    if found is None or not names:
+        return None
+    band = ds[found[0]]
+    ordered = band.transpose(*_dims(ds, band), missing_dims="ignore")
+    values = found[1].mask(ordered.values, names, nodata=nodata_of(band.attrs))
+    return values[None] if values.ndim == 2 else values
+
+
+def _quality(ds: xr.Dataset) -> tuple[str, QualityBand] | None:
+    """Return the name of the band that says which pixels are cloud, and how it is read."""
     product = product_of(ds)
     bands, unexplained = {}, []
     for name in map(str, ds.data_vars):
@@ -218,13 +241,11 @@ def cloud_mask(ds: xr.Dataset) -> xr.DataArray | None:
                 f"quality band {name!r} is ignored, and clouds count as clear: nothing says what its numbers mean; "
                 f"declare them: ds[{name!r}].attrs.update(flag_values=[0, 1], flag_meanings='clear cloud')",
                 EoaugWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
         return None
     name = min(bands, key=lambda name: _ORDER.get(name.lower(), len(_ORDER)))
-    band, nodata = ds[name], nodata_of(ds[name].attrs)
-    with error_context(f"quality band {name!r}"):
-        return band.copy(data=bands[name].mask(band.values, nodata=nodata))
+    return name, bands[name]
 
 
 def read_clouds(path: Path) -> BoolArray | None:
@@ -292,11 +313,18 @@ def _is_display(variable: xr.DataArray) -> bool:
     return variable.dtype == np.uint8 and not declares_scale(variable.attrs)
 
 
-def _is_sharp(variable: xr.DataArray) -> bool:
-    native = variable.attrs.get("native_gsd_m")
+def is_sharp(attrs: Mapping[str, Any]) -> bool:
+    """Return whether the pixels of a band are native, or averaged over at least 2 x 2 native ones.
+
+    Parameters
+    ----------
+    attrs
+        Attributes of the band: ``native_gsd_m`` and ``gsd_m``.
+    """
+    native = attrs.get("native_gsd_m")
     if native is None:
         return True
-    gsd = float(variable.attrs.get("gsd_m", np.nan))
+    gsd = float(attrs.get("gsd_m", np.nan))
     return gsd == float(native) or gsd >= _AGGREGATED * float(native)
 
 

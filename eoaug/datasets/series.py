@@ -12,22 +12,27 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from eoaug.datasets.netcdf import ImageStack, open_netcdf, read_clouds, read_images
+from eoaug.datasets.positions import radar_at, radar_of
+from eoaug.datasets.snow import snow_of
 from eoaug.generators.base import metadata_rows
 from eoaug.raster.arrays import BoolArray
 
-__all__ = ["WINDOW_PX", "Series", "history_of", "read_masks", "read_series"]
+__all__ = ["SMALL_WINDOW_PX", "WINDOW_PX", "Series", "edge_px", "history_of", "read_masks", "read_series"]
 
 
 WINDOW_PX = 64
 """Edge of a window in pixels."""
+SMALL_WINDOW_PX = 32
+"""Edge of the windows of a file that is smaller than `WINDOW_PX`."""
 _MASK_COVER = (0.05, 0.9)
 """Least and largest share of a window that an evaluated real cloud mask covers."""
 _MAX_CLOUD = 0.05
 """Largest share of a usable window that may be cloudy."""
 _CLOUD_BLUE = 0.25
 """Mean blue reflectance from which a whole window counts as cloud, whatever its mask says: Sen2Cor classifies some
-closed cloud decks as water or soil. Snow and salt are excluded with them."""
-_RADAR = ("VV", "VH")
+closed cloud decks as water or soil. Salt is excluded with them; snow is not."""
+_SNOW_SHARE = 0.5
+"""Least share of snow of a bright window that is no cloud."""
 _MAX_SHIFT_PX = 2
 """Largest shift between a file and its history; beyond it they do not show the same place."""
 
@@ -37,7 +42,7 @@ class Series:
     """One window of one place on all dates of its file; T dates, C bands."""
 
     place: str
-    """File name without suffix: every file counts as a place."""
+    """File name without suffix; the evaluation gives files of one position one name."""
     sensor: str
     """Attribute ``platform`` of the file; empty if it has none."""
     values: NDArray[np.float32]
@@ -67,9 +72,16 @@ class Series:
 
 
 def read_series(
-    path: Path, bands: Sequence[str], *, history: Path | None = None, display_values: bool = False
+    path: Path,
+    bands: Sequence[str],
+    *,
+    history: Path | None = None,
+    display_values: bool = False,
+    radar_files: Sequence[Path] = (),
 ) -> list[Series]:
     """Read the windows of one netCDF file, side by side from its first pixel on.
+
+    They have an edge of `WINDOW_PX`, in a file that is smaller of `SMALL_WINDOW_PX`.
 
     Parameters
     ----------
@@ -81,6 +93,8 @@ def read_series(
         From `history_of`: its dates before the first one of ``path`` are added as context dates.
     display_values
         Accept 8-bit display values without a declared scale: 255 becomes reflectance 0.5.
+    radar_files
+        Files that may hold ``VV`` and ``VH`` at the same place, for a file without them; see `positions.radar_at`.
 
     Raises
     ------
@@ -91,7 +105,12 @@ def read_series(
     """
     with open_netcdf(path) as ds:
         images = read_images(ds, path.name, bands, display_values=display_values)
-        radar = _radar(ds, images.clear.shape)
+        radar = radar_of(ds)
+        if radar is None or (len(radar), *radar.shape[2:]) != images.clear.shape:
+            radar = radar_at(ds, images.times, radar_files)
+        snow = snow_of(ds, path, images.times) if _may_be_snow(images, bands) else None
+        if snow is not None and not np.isfinite(images.cloud_fraction).any():
+            images = replace(images, clear=images.clear | snow)
         own_dates = len(images.times)
         if history is not None:
             with open_netcdf(history) as before:
@@ -99,7 +118,7 @@ def read_series(
                 if shifts is not None:
                     earlier = read_images(before, history.name, bands, display_values=display_values)
                     images = _joined(earlier, images, shifts)
-                    radar = None
+                    radar = snow = None
     lon_deg, lat_deg = images.lonlat_deg
     metadata = metadata_rows(
         images.times,
@@ -111,15 +130,19 @@ def read_series(
     )
     own = np.arange(len(images.times)) >= len(images.times) - own_dates
     windows = []
-    for row, col in _corners(*images.clear.shape[1:]):
-        window = np.s_[..., row : row + WINDOW_PX, col : col + WINDOW_PX]
+    edge = edge_px(images.clear.shape[1:])
+    for row, col in _corners(images.clear.shape[1:], edge):
+        window = np.s_[..., row : row + edge, col : col + edge]
         values = images.values[window]
+        cloudy = _too_bright(values, images, bands)
+        if snow is not None:
+            cloudy &= snow[window].mean(axis=(1, 2)) < _SNOW_SHARE
         windows.append(
             Series(
                 place=path.stem,
                 sensor=images.platform,
                 values=values,
-                clear=images.clear[window] & ~_too_bright(values, images, bands)[:, None, None],
+                clear=images.clear[window] & ~cloudy[:, None, None],
                 present=images.present,
                 sharp=images.sharp,
                 times=images.times,
@@ -139,6 +162,13 @@ def _too_bright(values: NDArray[np.float32], images: ImageStack, bands: Sequence
     return np.asarray(values[:, blue].mean(axis=(1, 2)) >= _CLOUD_BLUE)
 
 
+def _may_be_snow(images: ImageStack, bands: Sequence[str]) -> bool:
+    """Return whether any part of a file is as bright as cloud, so that it matters whether it is snow."""
+    if "blue" not in bands or not images.calibrated[blue := list(bands).index("blue")]:
+        return False
+    return bool((images.values[:, blue] >= _CLOUD_BLUE).any())
+
+
 def _joined(earlier: ImageStack, later: ImageStack, shifts: NDArray[np.int64]) -> ImageStack:
     """Return the dates of ``earlier`` before the first of ``later``, moved by whole pixels (T, 2), then ``later``."""
     dates = np.flatnonzero(earlier.times < later.times.min())
@@ -151,21 +181,6 @@ def _joined(earlier: ImageStack, later: ImageStack, shifts: NDArray[np.int64]) -
         cloud_fraction=np.concatenate([earlier.cloud_fraction[dates], later.cloud_fraction]),
         times=np.concatenate([earlier.times[dates], later.times]),
     )
-
-
-def _radar(ds: xr.Dataset, shape: tuple[int, ...]) -> NDArray[np.float32] | None:
-    """Return Sentinel-1's VV and VH in decibels; None without them on the grid of the bands."""
-    if any(name not in ds or ds[name].shape != shape for name in _RADAR):
-        return None
-    planes = []
-    for band in (ds[name] for name in _RADAR):
-        values = band.values.astype(np.float64)
-        values[band.values == band.attrs.get("_FillValue")] = np.nan
-        if "db_scale" in band.attrs:
-            planes.append(values * float(band.attrs["db_scale"]) + float(band.attrs.get("db_offset", 0.0)))
-        else:
-            planes.append(10 * np.log10(np.where(values > 0, values, np.nan)))
-    return np.stack(planes, axis=1).astype(np.float32)
 
 
 def history_of(path: Path, folder: Path | None = None) -> Path | None:
@@ -212,34 +227,42 @@ def _moved(image: NDArray[Any], shift: NDArray[np.int64], missing: np.generic) -
     return padded[..., row : row + image.shape[-2], col : col + image.shape[-1]]
 
 
-def read_masks(path: Path) -> list[BoolArray]:
+def edge_px(shape_yx: Sequence[int]) -> int:
+    """Return the edge of the windows of a file of so many rows and columns."""
+    return WINDOW_PX if min(shape_yx) >= WINDOW_PX else SMALL_WINDOW_PX
+
+
+def read_masks(path: Path, edges: Sequence[int] = (WINDOW_PX,)) -> dict[int, list[BoolArray]]:
     """Return the real cloud masks of a netCDF file that cover between 5 and 90 % of a window.
 
     Parameters
     ----------
     path
         File whose `netcdf.cloud_mask` is cut into windows; without one there are no masks.
+    edges
+        Edges of the windows in pixels.
 
     Returns
     -------
-    Shape (`WINDOW_PX`, `WINDOW_PX`) each, True = cloud or shadow, window by window and date by date.
+    By edge, shape (edge, edge) each, True = cloud or shadow, window by window and date by date.
     """
     clouds = read_clouds(path)
-    if clouds is None:
-        return []
     least, most = _MASK_COVER
-    windows = [
-        date[row : row + WINDOW_PX, col : col + WINDOW_PX]
-        for row, col in _corners(*clouds.shape[1:])
-        for date in clouds
-    ]
-    return [window for window in windows if least <= float(window.mean()) <= most]
+    masks: dict[int, list[BoolArray]] = {edge: [] for edge in edges}
+    if clouds is None:
+        return masks
+    for edge in edges:
+        for row, col in _corners(clouds.shape[1:], edge):
+            for date in clouds:
+                window = date[row : row + edge, col : col + edge]
+                if least <= float(window.mean()) <= most:
+                    masks[edge].append(window)
+    return masks
 
 
-def _corners(height: int, width: int) -> list[tuple[int, int]]:
+def _corners(shape_yx: Sequence[int], edge: int) -> list[tuple[int, int]]:
     """Return the first pixels (row, column) of windows side by side."""
+    height, width = shape_yx
     return [
-        (row, col)
-        for row in range(0, height - WINDOW_PX + 1, WINDOW_PX)
-        for col in range(0, width - WINDOW_PX + 1, WINDOW_PX)
+        (row, col) for row in range(0, height - edge + 1, edge) for col in range(0, width - edge + 1, edge)
     ]

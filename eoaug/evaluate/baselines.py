@@ -1,7 +1,7 @@
 """Baselines: classical methods that a generator is compared with, each applied band by band.
 
-Every function takes a case, uses only its request (`mean_of_all_dates` uses more dates), and returns (C, H, W) in model
-units.
+Every function takes a case, uses only its request, and returns (C, H, W) in model units. `mean_of_all_dates` and the
+methods of `series_methods` use all dates that a user would have, which can be more.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from scipy.interpolate import griddata
 from scipy.ndimage import zoom
 from skimage.restoration import inpaint_biharmonic
 
-from eoaug.evaluate.cases import TASKS, Case, EvaluationTask, verb_of
+from eoaug.evaluate.cases import TASKS, Case, EvaluationTask, model_units, verb_of
+from eoaug.evaluate.series_methods import SERIES_METHODS, SeriesPixels
 from eoaug.generators.base import Request
 from eoaug.generators.interpolation.back_projection import coarse_prior
 from eoaug.generators.interpolation.push_pull import push_pull
@@ -158,6 +159,27 @@ def _line(case: Case, *dates: int) -> FloatArray:
     return np.asarray(first + share * (second - first))
 
 
+def of_series(name: str) -> Baseline:
+    """Return a method of `series_methods` as a baseline, with all dates that a user would have."""
+
+    def baseline(case: Case) -> FloatArray:
+        return np.asarray(SERIES_METHODS[name](*_whole_series(case))[0])
+
+    return baseline
+
+
+def _whole_series(case: Case) -> tuple[SeriesPixels, list[int]]:
+    """Return all dates that a user would have in model units, and the index of the target."""
+    series, dates, request = case.series, case.dates, case.request
+    target = int(np.flatnonzero(dates == case.date)[0])
+    values = model_units(series.values[dates], case.card)
+    asked = (request.fill | request.known)[case.target].any(axis=(1, 2))
+    known = np.isfinite(values) & series.clear[dates][:, None] & asked[:, None, None]
+    known[target] = request.known[case.target]
+    clean = np.where(known, values, np.float32(0))
+    return SeriesPixels(values=clean, known=known, times=series.times[dates]), [target]
+
+
 _HOLES: Mapping[str, Baseline] = {
     "nearest pixel": nearest_pixel,
     "linear in space": linear_pixels,
@@ -180,9 +202,16 @@ _LINES: Mapping[EvaluationTask, Mapping[str, Baseline]] = {
         "linear in time": linear,
         "linear, bias-corrected": bias_corrected,
         "linear, residual-corrected": residual_corrected,
+        **{name: of_series(name) for name in ("median composite", "Whittaker", "harmonic", "similar pixels")},
     },
-    "next date": {"linear extrapolation": extrapolated},
-    "date between": {"linear in time": linear},
+    "next date": {
+        "linear extrapolation": extrapolated,
+        **{name: of_series(name) for name in ("median composite", "harmonic")},
+    },
+    "date between": {
+        "linear in time": linear,
+        **{name: of_series(name) for name in ("median composite", "Whittaker", "harmonic")},
+    },
 }
 
 BASELINES: Mapping[EvaluationTask, Mapping[str, Baseline]] = {

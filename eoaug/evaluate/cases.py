@@ -7,15 +7,16 @@ that file's dates as context too, as a user who extends a cube would; targets ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from eoaug.datasets.series import WINDOW_PX, Series
+from eoaug.datasets.series import Series
 from eoaug.generators.base import Card, Request, Verb
 from eoaug.raster.arrays import BoolArray
 from eoaug.raster.masks import simulate
@@ -29,6 +30,7 @@ __all__ = [
     "EvaluationTask",
     "cases",
     "evenly",
+    "makers",
     "model_units",
     "reflectance",
     "verb_of",
@@ -94,6 +96,15 @@ class Case:
     other_dates_mean: NDArray[np.float32] | None
     """Shape (C, H, W), model units: mean of all other usable dates of the window and its history (for ``next date``,
     of the earlier ones), which can be more dates than the request holds; None without any."""
+    series: Series
+    """The window that the request was made of."""
+    date: int
+    """Index of the requested date in ``series``."""
+    card: Card
+    """Of the evaluated generator: bands and model units."""
+    dates: NDArray[np.intp]
+    """Indices of the dates of ``series`` that a user would have: the target, and for tasks with other dates all usable ones
+    (for ``next date``, the earlier ones)."""
 
 
 def cases(
@@ -120,22 +131,42 @@ def cases(
     steps, seed
         Copied to the requests; the seed also selects the synthetic holes.
     """
-    if verb_of(task) not in card.verbs:
-        return
-    if task == "inpaint with radar" and (series.radar is None or "layout" not in card.conditions):
-        return
+    for make in makers(card, task, series, masks, seed, steps):
+        case = make()
+        if case.scored.any():
+            yield case
+
+
+def makers(
+    card: Card,
+    task: EvaluationTask,
+    series: Series,
+    masks: Sequence[BoolArray],
+    seed: int,
+    steps: int | None = None,
+) -> Iterator[Callable[[], Case]]:
+    """Yield a function for every case of a task in a window, by date, which makes it.
+
+    Parameters
+    ----------
+    card, task, series, masks, seed, steps
+        As for `cases`. A case that is made may have no pixel to score.
+    """
+    radar, needs_radar = series.radar, task == "inpaint with radar"
     bands = series.sharp if task[0] == "x" else series.present
-    if not bands.any():
+    if verb_of(task) not in card.verbs or not bands.any():
+        return
+    if needs_radar and (radar is None or "layout" not in card.conditions):
         return
     builder = _CaseBuilder(task=task, series=series, card=card, bands=bands, steps=steps, seed=seed)
     targets = series.usable[series.own[series.usable]]
     for index, date in enumerate(targets.tolist()):
         context = _context(task, series, date, card.context)
+        if needs_radar and radar is not None and not np.isfinite(radar[date]).any():
+            continue  # no image of another file near this date
         if context is not None:
             mask = masks[index % len(masks)] if masks and task == "inpaint with dates" else None
-            case = builder.case(date, context, mask)
-            if case.scored.any():
-                yield case
+            yield partial(builder.case, date, context, mask)
 
 
 def _context(task: EvaluationTask, series: Series, date: int, max_dates: int) -> NDArray[np.intp] | None:
@@ -216,12 +247,24 @@ class _CaseBuilder:
             truth=np.where(everywhere, series.values[date], np.float32(np.nan)),
             scored=fill[target] & series.clear[date],
             other_dates_mean=self._other_dates_mean(date),
+            series=series,
+            date=date,
+            card=self.card,
+            dates=np.sort(np.append(self._others(date), date)),
         )
 
-    def _other_dates_mean(self, date: int) -> NDArray[np.float32] | None:
-        others = self.series.usable[self.series.usable != date]
-        if self.task == "next date":
+    def _others(self, date: int) -> NDArray[np.intp]:
+        """Return the usable dates that a user would have for a target."""
+        usable = self.series.usable
+        others: NDArray[np.intp] = usable[usable != date]
+        if self.task not in DATED:
+            others = others[:0]
+        elif self.task == "next date":
             others = others[others < date]
+        return others
+
+    def _other_dates_mean(self, date: int) -> NDArray[np.float32] | None:
+        others = self._others(date)
         return model_units(self.series.values[others].mean(axis=0), self.card) if len(others) else None
 
 
@@ -229,7 +272,8 @@ def _hole(series: Series, date: int, seed: int) -> BoolArray:
     """Return irregular holes whose pattern and cover vary with date and window."""
     least, most = HOLE_COVER
     cover = np.random.default_rng([seed, date, *series.origin]).uniform(least, most)
-    return simulate((WINDOW_PX, WINDOW_PX), cover, seed=seed + date, origin=series.origin)
+    height, width = series.values.shape[2:]
+    return simulate((height, width), cover, seed=seed + date, origin=series.origin)
 
 
 def _triangle(fine: NDArray[np.float32], factor: int) -> NDArray[np.float32]:

@@ -6,27 +6,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from eoaug.datasets.series import WINDOW_PX, Series, history_of, read_masks, read_series
-from eoaug.errors import EoaugError, GeneratorError, ParameterError, RadiometryError, SourceError
-from eoaug.evaluate.cases import DATED, SLOTS, TASKS, Case, EvaluationTask, cases, evenly
-from eoaug.evaluate.scores import Effort, Example, answers, planned, score, threads
+from eoaug.datasets.series import WINDOW_PX
+from eoaug.errors import EoaugError, GeneratorError, ParameterError
+from eoaug.evaluate.cases import SLOTS, TASKS, Case, EvaluationTask
+from eoaug.evaluate.scenes import Strip
+from eoaug.evaluate.scores import Effort, Example, Scored, answers, planned, score, threads
 from eoaug.evaluate.synthesis import SAMPLES, Sheet, real_windows, synthesise
 from eoaug.evaluate.table import Figure, Table
+from eoaug.evaluate.verb_tasks import VERB_TASKS, judge_by_verbs
+from eoaug.evaluate.windows import WindowsByPlace
 from eoaug.generators.base import Card, Generator
 from eoaug.progress import Progress, ProgressCounter, track
-from eoaug.raster.arrays import BoolArray
 
-__all__ = ["PARTS", "Evaluation", "evaluate"]
+__all__ = ["DEFAULT_PARTS", "PARTS", "Evaluation", "evaluate"]
 
 
-PARTS: tuple[str, ...] = (*TASKS, "synthesis", "throughput")
-"""Parts of an evaluation: the tasks with a known answer, sets of synthetic images, and speed."""
+DEFAULT_PARTS: tuple[str, ...] = (*TASKS, "synthesis", "throughput")
+"""What is evaluated if nothing is named: the tasks with requests of their own, sets of synthetic images, and speed."""
+PARTS: tuple[str, ...] = (*DEFAULT_PARTS, *VERB_TASKS)
+"""Parts of an evaluation. Those of `VERB_TASKS` are judged through the verbs, with everything at its default."""
 
 _SPEED_STEPS = 4
 _SPEED_CALLS = 3
@@ -41,6 +44,7 @@ class Evaluation:
     """Common names of the bands of all images."""
     examples: tuple[Example, ...]
     sheets: tuple[Sheet, ...]
+    strips: tuple[Strip, ...] = ()
 
 
 def evaluate(
@@ -48,7 +52,7 @@ def evaluate(
     data_dir: str | Path,
     *,
     train_dir: str | Path | None = None,
-    tasks: Sequence[str] = PARTS,
+    tasks: Sequence[str] = DEFAULT_PARTS,
     limit: int | None = 16,
     members: int = 0,
     samples: int = SAMPLES,
@@ -65,8 +69,8 @@ def evaluate(
         one sample (the card's member steps, if it names any) and, optionally, an ensemble are scored as
         the engine would return them: projected onto a coarse measurement, known pixels restored.
     data_dir
-        Folder of netCDF cubes (see `series.read_series`) on which the generator was not trained. Every
-        file counts as a place; files that cannot be used are skipped and listed.
+        Folder of netCDF cubes (see `series.read_series`) on which the generator was not trained. Files of one
+        position are one place; files that cannot be used are skipped and listed.
     train_dir
         Folder of the cubes that it was trained on: needed for distances of synthetic images to the training data.
         Files that cubes continue (attribute ``context_file``) are searched for there, and above
@@ -94,47 +98,106 @@ def evaluate(
         The folder has no usable file.
     """
     _check_arguments(tasks, limit, members, samples)
-    card = generator.card
-    _check_card(card)
-    slots = card.bands or SLOTS
-    data = _Data.read(Path(data_dir), slots, None if train_dir is None else Path(train_dir), tasks)
-    effort = Effort(members=members, steps=steps)
-    cases_by_task = {
-        task: found for task in TASKS if task in tasks and (found := data.cases_of(task, card, limit, seed))
-    }
-    figures: list[Figure] = []
-    examples: list[Example] = []
-    sheets: list[Sheet] = []
-    synthesises = "synthesis" in tasks and "synthesize" in card.verbs
-    total = sum(planned(found, effort) for found in cases_by_task.values()) + 2 * samples * synthesises
-    with track(total, what=f"evaluating {card.name}", unit="image", progress=progress) as bar:
-        for task, found in cases_by_task.items():
-            try:
-                scored = score(generator, task, found, effort, progress=bar)
-            except EoaugError as error:
-                data.skipped[task] = error.problem
-                continue
-            figures += scored.figures
-            examples += scored.examples
-        if synthesises:
-            real, train = real_windows(data.places), real_windows(data.training_places(), None)
-            synthesised = synthesise(generator, slots, real, train, samples=samples, seed=seed, progress=bar)
-            figures += synthesised.figures
-            sheets += synthesised.sheets
-            data.skipped.update(synthesised.skipped)
-        if "throughput" in tasks and cases_by_task:
-            figures += _throughput(generator, next(iter(cases_by_task.values())), steps, bar)
-    settings: dict[str, Any] = {"sha256": card.sha256, "tasks": list(tasks), "limit": limit}
-    settings |= {"members": members, "samples": samples, "steps": steps, "seed": seed}
-    settings |= {"with_training_data": train_dir is not None}
+    card, folder = generator.card, Path(data_dir)
+    train = None if train_dir is None else Path(train_dir)
+    asked = _Asked(tasks=tuple(tasks), limit=limit, members=members, samples=samples, steps=steps, seed=seed)
+    requested = _Requested()
+    if not set(tasks) <= set(VERB_TASKS):
+        _check_card(card)
+        requested = _by_requests(generator, folder, train, asked, progress)
+    by_verbs = judge_by_verbs(
+        generator, folder, tasks, requested.skipped, limit=limit, seed=seed, progress=progress
+    )
+    settings: dict[str, Any] = {"sha256": card.sha256, **asdict(asked), "tasks": list(tasks)}
+    settings |= {"with_training_data": train is not None, "data": folder.resolve().name}
     table = Table(
         generator=card.name,
-        figures=tuple(figures),
-        skipped=data.skipped,
+        figures=(*requested.figures, *by_verbs.figures),
+        skipped=requested.skipped,
         settings=settings,
-        sensors=_windows_by_sensor(cases_by_task),
+        sensors=requested.sensors,
     )
-    return Evaluation(table=table, slots=tuple(slots), examples=tuple(examples), sheets=tuple(sheets))
+    return Evaluation(
+        table=table,
+        slots=tuple(card.bands or SLOTS),
+        examples=tuple(requested.examples),
+        sheets=tuple(requested.sheets),
+        strips=tuple(by_verbs.strips),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """The arguments of `evaluate` that decide what is computed."""
+
+    tasks: tuple[str, ...]
+    limit: int | None
+    members: int
+    samples: int
+    steps: int | None
+    seed: int
+
+
+@dataclass(eq=False)
+class _Requested:
+    """What the tasks with requests of their own gave."""
+
+    figures: list[Figure] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    sheets: list[Sheet] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+    sensors: dict[str, int] = field(default_factory=dict)
+
+
+def _by_requests(
+    generator: Generator, folder: Path, train: Path | None, asked: _Asked, progress: Progress
+) -> _Requested:
+    """Evaluate the tasks with requests of their own, synthesis and speed."""
+    card, slots, tasks = generator.card, generator.card.bands or SLOTS, asked.tasks
+    data = WindowsByPlace.read(folder, slots, train, tasks, card)
+    found = {
+        task: cases
+        for task in TASKS
+        if task in tasks and (cases := data.cases_of(task, card, asked.limit, asked.seed))
+    }
+    out = _Requested(skipped=data.skipped, sensors=_windows_by_sensor(found))
+    effort = Effort(members=asked.members, steps=asked.steps)
+    synthesises = "synthesis" in tasks and "synthesize" in card.verbs
+    total = sum(planned(cases, effort) for cases in found.values()) + 2 * asked.samples * synthesises
+    with track(total, what=f"evaluating {card.name}", unit="image", progress=progress) as bar:
+        scored = _score_requests(generator, found, effort, out.skipped, bar)
+        out.figures, out.examples = scored.figures, scored.examples
+        if synthesises:
+            real, trained = real_windows(data.places), real_windows(data.training_places(), None)
+            made = synthesise(
+                generator, slots, real, trained, samples=asked.samples, seed=asked.seed, progress=bar
+            )
+            out.figures += made.figures
+            out.sheets += made.sheets
+            out.skipped.update(made.skipped)
+        if "throughput" in tasks and found:
+            out.figures += _throughput(generator, next(iter(found.values())), asked.steps, bar)
+    return out
+
+
+def _score_requests(
+    generator: Generator,
+    cases_by_task: Mapping[EvaluationTask, Sequence[Case]],
+    effort: Effort,
+    skipped: dict[str, str],
+    progress: ProgressCounter,
+) -> Scored:
+    """Return the figures and examples of all tasks with requests of their own."""
+    out = Scored()
+    for task, found in cases_by_task.items():
+        try:
+            scored = score(generator, task, found, effort, progress=progress)
+        except EoaugError as error:
+            skipped[task] = error.problem
+            continue
+        out.figures += scored.figures
+        out.examples += scored.examples
+    return out
 
 
 def _check_arguments(tasks: Sequence[str], limit: int | None, members: int, samples: int) -> None:
@@ -164,107 +227,6 @@ def _windows_by_sensor(cases_by_task: Mapping[EvaluationTask, Sequence[Case]]) -
             count = sum(case.sensor == sensor for case in found)
             sensors[sensor] = max(sensors.get(sensor, 0), count)
     return dict(sorted(sensors.items()))
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Data:
-    """The windows of a folder of cubes, by place."""
-
-    folder: Path
-    slots: Sequence[str]
-    train_dir: Path | None
-    places: Mapping[str, Sequence[Series]]
-    """Calibrated files."""
-    dated_places: Mapping[str, Sequence[Series]]
-    """Files with several dates, 8-bit display values and earlier dates of other files included."""
-    skipped: dict[str, str]
-    """Files that cannot be used, and the reason."""
-
-    @classmethod
-    def read(cls, folder: Path, slots: Sequence[str], train_dir: Path | None, tasks: Sequence[str]) -> _Data:
-        """Read a folder; the files with several dates only if ``tasks`` need them."""
-        skipped: dict[str, str] = {}
-        places = _places(folder, slots, skipped)
-        if not places:
-            raise SourceError(
-                f"no file in {folder} can be used: "
-                + "; ".join(f"{name}: {why}" for name, why in skipped.items()),
-                "pass the folder of the validation cubes, calibrated and at least 64 x 64 pixels large",
-            )
-        dated: Mapping[str, Sequence[Series]] = places
-        if set(DATED) & set(tasks):
-            dated = _dated_places(folder, slots, skipped, train_dir)
-        return cls(
-            folder=folder,
-            slots=slots,
-            train_dir=train_dir,
-            places=places,
-            dated_places=dated,
-            skipped=skipped,
-        )
-
-    def training_places(self) -> Mapping[str, Sequence[Series]]:
-        """Return the windows of the training cubes, if their folder is given."""
-        return {} if self.train_dir is None else _places(self.train_dir, self.slots, self.skipped)
-
-    def cases_of(self, task: EvaluationTask, card: Card, limit: int | None, seed: int) -> list[Case]:
-        """Return the cases of a task, at most ``limit`` per place."""
-        masks = self._masks() if task == "inpaint with dates" else {}
-        places = self.dated_places if task in DATED else self.places
-        selected: list[Case] = []
-        for place, windows in places.items():
-            others = [mask for name, of_file in masks.items() if name != place for mask in of_file]
-            all_masks = [*masks.get(place, []), *others]
-            found = [
-                case for series in windows for case in cases(task, series, card, masks=all_masks, seed=seed)
-            ]
-            selected += [found[i] for i in evenly(len(found), limit)]
-        return selected
-
-    def _masks(self) -> dict[str, list[BoolArray]]:
-        masks = {}
-        for path in sorted(self.folder.glob("*.nc")):
-            with suppress(SourceError):
-                masks[path.stem] = read_masks(path)
-        return masks
-
-
-def _places(folder: Path, slots: Sequence[str], skipped: dict[str, str]) -> dict[str, list[Series]]:
-    """Return the windows of every usable file of a folder; record the others in ``skipped``."""
-    paths = sorted(folder.glob("*.nc"))
-    if not paths:
-        raise SourceError(f"{folder} holds no *.nc file", "pass a folder of netCDF cubes")
-    places: dict[str, list[Series]] = {}
-    for path in paths:
-        try:
-            windows = read_series(path, slots)
-        except (SourceError, RadiometryError) as error:
-            skipped[path.name] = error.problem
-            continue
-        if any(series.usable.size for series in windows):
-            places[path.stem] = windows
-        else:
-            skipped[path.name] = f"{path.name} has no clear window of {WINDOW_PX} x {WINDOW_PX} pixels"
-    return places
-
-
-def _dated_places(
-    folder: Path, slots: Sequence[str], skipped: dict[str, str], train_dir: Path | None
-) -> dict[str, list[Series]]:
-    """Return the windows of every file fit for tasks with other dates, with the dates that it continues."""
-    places: dict[str, list[Series]] = {}
-    for path in sorted(folder.glob("*.nc")):
-        try:
-            history = history_of(path, train_dir)
-            windows = read_series(path, slots, history=history, display_values=True)
-        except (SourceError, RadiometryError) as error:
-            skipped.setdefault(path.name, error.problem)
-            continue
-        if any(series.own[series.usable].any() and len(series.usable) > 1 for series in windows):
-            places[path.stem] = windows
-            if path.name in skipped:
-                skipped[path.name] += "; used for tasks with other dates only, 255 as reflectance 0.5"
-    return places
 
 
 def _throughput(

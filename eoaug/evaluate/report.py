@@ -14,6 +14,8 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from eoaug.evaluate.evaluation import Evaluation
+from eoaug.evaluate.model_index import model_index
+from eoaug.evaluate.scenes import Strip
 from eoaug.evaluate.scores import Example
 from eoaug.evaluate.synthesis import Sheet
 from eoaug.quicklook import Picture, Section, enlarge, page, rgb, shade, sheet
@@ -31,7 +33,7 @@ _STD_WHITE = 0.1
 
 
 def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> Path:
-    """Write ``table.json``, ``table.md``, ``index.html`` and a PNG per sheet of images.
+    """Write ``table.json``, ``table.md``, ``model-index.yaml``, ``index.html`` and a PNG per sheet of images.
 
     Parameters
     ----------
@@ -49,10 +51,13 @@ def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> Path
     out.mkdir(parents=True, exist_ok=True)
     (out / "table.json").write_text(table.to_json() + "\n", encoding="utf-8")
     (out / "table.md").write_text(table.to_markdown(), encoding="utf-8")
+    (out / "model-index.yaml").write_text(model_index(table), encoding="utf-8")
     pictures: dict[str, list[list[Picture]]] = {}
     for example in evaluation.examples:
         row = _row(example, table.generator, slots)
         pictures.setdefault(example.case.task, []).append(row)
+    for strip in evaluation.strips:
+        pictures.setdefault(strip.task, []).append(_strip(strip))
     sections = []
     for title, text, rows in table.sections():
         sheets = [images for images in evaluation.sheets if images.title == title]
@@ -70,7 +75,8 @@ def write_report(evaluation: Evaluation, folder: str | os.PathLike[str]) -> Path
         out / "index.html",
         lead="Comparison with classical baselines on real cubes that the generator was not trained on.\n\n"
         "Pictures: reflectance 0 to 0.3 from black to white (near infrared to 0.5), the same for all. Per task the "
-        "windows with the median and the worst delta PSNR over the best baseline are shown.",
+        "windows with the median and the worst delta PSNR over the best baseline are shown, of dirty masks the dates with "
+        "most implausible values.",
         foot="\n\n".join(f"{name}: {value}" for name, value in table.settings.items()),
     )
 
@@ -93,6 +99,26 @@ def picture(image: FloatArray, slots: Sequence[str]) -> NDArray[np.uint8]:
         }
     )
     return rgb(ds)
+
+
+def _strip(strip: Strip) -> list[Picture]:
+    """Return the pictures of a date side by side."""
+    names = _shown_as(strip.bands)
+    pictures = []
+    for one in strip.images:
+        pixels = picture(one.image, names)
+        pixels = pixels if one.hidden is None else shade(pixels, one.hidden, colour=one.colour)
+        pictures.append(Picture(enlarge(pixels, _EDGE_PX), one.caption, one.note))
+    return pictures
+
+
+def _shown_as(bands: Sequence[str]) -> list[str]:
+    """Return common names under which a picture shows bands; red edge and narrow infrared stand in where others lack."""
+    names = list(bands)
+    for wanted, stand_in in (("red", "rededge071"), ("nir", "nir08")):
+        if wanted not in names and stand_in in names:
+            names[names.index(stand_in)] = wanted
+    return names
 
 
 def _halves(images: Sheet, slots: Sequence[str]) -> list[Picture]:

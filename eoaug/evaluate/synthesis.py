@@ -138,7 +138,8 @@ def real_windows(
     """
     images = []
     for place, windows in places.items():
-        dates = [(series, date) for series in windows for date in series.usable.tolist()]
+        whole = [series for series in windows if series.values.shape[-1] == WINDOW_PX]
+        dates = [(series, date) for series in whole for date in series.usable.tolist()]
         for index in evenly(len(dates), limit):
             series, date = dates[index]
             images.append(
@@ -185,6 +186,9 @@ def synthesise(
     result = Synthesised()
     if not shared.size:
         result.skipped["synthesis"] = "the files have no band in common"
+    if not real:
+        result.skipped["synthesis"] = f"the files have no window of {WINDOW_PX} x {WINDOW_PX} pixels"
+    if result.skipped:
         return result
     sources = [real[index % len(real)] for index in range(samples)]
     comparison = _Comparison(slots, shared, real, train)

@@ -33,6 +33,14 @@ class Metric(NamedTuple):
 
 METRICS: Mapping[str, Metric] = {
     "psnr_db": Metric("PSNR dB", ".2f", "generated pixels, reflectance, peak 1; higher is better"),
+    "median_db": Metric("median dB", ".2f", "median over windows of a difference of PSNR"),
+    "worst_db": Metric("worst dB", ".2f", "smallest difference of PSNR in one window"),
+    "outside": Metric(
+        "outside %",
+        ".1f",
+        "share of filled values beyond the clear dates of their place: below 0.7 times the least reflectance less 0.01, or "
+        "above 1.3 times the largest plus 0.01",
+    ),
     "ssim": Metric("SSIM", ".4f", "generated pixels, peak 1; 1 is perfect"),
     "sam_deg": Metric("SAM deg", ".2f", "spectral angle of the generated pixels; 0 is perfect"),
     "ergas": Metric("ERGAS", ".2f", "relative error over bands, divided by the factor; 0 is perfect"),
@@ -192,10 +200,10 @@ class Table:
         for task in dict.fromkeys(figure.task for figure in self.figures):
             try:
                 best = self.best(task)
+                psnr = self.figure(task, best)
             except KeyError:
                 continue
             sample = f"{name}, one sample"
-            psnr = self.figure(task, best)
 
             def shown(method: str, metric: str = "psnr_db", *, task: str = task, bare: bool = True) -> str:
                 try:
@@ -226,7 +234,7 @@ _SUMMARY = (
 )
 _ABOUT = (
     "Every figure is the mean over places of the mean over a place's windows of 64 x 64 pixels; in brackets "
-    "the 95 % bootstrap interval over places. Each file is one place. Tasks with other dates also use the dates of "
+    "the 95 % bootstrap interval over places. Files of one position are one place. Tasks with other dates also use the dates of "
     "the file that a file continues (context_file), and 8-bit display values with 255 as reflectance 0.5: delta PSNR "
     "does not depend on that scale."
 )

@@ -1,0 +1,81 @@
+"""Tasks that are judged through the verbs, as users call them: everything at its default, on files as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from eoaug.evaluate.all_bands import all_bands
+from eoaug.evaluate.dirty_masks import dirty_masks
+from eoaug.evaluate.native_sharpening import native_sharpening
+from eoaug.evaluate.scenes import Strip, read_scenes
+from eoaug.evaluate.table import Figure
+from eoaug.evaluate.unknown_sensor import unknown_sensor
+from eoaug.generators.base import Generator
+from eoaug.progress import Progress, track
+
+__all__ = ["VERB_TASKS", "ByVerbs", "judge_by_verbs"]
+
+
+VERB_TASKS = ("dirty masks", "unknown sensor", "all bands", "20 m to 10 m")
+"""Real clouds with the masks that come with them; super-resolution of images made in seven ways that are not named; every band
+of a file; coarse bands sharpened with the fine ones of their cube."""
+_EDGES_PX = {"dirty masks": 96, "unknown sensor": 192, "all bands": 64, "20 m to 10 m": 192}
+"""Largest edge of the window of each file."""
+
+
+@dataclass(eq=False)
+class ByVerbs:
+    """The result of all such tasks."""
+
+    figures: list[Figure] = field(default_factory=list)
+    strips: list[Strip] = field(default_factory=list)
+
+
+def judge_by_verbs(
+    generator: Generator,
+    folder: Path,
+    tasks: Sequence[str],
+    skipped: dict[str, str],
+    *,
+    limit: int | None,
+    seed: int,
+    progress: Progress,
+) -> ByVerbs:
+    """Return the figures of some of `VERB_TASKS`, and the worst dates.
+
+    Parameters
+    ----------
+    generator
+        Any generator; tasks of verbs that its card does not name are left out.
+    folder
+        Folder of netCDF files.
+    tasks
+        Which tasks.
+    skipped
+        Files that cannot be used are added, with the reason.
+    limit
+        Largest number of dates per file.
+    seed
+        Of synthetic holes.
+    progress
+        A bar per task.
+    """
+    out = ByVerbs()
+    for task in VERB_TASKS:
+        verb = "inpaint" if task in ("dirty masks", "all bands") else "super_resolve"
+        if task not in tasks or verb not in generator.card.verbs:
+            continue
+        scenes = read_scenes(folder, _EDGES_PX[task], skipped, native=task == "20 m to 10 m")
+        with track(len(scenes), what=task, unit="file", progress=progress) as bar:
+            if task == "dirty masks":
+                figures, out.strips = dirty_masks(generator, scenes, skipped, limit=limit, progress=bar)
+            elif task == "unknown sensor":
+                figures = unknown_sensor(generator, scenes, skipped, progress=bar)
+            elif task == "all bands":
+                figures = all_bands(generator, scenes, skipped, limit=limit, seed=seed, progress=bar)
+            else:
+                figures = native_sharpening(generator, scenes, skipped, progress=bar)
+        out.figures += figures
+    return out
