@@ -411,6 +411,7 @@ HIDDEN = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore:.*filled nothing:eoaug.errors.EoaugWarning")
 @pytest.mark.parametrize("name", HIDDEN)
 def test_what_was_silently_wrong_is_refused(name):
     check(*HIDDEN[name])

@@ -64,6 +64,8 @@ def check_coords(before, after, cube, verb):
     assert set(after.coords) - set(before.coords) <= {"synthetic"}
 
 
+@pytest.mark.filterwarnings("ignore:.*says that .* of the pixels are cloud:eoaug.errors.EoaugWarning")
+@pytest.mark.filterwarnings("ignore:.*filled nothing:eoaug.errors.EoaugWarning")
 @settings(max_examples=max(settings().max_examples * 2, 40))
 @given(ds=datasets(max_px=20), verb=VERBS)
 def test_a_dataset_comes_back_as_it_was(ds, verb):
@@ -127,6 +129,7 @@ def test_an_array_comes_back_as_it_was_and_equals_the_dataset(ds, verb, data):
     np.testing.assert_array_equal(many.synthetic.transpose(*expected.synthetic.dims), expected.synthetic)
 
 
+@pytest.mark.filterwarnings("ignore:.*filled nothing:eoaug.errors.EoaugWarning")
 def test_a_tree_is_mapped_over_its_nodes():
     one, two = scene((20, 24), dates=2), scene((16, 30), dates=2, crs="EPSG:32634")
     tree = xr.DataTree.from_dict(

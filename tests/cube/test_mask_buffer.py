@@ -100,6 +100,8 @@ def test_the_default_is_100_m_for_a_quality_band_and_0_for_booleans():
     np.testing.assert_array_equal(filled(ds, mask=one_date, mask_buffer="3px")[1], disk(3))
 
 
+@pytest.mark.filterwarnings("ignore:.*says that .* of the pixels are cloud:eoaug.errors.EoaugWarning")
+@pytest.mark.filterwarnings("ignore:.*filled nothing:eoaug.errors.EoaugWarning")
 def test_buffered_pixels_are_filled_and_marked_and_the_radius_is_recorded():
     ds = cube(spot())
     result = eoaug.inpaint(ds, mask="scl", generator="classical")

@@ -282,6 +282,7 @@ def test_a_plan_tells_clear_share_and_share_to_fill_by_date():
     assert any("fill nothing" in warning for warning in nothing.warnings)
 
 
+@pytest.mark.filterwarnings("ignore:.*says that .* of the pixels are cloud:eoaug.errors.EoaugWarning")
 @pytest.mark.parametrize("verb", ["inpaint", "extend", "super_resolve", "synthesize"])
 @pytest.mark.parametrize("rule", [{}, {"fill": "all"}, {"mask": "cloud_mask", "mask_buffer": "1px"}])
 def test_the_plan_shares_are_those_of_the_result(verb, rule):

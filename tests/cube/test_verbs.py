@@ -114,6 +114,7 @@ class Whereabouts:
         return TINY.generate(requests)
 
 
+@pytest.mark.filterwarnings("ignore:.*filled nothing:eoaug.errors.EoaugWarning")
 @pytest.mark.parametrize(
     ("dates", "fill", "left"), [(0, None, 0), (1, None, 0), (1, "gaps", 400), (2, None, 800), (2, "all", 0)]
 )
@@ -678,6 +679,7 @@ def test_a_guide_tells_what_lies_in_a_gap():
     assert plan.token != ds.eoaug.plan("inpaint", mask=cloudy, generator="embedded", layout=radar).token
 
 
+@pytest.mark.filterwarnings("ignore:.*filled nothing:eoaug.errors.EoaugWarning")
 def test_the_record_tells_what_was_made():
     ds = scene((40, 50), dates=2)
     result = eoaug.inpaint(ds, mask=clouds(ds), generator=CLASSICAL, seed=5)
