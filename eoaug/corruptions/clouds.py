@@ -7,6 +7,7 @@ the place sees the same clouds: the opacity of one of its pixels is the mean ove
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -67,8 +68,12 @@ class CloudField:
     @property
     def level(self) -> float:
         """Value of the field above which there is cloud."""
-        # Neither thickness nor shadow matter: one search serves all.
-        return _level(replace(self, thickness=1.0, shadow_m=(0.0, 0.0)))
+        # Neither thickness nor shadow matter: one search serves all, and threads wait for it.
+        with _level_lock:
+            return _level(replace(self, thickness=1.0, shadow_m=(0.0, 0.0)))
+
+
+_level_lock = threading.Lock()
 
 
 @lru_cache(maxsize=256)

@@ -56,7 +56,8 @@ def check_losses(request: CorruptionRequest) -> None:
     ):
         if request.kind == kind and count < 2:
             raise ParameterError(f"{kind} would leave nothing of a cube with one {what}", "use 'data_gaps'")
-    if request.corruption.loses:
+    enlarged = request.kind == "scale" and request.number("factor") >= 1
+    if request.corruption.loses and not enlarged:
         for band in request.bands:
             if np.dtype(band.dtype).kind in "iu" and band.nodata is None:
                 raise ParameterError(

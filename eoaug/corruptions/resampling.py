@@ -59,53 +59,62 @@ class Taps:
     def __init__(self, core: Window, to_source: Affine, source: Window) -> None:
         rows = np.arange(core.top, core.bottom)[:, None] + 0.5
         cols = np.arange(core.left, core.right)[None, :] + 0.5
-        # In pixel centres of the source.
-        self._x = np.asarray(to_source.a * cols + to_source.b * rows + to_source.c - 0.5, np.float64)
-        self._y = np.asarray(to_source.d * cols + to_source.e * rows + to_source.f - 0.5, np.float64)
-        self._source = source
+        # In pixel centres of the source; of grids that are not rotated, a column of y and a row of x.
+        x = to_source.a * cols + to_source.c - 0.5
+        y = to_source.e * rows + to_source.f - 0.5
+        if to_source.b or to_source.d:
+            x, y = x + to_source.b * rows, y + to_source.d * cols
+        height, width = source.shape
+        self._shape = core.shape
+        self._padded = height + 2 * _BORDER, width + 2 * _BORDER
+        first = [np.floor(at).astype(np.int64) for at in (y, x)]
+        self._weights = [
+            keys_weights(np.asarray(at - whole, np.float64)) for at, whole in zip((y, x), first, strict=True)
+        ]
+        # Integers are counted from the window only now: floats would be rounded in another way for every window.
+        begin = source.top - _BORDER, source.left - _BORDER
+        self._first = [whole - start for whole, start in zip(first, begin, strict=True)]
+        nearest = (np.floor(at + 0.5).astype(np.int64) for at in (y, x))
+        self._nearest = [whole - start for whole, start in zip(nearest, begin, strict=True)]
 
-    def _gathered(
-        self, image: NDArray[np.generic], rows: NDArray[np.int64], cols: NDArray[np.int64]
-    ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-        """Return the pixels at absolute places, and where there are any."""
-        height, width = image.shape
-        i, j = rows - self._source.top, cols - self._source.left
-        inside = (i >= 0) & (i < height) & (j >= 0) & (j < width)
-        if not image.size:
-            return np.zeros(inside.shape, image.dtype), inside & False
-        return image[np.clip(i, 0, height - 1), np.clip(j, 0, width - 1)], inside
+    def _flat(self, places: list[NDArray[np.int64]], down: int, right: int) -> NDArray[np.int64]:
+        """Return indices into a padded image; whatever lies beyond it has the index of a pixel of the border."""
+        last = [size - 1 for size in self._padded]
+        i = np.clip(places[0], 1, last[0] - 2) + down
+        j = np.clip(places[1], 1, last[1] - 2) + right
+        return np.broadcast_to(i * self._padded[1] + j, self._shape)
 
     def nearest(self, image: NDArray[np.generic], ignore: object) -> NDArray[np.generic]:
         """Return the nearest pixels of a source window; ``ignore`` beyond it."""
-        rows, cols = (np.floor(at + 0.5).astype(np.int64) for at in (self._y, self._x))
-        values, inside = self._gathered(image, rows, cols)
-        return np.where(inside, values, np.asarray(ignore, image.dtype))
+        padded = np.pad(image, _BORDER, constant_values=np.asarray(ignore, image.dtype)[()])
+        return np.take(padded, self._flat(self._nearest, 0, 0))
 
     def any_near(self, image: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return True where one of the pixels that `cubic` reads is True."""
-        top, left = (np.floor(at).astype(np.int64) for at in (self._y, self._x))
-        out = np.zeros(self._y.shape, bool)
+        padded = np.pad(image, _BORDER)
+        out = np.zeros(self._shape, bool)
         for down in range(-1, 3):
             for right in range(-1, 3):
-                values, inside = self._gathered(image, top + down, left + right)
-                out |= inside & values.astype(bool)
+                out |= np.take(padded, self._flat(self._first, down, right))
         return out
 
     def cubic(self, image: Float64Array) -> Float64Array:
         """Return Keys' cubic interpolation; NaN where the nearest pixel is missing, which has no weight elsewhere."""
-        top, left = (np.floor(at).astype(np.int64) for at in (self._y, self._x))
-        along_y, along_x = keys_weights(self._y - top), keys_weights(self._x - left)
-        total, weight = np.zeros(self._y.shape), np.zeros(self._y.shape)
+        valid = np.pad(~np.isnan(image), _BORDER).astype(np.float64)
+        values = np.pad(np.nan_to_num(image), _BORDER)
+        total, weight = np.zeros(self._shape), np.zeros(self._shape)
         for down in range(4):
             for right in range(4):
-                values, inside = self._gathered(image, top + down - 1, left + right - 1)
-                share = np.where(inside & ~np.isnan(values), along_y[down] * along_x[right], 0.0)
-                total += share * np.where(share != 0, values, 0.0)
-                weight += share
-        near = self.nearest(image, np.nan)
+                share = self._weights[0][down] * self._weights[1][right]
+                flat = self._flat(self._first, down - 1, right - 1)
+                total += share * np.take(values, flat)
+                weight += share * np.take(valid, flat)
+        near = np.asarray(self.nearest(image, np.nan), np.float64)
         usable = ~np.isnan(near) & (weight > LEAST_WEIGHT)
         return np.where(usable, total / np.where(usable, weight, 1.0), near)
 
 
+_BORDER = 4
+"""Pixels around a source window that hold nothing, so that every index is one of the padded image."""
 LEAST_WEIGHT = 0.2
 """Weight of the pixels that there are, below which the nearest one is taken: negative lobes would make it explode."""

@@ -82,14 +82,14 @@ def _with_layer(result: Any, name: str, data: Any, attrs: dict[str, Any]) -> Any
     """Return a result with a layer of the shape of its marks; those of an earlier corruption stay."""
     marks = result[SYNTHETIC]
     layer = xr.Variable(marks.dims, data if data.ndim == marks.ndim else data[0], dict(attrs))
-    if name in result.variables if isinstance(result, xr.Dataset) else name in result.coords:
-        before = result[name].variable.transpose(*layer.dims)
+    if name in (result.variables if isinstance(result, xr.Dataset) else result.coords):
+        before, now = result[name].variable.transpose(*layer.dims).data, layer.data
         if name == OPACITY:
-            layer = (1 - (1 - before) * (1 - layer)).astype(np.float32)
+            both = (1 - (1 - before) * (1 - now)).astype(np.float32)
         else:
-            cloud, shadow = (before == 1) | (layer == 1), (before == 2) | (layer == 2)
-            layer = layer.copy(data=np.where(cloud, 1, np.where(shadow, 2, 0)).astype(np.uint8))
-        layer.attrs = dict(attrs)
+            shadow = np.where((before == 2) | (now == 2), 2, 0)
+            both = np.where((before == 1) | (now == 1), 1, shadow).astype(np.uint8)
+        layer = xr.Variable(marks.dims, both, dict(attrs))
     return (
         result.assign({name: layer})
         if isinstance(result, xr.Dataset)

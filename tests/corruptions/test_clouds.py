@@ -47,8 +47,8 @@ def test_cover_is_exact_in_strips():
 def test_coarse_opacity_is_the_mean_of_the_fine(metres):
     from odc.geo.geobox import GeoBox
 
-    like, factor = grid((600, 300)), metres // 10
-    shape = (600 // factor, 300 // factor)
+    like, factor = grid((300, 150)), metres // 10
+    shape = (300 // factor, 150 // factor)
     coarse = GeoBox(shape, like.affine @ Affine.scale(factor), like.crs)
     clouds = clouds_on(like, shadow=(400.0, 100.0))
     fine, mean = layers(clouds, like), layers(clouds, like, coarse)
@@ -150,6 +150,19 @@ def test_dates_have_clouds_of_their_own_and_bands_share_them():
     opacity = eoaug.corrupt(ds, "clouds", 3).added_cloud_opacity.values
     assert abs(np.corrcoef(opacity[0].ravel(), opacity[1].ravel())[0, 1]) < 0.9
     assert not np.array_equal(opacity[0], opacity[1])
+
+
+def test_clouds_above_clouds_and_inpaint_under_them():
+    ds = scene((32, 32), dates=2, bands=("red",), content="texture")
+    once = eoaug.corrupt(ds, "clouds", 2, seed=1)
+    twice = eoaug.corrupt(once, "clouds", 2, seed=2)
+    masks = [eoaug.corrupt(ds, "clouds", 2, seed=seed).added_cloud_mask.values == 1 for seed in (1, 2)]
+    np.testing.assert_array_equal(twice.added_cloud_mask.values == 1, masks[0] | masks[1])
+    lazy = eoaug.corrupt(once.chunk({"x": 20}), "clouds", 2, seed=2)
+    assert lazy.added_cloud_mask.chunks
+    np.testing.assert_array_equal(lazy.added_cloud_mask, twice.added_cloud_mask)
+    filled = once.eoaug.inpaint(mask="added_cloud_mask", mask_buffer=0, generator="classical")
+    np.testing.assert_array_equal(filled.synthetic == 1, once.added_cloud_mask > 0)
 
 
 def test_thermal_bands_cool_and_radar_sees_through():

@@ -85,9 +85,9 @@ def test_the_grid_is_declared_so_that_others_read_it(kind, crs):
 
 
 def test_a_rotated_cube_is_written_and_read(tmp_path):
-    ds = labelled((64, 64))
+    ds = labelled((64, 64), dates=1, bands=("red",))
     result = eoaug.corrupt(ds, "rotation", 4)
-    (item, _) = eoaug.write(result, tmp_path / "out")
+    (item,) = eoaug.write(result, tmp_path / "out")
     assert item.properties["eoaug:operation"] == "corrupt"
     back = eoaug.open_cube(tmp_path / "out", chunks=None)
     assert same_grid(read_cube(back).geobox, read_cube(result).geobox)
