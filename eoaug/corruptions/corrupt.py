@@ -23,6 +23,7 @@ from eoaug.cube.grid_mapping import geobox_from_coords
 from eoaug.cube.model import Cube
 from eoaug.cube.provenance import ALTERED, Provenance
 from eoaug.cube.read import read_cube
+from eoaug.cube.roles import label_names
 from eoaug.cube.synthetic import SYNTHETIC, SyntheticShare
 from eoaug.cube.units import check_cube_units
 from eoaug.engine.identity import content_of, version
@@ -110,7 +111,7 @@ def corrupt[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     """
     with error_context("corrupt"):
         own = parameters_of(kind, severity, values)
-        named = [labels] if isinstance(labels, str) else list(labels)
+        named = label_names(labels)
         how = {"seed": integer("seed", seed, 0, 2**63 - 1), "pair": flag("pair", pair), "chunks": chunks}
         given = {"kind": kind, "severity": int(severity)}
         if isinstance(ds, xr.DataTree):
@@ -128,7 +129,6 @@ def _corrupted(
     like: Any,
     how: Mapping[str, Any],
 ) -> Any:
-    _check_labels(ds, labels)
     cube = read_cube(ds, labels)
     check_cube_units(cube)
     refuse_lost_marks(cube)
@@ -154,15 +154,6 @@ def _corrupted(
         work = ImageWork(request, chunking, token)
         result = same_grid_cube(cube, work, lazy=lazy, pair=how["pair"])
     return provenance.stamp(result, _record(cube, request, parameters, token, result, lazy=lazy))
-
-
-def _check_labels(ds: Any, labels: Sequence[str]) -> None:
-    names = list(map(str, getattr(ds, "data_vars", ())))
-    for name in labels:
-        if isinstance(ds, xr.Dataset) and name not in names:
-            raise ParameterError(
-                f"labels={name!r} is not a variable of the cube", f"its variables are {', '.join(names)}"
-            )
 
 
 def _request(cube: Cube, kind: str, own: Mapping[str, Any], like: Any, seed: int) -> CorruptionRequest:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from functools import cache
 from importlib import metadata as package_metadata
 from typing import Any
 
@@ -50,6 +51,7 @@ def token_for(plan: Plan, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+@cache  # parsing the package metadata takes milliseconds
 def version() -> str:
     """Return the version of eoaug."""
     try:

@@ -23,7 +23,7 @@ MOVING = ("rotation", "scale", "translation")
 def cube_for(kind: str, shape=(36, 40), dates=2) -> xr.Dataset:
     if kind not in SAR:
         # Half as bright as the texture: reflectances of land, below those of clouds.
-        bands = ("blue", "red", "nir") if kind != "missing_bands" else ("blue", "green", "red", "nir")
+        bands = ("blue", "green", "red", "nir")[0 if kind == "missing_bands" else 2 :]
         ds = scene(shape, dates=dates, bands=bands, content="texture")
         return ds.map(lambda v: v // 2 if v.ndim == 3 else v, keep_attrs=True)
     ds = scene(shape, dates=dates, bands=("vv", "vh"), dtype="float32", content="texture")
@@ -48,11 +48,11 @@ def same(one: xr.Dataset, other: xr.Dataset) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_lazy_is_eager_and_severity_makes_it_worse(kind):
-    ds = cube_for(kind) if kind != "compression" else cube_for(kind, dates=1)[["red", "nir"]]
+    ds = cube_for(kind, (30, 32), dates=2 if kind == "missing_dates" else 1)
     errors = []
     for severity in range(1, 6):
         result = eoaug.corrupt(ds, kind, severity, seed=3)
-        lazy = eoaug.corrupt(ds.chunk({"time": 1, "y": 19, "x": 40}), kind, severity, seed=3)
+        lazy = eoaug.corrupt(ds.chunk({"time": 1, "y": 17}), kind, severity, seed=3)
         assert all(var.chunks for var in lazy.data_vars.values() if var.ndim == 3)
         same(result, lazy.compute(scheduler="synchronous"))
         errors.append(np.sqrt(((np.nan_to_num(physical(result)) - physical(ds)) ** 2).mean()))
@@ -65,10 +65,10 @@ def margin_of(ds: xr.Dataset, kind: str, severity: int) -> int | None:
     return margin_px(_request(read_cube(ds), kind, parameters_of(kind, severity, {}), None, 0))
 
 
-@pytest.mark.parametrize("severity", [1, 5])
-@pytest.mark.parametrize("kind", [k for k in KINDS if k not in (*MOVING, "compression")])
-def test_a_window_is_a_part_of_the_whole(kind, severity):
-    ds = cube_for(kind, (90, 84))
+@pytest.mark.parametrize("kind", [k for k in KINDS if k not in (*MOVING, "compression", "missing_dates")])
+def test_a_window_is_a_part_of_the_whole(kind):
+    severity = 5
+    ds = cube_for(kind, (90, 84), dates=1)
     window = {"y": slice(7, 82), "x": slice(13, 80)}
     whole = eoaug.corrupt(ds, kind, severity, seed=1)
     if KINDS[kind].scope == "cube":
@@ -246,7 +246,7 @@ def test_compression_loses_little_at_high_quality(quality):
 @pytest.mark.parametrize("kind", [k for k in KINDS if k not in (*SAR, *MOVING)])
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])
 def test_missing_stays_missing_and_values_stay_values(kind, dtype):
-    ds = scene((48, 40), dates=2, dtype=dtype, content="texture")
+    ds = scene((32, 40), dates=2, bands=("red", "nir"), dtype=dtype, content="texture")
     gone = 0 if dtype == "uint16" else np.nan
     for name in bands_of(ds):
         ds[name].values[:, 5:20, 10:30] = gone
@@ -270,7 +270,8 @@ def test_quality_bands_labels_and_angles_are_not_touched():
             continue
         result = eoaug.corrupt(ds, kind, 3, labels="truth")
         for name in ("scl", "lc", "truth", "sun_zenith"):
-            assert result[name].identical(ds[name]), (kind, name)
+            assert result[name].dtype == ds[name].dtype
+            assert result[name].equals(ds[name]), (kind, name)
 
 
 def test_arrays_and_trees():
@@ -317,7 +318,7 @@ def test_severities_fall_in_number_and_names_are_those_of_reobench():
         ("clouds", {"covr": 0.3}, "no parameter 'covr'"),
         ("clouds", {"cover": 1.3}, "cover=1.3 is not a number from 0 to 1"),
         ("speckle", {}, "changes SAR in dB only"),
-        ("haze", {"labels": ["lc"]}, "labels='lc' is not a variable"),
+        ("haze", {"labels": ["lc"]}, "the cube has no variable 'lc'"),
         ("missing_dates", {}, "would leave nothing of a cube with one date"),
         ("gaussian_noise", {"seed": -1}, "seed=-1"),
     ],
