@@ -118,6 +118,8 @@ def radar_of(ds: xr.Dataset) -> Float32Array | None:
         values[ordered.values.reshape(values.shape) == band.attrs.get("_FillValue")] = np.nan
         if "db_scale" in band.attrs:
             planes.append(values * float(band.attrs["db_scale"]) + float(band.attrs.get("db_offset", 0.0)))
+        elif np.isfinite(values).any() and np.nanmedian(values) < 0:  # power is positive
+            planes.append(values)
         else:
             planes.append(10 * np.log10(np.where(values > 0, values, np.nan)))
     return np.stack(planes, axis=1).astype(np.float32)

@@ -55,7 +55,7 @@ ENVELOPE = (0.7, 1.3, 0.01)
 _MOST_HIDDEN = 0.05
 _LEAST_CLEAR = 4
 """Fewest clear dates of an envelope."""
-_MOVED_COVER = (0.1, 0.9)
+_MOVED_COVER = (0.05, 0.9)
 """Cover of the masks that are moved onto clear dates."""
 _WORST = 12
 _MASK = "dirty_mask"
@@ -230,6 +230,8 @@ class _Dirty:
         hidden = _hidden(self.scene, cloud) & ~self.hidden
         ranges = {band.name: 1.0 for band in self.scene.reflectances}
         targets = [date for date in targets if hidden[date].any()]
+        if not targets:
+            return
         for method, images in self.results(generators, values, cloud, targets):
             for date, image in zip(targets, images, strict=True):
                 truth = self.values[date]

@@ -74,6 +74,7 @@ def native_sharpening(
         if isinstance(pairs, str):
             skipped.setdefault(f"{scene.name}.nc", f"{_TASK}: {pairs}")
             continue
+        labels = {band.name: scene.label(band) for band in scene.cube.bands}
         for pair in pairs:
             for kind, tally in tallies.items():
                 try:
@@ -82,7 +83,8 @@ def native_sharpening(
                     skipped[f"{scene.name}.nc"] = f"{_TASK}: {error.problem}"
                     continue
                 for method, parts in found.items():
-                    tally.add(method, scene.place, parts)
+                    by_label = {labels[name]: value for name, value in parts.items()}
+                    tally.add(method, scene.place, by_label)
     return [figure for tally in tallies.values() for figure in tally.figures(by_band=True)]
 
 
