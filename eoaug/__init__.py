@@ -27,6 +27,7 @@ from eoaug.verbs.super_resolve import super_resolve
 from eoaug.verbs.synthesize import synthesize
 
 if TYPE_CHECKING:
+    from eoaug.augment.training_set import training_set
     from eoaug.jobs.runner import run_job
     from eoaug.stac.open import open_cube
     from eoaug.stac.publish import write
@@ -51,6 +52,7 @@ __all__ = [
     "sample",
     "super_resolve",
     "synthesize",
+    "training_set",
     "write",
 ]
 
@@ -58,6 +60,7 @@ _LATER = {
     "open_cube": "eoaug.stac.open",
     "run_job": "eoaug.jobs.runner",
     "sample": "eoaug.stac.sample",
+    "training_set": "eoaug.augment.training_set",
     "write": "eoaug.stac.publish",
 }
 

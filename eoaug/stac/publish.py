@@ -215,7 +215,8 @@ _Made = tuple[Path, dict[str, Any]]
 def _write_cogs(cube: WritableCube, target: Target, labels: Sequence[str], scratch: Path) -> Iterator[_Made]:
     """Write the items of one time chunk after the other."""
     members: Sequence[int | None] = cube.members or [None]
-    chunks = cube.ds.unify_chunks().chunks if cube.ds.chunks else {}
+    lazy = any(var.chunks is not None for var in cube.ds.data_vars.values())
+    chunks = cube.ds.unify_chunks().chunks if lazy else {}
     edges = np.cumsum([0, *chunks.get("time", [1] * cube.ds.sizes["time"])])
     for first, last in pairwise(map(int, edges)):
         files, counts, pictures = _fill_cogs(

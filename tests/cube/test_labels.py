@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import tempfile
+import warnings
+
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+import eoaug
 from eoaug.cube.roles import label_variables, quality_variable, with_labels
-from eoaug.errors import ParameterError
+from eoaug.errors import EoaugWarning, ParameterError
 from eoaug.raster.variables import LABEL, ROLE
+from eoaug.testing import scene
 
 CLASSES = {"flag_values": np.array([0, 1, 2], "uint8"), "flag_meanings": "water wood field"}
 CLOUDS = {"flag_values": np.array([0, 1], "uint8"), "flag_meanings": "clear cloud"}
@@ -54,3 +61,113 @@ def test_the_user_decides_first(name, attrs):
 def test_names_of_no_variable_are_refused(labels):
     with pytest.raises(ParameterError, match="labels="):
         with_labels(small(land={}), labels)
+
+
+# -- through verbs and files ----------------------------------------------------------------------------
+
+KINDS = ["bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float32", "float64"]
+NAMES = [
+    "lc",
+    "landcover",
+    "mask",
+    "clouds",
+    "crop_type",
+    "B11",
+    "dem",
+    "SCL",
+    "y_true",
+    "classes",
+    "target mask",
+    "nir",
+]
+
+
+@st.composite
+def labelled(draw) -> tuple[xr.Dataset, str, bool]:
+    """A cube with a label, its name, and whether the cube says itself that it is one."""
+    dates = draw(st.integers(1, 2))
+    ds = scene((8, 9), dates=dates, bands=("blue", "red"))
+    dims = draw(st.permutations(draw(st.sampled_from([("y", "x"), ("time", "y", "x")]))))
+    kind = np.dtype(draw(st.sampled_from(KINDS)))
+    name = draw(st.sampled_from(NAMES))
+    declared = draw(st.sampled_from(["flags", "role", "user"]))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    values = rng.integers(0, 5, tuple(ds.sizes[d] for d in dims)).astype(kind)
+    if kind.kind in "iu" and draw(st.booleans()):
+        values.flat[0], values.flat[1] = np.iinfo(kind).min, np.iinfo(kind).max
+    attrs = {"grid_mapping": "spatial_ref"} if draw(st.booleans()) else {}
+    if kind.kind in "iu" and draw(st.booleans()):
+        attrs["nodata"] = int(draw(st.sampled_from([0, 4, 120])))
+    if declared == "flags":
+        attrs |= {"flag_values": np.arange(5), "flag_meanings": "water wood field town rock"}
+    elif declared == "role":
+        attrs[ROLE] = LABEL
+    ds[name] = (dims, values, attrs)
+    if kind.kind == "f":
+        holes = draw(st.booleans())
+        if holes:
+            ds[name].values[..., :2] = np.nan
+        if draw(st.booleans()):
+            ds[name].encoding = {"dtype": "uint8", "_FillValue": 255}
+    if draw(st.booleans()):
+        ds = ds.chunk({"y": 4, "x": 5})
+    return ds, name, declared == "role" or (declared == "flags" and name not in ("SCL", "clouds"))
+
+
+def equal(given: xr.DataArray, found: xr.DataArray) -> bool:
+    """The same numbers at the same places; missing ones may be NaN or a nodata value."""
+    given, found = xr.broadcast(given.drop_vars(given.coords), found.drop_vars(found.coords))
+    one, two = given.transpose(*found.dims).values, found.values
+    if two.dtype.kind in "iu" and one.dtype.kind == "f":
+        return bool(np.array_equal(np.where(np.isnan(one), 255, one), two))
+    return bool(np.array_equal(one, two, equal_nan=one.dtype.kind == "f"))
+
+
+VERBS = {
+    "synthesize": {"strength": 0.5, "mask": "none"},
+    "inpaint": {"fill": "all"},
+    "super_resolve": {"factor": 2, "sensor": "box", "mask": "none"},
+    "extend": {"times": ["2021-06-01"], "mask": "none"},
+}
+
+
+def check_label(case: tuple[xr.Dataset, str, bool], verb: str, format: str, folder) -> None:  # noqa: A002
+    ds, name, declared = case
+    given = ds[name].compute()
+    options = {"generator": "classical", **VERBS[verb]} | ({} if declared else {"labels": [name]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EoaugWarning)
+        result = getattr(eoaug, verb)(ds, **options)
+        if verb == "extend" and "time" in given.dims:
+            assert name not in result
+            return
+        item, *_ = eoaug.write(result, folder, format=format, overwrite=True)
+        back = eoaug.open_cube(str(folder), chunks=None)
+    assert result[name].dtype == given.dtype
+    if verb == "super_resolve":
+        for row, col in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            corner = result[name].isel(y=slice(row, None, 2), x=slice(col, None, 2))
+            assert equal(given, corner.compute())
+        given = result[name].compute()
+    else:
+        assert result[name].variable.identical(with_labels(ds, name if not declared else None)[name].variable)
+    assert equal(given, back[name])
+    assert label_variables(back) == (name,)
+    roles = item.assets[name].roles
+    assert "labels" in roles
+    assert "synthetic" not in roles
+
+
+@given(labelled(), st.sampled_from(sorted(VERBS)), st.sampled_from(["cog", "zarr"]))
+@settings(max_examples=10)
+def test_no_verb_and_no_file_changes_a_label(case, verb, format):  # noqa: A002
+    with tempfile.TemporaryDirectory() as folder:
+        check_label(case, verb, format, folder)
+
+
+@pytest.mark.long
+@given(labelled(), st.sampled_from(sorted(VERBS)), st.sampled_from(["cog", "zarr"]))
+@settings(max_examples=500)
+def test_no_verb_and_no_file_changes_any_label(case, verb, format):  # noqa: A002
+    with tempfile.TemporaryDirectory() as folder:
+        check_label(case, verb, format, folder)

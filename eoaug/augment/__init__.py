@@ -1,0 +1,1 @@
+"""Training sets: images with labels and splits, and what is made of them."""
