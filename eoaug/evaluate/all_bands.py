@@ -123,8 +123,8 @@ class _Judge:
     def gaps(self, tally: Tally, date: int) -> None:
         """Fill holes of one date alone."""
         hole = self.hole(date)
-        ds = self._dates([date])
-        self._fill(tally, ds, hole[None], 0, date)
+        images = self._filled(self._dates([date]), hole[None], 0)
+        self._add(tally, images, self.values[date], hole)
 
     def dated(self, tally: Tally, index: int) -> None:
         """Fill holes with the nearest clear dates as context."""
@@ -135,12 +135,12 @@ class _Judge:
         at = chosen.index(target)
         hole = np.zeros((len(chosen), *self.scene.cube.shape_yx), bool)
         hole[at] = self.hole(target)
-        self._fill(tally, self._dates(chosen), hole, at, target)
+        images = self._filled(self._dates(chosen), hole, at)
         known = np.broadcast_to(~hole[:, None], self.values[chosen].shape)
         clean = np.where(known, self.values[chosen], np.float32(0))
         series = SeriesPixels(values=clean, known=known, times=seconds[chosen])
-        image = linear_in_time(series, [at])[0]
-        self._add(tally, "linear in time", image, self.values[target], hole[at])
+        images["linear in time"] = linear_in_time(series, [at])[0]
+        self._add(tally, images, self.values[target], hole[at])
 
     def fine(self, tally: Tally, date: int) -> None:
         """Refine a date that was averaged 2 x 2."""
@@ -151,34 +151,40 @@ class _Judge:
         # Bands whose values were repeated or interpolated hold no detail to be found.
         where = np.zeros(truth.shape, bool)
         where[[is_sharp(band.attrs) for band in self.bands]] = True
+        images = {}
         for name, generator in self.generators.items():
             result = super_resolve(ds, factor=2, generator=generator)
-            image = np.stack([result[band].values for band in self.ranges])
-            self._add(tally, name, image, truth, where)
-        self._add(tally, "bicubic", Sensor.of("box", 2, len(truth)).upsample(coarse), truth, where)
+            images[name] = np.stack([result[band].values for band in self.ranges])
+        images["bicubic"] = Sensor.of("box", 2, len(truth)).upsample(coarse)
+        self._add(tally, images, truth, where)
 
     def _dates(self, dates: Sequence[int]) -> xr.Dataset:
         ds = self.scene.stored(self.bands)
         time = self.scene.cube.name_time
         return ds if time is None else ds.isel({time: list(dates)})
 
-    def _fill(self, tally: Tally, ds: xr.Dataset, hole: BoolArray, at: int, date: int) -> None:
+    def _filled(self, ds: xr.Dataset, hole: BoolArray, at: int) -> dict[str, Float32Array]:
+        """Return what each generator makes of one date of a cube with holes (T, H, W)."""
         cube = self.scene.cube
         dims = cube.names_yx if cube.name_time is None else (cube.name_time, *cube.names_yx)
         coords = {dim: ds[dim] for dim in dims if dim in ds.coords}
         mask = xr.DataArray(hole[0] if cube.name_time is None else hole, coords, dims)
+        images = {}
         for name, generator in self.generators.items():
             result = inpaint(ds, mask=mask, generator=generator)
             planes = []
             for band in self.bands:
                 stored = result[band.name].transpose(*dims).values
                 planes.append(physical(band, stored if cube.name_time is None else stored[at]))
-            self._add(tally, name, np.stack(planes).astype(np.float32), self.values[date], hole[at])
+            images[name] = np.stack(planes).astype(np.float32)
+        return images
 
     def _add(
-        self, tally: Tally, name: str, image: Float32Array, truth: Float32Array, where: BoolArray
+        self, tally: Tally, images: Mapping[str, Float32Array], truth: Float32Array, where: BoolArray
     ) -> None:
+        """Score the images of one date by all methods, once all of them are there."""
         labels = {band.name: self.scene.label(band) for band in self.bands}
-        scores = psnr_of(image, truth, where, self.ranges)
-        if scores:
-            tally.add(name, self.scene.place, {labels[band]: value for band, value in scores.items()})
+        for name, image in images.items():
+            scores = psnr_of(image, truth, where, self.ranges)
+            if scores:
+                tally.add(name, self.scene.place, {labels[band]: value for band, value in scores.items()})

@@ -48,12 +48,14 @@ _AROUND_M = 200.0
 """Distance from a cloud up to which a date does not count as land below the clouds of others."""
 _SIGNAL = 0.01
 """Least difference from the land, in reflectance, that is moved with a cloud."""
+_MOST_SHADOW = 0.8
+"""Largest share of what a mask leaves that can be shadow."""
 _PATCH_PX = 5
 """Edge of the window in which most pixels must differ."""
 ENVELOPE = (0.7, 1.3, 0.01)
 """Factors on the smallest and the largest reflectance over the clear dates, and what is subtracted and added."""
 _MOST_HIDDEN = 0.05
-_LEAST_CLEAR = 4
+_LEAST_CLEAR = 3
 """Fewest clear dates of an envelope."""
 _MOVED_COVER = (0.05, 0.9)
 """Cover of the masks that are moved onto clear dates."""
@@ -232,7 +234,8 @@ class _Dirty:
         targets = [date for date in targets if hidden[date].any()]
         if not targets:
             return
-        for method, images in self.results(generators, values, cloud, targets):
+        results = dict(self.results(generators, values, cloud, targets))
+        for method, images in results.items():
             for date, image in zip(targets, images, strict=True):
                 truth = self.values[date]
                 whole = np.where(hidden[date], image, truth)
@@ -263,8 +266,11 @@ class _Dirty:
             source = int(near[number % min(3, len(near))])
             land, _ = linear(self.values, known, times, source)
             signal = self.values[source] - land
-            alike = (signal > _SIGNAL).all(axis=0) | (signal < -_SIGNAL).all(axis=0)
-            part = scene.cloud[source] | (uniform_filter(alike.astype(np.float32), _PATCH_PX) > 0.5)
+            brighter, darker = (signal > _SIGNAL).all(axis=0), (signal < -_SIGNAL).all(axis=0)
+            # A shadow has an edge: where nearly all is darker, it is the light of that date.
+            if darker[~scene.cloud[source]].mean() <= _MOST_SHADOW:
+                brighter |= darker
+            part = scene.cloud[source] | (uniform_filter(brighter.astype(np.float32), _PATCH_PX) > 0.5)
             yield date, source, np.where(part, signal, np.float32(0))
 
     def results(
@@ -313,19 +319,25 @@ class _Dirty:
             str(scene.seconds[d].astype("datetime64[s]").astype("datetime64[D]")) for d in (date, clear)
         )
         shown = [
+            StripImage(caption=day, note=scene.name, image=self.values[date]),
             StripImage(
-                caption=f"{scene.name}, {day}", note=f"{hidden.mean():.0%} to fill", image=self.values[date]
+                caption="given", note=f"{hidden.mean():.0%} to fill", image=self.values[date], hidden=hidden
             ),
-            StripImage(caption="what is given", image=self.values[date], hidden=hidden),
         ]
         for method in (name, "classical", "linear in time"):
             if method in images:
                 apart = outside(images[method], bounds)
                 image = np.where(hidden, images[method], self.values[date])
-                share = f"{apart[:, hidden].mean():.0%} of the filled values outside"
+                share = f"{apart[:, hidden].mean():.1%} outside"
                 shown.append(StripImage(caption=method, note=share, image=image))
         shown += [
-            StripImage(caption="outside the envelope", image=self.values[clear], hidden=wrong, colour=_WRONG),
+            StripImage(
+                caption="outside",
+                note="of the envelope, in red",
+                image=self.values[clear],
+                hidden=wrong,
+                colour=_WRONG,
+            ),
             StripImage(caption="nearest clear date", note=other_day, image=self.values[clear]),
         ]
         common = tuple(str(band.common_name) for band in scene.reflectances)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from eoaug.errors import EoaugWarning
 from eoaug.evaluate.all_bands import all_bands
 from eoaug.evaluate.dirty_masks import dirty_masks
 from eoaug.evaluate.native_sharpening import native_sharpening
@@ -68,7 +70,9 @@ def judge_by_verbs(
         if task not in tasks or verb not in generator.card.verbs:
             continue
         scenes = read_scenes(folder, _EDGES_PX[task], skipped, native=task == "20 m to 10 m")
-        with track(len(scenes), what=task, unit="file", progress=progress) as bar:
+        with track(len(scenes), what=task, unit="file", progress=progress) as bar, warnings.catch_warnings():
+            # Of bands that priors make and sensors that contradict the image: both are what is judged.
+            warnings.simplefilter("ignore", EoaugWarning)
             if task == "dirty masks":
                 figures, out.strips = dirty_masks(generator, scenes, skipped, limit=limit, progress=bar)
             elif task == "unknown sensor":
