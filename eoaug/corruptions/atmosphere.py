@@ -98,7 +98,9 @@ def hazy(images: Sequence[Float64Array], at: ImageAt) -> list[Float64Array]:
         "corrupt haze", request.seed, _day(at), ((2 * size_m, 1.0), (size_m, 0.7), (size_m / 2, 0.4))
     )
     window = at.window.shift(-request.extent.top, -request.extent.left)
-    values = field.at(frame.rows_m(window.top, window.bottom), frame.cols_m(window.left, window.right))
+    values = field.at(
+        frame.row_m(np.arange(window.top, window.bottom)), frame.col_m(np.arange(window.left, window.right))
+    )
     density = np.exp(0.35 * values)
     out = []
     for image, band, affected in zip(images, request.bands, request.affected, strict=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.corruptions.ground import GroundField, GroundFrame, frame_of
-from eoaug.errors import GridError
+from eoaug.corruptions.overlaps import Overlap, overlaps, sample_places
 from eoaug.raster.arrays import Float64Array
 from eoaug.raster.tiles import Window
 
@@ -99,8 +99,8 @@ def _level(clouds: CloudField) -> float:
 def _strips(clouds: CloudField) -> Iterator[Float64Array]:
     height, width = clouds.frame.shape_yx
     for top in range(0, height, _STRIP_ROWS):
-        rows = clouds.frame.rows_m(top, min(top + _STRIP_ROWS, height))
-        yield clouds.field.at(rows, clouds.frame.cols_m(0, width))
+        rows = clouds.frame.row_m(np.arange(top, min(top + _STRIP_ROWS, height)))
+        yield clouds.field.at(rows, clouds.frame.col_m(np.arange(width)))
 
 
 def _bin(values: Float64Array) -> NDArray[np.int64]:
@@ -132,54 +132,18 @@ def cloud_layers(clouds: CloudField, geobox: GeoBox, like: GeoBox, window: Windo
     geobox
         The grid of the window.
     like
-        The reference grid; same reference system and axes, and pixels that are not larger.
+        The reference grid. Of the same reference system and axes, its pixels count by their area; else at points that lie
+        as densely as they do.
     window
         Pixels counted from the first one of ``geobox``.
     """
-    rows, cols = _overlaps(geobox, like, window)
-    return CloudLayers(*_means(clouds, rows, cols))
+    aligned = overlaps(geobox, like, window)
+    if aligned is not None:
+        return CloudLayers(*_means(clouds, *aligned))
+    return CloudLayers(*_sampled(clouds, sample_places(geobox, like, window)))
 
 
-@dataclass(frozen=True)
-class _Overlap:
-    """By pixel of a window along one axis: which reference pixels it covers, and their shares of it."""
-
-    index: NDArray[np.int64]
-    """Shape (pixels, taps)."""
-    share: Float64Array
-    """Shape (pixels, taps), sums to 1."""
-
-
-def _overlaps(geobox: GeoBox, like: GeoBox, window: Window) -> tuple[_Overlap, _Overlap]:
-    if geobox.crs != like.crs:
-        raise GridError(
-            f"like= has the CRS {like.crs}, the cube {geobox.crs}",
-            "give a grid of the cube's own CRS: like.to_crs(cube.odc.geobox.crs)",
-        )
-    to_like = ~like.affine @ geobox.affine
-    if abs(to_like.b) > 1e-6 or abs(to_like.d) > 1e-6 or to_like.a <= 0 or to_like.e <= 0:
-        raise GridError(
-            "like= is rotated or flipped against the grid of the cube", "give a grid of the same axes"
-        )
-    rows = _along(to_like.e, to_like.f, window.top, window.bottom)
-    return rows, _along(to_like.a, to_like.c, window.left, window.right)
-
-
-def _along(size: float, offset: float, start: int, stop: int) -> _Overlap:
-    # Rounded: the products of two affine maps are whole numbers but for their last bits.
-    size, offset = round(size, 7), round(offset, 7)
-    low = np.round(np.arange(start, stop) * size + offset, 6)
-    first = np.floor(low).astype(np.int64)
-    taps = math.ceil(size + 1)
-    index = first[:, None] + np.arange(taps)[None, :]
-    covered = np.minimum(index + 1, (low + size)[:, None]) - np.maximum(index, low[:, None])
-    share = np.clip(covered, 0, None)
-    used = int((share > 1e-5).any(axis=0).nonzero()[0].max()) + 1 if len(share) else 1
-    share = np.where(share > 1e-5, share, 0.0)[:, :used]
-    return _Overlap(index[:, :used], share / share.sum(axis=1, keepdims=True))
-
-
-def _means(clouds: CloudField, rows: _Overlap, cols: _Overlap) -> list[Float64Array]:
+def _means(clouds: CloudField, rows: Overlap, cols: Overlap) -> list[Float64Array]:
     """Return the means of the layers over the reference pixels of every pixel, a few rows at a time."""
     left, right = int(cols.index.min()), int(cols.index.max()) + 1
     out = [np.zeros((len(rows.index), len(cols.index))) for _ in range(4)]
@@ -195,19 +159,38 @@ def _means(clouds: CloudField, rows: _Overlap, cols: _Overlap) -> list[Float64Ar
     return out
 
 
+def _sampled(
+    clouds: CloudField, places: Iterable[tuple[NDArray[np.int64], NDArray[np.int64]]]
+) -> list[Float64Array]:
+    """Return the means of the layers over reference pixels, given by their indices for every pixel."""
+    totals: list[Float64Array] = []
+    count = 0
+    for rows, cols in places:
+        layers = _layers(clouds, clouds.field.at_points, clouds.frame.row_m(rows), clouds.frame.col_m(cols))
+        totals = [total + layer for total, layer in zip(totals, layers, strict=True)] if totals else layers
+        count += 1
+    return [total / count for total in totals]
+
+
 def _fine(clouds: CloudField, rows: NDArray[np.int64], left: int, right: int) -> list[Float64Array]:
     """Return the layers at rows of the reference grid."""
-    frame, field, level = clouds.frame, clouds.field, clouds.level
-    first = int(rows.min())
-    y = frame.rows_m(first, int(rows.max()) + 1)[rows - first]
-    x = frame.cols_m(left, right)
-    depth = field.at(y, x) - level
+    cols = np.arange(left, right, dtype=np.int64)
+    return _layers(clouds, clouds.field.at, clouds.frame.row_m(rows), clouds.frame.col_m(cols))
+
+
+def _layers(
+    clouds: CloudField,
+    at: Callable[[Float64Array, Float64Array], Float64Array],
+    y: Float64Array,
+    x: Float64Array,
+) -> list[Float64Array]:
+    depth = at(y, x) - clouds.level
     opacity = _opacity(depth, clouds.thickness)
     brightness = opacity * (1.0 - 0.22 * np.exp(-np.maximum(depth, 0.0) * 1.5))
     shadow = np.zeros_like(opacity)
     if clouds.shadow_m != (0.0, 0.0):
         away_y, away_x = clouds.shadow_m
-        shadow = _opacity(field.at(y - away_y, x - away_x) - level, clouds.thickness)
+        shadow = _opacity(at(y - away_y, x - away_x) - clouds.level, clouds.thickness)
     return [opacity, brightness, shadow, (depth > 0).astype(np.float64)]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from eoaug.cube import provenance
 from eoaug.cube.dimensions import spatial_dims
 from eoaug.cube.grid_mapping import geobox_from_coords
 from eoaug.cube.model import Cube
-from eoaug.cube.provenance import ALTERED, Provenance
+from eoaug.cube.provenance import ALTERED, Provenance, software
 from eoaug.cube.read import read_cube
 from eoaug.cube.roles import label_names
 from eoaug.cube.synthetic import SYNTHETIC, SyntheticShare
@@ -239,8 +240,14 @@ def _record(
         token=token,
         sources=tuple(sources_of(cube)),
         digital_source_type=ALTERED,
+        software={**software(torch=False), **_codec(request.kind)},
         synthetic_fraction=share,
     )
+
+
+def _codec(kind: str) -> dict[str, str]:
+    """Return the version of the library with GDAL and OpenJPEG, on which compressed bytes depend."""
+    return {"rasterio": metadata.version("rasterio")} if kind == "compression" else {}
 
 
 def _finest(tree: xr.DataTree) -> Any:

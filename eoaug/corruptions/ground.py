@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eoaug.raster import noise
 from eoaug.raster.arrays import Float64Array
@@ -40,16 +41,16 @@ class GroundFrame:
     axes: tuple[tuple[float, float], tuple[float, float]]
     """Unit vectors (east, north) in which rows and columns count upwards."""
 
-    def rows_m(self, start: int, stop: int) -> Float64Array:
+    def row_m(self, rows: NDArray[np.int64]) -> Float64Array:
         """Return the positions of the centres of rows, counted from the first."""
-        return self._centres(0, start, stop)
+        return self._centres(0, rows)
 
-    def cols_m(self, start: int, stop: int) -> Float64Array:
+    def col_m(self, cols: NDArray[np.int64]) -> Float64Array:
         """Return the positions of the centres of columns, counted from the first."""
-        return self._centres(1, start, stop)
+        return self._centres(1, cols)
 
-    def _centres(self, axis: int, start: int, stop: int) -> Float64Array:
-        ticks = self.first[axis] + np.arange(start, stop, dtype=np.int64) * _TICKS + _TICKS // 2
+    def _centres(self, axis: int, index: NDArray[np.int64]) -> Float64Array:
+        ticks = self.first[axis] + index * _TICKS + _TICKS // 2
         return np.asarray(ticks * (self.pixel_m[axis] / _TICKS), np.float64)
 
     def along_axes(self, east_m: float, north_m: float) -> tuple[float, float]:
@@ -96,33 +97,55 @@ class GroundField:
     def at(self, rows_m: Float64Array, cols_m: Float64Array) -> Float64Array:
         """Return the values at all pairs of rows and columns, shape (rows, columns)."""
         out = np.zeros((len(rows_m), len(cols_m)))
-        size = math.sqrt(sum(amplitude**2 for _, amplitude in self.octaves))
-        for number, (step_m, amplitude) in enumerate(self.octaves):
-            out += amplitude / size / _SPREAD * self._octave(number, rows_m / step_m, cols_m / step_m)
+        for number, (step_m, amplitude) in enumerate(self._amplitudes()):
+            (i, rest_y), (j, rest_x), nodes = self._nodes(number, rows_m / step_m, cols_m / step_m)
+            # Sums of four in a fixed order: a matrix product would depend on the size of the window.
+            along = _weighted([nodes[:, j + k] for k in range(4)], [w[None, :] for w in _spline(rest_x)])
+            whole = _weighted([along[i + k] for k in range(4)], [w[:, None] for w in _spline(rest_y)])
+            out += amplitude * whole
         return out
 
-    def _octave(self, number: int, rows: Float64Array, cols: Float64Array) -> Float64Array:
+    def at_points(self, rows_m: Float64Array, cols_m: Float64Array) -> Float64Array:
+        """Return the values at places whose rows and columns are arrays of one shape."""
+        out = np.zeros(rows_m.shape)
+        for number, (step_m, amplitude) in enumerate(self._amplitudes()):
+            (i, rest_y), (j, rest_x), nodes = self._nodes(number, rows_m / step_m, cols_m / step_m)
+            across = _spline(rest_x)
+            along = [_weighted([nodes[i + k, j + m] for m in range(4)], across) for k in range(4)]
+            out += amplitude * _weighted(along, _spline(rest_y))
+        return out
+
+    def _amplitudes(self) -> list[tuple[float, float]]:
+        size = math.sqrt(sum(amplitude**2 for _, amplitude in self.octaves))
+        return [(step_m, amplitude / size / _SPREAD) for step_m, amplitude in self.octaves]
+
+    def _nodes(
+        self, number: int, rows: Float64Array, cols: Float64Array
+    ) -> tuple[_Split, _Split, Float64Array]:
+        """Return the first nodes and the fractions of rows and columns, and the values at the nodes."""
         top, left = (np.floor(at).astype(np.int64) for at in (rows, cols))
         # Displaced octaves: else all of them have a node at 0.
         origin = (int(top.min()) - 1 + 7919 * number, int(left.min()) - 1 + 104_729 * number)
         shape = (1, int(np.ptp(top)) + 4, int(np.ptp(left)) + 4)
-        nodes = noise.normal(origin, shape, seed=self.seed, stream=f"{self.stream} {number}", time=self.time)[
-            0
-        ].astype(np.float64)
-        i, j = top - top.min(), left - left.min()
-        # Sums of four in a fixed order: a matrix product would depend on the size of the window.
-        along = _weighted([nodes[:, j + k] for k in range(4)], _spline(cols - left), axis=1)
-        return _weighted([along[i + k] for k in range(4)], _spline(rows - top), axis=0)
+        nodes = noise.normal(origin, shape, seed=self.seed, stream=f"{self.stream} {number}", time=self.time)
+        fractions = np.asarray(rows - top, np.float64), np.asarray(cols - left, np.float64)
+        return (
+            (top - top.min(), fractions[0]),
+            (left - left.min(), fractions[1]),
+            nodes[0].astype(np.float64),
+        )
 
+
+_Split = tuple[NDArray[np.int64], Float64Array]
 
 _SPREAD = math.sqrt(151 / 315) ** 2
 """Standard deviation of a cubic B-spline interpolation of white noise in two dimensions, averaged over places."""
 
 
-def _weighted(parts: Sequence[Float64Array], weights: Sequence[Float64Array], *, axis: int) -> Float64Array:
+def _weighted(parts: Sequence[Float64Array], weights: Sequence[Float64Array]) -> Float64Array:
     out = np.zeros_like(parts[0])
     for part, weight in zip(parts, weights, strict=True):
-        out += part * (weight[None, :] if axis else weight[:, None])
+        out += part * weight
     return out
 
 

@@ -176,11 +176,37 @@ def test_thermal_bands_cool_and_radar_sees_through():
     assert cold.max() < 271
 
 
-def test_a_reference_grid_of_another_system_is_refused():
-    ds = scene((32, 32), dates=1)
-    with pytest.raises(eoaug.EoaugError, match="like= has the CRS") as raised:
-        eoaug.corrupt(ds, "clouds", like=grid((32, 32), crs="EPSG:32634"))
-    assert "to_crs" in raised.value.remedy
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:32634", "EPSG:4326"])
+def test_grids_of_other_axes_and_systems_see_the_same_clouds(crs):
+    like = grid((120, 120))
+    ds = scene((40, 40), dates=1, dtype="float64", content="texture")
+    if crs == "EPSG:32633":  # rotated
+        ds = eoaug.corrupt(ds, "rotation", 5).drop_vars("synthetic")
+        ds = ds.drop_attrs(deep=False)
+        for var in ds.data_vars.values():
+            var.attrs.pop("eoaug_synthetic", None)
+    else:
+        ds = ds.odc.reproject(crs)
+    inside = ~np.isnan(ds.red.values)
+    other = eoaug.corrupt(ds, "clouds", 3, seed=1, like=like).added_cloud_opacity.values
+    fine = eoaug.corrupt(scene((120, 120), dates=1, dtype="float64"), "clouds", 3, seed=1)
+    expected = (
+        fine[["added_cloud_opacity"]].odc.reproject(ds.odc.geobox, resampling="nearest").added_cloud_opacity
+    )
+    assert np.corrcoef(other[inside], expected.values[inside])[0, 1] > 0.99
+
+
+def test_a_cube_without_a_place_has_no_part_in_the_clouds_of_another():
+    ds = scene((32, 32), dates=1).drop_vars(["x", "y", "spatial_ref"], errors="ignore")
+    with pytest.raises(eoaug.EoaugError, match="the cube has none"):
+        eoaug.corrupt(ds, "clouds", like=grid((32, 32)))
+
+
+def test_points_and_grids_give_one_field():
+    field = GroundField("test", 0, 0, ((300.0, 1.0), (80.0, 0.5)))
+    rows, cols = np.arange(0, 900, 37.0), np.arange(0, 700, 41.0)
+    y, x = np.meshgrid(rows, cols, indexing="ij")
+    np.testing.assert_allclose(field.at(rows, cols), field.at_points(y, x), atol=1e-12)
 
 
 def test_fields_have_unit_variance_and_no_mean():

@@ -120,6 +120,7 @@ def test_marks_say_which_pixels_are_no_measurements(kind):
     assert (record.operation, record.generator, record.seed) == ("corrupt", kind, 5)
     assert record.parameters["severity"] == 2
     assert set(record.bands.values()) <= {"transferred", "observed"}
+    assert ("rasterio" in record.software) == (kind == "compression")
     json.loads(record.to_json())
 
 
