@@ -232,6 +232,8 @@ def _shared(given: Mapping[str, Any]) -> dict[str, Any]:
         (arguments["reduce"],) = floats(given["reduce"], "reduce", 1) or (None,)
     if given.get("metadata") is not None:
         arguments["metadata"] = _numbers(given["metadata"], "metadata")
+    if "labels" in given:
+        arguments["labels"] = split(given["labels"])
     return {name: value for name, value in arguments.items() if value is not None}
 
 
@@ -271,7 +273,7 @@ def _cubes(
         "limit": given["limit"],
     }
     fixed = {name: given[name] for name in ("resolution", "crs", "groupby", "composite")}
-    fixed["bands"] = split(given["bands"])
+    fixed |= {"bands": split(given["bands"]), "labels": arguments.get("labels")}
     ids = split(given["ids"])
     if not given["each"]:
         try:

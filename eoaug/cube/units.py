@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.cube.model import Cube, CubeBand
+from eoaug.cube.typical import sampled_windows
 from eoaug.errors import BandError, UnitsWarning
 from eoaug.raster.plausible import check_decibels, check_units, quantity_of, sample
 from eoaug.raster.radiometry import Scaling
@@ -21,7 +22,7 @@ _DATES = 6
 
 
 def check_cube_units(cube: Cube) -> None:
-    """Refuse bands whose values contradict their unit; only NumPy data is looked at, and only a sample of it.
+    """Refuse bands whose values contradict their unit; only a sample is looked at, of lazy bands only of unknown ones.
 
     A band whose scale is declared other than 1 is taken at its word. Lazy bands are checked chunk by chunk when they
     are computed.
@@ -58,10 +59,10 @@ _MOST_CLASS = 255
 def _refuse_classes(band: CubeBand) -> None:
     """Refuse a floating variable of unknown kind that may be a label, whose pixels must not change."""
     named = band.common_name is not None or is_numbered(band.name) or "units" in band.attrs
-    if named or hasattr(band.data, "dask") or band.dtype.kind != "f" or band.scaling != Scaling():
+    if named or band.dtype.kind != "f" or band.scaling != Scaling():
         return
-    values = _physical(band, np.asarray(sample(band.data.reshape(-1, band.data.shape[-1]))))
-    found = np.unique(values[np.isfinite(values)])
+    found = np.unique(np.concatenate([window.ravel() for _, _, window in sampled_windows(band)]))
+    found = found[np.isfinite(found)]
     if len(found) > 1 and found[0] >= 0 and found[-1] <= _MOST_CLASS and (found == np.rint(found)).all():
         raise BandError(
             f"{band.name!r} holds whole numbers only ({', '.join(f'{v:g}' for v in found[:4])} ...), and its name is not "

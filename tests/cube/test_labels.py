@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 import eoaug
 from eoaug.cube.roles import label_variables, quality_variable, with_labels
-from eoaug.errors import EoaugWarning, ParameterError
+from eoaug.errors import EoaugError, EoaugWarning, ParameterError
 from eoaug.raster.variables import LABEL, ROLE
-from eoaug.testing import scene
+from eoaug.testing import TinyDenoiser, scene
 
 CLASSES = {"flag_values": np.array([0, 1, 2], "uint8"), "flag_meanings": "water wood field"}
 CLOUDS = {"flag_values": np.array([0, 1], "uint8"), "flag_meanings": "clear cloud"}
@@ -171,3 +171,59 @@ def test_no_verb_and_no_file_changes_a_label(case, verb, format):  # noqa: A002
 def test_no_verb_and_no_file_changes_any_label(case, verb, format):  # noqa: A002
     with tempfile.TemporaryDirectory() as folder:
         check_label(case, verb, format, folder)
+
+
+# -- remedies -------------------------------------------------------------------------------------------
+
+
+@st.composite
+def undeclared(draw) -> tuple[xr.Dataset, str]:
+    """A cube with classes that nothing declares, and their name."""
+    ds = scene((8, 9), dates=draw(st.integers(1, 2)), bands=("blue", "red"))
+    dims = draw(st.permutations(draw(st.sampled_from([("y", "x"), ("time", "y", "x")]))))
+    kind = draw(st.sampled_from([k for k in KINDS if k != "bool"]))
+    name = draw(st.sampled_from(["lc", "y_true", "target 1", "lu2018", "ct", "parcels"]))
+    rng = np.random.default_rng(draw(st.integers(0, 99)))
+    values = rng.integers(0, draw(st.integers(2, 40)), tuple(ds.sizes[d] for d in dims)).astype(kind)
+    ds[name] = (dims, values, draw(st.sampled_from([{}, {"long_name": "land use"}, {"nodata": 0}])))
+    if values.dtype.kind == "f" and draw(st.booleans()):
+        ds[name].encoding = {"dtype": "uint8", "_FillValue": 255}
+    return (ds.chunk({"y": 4, "x": 5}) if draw(st.booleans()) else ds), name
+
+
+def check_remedy(case: tuple[xr.Dataset, str], verb: str, generator) -> None:
+    ds, name = case
+    before = ds[name].compute()
+    options = {"generator": generator, **VERBS[verb]}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EoaugWarning)
+        try:
+            result = getattr(eoaug, verb)(ds, **options)
+        except EoaugError as error:
+            first = error.remedy.split(";")[0] if "labels=" in error.remedy.split(";")[0] else error.remedy
+            assert f"labels=['{name}']" in first
+            result = getattr(eoaug, verb)(ds, **options, labels=[name])
+    if verb == "extend" and "time" in before.dims:
+        assert name not in result
+    elif verb == "super_resolve":
+        assert name not in result or np.array_equal(
+            result[name].isel(y=slice(1, None, 2), x=slice(0, None, 2)), before
+        )
+    else:
+        np.testing.assert_array_equal(result[name].values, before.values)
+
+
+GENERATORS = ["classical", TinyDenoiser(bands=("blue", "red"))]
+
+
+@given(undeclared(), st.sampled_from(sorted(VERBS)), st.sampled_from(GENERATORS))
+@settings(max_examples=15)
+def test_no_remedy_changes_a_label(case, verb, generator):
+    check_remedy(case, verb, generator)
+
+
+@pytest.mark.long
+@given(undeclared(), st.sampled_from(sorted(VERBS)), st.sampled_from(GENERATORS))
+@settings(max_examples=500)
+def test_no_remedy_changes_any_label(case, verb, generator):
+    check_remedy(case, verb, generator)
