@@ -64,7 +64,7 @@ def corrupt[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         The cube: a Dataset, a DataArray or a DataTree, in reflectance, decibels or kelvins as declared. Classes, masks,
         angles and terrain are never changed but by the kinds that move pixels.
     kind
-        Noise and radiometry: ``gaussian_noise``, ``salt_and_pepper``, ``speckle``, ``thermal_noise``,
+        Noise and radiometry: ``gaussian_noise``, ``salt_and_pepper``, ``speckle``, ``thermal_noise``, ``border_noise``,
         ``brightness_contrast``, ``saturation``, ``bit_depth``, ``compression``. Sharpness and geometry of the sensor:
         ``gaussian_blur``, ``motion_blur``, ``coregistration``. Atmosphere: ``clouds``, ``haze``. Lost data:
         ``data_gaps``, ``missing_bands``, ``missing_dates``. Moved pixels: ``rotation``, ``scale``, ``translation``.
@@ -107,8 +107,9 @@ def corrupt[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     Notes
     -----
     A window of the cube gives the same pixels as the whole, but for a margin: none for noise, gaps, haze and radiometry; the
-    reach of the kernel for blur and coregistration; a tile of 256 pixels for compression. Three kinds depend on the whole
-    extent: the level of clouds is that of exactly the asked cover, and rotation and scale have the cube's centre.
+    reach of the kernel for blur and coregistration; a tile of 256 pixels for compression. Four kinds depend on the whole
+    extent: the level of clouds is that of exactly the asked cover, rotation and scale have the cube's centre, and border noise
+    lies at its edge.
     """
     with error_context("corrupt"):
         own = parameters_of(kind, severity, values)

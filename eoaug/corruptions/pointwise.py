@@ -42,6 +42,24 @@ def _thermal_noise(image: Float64Array, band: ImageBand, at: ImageAt) -> Float64
     return np.asarray(10 * np.log10(10 ** (image / 10) + floor))
 
 
+def _border_noise(image: Float64Array, band: ImageBand, at: ImageAt) -> Float64Array:
+    window, extent = at.window, at.request.extent
+    left = drawn(at.request, "side") < 0.5
+    cols = np.arange(window.left, window.right)
+    away = cols - extent.left if left else extent.right - 1 - cols
+    # The strip is as ragged as the bursts and sub-swaths that it comes from.
+    ragged = [
+        0.6 + 0.8 * drawn(at.request, row, at.time)
+        for row in np.arange(window.top, window.bottom) // _RAGGED_PX
+    ]
+    inside = away[None, :] < at.number("width_px") * np.array(ragged)[:, None]
+    noise = at.number("border_db") + 10 * np.log10(_gamma(at.uniform(band.name), 1.0))
+    return np.asarray(np.where(inside, np.minimum(image, noise), image))
+
+
+_RAGGED_PX = 12
+"""Rows over which the strip has one width."""
+
 _FLOOR_LOOKS = 4.0
 """Looks of the noise floor: those of Sentinel-1 GRD in high resolution, about 4.4."""
 
@@ -70,6 +88,7 @@ _RULES: Mapping[str, _PixelRule] = {
     "brightness_contrast": _brightness_contrast,
     "speckle": _speckle,
     "thermal_noise": _thermal_noise,
+    "border_noise": _border_noise,
     "saturation": _saturation,
     "bit_depth": _bit_depth,
 }

@@ -7,6 +7,8 @@ import json
 import numpy as np
 import pytest
 import xarray as xr
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
 
 import eoaug
 from eoaug.corruptions.corrupt import _request
@@ -14,9 +16,10 @@ from eoaug.corruptions.image_work import margin_px
 from eoaug.corruptions.kinds import KINDS, REOBENCH, parameters_of
 from eoaug.cube.provenance import of
 from eoaug.cube.read import read_cube
+from eoaug.testing import datasets
 from eoaug.testing.scenes import scene
 
-SAR = ("speckle", "thermal_noise")
+SAR = ("speckle", "thermal_noise", "border_noise")
 MOVING = ("rotation", "scale", "translation")
 
 
@@ -65,7 +68,9 @@ def margin_of(ds: xr.Dataset, kind: str, severity: int) -> int | None:
     return margin_px(_request(read_cube(ds), kind, parameters_of(kind, severity, {}), None, 0))
 
 
-@pytest.mark.parametrize("kind", [k for k in KINDS if k not in (*MOVING, "compression", "missing_dates")])
+@pytest.mark.parametrize(
+    "kind", [k for k in KINDS if k not in (*MOVING, "compression", "missing_dates", "border_noise")]
+)
 def test_a_window_is_a_part_of_the_whole(kind):
     severity = 5
     ds = cube_for(kind, (90, 84), dates=1)
@@ -161,6 +166,15 @@ def test_speckle_has_the_number_of_looks(looks):
     intensity = 10 ** (result.vv.values / 10)
     assert intensity.mean() ** 2 / intensity.var() == pytest.approx(looks, rel=0.05)
     assert intensity.mean() == pytest.approx(10**-1.2, rel=0.02)
+
+
+def test_border_noise_lies_along_one_edge():
+    result = eoaug.corrupt(flat(-10.0, (64, 64), bands=("vv",)), "border_noise", width_px=10).vv.values[0]
+    low = result < -15
+    widths = low.sum(axis=1)
+    assert 6 <= widths.min() < widths.max() <= 14
+    assert low[:, 14:-14].sum() == 0
+    assert (result[~low] == -10).all()
 
 
 def test_thermal_noise_lifts_the_floor():
@@ -273,6 +287,19 @@ def test_quality_bands_labels_and_angles_are_not_touched():
         for name in ("scl", "lc", "truth", "sun_zenith"):
             assert result[name].dtype == ds[name].dtype
             assert result[name].equals(ds[name]), (kind, name)
+
+
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+@given(datasets(max_px=20), st.sampled_from(sorted(set(KINDS) - set(SAR))), st.integers(1, 5))
+def test_cubes_of_any_form(ds, kind, severity):
+    try:
+        result = eoaug.corrupt(ds, kind, severity)
+    except eoaug.EoaugError:
+        assume(not KINDS[kind].loses)  # of one band or date, or of a type that cannot say what is missing
+        raise
+    same(result, eoaug.corrupt(ds.chunk(7), kind, severity).compute(scheduler="synchronous"))
+    for name in set(ds.data_vars) & set(result.data_vars):
+        assert (result[name].dims, result[name].dtype) == (ds[name].dims, ds[name].dtype)
 
 
 def test_arrays_and_trees():
