@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.corruptions.atmosphere import clouded, clouds_at, hazy
+from eoaug.corruptions.clouds import CloudLayers
 from eoaug.corruptions.compression import compressed, tiles_around
 from eoaug.corruptions.filters import blurred, reach_px
 from eoaug.corruptions.losses import lossy
@@ -20,7 +21,7 @@ from eoaug.engine.values import Chunking
 from eoaug.raster.arrays import Float64Array
 from eoaug.raster.tiles import Window
 
-__all__ = ["CLOUD_MASK", "OPACITY", "ImageWork", "margin_px"]
+__all__ = ["CLOUD_MASK", "OPACITY", "ImageWork", "changed_image", "margin_px"]
 
 CLOUD_MASK, OPACITY = "added_cloud_mask", "added_cloud_opacity"
 """Names of the variables that come with clouds."""
@@ -98,14 +99,11 @@ class ImageWork:
         request = self.request
         given = [band.physical(image) for band, image in zip(request.bands, stored, strict=True)]
         out: dict[str, NDArray[Any]] = {}
-        if request.kind == "clouds":
-            _, layers = clouds_at(at)
-            new = clouded(given, at, layers)
+        new, layers = changed_image(given, at)
+        if layers is not None:
             classes = np.where(layers.shadow > _SHADOWED, 2, 0)
             out[CLOUD_MASK] = np.where(layers.covered >= _CLOUDY, 1, classes).astype(np.uint8)[inner]
             out[OPACITY] = layers.opacity.astype(np.float32)[inner]
-        else:
-            new = _changed(given, at)
         changed = np.zeros(out[OPACITY].shape if out else given[0][inner].shape, bool)
         missing = ~changed
         for band, before, after, image in zip(request.bands, given, new, stored, strict=True):
@@ -129,10 +127,25 @@ def _equal(one: NDArray[Any], other: NDArray[Any]) -> NDArray[np.bool_]:
     return np.asarray(equal)
 
 
-def _changed(images: Sequence[Float64Array], at: ImageAt) -> list[Float64Array]:
-    if at.request.kind == "haze":
-        return hazy(images, at)
-    if at.request.kind == "compression":
-        return compressed(images, at)
+def changed_image(
+    images: Sequence[Float64Array], at: ImageAt
+) -> tuple[list[Float64Array], CloudLayers | None]:
+    """Return the bands of one image after a corruption, and the clouds if there are any.
+
+    Parameters
+    ----------
+    images
+        Physical values of every band over the window of ``at``, NaN where missing.
+    at
+        Request, window and date.
+    """
+    kind = at.request.kind
+    if kind == "clouds":
+        _, layers = clouds_at(at)
+        return clouded(images, at, layers), layers
+    if kind == "haze":
+        return hazy(images, at), None
+    if kind == "compression":
+        return compressed(images, at), None
     rule = {"pointwise": pointwise, "filter": blurred, "missing": lossy}[at.request.corruption.group]
-    return rule(images, at)
+    return rule(images, at), None

@@ -15,9 +15,9 @@ from eoaug.verbs.arguments import seconds_of
 if TYPE_CHECKING:
     from odc.geo.geobox import GeoBox
 
-__all__ = ["sun_of_dates"]
+__all__ = ["USUAL_SUN", "sun_of_dates"]
 
-_USUAL = (35.0, 150.0)
+USUAL_SUN = (35.0, 150.0)
 """Zenith and azimuth of a cube without place or date, in degrees."""
 _LOWEST_DEG = 80.0
 """Zenith beyond which no optical sensor works: the time is not that of the measurement."""
@@ -52,7 +52,7 @@ def _computed(cube: Cube, count: int, like: GeoBox) -> list[tuple[float, float]]
     height, width = like.shape.yx
     (lon, lat) = lonlat(like, [height / 2], [width / 2])[0].tolist()
     if cube.times is None or not np.isfinite(lon + lat):
-        return [_USUAL] * count
+        return [USUAL_SUN] * count
     out = []
     for seconds in seconds_of(cube.times).tolist():
         angles = sun_angles(seconds, lon, lat)

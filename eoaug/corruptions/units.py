@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from eoaug.cube.model import CubeBand
 from eoaug.raster.arrays import Float64Array
-from eoaug.raster.bands import SENSORS
+from eoaug.raster.bands import SENSORS, common_name
 from eoaug.raster.plausible import Quantity, quantity_of
 from eoaug.raster.radiometry import Scaling, cast
 
-__all__ = ["REFERENCE", "SPAN", "ImageBand", "band_of_cube"]
+__all__ = ["REFERENCE", "SPAN", "ImageBand", "band_of_cube", "named_band"]
 
 _GREEN_UM = 0.55
 _WAVELENGTH_UM: Mapping[str, float] = {
@@ -81,3 +81,10 @@ def band_of_cube(band: CubeBand) -> ImageBand:
         dtype=str(band.dtype),
         nodata=band.nodata,
     )
+
+
+def named_band(name: str, dtype: str) -> ImageBand:
+    """Return what corruptions know of a band with physical values from its name alone."""
+    common = common_name(name, {}, "sentinel-2") or common_name(name, {})
+    wavelength = _WAVELENGTH_UM.get(common or "", _GREEN_UM)
+    return ImageBand(name, quantity_of(common) or "reflectance", wavelength, Scaling(), dtype, None)

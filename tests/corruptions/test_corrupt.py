@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 import eoaug
+from eoaug.corruptions.arrays import corrupt_image
 from eoaug.corruptions.corrupt import _request
 from eoaug.corruptions.image_work import margin_px
 from eoaug.corruptions.kinds import KINDS, REOBENCH, parameters_of
@@ -253,6 +254,22 @@ def test_compression_loses_little_at_high_quality(quality):
     ds = scene((96, 96), dates=1, bands=("red",), dtype="float64", content="texture")
     error = np.sqrt(((eoaug.corrupt(ds, "compression", quality=quality).red - ds.red) ** 2).mean())
     assert (0 < error < 0.003) if quality == 25 else (0.003 < error < 0.1)
+
+
+@pytest.mark.parametrize("kind", sorted(set(KINDS) - {*MOVING, "missing_dates"}))
+def test_plain_arrays_get_the_pixels_of_a_cube_without_a_place(kind):
+    names = ["vv", "vh"] if kind in SAR else ["red", "lwir11"] if kind == "clouds" else ["red", "nir"]
+    image = np.random.default_rng(0).random((2, 24, 20)) * 0.4
+    image += {"vv": -20, "red": 0}[names[0]]
+    image[1] += 290 * (names[1] == "lwir11")
+    ds = xr.Dataset({name: (("y", "x"), band) for name, band in zip(names, image, strict=True)})
+    result = corrupt_image(image, names, kind, 3, seed=5)
+    expected = eoaug.corrupt(ds, kind, 3, seed=5)
+    for name, band in zip(names, result, strict=True):
+        np.testing.assert_array_equal(band, expected[name])
+    assert corrupt_image(image.astype("float32"), names, kind).dtype == np.float32
+    with pytest.raises(eoaug.EoaugError, match="an array has no grid"):
+        corrupt_image(image, names, "rotation")
 
 
 # -- dirty data and forms -----------------------------------------------------------------------------------
