@@ -88,6 +88,28 @@ def test_a_cloud_on_another_date_does_not_show():
     assert got.max() < truth.max() + 0.3
 
 
+@pytest.mark.parametrize("dates", [4, 5])
+@pytest.mark.parametrize("cloudy", [0, -1])
+def test_a_cloudy_date_that_passes_for_clear_is_no_evidence(dates, cloudy):
+    """Three or four dates around one that shows nothing, and one of them is cloud from edge to edge."""
+    truth = land(dates)
+    values, known = truth.copy(), np.ones(truth.shape, bool)
+    values[cloudy] += CLOUD
+    image = filled(asked(values, known, np.ones((64, 64), bool), dates // 2))
+    assert image.max() < truth.max() + 0.5
+    assert rmse(image, truth[dates // 2]) < 0.5
+
+
+def test_of_three_dates_a_darker_one_is_kept():
+    """Darker is as likely land as not: a flood, a burnt field."""
+    truth = land(4)
+    truth[0] -= CLOUD
+    evidence_, _ = evidence.evidence_of(
+        truth, np.ones(truth.shape, bool) & (np.arange(4) != 2)[:, None, None, None], None, 2
+    )
+    assert evidence_[[0, 1, 3]].all()
+
+
 def test_snow_on_clear_land_is_snow_in_the_gap():
     truth = land(6)
     truth[3] += CLOUD

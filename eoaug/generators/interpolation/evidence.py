@@ -20,8 +20,9 @@ from eoaug.raster.arrays import BoolArray, Float32Array
 __all__ = ["clear_shares", "evidence_of", "outliers", "without_cells_of"]
 
 
-_LEAST_DATES = 4
-"""Least number of dates for a contradiction: of two or three that differ, nobody knows which shows the land."""
+_LEAST_DATES = (3, 4)
+"""Least number of dates for a contradiction: of two that differ, nobody knows which shows the land; of three, only one
+that is brighter in all bands, as clouds are, is contradicted; of four, any."""
 _AGREEMENT = (0.3, 3.0)
 """Difference up to which two pixels agree, in a band: model units, plus so many times the typical difference between
 two dates there. The second makes room for seasons."""
@@ -70,25 +71,28 @@ def evidence_of(
 
     Returns
     -------
-    ``known`` and ``cells`` without what is contradicted; such cells are NaN. All of them with less than four dates.
+    ``known`` and ``cells`` without what is contradicted; such cells are NaN. All of them with less than three dates.
     """
-    if np.count_nonzero(known.any(axis=(1, 2, 3))) < _LEAST_DATES:
+    least, any_way = _LEAST_DATES
+    dates = np.count_nonzero(known.any(axis=(1, 2, 3)))
+    if dates < least:
         return known, cells
+    bright = dates < any_way
     share = clear_shares(known, cells)
     if cells is None:
-        agreement = _agreement(values, known)
+        agreement = _agreement(values, known, bright)
         if agreement is None:
             return known, None
-        return known & ~_contradicted(values, known, share, agreement, target, _PATCH_PX)[:, None], None
+        wrong = _contradicted(values, known, share, agreement, target, _PATCH_PX, bright)
+        return known & ~wrong[:, None], None
     there = np.isfinite(cells)
     means = np.where(there, cells, np.float32(0))
-    agreement = _agreement(means, there)
+    agreement = _agreement(means, there, bright)
     if agreement is None:
         return known, cells
-    wrong = _contradicted(values, known, share, agreement, target, _PATCH_PX)
-    cells = np.where(
-        _contradicted(means, there, share, agreement, target)[:, None], np.float32(np.nan), cells
-    )
+    wrong = _contradicted(values, known, share, agreement, target, _PATCH_PX, bright)
+    wrong_cells = _contradicted(means, there, share, agreement, target, bright=bright)
+    cells = np.where(wrong_cells[:, None], np.float32(np.nan), cells)
     return known & ~wrong[:, None], without_cells_of(cells, wrong)
 
 
@@ -141,8 +145,11 @@ def clear_shares(known: BoolArray, cells: Float32Array | None) -> NDArray[np.flo
     return np.asarray((there * weights).sum(axis=(1, 2, 3)) / max(total, 1e-9))
 
 
-def _agreement(values: Float32Array, known: BoolArray) -> Float32Array | None:
-    """Return the difference up to which two pixels agree, shape (C, 1, 1); None without two dates to compare."""
+def _agreement(values: Float32Array, known: BoolArray, bright: bool) -> Float32Array | None:
+    """Return the difference up to which two pixels agree, shape (C, 1, 1); None without two dates to compare.
+
+    ``bright``: judged by the two dates that agree best.
+    """
     step = max(values[0, 0].size // _SAMPLE_PX, 1)
     planes = values.reshape(*values.shape[:2], -1)[..., ::step]
     shown = known.reshape(*known.shape[:2], -1)[..., ::step].all(axis=1)
@@ -154,7 +161,9 @@ def _agreement(values: Float32Array, known: BoolArray) -> Float32Array | None:
     if not medians:
         return None
     floor, times = _AGREEMENT
-    agreement: Float32Array = (floor + times * np.quantile(medians, _TYPICAL, axis=0)).astype(np.float32)
+    # "lower": of four dates with one under cloud, half of the pairs differ by the brightness of the cloud.
+    typical = np.quantile(medians, 0 if bright else _TYPICAL, axis=0, method="lower")
+    agreement: Float32Array = (floor + times * typical).astype(np.float32)
     return agreement[:, None, None]
 
 
@@ -165,8 +174,12 @@ def _contradicted(
     agreement: Float32Array,
     target: int,
     window_px: int = 1,
+    bright: bool = False,
 ) -> BoolArray:
-    """Return which pixels of dates no other date supports, shape (T, H, W), as the majority within ``window_px`` is."""
+    """Return which pixels of dates no other date supports, shape (T, H, W), as the majority within ``window_px`` is.
+
+    ``bright``: only those that are brighter than all others in all bands.
+    """
     shown = known.any(axis=1)
     scaled, weights = values / agreement, np.square(share).astype(np.float32)
     support, most = np.zeros((2, *shown.shape), np.float32)
@@ -183,6 +196,8 @@ def _contradicted(
             if date == target:
                 apart[by] = np.where(both, difference, np.inf)
     wrong: BoolArray = (support < _SUPPORT * np.minimum(most, 1)) & (most > 0)
+    if bright:
+        wrong &= _brightest(scaled, known)
     others = [date for date in range(len(values)) if date != target]
     nearest = np.where(wrong[others], np.inf, apart[others]).min(axis=0)
     slack = 1 + _TARGET_SLACK * share[target] ** 2
@@ -209,3 +224,14 @@ def _in_patches(wrong: BoolArray, shown: BoolArray, edge: int) -> BoolArray:
     patches: BoolArray = shown & (2 * near > most)
     patches |= wrong & ndimage.binary_dilation(patches, np.ones((1, 3, 3)), iterations=edge // 2)
     return patches
+
+
+def _brightest(scaled: Float32Array, known: BoolArray) -> BoolArray:
+    """Return which pixels exceed all others of their place by more than 1 in all bands, shape (T, H, W)."""
+    out = np.zeros((len(scaled), *scaled.shape[2:]), bool)
+    for date in range(len(scaled)):
+        other = np.where(known, scaled, -np.inf)
+        other[date] = -np.inf
+        most = other.max(axis=0)
+        out[date] = ((scaled[date] - most > 1) | ~known[date] | np.isneginf(most)).all(axis=0)
+    return out

@@ -103,10 +103,11 @@ def from_dates(
 ) -> DatedEstimate:
     """Return the estimate of a date from the others and from its clear pixels.
 
-    Pixels that contradict the other dates are no evidence (`evidence`). What the dates expect (kriging and
-    linear interpolation in time, in shares of the least held-out error) is moved by the departure of the date that a regression predicts, and by what is left
-    of it around (`push_pull`). The estimate stays within the range of the dates at each pixel and a margin, or as
-    far beyond it as the clear land of the date is. Without evidence of its own, a date is what the others expect.
+    Pixels that contradict the other dates are no evidence (`evidence`). What the dates expect (kriging and linear
+    interpolation in time, in shares of the least held-out error) is moved by the departure of the date that a
+    regression predicts, and by what is left of it around (`push_pull`). The estimate stays within the range of the
+    dates at each pixel and a margin, or as far beyond it as the clear land of the date is. Without evidence of its
+    own, a date is what the others expect.
 
     Parameters
     ----------
