@@ -74,7 +74,7 @@ def evidence_of(
     ``known`` and ``cells`` without what is contradicted; such cells are NaN. All of them with less than three dates.
     """
     least, any_way = _LEAST_DATES
-    dates = np.count_nonzero(known.any(axis=(1, 2, 3)))
+    dates = int(np.count_nonzero(known.any(axis=(1, 2, 3))))
     if dates < least:
         return known, cells
     bright = dates < any_way
