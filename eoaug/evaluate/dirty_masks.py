@@ -55,7 +55,7 @@ _PATCH_PX = 5
 ENVELOPE = (0.7, 1.3, 0.01)
 """Factors on the smallest and the largest reflectance over the clear dates, and what is subtracted and added."""
 _MOST_HIDDEN = 0.05
-_LEAST_CLEAR = 3
+_LEAST_CLEAR = 4
 """Fewest clear dates of an envelope."""
 _MOVED_COVER = (0.05, 0.9)
 """Cover of the masks that are moved onto clear dates."""
