@@ -30,7 +30,17 @@ from eoaug.storage.documents import load_yaml
 from eoaug.storage.names import clean_href
 from eoaug.verbs.options import yaml_keys
 
-__all__ = ["Cluster", "Job", "Output", "RunOptions", "Source", "job_schema", "read_job"]
+__all__ = [
+    "Cluster",
+    "Job",
+    "JobVerb",
+    "Output",
+    "RunOptions",
+    "Source",
+    "check_parameters",
+    "job_schema",
+    "read_job",
+]
 
 
 JobVerb = Literal["synthesize", "inpaint", "extend", "super_resolve", "corrupt"]
@@ -154,6 +164,28 @@ def _as_generator(value: Any) -> Any:
     raise ValueError("neither the name of a generator, nor an object with a card and a generate method")
 
 
+def check_parameters(verb: JobVerb, parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters that a verb does not have, or that are other keys of a job.
+
+    Raises
+    ------
+    ValueError, ParameterError
+        The message names the parameter and the known ones.
+    """
+    if verb == "corrupt":
+        check_job_parameters(parameters)
+        return
+    keys = yaml_keys(verb)
+    known = sorted(name for name, key in keys.items() if key == "parameters")
+    for name in parameters:
+        if name in known:
+            continue
+        if name in keys:
+            raise ValueError(f"{name!r} is another key of the job: write {keys[name]}")
+        hint = f"{did_you_mean(name, known)} known: {', '.join(known)}".lstrip()
+        raise ValueError(f"{verb} has no argument {name!r}; {hint}")
+
+
 class Job(_JobSection):
     """A verb applied to every item of a catalog."""
 
@@ -169,23 +201,12 @@ class Job(_JobSection):
 
     @model_validator(mode="after")
     def _known_parameters(self) -> Job:
-        if self.verb == "corrupt":
-            if "generator" in self.model_fields_set:
-                raise ParameterError(
-                    f"the job has the verb corrupt and the generator {self._generator_name()!r}, which it does not use",
-                    "leave generator out",
-                )
-            check_job_parameters(self.parameters)
-            return self
-        keys = yaml_keys(self.verb)
-        known = sorted(name for name, key in keys.items() if key == "parameters")
-        for name in self.parameters:
-            if name in known:
-                continue
-            if name in keys:
-                raise ValueError(f"{name!r} is another key of the job: write {keys[name]}")
-            hint = f"{did_you_mean(name, known)} known: {', '.join(known)}".lstrip()
-            raise ValueError(f"{self.verb} has no argument {name!r}; {hint}")
+        if self.verb == "corrupt" and "generator" in self.model_fields_set:
+            raise ParameterError(
+                f"the job has the verb corrupt and the generator {self._generator_name()!r}, which it does not use",
+                "leave generator out",
+            )
+        check_parameters(self.verb, self.parameters)
         return self
 
     def described(self) -> dict[str, Any]:

@@ -1,0 +1,255 @@
+"""What to make of each item of a training set: `Policy`, and the draws that follow from it.
+
+A draw depends on the policy, the item and its number alone, and through the balance on the number of items per class; so any
+worker makes the same draws in any order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from eoaug.augment.training_items import TrainingItem, TrainingSet
+from eoaug.errors import ParameterError, explain_validation, first_line
+from eoaug.jobs.config import JobVerb, check_parameters
+from eoaug.storage.documents import load_yaml
+
+__all__ = [
+    "Draw",
+    "DrawKind",
+    "KeepRules",
+    "Policy",
+    "draws_of",
+    "draws_per_item",
+    "filled_prompt",
+    "read_policy",
+]
+
+_MOST_BALANCE = 4.0
+"""How many times ``per_real`` a rare class gets at most."""
+
+Axis = Literal["natural change", "human activity", "disaster", "season"]
+
+
+class _PolicySection(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DrawKind(_PolicySection):
+    """One way to make an image of a real one."""
+
+    verb: JobVerb
+    parameters: dict[str, Any] = {}
+    """Arguments of the verb that all its draws share."""
+    strengths: tuple[float, ...] = ()
+    """Strengths of `synthesize`, or severities of `corrupt`, of which each draw takes one; empty: that of ``parameters``."""
+    prompt: str | None = None
+    """Template of the prompt, with the slots ``class``, ``axis`` and those of the item's properties."""
+    weight: float = Field(default=1.0, gt=0)
+    """How often it is drawn, relative to the others."""
+
+    @field_validator("strengths", mode="before")
+    @classmethod
+    def _as_tuple(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, int | float) else value
+
+    @model_validator(mode="after")
+    def _known_parameters(self) -> DrawKind:
+        check_parameters(self.verb, self.parameters)
+        if self.strengths and self.verb not in ("synthesize", "corrupt"):
+            raise ParameterError(
+                f"strengths={list(self.strengths)!r} do not go with {self.verb}", "leave them out"
+            )
+        for name in ("seed", "members"):
+            if name in self.parameters:
+                raise ParameterError(
+                    f"{name}={self.parameters[name]!r} of {self.verb} is decided by the policy",
+                    "set seed: and per_real: of the policy",
+                )
+        if self.prompt is not None:
+            _compiled(self.prompt)
+        return self
+
+
+class KeepRules(_PolicySection):
+    """Which of the made images are kept."""
+
+    agreement: float | None = Field(default=None, ge=0, le=1)
+    """Least probability of its class that a classifier trained on real images gives it; None: not asked."""
+    duplicate: float | None = Field(default=None, ge=-1, le=1)
+    """Cosine of features from which on two images are duplicates."""
+    memorised: float | None = Field(default=None, gt=0)
+    """Least distance to images other than its source, in distances between real neighbours."""
+
+
+class Policy(_PolicySection):
+    """What `augment` makes of the items of a training set; only the split ``train`` is augmented."""
+
+    per_real: float = Field(default=5.0, ge=0, le=1000)
+    """Images made per real one; five, and a strength of 0.3 off the domain of the model, are those of UniDiffDA
+    (arXiv 2603.08364)."""
+    balance: float = Field(default=0.5, ge=0, le=1)
+    """Exponent of the balance of classes: class c gets per_real (n_max / n_c)^balance, at most 4 times per_real."""
+    draws: tuple[DrawKind, ...] = (DrawKind(verb="synthesize", strengths=(0.3,)),)
+    axes: tuple[Axis, ...] = ()
+    """Kinds of variation, of which a draw takes one for its prompt."""
+    keep: KeepRules = KeepRules()
+    rounds: int = Field(default=1, ge=1, le=100)
+    """Rounds of making and keeping."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+
+    @field_validator("draws")
+    @classmethod
+    def _some(cls, value: tuple[DrawKind, ...]) -> tuple[DrawKind, ...]:
+        if not value:
+            raise ValueError("a policy without draws makes nothing")
+        return value
+
+
+@dataclass(frozen=True)
+class Draw:
+    """One image to be made: a verb with its arguments for one item."""
+
+    item: str
+    """Id of the real item."""
+    number: int
+    verb: JobVerb
+    seed: int
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """Arguments of the verb, seed and prompt included."""
+    axis: str = ""
+
+
+def draws_per_item(policy: Policy, train: TrainingSet) -> dict[str, float]:
+    """Return the mean number of draws per item by class; of sets without classes of images, under the empty name."""
+    counts = train.counts or {"": len(train)}
+    most = max(counts.values())
+    factors = {name: min((most / count) ** policy.balance, _MOST_BALANCE) for name, count in counts.items()}
+    return {name: policy.per_real * factor for name, factor in factors.items()}
+
+
+def draws_of(policy: Policy, train: TrainingSet) -> Iterator[Draw]:
+    """Yield the draws of every item of the split ``train``, in the order of the set.
+
+    Parameters
+    ----------
+    policy
+        The policy.
+    train
+        The set; items of other splits, and of none, are left alone.
+    """
+    own = train.split("train")
+    means = draws_per_item(policy, own)
+    for item in own:
+        mean = means[item.label or "" if own.counts else ""]
+        # A mean of 2.5 is two draws for half of the items and three for the others.
+        count = int(mean) + (_uniform(policy.seed, item.id, "count") < mean - int(mean))
+        for number in range(count):
+            yield _draw(policy, item, number)
+
+
+def _draw(policy: Policy, item: TrainingItem, number: int) -> Draw:
+    key = (policy.seed, item.id, number)
+    kind = _weighted(policy.draws, _uniform(*key, "kind"))
+    parameters = dict(kind.parameters)
+    if kind.strengths:
+        chosen = kind.strengths[int(_uniform(*key, "strength") * len(kind.strengths))]
+        parameters["strength" if kind.verb == "synthesize" else "severity"] = (
+            chosen if kind.verb == "synthesize" else int(chosen)
+        )
+    axis = policy.axes[int(_uniform(*key, "axis") * len(policy.axes))] if policy.axes else ""
+    if kind.prompt is not None:
+        slots = {**item.properties, "class": item.label or "", "axis": axis}
+        parameters["prompt"] = filled_prompt(kind.prompt, slots)
+    seed = int.from_bytes(_digest(*key, "seed")[:8], "big") >> 1
+    return Draw(item.id, number, kind.verb, seed, {**parameters, "seed": seed}, axis)
+
+
+def _weighted(kinds: tuple[DrawKind, ...], at: float) -> DrawKind:
+    total = sum(kind.weight for kind in kinds)
+    reached = 0.0
+    for kind in kinds:
+        reached += kind.weight / total
+        if at < reached:
+            return kind
+    return kinds[-1]
+
+
+def _digest(*key: Any) -> bytes:
+    return hashlib.sha256("\n".join(map(str, key)).encode()).digest()
+
+
+def _uniform(*key: Any) -> float:
+    """Return a number from 0 to below 1 that depends on the key alone."""
+    return (int.from_bytes(_digest(*key)[:8], "big") >> 11) / 2**53
+
+
+@cache
+def _template(text: str) -> Any:
+    from jinja2 import StrictUndefined
+    from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False).from_string(text)
+
+
+def _compiled(text: str) -> Any:
+    from jinja2 import TemplateError
+
+    try:
+        return _template(text)
+    except TemplateError as error:
+        raise ParameterError(
+            f"the prompt {text!r} is no template: {first_line(error)}",
+            "e.g. 'a satellite image of {{ class }}'",
+        ) from error
+
+
+def filled_prompt(template: str, slots: Mapping[str, Any]) -> str:
+    """Return a prompt with its slots filled, in jinja2's sandbox.
+
+    Raises
+    ------
+    ParameterError
+        The template is broken, or names a slot that is not there.
+    """
+    from jinja2 import TemplateError
+
+    try:
+        return str(_compiled(template).render(dict(slots))).strip()
+    except (TemplateError, TypeError, ValueError, ArithmeticError) as error:
+        raise ParameterError(
+            f"the prompt {template!r} cannot be filled: {first_line(error)}",
+            f"use the slots {', '.join(sorted(slots))}, e.g. 'a satellite image of {{{{ class }}}}'",
+        ) from error
+
+
+def read_policy(config: Policy | Mapping[str, Any] | str | os.PathLike[str]) -> Policy:
+    """Return a validated policy from a YAML file, a mapping or a policy.
+
+    Raises
+    ------
+    ParameterError
+        The message names the key, its value, and the nearest known key.
+    """
+    if isinstance(config, Policy):
+        return config
+    what = "the policy"
+    if isinstance(config, str | os.PathLike):
+        what = f"policy {str(config)!r}"
+        try:
+            config = load_yaml(Path(config).expanduser().read_text(encoding="utf-8"), what=what)
+        except (OSError, UnicodeError) as error:
+            raise ParameterError(f"{what} cannot be read: {error}", "give a YAML file") from error
+    if not isinstance(config, Mapping):
+        raise ParameterError(f"{what} is a {type(config).__name__}, not keys and values", "e.g. per_real: 5")
+    try:
+        return Policy.model_validate(dict(config))
+    except ValidationError as error:
+        raise ParameterError(*explain_validation(error, Policy, what, {}, noun="key")) from None

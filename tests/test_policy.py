@@ -1,0 +1,124 @@
+"""Policies: the draws follow from policy, item and number alone; only train is augmented; rare classes get more."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+import pytest
+
+from eoaug.augment.policy import Policy, draws_of, draws_per_item, filled_prompt, read_policy
+from eoaug.augment.training_items import TrainingItem, TrainingSet
+from eoaug.errors import EoaugError
+
+
+def a_set(counts=None, splits=("train",)) -> TrainingSet:
+    counts = counts or {"forest": 40, "river": 10, "town": 1}
+    items = [
+        TrainingItem(f"{name}{k}-{split}", None, label=name, split=split, properties={"month": 6})
+        for name, count in counts.items()
+        for split in splits
+        for k in range(count)
+    ]
+    return TrainingSet(tuple(items), "classes", "class", tuple(counts))
+
+
+POLICY = {
+    "per_real": 2.5,
+    "axes": ["season", "disaster"],
+    "seed": 4,
+    "draws": [
+        {
+            "verb": "synthesize",
+            "strengths": [0.3, 0.6],
+            "prompt": "a {{ class }} in month {{ month }}, {{ axis }}",
+            "weight": 3,
+        },
+        {"verb": "corrupt", "parameters": {"kind": "haze"}, "strengths": [1, 2]},
+    ],
+}
+
+
+def test_draws_follow_from_policy_item_and_number():
+    train = a_set(splits=("train", "test", "validate", ""))
+    policy = read_policy(POLICY)
+    draws = list(draws_of(policy, train))
+    assert draws == list(draws_of(read_policy(policy.model_dump(mode="json")), train))
+    assert {draw.item.partition("-")[2] for draw in draws} == {"train"}
+    assert len({draw.seed for draw in draws}) == len(draws)
+    assert len({(draw.item, draw.number) for draw in draws}) == len(draws)
+    fewer = TrainingSet(train.items[::-1], "classes", "class", train.classes)
+    assert {(d.item, d.number): d for d in draws} == {(d.item, d.number): d for d in draws_of(policy, fewer)}
+    other = read_policy({**POLICY, "seed": 5})
+    assert {d.seed for d in draws_of(other, train)}.isdisjoint(d.seed for d in draws)
+    first = next(d for d in draws if d.verb == "synthesize" and d.axis == "season")
+    assert first.parameters["prompt"] == f"a {re.split(r'[0-9]', first.item)[0]} in month 6, season"
+    assert first.parameters["strength"] in (0.3, 0.6)
+    assert next(d for d in draws if d.verb == "corrupt").parameters["severity"] in (1, 2)
+
+
+def test_counts_weights_and_balance():
+    train = a_set({"forest": 400, "river": 100, "town": 4})
+    policy = read_policy({**POLICY, "balance": 0.5})
+    assert draws_per_item(policy, train) == {"forest": 2.5, "river": 5.0, "town": 10.0}
+    draws = list(draws_of(policy, train))
+    per_class = Counter(re.split(r"\d", draw.item)[0] for draw in draws)
+    assert (per_class["river"], per_class["town"]) == (500, 40)
+    assert len(draws) == pytest.approx(1000 + 500 + 40, rel=0.05)
+    verbs = Counter(draw.verb for draw in draws)
+    assert verbs["synthesize"] / len(draws) == pytest.approx(0.75, abs=0.04)
+    assert draws_per_item(read_policy({"balance": 0, "per_real": 5}), train) == dict.fromkeys(
+        train.classes, 5.0
+    )
+
+
+@pytest.mark.parametrize(
+    ("wrong", "shown"),
+    [
+        ({"per_reel": 5}, "per_real"),
+        ({"balance": 2}, "balance"),
+        ({"draws": []}, "draws"),
+        ({"draws": [{"verb": "synthesise"}]}, "verb"),
+        ({"draws": [{"verb": "inpaint", "parameters": {"streng": 1}}]}, "streng"),
+        ({"draws": [{"verb": "synthesize", "parameters": {"seed": 1}}]}, "seed"),
+        ({"draws": [{"verb": "corrupt"}]}, "kind"),
+        ({"draws": [{"verb": "inpaint", "strengths": 0.3}]}, "strengths"),
+        ({"draws": [{"verb": "synthesize", "prompt": "{{ class "}]}, "prompt"),
+        ({"axes": ["weather"]}, "axes"),
+        (["x"], "list"),
+    ],
+)
+def test_wrong_policies_are_refused(wrong, shown):
+    with pytest.raises(EoaugError, match=shown) as caught:
+        read_policy(wrong)
+    assert caught.value.remedy
+
+
+def test_prompts_cannot_leave_the_sandbox():
+    for text in (
+        "{{ class.__class__.__mro__ }}",
+        "{{ ''.__class__ }}",
+        "{% for i in range(10**9) %}x{% endfor %}",
+    ):
+        with pytest.raises(EoaugError):
+            filled_prompt(text, {"class": "a"})
+
+
+def test_slots_that_an_item_lacks_are_named():
+    policy = read_policy({"draws": [{"verb": "synthesize", "prompt": "a {{ klass }}"}]})
+    with pytest.raises(EoaugError, match="klass") as caught:
+        next(draws_of(policy, a_set()))
+    assert "class" in caught.value.remedy
+
+
+def test_a_policy_file(tmp_path):
+    (tmp_path / "p.yaml").write_text(
+        "per_real: 3\ndraws:\n- {verb: super_resolve, parameters: {factor: 2}}\n"
+    )
+    policy = read_policy(tmp_path / "p.yaml")
+    assert isinstance(policy, Policy)
+    assert len(list(draws_of(policy, a_set({"a": 2})))) == 6
+    with pytest.raises(EoaugError, match="cannot be read"):
+        read_policy(tmp_path / "q.yaml")
+    with pytest.raises(EoaugError, match="no item of the training set"):
+        list(draws_of(policy, a_set(splits=("test",))))
