@@ -319,6 +319,8 @@ def test_samples_of_torchgeo(task):
     else:
         assert label_variables(cube) == ("mask",)
         assert np.array_equal(cube["mask"], sample["mask"])
+        named = training_set(Samples(task), task=task, classes=["no", "yes"])[1].open()
+        assert named["mask"].attrs["flag_meanings"] == "no yes"
 
 
 # -- places ---------------------------------------------------------------------------------------------

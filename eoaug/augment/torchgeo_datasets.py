@@ -113,11 +113,11 @@ def torchgeo_set(
     task, label
         As for `eoaug.training_set`.
     how
-        ``bands``, ``scale`` and ``offset``; bands default to those that the dataset names.
+        ``bands``, ``scale``, ``offset`` and ``classes``; bands and classes default to those that the dataset names.
     size_px
         Edge of the patches of a `GeoDataset`; None: 256.
     """
-    classes = tuple(map(str, getattr(dataset, "classes", ()) or ()))
+    classes = tuple(how.get("classes") or map(str, getattr(dataset, "classes", None) or ()))
     name = label or ("class" if task == "classes" else "mask")
     bands = tuple(how.get("bands") or ()) or _bands_of(dataset)
     split = split_named(getattr(dataset, "split", "")) or ""

@@ -90,7 +90,7 @@ def training_set(
     how = {"bands": bands, "scale": scale, "offset": offset if scale is not None else None}
     folder = _folder(source)
     if is_torchgeo(source):
-        made = torchgeo_set(source, task, label, how, size_px)
+        made = torchgeo_set(source, task, label, {**how, "classes": tuple(named.values())}, size_px)
     elif folder is None:
         chosen = {"collections": collections, "ids": ids, "query": query, "allow": allow}
         where = named_source(source) if isinstance(source, str) else source
