@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -377,3 +378,60 @@ def test_items_without_a_place_need_a_split(tmp_path):
     with pytest.raises(EoaugError, match="names the item 'O'"):
         training_set(tmp_path, split={"O": "train"})
     assert training_set(tmp_path, split={"0": "val"}).splits == {"validate": 1}
+
+
+# -- the real torchgeo ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torchgeo():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the libraries that it imports
+        return pytest.importorskip("torchgeo.datasets")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the libraries that torchgeo imports
+def test_patches_of_a_real_geodataset(tmp_path, torchgeo):
+    images = RNG.integers(1, 9000, (2, 90, 130)).astype("uint16")
+    masks = RNG.integers(0, 4, (1, 90, 130)).astype("uint8")
+    raster(tmp_path / "img" / "img_20200601.tif", images)
+    raster(tmp_path / "msk" / "msk_20200601.tif", masks)
+
+    class Images(torchgeo.RasterDataset):
+        filename_glob, filename_regex, all_bands = "img*.tif", r"img_(?P<date>\d{8})", ("B03", "B04")
+
+    class Masks(torchgeo.RasterDataset):
+        filename_glob, filename_regex, is_image = "msk*.tif", r"msk_(?P<date>\d{8})", False
+
+    both = Images(str(tmp_path / "img")) & Masks(str(tmp_path / "msk"))
+    train = training_set(both, task="pixels", size_px=32, classes=["a", "b", "c", "d"])
+    assert len(train) == 6
+    for item in train:
+        cube = item.open()
+        col, row = round((float(cube.x[0]) - 400005) / 10), round((4999995 - float(cube.y[0])) / 10)
+        assert np.array_equal(cube.B04, images[1, row : row + 32, col : col + 32])
+        assert np.array_equal(cube["mask"], masks[0, row : row + 32, col : col + 32])
+        assert cube.time.values == np.datetime64("2020-06-01")
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the libraries that torchgeo imports
+def test_a_real_dataset_of_class_folders(tmp_path, torchgeo):
+    home = tmp_path / "ds/images/remote_sensing/otherDatasets/sentinel_2/tif"
+    for name in ("Forest", "River"):
+        for number in range(3):
+            values = RNG.integers(0, 9999, (13, 64, 64)).astype("uint16")
+            raster(home / name / f"{name}_{number}.tif", values)
+    for number, split in enumerate(("train", "val", "test")):
+        (tmp_path / f"eurosat-{split}.txt").write_text(f"Forest_{number}.jpg\nRiver_{number}.jpg\n")
+    dataset = torchgeo.EuroSAT(str(tmp_path), split="val", download=False)
+    train = training_set(dataset)
+    assert train.splits == {"validate": 2}
+    for index, item in enumerate(train):
+        sample, cube = dataset[index], item.open()
+        assert item.label == dataset.classes[int(sample["label"])]
+        assert np.array_equal(cube[list(dataset.bands)].to_dataarray(), sample["image"].numpy())
+        assert cube.B04.attrs["scale_factor"] == 1e-4
+        assert item.place is not None
+    assert [item.id for item in training_set(tmp_path).split("val")] == [item.id for item in train]
