@@ -54,8 +54,8 @@ def corrupt[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
 ) -> T:
     """Return a cube with a defect of the measurement, drawn at random for a seed.
 
-    Nothing depends on chunks, workers, or on which other bands and dates there are: noise, gaps and clouds are functions of
-    the absolute pixel, the date and the name of the band. A lazy cube gives a lazy result. A higher severity with the same
+    Nothing depends on chunks or workers, nor (but for ``missing_bands`` and ``missing_dates``) on which other bands and dates
+    there are: noise, gaps and clouds are functions of the absolute pixel, the date and the name of the band. A lazy cube gives a lazy result. A higher severity with the same
     seed makes the same defect worse.
 
     Parameters
@@ -69,7 +69,7 @@ def corrupt[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         ``gaussian_blur``, ``motion_blur``, ``coregistration``. Atmosphere: ``clouds``, ``haze``. Lost data:
         ``data_gaps``, ``missing_bands``, ``missing_dates``. Moved pixels: ``rotation``, ``scale``, ``translation``.
     severity
-        1 to 5. Level 3 is what a careful operator would reject.
+        1 to 5; what each means is in `eoaug.corruptions.kinds.KINDS`, by parameter.
     seed
         Random seed.
     labels
