@@ -135,7 +135,7 @@ def from_dates(
     expected = views[0].kriged(dates, sharp=not alone)
     if alone:
         return DatedEstimate(
-            image=np.clip(expected, dates.min(axis=0), dates.max(axis=0)),
+            image=_between(expected, dates),
             dates=dates,
             times=views[0].other_times,
             left=np.zeros_like(expected),
@@ -197,12 +197,24 @@ def _robust_moves(sources: list[Residuals]) -> tuple[list[Residuals], list[Float
     return sources, predict_departure(sources)
 
 
+def _margin(low: Float32Array, high: Float32Array) -> Float32Array:
+    """Return how far an estimate may leave the range of the dates: a trend goes on after the last one."""
+    floor, share = _MARGIN
+    return np.float32(floor) + np.float32(share) * (high - low)
+
+
+def _between(image: Float32Array, dates: Float32Array) -> Float32Array:
+    """Return an image limited to the range of the dates (N, C, H, W) and the margin."""
+    low, high = dates.min(axis=0), dates.max(axis=0)
+    margin = _margin(low, high)
+    return np.clip(image, low - margin, high + margin)
+
+
 def _within(image: Float32Array, views: list[_View], sources: list[Residuals]) -> Float32Array:
     """Return an image limited to what the dates, and the clear land of the date, support."""
     ranges = [(source.dates.min(axis=0), source.dates.max(axis=0)) for source in sources]
     low, high = ranges[0]
-    floor, share = _MARGIN
-    margin = floor + share * (high - low)
+    margin = _margin(low, high)
     level, least = _BEYOND
     out = np.empty_like(image)
     for band, plane in enumerate(image):
