@@ -406,7 +406,7 @@ def test_patches_of_a_real_geodataset(tmp_path, torchgeo):
 
     both = Images(str(tmp_path / "img")) & Masks(str(tmp_path / "msk"))
     train = training_set(both, task="pixels", size_px=32, classes=["a", "b", "c", "d"])
-    assert len(train) == 6
+    assert len(train) == 8
     for item in train:
         cube = item.open()
         col, row = round((float(cube.x[0]) - 400005) / 10), round((4999995 - float(cube.y[0])) / 10)

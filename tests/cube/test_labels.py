@@ -159,7 +159,7 @@ def check_label(case: tuple[xr.Dataset, str, bool], verb: str, format: str, fold
 
 
 @given(labelled(), st.sampled_from(sorted(VERBS)), st.sampled_from(["cog", "zarr"]))
-@settings(max_examples=10)
+@settings(max_examples=4)
 def test_no_verb_and_no_file_changes_a_label(case, verb, format):  # noqa: A002
     with tempfile.TemporaryDirectory() as folder:
         check_label(case, verb, format, folder)
@@ -217,7 +217,7 @@ GENERATORS = ["classical", TinyDenoiser(bands=("blue", "red"))]
 
 
 @given(undeclared(), st.sampled_from(sorted(VERBS)), st.sampled_from(GENERATORS))
-@settings(max_examples=15)
+@settings(max_examples=8)
 def test_no_remedy_changes_a_label(case, verb, generator):
     check_remedy(case, verb, generator)
 
