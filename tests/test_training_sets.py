@@ -343,13 +343,13 @@ class Point:
         return str(self.at)
 
 
-def km(one, two):
-    lon, lat = np.radians(np.subtract(two, one))
-    mean = np.radians((one[1] + two[1]) / 2)
-    return 6371.0 * np.hypot(lon * np.cos(mean), lat)
+def nearest_km(ones, others):
+    one, two = np.radians(ones)[:, None], np.radians(others)[None]
+    across = (two - one)[..., 0] * np.cos((one + two)[..., 1] / 2)
+    return 6371.0 * np.hypot(across, (two - one)[..., 1]).min()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 @pytest.mark.parametrize("spread", [0.5, 20.0])
 def test_splits_by_place_are_apart_balanced_and_repeatable(seed, spread):
     rng = np.random.default_rng(seed)
@@ -360,8 +360,8 @@ def test_splits_by_place_are_apart_balanced_and_repeatable(seed, spread):
     train = TrainingSet(items, "classes", "class", ("a", "b"))
     made = split_by_place(train, block_km=5, gap_km=1, seed=seed)
     assert made.splits == split_by_place(train[:], block_km=5, gap_km=1, seed=seed).splits
-    for one in made.split("train"):
-        assert all(km(one.place, two.place) >= 0.99 for two in made if two.split in ("test", "validate"))
+    others = [item.place for item in made if item.split in ("test", "validate")]
+    assert nearest_km([item.place for item in made.split("train")], others) >= 0.99
     used = [item for item in made if item.split]
     assert len(used) > 200
     for name, share in (("train", 0.6), ("validate", 0.2), ("test", 0.2)):
