@@ -55,6 +55,8 @@ _PATCH_PX = 5
 ENVELOPE = (0.7, 1.3, 0.01)
 """Factors on the smallest and the largest reflectance over the clear dates, and what is subtracted and added."""
 _MOST_HIDDEN = 0.05
+_MOST_SNOW = 0.1
+"""Largest share of snow in what a date shows."""
 _LEAST_CLEAR = 4
 """Fewest clear dates of an envelope."""
 _MOVED_COVER = (0.05, 0.9)
@@ -200,7 +202,9 @@ class _Dirty:
         """Score the dates with clouds by the envelope; return a strip of each with how bad it is."""
         assert self.scene.cloud is not None
         cloudy = [
-            date for date in range(len(self.hidden)) if self.hidden[date].any() and date not in self.clear
+            date
+            for date in range(len(self.hidden))
+            if self.hidden[date].any() and date not in self.clear and not self._snowy(date)
         ]
         dates = [cloudy[i] for i in evenly(len(cloudy), limit)]
         if not dates:
@@ -220,6 +224,13 @@ class _Dirty:
                 self._strip(date, {name: images[index] for name, images in results.items()}, bounds)
             )
         return strips
+
+    def _snowy(self, date: int) -> bool:
+        """Return whether what a date shows is snow, which few clear dates have: then their envelope says nothing."""
+        snow, cloud = self.scene.snow, self.scene.cloud
+        if snow is None or cloud is None or cloud[date].all():
+            return False
+        return bool(snow[date][~cloud[date]].mean() > _MOST_SNOW)
 
     def pasted(self, generators: Mapping[str, Generator], tally: Tally, limit: int | None) -> None:
         """Score clear dates onto which clouds were moved, by their truth."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from eoaug.cube.read import read_cube
 from eoaug.cube.roles import platform_of
 from eoaug.datasets.netcdf import cloud_mask, open_netcdf
 from eoaug.datasets.positions import RADAR, Positions, radar_of
-from eoaug.datasets.snow import snow_by_index
+from eoaug.datasets.snow import snow_of
 from eoaug.errors import EoaugError, SourceError
 from eoaug.quicklook import HIDDEN
 from eoaug.raster.arrays import BoolArray, Float32Array, FloatArray
@@ -81,6 +82,8 @@ class Scene:
     cube: Cube
     cloud: BoolArray | None
     """Shape (T, H, W), True under cloud and shadow; None without a mask."""
+    snow: BoolArray | None = None
+    """The same shape, True for snow; None if nothing says so (see `snow.snow_of`)."""
     display: frozenset[str] = frozenset()
     """Names of bands with 8-bit display values, whose reflectance is not known."""
     _values: dict[str, Float32Array] = field(default_factory=dict)
@@ -139,8 +142,8 @@ class Scene:
         known = np.isfinite(shown[name])
         count = np.maximum(known.sum(axis=(1, 2)), 1)
         out = np.where(known, shown[name], 0).sum(axis=(1, 2)) / count >= _CLOUD[name]
-        if "green" in shown and "swir16" in shown:
-            out &= snow_by_index(shown["green"], shown["swir16"]).mean(axis=(1, 2)) < _SNOW
+        if self.snow is not None:
+            out &= self.snow.mean(axis=(1, 2)) < _SNOW
         return np.asarray(out)
 
     def label(self, band: CubeBand) -> str:
@@ -225,12 +228,13 @@ def read_scenes(folder: Path, edge_px: int, skipped: dict[str, str], *, native: 
 
 def _read(path: Path, place: str, edge_px: int, *, native: bool) -> Scene:
     with open_netcdf(path) as ds:
+        whole = _window(ds, edge_px).load()
+        joined = whole
         companion = path.with_name(f"{path.stem}_20m.nc")
-        if native and companion.is_file():
-            with open_netcdf(companion) as coarse:
-                window = _window(_joined(ds, coarse), edge_px).load()
-        else:
-            window = _window(ds, edge_px).load()
+        if companion.is_file():
+            with open_netcdf(companion) as coarse, nullcontext() if native else suppress(EoaugError):
+                joined = _window(_joined(ds, coarse), edge_px).load()
+    window = joined if native else whole
     window, display = _with_scales(window)
     cube = read_cube(window)
     mask = cloud_mask(window)
@@ -239,7 +243,9 @@ def _read(path: Path, place: str, edge_px: int, *, native: bool) -> Scene:
     if mask is not None:
         dims = [dim for dim in (cube.name_time, *cube.names_yx) if dim in mask.dims]
         cloud = np.broadcast_to(mask.transpose(*dims).values, shape)
-    return Scene(name=path.stem, place=place, cube=cube, cloud=cloud, display=display)
+    scene = Scene(name=path.stem, place=place, cube=cube, cloud=cloud, display=display)
+    snow = snow_of(joined, path, scene.seconds)
+    return scene if snow is None or snow.shape != shape else replace(scene, snow=snow)
 
 
 def _with_scales(ds: xr.Dataset) -> tuple[xr.Dataset, frozenset[str]]:

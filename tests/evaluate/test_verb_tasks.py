@@ -162,10 +162,15 @@ def test_a_date_of_cloud_that_its_mask_calls_land_is_not_clear(tmp_path):
     write(ds, tmp_path / "a.nc")
     assert 3 not in dirty_masks._Dirty.of(read_scenes(tmp_path, EDGE, {})[0], "as it is").clear
     # Snow is as bright, and dark at 1.6 um.
-    snow = ds.assign(B03=ds.B04.copy().assign_attrs(common_name="green"), B11=ds.B04 // 8)
-    snow.B11.attrs = {**ds.B04.attrs, "common_name": "swir16"}
+    snow = ds.assign(B03=ds.B04.copy().assign_attrs(common_name="green"), B11=ds.B04.copy())
+    snow.B11.attrs["common_name"] = "swir16"
+    snow.B11[3] //= 8
     write(snow, tmp_path / "a.nc")
-    assert 3 in dirty_masks._Dirty.of(read_scenes(tmp_path, EDGE, {})[0], "as it is").clear
+    dirty = dirty_masks._Dirty.of(read_scenes(tmp_path, EDGE, {})[0], "as it is")
+    assert 3 in dirty.clear
+    # The few clear dates with snow are no envelope for a date with snow.
+    assert dirty._snowy(3)
+    assert not dirty._snowy(1)
 
 
 # -- the other tasks ---------------------------------------------------------------------------------
