@@ -87,9 +87,22 @@ Refusal = tuple[str, str]
 
 
 def note_grid(marks: xr.Variable | xr.DataArray, geobox: GeoBox) -> None:
-    """Note in the encoding of a new mask on which grid it is exact, and its flags if it has none."""
+    """Note in the encoding of a new mask on which grid and dates it is exact, and its flags if it has none."""
     marks.attrs = {**ATTRIBUTES, **marks.attrs}
-    marks.encoding = {**marks.encoding, _GRID: (tuple(geobox.affine)[:6], geobox.crs)}
+    marks.encoding = {**marks.encoding, _GRID: (tuple(geobox.affine)[:6], geobox.crs, _dates(marks))}
+
+
+def _dates(marks: xr.Variable | xr.DataArray) -> tuple[int, ...]:
+    """Return the dates of a mask in seconds; empty if it has none."""
+    if isinstance(marks, xr.DataArray):
+        for dim in marks.dims:
+            if dim in marks.coords and marks[dim].dtype.kind == "M":
+                return _seconds(marks[dim].values)
+    return ()
+
+
+def _seconds(times: NDArray[np.datetime64]) -> tuple[int, ...]:
+    return tuple(times.astype("datetime64[s]").astype(np.int64).tolist())
 
 
 def lost_marks() -> Refusal:
@@ -102,7 +115,9 @@ def lost_marks() -> Refusal:
     )
 
 
-def why_untrusted(marks: xr.Variable | xr.DataArray, geobox: GeoBox) -> Refusal | None:
+def why_untrusted(
+    marks: xr.Variable | xr.DataArray, geobox: GeoBox, times: NDArray[np.datetime64] | None = None
+) -> Refusal | None:
     """Return why a mask may miss generated pixels; None if it marks every one of them.
 
     The minimum, the median or a linear interpolation of a mask can be 0 where a generated pixel went into the bands, and
@@ -115,12 +130,17 @@ def why_untrusted(marks: xr.Variable | xr.DataArray, geobox: GeoBox) -> Refusal 
         The mask.
     geobox
         Grid of its cube.
+    times
+        Dates of its cube, for a mask without coordinates.
     """
     if marks.dtype.kind == "b":
         return None
     ours = str(marks.attrs.get("flag_meanings", "")) == ATTRIBUTES["flag_meanings"]
     # xarray's coarsen keeps the encoding; a median of codes is float64, a selection with gaps float32.
-    coarsened = _GRID in marks.encoding and (not ours or marks.dtype == np.float64)
+    transform, crs, made_of = marks.encoding.get(_GRID, (marks.attrs.get("spatial:transform"), None, ()))
+    dates = _dates(marks) if times is None else _seconds(times)
+    fewer = len(dates) < len(made_of) and not set(dates) <= set(made_of)
+    coarsened = _GRID in marks.encoding and (not ours or marks.dtype == np.float64 or fewer)
     if not ours and not coarsened:
         if marks.dtype.kind in "iu":
             return None
@@ -134,7 +154,6 @@ def why_untrusted(marks: xr.Variable | xr.DataArray, geobox: GeoBox) -> Refusal 
             f"of the result, ds.assign({SYNTHETIC}=result.{SYNTHETIC}); for another grid write the result as it is, "
             "then eoaug.open_cube(catalog, resolution=...)",
         )
-    transform, crs = marks.encoding.get(_GRID, (marks.attrs.get("spatial:transform"), None))
     if transform is None or _is_crop(Affine(*map(float, transform)), crs, geobox):
         return None
     return (

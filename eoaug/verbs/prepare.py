@@ -267,7 +267,7 @@ def refuse_lost_marks(cube: Cube) -> None:
     if cube.marks is None:
         refusal = lost_marks() if provenance.marked_synthetic(cube.source) else None
     else:
-        refusal = why_untrusted(cube.marks, cube.geobox)
+        refusal = why_untrusted(cube.marks, cube.geobox, cube.times)
     if refusal is not None:
         raise ParameterError(*refusal)
 

@@ -60,6 +60,9 @@ OPERATIONS = {
     "monthly last": lambda ds: ds.resample(time="10D").last(),
     "nearest dates": lambda ds: ds.resample(time="3D").nearest(),
     "thirds, median": lambda ds: ds.coarsen(time=3).median(keep_attrs=True),
+    "thirds, min": lambda ds: ds.coarsen(time=3).min(keep_attrs=True),
+    "thirds, max": lambda ds: ds.coarsen(time=3).max(keep_attrs=True),
+    "halves of the dates, min": lambda ds: ds.coarsen(time=2, boundary="trim").min(keep_attrs=True),
     "thirds without attributes": lambda ds: ds.coarsen(time=3).min(keep_attrs=False).assign_attrs(ds.attrs),
     "half months, min": lambda ds: ds.resample(time="15D").min(keep_attrs=True),
     "half months, median": lambda ds: ds.resample(time="15D").median(keep_attrs=True),
@@ -335,3 +338,10 @@ def test_thumbnails_do_not_depend_on_blocks(format, tmp_path):  # noqa: A002
         assert max(image.size) <= 192
         red = ds.B04.values[0][::3, ::3]
         assert np.array_equal(np.asarray(image)[..., 0] > 186, (red / 0.3) ** (1 / 1.7) * 255 >= 186.5)
+
+
+@pytest.mark.parametrize("how", ["min", "max"])
+def test_a_verb_refuses_marks_that_were_coarsened_over_dates(how):
+    coarsened = getattr(filled_cube().coarsen(time=2), how)(keep_attrs=True)
+    with pytest.raises(EoaugError, match="mask was computed"):
+        eoaug.super_resolve(coarsened, generator="classical")
