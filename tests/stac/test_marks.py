@@ -344,4 +344,4 @@ def test_thumbnails_do_not_depend_on_blocks(format, tmp_path):  # noqa: A002
 def test_a_verb_refuses_marks_that_were_coarsened_over_dates(how):
     coarsened = getattr(filled_cube().coarsen(time=2), how)(keep_attrs=True)
     with pytest.raises(EoaugError, match="mask was computed"):
-        eoaug.super_resolve(coarsened, generator="classical")
+        eoaug.inpaint(coarsened, mask=coarsened.B04 > 0.3, generator="classical")
