@@ -166,7 +166,10 @@ def test_a_whole_date_is_what_its_neighbours_foretell_and_its_errors_grow_with_t
         target = int(np.flatnonzero(asked.target)[0])
         found, expected_error = best_estimate.best_linear_estimate(asked, target)
         kriged = time_kriging.in_time(images, times, days * DAY)
-        np.testing.assert_allclose(found, np.clip(kriged, images.min(axis=0), images.max(axis=0)), atol=1e-6)
+        # A trend may leave the range of the dates by a fifth of a model unit and by 0.3 of that range.
+        low, high = images.min(axis=0), images.max(axis=0)
+        beyond = 0.2 + 0.3 * (high - low)
+        np.testing.assert_allclose(found, np.clip(kriged, low - beyond, high + beyond), atol=1e-6)
         assert (expected_error >= best_estimate._ERROR_FLOOR).all()
         errors.append(expected_error.mean())
     assert (np.diff(errors) > 0).all()
