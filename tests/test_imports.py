@@ -8,7 +8,7 @@ import sys
 import pytest
 
 HEAVY = ["torch", "diffusers", "transformers", "peft", "dask", "distributed", "odc", "rasterio", "zarr", "pystac",
-         "pystac_client", "scipy.interpolate", "skimage", "matplotlib", "tqdm", "hypothesis", "typer"]  # fmt: skip
+         "pystac_client", "scipy.ndimage", "scipy.interpolate", "skimage", "matplotlib", "tqdm", "hypothesis", "typer"]  # fmt: skip
 
 
 def loaded_after(code: str) -> set[str]:

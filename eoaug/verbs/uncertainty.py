@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from eoaug.cube.model import Cube
 from eoaug.engine.coverage import layer_masks
@@ -228,6 +227,8 @@ def _blocks(shape: tuple[int, ...], share: float, number: int, date: int) -> Boo
 
 def _away_px(missing: BoolArray) -> Float32Array:
     """Return the distance of each missing pixel to the nearest other one of its date, shape (T, Y, X)."""
+    from scipy import ndimage
+
     away: Float32Array = np.full(missing.shape, float(max(missing.shape[1:])), np.float32)
     for image, out in zip(missing, away, strict=True):
         if not image.all():
