@@ -263,7 +263,7 @@ def test_content_is_on_the_disk_before_it_has_its_name(
 # -- R21: long runs ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("count", [30, pytest.param(500, marks=LONG)])
+@pytest.mark.parametrize("count", [16, pytest.param(500, marks=LONG)])
 def test_memory_and_handles_stay(count: int, tmp_path: Path) -> None:
     """R21: the memory of so few items as the short form has is noise; its handles are not."""
     source, me, seen = make_source(tmp_path / "in", count), psutil.Process(), []

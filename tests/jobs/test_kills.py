@@ -374,7 +374,7 @@ def test_an_item_that_takes_its_workers_down_fails_alone(
 
 
 @pytest.mark.usefixtures("quick_workers")
-@pytest.mark.parametrize("count", [30, pytest.param(10_000, marks=LONG)])
+@pytest.mark.parametrize("count", [16, pytest.param(10_000, marks=LONG)])
 def test_two_workers_stay_busy_and_the_graph_stays_small(count: int, tmp_path: Path) -> None:
     """Items are sent as workers finish others, so that the scheduler never knows more than a few."""
     source, known, over = make_source(tmp_path / "in", count), [0], threading.Event()
