@@ -6,6 +6,7 @@ computed once, a bounded group of chunks at a time, all variables of a chunk tog
 
 from __future__ import annotations
 
+import json
 import os
 import warnings
 from collections.abc import Callable, Mapping
@@ -18,6 +19,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from eoaug.errors import TargetError
 from eoaug.formats.blocks import blocks
 from eoaug.formats.georeference import convention_attrs, geobox_of, grid_mapping
 from eoaug.formats.icechunk import committed
@@ -113,7 +115,7 @@ def _template(
         for name, coord in ds.coords.items()
         if name != "spatial_ref" and not (name in ds.coords and coord.dtype == object and coord.ndim == 0)
     }
-    template = xr.Dataset(coords=kept, attrs={**attrs, **conventions})
+    template = xr.Dataset(coords=kept, attrs={**_storable(attrs, "the cube", "ds"), **conventions})
     for axis, dim in zip(("Y", "X"), yx, strict=True):
         # The coordinates of a rotated grid are pixel indices: only the affine transform locates its pixels.
         if dim in template.coords and geobox.axis_aligned:
@@ -129,7 +131,8 @@ def _template(
         # Scale and nodata are stated once, in CF's attributes: readers apply these and would leave another form to be
         # applied again.
         left_out = {*NODATA_KEYS, *SCALE_ATTRS, "grid_mapping"}
-        own = {k: v for k, v in var.attrs.items() if k not in left_out}
+        given = {k: v for k, v in var.attrs.items() if k not in left_out}
+        own = _storable(given, str(name), f"ds[{str(name)!r}]")
         if form.has_scale:
             own |= {"scale_factor": form.scale, "add_offset": form.offset}
         empty = da.zeros(var.shape, dtype=form.dtype, chunks=chunks)
@@ -141,6 +144,20 @@ def _template(
             # Every array has a fill value, 0 by default, which GDAL takes for nodata: the measured pixels of a mask.
             encoding[str(name)]["fill_value"] = form.dtype.type(np.iinfo(form.dtype).max)
     return template, encoding
+
+
+def _storable(attrs: Mapping[Any, Any], of: str, spelled: str) -> dict[Any, Any]:
+    """Return attributes as Zarr stores them, in JSON."""
+    out = {key: list(value) if isinstance(value, range) else value for key, value in attrs.items()}
+    for key, value in out.items():
+        try:
+            json.dumps(value, default=lambda part: part.tolist())
+        except (AttributeError, TypeError, ValueError) as error:
+            raise TargetError(
+                f"attribute {key!r} of {of} is {value!r}, of type {type(value).__name__}, which a Zarr group cannot hold",
+                f"make it text, a number or a list of these, or delete it: del {spelled}.attrs[{key!r}]",
+            ) from error
+    return out
 
 
 def _zarr_chunk(var: xr.DataArray, dim: str, yx: tuple[str, str]) -> int:
