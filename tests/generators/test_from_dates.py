@@ -154,6 +154,18 @@ def test_a_relation_is_found():
     assert rmse(move[~known], departure[~known]) < 0.7 * np.abs(departure[~known]).mean()
 
 
+def test_a_relation_is_not_extrapolated_beyond_the_clear_pixels():
+    """Fields are clear on a hazy date and a village is not: it gets no more of the haze than the extreme field."""
+    dates = land(3)
+    village = disk(12)
+    dates[:, :, village] = dates[:, :, ~village].max() + 5
+    departure = 0.5 * dates[0]
+    known = np.broadcast_to(~village, departure.shape)
+    (move,) = regression.predict_departure([regression.Residuals(dates, departure, known)])
+    assert rmse(move[:, ~village], departure[:, ~village]) < 0.7 * departure[:, ~village].std()
+    assert move[:, village].max() < 1.3 * move[:, ~village].max()
+
+
 def test_the_better_of_two_estimates_gets_the_larger_share():
     truth, noise = land(2)
     known = np.ones(truth.shape, bool)

@@ -96,8 +96,12 @@ def predict_departure(sources: Sequence[Residuals]) -> list[Float32Array]:
         if not blocks:
             continue
         constant, slopes = _shrunk_ridge(blocks)
+        # Beyond what the clear pixels show the regression is not extrapolated: a village by the relation of fields.
+        seen = np.concatenate([block.features[1:] for block in blocks], axis=1)
+        least, most = seen.min(axis=1)[:, None], seen.max(axis=1)[:, None]
         for move, feature in zip(moves, features, strict=True):
-            flat = constant[:, None] + slopes @ feature[1:].reshape(len(feature) - 1, -1)
+            inside = np.clip(feature[1:].reshape(len(feature) - 1, -1), least, most)
+            flat = constant[:, None] + slopes @ inside
             move[bands] = flat.reshape(len(bands), *move.shape[1:])
     return moves
 
