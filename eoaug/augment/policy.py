@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -19,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from eoaug.augment.training_items import TrainingItem, TrainingSet
 from eoaug.errors import ParameterError, explain_validation, first_line
 from eoaug.jobs.config import JobVerb, check_parameters
-from eoaug.storage.documents import load_yaml
+from eoaug.storage.documents import read_mapping
 
 __all__ = [
     "Draw",
@@ -240,16 +239,8 @@ def read_policy(config: Policy | Mapping[str, Any] | str | os.PathLike[str]) -> 
     """
     if isinstance(config, Policy):
         return config
-    what = "the policy"
-    if isinstance(config, str | os.PathLike):
-        what = f"policy {str(config)!r}"
-        try:
-            config = load_yaml(Path(config).expanduser().read_text(encoding="utf-8"), what=what)
-        except (OSError, UnicodeError) as error:
-            raise ParameterError(f"{what} cannot be read: {error}", "give a YAML file") from error
-    if not isinstance(config, Mapping):
-        raise ParameterError(f"{what} is a {type(config).__name__}, not keys and values", "e.g. per_real: 5")
+    content, what = read_mapping(config, noun="policy", remedy="give keys and values, e.g. per_real: 5")
     try:
-        return Policy.model_validate(dict(config))
+        return Policy.model_validate(content)
     except ValidationError as error:
         raise ParameterError(*explain_validation(error, Policy, what, {}, noun="key")) from None

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -26,7 +25,7 @@ from eoaug.errors import ParameterError, did_you_mean, explain_validation
 from eoaug.generators.base import Generator
 from eoaug.generators.identity import identity_of
 from eoaug.stac.sample import named_source
-from eoaug.storage.documents import load_yaml
+from eoaug.storage.documents import read_mapping
 from eoaug.storage.names import clean_href
 from eoaug.verbs.options import yaml_keys
 
@@ -268,21 +267,11 @@ def read_job(config: Job | Mapping[str, Any] | str | os.PathLike[str]) -> Job:
     """
     if isinstance(config, Job):
         return config
-    what = "the job"
-    if isinstance(config, str | os.PathLike):
-        what = f"job {str(config)!r}"
-        try:
-            text = Path(config).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeError) as error:
-            raise ParameterError(f"{what} cannot be read: {error}", "give a YAML file") from error
-        config = load_yaml(text, what=what)
-    if not isinstance(config, Mapping):
-        raise ParameterError(
-            f"{what} is a {type(config).__name__}, not keys and values",
-            "give source, verb and output; see `eoaug run --help`",
-        )
+    content, what = read_mapping(
+        config, noun="job", remedy="give source, verb and output; see `eoaug run --help`"
+    )
     try:
-        return Job.model_validate(dict(config))
+        return Job.model_validate(content)
     except ValidationError as error:
         raise ParameterError(*explain_validation(error, Job, what, _EXAMPLES, noun="key")) from None
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from eoaug.errors import ParameterError
 
-__all__ = ["load_yaml"]
+__all__ = ["load_yaml", "read_mapping"]
 
 
 def load_yaml(text: str, *, what: str) -> Any:
@@ -48,3 +51,36 @@ def load_yaml(text: str, *, what: str) -> Any:
         raise ParameterError(
             f"{what} is not plain YAML: {message}", "write keys, values and lists only"
         ) from error
+
+
+def read_mapping(
+    config: Mapping[str, Any] | str | os.PathLike[str], *, noun: str, remedy: str
+) -> tuple[dict[str, Any], str]:
+    """Return the keys and values of a YAML file or of a mapping, and its name for messages.
+
+    Parameters
+    ----------
+    config
+        The path of a YAML or JSON file, or a mapping.
+    noun
+        What it is, such as ``job``.
+    remedy
+        For a document that has no keys.
+
+    Raises
+    ------
+    ParameterError
+        A file that cannot be read, or a document without keys.
+    """
+    content: Any = config
+    what = f"the {noun}"
+    if isinstance(config, str | os.PathLike):
+        what = f"{noun} {str(config)!r}"
+        try:
+            text = Path(config).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeError) as error:
+            raise ParameterError(f"{what} cannot be read: {error}", "give a YAML file") from error
+        content = load_yaml(text, what=what)
+    if not isinstance(content, Mapping):
+        raise ParameterError(f"{what} is a {type(content).__name__}, not keys and values", remedy)
+    return dict(content), what
