@@ -71,6 +71,8 @@ def __getattr__(name: str) -> Any:
     # The STAC floor imports GDAL and pystac: half a second that most sessions need later, if at all.
     if name in _LATER:
         return getattr(importlib.import_module(_LATER[name]), name)
+    if name == "torch":  # a package that nothing here imports
+        return importlib.import_module("eoaug.torch")
     raise AttributeError(f"module 'eoaug' has no attribute {name!r}")
 
 

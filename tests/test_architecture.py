@@ -26,6 +26,7 @@ FLOORS = {
     "datasets": ["datasets"],
     "augment": ["captions", "augment"],
     "training": ["training", "evaluate"],
+    "torch": ["torch"],
     "top": ["testing", "accessor", "cli", "__init__"],
 }
 """Bottom first; a module imports from its own floor or from one below."""
@@ -33,7 +34,11 @@ FLOORS = {
 LEVEL = {part: level for level, parts in enumerate(FLOORS.values()) for part in parts}
 
 DOORS = {
-    "torch": ["generators", "training", "evaluate"],
+    "torch": ["generators", "training", "evaluate", "torch"],
+    "torchgeo": ["torch.scenes"],
+    "geopandas": ["torch.scenes"],
+    "kornia": ["torch.corrupt_tensors"],
+    "lightning": ["torch.datamodule"],
     "diffusers": ["generators.checkpoints", "training"],
     "transformers": ["generators.checkpoints", "training", "captions"],
     "peft": ["generators.checkpoints", "training"],
@@ -54,7 +59,7 @@ DOORS = {
     "odc.loader": ["stac"],
     "xarray": [
         *("cube", "verbs", "corruptions", "formats", "quicklook", "stac", "jobs", "datasets"),
-        *(*FLOORS["augment"], *FLOORS["training"], *FLOORS["top"]),
+        *(*FLOORS["augment"], *FLOORS["training"], "torch", *FLOORS["top"]),
     ],
     "typer": ["cli"],
     "hypothesis": ["testing"],
@@ -82,7 +87,7 @@ CLIENTS = ["cli"]
 """Modules that use the package as users do, through its root."""
 
 LATE = [
-    *("engine.dask_graph", "formats", "stac", "jobs", "training", "captions", "augment", "evaluate"),
+    *("engine.dask_graph", "formats", "stac", "jobs", "training", "captions", "augment", "evaluate", "torch"),
     *("generators.embedded.networks", "generators.checkpoints"),
 ]
 """Modules that the package's root does not import."""

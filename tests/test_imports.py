@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-HEAVY = ["torch", "diffusers", "transformers", "peft", "dask", "distributed", "odc", "rasterio", "zarr", "pystac",
+HEAVY = ["torch", "torchgeo", "kornia", "lightning", "geopandas", "diffusers", "transformers", "peft", "dask", "distributed", "odc", "rasterio", "zarr", "pystac",
          "pystac_client", "scipy.ndimage", "scipy.interpolate", "skimage", "matplotlib", "tqdm", "hypothesis", "typer"]  # fmt: skip
 
 

@@ -25,6 +25,7 @@ __all__ = [
     "DrawKind",
     "KeepRules",
     "Policy",
+    "draw_of",
     "draws_of",
     "draws_per_item",
     "filled_prompt",
@@ -151,10 +152,11 @@ def draws_of(policy: Policy, train: TrainingSet) -> Iterator[Draw]:
         # A mean of 2.5 is two draws for half of the items and three for the others.
         count = int(mean) + (_uniform(policy.seed, item.id, "count") < mean - int(mean))
         for number in range(count):
-            yield _draw(policy, item, number)
+            yield draw_of(policy, item, number)
 
 
-def _draw(policy: Policy, item: TrainingItem, number: int) -> Draw:
+def draw_of(policy: Policy, item: TrainingItem, number: int) -> Draw:
+    """Return one draw of an item, whether or not the policy's numbers per item reach it."""
     key = (policy.seed, item.id, number)
     kind = _weighted(policy.draws, _uniform(*key, "kind"))
     parameters = dict(kind.parameters)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -147,6 +148,20 @@ class TrainingSet(Sequence[TrainingItem]):
                 "assign splits by place, training_set(..., split='place'), or to all, split='train'",
             )
         return replace(self, items=kept)
+
+    def torch(self, split: str | None = None, **options: Any) -> Any:
+        """Return the images of a split as a torch dataset.
+
+        Parameters
+        ----------
+        split
+            Default: all items.
+        **options
+            Of `eoaug.torch.Chips`: ``bands``, ``missing``, ``transforms``.
+        """
+        # By name: torch stays out of this floor until it is asked for.
+        chips = importlib.import_module("eoaug.torch.chips").Chips
+        return chips(self if split is None else self.split(split), **options)
 
     def index_of(self, name: str) -> int:
         """Return the number of a class."""

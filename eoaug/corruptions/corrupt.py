@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from numpy.typing import NDArray
 
 from eoaug.corruptions.image_work import ImageWork
 from eoaug.corruptions.kinds import KINDS, parameters_of
@@ -37,7 +38,7 @@ from eoaug.verbs.checks import flag, integer
 from eoaug.verbs.prepare import over_tree, refuse_lost_marks
 from eoaug.verbs.record import sources_of
 
-__all__ = ["corrupt"]
+__all__ = ["corrupt", "corrupted_arrays"]
 
 
 def corrupt[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
@@ -156,6 +157,30 @@ def _corrupted(
         work = ImageWork(request, chunking, token)
         result = same_grid_cube(cube, work, lazy=lazy, pair=how["pair"])
     return provenance.stamp(result, _record(cube, request, parameters, token, result, lazy=lazy))
+
+
+def corrupted_arrays(
+    cube: Cube, kind: str, severity: int = 3, *, seed: int = 0, **values: Any
+) -> dict[str, NDArray[Any]]:
+    """Return the arrays that `corrupt` gives a cube in memory, without the object and its record; for data loaders.
+
+    Parameters
+    ----------
+    cube
+        The cube, in memory.
+    kind, severity, seed, **values
+        As for `corrupt`; a kind that keeps the grid.
+
+    Returns
+    -------
+    Bands and marks by name, shape (T, Y, X), in stored numbers; clouds come with their mask and opacity.
+    """
+    request = _request(cube, kind, parameters_of(kind, severity, values), None, seed)
+    check_cube_units(cube)
+    refuse_lost_marks(cube)
+    height, width = cube.shape_yx
+    whole = Chunking(lengths=((len(request.times),), (height,), (width,)), batch_tiles=1)
+    return ImageWork(request, whole, "").run((0, 0, 0), [np.asarray(band.data) for band in cube.bands])
 
 
 def _request(cube: Cube, kind: str, own: Mapping[str, Any], like: Any, seed: int) -> CorruptionRequest:

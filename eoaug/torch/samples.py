@@ -1,0 +1,125 @@
+"""From cubes to samples: dictionaries of tensors with the keys that torchgeo's datasets and tasks use."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+
+from eoaug.augment.training_items import TrainingItem, TrainingSet
+from eoaug.corruptions.units import band_of_cube
+from eoaug.cube.model import Cube
+from eoaug.cube.read import read_cube
+from eoaug.cube.synthetic import SYNTHETIC
+from eoaug.errors import BandError, did_you_mean
+from eoaug.raster.radiometry import declared_nodata
+
+__all__ = ["IGNORED", "Sample", "SampleForm", "class_numbers", "form_of"]
+
+Sample = dict[str, torch.Tensor]
+"""``image`` (C, H, W) float32 in physical units, or (T, C, H, W) of several dates; ``label`` () int64, or ``mask`` (H, W)
+int64; ``synthetic`` (H, W) uint8: 0 measured, 1 generated, 2 transferred, 255 outside."""
+
+IGNORED = 255
+"""Class number of pixels without a class, the ``ignore_index`` of losses."""
+
+
+@dataclass(frozen=True)
+class SampleForm:
+    """What samples of a set are made of."""
+
+    bands: tuple[str, ...]
+    """Names of the bands in the order of the channels."""
+    label: str
+    """Name of the label variable; empty where an image has one class."""
+    missing: float
+    """Value of pixels that were not measured."""
+
+    def sample(
+        self, cube: Cube, number: int | None, arrays: Mapping[str, NDArray[Any]] | None = None
+    ) -> Sample:
+        """Return the sample of a cube.
+
+        Parameters
+        ----------
+        cube
+            The cube.
+        number
+            Of the class of the image; None for labels of pixels.
+        arrays
+            Stored numbers of bands and marks, (T, Y, X), in place of the cube's.
+        """
+        by_name = {band.name: band for band in cube.bands}
+        lacking = [name for name in self.bands if name not in by_name]
+        if lacking:
+            raise BandError(
+                f"an item has no band {lacking[0]!r}, it has {', '.join(by_name)}",
+                did_you_mean(lacking[0], by_name) or "choose bands that all items have: bands=[...]",
+            )
+        layers = []
+        for name in self.bands:
+            stored = by_name[name].data if arrays is None else arrays[name]
+            values = band_of_cube(by_name[name]).physical(np.asarray(stored)).astype(np.float32)
+            layers.append(np.where(np.isnan(values), np.float32(self.missing), values))
+        image = np.stack(layers, axis=1)  # (T, C, H, W)
+        sample = {"image": torch.from_numpy(image[0] if len(image) == 1 else image)}
+        if number is not None:
+            sample["label"] = torch.tensor(number, dtype=torch.int64)
+        elif self.label:
+            sample["mask"] = torch.from_numpy(class_numbers(cube.source[self.label], cube.names_yx))
+        sample["synthetic"] = torch.from_numpy(_marks(cube, image, arrays))
+        return sample
+
+
+def _marks(cube: Cube, image: NDArray[Any], arrays: Mapping[str, NDArray[Any]] | None) -> NDArray[np.uint8]:
+    """Return the synthetic mask of all dates as one, shape (H, W): the largest code below 255 wins."""
+    if arrays is not None and SYNTHETIC in arrays:
+        marks = arrays[SYNTHETIC]
+    elif cube.marks is not None:
+        y, x = cube.names_yx
+        marks = np.asarray(cube.marks.transpose(..., y, x).values)
+    else:
+        return np.zeros(image.shape[-2:], np.uint8)
+    marks = marks.astype(np.uint8).reshape(-1, *image.shape[-2:])
+    known = np.where(marks == 255, 0, marks).max(axis=0)
+    return np.where((marks == 255).all(axis=0), np.uint8(255), known).astype(np.uint8)
+
+
+def class_numbers(label: xr.DataArray, yx: tuple[str, str]) -> NDArray[np.int64]:
+    """Return a label raster as numbers of classes, shape (H, W): the index among its flags where it has flags, else its own
+    numbers; `IGNORED` for nodata and numbers that are no flag.
+    """
+    first = {dim: 0 for dim in label.dims if dim not in yx}
+    values = np.asarray(label.isel(first).transpose(*yx).values)
+    flags = label.attrs.get("flag_values")
+    if flags is None:
+        out = (
+            np.where(np.isnan(values), IGNORED, values).astype(np.int64)
+            if values.dtype.kind == "f"
+            else values.astype(np.int64)
+        )
+    else:
+        wanted = np.atleast_1d(np.asarray(flags))
+        order = np.argsort(wanted, kind="stable")
+        at = np.clip(np.searchsorted(wanted, values, sorter=order), 0, len(wanted) - 1)
+        out = np.where(wanted[order[at]] == values, order[at], IGNORED).astype(np.int64)
+    nodata = declared_nodata(label.attrs, label.dtype, name=str(label.name), encoding=label.encoding)
+    if nodata is not None and not np.isnan(nodata):
+        out[values == nodata] = IGNORED
+    return out
+
+
+def form_of(train: TrainingSet, bands: Sequence[str] | None, missing: float) -> SampleForm:
+    """Return the form of the samples of a set; without ``bands``, with those of its first item."""
+    names = tuple(bands or ()) or tuple(band.name for band in read_cube(train[0].open()).bands)
+    return SampleForm(names, "" if train.task == "classes" else train.label, float(missing))
+
+
+def number_of(train: TrainingSet, item: TrainingItem) -> int | None:
+    """Return the number of the class of an item; None where its pixels have classes."""
+    return None if train.task != "classes" or item.label is None else train.index_of(item.label)
