@@ -28,6 +28,7 @@ from eoaug.verbs.synthesize import synthesize
 
 if TYPE_CHECKING:
     from eoaug.augment.training_set import training_set
+    from eoaug.exports.export import export
     from eoaug.jobs.runner import run_job
     from eoaug.stac.open import open_cube
     from eoaug.stac.publish import write
@@ -43,6 +44,7 @@ __all__ = [
     "Request",
     "__version__",
     "corrupt",
+    "export",
     "extend",
     "inpaint",
     "load",
@@ -57,6 +59,7 @@ __all__ = [
 ]
 
 _LATER = {
+    "export": "eoaug.exports.export",
     "open_cube": "eoaug.stac.open",
     "run_job": "eoaug.jobs.runner",
     "sample": "eoaug.stac.sample",

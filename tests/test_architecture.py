@@ -26,6 +26,7 @@ FLOORS = {
     "datasets": ["datasets"],
     "augment": ["captions", "augment"],
     "training": ["training", "evaluate"],
+    "exports": ["exports"],
     "torch": ["torch"],
     "top": ["testing", "accessor", "cli", "__init__"],
 }
@@ -45,7 +46,8 @@ DOORS = {
     "dask": ["engine.dask_graph", "formats"],  # the writers walk chunks; nobody else knows dask
     "huggingface_hub": ["generators.checkpoints.hub"],
     "distributed": ["jobs.clusters", "jobs.slurm"],  # whole items go to workers
-    "rasterio": ["formats", "stac"],
+    "rasterio": ["formats", "stac", "exports"],
+    "stac_geoparquet": ["exports.geoparquet"],
     "rioxarray": ["stac", "cli"],
     "zarr": ["formats", "stac"],
     "icechunk": ["formats.icechunk"],
@@ -59,7 +61,7 @@ DOORS = {
     "odc.loader": ["stac"],
     "xarray": [
         *("cube", "verbs", "corruptions", "formats", "quicklook", "stac", "jobs", "datasets"),
-        *(*FLOORS["augment"], *FLOORS["training"], "torch", *FLOORS["top"]),
+        *(*FLOORS["augment"], *FLOORS["training"], "exports", "torch", *FLOORS["top"]),
     ],
     "typer": ["cli"],
     "hypothesis": ["testing"],
@@ -87,7 +89,18 @@ CLIENTS = ["cli"]
 """Modules that use the package as users do, through its root."""
 
 LATE = [
-    *("engine.dask_graph", "formats", "stac", "jobs", "training", "captions", "augment", "evaluate", "torch"),
+    *(
+        "engine.dask_graph",
+        "formats",
+        "stac",
+        "jobs",
+        "training",
+        "captions",
+        "augment",
+        "evaluate",
+        "exports",
+        "torch",
+    ),
     *("generators.embedded.networks", "generators.checkpoints"),
 ]
 """Modules that the package's root does not import."""

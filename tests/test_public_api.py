@@ -30,7 +30,7 @@ SHARED = {
 
 def test_the_root_is_short_and_complete():
     expected = {"open_cube", "synthesize", "inpaint", "extend", "super_resolve", "load", "Generator", "Request",
-                "Card", "Plan", "corrupt", "write", "EoaugError", "__version__", "plan", "run_job", "sample", "training_set"}  # fmt: skip
+                "Card", "Plan", "corrupt", "write", "EoaugError", "__version__", "plan", "run_job", "sample", "training_set", "export"}  # fmt: skip
     assert set(eoaug.__all__) == expected
     assert eoaug.__all__ == sorted(eoaug.__all__)
     assert set(dir(eoaug)) == expected
@@ -56,7 +56,9 @@ def test_accessors_forward_and_borrow_the_docstring(verb):
         assert method.__doc__ == getattr(eoaug, verb).__doc__
 
 
-@pytest.mark.parametrize("name", [*VERBS, "corrupt", "plan", "load", "open_cube", "run_job", "write"])
+@pytest.mark.parametrize(
+    "name", [*VERBS, "corrupt", "plan", "load", "open_cube", "run_job", "write", "export"]
+)
 def test_docstrings_have_their_sections(name):
     function = getattr(eoaug, name)
     text = inspect.cleandoc(function.__doc__)

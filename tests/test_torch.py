@@ -92,7 +92,7 @@ def test_masks_and_pairs(tmp_path, task):
 
 
 def test_classes_are_counted_and_missing_pixels_filled(classes):
-    from eoaug.torch.samples import class_numbers
+    from eoaug.cube.labels import class_numbers
 
     ds = classes[0].open()
     ds["lc"] = (

@@ -8,25 +8,21 @@ from typing import Any
 
 import numpy as np
 import torch
-import xarray as xr
 from numpy.typing import NDArray
 
 from eoaug.augment.training_items import TrainingItem, TrainingSet
 from eoaug.corruptions.units import band_of_cube
+from eoaug.cube.labels import class_numbers
 from eoaug.cube.model import Cube
 from eoaug.cube.read import read_cube
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import BandError, did_you_mean
-from eoaug.raster.radiometry import declared_nodata
 
-__all__ = ["IGNORED", "Sample", "SampleForm", "class_numbers", "form_of"]
+__all__ = ["Sample", "SampleForm", "form_of", "number_of"]
 
 Sample = dict[str, torch.Tensor]
 """``image`` (C, H, W) float32 in physical units, or (T, C, H, W) of several dates; ``label`` () int64, or ``mask`` (H, W)
 int64; ``synthetic`` (H, W) uint8: 0 measured, 1 generated, 2 transferred, 255 outside."""
-
-IGNORED = 255
-"""Class number of pixels without a class, the ``ignore_index`` of losses."""
 
 
 @dataclass(frozen=True)
@@ -88,30 +84,6 @@ def _marks(cube: Cube, image: NDArray[Any], arrays: Mapping[str, NDArray[Any]] |
     marks = marks.astype(np.uint8).reshape(-1, *image.shape[-2:])
     known = np.where(marks == 255, 0, marks).max(axis=0)
     return np.where((marks == 255).all(axis=0), np.uint8(255), known).astype(np.uint8)
-
-
-def class_numbers(label: xr.DataArray, yx: tuple[str, str]) -> NDArray[np.int64]:
-    """Return a label raster as numbers of classes, shape (H, W): the index among its flags where it has flags, else its own
-    numbers; `IGNORED` for nodata and numbers that are no flag.
-    """
-    first = {dim: 0 for dim in label.dims if dim not in yx}
-    values = np.asarray(label.isel(first).transpose(*yx).values)
-    flags = label.attrs.get("flag_values")
-    if flags is None:
-        out = (
-            np.where(np.isnan(values), IGNORED, values).astype(np.int64)
-            if values.dtype.kind == "f"
-            else values.astype(np.int64)
-        )
-    else:
-        wanted = np.atleast_1d(np.asarray(flags))
-        order = np.argsort(wanted, kind="stable")
-        at = np.clip(np.searchsorted(wanted, values, sorter=order), 0, len(wanted) - 1)
-        out = np.where(wanted[order[at]] == values, order[at], IGNORED).astype(np.int64)
-    nodata = declared_nodata(label.attrs, label.dtype, name=str(label.name), encoding=label.encoding)
-    if nodata is not None and not np.isnan(nodata):
-        out[values == nodata] = IGNORED
-    return out
 
 
 def form_of(train: TrainingSet, bands: Sequence[str] | None, missing: float) -> SampleForm:

@@ -1,0 +1,1 @@
+"""Training sets in the forms of other tools."""
