@@ -40,10 +40,10 @@ def _document(item: TrainingItem, train: TrainingSet, datetime: str | None) -> d
     entry = getattr(item.source, "entry", None)
     if entry is None:
         one = opened(item, train)
-        document = label_item(one, train, datetime)
+        made = label_item(one, train, datetime)
         if item.href:
-            document["assets"]["image"] = {"href": Path(item.href).absolute().as_posix(), "roles": ["data"]}
-        return document
+            made["assets"]["image"] = {"href": Path(item.href).absolute().as_posix(), "roles": ["data"]}
+        return made
     from eoaug.stac.search import as_item
 
     found = as_item(entry)
