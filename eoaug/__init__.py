@@ -20,6 +20,7 @@ from eoaug.engine.plan import Plan
 from eoaug.errors import EoaugError
 from eoaug.generators.base import Card, Generator, Request
 from eoaug.generators.registry import load
+from eoaug.pairs.change import change
 from eoaug.verbs.extend import extend
 from eoaug.verbs.inpaint import inpaint
 from eoaug.verbs.planning import plan
@@ -43,6 +44,7 @@ __all__ = [
     "Plan",
     "Request",
     "__version__",
+    "change",
     "corrupt",
     "export",
     "extend",

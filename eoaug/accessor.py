@@ -11,6 +11,7 @@ from eoaug.corruptions.corrupt import corrupt
 from eoaug.cube import provenance
 from eoaug.engine.plan import Plan
 from eoaug.generators.base import Verb
+from eoaug.pairs.change import change
 from eoaug.verbs.extend import extend
 from eoaug.verbs.inpaint import inpaint
 from eoaug.verbs.planning import plan
@@ -44,6 +45,9 @@ class Accessor:
     def corrupt(self, kind: str, severity: int = 3, **arguments: Any) -> Any:  # noqa: D102
         return corrupt(self._obj, kind, severity, **arguments)
 
+    def change(self, **arguments: Any) -> Any:  # noqa: D102
+        return change(self._obj, **arguments)
+
     def plan(self, verb: Verb, **arguments: Any) -> Plan:  # noqa: D102
         return plan(verb, self._obj, **arguments)
 
@@ -53,7 +57,7 @@ class Accessor:
         return provenance.of(self._obj)
 
 
-for _function in (synthesize, inpaint, extend, super_resolve, corrupt, plan):
+for _function in (synthesize, inpaint, extend, super_resolve, corrupt, change, plan):
     getattr(Accessor, _function.__name__).__doc__ = _function.__doc__
 
 

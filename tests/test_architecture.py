@@ -20,7 +20,7 @@ FLOORS = {
     "engine": ["engine"],
     "verbs": ["verbs"],
     "formats": ["formats", "quicklook"],
-    "corruptions": ["corruptions"],
+    "corruptions": ["corruptions", "pairs"],
     "stac": ["stac"],
     "jobs": ["jobs"],
     "datasets": ["datasets"],
@@ -60,7 +60,7 @@ DOORS = {
     "odc.stac": ["stac"],
     "odc.loader": ["stac"],
     "xarray": [
-        *("cube", "verbs", "corruptions", "formats", "quicklook", "stac", "jobs", "datasets"),
+        *("cube", "verbs", "corruptions", "pairs", "formats", "quicklook", "stac", "jobs", "datasets"),
         *(*FLOORS["augment"], *FLOORS["training"], "exports", "torch", *FLOORS["top"]),
     ],
     "typer": ["cli"],

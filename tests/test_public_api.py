@@ -30,7 +30,7 @@ SHARED = {
 
 def test_the_root_is_short_and_complete():
     expected = {"open_cube", "synthesize", "inpaint", "extend", "super_resolve", "load", "Generator", "Request",
-                "Card", "Plan", "corrupt", "write", "EoaugError", "__version__", "plan", "run_job", "sample", "training_set", "export"}  # fmt: skip
+                "Card", "Plan", "corrupt", "change", "write", "EoaugError", "__version__", "plan", "run_job", "sample", "training_set", "export"}  # fmt: skip
     assert set(eoaug.__all__) == expected
     assert eoaug.__all__ == sorted(eoaug.__all__)
     assert set(dir(eoaug)) == expected
@@ -49,7 +49,7 @@ def test_signatures_are_those_of_the_design(verb):
     assert Options.__annotations__.keys() == SHARED
 
 
-@pytest.mark.parametrize("verb", [*VERBS, "corrupt", "plan"])
+@pytest.mark.parametrize("verb", [*VERBS, "corrupt", "change", "plan"])
 def test_accessors_forward_and_borrow_the_docstring(verb):
     for obj in (xr.Dataset(), xr.DataArray(), xr.DataTree()):
         method = getattr(obj.eoaug, verb)
@@ -57,7 +57,7 @@ def test_accessors_forward_and_borrow_the_docstring(verb):
 
 
 @pytest.mark.parametrize(
-    "name", [*VERBS, "corrupt", "plan", "load", "open_cube", "run_job", "write", "export"]
+    "name", [*VERBS, "corrupt", "change", "plan", "load", "open_cube", "run_job", "write", "export"]
 )
 def test_docstrings_have_their_sections(name):
     function = getattr(eoaug, name)

@@ -45,6 +45,7 @@ for _verb in OWN_OPTIONS:
 
 
 app.command("corrupt", short_help=SHORT["corrupt"])(command("corrupt", plan=False))
+app.command("change", short_help=SHORT["change"])(command("change", plan=False))
 
 
 for _module in (jobs, catalogs, training_sets, evaluation, models, sample):

@@ -1,4 +1,4 @@
-"""The four verbs as commands: each option is an argument of the Python function."""
+"""The four verbs, corruptions and changes as commands: each option is an argument of the Python function."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from eoaug.cli.options import (
 from eoaug.corruptions.options import CORRUPT_OPTIONS
 from eoaug.errors import GridError, ParameterError
 from eoaug.generators.base import Verb
+from eoaug.pairs.options import CHANGE_OPTIONS
 from eoaug.verbs.options import OWN_OPTIONS, Option, shared_options
 
 __all__ = ["SHORT", "command"]
@@ -97,6 +98,7 @@ SHORT = {
     "super_resolve": "Increase the spatial resolution.",
     "synthesize": "Generate every pixel.",
     "corrupt": "Simulate clouds, noise and other defects.",
+    "change": "Make pairs of images with known changes.",
 }
 _ABOUT = {
     "inpaint": "Fill clouds and gaps; all other pixels are returned bit for bit.\n\n\b\n"
@@ -120,14 +122,20 @@ _ABOUT = {
     "Example: clouds over a quarter of every item, with their masks\n"
     "  eoaug {}corrupt sample --collections sentinel-2-l2a --each --bands B02,B03,B04,B08 \\\n"
     "    --kind clouds --values cover=0.25{}",
+    "change": "Redraw regions of a label as another class, and decoys as their own: two dates and a map of what changed.\n\n\b\n"
+    "Example: a tenth of the fields of every item becomes woods\n"
+    "  eoaug {}change my-catalog --each --bands B02,B03,B04,landcover \\\n"
+    "    --label landcover --to woods --format zarr{}",
 }
 
 
-def command(verb: Verb | Literal["corrupt"], *, plan: bool) -> Callable[..., None]:
+def command(verb: Verb | Literal["corrupt", "change"], *, plan: bool) -> Callable[..., None]:
     """Return the function behind ``eoaug VERB`` or ``eoaug plan VERB``, with the options of its groups."""
     if verb == "corrupt":
         kept = {name: option for name, option in shared_options().items() if name in ("seed", "chunks")}
         own, shared = _parameters(CORRUPT_OPTIONS), _parameters(kept)
+    elif verb == "change":
+        own, shared = _parameters(CHANGE_OPTIONS), {}
     else:
         own, shared = _parameters(OWN_OPTIONS[verb]), _parameters(shared_options())
     opening, last = _signature(_open_options), _signature(_plan_options if plan else _target_options)
@@ -273,7 +281,7 @@ def _cubes(
         "limit": given["limit"],
     }
     fixed = {name: given[name] for name in ("resolution", "crs", "groupby", "composite")}
-    fixed |= {"bands": split(given["bands"]), "labels": arguments.get("labels")}
+    fixed |= {"bands": split(given["bands"]), "labels": arguments.get("labels") or arguments.get("label")}
     ids = split(given["ids"])
     if not given["each"]:
         try:

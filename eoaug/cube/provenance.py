@@ -106,7 +106,7 @@ class Provenance:
     """How a cube was made: enough to make it again, and to distinguish it from a measurement."""
 
     operation: str
-    """The verb: ``synthesize``, ``inpaint``, ``extend``, ``super_resolve``; or ``corrupt``."""
+    """The verb: ``synthesize``, ``inpaint``, ``extend``, ``super_resolve``; or ``corrupt``, ``change``."""
     generator: str
     """Name of the generator, as given to ``load``; of ``corrupt``, the kind of corruption."""
     model_sha256: str = ""

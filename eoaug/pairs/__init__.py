@@ -1,0 +1,1 @@
+"""Pairs of images with the truth about what changed between them."""
