@@ -1,8 +1,9 @@
-"""What all tests share: hypothesis profiles and the folder of project data."""
+"""What all tests share: hypothesis profiles, sweeps in short and full form, and the folder of project data."""
 
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import HealthCheck, settings
 
 # No test asks a model hub, but those that bring one of their own.
 os.environ["HF_HUB_OFFLINE"] = "1"
+# The runner has one process per core: threads of a library would wait for each other. Some tests start their own.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 
@@ -17,6 +20,44 @@ _SLOW = [HealthCheck.too_slow, HealthCheck.data_too_large]
 settings.register_profile("ci", max_examples=25, deadline=None, derandomize=True, suppress_health_check=_SLOW)
 settings.register_profile("default", max_examples=200, deadline=None, suppress_health_check=_SLOW)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def _values(item: pytest.Function, axes: tuple[str, ...]) -> set[tuple[str, object]]:
+    """Return the (parameter, value) pairs of a case of a sweep, of the named parameters or of all."""
+    params = item.callspec.params
+    if missing := set(axes) - params.keys():
+        raise pytest.UsageError(f"{item.nodeid}: sweep names {sorted(missing)}, which it has not")
+    return {(name, repr(params[name])) for name in axes or params}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark as `slow` all cases of a `sweep` but a subset in which each value of each parameter occurs."""
+    sweeps: dict[tuple[object, ...], list[pytest.Function]] = {}
+    for item in items:
+        marker = item.get_closest_marker("sweep")
+        others = any(item.get_closest_marker(name) for name in ("slow", "long", "services"))
+        if marker and isinstance(item, pytest.Function) and not others:
+            # The nodes of one test share its path; a parametrized fixture may put others between them.
+            sweeps.setdefault((item.path, item.cls, item.originalname, marker.args), []).append(item)
+    for (*_, axes), cases in sweeps.items():
+        assert isinstance(axes, tuple)
+        kept: set[pytest.Function] = set()
+        seen: Counter[tuple[str, object]] = Counter()
+        missing = {case: _values(case, axes) for case in cases}
+        while any(missing.values()):
+            # The case with most that is new; of equal ones the one whose values have occurred least, then the first.
+            best = max(
+                cases, key=lambda case: (len(missing[case]), -sum(seen[v] for v in _values(case, axes)))
+            )
+            kept.add(best)
+            covered = _values(best, axes)
+            seen.update(covered)
+            for case in cases:
+                missing[case] -= covered
+        for case in cases:
+            if case not in kept:
+                case.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -274,7 +274,14 @@ def in_shell(script: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize("streams", ["| true", ">&-", "2>&-", ">&- 2>&- <&-", "2>&1 | true"])
+@pytest.mark.parametrize(
+    "streams",
+    [
+        ">&- 2>&- <&-",
+        "2>&1 | true",
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("| true", ">&-", "2>&-")),
+    ],
+)
 def test_closed_streams_change_nothing(streams: str, tmp_path: Path) -> None:
     one = f"{SAMPLE} --ids {ITEM} --bands B02 --generator classical --out out"
     done = in_shell(f"eoaug super-resolve {one} {streams}; echo ${{PIPESTATUS[0]}}", tmp_path)

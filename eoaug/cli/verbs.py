@@ -326,7 +326,7 @@ def _show_plans(
     explanations = []
     for cube in cubes:
         plan = eoaug.plan(verb, cube, **_with_rasters(arguments, cube))
-        explanations.append(plan.explain(calibrate=time))
+        explanations.append(plan.explain(measure=time))
         if not as_json:
             typer.echo(str(explanations[-1]))
     if as_json:

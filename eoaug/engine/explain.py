@@ -30,7 +30,7 @@ from eoaug.generators.base import (
 from eoaug.raster import noise
 from eoaug.raster.tiles import Tile, Window
 
-__all__ = ["Explanation", "Times", "Work", "calibrated", "explain"]
+__all__ = ["Explanation", "Times", "Work", "explain", "measured"]
 
 
 @dataclass(frozen=True)
@@ -305,7 +305,7 @@ def _reducing(sampling: Sampling) -> int:
     return 16
 
 
-def calibrated(plan: Layout) -> Times:
+def measured(plan: Layout) -> Times:
     """Time four rows of dummy tiles; the first loads the weights, and is not counted.
 
     Neighbouring rows share what a generator draws once for several tiles, as in a scene.

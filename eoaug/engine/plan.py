@@ -7,9 +7,10 @@ and what the output looks like. The run uses the same numbers, so it cannot diff
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
-from eoaug.engine.explain import Explanation, calibrated, explain
+from eoaug.engine.explain import Explanation, explain, measured
 from eoaug.engine.layout import Layout
 
 __all__ = ["Plan"]
@@ -19,18 +20,24 @@ __all__ = ["Plan"]
 class Plan(Layout):
     """A request over a whole cube, ready to run anywhere."""
 
-    def explain(self, *, calibrate: bool = False) -> Explanation:
+    def explain(self, *, measure: bool = False, calibrate: bool | None = None) -> Explanation:
         """Return what the run will cost: tiles, forwards, extra work by overlap, bytes, memory.
 
         No pixel of the input is read.
 
         Parameters
         ----------
-        calibrate
+        measure
             True runs a few batches of dummy tiles through the generator and adds an estimate of the time;
             False never calls the generator.
+        calibrate
+            Former name of ``measure``, accepted until 0.3 with a `DeprecationWarning`.
         """
-        return explain(self, calibrated(self) if calibrate else None)
+        if calibrate is not None:
+            message = "explain: calibrate is now measure; the former name will be removed in eoaug 0.3"
+            warnings.warn(message, DeprecationWarning, stacklevel=2)
+            measure = measure or calibrate
+        return explain(self, measured(self) if measure else None)
 
     def __repr__(self) -> str:
         """Return a line: what is made on which grid with which generator."""

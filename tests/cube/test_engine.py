@@ -113,12 +113,14 @@ def reference(request):
     return verb, ds, digest(verb(ds))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("size", [32, 48, 80, 128])
 def test_spatial_chunks_change_no_byte(reference, size):
     verb, ds, expected = reference
     assert digest(verb(ds, chunks={"y": size, "x": size})) == expected
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dates", [1, 2, -1])
 def test_time_chunks_change_no_byte(reference, dates):
     verb, ds, expected = reference
@@ -127,6 +129,7 @@ def test_time_chunks_change_no_byte(reference, dates):
     assert digest(verb(ds, chunks={"time": dates, "y": 60, "x": 70})) == expected
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("tiles", [1, 5, 8])
 def test_batches_change_no_byte(reference, tiles):
     verb, ds, expected = reference
@@ -164,6 +167,7 @@ def test_chunks_in_any_order_change_no_byte(reference):
         np.testing.assert_array_equal(lazy.data.blocks[blocks[i]].compute(), whole[at])
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("joint", [0, 1, 2, 3])
 @pytest.mark.parametrize("verb", [from_nothing, extend], ids=lambda v: v.__name__)
 def test_joint_denoising_needs_only_its_rings(verb, joint):
@@ -212,6 +216,7 @@ def test_any_combination_changes_no_byte(verb, chunks, tiles, joint, members, se
     assert digest(lazy) == digest(verb(ds, **options))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "float32"])
 @pytest.mark.parametrize("verb", [synthesize, inpaint, extend, super_resolve], ids=lambda v: v.__name__)
 def test_the_byte_order_of_the_input_changes_no_pixel(verb, dtype):
@@ -228,6 +233,7 @@ def test_the_byte_order_of_the_input_changes_no_pixel(verb, dtype):
 # -- crops --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize(
     "kind", [{}, {"crs": "EPSG:4326"}, {"rotation_deg": 30.0}], ids=["utm", "4326", "rotated"]
 )
@@ -483,6 +489,7 @@ class Called(TinyDenoiser):
         return super().step(state, index)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("chunk", [64, 100, 1000])
 @pytest.mark.parametrize("joint", [0, 1, 2])
 @pytest.mark.parametrize("tiles", [1, 3, 4, 6])
@@ -514,8 +521,8 @@ def test_explain_knows_the_size_of_the_result(reduce):
 @pytest.mark.parametrize(
     ("verb", "options"),
     [
-        (synthesize, {}),
-        (synthesize, {"members": 3, "reduce": "mean"}),
+        pytest.param(synthesize, {}, marks=pytest.mark.slow),
+        pytest.param(synthesize, {"members": 3, "reduce": "mean"}, marks=pytest.mark.slow),
         (synthesize, {"members": 3, "reduce": "std"}),
         (synthesize, {"members": 3, "reduce": 0.9}),
         (extend, {}),
@@ -562,13 +569,22 @@ def test_calibration_adds_a_time_and_times_land_that_nobody_drew(monkeypatch):
     made = eoaug.plan("synthesize", like=grid((200, 200)), times=["2021-06-01"], steps=2)
     for _ in range(2):
         drawn.clear()
-        explained = made.explain(calibrate=True)
+        explained = made.explain(measure=True)
         assert drawn.count("landscape") > 4
     assert explained.seconds > 0
     assert "one thread" in str(explained)
     assert made.explain().seconds is None
 
 
+def test_a_former_name_of_measure_is_accepted():
+    made = eoaug.plan("synthesize", like=grid((40, 40)), generator=TINY, times=["2021-06-01"])
+    with pytest.deprecated_call(match="is now measure"):
+        assert made.explain(calibrate=True).seconds > 0
+    with pytest.deprecated_call(match="is now measure"):
+        assert made.explain(calibrate=False).seconds is None
+
+
+@pytest.mark.sweep
 @pytest.mark.parametrize("verb", [synthesize, inpaint, fill_gaps, extend, super_resolve])
 @pytest.mark.parametrize("generator", ["classical", "embedded", TINY])
 def test_made_up_tiles_are_like_those_of_the_run(verb, generator):
@@ -608,7 +624,7 @@ def test_made_up_tiles_are_like_those_of_the_run(verb, generator):
     factor = {"factor": 2} if verb is super_resolve else {}
     name = "inpaint" if verb is fill_gaps else verb.__name__
     made = eoaug.plan(name, ds, generator=Seen(given), joint_steps=0, **extra.get(verb, {}), **factor)
-    made.explain(calibrate=True)
+    made.explain(measure=True)
     assert kinds(given) <= kinds(noted)
     assert len(given) == 4 * made.card.batch
 
@@ -646,6 +662,7 @@ def step_across_overlaps(image, made, origin):
     return total[0] / count[0], np.delete(total / count, 0)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("generator", ["classical", "embedded"])
 @pytest.mark.parametrize("dates", [1, 2])
 def test_tiles_agree_within_a_wide_gap(dates, generator):

@@ -79,7 +79,7 @@ def run(ds, **arguments):
         return eoaug.inpaint(ds, generator="classical", **arguments).synthetic.values == 1
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings().max_examples)
 @given(st.data())
 def test_the_right_pixels_or_a_refusal(data):
     name = data.draw(st.sampled_from(sorted(CONVENTIONS)))

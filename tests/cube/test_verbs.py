@@ -602,6 +602,7 @@ def five_members(request):
     return verb, ds, options, getattr(eoaug, verb)(ds, **options)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("reduce", ["mean", "std", "median", 0.0, 0.25, 1.0])
 def test_reductions_equal_those_of_explicit_members(five_members, reduce):
     verb, ds, options, every = five_members

@@ -488,8 +488,11 @@ def test_misuse_is_refused(folder, tmp_path_factory):
 
 
 @pytest.mark.skipif(not VALIDATION.is_dir(), reason=f"no validation cubes at {VALIDATION}; set EOAUG_DATA")
-def test_the_classical_generator_on_real_cubes():
-    table = evaluate(Classical(), VALIDATION, limit=1, tasks=TASKS).table
+@pytest.mark.parametrize(
+    "tasks", [["inpaint", "inpaint with dates", "x4"], pytest.param(TASKS, marks=pytest.mark.slow)], ids=len
+)
+def test_the_classical_generator_on_real_cubes(tasks):
+    table = evaluate(Classical(), VALIDATION, limit=1, tasks=tasks).table
     assert "naip_nd_prairie_2019_2020.nc" in table.skipped
     for task, baseline in (
         ("inpaint", "nearest pixel"),

@@ -62,8 +62,8 @@ def test_a_published_folder_is_converted_and_loads(tiny: Make, tmp_path: Path) -
     "call",
     [
         lambda canary: Call(os.system, f"touch {canary}"),
-        lambda canary: Call(Path.write_text, canary, "ran"),
-        lambda canary: Call(eval, f"open({str(canary)!r}, 'w')"),
+        pytest.param(lambda canary: Call(Path.write_text, canary, "ran"), marks=pytest.mark.slow),
+        pytest.param(lambda canary: Call(eval, f"open({str(canary)!r}, 'w')"), marks=pytest.mark.slow),
         lambda canary: {"a": torch.zeros(2), "b": "text"},
     ],
     ids=["system", "write", "eval", "text"],

@@ -119,6 +119,7 @@ def test_contract(tiny: Make, case: str) -> None:
     check_generator(eoaug.load(tiny(name), steps=3, **options))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("scheduler", [None, *schedulers.SCHEDULERS])
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_text_to_image_is_diffusers(

@@ -1,5 +1,6 @@
 """The embedded generator keeps the promises of `SteppedGenerator`, byte by byte."""
 
+import hashlib
 import json
 import os
 import pickle
@@ -11,6 +12,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 from scipy import ndimage
 
 from eoaug.errors import GeneratorError
@@ -107,12 +109,13 @@ def test_known_pixels_stay_and_nothing_is_nan(verb, steps):
     assert out[asked.fill].std() > 0
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("steps", [0, 2])
 @pytest.mark.parametrize("verb", VERBS)
 def test_bytes_do_not_depend_on_batch_mates_or_slot(verb, steps):
     asked = [request(verb, n, steps=steps) for n in range(8)]
     alone = generator().generate(asked[:1])[0].tobytes()
-    for size in (2, 5, 8):
+    for size in (2, 5):
         assert generator().generate(asked[:size])[0].tobytes() == alone, size
     assert generator().generate(asked[::-1])[7].tobytes() == alone
 
@@ -141,18 +144,18 @@ print(before, hashlib.sha256(b"".join(out)).hexdigest())
 
 
 def test_bytes_do_not_depend_on_the_number_of_threads():
-    found = {}
-    for threads in ("1", "2"):
-        child = subprocess.run(
-            [sys.executable, "-c", _CHILD.format(folder=os.path.dirname(__file__))],
-            env=os.environ | {"OMP_NUM_THREADS": threads},
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-        before, digest = child.stdout.split()
-        found[before] = digest
-    assert len(set(found.values())) == 1
+    mine = torch.get_num_threads()
+    out = [generator().generate([request(verb, steps=2)]).tobytes() for verb in VERBS]
+    child = subprocess.run(
+        [sys.executable, "-c", _CHILD.format(folder=os.path.dirname(__file__))],
+        env=os.environ | {"OMP_NUM_THREADS": str(3 - min(mine, 2))},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    before, digest = child.stdout.split()
+    assert int(before) != mine
+    assert digest == hashlib.sha256(b"".join(out)).hexdigest()
 
 
 def test_python_threads_give_the_bytes_of_one():

@@ -125,6 +125,7 @@ def test_every_selection_gives_what_the_cogs_give(pair, how):
     assert_same(*(open_cube(pair[0] / form, **how).compute() for form in ("cogs", "zarr")))
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("resampling", ["nearest", "bilinear", "lanczos", "average"])
 @pytest.mark.parametrize("resolution", [6, 31])
 def test_another_grid_gives_what_the_cogs_give_and_no_pixel_depends_on_chunks(pair, resampling, resolution):

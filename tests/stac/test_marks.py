@@ -102,6 +102,7 @@ KEPT = {"crop", "dates", "a date", "upside down", "a band with marks", "joined",
 """These must be written; the others are written with marks, or refused."""
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("format", ["cog", "zarr"])
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_no_generated_value_leaves_without_a_mark(name, format, tmp_path):  # noqa: A002
@@ -180,6 +181,7 @@ def test_verbs_refuse_cubes_whose_marks_are_lost():
     assert (again.synthetic.values[1, 8:20, 8:20] == 1).all()
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("format", ["cog", "zarr"])
 @pytest.mark.parametrize("resampling", ["nearest", "average", "cubic"])
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def _write(
     return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write():
     pytest.importorskip("h5netcdf")
     pytest.importorskip("h5py", reason="h5netcdf reads and writes through h5py")

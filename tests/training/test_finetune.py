@@ -150,7 +150,12 @@ def test_options_train(base: Path, cubes: Path, tmp_path: Path, options: dict[st
 
 
 @pytest.mark.parametrize(
-    ("name", "target"), [("xl", ("unet",)), ("xl", ("unet", "text")), ("diffusionsat", ("unet",))]
+    ("name", "target"),
+    [
+        pytest.param("xl", ("unet",), marks=pytest.mark.slow),
+        ("xl", ("unet", "text")),
+        ("diffusionsat", ("unet",)),
+    ],
 )
 def test_other_families_train(cubes: Path, tmp_path: Path, name: str, target: tuple[Any, ...]) -> None:
     # No loss depends on the last layer of SDXL's first text encoder: its LoRA never gets a gradient.

@@ -12,9 +12,10 @@ BANDS = ("blue", "green", "red", "nir", "swir16", "swir22")
 MEAN, STD = (0.1,) * 6, (0.05,) * 6
 
 
-@pytest.fixture
-def cube(tmp_path, write):
-    return training_cubes.read_training_cube(write(tmp_path / "a.nc", cloudy=(1,)), BANDS)
+@pytest.fixture(scope="module")
+def cube(tmp_path_factory, write):
+    path = write(tmp_path_factory.mktemp("cube") / "a.nc", cloudy=(1,))
+    return training_cubes.read_training_cube(path, BANDS)
 
 
 def draw(cube, task, seed=0, **changes):
@@ -83,6 +84,7 @@ def test_a_usable_window_is_whole_and_at_most_5_percent_cloudy(cube, seed):
     assert sample.request.verb == "synthesize"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("task", samples.SAMPLE_KINDS)
 def test_a_sample_is_a_request_with_one_target(cube, task, seed):
