@@ -73,6 +73,7 @@ def test_a_checkpoint_is_a_generator_of_an_example(
     assert "nir: transferred, stretch" in out
 
 
+@pytest.mark.slow
 def test_demo(tmp_path: Path) -> None:
     demo = EXAMPLES / "demo.py"
     done = run(demo, "--generator", "classical", "--out", "made", cwd=tmp_path)

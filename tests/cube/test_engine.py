@@ -18,6 +18,7 @@ from odc.geo.geobox import GeoBox
 
 import eoaug
 from eoaug.cube.read import read_cube
+from eoaug.engine.explain import Times
 from eoaug.engine.layout import lattice_for
 from eoaug.engine.tile_requests import tile_centres
 from eoaug.errors import GeneratorError, ParameterError
@@ -523,7 +524,7 @@ def test_explain_knows_the_size_of_the_result(reduce):
     [
         pytest.param(synthesize, {}, marks=pytest.mark.slow),
         pytest.param(synthesize, {"members": 3, "reduce": "mean"}, marks=pytest.mark.slow),
-        (synthesize, {"members": 3, "reduce": "std"}),
+        pytest.param(synthesize, {"members": 3, "reduce": "std"}, marks=pytest.mark.slow),
         (synthesize, {"members": 3, "reduce": 0.9}),
         (extend, {}),
         (super_resolve, {}),
@@ -556,6 +557,22 @@ def test_the_memory_of_a_chunk_is_the_estimated_one(verb, options):
     assert 0.75 < peak / made.explain().peak_bytes < 1.25
 
 
+def test_each_measurement_is_of_land_that_nobody_drew(monkeypatch):
+    seeds = []
+
+    def timed(generator, requests, steps):
+        seeds.append({request.seed for request in requests})
+        return Times(1.0, 1.0)
+
+    monkeypatch.setattr(Times, "of", timed)
+    made = eoaug.plan("synthesize", like=grid((200, 200)), times=["2021-06-01"], steps=2)
+    first, second = (made.explain(measure=True) for _ in range(2))
+    assert first.seconds == second.seconds > 0
+    assert seeds[0] == seeds[3]
+    assert not seeds[0] & seeds[4]
+
+
+@pytest.mark.slow
 def test_calibration_adds_a_time_and_times_land_that_nobody_drew(monkeypatch):
     """Land is remembered by a process: timed twice at one place, the second time was free."""
     drawn = []

@@ -68,6 +68,7 @@ def test_channels_of_bands_with_and_without_a_slot() -> None:
     assert assign_bands({"SR_B5": "nir08", "B8A": "nir08"}, ("red", "nir")) == {"SR_B5": 1, "B8A": 2}
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("verb", ["inpaint", "super_resolve", "extend", "synthesize"])
 def test_bands_that_are_known_do_not_depend_on_the_others(verb: str) -> None:
     cube = _cube("B02", "B04", "B08", "B8A", "VV", "texture", dates=2 if verb in ("inpaint", "extend") else 1)

@@ -33,6 +33,7 @@ def made(verb, result):
     return result.sel(time="2024-06-05") if verb == "extend" else result.isel(time=0)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("verb", VERBS)
 @pytest.mark.parametrize("chunks", [None, {"y": 16, "x": 25}])
 def test_what_the_quality_band_hides_changes_no_generated_pixel(verb, chunks):

@@ -66,32 +66,32 @@ def test_building_is_lazy_and_every_scheduler_gives_equal_bytes():
     assert generator.calls > 0
 
 
-def test_a_cluster_gives_equal_bytes_and_loads_no_weights_into_the_graph():
+@pytest.fixture(scope="module")
+def cluster():
+    """Two processes of dask; each takes seconds of imports."""
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, protocol="tcp://"
+    ) as cluster:
+        yield cluster
+
+
+def test_a_cluster_gives_equal_bytes_and_loads_no_weights_into_the_graph(cluster):
     distributed = pytest.importorskip("distributed")
     ds = scene((70, 90), dates=2, bands=("blue", "nir"), content="texture")
     lazy = all_verbs(ds.chunk({"time": 1, "y": 40, "x": 50}), TINY)
     expected = all_verbs(ds, TINY)
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, protocol="tcp://"
-        ) as cluster,
-        distributed.Client(cluster),
-    ):
+    with distributed.Client(cluster):
         for verb, result in zip(lazy, dask.compute(*lazy.values()), strict=True):
             xr.testing.assert_equal(result, expected[verb])
 
 
-def test_a_part_is_computed_while_a_cluster_holds_the_whole():
+def test_a_part_is_computed_while_a_cluster_holds_the_whole(cluster):
     """Tasks of one name that differed by what was asked ended in a KeyError."""
     distributed = pytest.importorskip("distributed")
     ds = scene((100, 120), dates=2, bands=("blue", "nir"), content="texture")
     options = {"times": ["2021-03-05", "2021-03-15", "2021-02-01"], "generator": TINY}
-    with (
-        distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, protocol="tcp://"
-        ) as cluster,
-        distributed.Client(cluster),
-    ):
+    with distributed.Client(cluster):
         for own in ({"sequence": True}, {"sequence": False}, {"members": 2}):
             expected = eoaug.extend(ds, **options, **own)
             lazy = eoaug.extend(ds.chunk({"time": 1, "y": 50}), chunks=64, **options, **own)
@@ -131,7 +131,9 @@ def test_missing_pixels_are_filled_without_a_mask(dates, fill, left):
     assert int((filled.synthetic.values == 255).sum()) == left
 
 
-@pytest.mark.parametrize("wanted", [True, False], ids=["annotated", "not annotated"])
+@pytest.mark.parametrize(
+    "wanted", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["annotated", "not annotated"]
+)
 def test_a_worker_resource_decides_where_the_model_runs(tmp_path, wanted):
     """Under dask.annotate(resources=...) only workers that have the resource run it, with equal bytes.
 
@@ -144,7 +146,7 @@ def test_a_worker_resource_decides_where_the_model_runs(tmp_path, wanted):
         distributed.SpecCluster(
             scheduler={
                 "cls": distributed.Scheduler,
-                "options": {"dashboard": False, "host": "127.0.0.1", "port": 0},
+                "options": {"dashboard": False, "dashboard_address": ":0", "host": "127.0.0.1", "port": 0},
             },
             workers={
                 "plain": {"cls": distributed.Nanny, "options": {"nthreads": 1}},

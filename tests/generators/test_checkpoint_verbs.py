@@ -61,7 +61,7 @@ PAIRS = [(case, verb) for case, verbs in SERVED.items() for verb in verbs]
 SLOW = {
     *(pair for pair in PAIRS if pair[0] in ("diffusionsat, 3D", "xl")),
     *(pair for pair in PAIRS if pair[0] == "sd, controlnet"),
-    *(("diffusionsat", "synthesize"), ("upscaler", "super_resolve")),
+    *(("diffusionsat", "synthesize"), ("upscaler", "super_resolve"), ("sd", "synthesize")),
 }
 """The same code as others, or large for what it is."""
 QUICK = {("sd, controlnet", "synthesize"), ("inpaint", "inpaint"), ("upscaler", "super_resolve")}

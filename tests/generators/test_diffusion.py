@@ -109,7 +109,7 @@ CONTRACT = {
     "xl": ("xl", {"scheduler": "unipc"}),
     "upscaler": ("upscaler", {"lift": "inject"}),
 }
-SLOW = ("sd, dpm++, inject", "sd, euler, keep", "xl")
+SLOW = ("sd, dpm++, inject", "sd, euler, keep", "xl", "upscaler", "inpaint")
 """Contracts whose every part another case or a parity test has, too."""
 
 

@@ -229,7 +229,7 @@ def test_metadata_come_from_the_cube(tiny: Make, eoaug_data: Path, monkeypatch: 
 # -- the generator ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("control", [None, "2D"])
+@pytest.mark.parametrize("control", [pytest.param(None, marks=pytest.mark.slow), "2D"])
 def test_contract(tiny: Make, control: str | None) -> None:
     nets = [tiny("sat_controlnet", frames=False, channels=10, scale=2)] if control else []
     generator = eoaug.load(tiny("diffusionsat"), controlnets=nets, steps=2, guidance=2.0)

@@ -427,6 +427,7 @@ def test_repeated_and_missing_class_names_stay_distinct():
     assert flags["flag_meanings"] == "a a_2 class_3"
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("method", ["bilinear", "cubic", "lanczos", "average"])
 @pytest.mark.parametrize("kind", ["SCL", "QA_PIXEL", "Fmask", "classes", "palette"])
 def test_classes_are_never_interpolated(tmp_path, method, kind):

@@ -353,8 +353,11 @@ print("done", slowest)
 """
 
 
-def test_bombs_are_refused_before_they_are_read(tmp_path: Path) -> None:
-    """S9: 30 of them in a process that may take 1.5 GB more.
+@pytest.mark.parametrize(
+    "packed", [("lzw",), pytest.param(("zstd", "deflate", "lzw"), marks=pytest.mark.slow)]
+)
+def test_bombs_are_refused_before_they_are_read(packed: tuple[str, ...], tmp_path: Path) -> None:
+    """S9: 30 of them (26 in short form) in a process that may take 1.5 GB more.
 
     Sparse and highly compressed rasters, thousands of bands, strips as large as the file, lying items, and groups
     whose metadata declare too much.
@@ -362,7 +365,7 @@ def test_bombs_are_refused_before_they_are_read(tmp_path: Path) -> None:
     (tmp_path / "good").mkdir()
     make_item(tmp_path / "good")
     paths = [str(tmp_path / "good" / "one.json")]
-    for kind in ("sparse", "zeros", "bands", "strip", "wide", "zstd", "deflate", "lzw"):
+    for kind in ("sparse", "zeros", "bands", "strip", "wide", *packed):
         for declared in (True, False):
             folder = tmp_path / f"{kind}-{declared}"
             folder.mkdir()
@@ -381,7 +384,13 @@ def test_bombs_are_refused_before_they_are_read(tmp_path: Path) -> None:
     for shape in ([10**9, 10**9], [0, 5], [-1, 4], [1, 2**63], [2**40, 1], [1e300, 1], [float("inf"), 1]):
         folder = tmp_path / f"shape-{len(paths)}"
         folder.mkdir()
-        make_item(folder, fields={"proj:shape": shape})
+        make_item(folder, fields={"proj:shape": [1, 2]})
+        # Infinity is no JSON, and pystac with orjson would refuse to write or read it here.
+        text = (folder / "one.json").read_text()
+        assert '"proj:shape": [1, 2]' in text
+        (folder / "one.json").write_text(
+            text.replace('"proj:shape": [1, 2]', f'"proj:shape": {json.dumps(shape)}')
+        )
         paths.append(str(folder / "one.json"))
     for change in (
         {"shape": [1, 10**6, 10**6]}, {"shape": [10**9, 32, 32]}, {"shape": [1, 2**62, 2**62]},
@@ -392,7 +401,7 @@ def test_bombs_are_refused_before_they_are_read(tmp_path: Path) -> None:
         (item,) = write(made_cube(grid()), tmp_path / f"group-{len(paths)}", format="zarr", ids=["g"])
         retold(Path(item.assets["data"].get_absolute_href()), "B02", change)
         paths.append(str(item.get_self_href()))
-    assert len(paths) - 1 >= 30
+    assert len(paths) - 1 >= 24 + 2 * len(packed)
     done = subprocess.run([sys.executable, "-c", _BOMBS, *paths], capture_output=True, text=True, timeout=300)
     assert done.stdout.startswith("done "), done.stdout + done.stderr
     print(

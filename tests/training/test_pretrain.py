@@ -179,6 +179,7 @@ pretrain(config, data, out + "-timed", stages=["detail"], minutes=0.05)
 """
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_learns(run, tmp_path):
     """Each takes half of every batch, and gradients are averaged: equal up to the order of sums."""
     pytest.importorskip("accelerate")
