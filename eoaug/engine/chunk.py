@@ -19,6 +19,7 @@ from eoaug.engine.inputs import dtypes_of
 from eoaug.engine.plan import Plan
 from eoaug.engine.tile_requests import ChunkDate, read_chunk_inputs, tile_centres, tile_request, valid
 from eoaug.engine.values import ChunkIndex, Layer, Reduce
+from eoaug.generators.base import ClassMapGenerator
 from eoaug.raster.cells import cell_means
 from eoaug.raster.radiometry import cast
 from eoaug.raster.tiles import Window
@@ -78,6 +79,8 @@ def run_chunk(
         ]
         for name, image in _stored_images(chunk, core, stored, absent, estimate).items():
             outputs[name].append(image)
+        if plan.sampling.class_map:
+            outputs[plan.sampling.class_map].append(_class_map(chunk, member, core))
     return {name: np.stack(images) for name, images in outputs.items()}
 
 
@@ -290,6 +293,20 @@ def _requests(chunk: ChunkDate, member: int, core: Window) -> Iterator[TileReque
             request = tile_request(chunk, member, tile, centre)
             if request is not None:
                 yield ring, tile, request
+
+
+def _class_map(chunk: ChunkDate, member: int, core: Window) -> NDArray[np.uint8]:
+    """Return the classes that the generator lays out on ``core``; where tiles overlap they agree."""
+    plan = chunk.plan
+    generator = plan.generator
+    assert isinstance(generator, ClassMapGenerator)
+    out = np.zeros(core.shape, np.uint8)
+    for ring, tile, request in _requests(chunk, plan.sampling.members_of(member)[0], core):
+        window = plan.lattice.window(tile)
+        inside = window & core
+        if ring == 0 and not inside.empty:
+            out[inside.within(core)] = generator.class_map(request)[inside.within(window)]
+    return out
 
 
 def _project(chunk: ChunkDate, canvas: NDArray[np.float32], region: Window) -> None:

@@ -59,7 +59,8 @@ def dtypes_of(plan: Plan) -> dict[str, np.dtype[Any]]:
         if plan.sampling.uncertainty
         else {}
     )
-    return layers | errors | {SYNTHETIC: np.dtype(np.uint8)}
+    codes = [name for name in (plan.sampling.class_map, SYNTHETIC) if name]
+    return layers | errors | dict.fromkeys(codes, np.dtype(np.uint8))
 
 
 def date_steps(plan: Plan) -> Iterator[tuple[list[int], Plan]]:

@@ -272,6 +272,9 @@ class Sampling:
     reduce: Reduce | None = None
     uncertainty: bool = False
     """True to return the expected error of every band too; see `eoaug.generators.base.UncertaintyGenerator`."""
+    class_map: str = ""
+    """Name of the variable with the classes that the generator lays out; empty: none. See
+    `eoaug.generators.base.ClassMapGenerator`."""
     calibrated: bool = False
     """True to scale the expected errors of the whole result afterwards, until intervals hold on the scene."""
 

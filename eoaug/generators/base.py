@@ -28,6 +28,7 @@ __all__ = [
     "GUIDE_PX",
     "METADATA_FIELDS",
     "Card",
+    "ClassMapGenerator",
     "Generator",
     "Request",
     "SteppedGenerator",
@@ -205,6 +206,9 @@ class Card:
     """sha256 of every file that it was loaded from, by file name."""
     licence: str = "Apache-2.0"
     """SPDX identifier of the weights' licence."""
+    classes: tuple[str, ...] = ()
+    """Classes of the ground that it lays out in unconditional synthesis, by their code from 1; a generator that names some
+    is a `ClassMapGenerator`. (): it lays out none."""
     description: str = ""
     """One sentence for users."""
 
@@ -395,6 +399,15 @@ class UncertaintyGenerator(Generator, Protocol):
 
         The error is one standard deviation in model units.
         """
+        ...
+
+
+@runtime_checkable
+class ClassMapGenerator(Generator, Protocol):
+    """A generator that knows which class of the ground it lays out where, in unconditional synthesis."""
+
+    def class_map(self, request: Request) -> NDArray[np.uint8]:
+        """Return the codes of ``card.classes`` under the tile of a request, shape (H, W); a function of the absolute pixel."""
         ...
 
 

@@ -119,7 +119,8 @@ class Options(TypedDict, total=False):
     ]
     """Names of variables that are labels: classes of what is on the ground. No verb changes their pixels: they stay as they
     are on the same grid, `super_resolve` repeats each pixel, and `extend` drops those with dates. Default: variables with
-    flags (``flag_values``) that are not those of a quality band, and those that `open_cube` read from a label asset."""
+    flags (``flag_values``) that are not those of a quality band, and those that `open_cube` read from a label asset. With
+    ``like`` of `synthesize`: one name for a new variable with the classes that the generator lays out."""
     chunks: Annotated[Any, Option(cli=int, yaml="run.chunks", help="Chunk size in output pixels.")]
     """Chunk sizes of a lazy result in pixels of the result: an int, ``"auto"`` or a mapping by
     dimension. Default: eager for NumPy input, the input's own for dask input."""

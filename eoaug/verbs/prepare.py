@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,6 +35,7 @@ from eoaug.generators.base import Generator, Verb
 from eoaug.progress import Progress
 from eoaug.raster.grid import absolute_origin, gsd_m, refine
 from eoaug.raster.sensor import Sensor
+from eoaug.raster.variables import LABEL, ROLE
 from eoaug.verbs.alignment import layout_for
 from eoaug.verbs.arguments import (
     chunks_of,
@@ -103,6 +104,8 @@ class VerbCall:
     """Rows and columns back from the cube's absolute origin to where the lattice begins."""
     strength: float = 1.0
     autoregressive: bool = False
+    class_map: str = ""
+    """Name of the variable with the classes that the generator lays out; empty: none."""
     needs_known: bool = False
     """True to refuse a cube without one known pixel."""
     notes: tuple[tuple[str, str], ...] = ()
@@ -361,6 +364,7 @@ def _sampling(call: VerbCall, options: Options) -> Sampling:
         metadata=metadata_for(options.get("metadata"), card),
         members=members,
         reduce=reduce,
+        class_map=call.class_map,
     )
 
 
@@ -454,7 +458,24 @@ def _finish(prepared: PreparedVerb) -> Any:
             keep_type=plan.sampling.keeps_type,
         ),
     )
+    if name := plan.sampling.class_map:
+        result = _with_classes(result, name, arrays[name], plan.card.classes)
+        record = replace(record, bands={**record.bands, name: "generated"})
     return provenance.stamp(result, record)
+
+
+def _with_classes(result: Any, name: str, data: Any, classes: Sequence[str]) -> Any:
+    """Return a result with the classes that the generator has laid out, of shape ([member,] T, Y, X), as a label."""
+    marks = result[SYNTHETIC].variable
+    attrs = {
+        "long_name": "classes that the generator laid out",
+        "flag_values": np.arange(1, len(classes) + 1, dtype=np.uint8),
+        "flag_meanings": " ".join(classes),
+        ROLE: LABEL,
+    }
+    variable = xr.Variable(marks.dims, data if data.ndim == marks.ndim else data.squeeze(axis=-3), attrs)
+    variable.encoding = {k: v for k, v in marks.encoding.items() if k == "grid_mapping"}
+    return result.assign({name: variable})
 
 
 def _errors(

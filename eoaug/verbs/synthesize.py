@@ -6,7 +6,10 @@ from typing import Any, Unpack
 
 import xarray as xr
 
+from eoaug.cube.roles import label_names
 from eoaug.errors import ParameterError
+from eoaug.generators.base import ClassMapGenerator, Generator
+from eoaug.raster.bands import SYNTHETIC
 from eoaug.raster.grid import as_geobox
 from eoaug.verbs.arguments import dates_of, generator_for
 from eoaug.verbs.checks import number
@@ -53,7 +56,11 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     mask_buffer
         Radius of its dilation, as for `extend`.
     **options
-        See `eoaug.verbs.options.Options`.
+        See `eoaug.verbs.options.Options`. With ``like``, ``labels="landcover"`` adds a variable of that name with the
+        classes that the generator laid out (``embedded``: field, bare_ground, small_plots, woods, water, road), exact in
+        the cells of its layout, which are two pixels wide; the bands are the same with and without it. Roads, rivers and
+        subdivided parcels are laid out as such; which parcels are woods, water or bare follows from the colours that the
+        layout gives them, not from the pixels that are drawn.
 
     Returns
     -------
@@ -128,12 +135,34 @@ def prepare_synthesize(
             "mask= and mask_buffer= go with a cube to vary, and like= has no pixels",
             "leave them out, or give a cube instead of like=",
         )
-    if options.get("labels"):
-        raise ParameterError(
-            f"labels={options['labels']!r} name variables of a cube to vary, and like= has none",
-            "leave them out",
-        )
+    name = _class_map(generator, options)
     geobox = as_geobox(like, resolution=resolution, crs=crs)
     cube = empty_cube(geobox, dates_of(times) if times is not None else None, generator.card)
-    call = VerbCall(verb="synthesize", cube=cube, generator=generator, fill="scene", own={"like": True})
+    own = {"like": True, **({"labels": name} if name else {})}
+    call = VerbCall(verb="synthesize", cube=cube, generator=generator, fill="scene", own=own, class_map=name)
     return prepare(call, options)
+
+
+def _class_map(generator: Generator, options: Options) -> str:
+    """Return the name of the variable with the classes that are laid out; empty if it is not asked for."""
+    names = label_names(options.get("labels"))
+    if not names:
+        return ""
+    card = generator.card
+    if not card.classes or not isinstance(generator, ClassMapGenerator):
+        raise ParameterError(
+            f"labels={list(names)!r} asks for the classes that are laid out, and generator {card.name!r} lays out none",
+            "use generator='embedded', or leave labels out",
+        )
+    taken = {*card.bands, SYNTHETIC, "time", "y", "x", "member", "spatial_ref"}
+    if len(names) > 1 or names[0] in taken or not names[0].isidentifier():
+        raise ParameterError(
+            f"labels={list(names)!r} is not one free name for the variable with the classes that are laid out",
+            "use labels='landcover'",
+        )
+    if options.get("reduce") is not None:
+        raise ParameterError(
+            f"reduce={options['reduce']!r} joins members, and each has classes of its own",
+            "leave labels or reduce out",
+        )
+    return names[0]

@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import CONTEXT_PX, Card, Request, check_batch
 from eoaug.generators.embedded import flow_samplers
 from eoaug.generators.embedded.base_estimate import BaseEstimate, Regressors, base_estimates, of_one_shape
+from eoaug.generators.embedded.features import from_log
+from eoaug.generators.embedded.landscape import Landscape
 from eoaug.generators.embedded.spectral_gaussian import equalised
 from eoaug.generators.embedded.trajectory import (
     CELL,
@@ -120,6 +123,14 @@ class Embedded:
                 image[trajectory.plan.target] = trajectory.expected_error()
             errors.append(error)
         return np.concatenate(results), np.concatenate(errors)
+
+    def class_map(self, request: Request) -> NDArray[np.uint8]:
+        """Return the codes of ``card.classes`` of what is laid out under an unconditional request, shape (H, W).
+
+        The layout has cells of `CELL` pixels; each pixel has the class of its cell.
+        """
+        land = landscape_for(self._folder, self._device, self._precision)
+        return _laid_out(land, request, self.card)
 
     def _states(self, requests: Sequence[Request]) -> Iterator[ResidualBatch]:
         """Yield the states of requests, batch after batch."""
@@ -308,6 +319,22 @@ class Embedded:
             (trajectory, np.concatenate([clean, rest[slots:]]) * trajectory.plan.present)
             for trajectory, clean, rest in zip(trajectories, estimates, linear, strict=True)
         ]
+
+
+def _laid_out(land: Landscape, request: Request, card: Card) -> NDArray[np.uint8]:
+    (row, col), (H, W), f = request.origin, request.values.shape[2:], CELL.factor
+    first, end = (row // f, col // f), (-(-(row + H) // f), -(-(col + W) // f))
+    target = int(np.flatnonzero(request.target)[0])
+    mean, std = (np.asarray(one)[:, None, None] for one in (card.mean, card.std))
+    cells = land.classes(
+        plane(request, target),
+        first,
+        (end[0] - first[0], end[1] - first[1]),
+        lambda logs: from_log(logs, card.mean, card.std) * std + mean,
+    )
+    pixels = cells.repeat(f, axis=0).repeat(f, axis=1)
+    top, left = row - first[0] * f, col - first[1] * f
+    return pixels[top : top + H, left : left + W]
 
 
 def _restored(

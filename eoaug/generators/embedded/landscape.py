@@ -28,6 +28,7 @@ from eoaug.raster import noise
 from eoaug.raster.arrays import Float32Array
 
 __all__ = [
+    "CLASSES",
     "KINDS",
     "LEAST_ROUGH",
     "MOST",
@@ -47,6 +48,11 @@ KINDS: Mapping[str, float] = {"alone": 0.4, "between": 0.3, "within": 0.3}
 
 PALETTES = "palettes"
 """Name of the tensors ``scenes``, ``root`` and ``pieces`` among a generator's files."""
+CLASSES = ("field", "bare_ground", "small_plots", "woods", "water", "road")
+"""Classes of the ground by code from 1: vegetated parcels, parcels without vegetation, subdivided parcels of either,
+parcels with the colour of closed woods, rivers and parcels with the colour of water, roads."""
+_WATER_NDWI, _WOODS_NDVI, _WOODS_RED, _GREEN_NDVI = 0.0, 0.6, 0.05, 0.35
+"""Colours of pieces: NDWI of water; NDVI and red reflectance of closed woods (least, largest); NDVI of vegetation."""
 _LEAST_SIGMA = 0.1
 """Noise over signal at the last call."""
 LEAST_ROUGH = 0.1
@@ -154,6 +160,8 @@ class Landscape:
         Calls of the network per window.
     batch
         Windows of one call.
+    names
+        Common names of the bands; needed for `classes`.
     """
 
     def __init__(
@@ -166,7 +174,9 @@ class Landscape:
         sigma: float,
         steps: int,
         batch: int,
+        names: Sequence[str] = (),
     ) -> None:
+        self._names = tuple(names)
         self._window, self._context, self.batch = window, context, batch
         self._period = 2 * (window - context)
         self._palettes, self._field = palettes, field
@@ -195,6 +205,34 @@ class Landscape:
         found = np.moveaxis(chosen, -1, 0).copy()
         found[:-1] += MOVED * drawn[1:]
         return np.asarray(found, np.float32)
+
+    def classes(
+        self,
+        plane: Plane,
+        origin: tuple[int, int],
+        shape: tuple[int, int],
+        reflectance: Callable[[NDArray[np.floating]], NDArray[np.floating]],
+    ) -> NDArray[np.uint8]:
+        """Return the codes of `CLASSES` of the pieces of a plane, shape (rows, columns).
+
+        Roads and rivers are laid out as such, and so are subdivided parcels. What else a piece is follows from the colour
+        that the layout gives it, that of a piece of a real scene; pixels that are sampled from it do not count.
+        """
+        palette, C = self.palette(plane)[:, None, None], self._bands
+        colours = self.layout(plane, origin, shape)[:C]
+        bands = reflectance(palette[:C] + np.exp(palette[C:]) * colours)
+        green, red, nir = (bands[self._names.index(name)] for name in ("green", "red", "nir"))
+        ndvi, ndwi = (nir - red) / (nir + red + 1e-6), (green - nir) / (green + nir + 1e-6)
+        kind = parcels.kinds(
+            origin, shape, gsd_m=plane.gsd_m, seed=plane.seed, member=plane.member, time=plane.time
+        )
+        plots = kind == parcels.CUT
+        chosen = (kind == parcels.ROAD, kind == parcels.RIVER, ndwi > _WATER_NDWI)
+        woods = (ndvi > _WOODS_NDVI) & (red < _WOODS_RED)
+        names = ("road", "water", "water", "woods", "small_plots", "field")
+        codes = [CLASSES.index(name) + 1 for name in names]
+        bare = CLASSES.index("bare_ground") + 1
+        return np.select([*chosen, woods, plots, ndvi > _GREEN_NDVI], codes, bare).astype(np.uint8)
 
     def _scene(self, plane: Plane) -> int:
         """Return the index of the scene whose colours a plane has.

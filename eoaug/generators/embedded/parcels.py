@@ -16,7 +16,10 @@ from scipy import special
 from eoaug.raster import noise
 from eoaug.raster.arrays import Float64Array
 
-__all__ = ["layout"]
+__all__ = ["CUT", "PARCEL", "RIVER", "ROAD", "kinds", "layout"]
+
+PARCEL, CUT, ROAD, RIVER = range(4)
+"""Kinds of pixels: of a whole parcel, of a subdivided one, of a road, of a river."""
 
 
 _EDGE_M = 260.0
@@ -88,6 +91,25 @@ def layout(
     float32 of ``shape``: mean 0, standard deviation 1 over many planes, except on roads and rivers; two windows agree
     bit for bit where they overlap.
     """
+    return _laid_out(origin, shape, gsd_m=gsd_m, seed=seed, member=member, time=time)[0]
+
+
+def kinds(
+    origin: tuple[int, int],
+    shape: tuple[int, int],
+    *,
+    gsd_m: float,
+    seed: int = 0,
+    member: int = 0,
+    time: int = 0,
+) -> NDArray[np.uint8]:
+    """Return the kinds of the pixels of `layout`, shape (rows, columns): `PARCEL`, `CUT`, `ROAD` or `RIVER`."""
+    return _laid_out(origin, (1, *shape), gsd_m=gsd_m, seed=seed, member=member, time=time)[1]
+
+
+def _laid_out(
+    origin: tuple[int, int], shape: tuple[int, int, int], *, gsd_m: float, seed: int, member: int, time: int
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
     C, H, W = shape
 
     def drawn(name: str, start: tuple[int, int], window: tuple[int, int, int]) -> NDArray[np.float32]:
@@ -127,16 +149,19 @@ def layout(
     pieces = _of_cells(dated, "piece", piece, C)
     is_cut = special.ndtr(_of_cells(drawn, "cut", parcel, 1)[0]) < cut * _MOST_CUT
     out = np.where(is_cut, np.sqrt(0.5) * (out + pieces), out)
+    kind = np.where(is_cut, CUT, PARCEL)
     if roads < _ROADS:
         # Symmetric in the two blocks: both sides of their border get the same number.
         border = sum(special.ndtr(_of_cells(drawn, "border", side, 1)[0]) for side in (block, beyond)) % 1.0
         paved = border < _PAVED * min(1.0, _PAVED_M / gsd_m if gsd_m > 0 else 1.0)
-        out[0] = np.where(paved & (inside * _BLOCKS * edge_px < _ROAD_PX), _ROAD, out[0])
+        is_road = paved & (inside * _BLOCKS * edge_px < _ROAD_PX)
+        out[0], kind = np.where(is_road, _ROAD, out[0]), np.where(is_road, ROAD, kind)
     if river < _RIVERS:
         course = _smooth_field(drawn, "river", y, x, _RIVER_EDGES * edge_px)[0]
         width = _RIVER_PX[0] + (_RIVER_PX[1] - _RIVER_PX[0]) * river / _RIVERS
-        out[0] = np.where(np.abs(course) * _RIVER_EDGES * edge_px < 1.5 * width, _RIVER, out[0])
-    return np.asarray(out, np.float32)
+        is_river = np.abs(course) * _RIVER_EDGES * edge_px < 1.5 * width
+        out[0], kind = np.where(is_river, _RIVER, out[0]), np.where(is_river, RIVER, kind)
+    return np.asarray(out, np.float32), np.asarray(kind, np.uint8)
 
 
 def _smooth_field(

@@ -15,7 +15,7 @@ import numpy as np
 
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import Card
-from eoaug.generators.embedded.landscape import PALETTES, Landscape, Palettes
+from eoaug.generators.embedded.landscape import CLASSES, PALETTES, Landscape, Palettes
 from eoaug.generators.embedded.spectral_gaussian import Gaussian
 from eoaug.generators.embedded.trajectory import KEEPING
 from eoaug.generators.runtime import Precision
@@ -73,6 +73,7 @@ def load_config(folder: str | None) -> _Config:
                 conditions=frozenset(card["conditions"]),
                 layout_verbs=frozenset(card["guided"]),
                 extra_bands=True,
+                classes=CLASSES,
                 sharpens_bands=True,
                 extra_strength=KEEPING,
                 # The hash of the config covers the networks too, whose hashes it contains, and its constants.
@@ -131,6 +132,7 @@ def landscape_for(folder: str | None, device: str, precision: Precision) -> Land
         # Tiles need few new windows at a time. On a CPU a batch takes as long as its samples one by one, and padding
         # took most of the time.
         batch=1 if device == "cpu" else config.card.batch,
+        names=config.card.bands,
     )
 
 
