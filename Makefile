@@ -50,10 +50,10 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## four verbs on real Sentinel-2 data: a catalog, a picture and a page in demo-output/
 	$(PY) examples/demo.py --out demo-output
 
-test: lint ## lint, then every property on a subset of its cases (6 minutes on 2 cores)
+test: lint ## lint, then every property on a subset of its cases (about 8 minutes on 2 cores)
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not long and not services"
 
-test-slow: $(READY) ## the remaining cases, and 200 examples of every property of hypothesis (an hour)
+test-slow: $(READY) ## the remaining cases, and 200 examples of every property of hypothesis (an hour or more)
 	HYPOTHESIS_PROFILE=default $(PY) -m pytest -n $(WORKERS) --dist worksteal \
 	  -m "(slow or hypothesis) and not long and not services"
 

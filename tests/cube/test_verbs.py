@@ -344,6 +344,7 @@ def degraded(fine, ds, sensor, factor):
     return model.degrade(stack)
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("factor", [2, 3, 4])
 @pytest.mark.parametrize("sensor", ["box", "gaussian", 0.2])
 @pytest.mark.parametrize("dtype", ["uint16", "float32"])

@@ -165,6 +165,7 @@ def test_python_threads_give_the_bytes_of_one():
         assert list(pool.map(lambda one: generator().generate([one]).tobytes(), asked)) == serial
 
 
+@pytest.mark.sweep
 @pytest.mark.parametrize("verb", VERBS)
 def test_walking_the_steps_gives_what_generate_gives(verb):
     asked = [request(verb, n, steps=3) for n in range(2)]
