@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text("utf-8")
@@ -17,12 +18,22 @@ def test_every_verb_has_an_example_of_at_most_six_lines() -> None:
     assert {verb for block in BLOCKS for verb in VERB.findall(block)} == {
         *("inpaint", "extend", "super_resolve", "synthesize")
     }
-    assert all(len(block.splitlines()) <= 6 for block in BLOCKS)
+    assert all(len(block.splitlines()) <= 6 for block in BLOCKS if VERB.search(block))
 
 
-@pytest.mark.parametrize("block", BLOCKS, ids=[VERB.findall(block)[0] for block in BLOCKS])
+def test_from_a_folder_of_chips_to_a_loader_are_twelve_lines() -> None:
+    (block,) = [block for block in BLOCKS if not VERB.search(block)]
+    assert "AugmentedLoader" in block
+    assert len([line for line in block.splitlines() if line]) <= 12
+
+
+@pytest.mark.parametrize("block", BLOCKS, ids=[(VERB.findall(block) or ["loader"])[0] for block in BLOCKS])
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
 def test_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "catalogs").symlink_to(ROOT / "catalogs")
+    for name in ("Forest", "River"):
+        (tmp_path / "chips" / name).mkdir(parents=True)
+        Image.new("RGB", (16, 16), "green").save(tmp_path / "chips" / name / f"{name}.png")
     monkeypatch.chdir(tmp_path)
     exec(block, {})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pickle
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -186,6 +188,36 @@ def test_corruptions_that_move_pixels_move_the_mask(tmp_path):
     assert np.allclose(data[2]["image"][0].numpy(), cube.red.fillna(0), atol=1e-6)
     assert np.array_equal(data[2]["mask"].numpy(), cube.label.values)
     assert (data[2]["mask"] == 255).any()
+
+
+def test_real_images_are_replaced_by_those_made_from_them(classes):
+    real = classes.split("train")
+    parents = [real[0], real[1], real[5], real[0]]
+    items = [
+        replace(item, id=f"made{k}", label=parent.label, made_from=((parent.id, parent.href)[k % 2],))
+        for k, (item, parent) in enumerate(zip(classes.split("test"), parents[:2], strict=True))
+    ] + [
+        replace(item, id=f"more{k}", label=parents[2 + k].label, made_from=(parents[2 + k].href,))
+        for k, item in enumerate(classes.split("validate"))
+    ]
+    made = replace(classes, items=tuple(items), classes=("River", "Forest"))
+    data = Augmented(real.torch(), made, turns=False, p=0.5)
+    chips, seen = made.torch(bands=data.real.bands), set()
+    for k in range(64):
+        sample, item = data[k], real[k % 8]
+        assert data.real.classes[int(sample["label"])] == item.label
+        if torch.equal(sample["image"], data.real[k % 8]["image"]):
+            seen.add((item.id, "real"))
+        else:
+            same_image = [n for n in range(4) if torch.equal(chips[n]["image"], sample["image"])]
+            seen.add((item.id, *same_image))
+    assert seen == {(parent.id, n) for n, parent in enumerate(parents)} | {(item.id, "real") for item in real}
+    unused = Augmented(real.torch(), made, verdict=SimpleNamespace(use=False, p=0.9), turns=False)
+    assert all(same(unused[k], unused.real[k]) for k in range(8))
+    with pytest.raises(EoaugError, match="none of the"):
+        Augmented(real.torch(), real)
+    with pytest.raises(EoaugError, match="either"):
+        Augmented(real.torch(), made, policy=POLICY)
 
 
 # -- loading --------------------------------------------------------------------------------------------

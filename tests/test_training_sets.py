@@ -232,6 +232,7 @@ def test_a_child_item_carries_the_labels_of_its_source(catalog, tmp_path, format
     eoaug.run_job(job)
     children = training_set(tmp_path / "out")
     assert [(item.label, item.split) for item in children] == [("Forest", "train"), ("River", "test")]
+    assert [Path(item.made_from[0]).stem for item in children] == ["chip0", "chip1"]
     for child in children:
         document = json.loads(Path(child.href).read_text())
         properties, label = document["properties"], document["assets"]["lc"]

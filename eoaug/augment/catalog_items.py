@@ -138,6 +138,11 @@ def _item(
         split=split_named(item.properties.get(SPLIT, "")) or "",
         href=entry.href or item.get_self_href() or "",
         properties=inherited(item.properties, [label]),
+        made_from=tuple(
+            link.get_absolute_href() or ""
+            for link in item.get_links("derived_from")
+            if "mlm:name" not in link.extra_fields  # the generator
+        ),
     )
 
 

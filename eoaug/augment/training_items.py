@@ -63,6 +63,8 @@ class TrainingItem:
     """Address of its document or file."""
     properties: Mapping[str, Any] = field(default_factory=dict)
     """Properties that items made from it inherit; see `eoaug.cube.carried`."""
+    made_from: tuple[str, ...] = ()
+    """Ids or addresses of the items that it was made from; empty for a real one."""
 
     def open(self) -> xr.Dataset:
         """Return the item as a cube with its properties; labels of pixels are a variable of it."""

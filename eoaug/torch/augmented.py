@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,8 @@ import xarray as xr
 from torch.utils.data import Dataset
 
 from eoaug.augment.policy import Draw, Policy, draw_of, read_policy
+from eoaug.augment.training_items import TrainingSet
+from eoaug.augment.training_set import training_set
 from eoaug.corruptions.corrupt import corrupt, corrupted_arrays
 from eoaug.corruptions.kinds import KINDS
 from eoaug.cube.read import read_cube
@@ -36,16 +40,21 @@ class Augmented(Dataset[Sample]):
     ----------
     real
         The real images, e.g. ``train.torch("train")``.
+    made
+        Images made before, which `eoaug.augment` or a job has written: a catalog, a training set, or `Chips`. A real image is
+        replaced by one of those that were made from it.
     policy
         What to make while training, as for `eoaug.augment`: a policy, a mapping or a YAML file. In epoch e, an image that is
         chosen gets draw e of the policy, the one that `augment` makes as its draw e. How many are made, and which are kept,
-        does not apply. Default: none, images are turned only.
+        does not apply. Without ``made`` and ``policy``, images are turned only.
     generator
         Of the verbs of the policy; not needed for corruptions.
     p
         Share of the images that are replaced; default .5 (DA-Fusion, arXiv 2302.07944).
+    verdict
+        In place of ``p``, an object with ``use`` and ``p``: nothing is replaced where ``use`` is False.
     seed
-        Of all choices, and of the draws. Default: the policy's.
+        Of all choices, and of the draws. Default: the policy's, else 0.
     turns
         Turn and mirror every image, real or not, at random.
 
@@ -59,19 +68,26 @@ class Augmented(Dataset[Sample]):
     def __init__(
         self,
         real: Chips,
+        made: Any = None,
         *,
         policy: Policy | Mapping[str, Any] | str | None = None,
         generator: Generator | str | None = None,
         p: float = 0.5,
+        verdict: Any = None,
         seed: int | None = None,
         turns: bool = True,
     ) -> None:
         if not 0 <= p <= 1:
             raise ParameterError(f"p={p!r} is no probability", "use a number from 0 to 1")
+        if made is not None and policy is not None:
+            raise ParameterError("images are either made before or while training", "give made or policy=")
         self.real = real
         self.policy = None if policy is None else _checked(policy, seed)
         self.generator = None if self.policy is None else _loaded(generator, self.policy)
-        self.p = 0.0 if policy is None else p
+        self.made = None if made is None else _made_before(made, real)
+        self._children = {} if self.made is None else _children(real, self.made)
+        share = p if verdict is None else float(verdict.p) if verdict.use else 0.0
+        self.p = 0.0 if self.policy is None and self.made is None else share
         self.seed = (seed or 0) if self.policy is None else self.policy.seed
         self.turns = turns
         # In shared memory, so that workers that live on see a new epoch.
@@ -89,22 +105,26 @@ class Augmented(Dataset[Sample]):
             raise IndexError(f"sample {index}: an index begins at 0, and has no end")
         epoch, number = divmod(index, len(self))
         epoch += int(self._epoch)
-        chosen, turn = _choices(self.seed, epoch, number)
-        sample = self._made(number, epoch) if chosen < self.p else self.real.plain(number)
+        chosen, which, turn = _choices(self.seed, epoch, number)
+        sample = self._replaced(number, epoch, which) if chosen < self.p else self.real.plain(number)
         if self.turns:
             sample = _turned(sample, turn)
         return sample if self.real.transforms is None else self.real.transforms(sample)
 
-    def _made(self, number: int, epoch: int) -> Sample:
+    def _replaced(self, number: int, epoch: int, which: int) -> Sample:
         item = self.real.item(number)
-        assert self.policy is not None
-        draw = draw_of(self.policy, item, epoch)
-        with error_context(f"draw {draw.number} of item {item.id!r}"):
-            return self._drawn(number, draw)
+        if self.policy is not None:
+            draw = draw_of(self.policy, item, epoch)
+            with error_context(f"draw {draw.number} of item {item.id!r}"):
+                return self._drawn(number, draw)
+        children = self._children.get(number, ())
+        if self.made is None or not children:  # all of its images were dropped
+            return self.real.plain(number)
+        return self.made.plain(children[which % len(children)])
 
     def _drawn(self, number: int, draw: Draw) -> Sample:
         item, form = self.real.item(number), self.real.form
-        ds = item.open().load()
+        ds = item.open().load(scheduler="synchronous")  # threads of dask do not survive a fork
         how = dict(draw.parameters)
         if draw.verb == "corrupt" and KINDS[how["kind"]].loses:
             ds = _able_to_miss(ds)
@@ -117,6 +137,45 @@ class Augmented(Dataset[Sample]):
         else:
             made = VERBS[draw.verb](ds, generator=self.generator, progress=False, **how)
         return form.sample(read_cube(made.load()), self.real.number(item))
+
+
+def _made_before(made: Any, real: Chips) -> Chips:
+    """Return images that were made before, with the bands and classes of the real ones."""
+    if isinstance(made, Chips):
+        return made
+    own = real.source
+    found = made if isinstance(made, TrainingSet) else training_set(made, own.label, task=own.task)
+    unknown = set(found.classes) - set(own.classes)
+    if unknown:
+        raise ParameterError(
+            f"the made images have the class {min(unknown)!r}, and the real ones {', '.join(own.classes)}",
+            "give the images that were made from this training set",
+        )
+    return Chips(replace(found, classes=own.classes), bands=real.bands, missing=real.form.missing)
+
+
+def _children(real: Chips, made: Chips) -> dict[int, list[int]]:
+    """Return the indices of the made images by index of the real one that they were made from."""
+    numbers: dict[str, int] = {}
+    for number, item in enumerate(real.source):
+        numbers |= {item.id: number, _address(item.href): number}
+    numbers.pop("", None)
+    children: dict[int, list[int]] = {}
+    for index, item in enumerate(made.source):
+        for source in item.made_from:
+            number = numbers.get(source, numbers.get(_address(source)))
+            if number is not None:
+                children.setdefault(number, []).append(index)
+    if not children:
+        raise ParameterError(
+            f"none of the {len(made)} made images was made from one of the {len(real)} real ones",
+            "give the split that was augmented, e.g. train.torch('train')",
+        )
+    return children
+
+
+def _address(href: str) -> str:
+    return href if "://" in href or not href else Path(href).absolute().as_posix()
 
 
 def _checked(policy: Policy | Mapping[str, Any] | str, seed: int | None) -> Policy:
@@ -150,10 +209,11 @@ def _able_to_miss(ds: xr.Dataset) -> xr.Dataset:
     return out
 
 
-def _choices(seed: int, epoch: int, number: int) -> tuple[float, int]:
-    """Return a number in [0, 1) and one of the turns, from seed, epoch and index alone."""
+def _choices(seed: int, epoch: int, number: int) -> tuple[float, int, int]:
+    """Return a number in [0, 1), a whole number and one of the turns, from seed, epoch and index alone."""
     digest = hashlib.sha256(f"eoaug choice 1|{seed}|{epoch}|{number}".encode()).digest()
-    return (int.from_bytes(digest[:8], "big") >> 11) / 2**53, digest[8] % _TURNS
+    share = (int.from_bytes(digest[:8], "big") >> 11) / 2**53
+    return share, int.from_bytes(digest[9:17], "big"), digest[8] % _TURNS
 
 
 def _turned(sample: Sample, turn: int) -> Sample:

@@ -80,7 +80,8 @@ class Chips(Dataset[Sample]):
     def plain(self, index: int) -> Sample:
         """Return a sample without the transforms."""
         item = self.item(index)
-        return self.form.sample(read_cube(item.open().load()), self.number(item))
+        ds = item.open().load(scheduler="synchronous")  # threads of dask do not survive a fork
+        return self.form.sample(read_cube(ds), self.number(item))
 
     def item(self, index: int) -> TrainingItem:
         """Return an item of the training set."""

@@ -35,8 +35,8 @@ class AugmentedDataModule(LightningDataModule):
     transforms
         Called with every batch on its device, after ``train_transforms``; e.g. a normalisation.
     **augmentation
-        As for `Augmented`: ``policy``, ``generator``, ``p``, ``seed``, ``turns``. Without a policy there are only real
-        images.
+        As for `Augmented`: ``made``, ``policy``, ``generator``, ``p``, ``seed``, ``turns``. Without ``made`` and
+        ``policy`` there are only real images.
 
     Notes
     -----

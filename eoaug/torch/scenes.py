@@ -205,7 +205,9 @@ class Scenes(GeoDataset):
             window = {name: slice(0, 1) for name in names}
             starts = {name: ds.sizes[name] for name in names}
         place = {"time": [row.date]} | ({} if row.member is None else {"member": row.member})
-        sample = self.form.sample(read_cube(ds.isel(place).isel(window).load(), self._how["labels"]), None)
+        # In this thread: those of dask do not survive the fork of a worker.
+        cut = ds.isel(place).isel(window).load(scheduler="synchronous")
+        sample = self.form.sample(read_cube(cut, self._how["labels"]), None)
         return {
             name: _placed(
                 layer, [window[n].start - starts[n] for n in names], (height, width), self._fill(name)
