@@ -163,9 +163,9 @@ def _children(real: Chips, made: Chips) -> dict[int, list[int]]:
     children: dict[int, list[int]] = {}
     for index, item in enumerate(made.source):
         for source in item.made_from:
-            number = numbers.get(source, numbers.get(_address(source)))
-            if number is not None:
-                children.setdefault(number, []).append(index)
+            parent = numbers.get(source, numbers.get(_address(source)))
+            if parent is not None:
+                children.setdefault(parent, []).append(index)
     if not children:
         raise ParameterError(
             f"none of the {len(made)} made images was made from one of the {len(real)} real ones",

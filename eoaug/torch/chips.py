@@ -33,7 +33,7 @@ class Chips(Dataset[Sample]):
     Notes
     -----
     A sample has ``image`` (C, H, W) float32 in physical units (reflectance, dB, kelvins), or (2, C, H, W) of a pair of dates;
-    ``label`` (int64) or ``mask`` (H, W) int64, the index among the classes, 255 without a class; and ``synthetic`` (H, W)
+    ``label`` (int64) or ``mask`` (H, W) int64 ((1, H, W) for the change of a pair), the index among the classes, 255 without a class; and ``synthetic`` (H, W)
     uint8: 0 measured, 1 generated, 2 transferred.
     """
 

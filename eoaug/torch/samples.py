@@ -22,7 +22,7 @@ __all__ = ["Sample", "SampleForm", "form_of", "number_of"]
 
 Sample = dict[str, torch.Tensor]
 """``image`` (C, H, W) float32 in physical units, or (T, C, H, W) of several dates; ``label`` () int64, or ``mask`` (H, W)
-int64; ``synthetic`` (H, W) uint8: 0 measured, 1 generated, 2 transferred, 255 outside."""
+int64, of change (1, H, W); ``synthetic`` (H, W) uint8: 0 measured, 1 generated, 2 transferred, 255 outside."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class SampleForm:
     """Name of the label variable; empty where an image has one class."""
     missing: float
     """Value of pixels that were not measured."""
+    change: bool = False
+    """The mask is one of change, which torchgeo's task wants as (1, H, W)."""
 
     def sample(
         self, cube: Cube, number: int | None, arrays: Mapping[str, NDArray[Any]] | None = None
@@ -67,7 +69,8 @@ class SampleForm:
         if number is not None:
             sample["label"] = torch.tensor(number, dtype=torch.int64)
         elif self.label:
-            sample["mask"] = torch.from_numpy(class_numbers(cube.source[self.label], cube.names_yx))
+            mask = torch.from_numpy(class_numbers(cube.source[self.label], cube.names_yx))
+            sample["mask"] = mask[None] if self.change else mask
         sample["synthetic"] = torch.from_numpy(_marks(cube, image, arrays))
         return sample
 
@@ -89,7 +92,9 @@ def _marks(cube: Cube, image: NDArray[Any], arrays: Mapping[str, NDArray[Any]] |
 def form_of(train: TrainingSet, bands: Sequence[str] | None, missing: float) -> SampleForm:
     """Return the form of the samples of a set; without ``bands``, with those of its first item."""
     names = tuple(bands or ()) or tuple(band.name for band in read_cube(train[0].open()).bands)
-    return SampleForm(names, "" if train.task == "classes" else train.label, float(missing))
+    return SampleForm(
+        names, "" if train.task == "classes" else train.label, float(missing), train.task == "change"
+    )
 
 
 def number_of(train: TrainingSet, item: TrainingItem) -> int | None:
