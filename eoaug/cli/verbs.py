@@ -123,7 +123,7 @@ _ABOUT = {
     "  eoaug {}corrupt sample --collections sentinel-2-l2a --each --bands B02,B03,B04,B08 \\\n"
     "    --kind clouds --values cover=0.25{}",
     "change": "Redraw regions of a label as another class, and decoys as their own: two dates and a map of what changed.\n\n\b\n"
-    "Example: a tenth of the fields of every item becomes woods\n"
+    "Example: a tenth of the regions of every item becomes woods\n"
     "  eoaug {}change my-catalog --each --bands B02,B03,B04,landcover \\\n"
     "    --label landcover --to woods --format zarr{}",
 }
