@@ -28,7 +28,8 @@ from eoaug.verbs.super_resolve import super_resolve
 from eoaug.verbs.synthesize import synthesize
 
 if TYPE_CHECKING:
-    from eoaug.augment.training_set import training_set
+    from eoaug.augmentation.augment import augment
+    from eoaug.augmentation.training_set import training_set
     from eoaug.exports.export import export
     from eoaug.jobs.runner import run_job
     from eoaug.stac.open import open_cube
@@ -44,6 +45,7 @@ __all__ = [
     "Plan",
     "Request",
     "__version__",
+    "augment",
     "change",
     "corrupt",
     "export",
@@ -61,11 +63,12 @@ __all__ = [
 ]
 
 _LATER = {
+    "augment": "eoaug.augmentation.augment",
     "export": "eoaug.exports.export",
     "open_cube": "eoaug.stac.open",
     "run_job": "eoaug.jobs.runner",
     "sample": "eoaug.stac.sample",
-    "training_set": "eoaug.augment.training_set",
+    "training_set": "eoaug.augmentation.training_set",
     "write": "eoaug.stac.publish",
 }
 

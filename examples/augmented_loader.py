@@ -15,7 +15,9 @@ from eoaug.quicklook import enlarge, rgb
 generator, out, chips = [*sys.argv[1:], *("classical", "augmented-loader", "")[len(sys.argv) - 1 :]][:3]
 if not chips:  # without chips of your own: parts of the patches of the sample catalog, a class per patch
     chips = f"{out}/chips"
-    for item in eoaug.training_set("sample", "platform", collections=["sentinel-2-l2a"], bands=["B02", "B03", "B04"]):
+    for item in eoaug.training_set(
+        "sample", "platform", collections=["sentinel-2-l2a"], bands=["B02", "B03", "B04"]
+    ):
         picture = rgb(item.open().load())
         (Path(chips) / item.id).mkdir(parents=True)
         for k, (y, x) in enumerate(np.ndindex(3, 3)):
@@ -32,7 +34,9 @@ print({name: tuple(tensor.shape) for name, tensor in batch.items()})
 
 order = np.argsort(batch["label"].numpy(), kind="stable")  # a row of eight after the other, by class
 low, high = np.quantile(batch["image"].numpy(), [0.01, 0.99])
-pictures = [np.clip((batch["image"][k].numpy() - low) / (high - low) * 255, 0, 255).astype("uint8") for k in order]
+pictures = [
+    np.clip((batch["image"][k].numpy() - low) / (high - low) * 255, 0, 255).astype("uint8") for k in order
+]
 tiles = [enlarge(np.moveaxis(picture[:3], 0, -1), 128) for picture in pictures]
 rows = [np.concatenate(tiles[k : k + 8], axis=1) for k in range(0, len(tiles) // 8 * 8, 8)]
 Image.fromarray(np.concatenate(rows)).save(f"{out}/sheet.png")

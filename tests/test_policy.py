@@ -7,8 +7,8 @@ from collections import Counter
 
 import pytest
 
-from eoaug.augment.policy import Policy, draws_of, draws_per_item, filled_prompt, read_policy
-from eoaug.augment.training_items import TrainingItem, TrainingSet
+from eoaug.augmentation.policy import Policy, draws_of, draws_per_item, filled_prompt, read_policy
+from eoaug.augmentation.training_items import TrainingItem, TrainingSet
 from eoaug.errors import EoaugError
 
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 import eoaug
-from eoaug.augment.policy import draw_of, read_policy
-from eoaug.augment.training_items import TrainingSet
-from eoaug.augment.training_set import training_set
+from eoaug.augmentation.policy import draw_of, read_policy
+from eoaug.augmentation.training_items import TrainingSet
+from eoaug.augmentation.training_set import training_set
 from eoaug.corruptions.kinds import KINDS
 from eoaug.errors import EoaugError
 from eoaug.torch import Augmented, AugmentedLoader, Chips, EpochSampler

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 import eoaug
-from eoaug.augment.training_set import training_set
+from eoaug.augmentation.training_set import training_set
 from eoaug.corruptions.arrays import corrupt_image
 from eoaug.errors import EoaugError
 from eoaug.testing import scene

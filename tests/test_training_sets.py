@@ -16,9 +16,9 @@ from odc.geo.geobox import GeoBox
 from PIL import Image
 
 import eoaug
-from eoaug.augment.places import split_by_place
-from eoaug.augment.training_items import TrainingItem, TrainingSet
-from eoaug.augment.training_set import training_set
+from eoaug.augmentation.places import split_by_place
+from eoaug.augmentation.training_items import TrainingItem, TrainingSet
+from eoaug.augmentation.training_set import training_set
 from eoaug.cube.carried import properties_of
 from eoaug.cube.roles import label_variables
 from eoaug.errors import EoaugError

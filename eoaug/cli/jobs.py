@@ -36,6 +36,20 @@ A job is a YAML file:
   run: {chunks: 1024, retries: 2, timeout_s: 600}
   cluster: {queue: normal, walltime: "02:00:00", cores: 8, memory: 32GB, gpus: 1}   # for --cluster slurm"""
 
+_AUGMENT_HELP = """\b
+The YAML file of an augmentation:
+  source: {path: EuroSAT_RGB, split: place}   # folder or catalog; also label, task, bands, scale, classes
+  policy:                                     # or the name of a file
+    per_real: 5                               # images per real one, more of rare classes (balance: 0.5)
+    draws:
+      - {verb: synthesize, strengths: [0.2, 0.4], weight: 2}
+      - {verb: corrupt, parameters: {kind: haze}, strengths: [1, 3]}
+    seed: 0
+  generator: embedded
+  output: {catalog: augmented, format: chips} # or cog, zarr, icechunk
+  run: {retries: 2}"""
+
+SetFile = Annotated[Path, typer.Argument(metavar="SET", help="YAML file of the augmentation.")]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="YAML file of the job.")]
 JobOrCatalog = Annotated[
     str,
@@ -125,7 +139,7 @@ def resume(
     """Resume the jobs of a catalog."""
     from eoaug.jobs.status import resumable
 
-    _leave(_run(resumable(catalog), scheduler, workers, None, recompute=recompute))
+    _leave(_run(list(map(_any_job, resumable(catalog))), scheduler, workers, None, recompute=recompute))
 
 
 @commands.command(
@@ -140,7 +154,7 @@ def resume(
 @reported
 def status(job: JobOrCatalog, as_json: Json = False) -> None:
     """Show the progress of a job, or of the jobs of a catalog."""
-    from eoaug.jobs.status import catalog_status, job_status
+    from eoaug.jobs.status import catalog_status, status_of
 
     if _is_catalog(job):
         states = catalog_status(job)
@@ -149,7 +163,7 @@ def status(job: JobOrCatalog, as_json: Json = False) -> None:
         else:
             typer.echo("\n\n".join(map(str, states)))
         return
-    state = job_status(job)
+    state = status_of(_any_job(job))
     if as_json:
         print_json(state.as_dict())
     else:
@@ -252,6 +266,47 @@ def plan(job: JobFile, as_json: Json = False) -> None:
     raise typer.Exit(0 if cost.runnable else 3)
 
 
+@commands.command(
+    "augment",
+    short_help="Make more images of a training set.",
+    help=option_help(
+        "Make images of the split train of a training set by a policy, and write them with their labels to a catalog; "
+        "or continue: what was killed goes on with the same command, and existing images are skipped. Images of other "
+        "splits are never touched. `eoaug plan augment`, `status`, `resume`, `validate` and `gc` work as for jobs."
+        f"\n\n{_AUGMENT_HELP}",
+        "eoaug augment set.yaml --workers 2",
+    ),
+)
+@reported
+def augment(
+    config: SetFile, scheduler: Scheduler = None, workers: Workers = None, recompute: Recompute = False
+) -> None:
+    """Make more images of a training set."""
+    from eoaug.augmentation.augment_job import read_augment_job
+
+    _leave(_run([read_augment_job(config)], scheduler, workers, None, recompute=recompute))
+
+
+@plan_commands.command(
+    "augment",
+    short_help="Count what `eoaug augment` would make.",
+    help=option_help(
+        "Count the images that an augmentation would make, by class and by verb. Nothing is made or written.",
+        "eoaug plan augment set.yaml",
+    ),
+)
+@reported
+def plan_of_augment(config: SetFile, as_json: Json = False) -> None:
+    """Count what an augmentation would make."""
+    from eoaug.augmentation.augment import plan_augment
+
+    cost = plan_augment(config)
+    if as_json:
+        print_json(cost.as_dict())
+    else:
+        typer.echo(str(cost))
+
+
 # -- the work -----------------------------------------------------------------------------------------
 
 
@@ -266,7 +321,6 @@ def _run(
     # This process and its workers open inputs only; their GDAL needs no other driver.
     lock_gdal()
     from eoaug.jobs.clusters import local_cluster, remote_cluster
-    from eoaug.jobs.runner import run_job
     from eoaug.jobs.slurm import slurm_cluster
 
     connection: Any = nullcontext()
@@ -281,11 +335,32 @@ def _run(
         if client is not None:
             typer.echo(f"dashboard: {client.dashboard_link}", err=True)
         for job in jobs:
-            reports.append(run_job(job, client, recompute=recompute))
+            reports.append(_runner_of(job)(job, client, recompute=recompute))
             typer.echo(str(reports[-1]))
             if reports[-1].folder:
                 typer.echo(f"report: {reports[-1].folder}/report.html")
     return reports
+
+
+def _any_job(config: Any) -> Any:
+    """Return a job over a catalog, or an augmentation: the latter has no verb, or the verb augment."""
+    from eoaug.augmentation.augment_job import read_augment_job
+    from eoaug.jobs.config import read_job
+    from eoaug.storage.documents import read_mapping
+
+    content, _ = read_mapping(config, noun="job", remedy="give source, verb and output")
+    return (read_augment_job if content.get("verb", "augment") == "augment" else read_job)(config)
+
+
+def _runner_of(job: Any) -> Any:
+    from eoaug.jobs.config import Job
+    from eoaug.jobs.runner import run_job
+
+    if isinstance(job, Job):
+        return run_job
+    from eoaug.augmentation.augment import run_augment
+
+    return run_augment
 
 
 def _cluster_of(job: Any, name: str) -> Any:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eoaug.augment.training_items import TrainingItem, TrainingSet
+from eoaug.augmentation.training_items import TrainingItem, TrainingSet
 from eoaug.cube.labels import class_numbers
 from eoaug.errors import ParameterError, did_you_mean
 from eoaug.exports.images import FOLDERS, ImageForm, OpenedItem, label_of, opened, write_images

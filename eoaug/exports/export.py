@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from eoaug.augment.training_items import Task, TrainingSet
-from eoaug.augment.training_set import training_set
+from eoaug.augmentation.training_items import Task, TrainingSet
+from eoaug.augmentation.training_set import training_set
 from eoaug.errors import ParameterError, did_you_mean
 from eoaug.exports.coco import write_coco
 from eoaug.exports.geoparquet import write_geoparquet

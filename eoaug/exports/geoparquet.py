@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eoaug.augment.training_items import TrainingItem, TrainingSet
+from eoaug.augmentation.training_items import TrainingItem, TrainingSet
 from eoaug.errors import ParameterError
 from eoaug.exports.images import opened
 from eoaug.exports.label_items import label_item

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from eoaug.augment.training_items import TrainingSet
+from eoaug.augmentation.training_items import TrainingSet
 from eoaug.exports.images import FOLDERS, ImageForm, opened, write_images, write_label
 
 __all__ = ["write_image_folder"]

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from eoaug import quicklook
-from eoaug.augment.training_items import TrainingItem, TrainingSet
+from eoaug.augmentation.training_items import TrainingItem, TrainingSet
 from eoaug.cube import provenance
 from eoaug.cube.model import Cube
 from eoaug.cube.read import read_cube

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from eoaug.augment.training_items import TrainingSet, label_properties
+from eoaug.augmentation.training_items import TrainingSet, label_properties
 from eoaug.errors import ParameterError, TimeError
 from eoaug.exports.images import OpenedItem, opened, write_label
 from eoaug.stac.classes import class_fields

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from eoaug.errors import TargetError
-from eoaug.jobs.config import Job
+from eoaug.jobs.config import JobBase
 from eoaug.jobs.content_key import version
 from eoaug.jobs.journal import Journal
 from eoaug.jobs.report import MOST_GENERATED, Failure, Report
@@ -32,7 +32,7 @@ _IMPATIENT_S, _PATIENT_S = 2.0, 60.0
 class Bookkeeper:
     """Records results in catalog, journal and report, in this order and in batches."""
 
-    def __init__(self, job: Job, root: Root) -> None:
+    def __init__(self, job: JobBase, root: Root) -> None:
         self._job, self._root = job, root
         self._journal = Journal(root.folder, job.id, {"eoaug": version(), "config": job.described()})
         self._listed: dict[str, set[str]] = {}

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from eoaug.errors import JobError, first_line
-from eoaug.jobs.config import Job
+from eoaug.jobs.config import JobBase
 from eoaug.jobs.work_items import JobContext, WorkItem, WorkResult
 from eoaug.jobs.worker import process_item
 
@@ -52,7 +52,7 @@ class InProcess:
 class DaskExecutor:
     """Processes items on the workers of a ``distributed.Client``."""
 
-    def __init__(self, client: Any, job: Job) -> None:
+    def __init__(self, client: Any, job: JobBase) -> None:
         self._client, self._job, self._sent = client, job, 0
         address = str(client.scheduler.address) if client.scheduler is not None else ""
         host = urlsplit(address).hostname or ""

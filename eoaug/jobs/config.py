@@ -32,11 +32,14 @@ from eoaug.verbs.options import yaml_keys
 __all__ = [
     "Cluster",
     "Job",
+    "JobBase",
     "JobVerb",
     "Output",
+    "OutputBase",
     "RunOptions",
     "Source",
     "check_parameters",
+    "hash_of",
     "job_schema",
     "read_job",
 ]
@@ -93,17 +96,22 @@ class Source(_JobSection):
         return value if value is None else str(value)
 
 
-class Output(_JobSection):
-    """Where results are written."""
+class OutputBase(_JobSection):
+    """Where results are written, in any format."""
 
     catalog: str = Field(min_length=1)
     """Folder or JSON file of a catalog, or s3://bucket/prefix; created if it does not exist; may be the source."""
     collection: str | None = None
     """Default: the id of the source's collection, followed by -eoaug."""
-    format: Literal["cog", "zarr", "icechunk"] = "cog"
-    """Icechunk needs ``eoaug[icechunk]``."""
     api: str | None = None
     """URL of a STAC API with the Transaction extension, which receives a copy of every item."""
+
+
+class Output(OutputBase):
+    """Where the results of a job are written."""
+
+    format: Literal["cog", "zarr", "icechunk"] = "cog"
+    """Icechunk needs ``eoaug[icechunk]``."""
 
 
 class RunOptions(_JobSection):
@@ -185,18 +193,45 @@ def check_parameters(verb: JobVerb, parameters: Mapping[str, Any]) -> None:
         raise ValueError(f"{verb} has no argument {name!r}; {hint}")
 
 
-class Job(_JobSection):
+class JobBase(_JobSection):
+    """What all jobs have: a generator, an output, and how the work is done."""
+
+    verb: str
+    generator: Annotated[Any, BeforeValidator(_as_generator), WithJsonSchema({"type": "string"})] = "embedded"
+    """A name; from Python, also a generator."""
+    output: OutputBase
+    run: RunOptions = RunOptions()
+    cluster: Cluster | None = None
+
+    def described(self) -> dict[str, Any]:
+        """Return everything that decides the results, as JSON values: all but ``run`` and ``cluster``.
+
+        It is written to journals and reports, so signatures of addresses are removed.
+        """
+        values = self.model_dump(mode="json", exclude={"run", "cluster", "generator"}, exclude_defaults=True)
+        if self.output.api is not None:
+            values["output"]["api"] = clean_href(self.output.api)
+        return {**values, "verb": self.verb, "generator": self._generator_name()}
+
+    def _generator_name(self) -> str:
+        if isinstance(self.generator, str):
+            return self.generator
+        return f"{self.generator.card.name} {identity_of(self.generator)[:16]}"
+
+    @property
+    def id(self) -> str:
+        """Hash of the configuration; the same job has the same id wherever it runs."""
+        return hash_of(self.described())
+
+
+class Job(JobBase):
     """A verb applied to every item of a catalog."""
 
     source: Source
     verb: JobVerb
     parameters: dict[str, Any] = {}
     """Arguments of the verb, such as factor, mask, times, seed, steps, members; of corrupt: kind, severity, labels."""
-    generator: Annotated[Any, BeforeValidator(_as_generator), WithJsonSchema({"type": "string"})] = "embedded"
-    """A name; from Python, also a generator."""
     output: Output
-    run: RunOptions = RunOptions()
-    cluster: Cluster | None = None
 
     @model_validator(mode="after")
     def _known_parameters(self) -> Job:
@@ -209,31 +244,17 @@ class Job(_JobSection):
         return self
 
     def described(self) -> dict[str, Any]:
-        """Return everything that decides the results, as JSON values: all but ``run`` and ``cluster``.
-
-        It is written to journals and reports, so signatures of addresses are removed.
-        """
-        values = self.model_dump(mode="json", exclude={"run", "cluster", "generator"}, exclude_defaults=True)
+        """Return everything that decides the results; of a corruption no generator, for it has none."""
+        values = super().described()
         values["source"]["catalog"] = clean_href(self.source.catalog)
-        if self.output.api is not None:
-            values["output"]["api"] = clean_href(self.output.api)
-        generator = {} if self.verb == "corrupt" else {"generator": self._generator_name()}
-        return {**values, "verb": self.verb, **generator}
-
-    def _generator_name(self) -> str:
-        if isinstance(self.generator, str):
-            return self.generator
-        return f"{self.generator.card.name} {identity_of(self.generator)[:16]}"
+        if self.verb == "corrupt":
+            del values["generator"]
+        return values
 
     @property
     def labels(self) -> tuple[str, ...]:
         """What the user calls labels: bands and item properties."""
         return label_names(self.parameters.get("labels"))
-
-    @property
-    def id(self) -> str:
-        """Hash of the configuration; the same job has the same id wherever it runs."""
-        return _hash(self.described())
 
     @property
     def request(self) -> str:
@@ -244,10 +265,11 @@ class Job(_JobSection):
             for name in ("bands", "resolution", "crs")
             if name in values["source"]
         }
-        return _hash({**values, "source": kept, "output": {"format": self.output.format}})
+        return hash_of({**values, "source": kept, "output": {"format": self.output.format}})
 
 
-def _hash(value: Any) -> str:
+def hash_of(value: Any) -> str:
+    """Return a short hash of JSON values."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import pystac
 
 from eoaug.errors import SourceError
-from eoaug.jobs.verb_calls import method_identity
-from eoaug.jobs.work_items import JobContext, WorkItem
+from eoaug.jobs.config import Job
+from eoaug.jobs.work_items import WorkItem
 from eoaug.stac.band_sources import ItemDate
 from eoaug.stac.catalog import Root
 from eoaug.stac.collection_fields import registered_fields
@@ -29,21 +29,31 @@ from eoaug.storage.s3 import StoreError, entries, head, is_object
 __all__ = ["content_key", "existing_output", "version"]
 
 
-def content_key(item: pystac.Item, work_item: WorkItem, context: JobContext) -> str:
+def content_key(item: pystac.Item, work_item: WorkItem, job: Job, allow: Sequence[str], method: str) -> str:
     """Return the hash of everything that decides a result: input, request, model and version of eoaug.
+
+    Parameters
+    ----------
+    item, work_item
+        The input.
+    job
+        The request.
+    allow
+        What addresses in the item may point to.
+    method
+        Identity of the generator; of a corruption, its name.
 
     Raises
     ------
     SourceError
         An input is missing, or differs from its item's checksum.
     """
-    job = context.job
-    access = work_item.entry.access.extended(context.allow)
+    access = work_item.entry.access.extended(allow)
     scenes = read_item_dates(item, job.source.bands, signer_of(job.source.catalog), access, labels=job.labels)
     parts = {
         "eoaug": version(),
         "request": job.request,
-        "generator": method_identity(context),
+        "generator": method,
         "item": [item.id, item.collection_id, item.properties, _inputs(item, scenes)],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -11,8 +11,9 @@ from typing import Any
 
 from eoaug.errors import EoaugError
 from eoaug.jobs.bookkeeping import Bookkeeper
+from eoaug.jobs.catalog_work import CatalogWork, generator_of
 from eoaug.jobs.config import Job, read_job
-from eoaug.jobs.content_key import content_key, existing_output
+from eoaug.jobs.content_key import existing_output
 from eoaug.jobs.report import Failure
 from eoaug.jobs.sources import allowed, no_item, work_items_of
 from eoaug.jobs.verb_calls import cost_of_item
@@ -107,7 +108,8 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
     """
     job = read_job(config)
     root = Root.at(job.output.catalog)
-    context = JobContext(job, root, allowed(job))
+    work = CatalogWork(job, allowed(job))
+    context = JobContext(job, root, work)
     bookkeeper = Bookkeeper(job, root)
     costs: dict[Any, Any] = {}
     counts: Counter[Any] = Counter()
@@ -117,10 +119,10 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
         items += 1
         try:
             item = as_item(work_item.entry)
-            if existing_output(root, work_item, content_key(item, work_item, context), verify=False):
+            if existing_output(root, work_item, work.key(work_item, context), verify=False):
                 existing += 1
                 continue
-            access = work_item.entry.access.extended(context.allow)
+            access = work_item.entry.access.extended(work.allow)
             scenes = read_item_dates(
                 item, job.source.bands, signer_of(job.source.catalog), access, labels=job.labels
             )
@@ -130,7 +132,7 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
                 for name, band in scene.sources.items()
             )
             if signature not in costs:
-                costs[signature] = _cost(item, context)
+                costs[signature] = _cost(item, work, context)
             counts[signature] += 1
         except EoaugError as error:
             unreadable.append(Failure(work_item.id, type(error).__name__, error.problem, error.remedy))
@@ -149,14 +151,14 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
     )
 
 
-def _cost(item: Any, context: JobContext) -> Any:
-    job = context.job
+def _cost(item: Any, work: CatalogWork, context: JobContext) -> Any:
+    job = work.job
     cube = open_cube(
         item,
         bands=job.source.bands or None,
         resolution=job.source.resolution,
         crs=job.source.crs,
         chunks={"y": job.run.chunks, "x": job.run.chunks},
-        allow=context.allow,
+        allow=work.allow,
     )
-    return cost_of_item(cube, context)
+    return cost_of_item(cube, job, generator_of(job, context))

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from eoaug.errors import EoaugError
@@ -13,7 +14,6 @@ from eoaug.jobs.work_items import JobContext, WorkItem
 from eoaug.quicklook import Picture, Section, page, rgb
 from eoaug.stac.catalog import STATE
 from eoaug.stac.open import open_cube
-from eoaug.stac.search import as_item, signer_of
 
 __all__ = ["MOST_GENERATED", "Failure", "Report", "write_report"]
 
@@ -191,9 +191,9 @@ def _pictures(context: JobContext, shown: Sequence[WorkItem]) -> list[Section]:
     rows, missing = [], []
     for work_item in shown:
         row = []
-        for when, opened in (("before", _source), ("after", _result)):
+        for when, opened in (("before", context.work.source), ("after", partial(_result, context))):
             try:
-                row.append(_picture(opened(work_item, context), f"{work_item.label}, {when}"))
+                row.append(_picture(opened(work_item), f"{work_item.label}, {when}"))
             except EoaugError as error:  # an item that cannot be shown must not make the report fail
                 missing.append((work_item.label, when, error.problem))
         if row:
@@ -204,19 +204,7 @@ def _pictures(context: JobContext, shown: Sequence[WorkItem]) -> list[Section]:
     return sections
 
 
-def _source(work_item: WorkItem, context: JobContext) -> Any:
-    source = context.job.source
-    return open_cube(
-        as_item(work_item.entry),
-        bands=source.bands or None,
-        resolution=source.resolution,
-        crs=source.crs,
-        patch_url=signer_of(source.catalog),
-        allow=context.allow,
-    )
-
-
-def _result(work_item: WorkItem, context: JobContext) -> Any:
+def _result(context: JobContext, work_item: WorkItem) -> Any:
     home = context.root.folder / work_item.collection / work_item.label
     return open_cube(str(home / f"{work_item.label}.json"))
 

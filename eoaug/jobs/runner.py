@@ -8,27 +8,29 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from eoaug.errors import JobError
 from eoaug.jobs.bookkeeping import Bookkeeper
+from eoaug.jobs.catalog_work import CatalogWork
 from eoaug.jobs.clusters import DaskExecutor, Executor, InProcess
-from eoaug.jobs.config import Job, read_job
+from eoaug.jobs.config import Job, JobBase, read_job
 from eoaug.jobs.content_key import version
 from eoaug.jobs.journal import read_journals
 from eoaug.jobs.report import Report, write_report
 from eoaug.jobs.sources import allowed, no_item, work_items_of
-from eoaug.jobs.work_items import JobContext, WorkItem, WorkResult
+from eoaug.jobs.work_items import JobContext, JobWork, WorkItem, WorkResult
 from eoaug.progress import line_per_interval
 from eoaug.stac.catalog import Root
 from eoaug.stac.publish import check_format
 from eoaug.stac.transactions import Api
 
-__all__ = ["run_job"]
+__all__ = ["run_job", "run_work"]
 
 
 _BUSY_S = 0.5
@@ -72,19 +74,58 @@ def run_job(
     """
     job = read_job(config)
     check_format(job.output.format)
+    report = run_work(
+        job,
+        CatalogWork(job, allowed(job)),
+        partial(work_items_of, job),
+        client,
+        generates=job.verb != "corrupt",
+        progress=progress,
+        recompute=recompute,
+    )
+    if not report.seen:
+        raise no_item(job)
+    return report
+
+
+def run_work(
+    job: JobBase,
+    work: JobWork,
+    work_items: Callable[[Bookkeeper], Iterable[WorkItem]],
+    client: Any = None,
+    *,
+    generates: bool,
+    progress: bool | None = None,
+    recompute: bool = False,
+) -> Report:
+    """Do the work of a job of any kind, or the rest of it.
+
+    Parameters
+    ----------
+    job
+        Its configuration.
+    work
+        What is done with each work item.
+    work_items
+        Returns the work items; those that cannot be read are recorded by the bookkeeper.
+    client, progress, recompute
+        As for `run_job`.
+    generates
+        Whether the generator is used.
+    """
     root = Root.at(job.output.catalog)
     _refuse_other_version(root, job, recompute=recompute)
     root.check(root.folder / (job.output.collection or "eoaug"))
     if job.output.api is not None:
         Api(job.output.api).check()
     executor: Executor = InProcess() if client is None else DaskExecutor(client, job)
-    context = JobContext(job, root, allowed(job), "synchronous" if client is not None else None)
-    if job.verb != "corrupt":
+    context = JobContext(job, root, work, "synchronous" if client is not None else None)
+    if generates:
         context.generator  # noqa: B018  (a job whose generator cannot be loaded fails here, not item by item)
     bookkeeper = Bookkeeper(job, root)
     start = time.monotonic()
     with _bar(progress) as tick:
-        pending: Iterable[WorkItem] = work_items_of(job, bookkeeper)
+        pending: Iterable[WorkItem] = work_items(bookkeeper)
         while True:
             busy = []
             for result in executor.results(pending, context):
@@ -99,14 +140,12 @@ def run_job(
             pending = busy
     bookkeeper.close()
     report = replace(bookkeeper.report, seconds=time.monotonic() - start, workers=executor.size())
-    if not report.seen:
-        raise no_item(job)
     if report.published or report.failures or report.adopted or report.sent:
         report = write_report(report, context, bookkeeper.shown)
     return report
 
 
-def _refuse_other_version(root: Root, job: Job, *, recompute: bool) -> None:
+def _refuse_other_version(root: Root, job: JobBase, *, recompute: bool) -> None:
     """Refuse to mix items of two versions in one job, unless the user asks to compute all of them again."""
     for head, _ in read_journals(root.folder, job.id):
         if head.get("eoaug") != version() and not recompute:

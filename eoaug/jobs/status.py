@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from eoaug.errors import TargetError
-from eoaug.jobs.config import Job, read_job
+from eoaug.jobs.config import Job, JobBase, read_job
 from eoaug.jobs.journal import read_journals
 from eoaug.jobs.leases import live_leases
 from eoaug.jobs.report import Failure
 from eoaug.stac.catalog import Root
 from eoaug.storage.location import Location
 
-__all__ = ["JobStatus", "catalog_status", "job_status", "resumable"]
+__all__ = ["JobStatus", "catalog_status", "job_status", "resumable", "status_of"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,11 @@ def job_status(config: Job | Mapping[str, Any] | str | Path) -> JobStatus:
     config
         As for `run_job`.
     """
-    job = read_job(config)
+    return status_of(read_job(config))
+
+
+def status_of(job: JobBase) -> JobStatus:
+    """Return the state of a job of any kind."""
     return _status(job.id, Root.at(job.output.catalog).folder)
 
 
@@ -101,8 +105,8 @@ def _status(job_id: str, folder: Location) -> JobStatus:
     )
 
 
-def resumable(catalog: str | Path) -> list[Job]:
-    """Return the jobs that have written to a catalog, from their journals, the latest last.
+def resumable(catalog: str | Path) -> list[dict[str, Any]]:
+    """Return the configurations of the jobs that have written to a catalog, from their journals, the latest last.
 
     Raises
     ------
@@ -110,10 +114,10 @@ def resumable(catalog: str | Path) -> list[Job]:
         The catalog has no journal.
     """
     root = Root.at(catalog)
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, dict[str, Any]] = {}
     for head, _ in read_journals(root.folder):
         jobs.pop(str(head["job"]), None)
-        jobs[str(head["job"])] = read_job(head["config"])
+        jobs[str(head["job"])] = head["config"]
     if not jobs:
         raise _no_journal(catalog)
     return list(jobs.values())

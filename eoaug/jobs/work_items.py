@@ -6,20 +6,20 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import pystac
 
 from eoaug.errors import EoaugError
 from eoaug.generators.base import Generator
 from eoaug.generators.registry import load
-from eoaug.jobs.config import Job
+from eoaug.jobs.config import Job, JobBase
 from eoaug.stac.catalog import Root
-from eoaug.stac.item_document import collection_of
+from eoaug.stac.item_document import Claim, collection_of
 from eoaug.stac.search import SourceItem
 from eoaug.storage.names import safe_id
 
-__all__ = ["JobContext", "WorkItem", "WorkResult", "work_item_of"]
+__all__ = ["JobContext", "JobWork", "WorkItem", "WorkResult", "work_item_of"]
 
 
 Status = Literal["published", "present", "busy", "failed"]
@@ -58,14 +58,31 @@ class WorkResult:
     """What is unusual about a published result: nothing was filled, or everything."""
 
 
+class JobWork(Protocol):
+    """What a job does with each of its work items; small when pickled."""
+
+    def key(self, work_item: WorkItem, context: JobContext) -> str:
+        """Return the content key: the hash of everything that decides the result."""
+
+    def publish(
+        self, work_item: WorkItem, context: JobContext, key: str, claim: Claim
+    ) -> list[dict[str, Any]]:
+        """Make the result and publish it; return the documents of its items."""
+
+    def source(self, work_item: WorkItem) -> Any:
+        """Return the cube that a work item is made of, for the pictures of the report."""
+
+    def note(self, share: float) -> str:
+        """Return what is unusual about the share of a result that is not measured; empty for nothing."""
+
+
 @dataclass(frozen=True)
 class JobContext:
     """What all work items of a job share; small when pickled."""
 
-    job: Job
+    job: JobBase
     root: Root
-    allow: tuple[str, ...]
-    """What addresses in the items may point to."""
+    work: JobWork
     scheduler: str | None = None
     """Name of the dask scheduler inside a worker; None: the default."""
 

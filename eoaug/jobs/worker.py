@@ -12,22 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-import pystac
-import xarray as xr
 from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_exponential
 
-from eoaug.cube.provenance import renamed
-from eoaug.engine.dask_graph import computed_by
 from eoaug.errors import EoaugError, JobError, SourceError, TargetError, first_line
-from eoaug.jobs.content_key import content_key, existing_output
+from eoaug.jobs.content_key import existing_output
 from eoaug.jobs.leases import Lease, leased
-from eoaug.jobs.verb_calls import note_of, result_of_item
 from eoaug.jobs.work_items import JobContext, WorkItem, WorkResult
 from eoaug.stac.collection_fields import registered_fields
 from eoaug.stac.item_document import Claim
-from eoaug.stac.open import open_cube
-from eoaug.stac.publish import publish
-from eoaug.stac.search import as_item, signer_of
 from eoaug.storage.location import Location
 
 __all__ = ["process_item"]
@@ -128,9 +120,8 @@ class _PublishRight:
 
 
 def _work(work_item: WorkItem, context: JobContext, right: _PublishRight) -> WorkResult:
-    job, root = context.job, context.root
-    item = as_item(work_item.entry)
-    key = content_key(item, work_item, context)
+    job, root, work = context.job, context.root, context.work
+    key = work.key(work_item, context)
     existing = existing_output(root, work_item, key, verify=job.run.verify)
     if existing:
         return WorkResult(work_item, "present", existing, key)
@@ -141,55 +132,15 @@ def _work(work_item: WorkItem, context: JobContext, right: _PublishRight) -> Wor
         if existing:  # made while we waited
             return WorkResult(work_item, "present", existing, key)
         right.lease = lease
-        # Estimates from samples of the pixels are made here too, not as further tasks of the cluster.
-        with computed_by(context.scheduler):
-            result = _result(item, context, key)
         claim = Claim({"eoaug:content_key": key}, right.check, context.scheduler)
-        labels = _labels(work_item.label, result, single=job.output.format != "cog")
-        items = list(
-            publish(result, root, work_item.collection, format=job.output.format, ids=labels, claim=claim)
-        )
+        items = work.publish(work_item, context, key, claim)
     size = sum(_size(root.folder / work_item.collection / item["id"], item) for item in items)
     # Of several dates or members, only what holds for all of them.
     shares = {item["properties"].get("eoaug:synthetic_fraction") for item in items}
-    note = note_of(context, shares.pop() or 0.0) if len(shares) == 1 else ""
+    note = work.note(shares.pop() or 0.0) if len(shares) == 1 else ""
     return WorkResult(
         work_item, "published", tuple(map(registered_fields, items)), key, stored_bytes=size, note=note
     )
-
-
-def _result(item: pystac.Item, context: JobContext, key: str) -> xr.Dataset:
-    job = context.job
-    source = job.source
-    cube = open_cube(
-        item,
-        bands=source.bands or None,
-        resolution=source.resolution,
-        crs=source.crs,
-        chunks={"y": job.run.chunks, "x": job.run.chunks},
-        patch_url=signer_of(source.catalog),
-        allow=context.allow,
-        labels=job.labels or None,
-    )
-    if not isinstance(cube, xr.Dataset):
-        raise SourceError(
-            f"item {item.id!r} has bands on several grids", "choose bands of one grid with source.bands"
-        )
-    return renamed(result_of_item(cube, item.id, context), key)
-
-
-def _labels(label: str, result: xr.Dataset, *, single: bool) -> list[str]:
-    """Return the ids of the items of a result; the first is the work item's own."""
-    if single:
-        return [label]
-    dates = [f"{time:%Y%m%dT%H%M%S}" for time in result.indexes["time"]]
-    members = [f"m{k:03d}" for k in range(result.sizes["member"])] if "member" in result.dims else [""]
-    suffixes = [
-        "-".join(part for part in (date if len(dates) > 1 else "", member) if part)
-        for date in dates
-        for member in members
-    ]
-    return [label, *(f"{label}-{suffix}" for suffix in suffixes[1:])]
 
 
 def _size(home: Location, item: Mapping[str, Any]) -> int:

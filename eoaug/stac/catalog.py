@@ -222,7 +222,9 @@ def _extend(document: dict[str, Any], items: Sequence[Mapping[str, Any]]) -> Non
     """Widen a collection's extent to new items."""
     extent = document["extent"]
     boxes = [box for box in extent["spatial"]["bbox"][:1] if len(box) == 4]
-    boxes += [item["bbox"] for item in items]
+    boxes += [item["bbox"] for item in items if "bbox" in item]
+    # Chips without coordinates lie nowhere: the collection may then be anywhere.
+    boxes = boxes or [[-180.0, -90.0, 180.0, 90.0]]
     crossing = any(box[0] > box[2] for box in boxes)
     west = -180.0 if crossing else min(box[0] for box in boxes)
     east = 180.0 if crossing else max(box[2] for box in boxes)

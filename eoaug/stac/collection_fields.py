@@ -30,7 +30,7 @@ def registered_fields(item: Mapping[str, Any]) -> dict[str, Any]:
     properties = item["properties"]
     return {
         "id": item["id"],
-        "bbox": item["bbox"],
+        **({"bbox": item["bbox"]} if "bbox" in item else {}),
         "properties": {
             name: properties[name] for name in (*_DATES, *_SUMMARISED, _SHARE) if name in properties
         },

@@ -44,6 +44,7 @@ __all__ = [
     "item_document",
     "item_ids",
     "thumbnail_asset",
+    "writing_time",
 ]
 
 
@@ -138,7 +139,7 @@ def item_document(
     if cube.prov is not None:
         mask = SYNTHETIC if SYNTHETIC in cube.forms else None
         properties |= cube.prov.to_properties(
-            written=rfc3339(_now()), member=content.member, share=content.share, mask=mask
+            written=rfc3339(writing_time()), member=content.member, share=content.share, mask=mask
         )
         href = target.model_href(content.label)
         if href is not None and properties["eoaug:synthetic"]:
@@ -381,7 +382,7 @@ def _link(item: dict[str, Any], cube: WritableCube, times: Sequence[int], target
         )
 
 
-def _now() -> datetime:
+def writing_time() -> datetime:
     """Return the time of writing, or that of SOURCE_DATE_EPOCH (https://reproducible-builds.org/specs/)."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH", "")
     return datetime.fromtimestamp(int(epoch), UTC) if epoch.isdigit() else datetime.now(UTC)

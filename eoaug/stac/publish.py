@@ -51,7 +51,7 @@ from eoaug.storage.crash_points import hit
 from eoaug.storage.location import Location
 from eoaug.storage.names import safe_id
 
-__all__ = ["Format", "check_format", "publish", "write"]
+__all__ = ["Format", "check_format", "publish", "put_item", "write"]
 
 
 Format = Literal["cog", "zarr", "icechunk"]
@@ -200,9 +200,9 @@ def publish(
                 item["properties"]["eoaug:siblings"] = labels[1:]
                 last = data, item
             else:
-                yield _put(data, item, target)
+                yield put_item(data, item, target)
         if last is not None:
-            yield _put(*last, target)
+            yield put_item(*last, target)
 
 
 # ------------------------------------------------------------------------------------------- the files
@@ -330,8 +330,18 @@ def _write_group(
     yield data, item_document(cube, target, content, assets)
 
 
-def _put(data: Path, item: dict[str, Any], target: Target) -> dict[str, Any]:
-    """Publish the data of an item, then its document; return the document."""
+def put_item(data: Path, item: dict[str, Any], target: Target) -> dict[str, Any]:
+    """Publish the data of an item, then its document; return the document.
+
+    Parameters
+    ----------
+    data
+        Scratch folder with the files; the assets of the item are relative to it.
+    item
+        The document.
+    target
+        Where to.
+    """
     label = item["id"]
     files = sorted(f"{asset['href']} {asset.get('file:checksum')}" for asset in item["assets"].values())
     place = target.home(label) / hashlib.sha256("\n".join(files).encode()).hexdigest()[:16]

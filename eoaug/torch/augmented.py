@@ -8,21 +8,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-import xarray as xr
 from torch.utils.data import Dataset
 
-from eoaug.augment.policy import Draw, Policy, draw_of, read_policy
-from eoaug.augment.training_items import TrainingSet
-from eoaug.augment.training_set import training_set
+from eoaug.augmentation.missing import able_to_miss, loses_pixels
+from eoaug.augmentation.policy import Draw, Policy, draw_of, read_policy
+from eoaug.augmentation.training_items import TrainingSet
+from eoaug.augmentation.training_set import training_set
 from eoaug.corruptions.corrupt import corrupt, corrupted_arrays
 from eoaug.corruptions.kinds import KINDS
 from eoaug.cube.read import read_cube
 from eoaug.errors import ParameterError, error_context
 from eoaug.generators.base import Generator
 from eoaug.generators.registry import load
-from eoaug.raster.radiometry import SCALE_ATTRS
 from eoaug.torch.chips import Chips
 from eoaug.torch.samples import Sample
 from eoaug.verbs.planning import VERBS
@@ -126,8 +124,8 @@ class Augmented(Dataset[Sample]):
         item, form = self.real.item(number), self.real.form
         ds = item.open().load(scheduler="synchronous")  # threads of dask do not survive a fork
         how = dict(draw.parameters)
-        if draw.verb == "corrupt" and KINDS[how["kind"]].loses:
-            ds = _able_to_miss(ds)
+        if loses_pixels(draw.verb, how):
+            ds = able_to_miss(ds)
         if draw.verb == "corrupt" and KINDS[how["kind"]].group != "moving":
             how = {name: value for name, value in how.items() if name not in ("labels", "pair")}
             cube = read_cube(ds)
@@ -195,18 +193,6 @@ def _loaded(generator: Generator | str | None, policy: Policy) -> Generator | No
     if all(draw.verb == "corrupt" for draw in policy.draws):
         return None
     return load(generator or "embedded") if isinstance(generator, str | None) else generator
-
-
-def _able_to_miss(ds: xr.Dataset) -> xr.Dataset:
-    """Return a cube whose integers without a number for missing pixels are float32 in physical units."""
-    cube = read_cube(ds)
-    stuck = [band for band in cube.bands if band.dtype.kind in "iu" and band.nodata is None]
-    out = ds.copy()
-    for band in stuck:
-        kept = {name: value for name, value in band.attrs.items() if name not in SCALE_ATTRS}
-        values = band.scaling(out[band.name].values).astype(np.float32)
-        out[band.name] = (out[band.name].dims, values, kept)
-    return out
 
 
 def _choices(seed: int, epoch: int, number: int) -> tuple[float, int, int]:

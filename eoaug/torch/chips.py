@@ -7,7 +7,7 @@ from functools import cached_property
 
 from torch.utils.data import Dataset
 
-from eoaug.augment.training_items import TrainingItem, TrainingSet
+from eoaug.augmentation.training_items import TrainingItem, TrainingSet
 from eoaug.cube.read import read_cube
 from eoaug.errors import ParameterError
 from eoaug.torch.samples import Sample, SampleForm, form_of, number_of

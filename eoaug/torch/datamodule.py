@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
-from eoaug.augment.training_items import TrainingSet
+from eoaug.augmentation.training_items import TrainingSet
 from eoaug.errors import ParameterError
 from eoaug.torch.augmented import Augmented
 from eoaug.torch.chips import Chips

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from eoaug.augment.training_items import TrainingItem, TrainingSet
+from eoaug.augmentation.training_items import TrainingItem, TrainingSet
 from eoaug.corruptions.units import band_of_cube
 from eoaug.cube.labels import class_numbers
 from eoaug.cube.model import Cube

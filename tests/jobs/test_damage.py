@@ -35,6 +35,7 @@ from hypothesis.stateful import (
 from eoaug.errors import TargetError
 from eoaug.formats.zarr import write_zarr
 from eoaug.generators import load
+from eoaug.jobs.config import read_job
 from eoaug.jobs.garbage import collect_garbage
 from eoaug.jobs.runner import run_job
 from eoaug.jobs.status import resumable
@@ -119,6 +120,7 @@ def test_validate_tells_what_else_is_wrong(source: Path, tmp_path: Path) -> None
 _FULL = """
 import json, resource, signal, sys, warnings
 warnings.simplefilter("ignore")
+from eoaug.jobs.config import read_job
 from eoaug.jobs.runner import run_job
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), int(sys.argv[2])))
@@ -429,7 +431,7 @@ class Operator(RuleBasedStateMachine):
     @precondition(lambda self: not self.harmed and (self.out / ".eoaug" / "journal").is_dir())
     @rule()
     def resume(self) -> None:
-        jobs = resumable(self.out)
+        jobs = [read_job(config) for config in resumable(self.out)]
         for job in jobs:
             assert not run_job(job, progress=False).failures
             self.pending.discard(job.parameters["seed"])

@@ -402,7 +402,7 @@ def test_a_job_resumes_from_its_journal(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     job = a_job(source, out, source={"limit": 2})
     assert run_job(job).published == 2
-    (again,) = resumable(out)
+    (again,) = map(read_job, resumable(out))
     assert again.id == job.id
     assert run_job(again).skipped == 2
     with pytest.raises(EoaugError, match="no journal"):

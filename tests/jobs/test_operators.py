@@ -125,12 +125,12 @@ def test_the_report_ranks_and_shows_before_and_after(source: Path, tmp_path: Pat
 def test_the_report_says_why_a_picture_is_missing(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from eoaug.jobs import report as module
+    from eoaug.jobs.catalog_work import CatalogWork
 
-    def fail(work_item: Any, context: Any) -> Any:
+    def fail(work: CatalogWork, work_item: Any) -> Any:
         raise SourceError("the disk is on fire", "leave the building")
 
-    monkeypatch.setattr(module, "_source", fail)
+    monkeypatch.setattr(CatalogWork, "source", fail)
     report = run_job(config(source, tmp_path / "out", run={"pictures": 1}))
     page = (Path(report.folder) / "report.html").read_text()
     assert page.count("data:image/png") == 1

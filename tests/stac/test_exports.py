@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import eoaug
-from eoaug.augment.training_set import training_set
+from eoaug.augmentation.training_set import training_set
 from eoaug.cli.app import app
 from eoaug.errors import EoaugError
 from eoaug.exports.regions import regions

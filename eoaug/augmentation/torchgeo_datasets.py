@@ -19,7 +19,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from eoaug.augment.training_items import Task, TrainingItem, TrainingSet, label_properties, split_named
+from eoaug.augmentation.training_items import Task, TrainingItem, TrainingSet, label_properties, split_named
 from eoaug.errors import BandError, ParameterError, SourceError
 from eoaug.stac.images import ImageFile, Pixels, band_names, cube_of, label_attributes
 from eoaug.storage.names import safe_id
@@ -156,7 +156,7 @@ def _of_files(
     files: Sequence[tuple[str, int]], classes: tuple[str, ...], name: str, split: str, how: Mapping[str, Any]
 ) -> TrainingSet:
     """Return a set of the files themselves, which keep their type and georeference."""
-    from eoaug.augment.image_folders import file_options
+    from eoaug.augmentation.image_folders import file_options
 
     options = file_options(how, classes)
     items = [

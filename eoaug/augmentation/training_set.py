@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
-from eoaug.augment.catalog_items import catalog_set
-from eoaug.augment.image_folders import change_folders, class_folders, mask_folders
-from eoaug.augment.places import split_by_place
-from eoaug.augment.torchgeo_datasets import is_torchgeo, torchgeo_set
-from eoaug.augment.training_items import Task, TrainingSet, split_named
+from eoaug.augmentation.catalog_items import catalog_set
+from eoaug.augmentation.image_folders import change_folders, class_folders, mask_folders
+from eoaug.augmentation.places import split_by_place
+from eoaug.augmentation.torchgeo_datasets import is_torchgeo, torchgeo_set
+from eoaug.augmentation.training_items import Task, TrainingSet, split_named
 from eoaug.errors import ParameterError
 from eoaug.stac.sample import named_source
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from eoaug.augment.training_items import TrainingItem, TrainingSet, label_properties, split_named
+from eoaug.augmentation.training_items import TrainingItem, TrainingSet, label_properties, split_named
 from eoaug.errors import GridError, SourceError
 from eoaug.stac.images import IMAGE_SUFFIXES, ImageFile, label_attributes, read_image
 from eoaug.storage.names import safe_id

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
-from eoaug.augment.training_items import Task, TrainingItem, TrainingSet, split_named
+from eoaug.augmentation.shard_chips import chips_of
+from eoaug.augmentation.training_items import Task, TrainingItem, TrainingSet, split_named
 from eoaug.cube.carried import SPLIT, inherited
 from eoaug.errors import SourceError, did_you_mean
 from eoaug.raster.variables import LABEL
@@ -118,6 +119,9 @@ def catalog_set(source: Any, task: Task, label: str | None, how: Mapping[str, An
     ]
     if not found:
         raise SourceError(f"no item found in {show(source)} with {search}", "widen the search")
+    chips = [one for entry, item in found for one in chips_of(item, entry.access.extended(allow))]
+    if chips:
+        return _chip_set(chips, found, task, label)
     make = _classed if task == "classes" else _mapped
     bands = tuple(how.get("bands") or ())
     items, name, classes = make(found, task, label, bands, allow)
@@ -125,6 +129,18 @@ def catalog_set(source: Any, task: Task, label: str | None, how: Mapping[str, An
 
 
 _Found = Sequence[tuple[SourceItem, Any]]
+
+
+def _chip_set(chips: Sequence[TrainingItem], found: _Found, task: Task, label: str | None) -> TrainingSet:
+    """Return the set of the chips that shards hold; label and classes are those that their items declare."""
+    properties = found[0][1].properties
+    names = properties.get("label:properties") or [str(properties.get("label:description", "")).split(":")[0]]
+    declared = [str(name) for one in properties.get("label:classes") or () for name in one["classes"]]
+    seen = {chip.label for chip in chips if chip.label is not None}
+    classes = tuple(declared) if seen <= set(declared) else tuple(sorted(seen))
+    return TrainingSet(tuple(sorted(chips, key=lambda chip: chip.id)), task, label or str(names[0]), classes)
+
+
 _Made = tuple[list[TrainingItem], str, tuple[str, ...]]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from eoaug.augment.training_items import SPLITS, TrainingSet
+from eoaug.augmentation.training_items import SPLITS, TrainingSet
 from eoaug.errors import ParameterError
 from eoaug.raster.arrays import Float64Array
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from eoaug.augment.training_items import TrainingItem, TrainingSet
+from eoaug.augmentation.training_items import TrainingItem, TrainingSet
 from eoaug.errors import ParameterError, explain_validation, first_line
 from eoaug.jobs.config import JobVerb, check_parameters
 from eoaug.storage.documents import read_mapping

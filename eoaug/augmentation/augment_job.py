@@ -1,0 +1,123 @@
+"""The configuration of an augmentation: a training set, a policy, a generator and an output."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from eoaug.augmentation.policy import Policy, read_policy
+from eoaug.augmentation.training_items import Task, TrainingSet
+from eoaug.augmentation.training_set import training_set
+from eoaug.errors import ParameterError, explain_validation
+from eoaug.jobs.config import JobBase, Names, OutputBase, RunOptions, hash_of
+from eoaug.storage.documents import read_mapping
+from eoaug.storage.names import clean_href
+
+__all__ = ["AugmentJob", "AugmentOutput", "SetSource", "read_augment_job"]
+
+
+class SetSource(BaseModel):
+    """Which training set is augmented: the arguments of `training_set`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    path: str = Field(min_length=1)
+    """A catalog, or a folder of images; ``memory`` for a set that was given from Python."""
+    label: str | None = None
+    task: Task = "classes"
+    split: str | dict[str, str] | None = None
+    bands: Names = ()
+    scale: float | None = None
+    offset: float = 0.0
+    classes: Names = ()
+    collections: Names = ()
+    ids: Names = ()
+    query: dict[str, Any] = {}
+    allow: Names = ()
+    items: str = ""
+    """Hash of the ids of a set that was given from Python."""
+
+    def training_set(self) -> TrainingSet:
+        """Return the training set.
+
+        Raises
+        ------
+        ParameterError
+            It was given from Python, so only that program can go on with it.
+        """
+        if self.items:
+            raise ParameterError(
+                "the training set of this job was given from Python, and is not in its journal",
+                "call eoaug.augment with the same set again: what exists is skipped",
+            )
+        how = self.model_dump(exclude={"path", "items"}, exclude_defaults=True)
+        return training_set(self.path, **how)
+
+
+class AugmentOutput(OutputBase):
+    """Where the made images are written."""
+
+    format: Literal["cog", "zarr", "icechunk", "chips"] = "cog"
+    """``chips``: one Zarr group for many small images, also for those without coordinates."""
+    shard: int = Field(default=1000, ge=1, le=100_000)
+    """Images per Zarr group of the format chips."""
+
+
+class AugmentRun(RunOptions):
+    """How the work is done; no setting here changes the results."""
+
+    pictures: int = Field(default=0, ge=0)
+
+
+class AugmentJob(JobBase):
+    """Images made of a training set by a policy."""
+
+    verb: Literal["augment"] = "augment"
+    source: SetSource
+    policy: Annotated[Policy, BeforeValidator(read_policy)] = Policy()
+    output: AugmentOutput
+    run: AugmentRun = AugmentRun()
+
+    def described(self) -> dict[str, Any]:
+        """Return everything that decides the results, with the whole policy."""
+        values = super().described()
+        values["source"]["path"] = clean_href(self.source.path)
+        return {**values, "policy": self.policy.model_dump(mode="json")}
+
+    @property
+    def request(self) -> str:
+        """Hash of policy and form, independent of which images there are; the generator is in the content keys."""
+        form: dict[str, str] = {"format": self.output.format}
+        if self.output.format == "chips":
+            form["shard"] = str(self.output.shard)
+        return hash_of({"policy": self.policy.model_dump(mode="json"), "output": form})
+
+
+def read_augment_job(config: AugmentJob | Mapping[str, Any] | str | os.PathLike[str]) -> AugmentJob:
+    """Return a validated augmentation from a YAML file or a mapping.
+
+    Raises
+    ------
+    ParameterError
+        The message names the key, its value, and the nearest known key.
+    """
+    if isinstance(config, AugmentJob):
+        return config
+    content, what = read_mapping(
+        config, noun="augmentation", remedy="give source, policy and output; see `eoaug augment --help`"
+    )
+    try:
+        return AugmentJob.model_validate(content)
+    except ValidationError as error:
+        raise ParameterError(*explain_validation(error, AugmentJob, what, _EXAMPLES, noun="key")) from None
+
+
+_EXAMPLES = {
+    "source": "source: {path: EuroSAT_RGB, split: place}",
+    "source.path": "path: EuroSAT_RGB",
+    "output": "output: {catalog: augmented, format: chips}",
+    "output.catalog": "catalog: augmented",
+}

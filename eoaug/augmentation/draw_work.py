@@ -1,0 +1,248 @@
+"""What `augment` does with a draw, and with a shard of draws: make the images, and publish them with labels and sources."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import batched
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from eoaug.augmentation.augment_job import AugmentJob
+from eoaug.augmentation.missing import able_to_miss, loses_pixels
+from eoaug.augmentation.policy import Draw, draws_of
+from eoaug.augmentation.training_items import TrainingItem, TrainingSet, label_properties
+from eoaug.cube.carried import PROPERTIES, SPLIT
+from eoaug.cube.provenance import Provenance, renamed
+from eoaug.cube.provenance import of as provenance_of
+from eoaug.cube.read import read_cube
+from eoaug.cube.synthetic import SYNTHETIC
+from eoaug.engine.dask_graph import computed_by
+from eoaug.errors import ParameterError, error_context
+from eoaug.formats.chips import Chip, write_chips
+from eoaug.generators.base import Generator
+from eoaug.generators.identity import identity_of
+from eoaug.jobs.catalog_work import labels_of
+from eoaug.jobs.content_key import version
+from eoaug.jobs.verb_calls import result_of
+from eoaug.jobs.work_items import JobContext, WorkItem
+from eoaug.stac.item_document import Claim, Target
+from eoaug.stac.model_item import known_item
+from eoaug.stac.publish import publish, put_item
+from eoaug.stac.search import SourceItem
+from eoaug.stac.shard_items import shard_document
+from eoaug.storage.access import AccessPolicy
+from eoaug.storage.names import safe_id
+
+__all__ = ["DrawnImageWork", "DrawnItem", "ShardWork", "drawn_items", "make"]
+
+
+@dataclass(frozen=True)
+class DrawnItem(WorkItem):
+    """Draws that are made and published together: one, or those of a shard."""
+
+    draws: tuple[tuple[TrainingItem, Draw], ...]
+
+
+def drawn_items(job: AugmentJob, train: TrainingSet) -> Iterator[DrawnItem]:
+    """Yield the work items of an augmentation, in the order of the set."""
+    request, collection = job.request[:8], job.output.collection or "augmented"
+    by_id = {item.id: item for item in train}
+    drawn = ((by_id[draw.item], draw) for draw in draws_of(job.policy, train))
+    if job.output.format == "chips":
+        for number, some in enumerate(batched(drawn, job.output.shard)):
+            yield _drawn_item(collection, f"chips-{request}-{number:05d}", some)
+        return
+    for item, draw in drawn:
+        yield _drawn_item(collection, label_of(item, draw, request), ((item, draw),))
+
+
+def label_of(item: TrainingItem, draw: Draw, request: str) -> str:
+    """Return the id of a made image."""
+    name = safe_id(item.id)[:80]
+    if name != item.id:  # shortened or cleaned ids may be equal
+        request = hashlib.sha256(f"{request} {item.id}".encode()).hexdigest()[:8]
+    return f"{name}-{draw.verb.replace('_', '-')}-{request}-{draw.number:03d}"
+
+
+def _drawn_item(collection: str, label: str, draws: Iterable[tuple[TrainingItem, Draw]]) -> DrawnItem:
+    return DrawnItem(SourceItem({}, "", AccessPolicy()), label, collection, label, tuple(draws))
+
+
+def make(ds: xr.Dataset, item: TrainingItem, draw: Draw, generator: Generator | None) -> xr.Dataset:
+    """Return the image that a draw makes of an item, lazy where the item is.
+
+    Parameters
+    ----------
+    ds, item, draw
+        The real image, opened, and what is made of it.
+    generator
+        Not used by corruptions.
+    """
+    return result_of(
+        draw.verb,
+        able_to_miss(ds) if loses_pixels(draw.verb, draw.parameters) else ds,
+        draw.parameters,
+        None if draw.verb == "corrupt" else generator,
+        what=f"draw {draw.number} of {item.id!r}",
+    )
+
+
+def _key(work_item: WorkItem, job: AugmentJob, context: JobContext) -> str:
+    """Return the content key of draws: the hash of the images, of what is made of them, and of the model."""
+    assert isinstance(work_item, DrawnItem)
+    uses = any(draw.verb != "corrupt" for _, draw in work_item.draws)
+    parts = {
+        "eoaug": version(),
+        "request": job.request,
+        "generator": identity_of(context.generator) if uses else "corruption",
+        "draws": [
+            [item.identity, draw.verb, draw.number, dict(draw.parameters), draw.axis]
+            for item, draw in work_item.draws
+        ],
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _generator(work_item: DrawnItem, context: JobContext) -> Generator | None:
+    return context.generator if any(d.verb != "corrupt" for _, d in work_item.draws) else None
+
+
+@dataclass(frozen=True)
+class _DrawWork:
+    """What images and shards have in common."""
+
+    job: AugmentJob
+
+    def key(self, work_item: WorkItem, context: JobContext) -> str:
+        """Return the content key: the hash of the images, of what is made of them, and of the model."""
+        return _key(work_item, self.job, context)
+
+    def source(self, work_item: WorkItem) -> Any:
+        """Return the first real image."""
+        assert isinstance(work_item, DrawnItem)
+        return work_item.draws[0][0].open()
+
+    def note(self, share: float) -> str:
+        """Return nothing: what a draw changes is the policy's choice."""
+        return ""
+
+
+@dataclass(frozen=True)
+class DrawnImageWork(_DrawWork):
+    """Publishes every draw as an item of its own."""
+
+    def publish(
+        self, work_item: WorkItem, context: JobContext, key: str, claim: Claim
+    ) -> list[dict[str, Any]]:
+        """Publish the image of a draw."""
+        assert isinstance(work_item, DrawnItem)
+        ((item, draw),) = work_item.draws
+        with computed_by(context.scheduler):
+            result = renamed(make(item.open(), item, draw, _generator(work_item, context)), key)
+        form = self.job.output.format
+        if form == "chips":
+            raise AssertionError  # the work of a shard
+        labels = labels_of(work_item.label, result, single=form != "cog")
+        with error_context(f"draw {draw.number} of {item.id!r}"):
+            return list(
+                publish(result, context.root, work_item.collection, format=form, ids=labels, claim=claim)
+            )
+
+
+@dataclass(frozen=True)
+class ShardWork(_DrawWork):
+    """Publishes the draws of a shard as one item."""
+
+    label: str
+    """Of the training set, as its task and classes are."""
+    task: Any
+    classes: tuple[str, ...]
+
+    def publish(
+        self, work_item: WorkItem, context: JobContext, key: str, claim: Claim
+    ) -> list[dict[str, Any]]:
+        """Make the images of a shard one after the other, and publish them together."""
+        assert isinstance(work_item, DrawnItem)
+        generator, request = _generator(work_item, context), self.job.request[:8]
+        # All chips of a shard are of one type.
+        losing = any(loses_pixels(kind.verb, kind.parameters) for kind in self.job.policy.draws)
+        chips = []
+        with computed_by(context.scheduler):
+            for item, draw in work_item.draws:
+                ds = item.open().load()
+                result = make(ds, item, draw, generator).load()
+                chips.append(
+                    _chip(item, draw, able_to_miss(result) if losing else result, request, ds.data_vars)
+                )
+        prov = self._provenance(chips, generator, key)
+        model = known_item(prov)
+        folder = context.root.folder / work_item.collection
+        target = Target(context.root, folder, model, claim)
+        names = sorted({draw.verb for _, draw in work_item.draws})
+        properties = label_properties(self.task, self.label, self.classes, split="train")
+        properties |= {"title": f"{len(chips)} images made by {', '.join(names)}"}
+        with folder.scratch_dir() as scratch:
+            data = scratch / "data"
+            data.mkdir()
+            rows = write_chips([Chip(ds, fields) for ds, fields in chips], data)
+            y, x = read_cube(chips[0][0]).names_yx
+            shape = (chips[0][0].sizes[y], chips[0][0].sizes[x])
+            if model is not None:
+                context.root.register_model(model)
+            document = shard_document(work_item.label, data, rows, shape, prov, properties, target)
+            return [put_item(data, document, target)]
+
+    def _provenance(
+        self, chips: list[tuple[xr.Dataset, dict[str, Any]]], generator: Generator | None, key: str
+    ) -> Provenance:
+        """Return the record of a shard; each chip has its own in the table."""
+        records = [record for ds, _ in chips if (record := provenance_of(ds)) is not None]
+        if not records:
+            raise ParameterError(
+                "no image of the shard has a record of how it was made", "name verbs or corruptions"
+            )
+        first = next((r for r in records if r.operation != "corrupt"), records[0])
+        return Provenance(
+            operation="augment",
+            generator="corrupt" if generator is None else first.generator,
+            model_sha256=first.model_sha256,
+            licence=first.licence,
+            model_files=first.model_files,
+            seed=self.job.policy.seed,
+            parameters={"policy": self.job.policy.model_dump(mode="json")},
+            token=key,
+            software=first.software,
+            digital_source_type=first.digital_source_type,
+            cpu_capability=first.cpu_capability,
+        )
+
+
+def _chip(
+    item: TrainingItem, draw: Draw, result: xr.Dataset, request: str, variables: Collection[Any]
+) -> tuple[xr.Dataset, dict[str, Any]]:
+    """Return a made image with the variables of its source, and its line of the table."""
+    prov = provenance_of(result)
+    marks = result[SYNTHETIC].values if SYNTHETIC in result else np.zeros(1, np.uint8)
+    inside = marks != 255
+    share = float(((marks != 0) & inside).sum() / max(int(inside.sum()), 1))
+    fields = {
+        "id": label_of(item, draw, request),
+        "made_from": item.id,
+        "href": item.href,
+        "label": item.label,
+        "split": item.properties.get(SPLIT, item.split),
+        "draw": draw.number,
+        "verb": draw.verb,
+        "axis": draw.axis,
+        "share": share,
+        "properties": dict(item.properties),
+        "record": None if prov is None else json.loads(prov.portable().to_json()),
+    }
+    # Masks that some corruptions add are no variables of all chips.
+    added = [name for name in result.data_vars if name not in variables and name != SYNTHETIC]
+    return result.drop_vars(["item_id", "item_href", PROPERTIES, *added], errors="ignore"), fields

@@ -1,0 +1,107 @@
+"""What a job does with each item of a catalog: open it, run the verb, and publish the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import xarray as xr
+
+from eoaug.cube.provenance import renamed
+from eoaug.engine.dask_graph import computed_by
+from eoaug.errors import SourceError
+from eoaug.generators.base import Generator
+from eoaug.generators.identity import identity_of
+from eoaug.jobs.config import Job
+from eoaug.jobs.content_key import content_key
+from eoaug.jobs.verb_calls import note_of, result_of
+from eoaug.jobs.work_items import JobContext, WorkItem
+from eoaug.stac.item_document import Claim
+from eoaug.stac.open import open_cube
+from eoaug.stac.publish import publish
+from eoaug.stac.search import as_item, signer_of
+
+__all__ = ["CatalogWork", "generator_of", "labels_of"]
+
+
+@dataclass(frozen=True)
+class CatalogWork:
+    """A verb over the items of a catalog."""
+
+    job: Job
+    allow: tuple[str, ...]
+    """What addresses in the items may point to."""
+
+    def key(self, work_item: WorkItem, context: JobContext) -> str:
+        """Return the content key; see `content_key`."""
+        generator = generator_of(self.job, context)
+        method = "corruption" if generator is None else identity_of(generator)
+        return content_key(as_item(work_item.entry), work_item, self.job, self.allow, method)
+
+    def publish(
+        self, work_item: WorkItem, context: JobContext, key: str, claim: Claim
+    ) -> list[dict[str, Any]]:
+        """Publish the result of an item, with an item per date and member where the files are COGs."""
+        job = self.job
+        # Estimates from samples of the pixels are made here too, not as further tasks of the cluster.
+        with computed_by(context.scheduler):
+            result = renamed(self._result(work_item, context), key)
+        labels = labels_of(work_item.label, result, single=job.output.format != "cog")
+        return list(
+            publish(
+                result, context.root, work_item.collection, format=job.output.format, ids=labels, claim=claim
+            )
+        )
+
+    def source(self, work_item: WorkItem) -> Any:
+        """Return the cube of an item, lazily."""
+        return self._open(work_item)
+
+    def note(self, share: float) -> str:
+        """Return what is unusual about the share of an item that is not measured; empty for nothing."""
+        return note_of(self.job, share)
+
+    def _open(self, work_item: WorkItem, **how: Any) -> Any:
+        source = self.job.source
+        return open_cube(
+            as_item(work_item.entry),
+            bands=source.bands or None,
+            resolution=source.resolution,
+            crs=source.crs,
+            patch_url=signer_of(source.catalog),
+            allow=self.allow,
+            **how,
+        )
+
+    def _result(self, work_item: WorkItem, context: JobContext) -> xr.Dataset:
+        job = self.job
+        chunks = {"y": job.run.chunks, "x": job.run.chunks}
+        cube = self._open(work_item, chunks=chunks, labels=job.labels or None)
+        what = f"item {work_item.id!r}"
+        if not isinstance(cube, xr.Dataset):
+            raise SourceError(
+                f"{what} has bands on several grids", "choose bands of one grid with source.bands"
+            )
+        arguments = dict(job.parameters)
+        if job.run.batch_tiles is not None and job.verb != "corrupt":
+            arguments["batch_tiles"] = job.run.batch_tiles
+        return result_of(job.verb, cube, arguments, generator_of(job, context), what=what)
+
+
+def generator_of(job: Job, context: JobContext) -> Generator | None:
+    """Return the generator of a job; None for corruptions."""
+    return None if job.verb == "corrupt" else context.generator
+
+
+def labels_of(label: str, result: xr.Dataset, *, single: bool) -> list[str]:
+    """Return the ids of the items of a result; the first is the work item's own."""
+    if single:
+        return [label]
+    dates = [f"{time:%Y%m%dT%H%M%S}" for time in result.indexes["time"]]
+    members = [f"m{k:03d}" for k in range(result.sizes["member"])] if "member" in result.dims else [""]
+    suffixes = [
+        "-".join(part for part in (date if len(dates) > 1 else "", member) if part)
+        for date in dates
+        for member in members
+    ]
+    return [label, *(f"{label}-{suffix}" for suffix in suffixes[1:])]

@@ -1,0 +1,258 @@
+"""`augment`: every draw once with its label and source, the same bytes after kills and by workers, and no test image."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pystac
+import pytest
+from affine import Affine
+from odc.geo.geobox import GeoBox
+from PIL import Image
+
+import eoaug
+from eoaug.augmentation.augment import plan_augment, run_augment
+from eoaug.augmentation.augment_job import read_augment_job
+from eoaug.augmentation.missing import able_to_miss
+from eoaug.augmentation.policy import Policy, draws_of
+from eoaug.cube.provenance import of as provenance_of
+from eoaug.errors import ParameterError, SourceError, TargetError
+from eoaug.formats.chips import GROUP
+from eoaug.jobs.status import resumable, status_of
+from eoaug.stac.images import cube_of
+from eoaug.stac.validate import validate
+
+CLASSES = {"Forest": 6, "River": 3, "SeaLake": 2}
+HAZE = {"verb": "corrupt", "parameters": {"kind": "haze"}, "strengths": [1, 3]}
+TURNED = {"verb": "corrupt", "parameters": {"kind": "rotation"}, "strengths": [1]}
+POLICY: dict[str, Any] = {"per_real": 2, "draws": [HAZE, TURNED], "seed": 3}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images by class without coordinates; two of each class are of the split test."""
+    home = tmp_path_factory.mktemp("set") / "chips"
+    rng = np.random.default_rng(0)
+    for split, counts in (("train", CLASSES), ("test", dict.fromkeys(CLASSES, 2))):
+        for name, count in counts.items():
+            place = home / split / name
+            place.mkdir(parents=True)
+            for number in range(count):
+                values = rng.integers(20, 230, (4, 4, 3)).repeat(6, 0).repeat(6, 1).astype(np.uint8)
+                Image.fromarray(values).save(place / f"{name}_{split}_{number}.png")
+    return home
+
+
+def files(out: Path) -> dict[str, bytes]:
+    """All files of a catalog but journals, reports and leases."""
+    own = (path for path in sorted(out.rglob("*")) if path.is_file() and ".eoaug" not in path.parts)
+    return {path.relative_to(out).as_posix(): path.read_bytes() for path in own}
+
+
+@pytest.fixture
+def epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "1700000000")
+
+
+def config(folder: Path, out: Path, **output: Any) -> dict[str, Any]:
+    return {
+        "source": {"path": str(folder)},
+        "policy": POLICY,
+        "output": {"catalog": str(out), "format": "chips", "shard": 5, **output},
+    }
+
+
+def test_every_draw_is_made_once_with_class_split_and_source(folder: Path, tmp_path: Path) -> None:
+    train = eoaug.training_set(folder)
+    report = eoaug.augment(train, tmp_path / "out", policy=POLICY)
+    assert not report.failures
+    made = eoaug.training_set(tmp_path / "out")
+    real = {item.id: item for item in train}
+    expected = sorted((draw.item, draw.number) for draw in draws_of(Policy.model_validate(POLICY), train))
+    got = sorted((item.source.fields["made_from"], item.source.fields["draw"]) for item in made)  # type: ignore[attr-defined]
+    assert got == expected
+    assert len(made) > 2 * sum(CLASSES.values())  # rare classes get more
+    assert made.classes == train.classes
+    for item in made:
+        source = real[item.made_from[0]]
+        assert source.split == "train"
+        assert (item.split, item.label) == ("train", source.label)
+        assert item.properties["class"] == source.label
+        ds = item.open()
+        record = provenance_of(ds)
+        assert record is not None
+        assert record.operation == "corrupt"
+        assert ds.red.shape == (24, 24)
+        assert (ds.synthetic.values != 255).any()
+    assert validate(tmp_path / "out").sound
+
+
+def test_a_chip_is_what_the_verb_makes(folder: Path, tmp_path: Path) -> None:
+    train = eoaug.training_set(folder)
+    eoaug.augment(train, tmp_path / "out", policy=POLICY)
+    draws = {(d.item, d.number): d for d in draws_of(Policy.model_validate(POLICY), train)}
+    real = {item.id: item for item in train}
+    for item in eoaug.training_set(tmp_path / "out"):
+        fields = item.source.fields  # type: ignore[attr-defined]
+        draw = draws[fields["made_from"], fields["draw"]]
+        ds = real[draw.item].open()
+        ds = able_to_miss(ds) if draw.parameters["kind"] == "rotation" else ds
+        direct = able_to_miss(eoaug.corrupt(ds, **draw.parameters))
+        chip = item.open()
+        for name in ("red", "green", "blue", "synthetic"):
+            np.testing.assert_array_equal(chip[name].values, direct[name].values)
+            assert chip[name].dtype == direct[name].dtype
+
+
+@pytest.mark.usefixtures("epoch")
+def test_a_repeat_makes_nothing_and_a_damaged_shard_is_made_again(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    report = run_augment(config(folder, out), progress=False)
+    before = files(out)
+    again = run_augment(config(folder, out), progress=False)
+    assert (again.published, again.skipped) == (0, report.published)
+    assert files(out) == before
+    array = next(path for path in sorted(out.rglob("0")) if path.is_file())
+    array.write_bytes(array.read_bytes()[:-1])
+    assert not validate(out).sound
+    assert run_augment(config(folder, out), progress=False).published == 1
+    assert files(out) == before
+    state = status_of(read_augment_job(config(folder, out)))
+    assert (state.published, state.failures) == (report.published, ())
+
+
+@pytest.mark.usefixtures("epoch")
+def test_a_killed_run_ends_with_the_bytes_of_a_quiet_one(folder: Path, tmp_path: Path) -> None:
+    kills(folder, tmp_path, tries=2)
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures("epoch")
+def test_many_kills_change_no_byte(folder: Path, tmp_path: Path) -> None:
+    kills(folder, tmp_path, tries=25)
+
+
+def kills(folder: Path, tmp_path: Path, *, tries: int) -> None:
+    quiet, out = tmp_path / "quiet" / "out", tmp_path / "killed" / "out"
+    run_augment(config(folder, quiet), progress=False)
+    path = tmp_path / "set.json"
+    path.write_text(json.dumps(config(folder, out)))
+    code = (
+        "import sys; from eoaug.augmentation.augment import run_augment; print('ready', flush=True); "
+        "run_augment(sys.argv[1], progress=False)"
+    )
+    rng = np.random.default_rng(tries)
+    for _ in range(tries):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        assert process.stdout is not None
+        process.stdout.readline()
+        time.sleep(rng.uniform(0, 0.6))
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    report = run_augment(path, progress=False)
+    assert not report.failures
+    assert validate(out).sound
+    data = {name: content for name, content in files(out).items() if "/.eoaug-" not in name}
+    assert data == files(quiet)
+
+
+def test_resume_needs_the_set_that_was_given_from_python(folder: Path, tmp_path: Path) -> None:
+    eoaug.augment(eoaug.training_set(folder), tmp_path / "out", policy=POLICY)
+    (head,) = resumable(tmp_path / "out")
+    with pytest.raises(ParameterError, match=r"(?s)given from Python.*call eoaug\.augment"):
+        read_augment_job(head).source.training_set()
+
+
+def test_images_with_coordinates_become_items_with_labels_and_sources(tmp_path: Path) -> None:
+    box = GeoBox((24, 24), Affine(10, 0, 500000, 0, -10, 5000000), "EPSG:32633")
+    rng = np.random.default_rng(1)
+    values = {name: rng.integers(500, 3000, (1, 24, 24)).astype(np.uint16) for name in ("B03", "B04")}
+    cover = rng.integers(1, 4, (24, 24)).astype(np.uint8)
+    ds = cube_of(
+        values, box, attrs={"scale_factor": 1e-4, "add_offset": 0.0, "nodata": 0},
+        coords={"time": np.array(["2024-06-01"], "datetime64[ns]")},
+    )  # fmt: skip
+    flags = {
+        "flag_values": np.array([1, 2, 3], np.uint8),
+        "flag_meanings": "field water woods",
+        "grid_mapping": "spatial_ref",
+    }
+    ds["lc"] = (("time", *box.dimensions), cover[None], flags)
+    source = tmp_path / "source"
+    eoaug.write(ds, source, ids=["tile"])
+    train = eoaug.training_set(source, "lc", task="pixels", split="train")
+    out = tmp_path / "out"
+    report = eoaug.augment(train, out, policy={"per_real": 2, "draws": [HAZE]}, format="cog")
+    assert (report.published, report.failures) == (2, ())
+    assert validate(out).sound
+    items = list(pystac.Catalog.from_file(str(out / "catalog.json")).get_items(recursive=True))
+    assert len(items) == 2
+    for item in items:
+        assert "labels" in (item.assets["lc"].roles or ())
+        assert "synthetic" not in (item.assets["lc"].roles or ())
+        assert item.properties["ml-aoi:split"] == "train"
+        assert [Path(link.get_absolute_href() or "").name for link in item.get_links("derived_from")] == [
+            "tile.json"
+        ]
+        child = eoaug.open_cube(item, chunks=None)
+        np.testing.assert_array_equal(child["lc"].values[0], cover)
+        assert not np.array_equal(child["B04"].values, ds["B04"].values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"policy": {"rounds": 2}}, r"policy\.rounds has no effect"),
+        ({"policy": {"keep": {"agreement": 0.5}}}, r"policy\.keep has no effect"),
+        ({"policy": {"draws": [{"verb": "super_resolve", "parameters": {"factor": 2}}]}}, "another size"),
+        ({"output": {"format": "cog"}}, r"(?s)no coordinate reference system.*format: chips"),
+        ({"source": {"split": "test"}}, "no item of the training set is in the split 'train'"),
+        ({"outptu": {}}, "outptu"),
+    ],
+)
+def test_what_cannot_be_made_is_refused_before_the_work(
+    folder: Path, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    base = config(folder, tmp_path / "out")
+    merged = {
+        key: {**base.get(key, {}), **value} for key, value in {**{key: {} for key in base}, **change}.items()
+    }
+    with pytest.raises(ParameterError, match=message):
+        plan_augment(merged)
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_plan_counts_and_the_source_folder_is_no_target(folder: Path, tmp_path: Path) -> None:
+    plan = plan_augment(config(folder, tmp_path / "out"))
+    assert (plan.real, plan.left_alone) == (11, 6)
+    assert sum(plan.by_class.values()) == plan.images
+    assert plan.by_class["SeaLake"] / CLASSES["SeaLake"] > plan.by_class["Forest"] / CLASSES["Forest"]
+    assert plan.items == -(-plan.images // 5)
+    with pytest.raises(TargetError, match="taken for real ones"):
+        plan_augment(config(folder, folder / "made"))
+
+
+def test_a_table_that_is_damaged_or_elsewhere_is_refused(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    eoaug.augment(eoaug.training_set(folder), out, policy=POLICY)
+    table = next(out.rglob("samples.jsonl"))
+    assert (table.parent / GROUP).is_dir()
+    table.write_text("[]\n")
+    with pytest.raises(SourceError, match="table of chips"):
+        eoaug.training_set(out)
+    table.unlink()
+    outside = tmp_path / "secret.jsonl"
+    outside.write_text('{"id": "x"}\n')
+    table.symlink_to(outside)
+    with pytest.raises(SourceError):
+        eoaug.training_set(out)
