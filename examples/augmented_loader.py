@@ -31,13 +31,10 @@ policy = {"draws": [*draws, {"verb": "synthesize", "strengths": [0.1]}]}
 data = eoaug.torch.Augmented(train.torch(), policy=policy, generator=generator, p=1.0)
 batch = next(iter(eoaug.torch.AugmentedLoader(data, batch_size=64)))
 print({name: tuple(tensor.shape) for name, tensor in batch.items()})
-
 order = np.argsort(batch["label"].numpy(), kind="stable")  # a row of eight after the other, by class
 low, high = np.quantile(batch["image"].numpy(), [0.01, 0.99])
-pictures = [
-    np.clip((batch["image"][k].numpy() - low) / (high - low) * 255, 0, 255).astype("uint8") for k in order
-]
-tiles = [enlarge(np.moveaxis(picture[:3], 0, -1), 128) for picture in pictures]
+grey = np.clip((batch["image"].numpy()[order, :3] - low) / (high - low) * 255, 0, 255).astype("uint8")
+tiles = [enlarge(np.moveaxis(picture, 0, -1), 128) for picture in grey]
 rows = [np.concatenate(tiles[k : k + 8], axis=1) for k in range(0, len(tiles) // 8 * 8, 8)]
 Image.fromarray(np.concatenate(rows)).save(f"{out}/sheet.png")
 print(f"wrote {out}/sheet.png: classes {[train.classes[k] for k in sorted(set(batch['label'].tolist()))]}")

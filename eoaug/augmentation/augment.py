@@ -115,6 +115,7 @@ def run_augment(
 def _run(
     job: AugmentJob, train: TrainingSet, client: Any, *, progress: bool | None, recompute: bool
 ) -> Report:
+    _refuse_inside(train, job.output.catalog)
     _check(job, train)
     return run_work(
         job,
@@ -158,6 +159,19 @@ def _check(job: AugmentJob, train: TrainingSet) -> None:
         raise ParameterError(
             f"image {own[0].id!r} has no coordinate reference system, and format: {form} needs one",
             "use format: chips, which also holds images on a grid in pixels",
+        )
+
+
+def _refuse_inside(train: TrainingSet, out: str) -> None:
+    """Refuse to write among the classes of a folder of images, also where the set was given from Python."""
+    first = train[0].href
+    if "://" in out or "://" in first or not first or first.endswith(".json"):
+        return
+    target = Path(out).expanduser().resolve()
+    if Path(first).resolve().parent.parent in (target, *target.parents):
+        raise TargetError(
+            f"{str(target)!r} lies in the folder of the images, where made images would be taken for real ones",
+            "write next to it",
         )
 
 

@@ -27,6 +27,7 @@ from eoaug.formats.chips import Chip, write_chips
 from eoaug.generators.base import Generator
 from eoaug.generators.identity import identity_of
 from eoaug.jobs.catalog_work import labels_of
+from eoaug.jobs.config import hash_of
 from eoaug.jobs.content_key import version
 from eoaug.jobs.verb_calls import result_of
 from eoaug.jobs.work_items import JobContext, WorkItem
@@ -50,12 +51,14 @@ class DrawnItem(WorkItem):
 
 def drawn_items(job: AugmentJob, train: TrainingSet) -> Iterator[DrawnItem]:
     """Yield the work items of an augmentation, in the order of the set."""
+    # Two sets in one catalog, and one set with other splits, have other shards.
+    own = hash_of([item.id for item in train.split("train")])[:8]
     request, collection = job.request[:8], job.output.collection or "augmented"
     by_id = {item.id: item for item in train}
     drawn = ((by_id[draw.item], draw) for draw in draws_of(job.policy, train))
     if job.output.format == "chips":
         for number, some in enumerate(batched(drawn, job.output.shard)):
-            yield _drawn_item(collection, f"chips-{request}-{number:05d}", some)
+            yield _drawn_item(collection, f"chips-{request}-{own}-{number:05d}", some)
         return
     for item, draw in drawn:
         yield _drawn_item(collection, label_of(item, draw, request), ((item, draw),))
