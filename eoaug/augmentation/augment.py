@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from eoaug.augmentation.augment_job import AugmentJob, AugmentOutput, SetSource, read_augment_job
-from eoaug.augmentation.draw_work import DrawnImageWork, ShardWork, drawn_items
-from eoaug.augmentation.policy import Policy, draws_of, read_policy
-from eoaug.augmentation.training_items import TrainingSet
+from eoaug.augmentation.draw_work import COLLECTION, DrawnImageWork, ShardWork, drawn_items
+from eoaug.augmentation.missing import able_to_miss, loses_pixels
+from eoaug.augmentation.policy import DrawKind, Policy, draw_of, draws_of, read_policy
+from eoaug.augmentation.training_items import TrainingItem, TrainingSet, split_named
+from eoaug.corruptions.cost import cost_of
 from eoaug.cube.read import read_cube
-from eoaug.errors import ParameterError, TargetError
+from eoaug.engine.explain import Explanation
+from eoaug.errors import ParameterError, TargetError, error_context
 from eoaug.generators.base import Generator
 from eoaug.generators.registry import load
 from eoaug.jobs.config import hash_of
@@ -23,6 +26,7 @@ from eoaug.jobs.runner import run_work
 from eoaug.jobs.work_items import JobWork
 from eoaug.stac.catalog import Root
 from eoaug.stac.publish import check_format
+from eoaug.verbs.planning import plan
 
 __all__ = ["AugmentPlan", "augment", "plan_augment", "run_augment"]
 
@@ -108,14 +112,12 @@ def run_augment(
     """Run an augmentation from a YAML file, or the rest of it; see `augment`."""
     job = read_augment_job(config)
     train = job.source.training_set()
-    _refuse_source(job)
     return _run(job, train, client, progress=progress, recompute=recompute)
 
 
 def _run(
     job: AugmentJob, train: TrainingSet, client: Any, *, progress: bool | None, recompute: bool
 ) -> Report:
-    _refuse_inside(train, job.output.catalog)
     _check(job, train)
     return run_work(
         job,
@@ -138,8 +140,8 @@ def _generates(job: AugmentJob) -> bool:
     return any(kind.verb != "corrupt" for kind in job.policy.draws)
 
 
-def _check(job: AugmentJob, train: TrainingSet) -> None:
-    """Refuse what would fail for every image, before anything is made."""
+def _check(job: AugmentJob, train: TrainingSet) -> list[tuple[DrawKind, Explanation]]:
+    """Refuse what would fail for every image, before anything is made; return the cost of each kind of draw for one image."""
     policy, form = job.policy, job.output.format
     if form != "chips":
         check_format(form)
@@ -160,36 +162,77 @@ def _check(job: AugmentJob, train: TrainingSet) -> None:
             f"image {own[0].id!r} has no coordinate reference system, and format: {form} needs one",
             "use format: chips, which also holds images on a grid in pixels",
         )
+    _refuse_target(job, train)
+    generator = _generator_of(job)
+    return [(kind, _cost(kind, job.policy, own[0], generator)) for kind in policy.draws]
 
 
-def _refuse_inside(train: TrainingSet, out: str) -> None:
-    """Refuse to write among the classes of a folder of images, also where the set was given from Python."""
-    first = train[0].href
-    if "://" in out or "://" in first or not first or first.endswith(".json"):
+def _generator_of(job: AugmentJob) -> Generator | None:
+    if not _generates(job):
+        return None
+    return load(job.generator) if isinstance(job.generator, str) else job.generator
+
+
+def _cost(kind: DrawKind, policy: Policy, item: TrainingItem, generator: Generator | None) -> Explanation:
+    """Return what a kind of draw costs for an image; raises what the verb refuses."""
+    draw = draw_of(policy.model_copy(update={"draws": (kind,)}), item, 0)
+    ds = item.open()
+    with error_context(f"a draw of {item.id!r}"):
+        if kind.verb == "corrupt":
+            return cost_of(
+                able_to_miss(ds) if loses_pixels(kind.verb, draw.parameters) else ds, **draw.parameters
+            )
+        return plan(kind.verb, ds, generator=generator, **draw.parameters).explain()
+
+
+def _refuse_target(job: AugmentJob, train: TrainingSet) -> None:
+    """Refuse targets in which made images would later be taken for real ones, or old ones for images of this set.
+
+    Raises
+    ------
+    TargetError
+        The target lies among the images, or its collection holds images that this augmentation does not make.
+    """
+    out = job.output.catalog
+    if "://" not in out:
+        target = Path(out).expanduser().resolve()
+        for home in _homes(train):
+            if home in (target, *target.parents):
+                raise TargetError(
+                    f"{str(target)!r} lies in {str(home)!r}, which the images are read from: made images would be taken "
+                    "for real ones",
+                    "write next to it, e.g. to 'augmented'",
+                )
+    name = job.output.collection or COLLECTION
+    listed = Root.at(out).listed(name)
+    if not listed:
         return
-    target = Path(out).expanduser().resolve()
-    if Path(first).resolve().parent.parent in (target, *target.parents):
+    own = {item.label for item in drawn_items(job, train)}
+    # Of several dates, the further items of a work item continue its label.
+    others = sorted(one for one in listed - own if not any(one[:at] in own for at in _hyphens(one)))
+    if others:
         raise TargetError(
-            f"{str(target)!r} lies in the folder of the images, where made images would be taken for real ones",
-            "write next to it",
+            f"collection {name!r} of {out!r} holds {len(others)} items that this policy does not make of this set, such as "
+            f"{others[0]!r}: of another set, policy or split, perhaps of what is now a test image",
+            "write to another catalog, or remove that collection",
         )
 
 
-def _refuse_source(job: AugmentJob) -> None:
-    """Refuse to write into the folder that the images are read from."""
-    if "://" in job.source.path or "://" in job.output.catalog:
-        return
-    source, out = (Path(text).expanduser().resolve() for text in (job.source.path, job.output.catalog))
-    if (
-        source.is_dir()
-        and (out == source or source in out.parents)
-        and not (source / "catalog.json").is_file()
-    ):
-        raise TargetError(
-            f"output.catalog {str(out)!r} lies in the folder of the images {str(source)!r}, where made images would be "
-            "taken for real ones",
-            "write next to it, e.g. output: {catalog: augmented}",
-        )
+def _hyphens(text: str) -> list[int]:
+    return [at for at, sign in enumerate(text) if sign == "-"]
+
+
+def _homes(train: TrainingSet) -> set[Path]:
+    """Return the folders that the images of a set are read from, above their classes and splits."""
+    out = set()
+    for folder in {
+        Path(item.href).resolve().parent for item in train if item.href and "://" not in item.href
+    }:
+        if any((folder / f"{name}.json").is_file() for name in ("catalog", "collection", folder.name)):
+            continue  # a catalog: collections of made images stand next to the others
+        above = folder.parent
+        out |= {above, above.parent} if split_named(above.name) else {above}
+    return out
 
 
 _CHIP_PX = 256
@@ -218,6 +261,8 @@ class AugmentPlan:
     """Items of the catalog: images, or shards of chips."""
     existing: int
     """Of these, items with an output of the same name."""
+    model_calls: int
+    """Calls of the generator for all images, if all have the size of the first."""
 
     def __str__(self) -> str:
         """Return a short text."""
@@ -228,6 +273,7 @@ class AugmentPlan:
             "made images": f"{self.images:,}: {verbs}",
             **({"by class": shown} if shown else {}),
             "items": f"{self.items:,}, of which {self.existing:,} exist",
+            "model calls": f"about {self.model_calls:,}",
         }
         return "\n".join(f"{name:<12} {text}" for name, text in rows.items())
 
@@ -246,10 +292,7 @@ def plan_augment(config: AugmentJob | Mapping[str, Any] | str | os.PathLike[str]
     """
     job = read_augment_job(config)
     train = job.source.training_set()
-    _refuse_source(job)
-    _check(job, train)
-    if _generates(job) and isinstance(job.generator, str):
-        load(job.generator)
+    costs = _check(job, train)
     labels = {item.id: item.label for item in train}
     classes: Counter[str] = Counter()
     verbs: Counter[str] = Counter()
@@ -258,7 +301,7 @@ def plan_augment(config: AugmentJob | Mapping[str, Any] | str | os.PathLike[str]
         name = labels[draw.item]
         if name is not None:
             classes[name] += 1
-    listed = Root.at(job.output.catalog).listed(job.output.collection or "augmented")
+    listed = Root.at(job.output.catalog).listed(job.output.collection or COLLECTION)
     names = [item.label for item in drawn_items(job, train)]
     real = len(train.split("train"))
     return AugmentPlan(
@@ -269,4 +312,11 @@ def plan_augment(config: AugmentJob | Mapping[str, Any] | str | os.PathLike[str]
         by_verb=dict(sorted(verbs.items())),
         items=len(names),
         existing=sum(name in listed for name in names),
+        model_calls=round(sum(_mean_calls(costs, verb) * count for verb, count in verbs.items())),
     )
+
+
+def _mean_calls(costs: Sequence[tuple[DrawKind, Explanation]], verb: str) -> float:
+    """Return the mean number of model calls of a draw with a verb, over the kinds of draws that have it."""
+    own = [(kind.weight, cost.model_calls) for kind, cost in costs if kind.verb == verb]
+    return sum(weight * calls for weight, calls in own) / sum(weight for weight, _ in own)

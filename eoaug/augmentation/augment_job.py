@@ -6,14 +6,14 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
 from eoaug.augmentation.policy import Policy, read_policy
 from eoaug.augmentation.training_items import Task, TrainingSet
 from eoaug.augmentation.training_set import training_set
-from eoaug.errors import ParameterError, explain_validation
+from eoaug.errors import ParameterError
 from eoaug.jobs.config import JobBase, Names, OutputBase, RunOptions, hash_of
-from eoaug.storage.documents import read_mapping
+from eoaug.storage.documents import read_settings
 from eoaug.storage.names import clean_href
 
 __all__ = ["AugmentJob", "AugmentOutput", "SetSource", "read_augment_job"]
@@ -71,6 +71,11 @@ class AugmentRun(RunOptions):
 
     pictures: int = Field(default=0, ge=0)
 
+    @field_validator("chunks", mode="before")
+    @classmethod
+    def _no_chunks(cls, value: Any) -> Any:
+        raise ValueError("images of training sets are read in their own chunks: leave it out")
+
 
 class AugmentJob(JobBase):
     """Images made of a training set by a policy."""
@@ -104,15 +109,8 @@ def read_augment_job(config: AugmentJob | Mapping[str, Any] | str | os.PathLike[
     ParameterError
         The message names the key, its value, and the nearest known key.
     """
-    if isinstance(config, AugmentJob):
-        return config
-    content, what = read_mapping(
-        config, noun="augmentation", remedy="give source, policy and output; see `eoaug augment --help`"
-    )
-    try:
-        return AugmentJob.model_validate(content)
-    except ValidationError as error:
-        raise ParameterError(*explain_validation(error, AugmentJob, what, _EXAMPLES, noun="key")) from None
+    remedy = "give source, policy and output; see `eoaug augment --help`"
+    return read_settings(config, AugmentJob, noun="augmentation", remedy=remedy, examples=_EXAMPLES)
 
 
 _EXAMPLES = {

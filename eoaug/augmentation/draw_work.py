@@ -20,6 +20,7 @@ from eoaug.cube.carried import PROPERTIES, SPLIT
 from eoaug.cube.provenance import Provenance, renamed
 from eoaug.cube.provenance import of as provenance_of
 from eoaug.cube.read import read_cube
+from eoaug.cube.roles import label_variables
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.engine.dask_graph import computed_by
 from eoaug.errors import ParameterError, error_context
@@ -39,7 +40,13 @@ from eoaug.stac.shard_items import shard_document
 from eoaug.storage.access import AccessPolicy
 from eoaug.storage.names import safe_id
 
-__all__ = ["DrawnImageWork", "DrawnItem", "ShardWork", "drawn_items", "make"]
+__all__ = ["COLLECTION", "DrawnImageWork", "DrawnItem", "ShardWork", "drawn_items", "make"]
+
+
+COLLECTION = "augmented"
+"""Default id of the collection of made images."""
+_SHARD_BYTES = 2**28
+"""Largest size of the images of a shard as float32."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +58,24 @@ class DrawnItem(WorkItem):
 
 def drawn_items(job: AugmentJob, train: TrainingSet) -> Iterator[DrawnItem]:
     """Yield the work items of an augmentation, in the order of the set."""
-    # Two sets in one catalog, and one set with other splits, have other shards.
-    own = hash_of([item.id for item in train.split("train")])[:8]
-    request, collection = job.request[:8], job.output.collection or "augmented"
+    request, collection = job.request[:8], job.output.collection or COLLECTION
     by_id = {item.id: item for item in train}
     drawn = ((by_id[draw.item], draw) for draw in draws_of(job.policy, train))
     if job.output.format == "chips":
-        for number, some in enumerate(batched(drawn, job.output.shard)):
+        real = train.split("train")
+        # Two sets in one catalog, and one set with other splits, have other shards.
+        own = hash_of([item.id for item in real])[:8]
+        for number, some in enumerate(batched(drawn, _per_shard(job, real[0]))):
             yield _drawn_item(collection, f"chips-{request}-{own}-{number:05d}", some)
         return
     for item, draw in drawn:
         yield _drawn_item(collection, label_of(item, draw, request), ((item, draw),))
+
+
+def _per_shard(job: AugmentJob, first: TrainingItem) -> int:
+    """Return the number of chips of a shard, which is held in memory while it is made."""
+    pixels = sum(var.size for var in first.open().data_vars.values())
+    return max(1, min(job.output.shard, _SHARD_BYTES // (pixels * np.dtype(np.float32).itemsize)))
 
 
 def label_of(item: TrainingItem, draw: Draw, request: str) -> str:
@@ -76,20 +90,30 @@ def _drawn_item(collection: str, label: str, draws: Iterable[tuple[TrainingItem,
     return DrawnItem(SourceItem({}, "", AccessPolicy()), label, collection, label, tuple(draws))
 
 
-def make(ds: xr.Dataset, item: TrainingItem, draw: Draw, generator: Generator | None) -> xr.Dataset:
+def make(
+    ds: xr.Dataset,
+    item: TrainingItem,
+    draw: Draw,
+    generator: Generator | None,
+    *,
+    batch_tiles: int | None = None,
+) -> xr.Dataset:
     """Return the image that a draw makes of an item, lazy where the item is.
 
     Parameters
     ----------
     ds, item, draw
         The real image, opened, and what is made of it.
-    generator
+    generator, batch_tiles
         Not used by corruptions.
     """
+    arguments = dict(draw.parameters)
+    if batch_tiles is not None and draw.verb != "corrupt":
+        arguments["batch_tiles"] = batch_tiles
     return result_of(
         draw.verb,
         able_to_miss(ds) if loses_pixels(draw.verb, draw.parameters) else ds,
-        draw.parameters,
+        arguments,
         None if draw.verb == "corrupt" else generator,
         what=f"draw {draw.number} of {item.id!r}",
     )
@@ -99,12 +123,14 @@ def _key(work_item: WorkItem, job: AugmentJob, context: JobContext) -> str:
     """Return the content key of draws: the hash of the images, of what is made of them, and of the model."""
     assert isinstance(work_item, DrawnItem)
     uses = any(draw.verb != "corrupt" for _, draw in work_item.draws)
+    sources = {item.id: item for item, _ in work_item.draws}
+    identities = {name: item.identity for name, item in sources.items()}  # several draws share an image
     parts = {
         "eoaug": version(),
         "request": job.request,
         "generator": identity_of(context.generator) if uses else "corruption",
         "draws": [
-            [item.identity, draw.verb, draw.number, dict(draw.parameters), draw.axis]
+            [identities[item.id], draw.verb, draw.number, dict(draw.parameters), draw.axis]
             for item, draw in work_item.draws
         ],
     }
@@ -124,6 +150,11 @@ class _DrawWork:
     def key(self, work_item: WorkItem, context: JobContext) -> str:
         """Return the content key: the hash of the images, of what is made of them, and of the model."""
         return _key(work_item, self.job, context)
+
+    def _made(
+        self, ds: xr.Dataset, item: TrainingItem, draw: Draw, generator: Generator | None
+    ) -> xr.Dataset:
+        return make(ds, item, draw, generator, batch_tiles=self.job.run.batch_tiles)
 
     def source(self, work_item: WorkItem) -> Any:
         """Return the first real image."""
@@ -146,10 +177,10 @@ class DrawnImageWork(_DrawWork):
         assert isinstance(work_item, DrawnItem)
         ((item, draw),) = work_item.draws
         with computed_by(context.scheduler):
-            result = renamed(make(item.open(), item, draw, _generator(work_item, context)), key)
+            made = self._made(item.open(), item, draw, _generator(work_item, context))
+            result = renamed(made, key)
         form = self.job.output.format
-        if form == "chips":
-            raise AssertionError  # the work of a shard
+        assert form != "chips"  # the work of a shard
         labels = labels_of(work_item.label, result, single=form != "cog")
         with error_context(f"draw {draw.number} of {item.id!r}"):
             return list(
@@ -178,7 +209,7 @@ class ShardWork(_DrawWork):
         with computed_by(context.scheduler):
             for item, draw in work_item.draws:
                 ds = item.open().load()
-                result = make(ds, item, draw, generator).load()
+                result = self._made(ds, item, draw, generator).load()
                 chips.append(
                     _chip(item, draw, able_to_miss(result) if losing else result, request, ds.data_vars)
                 )
@@ -197,7 +228,9 @@ class ShardWork(_DrawWork):
             shape = (chips[0][0].sizes[y], chips[0][0].sizes[x])
             if model is not None:
                 context.root.register_model(model)
-            document = shard_document(work_item.label, data, rows, shape, prov, properties, target)
+            first = chips[0][0]
+            labels = {name: first[name].attrs for name in label_variables(first) if name != SYNTHETIC}
+            document = shard_document(work_item.label, data, rows, shape, prov, properties, labels, target)
             return [put_item(data, document, target)]
 
     def _provenance(

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet
-from eoaug.errors import ParameterError, explain_validation, first_line
+from eoaug.errors import ParameterError, first_line
 from eoaug.jobs.config import JobVerb, check_parameters
-from eoaug.storage.documents import read_mapping
+from eoaug.storage.documents import read_settings
 
 __all__ = [
     "Draw",
@@ -239,10 +239,4 @@ def read_policy(config: Policy | Mapping[str, Any] | str | os.PathLike[str]) -> 
     ParameterError
         The message names the key, its value, and the nearest known key.
     """
-    if isinstance(config, Policy):
-        return config
-    content, what = read_mapping(config, noun="policy", remedy="give keys and values, e.g. per_real: 5")
-    try:
-        return Policy.model_validate(content)
-    except ValidationError as error:
-        raise ParameterError(*explain_validation(error, Policy, what, {}, noun="key")) from None
+    return read_settings(config, Policy, noun="policy", remedy="give keys and values, e.g. per_real: 5")

@@ -35,7 +35,6 @@ class ShardChip:
     index: int
     fields: Mapping[str, Any]
     """Its line of the table."""
-    edge_yx: tuple[int, int] = (0, 0)
 
     def open(self) -> xr.Dataset:
         """Return the chip as a cube in memory, with its marks and its record."""
@@ -44,13 +43,13 @@ class ShardChip:
         return ds if record is None else ds.assign_attrs({ATTRIBUTE: json.dumps(record, sort_keys=True)})
 
     def place(self) -> tuple[float, float] | None:
-        """Return longitude and latitude of the upper left corner in degrees; None without coordinates."""
+        """Return longitude and latitude of the centre in degrees; None without coordinates."""
         if "crs" not in self.fields:
             return None
-        box = GeoBox(
-            (1, 1), Affine(*self.fields["transform"]), self.fields["crs"]
-        ).geographic_extent.boundingbox
-        return float(box.left), float(box.top)
+        affine, (height, width) = Affine(*self.fields["transform"]), self.fields["shape"]
+        middle = affine * Affine.translation(width / 2 - 0.5, height / 2 - 0.5)
+        box = GeoBox((1, 1), middle, self.fields["crs"]).geographic_extent.boundingbox
+        return float(box.left + box.right) / 2, float(box.bottom + box.top) / 2
 
     def identity(self) -> str:
         """Return a hash of its record, which holds the hash of everything that decides its pixels."""
@@ -78,6 +77,10 @@ def chips_of(item: pystac.Item, access: AccessPolicy) -> Iterator[TrainingItem]:
     table = Path(urlsplit(href).path)
     for file in (table, table.parent / GROUP / "zarr.json"):
         access.resolve(str(file), what=f"the chips of {item.id!r}")
+    if any(path.is_symlink() for path in table.parent.rglob("*")):
+        raise SourceError(
+            f"the chips of {item.id!r} hold a symbolic link", "replace it by the file that it points to"
+        )
     if table.name != SAMPLES:
         raise SourceError(f"the table of chips of {item.id!r} is called {table.name!r}", f"name it {SAMPLES}")
     for index, fields in enumerate(read_samples(table.parent)):

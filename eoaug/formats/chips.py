@@ -121,7 +121,7 @@ def _grid(ds: xr.Dataset) -> dict[str, Any]:
     if geobox is None or geobox.crs is None:
         return {}
     crs = f"EPSG:{geobox.crs.epsg}" if geobox.crs.epsg else geobox.crs.to_wkt()
-    return {"transform": list(geobox.affine)[:6], "crs": crs, "dims": list(map(str, geobox.dimensions))}
+    return {"transform": list(geobox.affine)[:6], "crs": crs, "shape": list(geobox.shape)}
 
 
 def _dates(ds: xr.Dataset) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    ValidationError,
     WithJsonSchema,
     field_validator,
     model_validator,
@@ -21,11 +20,11 @@ from pydantic import (
 
 from eoaug.corruptions.options import check_job_parameters
 from eoaug.cube.roles import label_names
-from eoaug.errors import ParameterError, did_you_mean, explain_validation
+from eoaug.errors import ParameterError, did_you_mean
 from eoaug.generators.base import Generator
 from eoaug.generators.identity import identity_of
 from eoaug.stac.sample import named_source
-from eoaug.storage.documents import read_mapping
+from eoaug.storage.documents import read_settings
 from eoaug.storage.names import clean_href
 from eoaug.verbs.options import yaml_keys
 
@@ -287,15 +286,8 @@ def read_job(config: Job | Mapping[str, Any] | str | os.PathLike[str]) -> Job:
     ParameterError
         The message names the key, its value, and the nearest known key.
     """
-    if isinstance(config, Job):
-        return config
-    content, what = read_mapping(
-        config, noun="job", remedy="give source, verb and output; see `eoaug run --help`"
-    )
-    try:
-        return Job.model_validate(content)
-    except ValidationError as error:
-        raise ParameterError(*explain_validation(error, Job, what, _EXAMPLES, noun="key")) from None
+    remedy = "give source, verb and output; see `eoaug run --help`"
+    return read_settings(config, Job, noun="job", remedy=remedy, examples=_EXAMPLES)
 
 
 def job_schema() -> dict[str, Any]:

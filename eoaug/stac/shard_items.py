@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,8 @@ from odc.geo.geobox import GeoBox
 
 from eoaug.cube.provenance import Provenance
 from eoaug.formats.chips import GROUP, SAMPLES
-from eoaug.stac.extensions import FILE, LABEL, ML_AOI, PROCESSING
+from eoaug.stac.classes import class_fields
+from eoaug.stac.extensions import CLASSIFICATION, FILE, LABEL, ML_AOI, PROCESSING
 from eoaug.stac.filters import rfc3339
 from eoaug.stac.footprint import footprint
 from eoaug.stac.integrity import MANIFEST, with_checksum, write_json
@@ -34,6 +36,7 @@ def shard_document(
     shape_yx: tuple[int, int],
     prov: Provenance,
     properties: Mapping[str, Any],
+    labels: Mapping[str, Mapping[str, Any]],
     target: Target,
 ) -> dict[str, Any]:
     """Return the item of a shard, and write the manifest of its files.
@@ -52,6 +55,8 @@ def shard_document(
         How they were made.
     properties
         Further properties, of the training set.
+    labels
+        Attributes of the label of each name that chips have.
     target
         Catalog and collection.
     """
@@ -68,7 +73,9 @@ def shard_document(
     geometry, bbox = _extent(rows, shape_yx)
     home = target.home(label)
     fields = {**properties, **when, **record, **target.claim.fields, **_counts(properties, rows)}
+    classes = {name: _label_asset(name, attrs) for name, attrs in labels.items()}
     extensions = [FILE, PROCESSING]
+    extensions += [CLASSIFICATION] if "classification:" in json.dumps([classes, fields]) else []
     extensions += [LABEL] if "label:type" in fields else []
     extensions += [ML_AOI] if any(name.startswith("ml-aoi:") for name in fields) else []
     return {
@@ -85,7 +92,17 @@ def shard_document(
             {"rel": "parent", "href": "../collection.json", "type": "application/json"},
             {"rel": "collection", "href": "../collection.json", "type": "application/json"},
         ],
-        "assets": _assets(data, f"{len(rows)} chips of {shape_yx[0]} x {shape_yx[1]} px"),
+        "assets": _assets(data, f"{len(rows)} chips of {shape_yx[0]} x {shape_yx[1]} px") | classes,
+    }
+
+
+def _label_asset(name: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "href": f"{GROUP}/{name}",
+        "type": "application/zarr",
+        "title": f"{name}: classes of the pixels",
+        "roles": ["labels"],
+        **class_fields(name, attrs),
     }
 
 
@@ -122,8 +139,10 @@ def _extent(
     if not places:
         return None, []
     boxes = [footprint(GeoBox(shape_yx, Affine(*affine), crs))[1] for affine, crs in sorted(places)]
-    west, south = min(box[0] for box in boxes), min(box[1] for box in boxes)
-    east, north = max(box[2] for box in boxes), max(box[3] for box in boxes)
+    crossing = any(box[0] > box[2] for box in boxes)
+    west = -180.0 if crossing else min(box[0] for box in boxes)
+    east = 180.0 if crossing else max(box[2] for box in boxes)
+    south, north = min(box[1] for box in boxes), max(box[3] for box in boxes)
     ring = [[west, south], [east, south], [east, north], [west, north], [west, south]]
     return {"type": "Polygon", "coordinates": [ring]}, [west, south, east, north]
 

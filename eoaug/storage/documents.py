@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from eoaug.errors import ParameterError
+from eoaug.errors import ParameterError, explain_validation
 
-__all__ = ["load_yaml", "read_mapping"]
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+__all__ = ["load_yaml", "read_mapping", "read_settings"]
 
 
 def load_yaml(text: str, *, what: str) -> Any:
@@ -84,3 +87,38 @@ def read_mapping(
     if not isinstance(content, Mapping):
         raise ParameterError(f"{what} is a {type(content).__name__}, not keys and values", remedy)
     return dict(content), what
+
+
+def read_settings[M: BaseModel](
+    config: M | Mapping[str, Any] | str | os.PathLike[str],
+    model: type[M],
+    *,
+    noun: str,
+    remedy: str,
+    examples: Mapping[str, str] | None = None,
+) -> M:
+    """Return validated settings, from a YAML file, a mapping or the settings themselves.
+
+    Parameters
+    ----------
+    config, noun, remedy
+        As for `read_mapping`.
+    model
+        Class of the settings.
+    examples
+        By key what may be written for it, for messages.
+
+    Raises
+    ------
+    ParameterError
+        The message names the key, its value, and the nearest known key.
+    """
+    from pydantic import ValidationError
+
+    if isinstance(config, model):
+        return config
+    content, what = read_mapping(config, noun=noun, remedy=remedy)  # type: ignore[arg-type]
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ParameterError(*explain_validation(error, model, what, examples or {}, noun="key")) from None
