@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,6 +177,31 @@ def kills(folder: Path, tmp_path: Path, *, tries: int) -> None:
     assert validate(out).sound
     data = {name: content for name, content in files(out).items() if "/.eoaug-" not in name}
     assert data == files(quiet)
+
+
+def test_an_image_that_cannot_be_read_is_left_out_until_it_can(folder: Path, tmp_path: Path) -> None:
+    home, out = tmp_path / "chips", tmp_path / "out"
+    shutil.copytree(folder, home)
+    damaged = next(iter(sorted((home / "train" / "River").glob("*.png"))))
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[: len(content) // 2])
+    train = eoaug.training_set(home)
+    count = len(list(draws_of(Policy.model_validate(POLICY), train)))
+    first = run_augment(config(home, out), progress=False)
+    made = eoaug.training_set(out)
+    missing = {failure.item for failure in first.failures}
+    assert missing
+    assert all(damaged.stem in name for name in missing)
+    assert len(made) == count - len(missing)
+    assert not missing & {item.id for item in made}
+    assert validate(out).sound
+    second = run_augment(config(home, out), progress=False)  # tries again what may pass
+    assert {failure.item for failure in second.failures} == missing
+    assert second.published < first.published
+    damaged.write_bytes(content)
+    assert not run_augment(config(home, out), progress=False).failures
+    assert missing < {item.id for item in eoaug.training_set(out)}
+    assert validate(out).sound
 
 
 def test_resume_needs_the_set_that_was_given_from_python(folder: Path, tmp_path: Path) -> None:

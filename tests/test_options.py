@@ -19,6 +19,7 @@ SHARED_IN_YAML = {
     "guidance",
     "metadata",
     "joint_steps",
+    "tiling",
     "uncertainty",
     "labels",
 }

@@ -25,6 +25,7 @@ SIGNATURES = {
 SHARED = {
     "generator", "steps", "seed", "members", "reduce", "prompt", "layout", "metadata", "guidance",
     "chunks", "batch_tiles", "joint_steps", "device", "progress", "uncertainty", "calibrate", "labels",
+    "tiling",
 }  # fmt: skip
 
 

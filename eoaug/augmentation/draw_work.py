@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import batched
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from eoaug.augmentation.augment_job import AugmentJob
+from eoaug.augmentation.drawn_images import OpenedDraw, make, make_together
 from eoaug.augmentation.missing import able_to_miss, loses_pixels
 from eoaug.augmentation.policy import Draw, draws_of
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet, label_properties
@@ -23,15 +24,15 @@ from eoaug.cube.read import read_cube
 from eoaug.cube.roles import label_variables
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.engine.dask_graph import computed_by
-from eoaug.errors import ParameterError, error_context
+from eoaug.errors import EoaugError, JobError, ParameterError, SourceError, error_context, first_line
 from eoaug.formats.chips import Chip, write_chips
 from eoaug.generators.base import Generator
 from eoaug.generators.identity import identity_of
 from eoaug.jobs.catalog_work import labels_of
 from eoaug.jobs.config import hash_of
 from eoaug.jobs.content_key import version
-from eoaug.jobs.verb_calls import result_of
 from eoaug.jobs.work_items import JobContext, WorkItem
+from eoaug.stac.collection_fields import LEFT_OUT
 from eoaug.stac.item_document import Claim, Target
 from eoaug.stac.model_item import known_item
 from eoaug.stac.publish import publish, put_item
@@ -40,13 +41,15 @@ from eoaug.stac.shard_items import shard_document
 from eoaug.storage.access import AccessPolicy
 from eoaug.storage.names import safe_id
 
-__all__ = ["COLLECTION", "DrawnImageWork", "DrawnItem", "ShardWork", "drawn_items", "make"]
+__all__ = ["COLLECTION", "DrawnImageWork", "DrawnItem", "ShardWork", "drawn_items"]
 
 
 COLLECTION = "augmented"
 """Default id of the collection of made images."""
 _SHARD_BYTES = 2**28
 """Largest size of the images of a shard as float32."""
+_POOL = 64
+"""Images that go through the generator together, so that its batches are full."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ class DrawnItem(WorkItem):
     """Draws that are made and published together: one, or those of a shard."""
 
     draws: tuple[tuple[TrainingItem, Draw], ...]
+
+    @property
+    def images(self) -> int:
+        """Number of images that are made."""
+        return len(self.draws)
 
 
 def drawn_items(job: AugmentJob, train: TrainingSet) -> Iterator[DrawnItem]:
@@ -90,35 +98,6 @@ def _drawn_item(collection: str, label: str, draws: Iterable[tuple[TrainingItem,
     return DrawnItem(SourceItem({}, "", AccessPolicy()), label, collection, label, tuple(draws))
 
 
-def make(
-    ds: xr.Dataset,
-    item: TrainingItem,
-    draw: Draw,
-    generator: Generator | None,
-    *,
-    batch_tiles: int | None = None,
-) -> xr.Dataset:
-    """Return the image that a draw makes of an item, lazy where the item is.
-
-    Parameters
-    ----------
-    ds, item, draw
-        The real image, opened, and what is made of it.
-    generator, batch_tiles
-        Not used by corruptions.
-    """
-    arguments = dict(draw.parameters)
-    if batch_tiles is not None and draw.verb != "corrupt":
-        arguments["batch_tiles"] = batch_tiles
-    return result_of(
-        draw.verb,
-        able_to_miss(ds) if loses_pixels(draw.verb, draw.parameters) else ds,
-        arguments,
-        None if draw.verb == "corrupt" else generator,
-        what=f"draw {draw.number} of {item.id!r}",
-    )
-
-
 def _key(work_item: WorkItem, job: AugmentJob, context: JobContext) -> str:
     """Return the content key of draws: the hash of the images, of what is made of them, and of the model."""
     assert isinstance(work_item, DrawnItem)
@@ -151,11 +130,6 @@ class _DrawWork:
         """Return the content key: the hash of the images, of what is made of them, and of the model."""
         return _key(work_item, self.job, context)
 
-    def _made(
-        self, ds: xr.Dataset, item: TrainingItem, draw: Draw, generator: Generator | None
-    ) -> xr.Dataset:
-        return make(ds, item, draw, generator, batch_tiles=self.job.run.batch_tiles)
-
     def source(self, work_item: WorkItem) -> Any:
         """Return the first real image."""
         assert isinstance(work_item, DrawnItem)
@@ -177,7 +151,8 @@ class DrawnImageWork(_DrawWork):
         assert isinstance(work_item, DrawnItem)
         ((item, draw),) = work_item.draws
         with computed_by(context.scheduler):
-            made = self._made(item.open(), item, draw, _generator(work_item, context))
+            one = OpenedDraw(item, draw, item.open())
+            made = make(one, _generator(work_item, context), batch_tiles=self.job.run.batch_tiles)
             result = renamed(made, key)
         form = self.job.output.format
         assert form != "chips"  # the work of a shard
@@ -186,6 +161,49 @@ class DrawnImageWork(_DrawWork):
             return list(
                 publish(result, context.root, work_item.collection, format=form, ids=labels, claim=claim)
             )
+
+
+@dataclass(frozen=True)
+class _LeftOut:
+    """An image that could not be made."""
+
+    id: str
+    error: Exception
+
+    @property
+    def may_pass(self) -> bool:
+        """True if another run may make it: not after errors of the request."""
+        return not isinstance(self.error, EoaugError) or isinstance(self.error, SourceError)
+
+    def as_dict(self) -> dict[str, str]:
+        """Return JSON values."""
+        error = self.error
+        if not isinstance(error, EoaugError):
+            error = JobError(
+                f"{self.id!r} failed with {type(error).__name__}: {first_line(error)}",
+                "run the job again; if the error remains, process this image alone",
+            )
+        return {
+            "id": self.id,
+            "error": type(error).__name__,
+            "problem": error.problem,
+            "remedy": error.remedy,
+        }
+
+
+def _opened(some: Sequence[tuple[TrainingItem, Draw]]) -> list[OpenedDraw | Exception]:
+    """Return draws with their images in memory, or why an image cannot be read; several draws share an image."""
+    images: dict[str, xr.Dataset | Exception] = {}
+    for item, _ in some:
+        if item.id not in images:
+            try:
+                images[item.id] = item.open().load()
+            except Exception as error:
+                images[item.id] = error
+    return [
+        image if isinstance(image := images[item.id], Exception) else OpenedDraw(item, draw, image)
+        for item, draw in some
+    ]
 
 
 @dataclass(frozen=True)
@@ -200,44 +218,67 @@ class ShardWork(_DrawWork):
     def publish(
         self, work_item: WorkItem, context: JobContext, key: str, claim: Claim
     ) -> list[dict[str, Any]]:
-        """Make the images of a shard one after the other, and publish them together."""
+        """Make the images of a shard, and publish them together; those that cannot be made are left out and named."""
         assert isinstance(work_item, DrawnItem)
-        generator, request = _generator(work_item, context), self.job.request[:8]
-        # All chips of a shard are of one type.
-        losing = any(loses_pixels(kind.verb, kind.parameters) for kind in self.job.policy.draws)
-        chips = []
+        generator = _generator(work_item, context)
+        chips: list[Chip] = []
+        left_out: list[_LeftOut] = []
         with computed_by(context.scheduler):
-            for item, draw in work_item.draws:
-                ds = item.open().load()
-                result = self._made(ds, item, draw, generator).load()
-                chips.append(
-                    _chip(item, draw, able_to_miss(result) if losing else result, request, ds.data_vars)
-                )
+            for some in batched(work_item.draws, _POOL):
+                for one in self._made(some, generator):
+                    if isinstance(one, _LeftOut):
+                        left_out.append(one)
+                    else:
+                        chips.append(one)
+                context.advance(len(some))
+        if not chips:
+            raise left_out[0].error
         prov = self._provenance(chips, generator, key)
         model = known_item(prov)
         folder = context.root.folder / work_item.collection
-        target = Target(context.root, folder, model, claim)
+        fields = dict(claim.fields)
+        if any(one.may_pass for one in left_out):
+            # Another key than that of the whole shard: the next run makes it again.
+            fields["eoaug:content_key"] = hashlib.sha256(f"{key} incomplete".encode()).hexdigest()
+        target = Target(context.root, folder, model, replace(claim, fields=fields))
         names = sorted({draw.verb for _, draw in work_item.draws})
         properties = label_properties(self.task, self.label, self.classes, split="train")
         properties |= {"title": f"{len(chips)} images made by {', '.join(names)}"}
+        if left_out:
+            properties[LEFT_OUT] = [one.as_dict() for one in left_out]
         with folder.scratch_dir() as scratch:
             data = scratch / "data"
             data.mkdir()
-            rows = write_chips([Chip(ds, fields) for ds, fields in chips], data)
-            y, x = read_cube(chips[0][0]).names_yx
-            shape = (chips[0][0].sizes[y], chips[0][0].sizes[x])
+            first = chips[0].ds
+            rows = write_chips(chips, data)
+            y, x = read_cube(first).names_yx
             if model is not None:
                 context.root.register_model(model)
-            first = chips[0][0]
             labels = {name: first[name].attrs for name in label_variables(first) if name != SYNTHETIC}
+            shape = (first.sizes[y], first.sizes[x])
             document = shard_document(work_item.label, data, rows, shape, prov, properties, labels, target)
             return [put_item(data, document, target)]
 
-    def _provenance(
-        self, chips: list[tuple[xr.Dataset, dict[str, Any]]], generator: Generator | None, key: str
-    ) -> Provenance:
+    def _made(
+        self, some: Sequence[tuple[TrainingItem, Draw]], generator: Generator | None
+    ) -> Iterator[Chip | _LeftOut]:
+        """Yield a chip per draw, in order."""
+        request, opened = self.job.request[:8], _opened(some)
+        # All chips of a shard are of one type.
+        losing = any(loses_pixels(kind.verb, kind.parameters) for kind in self.job.policy.draws)
+        whole = [one for one in opened if isinstance(one, OpenedDraw)]
+        made = iter(make_together(whole, generator, batch_tiles=self.job.run.batch_tiles))
+        for (item, draw), one in zip(some, opened, strict=True):
+            result = one if isinstance(one, Exception) else next(made)
+            if isinstance(result, Exception):
+                yield _LeftOut(label_of(item, draw, request), result)
+                continue
+            assert isinstance(one, OpenedDraw)
+            yield _chip(item, draw, able_to_miss(result) if losing else result, request, one.ds.data_vars)
+
+    def _provenance(self, chips: Sequence[Chip], generator: Generator | None, key: str) -> Provenance:
         """Return the record of a shard; each chip has its own in the table."""
-        records = [record for ds, _ in chips if (record := provenance_of(ds)) is not None]
+        records = [record for chip in chips if (record := provenance_of(chip.ds)) is not None]
         if not records:
             raise ParameterError(
                 "no image of the shard has a record of how it was made", "name verbs or corruptions"
@@ -260,7 +301,7 @@ class ShardWork(_DrawWork):
 
 def _chip(
     item: TrainingItem, draw: Draw, result: xr.Dataset, request: str, variables: Collection[Any]
-) -> tuple[xr.Dataset, dict[str, Any]]:
+) -> Chip:
     """Return a made image with the variables of its source, and its line of the table."""
     prov = provenance_of(result)
     marks = result[SYNTHETIC].values if SYNTHETIC in result else np.zeros(1, np.uint8)
@@ -281,4 +322,4 @@ def _chip(
     }
     # Masks that some corruptions add are no variables of all chips.
     added = [name for name in result.data_vars if name not in variables and name != SYNTHETIC]
-    return result.drop_vars(["item_id", "item_href", PROPERTIES, *added], errors="ignore"), fields
+    return Chip(result.drop_vars(["item_id", "item_href", PROPERTIES, *added], errors="ignore"), fields)

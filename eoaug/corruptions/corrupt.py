@@ -35,8 +35,9 @@ from eoaug.raster.grid import absolute_origin, as_geobox, gsd_m
 from eoaug.raster.tiles import Window
 from eoaug.verbs.arguments import chunks_of, seconds_of
 from eoaug.verbs.checks import flag, integer
-from eoaug.verbs.prepare import over_tree, refuse_lost_marks
+from eoaug.verbs.prepare import refuse_lost_marks
 from eoaug.verbs.record import sources_of
+from eoaug.verbs.run import over_tree
 
 __all__ = ["corrupt", "corrupted_arrays"]
 

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from importlib import metadata
 from typing import Any, cast
 
@@ -85,13 +86,15 @@ def software(*, torch: bool) -> dict[str, str]:
 
     Whether torch happens to be imported does not matter: two processes must record the same for the same work.
     """
-    versions = {}
-    for name in ["eoaug", "numpy"] + (["torch"] if torch else []):
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = str(getattr(sys.modules.get(name), "__version__", "unknown"))
-    return versions
+    return {name: _version(name) for name in ["eoaug", "numpy"] + (["torch"] if torch else [])}
+
+
+@cache  # parsing a package's metadata takes milliseconds, and every small image has a record
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return str(getattr(sys.modules.get(name), "__version__", "unknown"))
 
 
 def capability(*, torch: bool) -> str:

@@ -18,7 +18,7 @@ from eoaug.generators.base import Request, SteppedGenerator, UncertaintyGenerato
 from eoaug.progress import ProgressCounter
 from eoaug.raster.tiles import Tile, Window
 
-__all__ = ["Execution", "Mapper", "TileRequest", "independent_tiles", "joint_tiles", "merge"]
+__all__ = ["Execution", "Mapper", "TileRequest", "independent_tiles", "joint_tiles", "merge", "pooled_tiles"]
 
 
 Mapper = Callable[[Callable[..., Any], Iterable[Any]], Iterable[Any]]
@@ -132,6 +132,23 @@ def _generated(plan: Plan, requests: Sequence[Request], progress: ProgressCounte
             progress.steps(len(batch))
         results.append(generator.finish(state))
     return np.concatenate(results)
+
+
+def pooled_tiles(
+    plans: Sequence[Plan], requests: Sequence[TileRequest]
+) -> list[tuple[Tile, NDArray[np.float32]]]:
+    """Return the tiles of plans with one generator, a request each, made in common batches."""
+    filling: dict[tuple[Any, ...], list[int]] = {}
+    for at, (_, _, request) in enumerate(requests):
+        filling.setdefault((request.values.shape, request.steps), []).append(at)
+    out: dict[int, NDArray[np.float32]] = {}
+    for alike in filling.values():
+        for some in batched(alike, plans[0].group_tiles):
+            plan = plans[some[0]]
+            group = _Group(0, [requests[at][1] for at in some], [requests[at][2] for at in some])
+            made = _targets(plan, group, plan.generator.generate(group.requests))
+            out.update(zip(some, made, strict=True))
+    return [(tile, out[at]) for at, (_, tile, _) in enumerate(requests)]
 
 
 def joint_tiles(plan: Plan, requests: Iterable[TileRequest], execution: Execution) -> _TileEstimates:

@@ -6,7 +6,7 @@ A loop, threads, processes and a cluster call the same function, so they give th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -24,7 +24,7 @@ from eoaug.raster.cells import cell_means
 from eoaug.raster.radiometry import cast
 from eoaug.raster.tiles import Window
 
-__all__ = ["run_chunk"]
+__all__ = ["chunk_images", "estimate_of", "requests_of", "run_chunk"]
 
 
 _STRIP_PX = 64
@@ -58,8 +58,30 @@ def run_chunk(
     -------
     By layer name, shape (dates, rows, columns) in stored numbers; and the uint8 mask ``synthetic``.
     """
+    member, _, y, x = index
+    execution, core = execution or Execution(), plan.core(y, x)
+    images = chunk_images(plan, index, arrays, known_elsewhere)
+    estimate: NDArray[np.floating[Any]] | None = None
+    while True:
+        try:
+            chunk = images.send(estimate)
+        except StopIteration as end:
+            result: dict[str, NDArray[Any]] = end.value
+            return result
+        estimate = _reduced_estimate(chunk, member, core, execution)
+
+
+def chunk_images(
+    plan: Plan,
+    index: ChunkIndex,
+    arrays: Sequence[NDArray[Any]],
+    known_elsewhere: Callable[[], bool] | None = None,
+) -> Generator[ChunkDate, NDArray[np.floating[Any]] | None, dict[str, NDArray[Any]]]:
+    """Yield every date of a chunk, and be sent its estimate; returns what `run_chunk` does.
+
+    An estimate has shape (layers, rows, columns) in model units; None: nothing is generated.
+    """
     member, t, y, x = index
-    execution = execution or Execution()
     core = plan.core(y, x)
     inputs = read_chunk_inputs(plan, core, plan.context_dates(t), arrays)
     inner = plan.grid.source_window(core).within(plan.grid.source_window(inputs.reach))
@@ -72,7 +94,7 @@ def run_chunk(
         stored: list[NDArray[Any] | None] = [None] * len(plan.bands.layers)
         if chunk.given is not None:
             stored = [arrays[i][chunk.given][inner] for i in range(len(stored))]
-        estimate = _reduced_estimate(chunk, member, core, execution)
+        estimate = yield chunk
         absent = [
             _sentinels(chunk, core, layer, image)
             for layer, image in zip(plan.bands.layers, arrays, strict=False)
@@ -273,7 +295,13 @@ def _estimate(chunk: ChunkDate, member: int, core: Window, execution: Execution)
     plan = chunk.plan
     region = plan.grid.region(core)
     run = joint_tiles if plan.stepped else independent_tiles
-    canvas = merge(plan, run(plan, _requests(chunk, member, core), execution), region)
+    canvas = merge(plan, run(plan, requests_of(chunk, member, core), execution), region)
+    return estimate_of(chunk, canvas, core)
+
+
+def estimate_of(chunk: ChunkDate, canvas: NDArray[np.float32], core: Window) -> NDArray[np.float32]:
+    """Return shape (layers, rows, columns) of ``core`` from the merged tiles, whose array it changes."""
+    plan, region = chunk.plan, chunk.plan.grid.region(core)
     if plan.grid.sensor is not None:
         _project(chunk, canvas, region)
     elif plan.grid.guided:
@@ -286,7 +314,7 @@ def _estimate(chunk: ChunkDate, member: int, core: Window, execution: Execution)
     return chosen[:, *core.within(region)]
 
 
-def _requests(chunk: ChunkDate, member: int, core: Window) -> Iterator[TileRequest]:
+def requests_of(chunk: ChunkDate, member: int, core: Window) -> Iterator[TileRequest]:
     """Yield the tiles with something to fill, ring by ring in lattice order."""
     for ring, tiles in enumerate(chunk.plan.tiles(core)):
         for tile, centre in zip(tiles, tile_centres(chunk.plan, tiles), strict=True):
@@ -301,7 +329,7 @@ def _class_map(chunk: ChunkDate, member: int, core: Window) -> NDArray[np.uint8]
     generator = plan.generator
     assert isinstance(generator, ClassMapGenerator)
     out = np.zeros(core.shape, np.uint8)
-    for ring, tile, request in _requests(chunk, plan.sampling.members_of(member)[0], core):
+    for ring, tile, request in requests_of(chunk, plan.sampling.members_of(member)[0], core):
         window = plan.lattice.window(tile)
         inside = window & core
         if ring == 0 and not inside.empty:

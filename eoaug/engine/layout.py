@@ -24,7 +24,7 @@ from eoaug.raster.tiles import Lattice, Tile, Window
 
 _GUIDED_TILE_PX, _GUIDED_OVERLAP_PX = 120, 24
 
-__all__ = ["CANVAS_CELLS", "Layout", "lattice_for"]
+__all__ = ["CANVAS_CELLS", "Layout", "in_one_tile", "lattice_for"]
 
 CANVAS_CELLS = 16
 """Least edge of the square drawn for a tile, in coarse pixels, for generators that draw beyond the tile's edges."""
@@ -47,6 +47,19 @@ def lattice_for(card: Card, factor: int, verb: Verb) -> Lattice:
     if 2 * stride < size:
         stride = -(-size // (2 * unit)) * unit
     return Lattice(size, stride)
+
+
+def in_one_tile(grid: Grid, card: Card, verb: Verb) -> Grid | None:
+    """Return a grid with the whole result in the middle of one tile; None where it does not fit, or needs other tiles.
+
+    An image at absolute pixels touches up to nine tiles of its own size.
+    """
+    size = lattice_for(card, grid.factor, verb).size
+    if not grid.bounded or grid.sensor is not None or grid.guided or max(grid.scene.shape) > size:
+        return None
+    unit = math.lcm(card.multiple_of, card.latent_factor, 1 if size % CONTEXT_CELL_PX else CONTEXT_CELL_PX)
+    top, left = ((size - edge) // (2 * unit) * unit for edge in grid.scene.shape)
+    return replace(grid, origin=(top, left), one_tile=True)
 
 
 def _guided_lattice(cell_px: int) -> Lattice:
@@ -92,7 +105,8 @@ class Layout:
         """Tiles of the generator on the result's grid."""
         if self.grid.guided:
             return _guided_lattice(self.grid.cell_px)
-        return lattice_for(self.card, self.grid.factor, self.verb)
+        lattice = lattice_for(self.card, self.grid.factor, self.verb)
+        return Lattice(lattice.size, lattice.size) if self.grid.one_tile else lattice
 
     @property
     def canvas_px(self) -> int:

@@ -141,6 +141,8 @@ class Grid:
     alone equals the same window of any larger result."""
     gsd_m: float = math.nan
     """Ground sampling distance in metres at the grid's centre; NaN without a georeference."""
+    one_tile: bool = False
+    """True if the whole result lies in one tile, which has no neighbours; ``origin`` then counts from the tile's edge."""
 
     @cached_property
     def scene(self) -> Window:

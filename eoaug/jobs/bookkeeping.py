@@ -84,8 +84,12 @@ class Bookkeeper:
         ids = [item["id"] for item in result.items]
         unlisted = not self._list_of(collection).issuperset(ids)
         published = result.status == "published"
+        left_out = [
+            Failure(one["id"], one["error"], one["problem"], one["remedy"]) for one in result.left_out
+        ]
         self.report = replace(
             report,
+            failures=(*report.failures, *left_out),
             published=report.published + published,
             adopted=report.adopted + (not published and unlisted),
             skipped=report.skipped + (not published and not unlisted),

@@ -13,6 +13,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from eoaug.errors import JobError
@@ -124,7 +125,9 @@ def run_work(
         context.generator  # noqa: B018  (a job whose generator cannot be loaded fails here, not item by item)
     bookkeeper = Bookkeeper(job, root)
     start = time.monotonic()
-    with _bar(progress) as tick:
+    with _bar(progress) as bar:
+        if client is None:
+            context = replace(context, advance=bar.advance)
         pending: Iterable[WorkItem] = work_items(bookkeeper)
         while True:
             busy = []
@@ -133,7 +136,7 @@ def run_work(
                     busy.append(result.work_item)
                     continue
                 bookkeeper.add(result)
-                tick(result)
+                bar.tick(result)
             if not busy:
                 break
             time.sleep(_BUSY_S)
@@ -155,26 +158,41 @@ def _refuse_other_version(root: Root, job: JobBase, *, recompute: bool) -> None:
             )
 
 
+class _Bar:
+    """Counts images as they are made, and work items as they end; one that is made of many images shows both."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar, self._counts, self._images, self._of_items = bar, Counter[str](), 0, 0
+
+    def advance(self, images: int) -> None:
+        """Count images of a work item that has not ended."""
+        self._images += images
+        self._bar.update(images)
+
+    def tick(self, result: WorkResult) -> None:
+        """Count a work item, and those of its images that `advance` did not count."""
+        self._counts[result.status] += 1
+        self._of_items += result.work_item.images
+        self._bar.set_postfix(self._counts, refresh=False)
+        self.advance(max(self._of_items - self._images, 0))
+
+    def state(self) -> str:
+        """Return a line of text."""
+        statuses = ", ".join(f"{count} {status}" for status, count in sorted(self._counts.items()))
+        items = f"{self._counts.total()} items" + (f" ({statuses})" if statuses else "")
+        return items if self._images == self._counts.total() else f"{self._images} images, {items}"
+
+
 @contextmanager
-def _bar(progress: bool | None) -> Iterator[Any]:
+def _bar(progress: bool | None) -> Iterator[_Bar]:
     if progress is False:
-        yield lambda result: None
+        yield _Bar(SimpleNamespace(update=lambda count: None, set_postfix=lambda counts, refresh: None))
         return
     from tqdm.auto import tqdm
 
-    counts: Counter[str] = Counter()
     with tqdm(
-        unit="item", desc="eoaug", delay=0 if progress else 2, disable=None if progress is None else False
-    ) as bar:
-
-        def tick(result: WorkResult) -> None:
-            counts[result.status] += 1
-            bar.update()
-            bar.set_postfix(counts, refresh=False)
-
-        def state() -> str:
-            statuses = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-            return f"{counts.total()} items" + (f" ({statuses})" if statuses else "")
-
-        with line_per_interval(state) if bar.disable else nullcontext():
-            yield tick
+        unit="image", desc="eoaug", delay=0 if progress else 2, disable=None if progress is None else False
+    ) as shown:
+        bar = _Bar(shown)
+        with line_per_interval(bar.state) if shown.disable else nullcontext():
+            yield bar

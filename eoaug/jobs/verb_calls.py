@@ -14,7 +14,7 @@ from eoaug.errors import error_context
 from eoaug.generators.base import Generator
 from eoaug.jobs.config import Job, JobVerb
 from eoaug.verbs.planning import VERBS, check_known, plan
-from eoaug.verbs.prepare import extreme_share
+from eoaug.verbs.run import extreme_share
 
 __all__ = ["cost_of_item", "note_of", "result_of"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, Protocol
@@ -15,6 +15,7 @@ from eoaug.generators.base import Generator
 from eoaug.generators.registry import load
 from eoaug.jobs.config import Job, JobBase
 from eoaug.stac.catalog import Root
+from eoaug.stac.collection_fields import LEFT_OUT
 from eoaug.stac.item_document import Claim, collection_of
 from eoaug.stac.search import SourceItem
 from eoaug.storage.names import safe_id
@@ -37,6 +38,11 @@ class WorkItem:
     label: str
     """Id of the result's item, or of the first one."""
 
+    @property
+    def images(self) -> int:
+        """Number of images that are made of it."""
+        return 1
+
 
 @dataclass(frozen=True)
 class WorkResult:
@@ -57,6 +63,11 @@ class WorkResult:
     note: str = ""
     """What is unusual about a published result: nothing was filled, or everything."""
 
+    @property
+    def left_out(self) -> list[Mapping[str, str]]:
+        """Of existing items that hold many images, those that could not be made: id, error, problem and remedy."""
+        return [one for item in self.items for one in item["properties"].get(LEFT_OUT, ())]
+
 
 class JobWork(Protocol):
     """What a job does with each of its work items; small when pickled."""
@@ -76,6 +87,10 @@ class JobWork(Protocol):
         """Return what is unusual about the share of a result that is not measured; empty for nothing."""
 
 
+def _ignored(images: int) -> None:
+    """Count nothing."""
+
+
 @dataclass(frozen=True)
 class JobContext:
     """What all work items of a job share; small when pickled."""
@@ -85,6 +100,8 @@ class JobContext:
     work: JobWork
     scheduler: str | None = None
     """Name of the dask scheduler inside a worker; None: the default."""
+    advance: Callable[[int], object] = _ignored
+    """Called with the number of images that were made since its last call, where the work is done in this process."""
 
     @property
     def generator(self) -> Generator:

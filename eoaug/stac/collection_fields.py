@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["add_item_fields", "registered_fields"]
+__all__ = ["LEFT_OUT", "add_item_fields", "registered_fields"]
 
 _DATES = ("datetime", "start_datetime", "end_datetime")
 _SUMMARISED = ("eoaug:generator", "eoaug:operation", "eoaug:synthetic", "gsd", "platform", "proj:code")
 """Properties with few different values."""
-_SHARE = "eoaug:synthetic_fraction"
+LEFT_OUT = "eoaug:left_out"
+"""Property of an item of many images: those that could not be made, and why."""
+_REPORTED = ("eoaug:synthetic_fraction", LEFT_OUT)
 """Read by the report of a job."""
 _OF_ASSETS = ("type", "title", "roles", "gsd", "data_type", "nodata", "unit", "bands", "raster:scale", "raster:offset",
               "raster:spatial_resolution")  # fmt: skip
@@ -32,7 +34,7 @@ def registered_fields(item: Mapping[str, Any]) -> dict[str, Any]:
         "id": item["id"],
         **({"bbox": item["bbox"]} if "bbox" in item else {}),
         "properties": {
-            name: properties[name] for name in (*_DATES, *_SUMMARISED, _SHARE) if name in properties
+            name: properties[name] for name in (*_DATES, *_SUMMARISED, *_REPORTED) if name in properties
         },
         "assets": assets,
     }

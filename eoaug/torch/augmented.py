@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset
 
-from eoaug.augmentation.missing import able_to_miss, loses_pixels
+from eoaug.augmentation.drawn_images import OpenedDraw
 from eoaug.augmentation.policy import Draw, Policy, draw_of, read_policy
 from eoaug.augmentation.training_items import TrainingSet
 from eoaug.augmentation.training_set import training_set
@@ -122,10 +122,9 @@ class Augmented(Dataset[Sample]):
 
     def _drawn(self, number: int, draw: Draw) -> Sample:
         item, form = self.real.item(number), self.real.form
-        ds = item.open().load(scheduler="synchronous")  # threads of dask do not survive a fork
-        how = dict(draw.parameters)
-        if loses_pixels(draw.verb, how):
-            ds = able_to_miss(ds)
+        # Threads of dask do not survive a fork.
+        one = OpenedDraw(item, draw, item.open().load(scheduler="synchronous"))
+        ds, how = one.cube(), one.arguments()
         if draw.verb == "corrupt" and KINDS[how["kind"]].group != "moving":
             how = {name: value for name, value in how.items() if name not in ("labels", "pair")}
             cube = read_cube(ds)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -36,6 +36,7 @@ __all__ = [
     "prompt_for",
     "seconds_of",
     "steps_for",
+    "tiling_for",
 ]
 
 
@@ -154,6 +155,15 @@ def metadata_for(values: Any, card: Card) -> dict[str, float]:
             raise unknown("metadata field", name, METADATA_FIELDS)
         out[name] = number(f"metadata[{name!r}]", value, *_RANGES[name])
     return out
+
+
+def tiling_for(tiling: Any, cube: Cube) -> Literal["plane", "image"]:
+    """Return where tiles lie: at absolute pixels, of which a cube without coordinates has none."""
+    if tiling is None:
+        return "plane" if cube.georeferenced else "image"
+    if tiling not in ("plane", "image"):
+        raise unknown("tiling", tiling, ("plane", "image"))
+    return tiling  # type: ignore[no-any-return]
 
 
 def progress_for(progress: Any) -> Progress:

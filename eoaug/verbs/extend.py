@@ -15,7 +15,8 @@ from eoaug.errors import EoaugWarning, ParameterError, TimeError
 from eoaug.verbs.arguments import dates_of, generator_for, seconds_of
 from eoaug.verbs.masking import Mask, cube_for, mask_of_cube
 from eoaug.verbs.options import Options
-from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
+from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare
+from eoaug.verbs.run import run_verb
 
 __all__ = ["extend", "prepare_extend"]
 

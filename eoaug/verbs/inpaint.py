@@ -11,7 +11,8 @@ from eoaug.errors import ParameterError
 from eoaug.verbs.arguments import generator_for
 from eoaug.verbs.masking import Mask, cube_for, mask_by, warn_of_unused
 from eoaug.verbs.options import Options
-from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
+from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare
+from eoaug.verbs.run import run_verb
 
 __all__ = ["inpaint", "prepare_inpaint"]
 

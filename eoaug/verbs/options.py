@@ -133,6 +133,18 @@ class Options(TypedDict, total=False):
         Option(cli=int, help="Initial denoising steps in which overlapping tiles are averaged."),
     ]
     """First denoising steps that are averaged over overlapping tiles. Default: the generator's default."""
+    tiling: Annotated[
+        Literal["plane", "image"],
+        Option(
+            cli=Literal["plane", "image"],
+            help="plane: tiles at absolute pixels, so that crops agree; image: a small image in one tile, which is "
+            "faster. [default: plane; image without coordinates]",
+        ),
+    ]
+    """Where the generator's tiles lie. ``"plane"``: at absolute pixels of the reference system, so that crops of a scene
+    and scenes next to each other agree. ``"image"``: an image that fits in a tile lies in that one alone, which takes down
+    to a tenth of the time; larger ones are tiled as on the plane. Without effect on `super_resolve` and ``like``. Default:
+    ``"image"`` for cubes without coordinates, else ``"plane"``."""
     device: Annotated[
         str,
         Option(

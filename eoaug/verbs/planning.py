@@ -21,7 +21,7 @@ from eoaug.verbs.prepare import PreparedVerb, refuse_unknown
 from eoaug.verbs.super_resolve import prepare_super_resolve, super_resolve
 from eoaug.verbs.synthesize import prepare_synthesize, synthesize
 
-__all__ = ["VERBS", "check_known", "plan"]
+__all__ = ["VERBS", "check_known", "plan", "prepared_verb"]
 
 VERBS: Mapping[Verb, Callable[..., Any]] = {
     "synthesize": synthesize,
@@ -57,23 +57,22 @@ def plan(verb: Verb, ds: Any = None, **arguments: Any) -> Plan:
         if parameter.default is parameter.empty and name not in arguments:
             raise ParameterError(f"{verb} needs {name}=", f"see help(eoaug.{verb})")
     with error_context(verb):
-        prepared = _PREPARE[verb](ds, _options(arguments), **own_arguments(arguments))
+        prepared = prepared_verb(verb, ds, arguments)
         return replace(prepared.plan, coverage=coverage_of(prepared.plan, prepared.inputs))
 
 
 def check_known(verb: Verb, ds: Any, **arguments: Any) -> None:
     """Refuse to inpaint a cube without one known pixel; a lazy cube is read up to the first."""
     if verb == "inpaint" and arguments.get("fill") != "all":
-        prepared = prepare_inpaint(ds, _options(arguments), **own_arguments(arguments))
+        prepared = prepared_verb("inpaint", ds, arguments)
         refuse_unknown(prepared.plan, prepared.inputs)
 
 
-def own_arguments(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in arguments.items() if k not in Options.__annotations__}
-
-
-def _options(arguments: Mapping[str, Any]) -> Options:
-    return {k: v for k, v in arguments.items() if k in Options.__annotations__}  # type: ignore[return-value]
+def prepared_verb(verb: Verb, ds: Any, arguments: Mapping[str, Any]) -> PreparedVerb:
+    """Return a verb with its arguments checked, before its run."""
+    options: Options = {k: v for k, v in arguments.items() if k in Options.__annotations__}  # type: ignore[assignment]
+    own = {k: v for k, v in arguments.items() if k not in Options.__annotations__}
+    return _PREPARE[verb](ds, options, **own)
 
 
 _PREPARE: dict[str, Callable[..., PreparedVerb]] = {

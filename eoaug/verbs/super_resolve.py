@@ -17,7 +17,8 @@ from eoaug.verbs.arguments import generator_for
 from eoaug.verbs.masking import Mask, Masking, cube_for, mask_of_cube
 from eoaug.verbs.native import native_bands, on_one_grid
 from eoaug.verbs.options import Options
-from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
+from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare
+from eoaug.verbs.run import run_verb
 from eoaug.verbs.sensor_choice import choose_sensor
 
 __all__ = ["prepare_super_resolve", "super_resolve"]

@@ -16,7 +16,8 @@ from eoaug.verbs.checks import number
 from eoaug.verbs.layers import empty_cube
 from eoaug.verbs.masking import Mask, cube_for, mask_of_cube
 from eoaug.verbs.options import Options
-from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare, run_verb
+from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare
+from eoaug.verbs.run import run_verb
 
 __all__ = ["prepare_synthesize", "synthesize"]
 
