@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from eoaug.stac.open import open_cube
     from eoaug.stac.publish import write
     from eoaug.stac.sample import sample
+    from eoaug.trials.gate import gate
 
 __version__ = "0.2.0"
 
@@ -50,6 +51,7 @@ __all__ = [
     "corrupt",
     "export",
     "extend",
+    "gate",
     "inpaint",
     "load",
     "open_cube",
@@ -65,6 +67,7 @@ __all__ = [
 _LATER = {
     "augment": "eoaug.augmentation.augment",
     "export": "eoaug.exports.export",
+    "gate": "eoaug.trials.gate",
     "open_cube": "eoaug.stac.open",
     "run_job": "eoaug.jobs.runner",
     "sample": "eoaug.stac.sample",

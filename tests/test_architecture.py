@@ -28,6 +28,7 @@ FLOORS = {
     "training": ["training", "evaluate"],
     "exports": ["exports"],
     "torch": ["torch"],
+    "trials": ["trials"],
     "top": ["testing", "accessor", "cli", "__init__"],
 }
 """Bottom first; a module imports from its own floor or from one below."""
@@ -35,7 +36,7 @@ FLOORS = {
 LEVEL = {part: level for level, parts in enumerate(FLOORS.values()) for part in parts}
 
 DOORS = {
-    "torch": ["generators", "training", "evaluate", "torch"],
+    "torch": ["generators", "training", "evaluate", "torch", "trials"],
     "torchgeo": ["torch.scenes"],
     "geopandas": ["torch.scenes"],
     "kornia": ["torch.corrupt_tensors"],
@@ -61,7 +62,7 @@ DOORS = {
     "odc.loader": ["stac"],
     "xarray": [
         *("cube", "verbs", "corruptions", "pairs", "formats", "quicklook", "stac", "jobs", "datasets"),
-        *(*FLOORS["augment"], *FLOORS["training"], "exports", "torch", *FLOORS["top"]),
+        *(*FLOORS["augment"], *FLOORS["training"], "exports", "torch", "trials", *FLOORS["top"]),
     ],
     "typer": ["cli"],
     "hypothesis": ["testing"],
@@ -100,6 +101,7 @@ LATE = [
         "evaluate",
         "exports",
         "torch",
+        "trials",
     ),
     *("generators.embedded.networks", "generators.checkpoints"),
 ]

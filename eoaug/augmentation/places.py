@@ -8,12 +8,13 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from eoaug.augmentation.training_items import SPLITS, TrainingSet
 from eoaug.errors import ParameterError
 from eoaug.raster.arrays import Float64Array
 
-__all__ = ["SHARES", "split_by_place"]
+__all__ = ["SHARES", "blocks_of", "nearest_km", "split_by_place"]
 
 SHARES: Mapping[str, float] = {"train": 0.6, "validate": 0.2, "test": 0.2}
 _EARTH_KM = 6371.0088
@@ -69,7 +70,7 @@ def split_by_place(
         )
     places = _places(train)
     blocks = defaultdict(list)
-    for number, block in enumerate(_blocks(places, block_km)):
+    for number, block in enumerate(blocks_of(places, block_km)):
         blocks[block].append(number)
     order = sorted(blocks, key=lambda block: hashlib.sha256(f"{seed} {block}".encode()).digest())
     labels = [item.label or "" for item in train]
@@ -91,7 +92,16 @@ def _places(train: TrainingSet) -> Float64Array:
     return np.array(places, np.float64)
 
 
-def _blocks(places: Float64Array, block_km: float) -> list[tuple[int, int]]:
+def blocks_of(places: Float64Array, block_km: float) -> list[tuple[int, int]]:
+    """Return the block of every place: blocks have equal latitude and about equal width.
+
+    Parameters
+    ----------
+    places
+        Longitude and latitude in degrees, shape (N, 2).
+    block_km
+        Edge of a block.
+    """
     step = math.degrees(block_km / _EARTH_KM)
     rows = np.floor(places[:, 1] / step).astype(int)
     width = step / np.maximum(np.cos(np.radians((rows + 0.5) * step)), 1e-3)
@@ -124,17 +134,32 @@ def _assigned(
 
 def _apart(splits: Sequence[str], other: str, places: Float64Array, gap_km: float) -> list[str]:
     """Leave items out that are near one of another split, of which more depends on it."""
-    from scipy.spatial import cKDTree
-
     kept = np.array(splits)
     there = kept == other
     if not there.any() or gap_km == 0:
         return list(splits)
-    lon, lat = np.radians(places).T
-    points = np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)
-    near, _ = cKDTree(points[there]).query(points, distance_upper_bound=2 * math.sin(gap_km / _EARTH_KM / 2))
+    distance, _ = nearest_km(places, places[there])
     weaker = np.isin(kept, SPLITS[: SPLITS.index(other)])
     return [
         "" if close and low else split
-        for split, close, low in zip(splits, np.isfinite(near), weaker, strict=True)
+        for split, close, low in zip(splits, distance <= gap_km, weaker, strict=True)
     ]
+
+
+def nearest_km(places: Float64Array, others: Float64Array) -> tuple[Float64Array, NDArray[np.int64]]:
+    """Return distance and index of the nearest of other places, each shape (N,).
+
+    Parameters
+    ----------
+    places, others
+        Longitude and latitude in degrees, shape (N, 2).
+    """
+    from scipy.spatial import cKDTree
+
+    chord, at = cKDTree(_unit_vectors(others)).query(_unit_vectors(places))
+    return 2 * _EARTH_KM * np.arcsin(np.minimum(chord / 2, 1.0)), np.asarray(at, np.int64)
+
+
+def _unit_vectors(places: Float64Array) -> Float64Array:
+    lon, lat = np.radians(places).T
+    return np.stack([np.cos(lat) * np.cos(lon), np.cos(lat) * np.sin(lon), np.sin(lat)], axis=1)

@@ -2,7 +2,7 @@
 
 Options have the names of the Python arguments. Commands import what they need when they run, so that
 ``--help`` is quick. Errors of eoaug are printed in two lines on standard error. Exit codes: 0 success,
-1 validation failed, 2 usage error, 3 items failed.
+1 validation failed, 2 usage error, 3 items failed, 4 do not use the made images.
 """
 
 from __future__ import annotations

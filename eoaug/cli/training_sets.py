@@ -1,4 +1,4 @@
-"""Commands of training sets: ``export``."""
+"""Commands of training sets: ``export`` and ``gate``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from eoaug.cli.options import Texts, option_help, reported, split
+from eoaug.cli.options import Json, Texts, floats, option_help, print_json, reported, split
 
 __all__ = ["commands"]
 
@@ -67,3 +67,63 @@ def export(
         **how,
     )
     typer.echo(f"wrote {written}")
+
+
+@commands.command(
+    "gate",
+    short_help="Test whether made images improve a model.",
+    help=option_help(
+        "Train a model with and without the images that `eoaug augment` has made, with equal updates, and test it on real "
+        "images of other places. Writes verdict.json and a page to the folder gate of the catalog; trials that exist are "
+        "not repeated. Exit codes: 0 use the made images, 4 do not use them.",
+        "eoaug gate set.yaml",
+    ),
+)
+@reported
+def gate(
+    config: Annotated[Path, typer.Argument(metavar="SET", help="YAML file of the augmentation.")],
+    seeds: Annotated[int, typer.Option(min=2, help="Number of seeds.")] = 5,
+    fractions: Annotated[
+        str | None,
+        typer.Option(help="Sizes of the training set: shares up to 1, or images per class. [default: 1]"),
+    ] = None,
+    doses: Annotated[
+        str | None, typer.Option(help="Shares of real images to replace. [default: 0.25,0.5]")
+    ] = None,
+    augmentations: Annotated[
+        Texts, typer.Option(metavar="NAMES", help="Of none, basic, advanced, randaugment. [default: all]")
+    ] = None,
+    model: Annotated[str, typer.Option(help="small, timm:NAME or smp:ARCHITECTURE:ENCODER.")] = "small",
+    updates: Annotated[int, typer.Option(min=1, help="Updates of every arm.")] = 1000,
+    batch: Annotated[int, typer.Option(min=1, help="Images per update.")] = 32,
+    block_km: Annotated[float, typer.Option(help="Edge of blocks of test places.")] = 10.0,
+    gap_km: Annotated[float, typer.Option(help="Least distance between splits.")] = 1.0,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results. [default: gate in the catalog]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Test whether made images improve a model."""
+    from eoaug import gate as judge
+    from eoaug.augmentation.augment_job import read_augment_job
+
+    job = read_augment_job(config)
+    how: dict[str, Any] = {"fractions": floats(fractions, "fractions"), "doses": floats(doses, "doses")}
+    how["augmentations"] = split(augmentations)
+    verdict = judge(
+        job.source.training_set(),
+        job.output.catalog,
+        seeds=seeds,
+        model=model,
+        updates=updates,
+        batch=batch,
+        block_km=block_km,
+        gap_km=gap_km,
+        out=out,
+        **{name: value for name, value in how.items() if value is not None},
+    )
+    if as_json:
+        print_json(verdict.as_dict())
+    else:
+        typer.echo(str(verdict))
+    raise typer.Exit(0 if verdict.use else 4)

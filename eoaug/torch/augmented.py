@@ -15,6 +15,7 @@ from eoaug.augmentation.drawn_images import OpenedDraw
 from eoaug.augmentation.policy import Draw, Policy, draw_of, read_policy
 from eoaug.augmentation.training_items import TrainingSet
 from eoaug.augmentation.training_set import training_set
+from eoaug.augmentation.verdict import read_verdict
 from eoaug.corruptions.corrupt import corrupt, corrupted_arrays
 from eoaug.corruptions.kinds import KINDS
 from eoaug.cube.read import read_cube
@@ -25,7 +26,7 @@ from eoaug.torch.chips import Chips
 from eoaug.torch.samples import Sample
 from eoaug.verbs.planning import VERBS
 
-__all__ = ["Augmented"]
+__all__ = ["Augmented", "children_of", "choices", "made_before"]
 
 _TURNS = 8
 """Quarter turns and their mirror images."""
@@ -50,7 +51,8 @@ class Augmented(Dataset[Sample]):
     p
         Share of the images that are replaced; default .5 (DA-Fusion, arXiv 2302.07944).
     verdict
-        In place of ``p``, an object with ``use`` and ``p``: nothing is replaced where ``use`` is False.
+        In place of ``p``, what `eoaug.gate` found: a `Verdict`, or the address of its ``verdict.json``. Nothing is replaced
+        where it says not to use the images.
     seed
         Of all choices, and of the draws. Default: the policy's, else 0.
     turns
@@ -82,9 +84,10 @@ class Augmented(Dataset[Sample]):
         self.real = real
         self.policy = None if policy is None else _checked(policy, seed)
         self.generator = None if self.policy is None else _loaded(generator, self.policy)
-        self.made = None if made is None else _made_before(made, real)
-        self._children = {} if self.made is None else _children(real, self.made)
-        share = p if verdict is None else float(verdict.p) if verdict.use else 0.0
+        self.made = None if made is None else made_before(made, real)
+        self._children = {} if self.made is None else children_of(real.source, self.made.source)
+        use, share = (True, p) if verdict is None else read_verdict(verdict)
+        share = share if use else 0.0
         self.p = 0.0 if self.policy is None and self.made is None else share
         self.seed = (seed or 0) if self.policy is None else self.policy.seed
         self.turns = turns
@@ -103,7 +106,7 @@ class Augmented(Dataset[Sample]):
             raise IndexError(f"sample {index}: an index begins at 0, and has no end")
         epoch, number = divmod(index, len(self))
         epoch += int(self._epoch)
-        chosen, which, turn = _choices(self.seed, epoch, number)
+        chosen, which, turn = choices(self.seed, epoch, number)
         sample = self._replaced(number, epoch, which) if chosen < self.p else self.real.plain(number)
         if self.turns:
             sample = _turned(sample, turn)
@@ -136,7 +139,7 @@ class Augmented(Dataset[Sample]):
         return form.sample(read_cube(made.load()), self.real.number(item))
 
 
-def _made_before(made: Any, real: Chips) -> Chips:
+def made_before(made: Any, real: Chips) -> Chips:
     """Return images that were made before, with the bands and classes of the real ones."""
     if isinstance(made, Chips):
         return made
@@ -151,14 +154,20 @@ def _made_before(made: Any, real: Chips) -> Chips:
     return Chips(replace(found, classes=own.classes), bands=real.bands, missing=real.form.missing)
 
 
-def _children(real: Chips, made: Chips) -> dict[int, list[int]]:
-    """Return the indices of the made images by index of the real one that they were made from."""
+def children_of(real: TrainingSet, made: TrainingSet) -> dict[int, list[int]]:
+    """Return the indices of the made images by index of the real one that they were made from.
+
+    Raises
+    ------
+    ParameterError
+        No image was made from a real one of these.
+    """
     numbers: dict[str, int] = {}
-    for number, item in enumerate(real.source):
+    for number, item in enumerate(real):
         numbers |= {item.id: number, _address(item.href): number}
     numbers.pop("", None)
     children: dict[int, list[int]] = {}
-    for index, item in enumerate(made.source):
+    for index, item in enumerate(made):
         for source in item.made_from:
             parent = numbers.get(source, numbers.get(_address(source)))
             if parent is not None:
@@ -194,7 +203,7 @@ def _loaded(generator: Generator | str | None, policy: Policy) -> Generator | No
     return load(generator or "embedded") if isinstance(generator, str | None) else generator
 
 
-def _choices(seed: int, epoch: int, number: int) -> tuple[float, int, int]:
+def choices(seed: int, epoch: int, number: int) -> tuple[float, int, int]:
     """Return a number in [0, 1), a whole number and one of the turns, from seed, epoch and index alone."""
     digest = hashlib.sha256(f"eoaug choice 1|{seed}|{epoch}|{number}".encode()).digest()
     share = (int.from_bytes(digest[:8], "big") >> 11) / 2**53
