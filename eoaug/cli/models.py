@@ -72,8 +72,19 @@ def generators() -> None:
 @reported
 def train(
     config: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="YAML file of the training.")],
-    data: Annotated[Path, typer.Option(exists=True, file_okay=False, help="Folder of netCDF cubes.")],
     out: Annotated[Path, typer.Option(help="Folder for weights and checkpoints.")],
+    data: Annotated[
+        Path | None,
+        typer.Option(exists=True, file_okay=False, help="Folder of netCDF cubes, for all stages but land."),
+    ] = None,
+    chips: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Folder with eurosat_rgb_train.zip and eurosat_rgb_val.zip, for the stage land.",
+        ),
+    ] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop each stage after this many minutes.")] = None,
 ) -> None:
     """Train the networks of the embedded generator."""
@@ -82,7 +93,7 @@ def train(
     from eoaug.training.pretrain import pretrain
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr)
-    for stage, sha256 in pretrain(config, data, out, minutes=minutes).items():
+    for stage, sha256 in pretrain(config, data, out, chips_dir=chips, minutes=minutes).items():
         if sha256:  # empty in all processes but the first
             typer.echo(f"{stage} {sha256}")
 

@@ -50,7 +50,8 @@ class TrainingTask:
     name: str
     """Prefix of all files and log lines."""
     settings: Mapping[str, Any]
-    """``steps``, ``lr``, ``weight_decay``, ``ema``, ``checkpoint_s``."""
+    """``steps``, ``lr``, ``weight_decay``, ``ema``, ``checkpoint_s``; optional: ``sheet_s``, seconds between contact
+    sheets, which are then kept under the number of their step (default: one sheet, renewed at every checkpoint)."""
     seed: int
     """Random seed of the initial weights."""
     batches: Callable[[int, slice], Arrays]
@@ -59,6 +60,8 @@ class TrainingTask:
     """Returns the mean loss over the samples of a batch."""
     show: Callable[[nn.Module], NDArray[np.floating]] | None = None
     """Returns pictures (rows, columns, 3, H, W), 0 to 1, of the network with averaged weights."""
+    validate: Callable[[nn.Module], float] | None = None
+    """Returns the loss on samples that are not learned from, of the network with averaged weights."""
 
 
 def optimise(
@@ -145,7 +148,7 @@ class _Run:
             weight_decay=settings["weight_decay"],
         )  # fmt: skip
         self.state = TrainingState(dict(self.network.named_parameters()), optimizer)
-        self.spent_s = self._resume()
+        self.spent_s, self.shown_s = self._resume()
         # The wrapper averages gradients over the processes; the bare network keeps the weights.
         self.wrapped = self.accelerator.prepare(self.network) if self.accelerator else self.network
         if not self.rank:
@@ -178,7 +181,9 @@ class _Run:
         if self.rank:
             return
         _log.info("%s: step %d, %.0f s, loss %.4f", self.task.name, self.step, elapsed_s, loss)
-        row = {"step": self.step, "seconds": round(elapsed_s, 1), "loss": round(loss, 5)}
+        self._write({"step": self.step, "seconds": round(elapsed_s, 1), "loss": round(loss, 5)})
+
+    def _write(self, row: Mapping[str, float]) -> None:
         with self._path("log.jsonl").open("a") as file:
             file.write(json.dumps(row) + "\n")
 
@@ -200,28 +205,38 @@ class _Run:
         """Write state, weights and contact sheet in the first process; return the weights' sha256."""
         if self.rank:
             return ""
-        self.state.save(self._path("checkpoint.safetensors"), {"spent_s": spent_s})
+        every = self.task.settings.get("sheet_s")
+        shown = self.task.show is not None and (every is None or spent_s - self.shown_s >= every)
+        if shown:
+            self.shown_s = spent_s
+        self.state.save(self._path("checkpoint.safetensors"), {"spent_s": spent_s, "shown_s": self.shown_s})
         averaged = {name: value.cpu().numpy() for name, value in self.state.averaged.items()}
         sha256 = save_weights(self._path("safetensors"), averaged)
-        self._show(averaged)
+        if shown or self.task.validate is not None:
+            trained = {
+                name: value.detach().cpu().numpy().copy() for name, value in self.state.parameters.items()
+            }
+            load_into(self.network, averaged)
+            self._judge(spent_s, sheet="" if not shown else "png" if every is None else f"{self.step}.png")
+            load_into(self.network, trained)
         return sha256
 
-    def _show(self, averaged: Mapping[str, NDArray[np.generic]]) -> None:
-        if self.task.show is None:
-            return
-        trained = {name: value.detach().cpu().numpy().copy() for name, value in self.state.parameters.items()}
-        load_into(self.network, averaged)
-        write_sheet(self._path("png"), self.task.show(self.network))
-        load_into(self.network, trained)
+    def _judge(self, spent_s: float, *, sheet: str) -> None:
+        """Measure the averaged weights on other samples, and with ``sheet`` write pictures under that suffix."""
+        if self.task.validate is not None:
+            row = {"step": self.step, "seconds": round(spent_s, 1)}
+            self._write(row | {"validation": round(self.task.validate(self.network), 5)})
+        if sheet and self.task.show is not None:
+            write_sheet(self._path(sheet), self.task.show(self.network))
 
-    def _resume(self) -> float:
-        """Continue from the state in the folder, if there is one; return the seconds already spent."""
+    def _resume(self) -> tuple[float, float]:
+        """Continue from the state in the folder, if there is one; return the seconds spent, and those at the last sheet."""
         path = self._path("checkpoint.safetensors")
         progress = read_progress(path)
         if progress is None:
-            return 0.0
+            return 0.0, 0.0
         self.state.load(path)
-        return float(progress["spent_s"])
+        return float(progress["spent_s"]), float(progress.get("shown_s", 0.0))
 
     def _path(self, suffix: str) -> Path:
         return self.out / f"{self.task.name}.{suffix}"
