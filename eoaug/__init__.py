@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from eoaug.augmentation.training_set import training_set
     from eoaug.exports.export import export
     from eoaug.jobs.runner import run_job
+    from eoaug.selection.select import select
     from eoaug.stac.open import open_cube
     from eoaug.stac.publish import write
     from eoaug.stac.sample import sample
@@ -58,6 +59,7 @@ __all__ = [
     "plan",
     "run_job",
     "sample",
+    "select",
     "super_resolve",
     "synthesize",
     "training_set",
@@ -71,6 +73,7 @@ _LATER = {
     "open_cube": "eoaug.stac.open",
     "run_job": "eoaug.jobs.runner",
     "sample": "eoaug.stac.sample",
+    "select": "eoaug.selection.select",
     "training_set": "eoaug.augmentation.training_set",
     "write": "eoaug.stac.publish",
 }

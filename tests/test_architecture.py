@@ -28,7 +28,7 @@ FLOORS = {
     "training": ["training", "evaluate"],
     "exports": ["exports"],
     "torch": ["torch"],
-    "trials": ["trials"],
+    "trials": ["trials", "selection"],
     "top": ["testing", "accessor", "cli", "__init__"],
 }
 """Bottom first; a module imports from its own floor or from one below."""
@@ -36,7 +36,7 @@ FLOORS = {
 LEVEL = {part: level for level, parts in enumerate(FLOORS.values()) for part in parts}
 
 DOORS = {
-    "torch": ["generators", "training", "evaluate", "torch", "trials"],
+    "torch": ["generators", "training", "evaluate", "torch", "trials", "selection"],
     "torchgeo": ["torch.scenes"],
     "geopandas": ["torch.scenes"],
     "kornia": ["torch.corrupt_tensors"],
@@ -62,7 +62,7 @@ DOORS = {
     "odc.loader": ["stac"],
     "xarray": [
         *("cube", "verbs", "corruptions", "pairs", "formats", "quicklook", "stac", "jobs", "datasets"),
-        *(*FLOORS["augment"], *FLOORS["training"], "exports", "torch", "trials", *FLOORS["top"]),
+        *(*FLOORS["augment"], *FLOORS["training"], "exports", "torch", *FLOORS["trials"], *FLOORS["top"]),
     ],
     "typer": ["cli"],
     "hypothesis": ["testing"],
@@ -102,6 +102,7 @@ LATE = [
         "exports",
         "torch",
         "trials",
+        "selection",
     ),
     *("generators.embedded.networks", "generators.checkpoints"),
 ]

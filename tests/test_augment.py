@@ -250,8 +250,7 @@ def test_images_with_coordinates_become_items_with_labels_and_sources(tmp_path: 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"policy": {"rounds": 2}}, r"policy\.rounds has no effect"),
-        ({"policy": {"keep": {"agreement": 0.5}}}, r"policy\.keep has no effect"),
+        ({"policy": {"rounds": 2}}, r"policy\.rounds=2 has no effect"),
         ({"policy": {"draws": [{"verb": "super_resolve", "parameters": {"factor": 2}}]}}, "another size"),
         ({"output": {"format": "cog"}}, r"(?s)no coordinate reference system.*format: chips"),
         ({"source": {"split": "test"}}, "no item of the training set is in the split 'train'"),

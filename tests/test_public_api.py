@@ -31,7 +31,7 @@ SHARED = {
 
 def test_the_root_is_short_and_complete():
     expected = {"open_cube", "synthesize", "inpaint", "extend", "super_resolve", "load", "Generator", "Request",
-                "Card", "Plan", "augment", "gate", "corrupt", "change", "write", "EoaugError", "__version__", "plan", "run_job", "sample", "training_set", "export"}  # fmt: skip
+                "Card", "Plan", "augment", "gate", "select", "corrupt", "change", "write", "EoaugError", "__version__", "plan", "run_job", "sample", "training_set", "export"}  # fmt: skip
     assert set(eoaug.__all__) == expected
     assert eoaug.__all__ == sorted(eoaug.__all__)
     assert set(dir(eoaug)) == expected
@@ -58,7 +58,20 @@ def test_accessors_forward_and_borrow_the_docstring(verb):
 
 
 @pytest.mark.parametrize(
-    "name", [*VERBS, "corrupt", "change", "plan", "load", "open_cube", "run_job", "write", "export", "gate"]
+    "name",
+    [
+        *VERBS,
+        "corrupt",
+        "change",
+        "plan",
+        "load",
+        "open_cube",
+        "run_job",
+        "write",
+        "export",
+        "gate",
+        "select",
+    ],
 )
 def test_docstrings_have_their_sections(name):
     function = getattr(eoaug, name)
@@ -76,7 +89,10 @@ def modules():
     return [
         name
         for name in names
-        if not any(part in name for part in ("schema", "training", "network", "eoaug.torch", "eoaug.trials"))
+        if not any(
+            part in name
+            for part in ("schema", "training", "network", "eoaug.torch", "eoaug.trials", "eoaug.selection")
+        )
     ]
 
 

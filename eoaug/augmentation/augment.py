@@ -146,11 +146,8 @@ def _check(job: AugmentJob, train: TrainingSet) -> list[tuple[DrawKind, Explanat
     if form != "chips":
         check_format(form)
     own = train.split("train")
-    for key, value in (("rounds", policy.rounds), ("keep", policy.keep)):
-        if value != Policy.model_fields[key].default:
-            raise ParameterError(
-                f"policy.{key} has no effect yet", f"leave {key} out, and choose among the images yourself"
-            )
+    if policy.rounds > 1:
+        raise ParameterError(f"policy.rounds={policy.rounds} has no effect yet", "leave rounds out")
     for kind in policy.draws:
         if form == "chips" and kind.verb in ("super_resolve", "extend"):
             raise ParameterError(

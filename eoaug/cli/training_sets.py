@@ -1,4 +1,4 @@
-"""Commands of training sets: ``export`` and ``gate``."""
+"""Commands of training sets: ``export``, ``select`` and ``gate``."""
 
 from __future__ import annotations
 
@@ -69,6 +69,52 @@ def export(
     typer.echo(f"wrote {written}")
 
 
+SetFile = Annotated[Path, typer.Argument(metavar="SET", help="YAML file of the augmentation.")]
+
+
+@commands.command(
+    "select",
+    short_help="Choose which made images to keep.",
+    help=option_help(
+        "Find made images that a classifier of real images does not take for their class, near-duplicates, and copies of "
+        "real images, by the rules keep: of the policy. Writes selection.jsonl and a page to the folder selection of the "
+        "catalog; `eoaug gate` and eoaug.torch.Augmented then leave out what is not kept.",
+        "eoaug select set.yaml",
+    ),
+)
+@reported
+def select(
+    config: SetFile,
+    model: Annotated[str, typer.Option(help="small, timm:NAME or smp:ARCHITECTURE:ENCODER.")] = "small",
+    updates: Annotated[int, typer.Option(min=1, help="Updates of every classifier.")] = 1000,
+    batch: Annotated[int, typer.Option(min=1, help="Images per update.")] = 32,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the results. [default: selection in the catalog]")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Choose which made images to keep."""
+    from eoaug import select as choose
+    from eoaug.augmentation.augment_job import read_augment_job
+    from eoaug.augmentation.policy import KeepRules
+
+    job = read_augment_job(config)
+    keep = None if job.policy.keep == KeepRules() else job.policy.keep
+    selection = choose(
+        job.source.training_set(),
+        job.output.catalog,
+        keep=keep,
+        model=model,
+        updates=updates,
+        batch=batch,
+        out=out,
+    )
+    if as_json:
+        print_json(selection.as_dict())
+    else:
+        typer.echo(str(selection))
+
+
 @commands.command(
     "gate",
     short_help="Test whether made images improve a model.",
@@ -81,7 +127,7 @@ def export(
 )
 @reported
 def gate(
-    config: Annotated[Path, typer.Argument(metavar="SET", help="YAML file of the augmentation.")],
+    config: SetFile,
     seeds: Annotated[int, typer.Option(min=2, help="Number of seeds.")] = 5,
     fractions: Annotated[
         str | None,

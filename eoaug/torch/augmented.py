@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from eoaug.augmentation.drawn_images import OpenedDraw
 from eoaug.augmentation.policy import Draw, Policy, draw_of, read_policy
+from eoaug.augmentation.selected import kept_of
 from eoaug.augmentation.training_items import TrainingSet
 from eoaug.augmentation.training_set import training_set
 from eoaug.augmentation.verdict import read_verdict
@@ -26,7 +27,7 @@ from eoaug.torch.chips import Chips
 from eoaug.torch.samples import Sample
 from eoaug.verbs.planning import VERBS
 
-__all__ = ["Augmented", "children_of", "choices", "made_before"]
+__all__ = ["Augmented", "children_of", "choices", "made_before", "opened_made"]
 
 _TURNS = 8
 """Quarter turns and their mirror images."""
@@ -41,7 +42,7 @@ class Augmented(Dataset[Sample]):
         The real images, e.g. ``train.torch("train")``.
     made
         Images made before, which `eoaug.augment` or a job has written: a catalog, a training set, or `Chips`. A real image is
-        replaced by one of those that were made from it.
+        replaced by one of those that were made from it. Of a catalog in which `eoaug.select` was run, those that it keeps.
     policy
         What to make while training, as for `eoaug.augment`: a policy, a mapping or a YAML file. In epoch e, an image that is
         chosen gets draw e of the policy, the one that `augment` makes as its draw e. How many are made, and which are kept,
@@ -144,7 +145,7 @@ def made_before(made: Any, real: Chips) -> Chips:
     if isinstance(made, Chips):
         return made
     own = real.source
-    found = made if isinstance(made, TrainingSet) else training_set(made, own.label, task=own.task)
+    found = made if isinstance(made, TrainingSet) else opened_made(made, own)
     unknown = set(found.classes) - set(own.classes)
     if unknown:
         raise ParameterError(
@@ -152,6 +153,11 @@ def made_before(made: Any, real: Chips) -> Chips:
             "give the images that were made from this training set",
         )
     return Chips(replace(found, classes=own.classes), bands=real.bands, missing=real.form.missing)
+
+
+def opened_made(source: Any, real: TrainingSet) -> TrainingSet:
+    """Return the made images of a catalog; those that its selection keeps, where `eoaug.select` has written one."""
+    return kept_of(training_set(source, real.label, task=real.task), source)
 
 
 def children_of(real: TrainingSet, made: TrainingSet) -> dict[int, list[int]]:

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from eoaug.augmentation.training_items import TrainingSet
-from eoaug.augmentation.training_set import training_set
 from eoaug.augmentation.verdict import Verdict
 from eoaug.errors import ParameterError
 from eoaug.jobs.content_key import version
 from eoaug.progress import Progress, track
-from eoaug.torch.augmented import children_of, made_before
+from eoaug.torch.augmented import children_of, made_before, opened_made
 from eoaug.torch.chips import Chips
 from eoaug.trials.arms import Arm, SampleOrder, all_arms, drawn_share
 from eoaug.trials.augmentations import AUGMENTATIONS, checked_augmentations
@@ -70,7 +69,8 @@ def gate(
     train
         Images with the splits ``train``, ``validate`` and ``test``, which should lie in different places.
     augmented
-        What `eoaug.augment` has made of the split ``train``: a catalog or a training set.
+        What `eoaug.augment` has made of the split ``train``: a catalog, of which the images that `eoaug.select` keeps are
+        used, where it was run; or a training set.
     seeds
         Number of seeds, at least 2.
     fractions
@@ -161,7 +161,7 @@ def _fractions(fractions: Sequence[float]) -> tuple[float, ...]:
 def _opened(augmented: Any, train: TrainingSet) -> TrainingSet:
     if isinstance(augmented, TrainingSet):
         return augmented
-    return training_set(augmented, train.label, task=train.task)
+    return opened_made(augmented, train)
 
 
 @contextmanager

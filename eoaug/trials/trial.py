@@ -26,7 +26,9 @@ from eoaug.trials.networks import network_for
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["Trial", "TrialImages", "TrialOptions", "read_trial", "run_trial"]
+__all__ = [
+    "Trial", "TrialImages", "TrialOptions", "logits_of", "read_trial", "run_trial", "train_network",
+]  # fmt: skip
 
 _PREDICTED = 64
 """Images per forward pass of a test."""
@@ -97,36 +99,58 @@ def run_trial(order: SampleOrder, images: TrialImages, options: TrialOptions) ->
     options
         Number of updates, batch, network.
     """
-    bands = images.train.images.shape[1]
+    network, counts = train_network(order, images.train, images.made, options)
+    with one_thread():
+        validate, _ = _confusions(network, images.validate, options)
+        test, top3 = _confusions(network, images.test, options)
+    return Trial(**counts, validate=validate, test=test, top3=top3)
+
+
+def train_network(
+    order: SampleOrder, train: ImageArrays, made: ImageArrays, options: TrialOptions
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Return a trained network, and its numbers of updates, samples and made images with its last loss.
+
+    Parameters
+    ----------
+    order
+        Which images each update sees.
+    train, made
+        Real and made images.
+    options
+        Number of updates, batch, network.
+    """
     updates = samples = made_count = 0
     losses: list[float] = []
     with one_thread(), _seeded(order.seed):
+        bands = train.images.shape[1]
         network = network_for(options.model, pixels=options.pixels, bands=bands, classes=options.classes)
         optimiser = torch.optim.AdamW(
             network.parameters(), options.learning_rate, weight_decay=options.weight_decay
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _rate(step, options.updates))
         network.train()
-        for step, (numbers, made) in enumerate(order.batches(options.updates, options.batch)):
-            pixels, targets = _batch(images, numbers, made)
-            seeds = _generator(order.seed, step)
+        for step, (numbers, are_made) in enumerate(order.batches(options.updates, options.batch)):
+            pixels, targets = _batch(train, made, numbers, are_made)
             masks = targets if options.pixels else None
+            seeds = _generator(order.seed, step)
             pixels, masks = augmented_batch(pixels, masks, order.arm.augmentation, seeds)
-            logits = network(pixels)
-            loss = functional.cross_entropy(logits, targets if masks is None else masks, ignore_index=IGNORED)
+            wanted = targets if masks is None else masks
+            loss = functional.cross_entropy(network(pixels), wanted, ignore_index=IGNORED)
             optimiser.zero_grad()
             if torch.isfinite(loss):  # a batch without a class has no loss
                 loss.backward()  # type: ignore[no-untyped-call]
                 losses.append(float(loss.detach()))
             optimiser.step()
             schedule.step()
-            updates, samples, made_count = updates + 1, samples + len(numbers), made_count + int(made.sum())
-        validate, _ = _confusions(network, images.validate, options)
-        test, top3 = _confusions(network, images.test, options)
+            updates, samples, made_count = (
+                updates + 1,
+                samples + len(numbers),
+                made_count + int(are_made.sum()),
+            )
     last = losses[-max(1, len(losses) // 10) :]
-    return Trial(
-        updates, samples, made_count, float(np.mean(last)) if last else math.nan, validate, test, top3
-    )
+    mean = float(np.mean(last)) if last else math.nan
+    return network, {"updates": updates, "samples": samples, "made": made_count, "loss": mean}
 
 
 def _rate(step: int, updates: int) -> float:
@@ -153,14 +177,26 @@ def _number(seed: int, step: int) -> int:
     return int.from_bytes(hashlib.sha256(f"eoaug gate 1|{seed}|{step}".encode()).digest()[:8], "big") >> 1
 
 
-def _batch(images: TrialImages, numbers: NDArray[np.int64], made: NDArray[np.bool_]) -> tuple[Tensor, Tensor]:
-    pixels = np.empty((len(numbers), *images.train.images.shape[1:]), np.float32)
-    targets = np.empty((len(numbers), *images.train.targets.shape[1:]), np.int64)
-    for arrays, own in ((images.train, ~made), (images.made, made)):
+def _batch(
+    train: ImageArrays, made: ImageArrays, numbers: NDArray[np.int64], are_made: NDArray[np.bool_]
+) -> tuple[Tensor, Tensor]:
+    pixels = np.empty((len(numbers), *train.images.shape[1:]), np.float32)
+    targets = np.empty((len(numbers), *train.targets.shape[1:]), np.int64)
+    for arrays, own in ((train, ~are_made), (made, are_made)):
         if own.any():
             pixels[own] = rows_of(arrays, numbers[own])
             targets[own] = arrays.targets[numbers[own]]
     return torch.from_numpy(pixels), torch.from_numpy(targets)
+
+
+def logits_of(network: nn.Module, arrays: ImageArrays) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Yield numbers of images and their logits, batch by batch."""
+    network.eval()
+    for begin in range(0, len(arrays), _PREDICTED):
+        some = np.arange(begin, min(begin + _PREDICTED, len(arrays)))
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(rows_of(arrays, some)))
+        yield some, logits
 
 
 def _confusions(
@@ -170,17 +206,13 @@ def _confusions(
     count = options.classes
     out = np.zeros((len(arrays), count, count), np.int64)
     top3 = np.zeros(0 if options.pixels else len(arrays), bool)
-    network.eval()
-    with torch.inference_mode():
-        for begin in range(0, len(arrays), _PREDICTED):
-            some = np.arange(begin, min(begin + _PREDICTED, len(arrays)))
-            logits = network(torch.from_numpy(rows_of(arrays, some)))
-            true = arrays.targets[some].astype(np.int64)
-            predicted = logits.argmax(dim=1).numpy()
-            image = np.broadcast_to(some.reshape(-1, *[1] * (true.ndim - 1)), true.shape)
-            known = true != IGNORED
-            np.add.at(out, (image[known], true[known], predicted[known]), 1)
-            if not options.pixels:
-                first = logits.topk(min(3, count), dim=1).indices.numpy()
-                top3[some] = (first == true[:, None]).any(axis=1)
+    for some, logits in logits_of(network, arrays):
+        true = arrays.targets[some].astype(np.int64)
+        predicted = logits.argmax(dim=1).numpy()
+        image = np.broadcast_to(some.reshape(-1, *[1] * (true.ndim - 1)), true.shape)
+        known = true != IGNORED
+        np.add.at(out, (image[known], true[known], predicted[known]), 1)
+        if not options.pixels:
+            first = logits.topk(min(3, count), dim=1).indices.numpy()
+            top3[some] = (first == true[:, None]).any(axis=1)
     return out, top3
