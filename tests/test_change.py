@@ -78,7 +78,7 @@ def test_labels_and_maps_agree_and_the_rest_is_as_it_was(to, blend_px):
 
 
 def test_new_pixels_look_like_their_class():
-    pair = scene().eoaug.change(label="landcover", share=0.15, seed=1)
+    pair = scene(320).eoaug.change(label="landcover", share=0.15, seed=1)
     after, drawn = pair.isel(time=1), pair.redrawn.values > 0
     for code, level, rough in ((1, 2000, 20), (2, 800, 60), (3, 3000, 250)):
         own = after.B03.values[drawn & (after.landcover.values == code)].astype(float)

@@ -13,7 +13,7 @@ from eoaug.errors import GridError, TimeError
 from eoaug.raster.bands import common_name
 from eoaug.raster.variables import role_of
 
-__all__ = ["TIME_NAMES", "band_dim", "dates_of", "scalar_time", "spatial_dims", "time_dim"]
+__all__ = ["TIME_NAMES", "band_dim", "coord_variables", "dates_of", "scalar_time", "spatial_dims", "time_dim"]
 
 
 TIME_NAMES = ("time", "t", "date", "datetime", "times", "dates")
@@ -40,8 +40,9 @@ def spatial_dims(obj: xr.Dataset | xr.DataArray) -> tuple[str, str]:
     GridError
         One of them cannot be found, or is empty; or bands lie along different ones.
     """
-    names = _of_bands(obj) if isinstance(obj, xr.Dataset) else None
-    names = names or _pair(obj.dims, obj.coords)
+    coords = coord_variables(obj)
+    names = _of_bands(obj, coords) if isinstance(obj, xr.Dataset) else None
+    names = names or _pair(obj.dims, coords)
     if names is None:
         raise GridError(
             f"no spatial dimensions among {tuple(map(str, obj.dims))}",
@@ -55,23 +56,31 @@ def spatial_dims(obj: xr.Dataset | xr.DataArray) -> tuple[str, str]:
     return names
 
 
-def _of_bands(ds: xr.Dataset) -> tuple[str, str] | None:
+def coord_variables(obj: xr.Dataset | xr.DataArray) -> dict[Hashable, xr.Variable]:
+    """Return the coordinates as variables: xarray makes a DataArray, with coordinates of its own, of each that is asked for."""
+    if isinstance(obj, xr.DataArray):
+        return {name: coord.variable for name, coord in obj.coords.items()}
+    names = set(obj.coords)
+    return {name: variable for name, variable in obj.variables.items() if name in names}
+
+
+def _of_bands(ds: xr.Dataset, coords: Mapping[Any, Any]) -> tuple[str, str] | None:
     """Return the spatial dimensions of a Dataset's variables; None where no variable has both."""
     by_names: dict[tuple[str, str], list[str]] = {}
-    for name, variable in ds.data_vars.items():
-        if names := _pair(variable.dims, ds.coords):
+    for name in ds.data_vars:
+        if names := _pair(ds.variables[name].dims, coords):
             by_names.setdefault(names, []).append(str(name))
     if len(by_names) < 2:
         return next(iter(by_names), None)
     with_bands = {
         names: bands
         for names, members in by_names.items()
-        if (bands := [n for n in members if role_of(n, ds[n].attrs) == "band"])
+        if (bands := [n for n in members if role_of(n, ds.variables[n].attrs) == "band"])
     }
     known = {
         names: bands
         for names, members in with_bands.items()
-        if (bands := [n for n in members if common_name(n, ds[n].attrs)])
+        if (bands := [n for n in members if common_name(n, ds.variables[n].attrs)])
     }
     choices = known or with_bands or by_names
     if len(choices) > 1:

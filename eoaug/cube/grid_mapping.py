@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import xarray as xr
 from affine import Affine
 from numpy.typing import NDArray
 
+from eoaug.cube.dimensions import coord_variables
 from eoaug.cube.grid_attributes import declared_transform
 from eoaug.cube.indexes import indexed_crs, indexed_transform
 from eoaug.errors import GridError
@@ -90,38 +92,48 @@ def geobox_from_coords(obj: xr.Dataset | xr.DataArray, y: str, x: str) -> tuple[
 
 def _labels_corners(obj: xr.Dataset | xr.DataArray) -> bool:
     """Tell whether coordinates may be corners: stackstac's default, with the transform among the attributes."""
-    holders = [obj, *(obj.data_vars.values() if isinstance(obj, xr.Dataset) else [])]
+    holders = [obj, *_data_variables(obj).values()]
     return any("transform" in holder.attrs for holder in holders)
 
 
 def _declared_grid(obj: xr.Dataset | xr.DataArray) -> tuple[CRS | None, Affine | None]:
     """Return the CRS and transform of the grid mapping, else of an index, else those among the attributes."""
-    variables = list(obj.data_vars.values()) if isinstance(obj, xr.Dataset) else []
+    variables = _data_variables(obj)
     crs, affine = None, indexed_transform(obj)
-    for coord in [*obj.coords.values(), *(v for v in variables if v.ndim == 0)]:
+    scalars = {name: v for name, v in {**coord_variables(obj), **variables}.items() if v.ndim == 0}
+    for name, coord in scalars.items():
         text = coord.attrs.get("crs_wkt") or coord.attrs.get("spatial_ref")
-        if coord.ndim == 0 and text:
+        if text:
             numbers = re.split(r"[\s,]+", str(coord.attrs.get("GeoTransform", "")).strip())
             affine = Affine.from_gdal(*map(float, numbers)) if numbers[0] else affine
-            crs = _crs(text, f"the CRS in {coord.name!r}", "ds.rio.write_crs('EPSG:...')")
+            crs = _crs(text, f"the CRS in {name!r}", "ds.rio.write_crs('EPSG:...')")
             break
     if crs is None and (given := indexed_crs(obj)) is not None:
         crs = _crs(given, "the CRS of the coordinate index", "ds.rio.write_crs('EPSG:...')")
-    for holder in (obj, *variables):
+    for holder in (obj, *variables.values()):
         if crs is None and (given := _crs_attribute(holder)) is not None:
             crs = _crs(given, "the attribute crs", "ds.attrs['crs'] = 'EPSG:32633'")
         affine = affine or declared_transform(holder.attrs)
     return crs, affine
 
 
-def _crs_attribute(obj: xr.Dataset | xr.DataArray) -> Any:
+def _data_variables(obj: xr.Dataset | xr.DataArray) -> dict[Hashable, xr.Variable]:
+    return {name: obj.variables[name] for name in obj.data_vars} if isinstance(obj, xr.Dataset) else {}
+
+
+def _crs_attribute(obj: xr.Dataset | xr.DataArray | xr.Variable) -> Any:
     """Return what an object's attributes or scalar coordinates say of its CRS: text, code or an object; or None."""
     given = obj.attrs.get("crs")
     if given is not None and not isinstance(given, float):
         return given if isinstance(given, str | int | np.integer) or hasattr(given, "to_wkt") else None
     for name in ("proj:code", "epsg", "proj:epsg"):
         code = obj.attrs.get(name)
-        if code is None and name in obj.coords and obj.coords[name].ndim == 0:
+        if (
+            code is None
+            and not isinstance(obj, xr.Variable)
+            and name in obj.coords
+            and obj.coords[name].ndim == 0
+        ):
             code = obj.coords[name].values.item()
         if isinstance(code, str) and ":" in code:
             return code

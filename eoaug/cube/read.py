@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from eoaug.cube.dimensions import band_dim, dates_of, scalar_time, spatial_dims, time_dim
+from eoaug.cube.dimensions import band_dim, coord_variables, dates_of, scalar_time, spatial_dims, time_dim
 from eoaug.cube.grid_mapping import geobox_from_coords
 from eoaug.cube.model import Cube, CubeBand, Form
 from eoaug.cube.roles import label_names, platform_of, roles_of, with_labels
@@ -127,7 +127,7 @@ def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
     platform = platform_of(ds)
     bands = []
     for name in candidates:
-        var = ds[name].variable
+        var = ds.variables[name]
         dims = tuple(str(d) for d in var.dims)
         ordered = var.transpose(*((time,) if time in dims else ()), y, x)
         data = ordered.data
@@ -200,8 +200,10 @@ def _no_band(ds: xr.Dataset, roles: Mapping[str, str], yx: tuple[str, str]) -> B
 
 
 def _time_dim(ds: xr.Dataset, names: list[str], y: str, x: str) -> str | None:
-    dims = list(dict.fromkeys(str(d) for name in names for d in ds[name].dims if str(d) not in (y, x)))
-    time = time_dim(dims, ds.coords)
+    dims = list(
+        dict.fromkeys(str(d) for name in names for d in ds.variables[name].dims if str(d) not in (y, x))
+    )
+    time = time_dim(dims, coord_variables(ds))
     unknown = sorted(set(dims) - {time})
     if not unknown:
         return time

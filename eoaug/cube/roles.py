@@ -12,7 +12,7 @@ import numpy as np
 import xarray as xr
 
 from eoaug.cube.carried import names_carried
-from eoaug.cube.dimensions import spatial_dims, time_dim
+from eoaug.cube.dimensions import coord_variables, spatial_dims, time_dim
 from eoaug.errors import ParameterError, did_you_mean
 from eoaug.raster.bands import SYNTHETIC, common_name
 from eoaug.raster.quality import quality_of
@@ -49,7 +49,8 @@ def roles_of(ds: xr.Dataset, yx: tuple[str, str], labels: Collection[str] = ()) 
         Names of variables that the user declares to be labels.
     """
     platform, product = platform_of(ds), product_of(ds)
-    variables = {str(n): v for n, v in ds.data_vars.items() if set(yx) <= set(v.dims)}
+    variables = {str(n): ds.variables[n] for n in ds.data_vars if set(yx) <= set(ds.variables[n].dims)}
+    coords = coord_variables(ds)
     roles = {
         name: role_of(name, v.attrs, platform=platform, product=product, labels=labels)
         for name, v in variables.items()
@@ -58,7 +59,7 @@ def roles_of(ds: xr.Dataset, yx: tuple[str, str], labels: Collection[str] = ()) 
         derived = variables[name].attrs.get("derived") == "yes"
         if role == "band" and (variables[name].dtype.kind not in "iuf" or derived):
             roles[name] = "quality" if variables[name].dtype.kind == "b" else "ancillary"
-    dated = {n for n, r in roles.items() if r == "band" and time_dim(variables[n].dims, ds.coords)}
+    dated = {n for n, r in roles.items() if r == "band" and time_dim(variables[n].dims, coords)}
     for name, role in roles.items():
         if dated and role == "band" and name not in dated:
             attrs = variables[name].attrs

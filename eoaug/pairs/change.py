@@ -86,8 +86,8 @@ def change(
         Share of the regions that change, 0 to 1; fewer where they would meet each other, or where no source is near. The
         numbers that were reached are in the provenance record (``changed``, ``decoys_made``).
     decoys
-        Decoys per changed region, 0 to 4. They are regions of the classes that the changed ones become, of similar areas;
-        fewer where there are not so many.
+        Decoys per changed region, 0 to 4. They are regions of the classes that the changed ones become, of similar size and
+        surroundings; fewer where there are not so many. With decoys, regions that have no such counterpart do not change.
     blend_px
         Pixels around a redrawn region in which its edge is blended, 0 to 16: the region is dilated by them, and the label
         is not.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,8 +19,14 @@ _TRIES = 48
 """Displacements that are compared for a part of a region."""
 _PARTS = 48
 """Most parts of a region with displacements of their own."""
+_RING_PX = 6
+"""Width of the surroundings of a region."""
+_UNLIKE = 0.1
+"""Largest difference between the surroundings of a changed region and of its decoy, in the share of either class."""
+_OTHER_SIZE = 0.7
+"""Largest difference between them in size: in the logarithms of area and of thickness, together."""
 _DECOYS = 8
-"""Regions of the right class among which that of the most similar area becomes a decoy."""
+"""Most regions that are tried as the decoy of one."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,10 +92,14 @@ class Wish:
 class _Choice:
     label: NDArray[np.int64]
     wish: Wish
+    looser: float = 1.0
+    """By how much a region and its decoy may differ more than usual."""
     places: dict[int, NDArray[np.int64]] = field(default_factory=dict)
     """Pixels of every class that is redrawn."""
     taken: NDArray[np.bool_] = field(init=False)
     """Pixels that some redraw may alter: no two of them overlap."""
+    shares: dict[tuple[int, int], float] = field(default_factory=dict)
+    """By region and class, the share of the surroundings that has it."""
 
     def __post_init__(self) -> None:
         self.taken = np.zeros(self.label.shape, bool)
@@ -154,6 +164,38 @@ class _Choice:
                 best, most = (shift, covered), count
         return best
 
+    def alike(
+        self, region: LabelRegion, code: int, ranked: Sequence[LabelRegion], used: set[int]
+    ) -> list[LabelRegion]:
+        """Return regions of a class that look as another one would if it became that class, the most similar first.
+
+        A piece of a forest has forest around it, and a field that becomes forest has not: what would be decoy and change
+        must have similar surroundings, size and thickness, or a model learns these instead of the change.
+        """
+        found = []
+        for other in ranked:
+            if other.code != code or other is region or id(other) in used:
+                continue
+            unlike = max(
+                abs(self._share_around(other, one) - self._share_around(region, one))
+                for one in (code, region.code)
+            )
+            size = abs(np.log(other.area / region.area)) + abs(np.log(other.thickness / region.thickness))
+            if unlike <= self.looser * _UNLIKE and size <= self.looser * _OTHER_SIZE:
+                found.append((size + 4 * unlike, other))
+        return [other for _, other in sorted(found, key=lambda one: one[0])[:_DECOYS]]
+
+    def _share_around(self, region: LabelRegion, code: int) -> float:
+        """Return the share of the surroundings of a region that has a class, 0 to 1."""
+        key = (id(region), code)
+        if key not in self.shares:
+            window = region.window.pad(_RING_PX)
+            mask = np.pad(region.mask, _RING_PX)
+            inside = (window & Window(0, 0, *self.label.shape)).within(window)
+            ring = (_grown(mask, _RING_PX) & ~mask)[inside]
+            self.shares[key] = float(self._holds(window, code)[inside][ring].mean()) if ring.any() else 0.0
+        return self.shares[key]
+
     def _holds(self, window: Window, code: int) -> NDArray[np.bool_]:
         scene = Window(0, 0, *self.label.shape)
         inside = window & scene
@@ -178,12 +220,22 @@ def chosen_redraws(regions: Iterable[LabelRegion], label: NDArray[np.int64], wis
     wish
         What is to be redrawn.
     """
-    choice = _Choice(label, wish)
     ranked = sorted(regions, key=lambda region: region.rank(wish.seed, wish.origin))
     areas: dict[int, int] = {}
     for region in ranked:
         areas[region.code] = areas.get(region.code, 0) + region.area
     candidates = [region for region in ranked if _targets(region, wish, areas)]
+    made: list[Redraw] = []
+    # In a small scene hardly two regions are alike: better an unlike decoy than no change.
+    for looser in (1, 4, np.inf):
+        made = made or _made(_Choice(label, wish, looser), candidates, ranked, areas)
+    return made
+
+
+def _made(
+    choice: _Choice, candidates: list[LabelRegion], ranked: list[LabelRegion], areas: Mapping[int, int]
+) -> list[Redraw]:
+    wish = choice.wish
     wanted = int(np.ceil(wish.share * len(candidates)))
     made: list[Redraw] = []
     used: set[int] = set()
@@ -197,7 +249,10 @@ def chosen_redraws(regions: Iterable[LabelRegion], label: NDArray[np.int64], wis
         rng = np.random.default_rng([wish.seed, rank])
         codes = _targets(region, wish, areas)
         weights = np.array([areas[code] for code in codes], np.float64)
-        one = choice.redraw(region, int(rng.choice(codes, p=weights / weights.sum())), rng)
+        code = int(rng.choice(codes, p=weights / weights.sum()))
+        if wish.decoys and not choice.alike(region, code, ranked, used):
+            continue
+        one = choice.redraw(region, code, rng)
         if one is None:
             continue
         used.add(id(region))
@@ -220,8 +275,7 @@ def _targets(region: LabelRegion, wish: Wish, areas: Mapping[int, int]) -> list[
 def _decoy(one: Redraw, ranked: list[LabelRegion], used: set[int], choice: _Choice) -> Redraw | None:
     """Return a region of the class that another one became, redrawn as what it is; None where there is none."""
     wish = choice.wish
-    same = [region for region in ranked if region.code == one.code and id(region) not in used]
-    for region in sorted(same[:_DECOYS], key=lambda other: abs(np.log(other.area / one.region.area))):
+    for region in choice.alike(one.region, one.code, ranked, used):
         rng = np.random.default_rng([wish.seed, region.rank(wish.seed, wish.origin)])
         used.add(id(region))
         made = choice.redraw(region, region.code, rng)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,13 @@ class LabelRegion:
     def area(self) -> int:
         """Number of pixels."""
         return int(self.mask.sum())
+
+    @cached_property
+    def thickness(self) -> float:
+        """Radius of the largest circle within it, in pixels."""
+        from scipy import ndimage
+
+        return float(ndimage.distance_transform_edt(np.pad(self.mask, 1)).max())
 
     def rank(self, seed: int, origin: tuple[int, int]) -> int:
         """Return a random number that depends on the seed and the absolute place of the region alone."""
