@@ -11,8 +11,9 @@ from pathlib import Path
 import pystac
 import pytest
 
-from tests import tiny_checkpoints
+from tests.later import Later
 
+tiny_checkpoints = Later("tests.tiny_checkpoints")
 EXAMPLES = Path(__file__).parents[1] / "examples"
 SHORT = sorted(path for path in EXAMPLES.glob("*.py") if path.name != "demo.py")
 
@@ -35,6 +36,15 @@ def run_here(
     printed = capsys.readouterr()
     # A text as exit code is printed to stderr by the interpreter.
     return code, printed.out, printed.err + (code if isinstance(code, str) else "")
+
+
+def run_demo_here(
+    generator: str, cwd: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> tuple[object, str]:
+    """Run the demo in this process; return exit code and errors."""
+    given = ("--generator", generator, "--out", "made")
+    code, _, errors = run_here(EXAMPLES / "demo.py", *given, cwd=cwd, monkeypatch=monkeypatch, capsys=capsys)
+    return code, errors
 
 
 def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -95,17 +105,21 @@ def test_demo(tmp_path: Path) -> None:
     assert "://" not in (made / "index.html").read_text("utf-8")
 
 
-def test_demo_leaves_other_folders_alone(tmp_path: Path) -> None:
+def test_demo_leaves_other_folders_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "thesis.txt").write_text("mine")
-    done = run(EXAMPLES / "demo.py", "--generator", "classical", "--out", "made", cwd=tmp_path)
-    assert done.returncode != 0
-    assert "--out" in done.stderr
+    code, errors = run_demo_here("classical", tmp_path, monkeypatch, capfd)
+    assert code
+    assert "--out" in errors
     assert [path.name for path in (tmp_path / "made").iterdir()] == ["thesis.txt"]
 
 
-def test_demo_names_an_unknown_generator(tmp_path: Path) -> None:
-    done = run(EXAMPLES / "demo.py", "--generator", "clasical", "--out", "made", cwd=tmp_path)
-    assert done.returncode != 0
-    assert "classical" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_demo_names_an_unknown_generator(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    code, errors = run_demo_here("clasical", tmp_path, monkeypatch, capfd)
+    assert code
+    assert "classical" in errors
+    assert "Traceback" not in errors

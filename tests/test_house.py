@@ -6,6 +6,7 @@ import ast
 import re
 import statistics
 from collections import defaultdict
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -46,8 +47,15 @@ def name_of(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
 
 
-def definitions(path: Path, *kinds: type[ast.AST]) -> list[ast.AST]:
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """Definitions and calls of a file; most tests here look through all files."""
+    kinds = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Call
     return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, kinds)]
+
+
+def definitions(path: Path, *kinds: type[ast.AST]) -> list[ast.AST]:
+    return [node for node in nodes(path) if isinstance(node, kinds)]
 
 
 def lines_of(node: ast.AST) -> int:

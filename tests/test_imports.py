@@ -11,35 +11,38 @@ HEAVY = ["torch", "torchgeo", "kornia", "lightning", "geopandas", "diffusers", "
          "pystac_client", "scipy.ndimage", "scipy.interpolate", "skimage", "matplotlib", "tqdm", "hypothesis", "typer"]  # fmt: skip
 
 
-def loaded_after(code: str) -> set[str]:
-    report = "import sys; print('\\n'.join(sys.modules))"
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}\n{report}"], capture_output=True, text=True, check=True
-    )
-    return set(done.stdout.split())
-
-
-def test_importing_eoaug_is_light():
+STAGES = {
     # What xarray itself loads is xarray's affair.
-    before, after = loaded_after("import xarray"), loaded_after("import eoaug")
-    assert not [name for name in HEAVY if name in after - before]
+    "xarray": "import xarray",
+    "eoaug": "import eoaug",
+    "classical": "eoaug.load('classical').card",
+    "accessor": "xarray.Dataset().eoaug; dir(eoaug)",
+    "testing": "import eoaug.testing.scenes; eoaug.testing.TinyDenoiser().card",
+    "stac": "eoaug.open_cube; eoaug.write",
+}
+"""Lines of one process: what a line must not load, no line before it may load either."""
 
 
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import eoaug; eoaug.load('classical').card",
-        "import eoaug, xarray as xr; xr.Dataset().eoaug; dir(eoaug)",
-        "import eoaug.testing.scenes; eoaug.testing.TinyDenoiser().card",
-    ],
-    ids=["classical", "accessor", "testing"],
-)
-def test_light_work_stays_light(code):
-    loaded = loaded_after(code)
-    assert not {"torch", "diffusers", "transformers", "distributed", "rasterio", "hypothesis"} & loaded
+@pytest.fixture(scope="module")
+def loaded():
+    """Return the names of the modules that are loaded after each stage."""
+    report = "print('{}', *sys.modules)"
+    code = "\n".join(f"{line}\n{report.format(stage)}" for stage, line in STAGES.items())
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{code}"], capture_output=True, text=True, check=True
+    )
+    return {stage: set(names) for stage, *names in map(str.split, done.stdout.splitlines())}
 
 
-def test_the_stac_floor_comes_with_its_names():
-    loaded = loaded_after("import eoaug; eoaug.open_cube; eoaug.write")
-    assert {"pystac", "odc.stac"} <= loaded
-    assert not {"torch", "distributed"} & loaded
+def test_importing_eoaug_is_light(loaded):
+    assert not [name for name in HEAVY if name in loaded["eoaug"] - loaded["xarray"]]
+
+
+@pytest.mark.parametrize("stage", ["classical", "accessor", "testing"])
+def test_light_work_stays_light(loaded, stage):
+    assert not {"torch", "diffusers", "transformers", "distributed", "rasterio", "hypothesis"} & loaded[stage]
+
+
+def test_the_stac_floor_comes_with_its_names(loaded):
+    assert {"pystac", "odc.stac"} <= loaded["stac"]
+    assert not {"torch", "distributed"} & loaded["stac"]

@@ -6,19 +6,23 @@ masked pixels alone.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy import ndimage, stats
-from skimage import metrics as skimage_metrics
+from scipy import ndimage
 
 from eoaug import metrics
+from tests.later import Later
 
-torch = pytest.importorskip("torch")
-torchmetrics = pytest.importorskip("torchmetrics")
-functional = pytest.importorskip("torchmetrics.functional.image")
-scoringrules = pytest.importorskip("scoringrules")
+torch: Any = Later("torch")
+functional: Any = Later("torchmetrics.functional.image")
+kid: Any = Later("torchmetrics.image.kid")
+scoringrules: Any = Later("scoringrules")
+stats: Any = Later("scipy.stats")
+skimage_metrics: Any = Later("skimage.metrics")
 
 seeds = st.integers(0, 2**32 - 1)
 few = settings(max_examples=10, deadline=None)
@@ -133,7 +137,6 @@ def test_crps_of_many_members_is_that_of_their_normal_distribution():
 @given(seeds)
 def test_kernel_distance(seed):
     """The unbiased polynomial MMD of torchmetrics, without its Inception network."""
-    kid = pytest.importorskip("torchmetrics.image.kid")
     rng = np.random.default_rng(seed)
     first, second = rng.normal(size=(12, 6)), rng.normal(0.2, 1.1, size=(12, 6))
     theirs = kid.poly_mmd(torch.from_numpy(first), torch.from_numpy(second), degree=3, gamma=None, coef=1.0)

@@ -130,7 +130,7 @@ class _Judge:
         """Fill holes with the nearest clear dates as context."""
         dates, seconds = self.dates, self.scene.seconds
         target = dates[index]
-        near = sorted(dates, key=lambda date: abs(int(seconds[date] - seconds[target])))[: 1 + _CONTEXT]
+        near = sorted(dates, key=lambda date: abs(int(seconds[date]) - int(seconds[target])))[: 1 + _CONTEXT]
         chosen = sorted(near)
         at = chosen.index(target)
         hole = np.zeros((len(chosen), *self.scene.cube.shape_yx), bool)

@@ -325,7 +325,7 @@ class _Dirty:
         scene, hidden = self.scene, self.hidden[date]
         name, first = next(iter(images.items()))
         wrong = outside(first, bounds).any(axis=0) & hidden
-        clear = min(self.clear, key=lambda other: abs(int(scene.seconds[other] - scene.seconds[date])))
+        clear = min(self.clear, key=lambda other: abs(int(scene.seconds[other]) - int(scene.seconds[date])))
         day, other_day = (
             str(scene.seconds[d].astype("datetime64[s]").astype("datetime64[D]")) for d in (date, clear)
         )

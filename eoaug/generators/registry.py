@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sys
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,12 @@ GROUP = "eoaug.generators"
 
 def available() -> dict[str, EntryPoint]:
     """Return the installed generators by name."""
+    return dict(_registered(tuple(sys.path)))
+
+
+@cache
+def _registered(folders: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """Return what the packages in these folders register; a job asks for it with every item, and reading is slow."""
     return {point.name: point for point in sorted(entry_points(group=GROUP), key=lambda p: p.name)}
 
 

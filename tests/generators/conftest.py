@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import tiny_checkpoints
+from tests.later import Later
 
+tiny_checkpoints = Later("tests.tiny_checkpoints")
 Make = Callable[..., Path]
 
 

@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 import eoaug
 from eoaug.cli.app import app
 from eoaug.errors import BandError, EoaugError, GeneratorError, ParameterError
-from eoaug.generators.checkpoints.diffusionsat import DiffusionSat
+from tests.later import Later
+
+diffusionsat: Any = Later("eoaug.generators.checkpoints.diffusionsat")
 
 Make = Callable[..., Path]
 LANDSAT = "LC08_L2SP_008059_20191201_20200825_02_T1.json"
@@ -195,13 +197,13 @@ def test_frames_of_a_sequence_ascend_and_hold_what_was_made(
 ) -> None:
     generator = load(tiny, "diffusionsat, 3D")
     seen: list[tuple[list[str], int]] = []
-    condition = DiffusionSat._condition
+    condition = diffusionsat.DiffusionSat._condition
 
     def noted(self: Any, request: Any, target: int) -> Any:
         seen.append(([str(np.datetime64(int(t), "s"))[:10] for t in request.times], target))
         return condition(self, request, target)
 
-    monkeypatch.setattr(DiffusionSat, "_condition", noted)
+    monkeypatch.setattr(diffusionsat.DiffusionSat, "_condition", noted)
     one = series.isel(time=slice(0, 1))
     given = str(one.time.values[0].astype("datetime64[D]"))
     one.eoaug.extend(times=SEQUENCE, generator=generator)

@@ -18,18 +18,14 @@ from safetensors.torch import load_file, save_file
 import eoaug
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import METADATA_FIELDS
-from eoaug.generators.checkpoints.diffusionsat import (
-    DiffusionSat,
-    caption,
-    metadata_vector,
-    multispectral_image,
-)
-from eoaug.generators.checkpoints.diffusionsat_networks import SatControlNet3D
 from eoaug.generators.checkpoints.folder import open_checkpoint
-from eoaug.generators.checkpoints.generator import Diffusion
-from eoaug.generators.checkpoints.loading import build
 from eoaug.testing import CountingGenerator, check_generator, requests
+from tests.later import Later
 
+diffusionsat: Any = Later("eoaug.generators.checkpoints.diffusionsat")
+networks: Any = Later("eoaug.generators.checkpoints.diffusionsat_networks")
+generators: Any = Later("eoaug.generators.checkpoints.generator")
+loading: Any = Later("eoaug.generators.checkpoints.loading")
 Make = Callable[..., Path]
 
 CLASSES = {"unet": "SatUNet", "controlnet2d": "ControlNetModel", "controlnet3d": "ControlNetModel3D"}
@@ -95,8 +91,8 @@ def test_parity_with_the_official_modules(
     if name != "unet" and "checkpoint" in layout:
         pytest.skip("no ControlNet was released so")
     folder, role = wrapped(parity / name, tiny("diffusionsat"), tmp_path / "released", layout)
-    # build() refuses a missing, unexpected or misshapen key.
-    network = build(open_checkpoint(folder).component(role)).eval()
+    # loading.build() refuses a missing, unexpected or misshapen key.
+    network = loading.build(open_checkpoint(folder).component(role)).eval()
     given = case(parity / name)
     found = run(network, name, given)
     assert found.keys() == {key for key in given if key.startswith("out_")}
@@ -106,7 +102,7 @@ def test_parity_with_the_official_modules(
 
 def test_parity_needs_metadata_in_float32(parity: Path, tiny: Make, tmp_path: Path) -> None:
     folder, role = wrapped(parity / "unet", tiny("diffusionsat"), tmp_path / "released", "component")
-    network = build(open_checkpoint(folder).component(role)).eval()
+    network = loading.build(open_checkpoint(folder).component(role)).eval()
     given = case(parity / "unet")
     rounded = given | {"in_metadata_normalised": given["in_metadata_normalised"].half().float()}
     moved = (run(network, "unet", rounded)["out_sample"] - given["out_sample"]).abs().max()
@@ -116,7 +112,7 @@ def test_parity_needs_metadata_in_float32(parity: Path, tiny: Make, tmp_path: Pa
 def test_parity_depends_on_the_order_of_frames(parity: Path, tiny: Make, tmp_path: Path) -> None:
     # The paper claims that it does not; the released convolutions along frames say otherwise.
     folder, role = wrapped(parity / "controlnet3d", tiny("diffusionsat"), tmp_path / "released", "component")
-    network = build(open_checkpoint(folder).component(role)).eval()
+    network = loading.build(open_checkpoint(folder).component(role)).eval()
     given = case(parity / "controlnet3d")
     turned = given | {
         name: given[name].flip(2) for name in ("in_controlnet_cond", "in_cond_metadata_normalised")
@@ -126,7 +122,7 @@ def test_parity_depends_on_the_order_of_frames(parity: Path, tiny: Make, tmp_pat
 
 
 def test_a_2d_controlnet_sums_the_embeddings_of_several_images(tiny: Make) -> None:
-    net = build(
+    net = loading.build(
         open_checkpoint(tiny("sat_controlnet", frames=False, channels=3)).component("controlnet")
     ).eval()
     image, facts = torch.rand(1, 3, 64, 64), torch.rand(1, 7) * 1000
@@ -148,30 +144,30 @@ WORKED = np.array([153.317, -27.862, 0.411, 0.0, 2017, 2, 11])
 def test_the_worked_example() -> None:
     listed = [925.8798, 345.2111, 411.4541, 0, 308.3333, 166.6667, 354.8387]
     # The listed vector decodes to the rounded place and pixel size of the example.
-    np.testing.assert_allclose(metadata_vector(WORKED), listed, atol=0.5)
+    np.testing.assert_allclose(diffusionsat.metadata_vector(WORKED), listed, atol=0.5)
     exact = np.array([925.8798 * 0.36 - 180, 345.2111 * 0.18 - 90, 0.4114541, 0, 2017, 2, 11])
-    np.testing.assert_allclose(metadata_vector(exact), listed, atol=1e-4)
+    np.testing.assert_allclose(diffusionsat.metadata_vector(exact), listed, atol=1e-4)
 
 
 def test_ten_metres_are_ten_thousand_and_years_start_in_1980() -> None:
     # The paper's table says 0 to 10 m; a notebook forgets the shifts (year 2015 as 16,791.7, longitude 212.7).
-    vector = metadata_vector(np.array([76.572, 0.0, 10.0, 0.5, 2015, 12, 31]))
+    vector = diffusionsat.metadata_vector(np.array([76.572, 0.0, 10.0, 0.5, 2015, 12, 31]))
     np.testing.assert_allclose(vector, [712.7, 500, 10_000, 500, 291.6667, 1000, 1000], atol=0.01)
     assert vector.dtype == np.float32
 
 
 def test_unknown_is_the_value_zero_field_by_field() -> None:
-    nothing = metadata_vector(np.full(7, np.nan))
+    nothing = diffusionsat.metadata_vector(np.full(7, np.nan))
     assert not nothing.any()
     for i, name in enumerate(METADATA_FIELDS):
         partial = WORKED.copy()
         partial[3] = 0.25
         partial[i] = np.nan
-        zero = metadata_vector(partial) == 0
+        zero = diffusionsat.metadata_vector(partial) == 0
         assert zero.sum() == (3 if name == "year" else 1), name
         assert zero[i]
     # Undated SpaceNet scenes have 0 for the whole date.
-    assert (metadata_vector(np.array([0, 0, 1, 0, np.nan, 5, 5]))[4:] == 0).all()
+    assert (diffusionsat.metadata_vector(np.array([0, 0, 1, 0, np.nan, 5, 5]))[4:] == 0).all()
 
 
 def test_legacy_rounds_as_the_published_pipeline(tiny: Make) -> None:
@@ -190,9 +186,11 @@ def test_metadata_come_from_the_cube(tiny: Make, eoaug_data: Path, monkeypatch: 
     ).isel(time=slice(0, 3))
     generator = eoaug.load(tiny("diffusionsat"), steps=1, joint_steps=0)
     seen: list[Any] = []
-    generate = DiffusionSat.generate
+    generate = diffusionsat.DiffusionSat.generate
     monkeypatch.setattr(
-        DiffusionSat, "generate", lambda self, asked: [seen.extend(asked), generate(self, asked)][1]
+        diffusionsat.DiffusionSat,
+        "generate",
+        lambda self, asked: [seen.extend(asked), generate(self, asked)][1],
     )
     cube.eoaug.synthesize(generator=generator, strength=0.9)
     told = [json.loads(path.read_text()) for path in (eoaug_data / "catalogs/worldcereal_s2").rglob("*.json")]
@@ -223,7 +221,9 @@ def test_metadata_come_from_the_cube(tiny: Make, eoaug_data: Path, monkeypatch: 
             day.day / 31,
         ]
         # Places are rounded to five decimals of a degree, a metre, so that crops agree.
-        np.testing.assert_allclose(metadata_vector(request.metadata[0]) / 1000, expected, atol=1e-6)
+        np.testing.assert_allclose(
+            diffusionsat.metadata_vector(request.metadata[0]) / 1000, expected, atol=1e-6
+        )
 
 
 # -- the generator ------------------------------------------------------------------------------------
@@ -233,7 +233,7 @@ def test_metadata_come_from_the_cube(tiny: Make, eoaug_data: Path, monkeypatch: 
 def test_contract(tiny: Make, control: str | None) -> None:
     nets = [tiny("sat_controlnet", frames=False, channels=10, scale=2)] if control else []
     generator = eoaug.load(tiny("diffusionsat"), controlnets=nets, steps=2, guidance=2.0)
-    assert isinstance(generator, DiffusionSat)
+    assert isinstance(generator, diffusionsat.DiffusionSat)
     check_generator(generator)
 
 
@@ -292,7 +292,7 @@ def test_the_multispectral_condition_is_the_published_one() -> None:
     levels = np.array([-5000, mean - 2 * std, mean, mean + 1.999 * std, mean + 3 * std]) / 1e4
     image = np.full((10, 1, 5), np.nan)
     image[0, 0] = levels
-    made = multispectral_image(image)
+    made = diffusionsat.multispectral_image(image)
     np.testing.assert_allclose(made[0, 0] * 255, [0, 0, 127, 254, 255])
     assert not made[1:].any()
 
@@ -310,7 +310,7 @@ def test_the_condition_of_a_super_resolution_has_the_coarse_pixel(tiny: Make) ->
 
 def test_strides_follow_the_conditioning_scale(tiny: Make) -> None:
     def strides(scale: int) -> list[int]:
-        net = build(
+        net = loading.build(
             open_checkpoint(tiny("sat_controlnet", frames=False, channels=3, scale=scale)).component(
                 "controlnet"
             )
@@ -338,7 +338,7 @@ def test_a_2d_net_that_says_3d_is_told_apart(tiny: Make, tmp_path: Path) -> None
 
 def test_null_is_embedded_and_not_left_out(tiny: Make) -> None:
     # The value 0 has cosine 1: a model told nothing is not a model without metadata.
-    unet = build(open_checkpoint(tiny("diffusionsat")).component("unet")).eval()
+    unet = loading.build(open_checkpoint(tiny("diffusionsat")).component("unet")).eval()
     x, t, text = torch.randn(1, 4, 8, 8), torch.tensor([7]), torch.randn(1, 5, 32)
     embedding = unet.metadata_embedding
     with torch.inference_mode():
@@ -352,7 +352,7 @@ def test_null_is_embedded_and_not_left_out(tiny: Make) -> None:
 def test_frames_are_attended_to_at_the_published_places_without_positions() -> None:
     # Stable Diffusion 2.1's shape, without memory: 64 heads of 5, 10 and 20 numbers at the three downsamplings.
     with torch.device("meta"):
-        net = SatControlNet3D(
+        net = networks.SatControlNet3D(
             block_out_channels=(320, 640, 1280, 1280), attention_head_dim=(5, 10, 20, 20),
             cross_attention_dim=1024, use_linear_projection=True,
         )  # fmt: skip
@@ -380,7 +380,7 @@ def test_a_training_state_is_its_unet_and_the_average_is_asked_for(tiny: Make, t
         save_file(tensors, root / "checkpoint-7" / name / file, metadata={"format": "pt"})
 
     def bias(folder: Path) -> float:
-        return float(build(open_checkpoint(folder).component("unet")).conv_in.bias[0].detach())
+        return float(loading.build(open_checkpoint(folder).component("unet")).conv_in.bias[0].detach())
 
     base = bias(root)
     assert bias(root / "checkpoint-7") == pytest.approx(base + 1)
@@ -410,7 +410,7 @@ def test_a_released_folder_with_its_controlnet_beside(tiny: Make, tmp_path: Path
 
 
 def test_a_plain_unet_stays_stable_diffusion(tiny: Make) -> None:
-    assert type(eoaug.load(tiny("sd"))) is Diffusion
+    assert type(eoaug.load(tiny("sd"))) is generators.Diffusion
 
 
 def test_defaults_are_those_of_the_papers_figures(tiny: Make) -> None:
@@ -423,12 +423,16 @@ def test_defaults_are_those_of_the_papers_figures(tiny: Make) -> None:
 
 
 def test_captions() -> None:
-    assert caption() == "a fmow satellite image"
-    assert caption("fmow", "crop_field", "Brazil") == "a fmow satellite image of a crop field in Brazil"
+    assert diffusionsat.caption() == "a fmow satellite image"
     assert (
-        caption("spacenet", "12 buildings", "Paris") == "a spacenet satellite image of 12 buildings in Paris"
+        diffusionsat.caption("fmow", "crop_field", "Brazil")
+        == "a fmow satellite image of a crop field in Brazil"
     )
-    assert caption(None) == "a satellite image"
+    assert (
+        diffusionsat.caption("spacenet", "12 buildings", "Paris")
+        == "a spacenet satellite image of 12 buildings in Paris"
+    )
+    assert diffusionsat.caption(None) == "a satellite image"
 
 
 def test_prompts_are_captions_when_none_is_given(tiny: Make) -> None:

@@ -1,8 +1,6 @@
 """The embedded generator keeps the promises of `SteppedGenerator`, byte by byte."""
 
-import hashlib
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -113,11 +111,10 @@ def test_known_pixels_stay_and_nothing_is_nan(verb, steps):
 @pytest.mark.parametrize("steps", [0, 2])
 @pytest.mark.parametrize("verb", VERBS)
 def test_bytes_do_not_depend_on_batch_mates_or_slot(verb, steps):
-    asked = [request(verb, n, steps=steps) for n in range(8)]
+    asked = [request(verb, n, steps=steps) for n in range(5)]
     alone = generator().generate(asked[:1])[0].tobytes()
-    for size in (2, 5):
-        assert generator().generate(asked[:size])[0].tobytes() == alone, size
-    assert generator().generate(asked[::-1])[7].tobytes() == alone
+    assert generator().generate(asked[:2])[0].tobytes() == alone
+    assert generator().generate(asked[::-1])[4].tobytes() == alone
 
 
 def test_a_batch_of_several_verbs_gives_each_its_own_bytes():
@@ -131,31 +128,16 @@ def test_a_batch_of_several_verbs_gives_each_its_own_bytes():
         assert generator().generate([one])[0].tobytes() == found.tobytes()
 
 
-_CHILD = """
-import hashlib, sys
-sys.path.insert(0, {folder!r})
-from test_embedded import VERBS, generator, request
-import torch
-torch.set_num_threads({threads})
-before = torch.get_num_threads()
-out = [generator().generate([request(verb, steps=2)]).tobytes() for verb in VERBS]
-assert torch.get_num_threads() == before
-print(before, hashlib.sha256(b"".join(out)).hexdigest())
-"""
-
-
 def test_bytes_do_not_depend_on_the_number_of_threads():
-    mine = torch.get_num_threads()
-    out = [generator().generate([request(verb, steps=2)]).tobytes() for verb in VERBS]
-    child = subprocess.run(
-        [sys.executable, "-c", _CHILD.format(folder=os.path.dirname(__file__), threads=3 - min(mine, 2))],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    before, digest = child.stdout.split()
-    assert int(before) != mine
-    assert digest == hashlib.sha256(b"".join(out)).hexdigest()
+    mine, made = torch.get_num_threads(), {}
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            made[threads] = [generator().generate([request(verb, steps=2)]).tobytes() for verb in VERBS]
+            assert torch.get_num_threads() == threads, "a generator leaves the setting as it was"
+    finally:
+        torch.set_num_threads(mine)
+    assert made[1] == made[2]
 
 
 def test_python_threads_give_the_bytes_of_one():

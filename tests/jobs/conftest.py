@@ -279,24 +279,31 @@ _WATCH = (
     READER
     + """
 import select
-outs, looks = Path(sys.argv[1]), 0
+outs, looks = None, 0
 
 def catalogs():
-    found = list(outs.iterdir()) if outs.is_dir() else []
+    found = list(outs.iterdir()) if outs and outs.is_dir() else []
     return sorted(found, key=lambda out: out.stat().st_mtime)
 
 while True:
-    if select.select([sys.stdin], [], [], 0.3)[0]:  # a reader that never rests would take the time of the job
-        asked = sys.stdin.readline().strip()
-        if not asked:
+    # A reader that never rests would take the time of the job.
+    if outs is None or select.select([sys.stdin], [], [], 0.3)[0]:
+        verb, _, path = sys.stdin.readline().strip().partition(" ")
+        if verb == "watch":
+            outs, looks = Path(path), 0
+            print("watching", flush=True)
+        elif verb == "look":
+            print(look(path), flush=True)
+        elif verb == "end":
+            print(json.dumps({"looks": looks, "last": sum(map(look, catalogs()))}), flush=True)
+            outs = None
+        else:
             break
-        print(look(asked), flush=True)
     else:
         # Those that something happens to; the others are looked at in the end.
         for out in catalogs()[-2:]:
             look(out)
         looks += 1
-print(json.dumps({"looks": looks, "last": sum(map(look, catalogs()))}))
 """
 )
 
@@ -304,48 +311,75 @@ print(json.dumps({"looks": looks, "last": sum(map(look, catalogs()))}))
 class Watcher:
     """A process that reads the catalogs in a folder over and over, and fails at the first thing that is not complete."""
 
-    def __init__(self, outs: Path) -> None:
+    def __init__(self) -> None:
+        self.rests = True
         self._process = subprocess.Popen(
-            [sys.executable, "-c", _WATCH, str(outs)],
+            [sys.executable, "-c", _WATCH],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
-    def look(self, out: Path) -> int:
-        """Look at one catalog as it is now; return the number of its items, all complete."""
+    def _tell(self, verb: str, path: Path | str = "") -> None:
         assert self._process.stdin is not None
+        self._process.stdin.write(f"{verb} {path}\n")
+        self._process.stdin.flush()
+
+    def _answer(self) -> str:
         assert self._process.stdout is not None
         assert self._process.stderr is not None
-        self._process.stdin.write(f"{out}\n")
-        self._process.stdin.flush()
         told = self._process.stdout.readline()
         assert told, self._process.stderr.read()
-        return int(told)
+        return told
+
+    def watch(self, outs: Path) -> None:
+        """Look at what is in this folder from now on."""
+        self.rests = False
+        self._tell("watch", outs)
+        assert self._answer().strip() == "watching"
+
+    def look(self, out: Path) -> int:
+        """Look at one catalog as it is now; return the number of its items, all complete."""
+        self._tell("look", out)
+        return int(self._answer())
 
     def result(self) -> dict[str, int]:
-        out, errors = self._process.communicate(timeout=300)
-        assert self._process.returncode == 0, errors
-        told: dict[str, int] = json.loads(out)
+        """Look at everything once more, and stop; return how often it was looked at, and the number of items."""
+        self._tell("end")
+        told: dict[str, int] = json.loads(self._answer())
+        self.rests = True
         return told
 
     def end(self) -> None:
+        self.rests = False
         if self._process.poll() is None:
             self._process.kill()
             self._process.wait()
 
 
+@pytest.fixture(scope="module")
+def watchers() -> Iterator[list[Watcher]]:
+    """The watcher that rests, if there is one: what it imports takes longer than most jobs that it looks at."""
+    resting: list[Watcher] = []
+    yield resting
+    for watcher in resting:
+        watcher.end()
+
+
 @pytest.fixture
-def watch() -> Iterator[Any]:
-    watchers: list[Watcher] = []
+def watch(watchers: list[Watcher]) -> Iterator[Any]:
+    """Give a function that starts watching a folder."""
+    watcher = watchers.pop() if watchers else Watcher()
 
     def start(outs: Path) -> Watcher:
-        watchers.append(Watcher(outs))
-        return watchers[-1]
+        watcher.watch(outs)
+        return watcher
 
     yield start
-    for watcher in watchers:
+    if watcher.rests:
+        watchers.append(watcher)
+    else:
         watcher.end()
 
 

@@ -66,7 +66,7 @@ exec(READER)  # the same code that the independent process runs
 # -- R3: every flipped bit, every lost byte -----------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("count", "part"), counts(30, 1000, parts=4))
+@pytest.mark.parametrize(("count", "part"), counts(16, 1000, parts=4))
 @pytest.mark.parametrize("form", ["cog", "zarr", "icechunk"])
 def test_validate_finds_every_truncation_and_every_flipped_bit(
     count: int, part: int, form: str, source: Path, tmp_path: Path
@@ -152,11 +152,11 @@ def test_a_full_disk_is_told_and_leaves_nothing(source: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("word", ["fsync", "replace"])
-@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [8, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_disk_that_fails_anywhere_harms_no_other_item(
     word: str, every: int, source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """R9: the n-th flush or rename fails, for every n (in short form every fourth) that a job of two items has."""
+    """R9: the n-th flush or rename fails, for every n (in short form every eighth) that a job of two items has."""
     quiet = tmp_path / "quiet" / "out"
     run_job(a_job(source, quiet, source={"limit": 2}))
     expected, true = snapshot(quiet), getattr(os, word)
@@ -305,7 +305,7 @@ print(json.dumps([told.items, time.monotonic() - begun, int(peak.split()[1]) / 1
 """
 
 
-@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=LONG)])
+@pytest.mark.parametrize("count", [50, pytest.param(10_000, marks=LONG)])
 def test_planning_needs_little_memory_for_any_number_of_items(count: int, tmp_path: Path) -> None:
     source = make_source(tmp_path / "in", count)
     config = a_job(source, tmp_path / "out").model_dump(mode="json")

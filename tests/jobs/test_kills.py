@@ -234,7 +234,6 @@ def test_workers_killed_again_and_again(
     finish(job, quiet, out)
     if not deleted:
         assert watcher.result()["last"] == count
-    watcher.end()
     assert validate(out).items == count
     took = done[-1] - done[0]
     print(f"{len(done)} workers killed in {took:.0f} s over {count} items: equal bytes, 0 strays")

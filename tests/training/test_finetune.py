@@ -22,8 +22,9 @@ from eoaug.errors import BandError, GeneratorError, ParameterError, SourceError
 from eoaug.generators.checkpoints.folder import open_checkpoint
 from eoaug.testing import requests
 from eoaug.training.finetune import Tuning, finetune
-from tests import tiny_checkpoints
+from tests.later import Later
 
+tiny_checkpoints = Later("tests.tiny_checkpoints")
 LORA = "pytorch_lora_weights.safetensors"
 GAIN = 0.05
 """Least share of the loss that a few dozen steps take away."""
@@ -50,13 +51,13 @@ def cubes(tmp_path_factory: pytest.TempPathFactory, eoaug_data: Path) -> Path:
 
 
 def test_a_lora_learns_loads_and_scale_0_is_the_base(base: Path, cubes: Path, tmp_path: Path) -> None:
-    options = {**QUICK, "rank": 8, "rate": 1e-2, "target": ("unet", "text"), "steps": 60}
+    options = {**QUICK, "rank": 8, "rate": 1e-2, "target": ("unet", "text"), "steps": 40}
     tuned = finetune(base, cubes, tmp_path / "lora", Tuning(**options))
     # Windows, times and noise are functions of the step: the base meets the same ones when nothing moves.
     still = finetune(base, cubes, tmp_path / "still", Tuning(**{**options, "rate": 0.0}))
     gain = 1 - np.array(tuned.losses) / np.array(still.losses)
     assert abs(gain[0]) < 1e-6
-    assert gain[-20:].mean() > GAIN
+    assert gain[-15:].mean() > GAIN
     plain = eoaug.load(base, steps=2, stretch=(0.0, 0.4))
     (request,) = requests(plain.card, "synthesize")
     before = plain.generate([request])
