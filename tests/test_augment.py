@@ -25,6 +25,7 @@ from eoaug.augmentation.augment_job import read_augment_job
 from eoaug.augmentation.missing import able_to_miss
 from eoaug.augmentation.policy import Policy, draws_of
 from eoaug.cube.provenance import of as provenance_of
+from eoaug.cube.read import read_cube
 from eoaug.errors import GeneratorError, ParameterError, SourceError, TargetError
 from eoaug.formats.chips import GROUP
 from eoaug.jobs.status import resumable, status_of
@@ -111,6 +112,26 @@ def test_a_chip_is_what_the_verb_makes(folder: Path, tmp_path: Path) -> None:
         for name in ("red", "green", "blue", "synthetic"):
             np.testing.assert_array_equal(chip[name].values, direct[name].values)
             assert chip[name].dtype == direct[name].dtype
+
+
+def test_masks_of_added_clouds_are_in_all_chips_of_their_set(folder: Path, tmp_path: Path) -> None:
+    clouds = {"verb": "corrupt", "parameters": {"kind": "clouds"}, "strengths": [3]}
+    train, policy = eoaug.training_set(folder), {**POLICY, "per_real": 1, "draws": [HAZE, clouds]}
+    eoaug.augment(train, tmp_path / "out", policy=policy)
+    draws = {(d.item, d.number): d for d in draws_of(Policy.model_validate(policy), train)}
+    real = {item.id: item for item in train}
+    clouded = 0
+    for item in eoaug.training_set(tmp_path / "out"):
+        fields = item.source.fields  # type: ignore[attr-defined]
+        draw, chip = draws[fields["made_from"], fields["draw"]], item.open()
+        direct = eoaug.corrupt(real[draw.item].open(), **draw.parameters)
+        cloudy = draw.parameters["kind"] == "clouds"
+        for name in ("added_cloud_mask", "added_cloud_opacity"):
+            expected = direct[name].values if cloudy else np.zeros((24, 24), chip[name].dtype)
+            np.testing.assert_array_equal(chip[name].values, expected)
+        assert [band.name for band in read_cube(chip).bands] == ["red", "green", "blue"]
+        clouded += cloudy
+    assert 0 < clouded < len(draws)
 
 
 @pytest.mark.usefixtures("epoch")

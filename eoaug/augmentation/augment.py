@@ -16,7 +16,7 @@ from eoaug.augmentation.policy import DrawKind, Policy, draw_of, draws_of, read_
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet, split_named
 from eoaug.corruptions.cost import cost_of
 from eoaug.cube.read import read_cube
-from eoaug.engine.explain import Explanation
+from eoaug.engine.explain import Explanation, bytes_text
 from eoaug.errors import ParameterError, TargetError, error_context
 from eoaug.generators.base import Generator
 from eoaug.generators.registry import load
@@ -260,6 +260,8 @@ class AugmentPlan:
     """Of these, items with an output of the same name."""
     model_calls: int
     """Calls of the generator for all images, if all have the size of the first."""
+    image_bytes: int
+    """Size of all made images before compression, if all have the size and type of the first."""
 
     def __str__(self) -> str:
         """Return a short text."""
@@ -271,6 +273,7 @@ class AugmentPlan:
             **({"by class": shown} if shown else {}),
             "items": f"{self.items:,}, of which {self.existing:,} exist",
             "model calls": f"about {self.model_calls:,}",
+            "size": f"about {bytes_text(self.image_bytes)} before compression",
         }
         return "\n".join(f"{name:<12} {text}" for name, text in rows.items())
 
@@ -309,8 +312,15 @@ def plan_augment(config: AugmentJob | Mapping[str, Any] | str | os.PathLike[str]
         by_verb=dict(sorted(verbs.items())),
         items=len(names),
         existing=sum(name in listed for name in names),
+        image_bytes=verbs.total() * _bytes_of(train.split("train")[0]),
         model_calls=round(sum(_mean_calls(costs, verb) * count for verb, count in verbs.items())),
     )
+
+
+def _bytes_of(item: TrainingItem) -> int:
+    """Return the size of an image with the mask of what was generated."""
+    variables = list(item.open().data_vars.values())
+    return sum(int(var.nbytes) for var in variables) + max(int(var.size) for var in variables)
 
 
 def _mean_calls(costs: Sequence[tuple[DrawKind, Explanation]], verb: str) -> float:

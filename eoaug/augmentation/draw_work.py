@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import batched
 from typing import Any
@@ -17,6 +17,8 @@ from eoaug.augmentation.drawn_images import OpenedDraw, make, make_together
 from eoaug.augmentation.missing import able_to_miss, loses_pixels
 from eoaug.augmentation.policy import Draw, draws_of
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet, label_properties
+from eoaug.corruptions.image_work import CLOUD_MASK, OPACITY
+from eoaug.corruptions.results import with_cloud_layers
 from eoaug.cube.carried import PROPERTIES, SPLIT
 from eoaug.cube.provenance import Provenance, renamed
 from eoaug.cube.provenance import of as provenance_of
@@ -265,7 +267,9 @@ class ShardWork(_DrawWork):
         """Yield a chip per draw, in order."""
         request, opened = self.job.request[:8], _opened(some)
         # All chips of a shard are of one type.
-        losing = any(loses_pixels(kind.verb, kind.parameters) for kind in self.job.policy.draws)
+        kinds = self.job.policy.draws
+        losing = any(loses_pixels(kind.verb, kind.parameters) for kind in kinds)
+        clouded = any(kind.verb == "corrupt" and kind.parameters["kind"] == "clouds" for kind in kinds)
         whole = [one for one in opened if isinstance(one, OpenedDraw)]
         made = iter(make_together(whole, generator, batch_tiles=self.job.run.batch_tiles))
         for (item, draw), one in zip(some, opened, strict=True):
@@ -274,7 +278,10 @@ class ShardWork(_DrawWork):
                 yield _LeftOut(label_of(item, draw, request), result)
                 continue
             assert isinstance(one, OpenedDraw)
-            yield _chip(item, draw, able_to_miss(result) if losing else result, request, one.ds.data_vars)
+            result = able_to_miss(result) if losing else result
+            result = with_cloud_layers(result) if clouded else result
+            kept = {*one.ds.data_vars, SYNTHETIC, *((CLOUD_MASK, OPACITY) if clouded else ())}
+            yield _chip(item, draw, result[[n for n in result.data_vars if n in kept]], request)
 
     def _provenance(self, chips: Sequence[Chip], generator: Generator | None, key: str) -> Provenance:
         """Return the record of a shard; each chip has its own in the table."""
@@ -299,10 +306,8 @@ class ShardWork(_DrawWork):
         )
 
 
-def _chip(
-    item: TrainingItem, draw: Draw, result: xr.Dataset, request: str, variables: Collection[Any]
-) -> Chip:
-    """Return a made image with the variables of its source, and its line of the table."""
+def _chip(item: TrainingItem, draw: Draw, result: xr.Dataset, request: str) -> Chip:
+    """Return a made image with its line of the table."""
     prov = provenance_of(result)
     marks = result[SYNTHETIC].values if SYNTHETIC in result else np.zeros(1, np.uint8)
     inside = marks != 255
@@ -320,6 +325,4 @@ def _chip(
         "properties": dict(item.properties),
         "record": None if prov is None else json.loads(prov.portable().to_json()),
     }
-    # Masks that some corruptions add are no variables of all chips.
-    added = [name for name in result.data_vars if name not in variables and name != SYNTHETIC]
-    return Chip(result.drop_vars(["item_id", "item_href", PROPERTIES, *added], errors="ignore"), fields)
+    return Chip(result.drop_vars(["item_id", "item_href", PROPERTIES], errors="ignore"), fields)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from eoaug.engine.dask_graph import ChunkWork
 
-__all__ = ["moved_cube", "same_grid_cube"]
+__all__ = ["moved_cube", "same_grid_cube", "with_cloud_layers"]
 
 _PACKAGE = str(Path(__file__).parent.parent)
 _EXTRAS: dict[str, dict[str, Any]] = {
@@ -76,6 +76,16 @@ def same_grid_cube(cube: Cube, work: ImageWork, *, lazy: bool, pair: bool) -> An
             clear.attrs = {key: value for key, value in clear.attrs.items() if key not in dropped}
             result = result.assign({f"{band.name}_clear": clear})
     return result
+
+
+def with_cloud_layers(ds: xr.Dataset) -> xr.Dataset:
+    """Return a corrupted image with the layers of added clouds: empty ones where no cloud was added."""
+    marks = ds[SYNTHETIC]
+    for name, attrs in _EXTRAS.items():
+        if name not in ds:
+            dtype = np.float32 if name == OPACITY else np.uint8
+            ds = _with_layer(ds, name, np.zeros(marks.shape, dtype), attrs)
+    return ds
 
 
 def _with_layer(result: Any, name: str, data: Any, attrs: dict[str, Any]) -> Any:

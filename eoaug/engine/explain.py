@@ -30,7 +30,7 @@ from eoaug.generators.base import (
 from eoaug.raster import noise
 from eoaug.raster.tiles import Tile, Window
 
-__all__ = ["Explanation", "Times", "Work", "explain", "measured"]
+__all__ = ["Explanation", "Times", "Work", "bytes_text", "explain", "measured"]
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Explanation:
             ("tiles", f"{self.tiles:,}"),
             ("model calls", f"{self.model_calls:,}"),
             ("drawn over kept pixels", f"{self.overlap_factor:.2f}"),
-            ("output", _bytes(self.output_bytes)),
-            ("peak memory of a chunk", _bytes(self.peak_bytes)),
+            ("output", bytes_text(self.output_bytes)),
+            ("peak memory of a chunk", bytes_text(self.peak_bytes)),
         ]
         if self.seconds is not None:
             rows.append(("time, one thread", _seconds(self.seconds)))
@@ -150,7 +150,8 @@ class Times:
 # -- words --------------------------------------------------------------------------------------------
 
 
-def _bytes(count: float) -> str:
+def bytes_text(count: float) -> str:
+    """Return a number of bytes with its unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.3g} {unit}"

@@ -81,7 +81,8 @@ def write_chips(chips: Sequence[Chip], folder: Path) -> list[dict[str, Any]]:
             dimension_names=("sample", *map(str, first[name].dims)),
         )
         array[...] = stack
-    group.attrs["eoaug"] = {"samples": len(chips), "table": SAMPLES}
+    names = [str(name) for name in first.data_vars]
+    group.attrs["eoaug"] = {"samples": len(chips), "table": SAMPLES, "variables": names}
     rows = [{**chip.fields, **_grid(chip.ds), **_dates(chip.ds)} for chip in chips]
     lines = [json.dumps(row, sort_keys=True) for row in rows]
     (folder / SAMPLES).write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -194,8 +195,11 @@ def _arrays(folder: str) -> dict[str, Any]:
     import zarr
 
     try:
-        return dict(zarr.open_group(Path(folder) / GROUP, mode="r", zarr_format=3).arrays())
-    except (OSError, ValueError, KeyError) as error:
+        group = zarr.open_group(Path(folder) / GROUP, mode="r", zarr_format=3)
+        # Zarr lists arrays in any order.
+        form: Any = group.attrs["eoaug"]
+        return {name: group[name] for name in form["variables"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(
             f"the chips {folder!r} cannot be opened: {error}", "run `eoaug validate` on their catalog"
         ) from error
