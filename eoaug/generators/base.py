@@ -198,6 +198,8 @@ class Card:
     """Largest denoising strength at which it varies such bands."""
     conditions: frozenset[str] = frozenset()
     """Optional conditioning that it uses, of ``prompt``, ``layout``, ``metadata``, ``guidance``."""
+    prompt_words: frozenset[str] = frozenset()
+    """Words of which a prompt must hold one; empty: it takes any text."""
     layout_verbs: frozenset[Verb] = frozenset()
     """The verbs that use a ``layout``, for cards with that condition; empty: all of ``verbs``."""
     sha256: str = ""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from eoaug.datasets.eurosat import CLASSES, EurosatChips
-from eoaug.generators.embedded import flow_samplers, landscape
+from eoaug.generators.embedded import flow_samplers, plane_windows
 from eoaug.generators.embedded.features import from_log, to_log
 from eoaug.generators.embedded.land_units import LandUnits, conditions
 from eoaug.generators.embedded.trajectory import CELL
@@ -89,7 +89,7 @@ class LandChips:
             side = _border(rng, x.shape[-1])
             x, classes, tone = (np.where(side, a, b) for a, b in zip((x, classes, tone), other, strict=True))
         kind = str(rng.choice(list(_KINDS), p=list(_KINDS.values())))
-        known = landscape.known(kind, x.shape[-1], context)
+        known = plane_windows.known(kind, x.shape[-1], context)
         known = known if rng.random() < 0.5 else known.T
         no_class, no_tone = rng.random() < _NO_CLASS, rng.random() < _NO_TONE
         image = conditions(0 * classes if no_class else classes, None if no_tone else tone, x, known)
@@ -105,7 +105,7 @@ class LandChips:
 
 
 _KINDS: Mapping[str, float] = {"alone": 0.6, "between": 0.2, "within": 0.2}
-"""Shares of `landscape.KINDS`; structure is learned where nothing is known."""
+"""Shares of `plane_windows.KINDS`; structure is learned where nothing is known."""
 
 
 def maps_of(number: int, tone: Float32Array, size: tuple[int, ...]) -> tuple[Float32Array, Float32Array]:

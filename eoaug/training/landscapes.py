@@ -19,7 +19,7 @@ from skimage import segmentation
 
 from eoaug.datasets.training_cubes import TrainingCube, halve, metadata
 from eoaug.errors import SourceError
-from eoaug.generators.embedded import landscape
+from eoaug.generators.embedded import landscape, plane_windows
 from eoaug.generators.embedded.features import from_log, to_log
 from eoaug.raster.arrays import Float32Array
 
@@ -78,7 +78,7 @@ class TextureSample:
     facts: NDArray[np.float32]
     """`landscape.facts`."""
     kind: str
-    """Which neighbours are known (`landscape.KINDS`)."""
+    """Which neighbours are known (`plane_windows.KINDS`)."""
 
 
 def image_groups(
@@ -181,7 +181,7 @@ def draw(
     colour = np.where(present[:, None, None], np.moveaxis(np.nan_to_num(segments)[labels, :C], -1, 0), 0)
     rough = segments[labels, C]
     texture = np.where(measured, np.clip((units - colour) / np.exp(rough), -_CLIP, _CLIP), 0)
-    kind = str(rng.choice(list(landscape.KINDS), p=list(landscape.KINDS.values())))
+    kind = str(rng.choice(list(plane_windows.KINDS), p=list(plane_windows.KINDS.values())))
     row = image.metadata.copy()
     if rng.random() < 0.5:
         row[[0, 1, 3, 4, 5, 6]] = np.nan
@@ -190,7 +190,7 @@ def draw(
         texture=texture.astype(np.float32),
         layout=np.concatenate([colour, rough[None]]).astype(np.float32),
         measured=measured,
-        known=landscape.known(kind, window, context),
+        known=plane_windows.known(kind, window, context),
         facts=landscape.facts(palette, image.gsd_m, row),
         kind=kind,
     )

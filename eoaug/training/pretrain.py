@@ -21,7 +21,7 @@ from eoaug.datasets import training_cubes
 from eoaug.datasets.eurosat import read_eurosat
 from eoaug.datasets.training_cubes import TrainingCube
 from eoaug.errors import ParameterError
-from eoaug.generators.embedded import flow_samplers, landscape
+from eoaug.generators.embedded import flow_samplers, landscape, plane_windows
 from eoaug.generators.embedded.base_estimate import PRIOR, BaseEstimate, Regressors
 from eoaug.generators.embedded.spectral_gaussian import Gaussian
 from eoaug.generators.weights import load_weights, save_weights, sha256_of
@@ -155,6 +155,8 @@ def _assemble(config: Mapping[str, Any], out: Path) -> None:
         name: out / f"{name}.safetensors"
         for name in (*STAGES, *(f"{name}_gaussian" for name in _DIFFUSIONS), landscape.PALETTES)
     }
+    if LAND in config["stages"]:
+        paths |= {name: out / f"{name}.safetensors" for name in (LAND, "land_units")}
     if not all(path.exists() for path in paths.values()):
         return
     networks: dict[str, dict[str, Any]] = {}
@@ -174,6 +176,8 @@ def _assemble(config: Mapping[str, Any], out: Path) -> None:
         },
         "landscape": config["landscape"],
     }
+    if LAND in config["stages"]:
+        generator["land"] = config["land"]
     (out / "config.json").write_text(json.dumps(generator, indent=1) + "\n")
 
 
@@ -418,7 +422,7 @@ def _fields(stage: str, pool: Sequence[_EncodedSample], out: Path) -> dict[str, 
         fields[name] = Gaussian.fit(residual, np.stack([sample.weight for sample in members])).coarser()
         tensors[f"{name}.mean"], tensors[f"{name}.covariance"] = fields[name].mean, fields[name].covariance
     save_weights(out / f"{stage}_gaussian.safetensors", tensors, half=False)
-    return fields if "alone" not in fields else dict.fromkeys(landscape.KINDS, fields["alone"])
+    return fields if "alone" not in fields else dict.fromkeys(plane_windows.KINDS, fields["alone"])
 
 
 def _in_units(pool: list[_EncodedSample], path: Path) -> list[_EncodedSample]:

@@ -6,6 +6,7 @@ Every function takes a user's value and returns a value for `Plan` or `Inputs`, 
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -131,6 +132,11 @@ def prompt_for(prompt: Any, card: Card) -> str | None:
     if prompt is not None and not isinstance(prompt, str):
         raise ParameterError(
             f"prompt={prompt!r} is a {type(prompt).__name__}, not text", "e.g. prompt='a harbour in winter'"
+        )
+    if prompt and card.prompt_words and not card.prompt_words & set(re.findall(r"\w+", prompt.lower())):
+        raise ParameterError(
+            f"prompt={prompt!r} holds no word that generator {card.name!r} knows",
+            f"use some of {', '.join(sorted(card.prompt_words))}",
         )
     return prompt
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eoaug.errors import GeneratorError
-from eoaug.generators.embedded.landscape import KINDS, Landscape, Palettes, Plane, facts, known
+from eoaug.generators.embedded.landscape import Landscape, Palettes, Plane, facts
+from eoaug.generators.embedded.plane_windows import KINDS, known
 from eoaug.generators.embedded.spectral_gaussian import Gaussian
 
 WINDOW, CONTEXT = 16, 4
@@ -77,11 +78,11 @@ def test_parts_asked_together_are_those_asked_alone():
 @given(row=st.integers(-200, 200), col=st.integers(-200, 200))
 def test_every_cell_has_one_owner_that_holds_it(row, col):
     land = landscape()
-    (spot,) = land._spots((row, col), (1, 1))
-    (top, left) = land._origin(spot)
+    (spot,) = land.windows.spots((row, col), (1, 1))
+    (top, left) = land.windows.origin(spot)
     assert 0 <= row - top < WINDOW
     assert 0 <= col - left < WINDOW
-    told = land._mask(spot)
+    told = land.windows.mask(spot)
     assert not told[row - top, col - left], "a window draws what it keeps"
 
 
@@ -122,7 +123,7 @@ def test_kinds_are_those_that_the_network_is_trained_for():
     """Trained masks, turned by the square's symmetries, are those of use."""
     used = {
         land_mask.tobytes()
-        for land_mask in map(landscape()._mask, itertools.product((0,), (0,), (0, 1), (0, 1)))
+        for land_mask in map(landscape().windows.mask, itertools.product((0,), (0,), (0, 1), (0, 1)))
     }
     trained = {
         turned.tobytes() for kind in KINDS for turned in (known(kind, 16, 4), known(kind, 16, 4).T.copy())

@@ -9,7 +9,7 @@ import pytest
 
 from eoaug.datasets.training_cubes import TrainingCube
 from eoaug.errors import SourceError
-from eoaug.generators.embedded import landscape
+from eoaug.generators.embedded import plane_windows
 from eoaug.generators.embedded.features import from_log
 from eoaug.training import landscapes
 
@@ -61,10 +61,10 @@ def test_a_window_is_taken_apart_into_pieces_and_their_texture():
         assert abs(units[:, band][seen].mean()) < 0.1
         assert 0.6 < units[:, band][seen].std() < 1.1, "a little is added to the spread"
         assert 0.8 < texture[:, band][seen].std() < 1.2, "in units of the roughness"
-    assert {one.kind for one in drawn} == set(landscape.KINDS)
+    assert {one.kind for one in drawn} == set(plane_windows.KINDS)
     for one in drawn:
         assert one.facts.shape == (1 + 6 + 8 + 3,)
-        np.testing.assert_array_equal(one.known, landscape.known(one.kind, 16, 4))
+        np.testing.assert_array_equal(one.known, plane_windows.known(one.kind, 16, 4))
         np.testing.assert_array_equal(one.facts[-3:] > 0, one.measured.any(axis=(1, 2)))
     placed = np.mean([one.facts[7] for one in drawn])
     assert 0.3 < placed < 0.7, "half the samples do not know where they are"

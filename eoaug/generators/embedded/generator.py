@@ -23,6 +23,7 @@ from eoaug.generators.base import CONTEXT_PX, Card, Request, check_batch
 from eoaug.generators.embedded import flow_samplers
 from eoaug.generators.embedded.base_estimate import BaseEstimate, Regressors, base_estimates, of_one_shape
 from eoaug.generators.embedded.features import from_log
+from eoaug.generators.embedded.land import Land
 from eoaug.generators.embedded.landscape import Landscape
 from eoaug.generators.embedded.spectral_gaussian import equalised
 from eoaug.generators.embedded.trajectory import (
@@ -34,10 +35,12 @@ from eoaug.generators.embedded.trajectory import (
     ResidualBatch,
     ResidualTrajectory,
     SamplingPath,
+    land_plane,
     measured,
     plane,
 )
 from eoaug.generators.embedded.weights_config import (
+    land_for,
     landscape_for,
     load_config,
     network_for,
@@ -129,8 +132,12 @@ class Embedded:
 
         The layout has cells of `CELL` pixels; each pixel has the class of its cell.
         """
-        land = landscape_for(self._folder, self._device, self._precision)
-        return _laid_out(land, request, self.card)
+        return _laid_out(self._drawer(), request, self.card)
+
+    def _drawer(self) -> Land | Landscape:
+        """Return what draws unconditional images: land by class if these weights have it."""
+        given = (self._folder, self._device, self._precision)
+        return land_for(*given) or landscape_for(*given)
 
     def _states(self, requests: Sequence[Request]) -> Iterator[ResidualBatch]:
         """Yield the states of requests, batch after batch."""
@@ -228,21 +235,10 @@ class Embedded:
 
     def _land(self, trajectories: Sequence[ResidualTrajectory]) -> dict[ResidualTrajectory, Float32Array]:
         """Return the landscape of unconditional tiles and a halo around them: log reflectance, in cells."""
-        parts = []
-        for trajectory in trajectories:
-            request, (H, W) = trajectory.request, trajectory.request.values.shape[2:]
-            halo = trajectory.plan.beyond + HALO * CELL.factor if request.strength == 1.0 else CONTEXT_PX
-            row, col = request.origin
-            parts.append(
-                (
-                    plane(request, trajectory.plan.target),
-                    ((row - halo) // CELL.factor, (col - halo) // CELL.factor),
-                    ((H + 2 * halo) // CELL.factor, (W + 2 * halo) // CELL.factor),
-                )
-            )
-        land = landscape_for(self._folder, self._device, self._precision)
-        forward = partial(self._forward, "landscape", batch=land.batch)
-        return dict(zip(trajectories, land.cells(parts, forward), strict=True))
+        drawer = self._drawer()
+        parts = [_part(item, drawer) for item in trajectories]
+        forward = partial(self._forward, drawer.network, batch=drawer.batch)
+        return dict(zip(trajectories, drawer.cells(parts, forward), strict=True))
 
     def _base_estimates(self, requests: Sequence[Request]) -> list[BaseEstimate]:
         """Return the base estimates of conditional requests, to which the residual is added."""
@@ -321,19 +317,48 @@ class Embedded:
         ]
 
 
-def _laid_out(land: Landscape, request: Request, card: Card) -> NDArray[np.uint8]:
+def _part(
+    trajectory: ResidualTrajectory, drawer: Land | Landscape
+) -> tuple[Any, tuple[int, int], tuple[int, int]]:
+    """Return plane, first cell and number of cells of the landscape under an unconditional tile and its halo."""
+    request, (H, W) = trajectory.request, trajectory.request.values.shape[2:]
+    halo = trajectory.plan.beyond + HALO * CELL.factor if request.strength == 1.0 else CONTEXT_PX
+    row, col = request.origin
+    return (
+        _plane_of(request, drawer),
+        ((row - halo) // CELL.factor, (col - halo) // CELL.factor),
+        ((H + 2 * halo) // CELL.factor, (W + 2 * halo) // CELL.factor),
+    )
+
+
+def _plane_of(request: Request, drawer: Land | Landscape) -> Any:
+    if isinstance(drawer, Land):
+        return land_plane(request)
+    return plane(request, int(np.flatnonzero(request.target)[0]))
+
+
+def _laid_out(drawer: Land | Landscape, request: Request, card: Card) -> NDArray[np.uint8]:
+    at, where = _cells_of(request), _plane_of(request, drawer)
+    if isinstance(drawer, Land):
+        return _own_pixels((drawer.classes(where, *at) + 1).astype(np.uint8), request)
+    mean, std = (np.asarray(one)[:, None, None] for one in (card.mean, card.std))
+    return _own_pixels(
+        drawer.classes(where, *at, lambda logs: from_log(logs, card.mean, card.std) * std + mean), request
+    )
+
+
+def _cells_of(request: Request) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the first cell and the number of cells that cover the tile of a request."""
     (row, col), (H, W), f = request.origin, request.values.shape[2:], CELL.factor
     first, end = (row // f, col // f), (-(-(row + H) // f), -(-(col + W) // f))
-    target = int(np.flatnonzero(request.target)[0])
-    mean, std = (np.asarray(one)[:, None, None] for one in (card.mean, card.std))
-    cells = land.classes(
-        plane(request, target),
-        first,
-        (end[0] - first[0], end[1] - first[1]),
-        lambda logs: from_log(logs, card.mean, card.std) * std + mean,
-    )
+    return first, (end[0] - first[0], end[1] - first[1])
+
+
+def _own_pixels(cells: NDArray[np.uint8], request: Request) -> NDArray[np.uint8]:
+    """Return the pixels of the tile of a request, each with the value of its cell."""
+    (row, col), (H, W), f = request.origin, request.values.shape[2:], CELL.factor
     pixels = cells.repeat(f, axis=0).repeat(f, axis=1)
-    top, left = row - first[0] * f, col - first[1] * f
+    top, left = row % f, col % f
     return pixels[top : top + H, left : left + W]
 
 

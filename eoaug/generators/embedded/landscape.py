@@ -2,20 +2,14 @@
 
 Numpy; the network is an argument. A layout (`parcels.layout`) places pieces of ground, each with the colour and the
 roughness of a piece of a real scene. The network samples their texture, as CorrDiff (arXiv:2309.15214) does: a residual
-of what is decided before. The plane is tiled by windows of four types. Those of the first type do not touch and are
-sampled without neighbours; those of the next two fill the gaps between two of them, those of the last the rest, each
-conditioned on the neighbours that are sampled already. Windows are never averaged, since two samples of one location
-blend into a ghost. So a window depends on at most eight others, any part of the plane can be computed alone, and its
-cells do not depend on which parts are requested.
+of what is decided before. Windows are drawn given their neighbours (`plane_windows`).
 """
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from threading import Lock
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,13 +17,13 @@ from scipy import special
 
 from eoaug.generators.base import METADATA_FIELDS
 from eoaug.generators.embedded import flow_samplers, parcels
+from eoaug.generators.embedded.plane_windows import PlaneWindows, Spot
 from eoaug.generators.embedded.spectral_gaussian import Gaussian
 from eoaug.raster import noise
 from eoaug.raster.arrays import Float32Array
 
 __all__ = [
     "CLASSES",
-    "KINDS",
     "LEAST_ROUGH",
     "MOST",
     "MOVED",
@@ -39,12 +33,8 @@ __all__ = [
     "Plane",
     "conditions",
     "facts",
-    "known",
 ]
 
-
-KINDS: Mapping[str, float] = {"alone": 0.4, "between": 0.3, "within": 0.3}
-"""Known neighbours of a window (none, on two sides, on all sides), with the share of the training samples."""
 
 PALETTES = "palettes"
 """Name of the tensors ``scenes``, ``root`` and ``pieces`` among a generator's files."""
@@ -62,10 +52,6 @@ MOVED = 0.15
 MOST = 2.5
 """Limit of the normal numbers that shift the level and the spread of a scene."""
 _GOLDEN = (5**0.5 - 1) / 2
-_KEPT = 512
-"""Windows that a process caches."""
-_Spot = tuple[int, int, int, int]
-"""A window: its period (row, column), and 0 or 1 along each axis."""
 Forward = Callable[..., Float32Array]
 """From lists of points x_t, times, images, feature vectors and closed-form estimates to clean estimates."""
 
@@ -82,17 +68,7 @@ class Plane:
     """Pixel size of a cell."""
 
 
-_Key = tuple[Plane, _Spot]
-
-
-def known(kind: str, window: int, context: int) -> NDArray[np.bool_]:
-    """Return where a window of a kind of `KINDS` is given by its neighbours, shape (window, window)."""
-    inside = np.zeros(window, bool)
-    inside[context:-context] = True
-    everything = np.ones(window, bool)
-    rows = inside if kind != "alone" else everything
-    cols = inside if kind == "within" else everything
-    return ~(rows[:, None] & cols)
+_Key = tuple[Plane, Spot]
 
 
 def facts(
@@ -164,6 +140,9 @@ class Landscape:
         Common names of the bands; needed for `classes`.
     """
 
+    network = "landscape"
+    """Name of its network among the weights."""
+
     def __init__(
         self,
         *,
@@ -177,13 +156,11 @@ class Landscape:
         names: Sequence[str] = (),
     ) -> None:
         self._names = tuple(names)
-        self._window, self._context, self.batch = window, context, batch
-        self._period = 2 * (window - context)
+        self.batch = batch
         self._palettes, self._field = palettes, field
         self._bands = palettes.scenes.shape[1] // 2
         self._path = flow_samplers.karras(steps, sigma_max=sigma, sigma_min=_LEAST_SIGMA)
-        self._drawn: OrderedDict[_Key, Future[Float32Array]] = OrderedDict()
-        self._lock = Lock()
+        self.windows = PlaneWindows[Plane](window=window, context=context, bands=self._bands, batch=batch)
 
     def palette(self, plane: Plane) -> NDArray[np.float64]:
         """Return level and log spread of a plane's bands, shape (2 C,): those of a real scene with a random shift."""
@@ -260,50 +237,14 @@ class Landscape:
         forward
             The network.
         """
-        needed = {(plane, spot) for plane, at, shape in parts for spot in self._spots(at, shape)}
-        held = self._gathered(needed, forward)
+        held = self.windows.gathered(parts, partial(self._draw, forward=forward))
         C, out = self._bands, []
         for plane, origin, shape in parts:
             palette = self.palette(plane)[:, None, None]
             layout = self.layout(plane, origin, shape)
-            units = layout[:C] + np.exp(layout[C]) * self._assembled(plane, origin, shape, held)
+            units = layout[:C] + np.exp(layout[C]) * self.windows.assembled(plane, origin, shape, held)
             out.append((palette[:C] + np.exp(palette[C:]) * units).astype(np.float32))
         return out
-
-    def _gathered(self, keys: Iterable[_Key], forward: Forward) -> dict[_Key, Float32Array]:
-        """Return windows: cached ones, ones that other threads are sampling, and the others, sampled here."""
-        futures: dict[_Key, Future[Float32Array]] = {}
-        mine: list[list[_Key]] = [[], [], []]
-        todo = list(keys)
-        with self._lock:
-            while todo:
-                key = plane, spot = todo.pop()
-                if key in futures:
-                    continue
-                if key not in self._drawn:
-                    self._drawn[key] = Future()
-                    mine[spot[2] + spot[3]].append(key)
-                    todo += [(plane, other) for other in self._neighbours(spot)]
-                self._drawn.move_to_end(key)
-                futures[key] = self._drawn[key]
-            while len(self._drawn) > _KEPT and next(iter(self._drawn.values())).done():
-                self._drawn.popitem(last=False)
-        try:
-            # No deadlock: a window waits only for windows of lower levels, and the lowest for none.
-            for level in mine:
-                for first in range(0, len(level), self.batch):
-                    batch = level[first : first + self.batch]
-                    neighbours = {(plane, other) for plane, spot in batch for other in self._neighbours(spot)}
-                    drawn = self._draw(batch, {key: futures[key].result() for key in neighbours}, forward)
-                    for key, window in zip(batch, drawn, strict=True):
-                        futures[key].set_result(window)
-        except BaseException as error:
-            with self._lock:
-                for key in (waiting for level in mine for waiting in level if not futures[waiting].done()):
-                    self._drawn.pop(key, None)
-                    futures[key].set_exception(error)
-            raise
-        return {key: future.result() for key, future in futures.items()}
 
     def _draw(
         self,
@@ -312,14 +253,14 @@ class Landscape:
         forward: Forward,
     ) -> list[Float32Array]:
         """Sample windows whose neighbours of lower levels are given."""
-        size = (self._window, self._window)
+        size = (self.windows.window, self.windows.window)
         C = self._bands
         there = np.ones(C, bool)
         images, features, x, truth = [], [], [], []
         for plane, spot in keys:
-            origin = self._origin(spot)
-            mask = self._mask(spot)
-            around = self._assembled(plane, origin, size, held, level=spot[2] + spot[3])
+            origin = self.windows.origin(spot)
+            mask = self.windows.mask(spot)
+            around = self.windows.assembled(plane, origin, size, held, level=spot[2] + spot[3])
             truth.append((around, mask))
             images.append(conditions(around, mask, self.layout(plane, origin, size)))
             features.append(facts(self.palette(plane), plane.gsd_m))
@@ -343,67 +284,3 @@ class Landscape:
                 for estimate, (around, mask) in zip(estimates, truth, strict=True)
             ]
         return clean
-
-    def _origin(self, spot: _Spot) -> tuple[int, int]:
-        i, j, a, b = spot
-        half = self._period // 2
-        return i * self._period + a * half, j * self._period + b * half
-
-    def _mask(self, spot: _Spot) -> NDArray[np.bool_]:
-        a, b = spot[2:]
-        kind = ("alone", "between", "within")[a + b]
-        found = known(kind, self._window, self._context)
-        return found if a else found.T
-
-    def _neighbours(self, spot: _Spot) -> Iterator[_Spot]:
-        """Yield the windows of lower levels that a window is conditioned on."""
-        size = (self._window, self._window)
-        for other in self._spots(self._origin(spot), size):
-            if other[2] + other[3] < spot[2] + spot[3]:
-                yield other
-
-    def _spots(self, origin: tuple[int, int], shape: tuple[int, int]) -> Iterator[_Spot]:
-        """Yield the windows that contribute cells to a part."""
-        axes = [
-            [
-                (number, half)
-                for number in range(first // self._period, (first + size - 1) // self._period + 1)
-                for half in (0, 1)
-                if (own := self._own(number, half))[0] < first + size and own[1] > first
-            ]
-            for first, size in zip(origin, shape, strict=True)
-        ]
-        for i, a in axes[0]:
-            for j, b in axes[1]:
-                yield i, j, a, b
-
-    def _own(self, number: int, half: int) -> tuple[int, int]:
-        """Return the range of cells (first, end) that a window contributes along one axis."""
-        start = number * self._period
-        if half:
-            return start + self._window, start + self._period
-        return start, start + self._window
-
-    def _assembled(
-        self,
-        plane: Plane,
-        origin: tuple[int, int],
-        shape: tuple[int, int],
-        held: Mapping[_Key, Float32Array],
-        level: int = 3,
-    ) -> Float32Array:
-        """Return a part of a plane from the windows below a level; 0 elsewhere."""
-        out = np.zeros((self._bands, *shape), np.float32)
-        for spot in self._spots(origin, shape):
-            if spot[2] + spot[3] >= level:
-                continue
-            at, to = [], []
-            for first, size, start, number, half in zip(
-                origin, shape, self._origin(spot), spot[:2], spot[2:], strict=True
-            ):
-                low, high = self._own(number, half)
-                low, high = max(low, first), min(high, first + size)
-                at.append(slice(low - start, high - start))
-                to.append(slice(low - first, high - first))
-            out[:, to[0], to[1]] = held[plane, spot][:, at[0], at[1]]
-        return out

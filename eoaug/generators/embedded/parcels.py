@@ -16,7 +16,7 @@ from scipy import special
 from eoaug.raster import noise
 from eoaug.raster.arrays import Float64Array
 
-__all__ = ["CUT", "PARCEL", "RIVER", "ROAD", "kinds", "layout"]
+__all__ = ["CUT", "PARCEL", "RIVER", "ROAD", "kinds", "layout", "regions"]
 
 PARCEL, CUT, ROAD, RIVER = range(4)
 """Kinds of pixels: of a whole parcel, of a subdivided one, of a road, of a river."""
@@ -42,6 +42,8 @@ _JITTER = 0.35
 """Largest displacement of a parcel's centre, in edges."""
 _BENDS = ((3.0, 0.35), (0.5, 0.06))
 """Displacement of borders by relief: correlation length and standard deviation, both in edges."""
+_CLASS_BENDS = ((1.0, 0.15), (0.25, 0.04))
+"""As `_BENDS`, for `regions`: borders of forests and towns are less straight than those of parcels."""
 _ROAD_PX = 0.8
 """Half the width of a road."""
 _ROAD, _RIVER = 1.7, -2.2
@@ -105,6 +107,34 @@ def kinds(
 ) -> NDArray[np.uint8]:
     """Return the kinds of the pixels of `layout`, shape (rows, columns): `PARCEL`, `CUT`, `ROAD` or `RIVER`."""
     return _laid_out(origin, (1, *shape), gsd_m=gsd_m, seed=seed, member=member, time=time)[1]
+
+
+def regions(
+    origin: tuple[int, int], shape: tuple[int, int], *, edge: float, seed: int, member: int
+) -> NDArray[np.float32]:
+    """Return two normal numbers of every region of a plane, shape (2, rows, columns): the cells of a bent jittered lattice.
+
+    Parameters
+    ----------
+    origin, shape, seed, member
+        As for `layout`.
+    edge
+        Typical edge of a region in pixels.
+    """
+
+    def drawn(name: str, start: tuple[int, int], window: tuple[int, int, int]) -> NDArray[np.float32]:
+        return noise.normal(start, window, seed=seed, stream=f"layout {name}", member=member)
+
+    H, W = shape
+    rows = (origin[0] + np.arange(H, dtype=np.float64))[:, None]
+    cols = origin[1] + np.arange(W, dtype=np.float64)
+    bends = [
+        bend * edge * _smooth_field(drawn, f"class bends {number}", rows, cols, edges * edge)
+        for number, (edges, bend) in enumerate(_CLASS_BENDS)
+    ]
+    down, right = bends[0] + bends[1]
+    nearest, _, _ = _cells(drawn, "class", (rows + down) / edge, (cols + right) / edge)
+    return _of_cells(drawn, "class", nearest, 2).astype(np.float32)
 
 
 def _laid_out(

@@ -13,6 +13,7 @@ from eoaug.generators.base import CONTEXT_PX, Card, Request, present_bands
 from eoaug.generators.embedded import flow_samplers
 from eoaug.generators.embedded.base_estimate import BaseEstimate
 from eoaug.generators.embedded.features import from_log, to_log
+from eoaug.generators.embedded.land import LandPlane, shares_of
 from eoaug.generators.embedded.landscape import Plane
 from eoaug.generators.interpolation import push_pull
 from eoaug.raster import noise
@@ -28,6 +29,7 @@ __all__ = [
     "ResidualBatch",
     "ResidualTrajectory",
     "SamplingPath",
+    "land_plane",
     "measured",
     "plane",
 ]
@@ -186,18 +188,20 @@ class ResidualTrajectory:
         strength = self.request.strength
         if strength == 1.0:
             assert cells is not None
-            land = from_log(cells, mean, std)
+            land = from_log(cells, mean[: len(cells)], std[: len(cells)])
             # Further bands than the landscape's, where nothing around a tile is known: their typical value.
             further = len(self.plan.present) - len(land)
             return measured(self, np.pad(land, ((0, further), (0, 0), (0, 0))), CELL, HALO)
         shown = self.outline()
         if cells is not None:
-            own = to_log(shown, mean, std)
+            bands = len(cells)
+            own = to_log(shown[:bands], mean[:bands], std[:bands])
             times = OUTLINE.factor // CELL.factor
-            blocks = cells.reshape(len(own), own.shape[1], times, own.shape[2], times)
+            blocks = cells.reshape(bands, own.shape[1], times, own.shape[2], times)
             # A blend of two landscapes looks like neither, so the weight of the new one grows late.
             share = ((strength - KEEPING) / (1.0 - KEEPING)) ** 2
-            shown = from_log(own + share * (blocks.mean(axis=(2, 4)) - own), mean, std)
+            drawn = from_log(own + share * (blocks.mean(axis=(2, 4)) - own), mean[:bands], std[:bands])
+            shown = np.concatenate([drawn, shown[bands:]])
         return measured(self, shown, OUTLINE, OUTLINE_HALO)
 
 
@@ -218,6 +222,11 @@ def plane(request: Request, target: int) -> Plane:
     # Rounded to half octaves: the affines of two windows of one grid may differ in their last bits.
     octaves = round(2 * np.log2(gsd_m)) / 2 if gsd_m > 0 else float(np.log2(_USUAL_M))
     return Plane(request.seed, request.member, int(request.times[target]), 2.0**octaves)
+
+
+def land_plane(request: Request) -> LandPlane:
+    """Return the plane of land by class that a request belongs to."""
+    return LandPlane(request.seed, request.member, shares_of(request.prompt))
 
 
 def _grown(request: Request, edge: int) -> Request:

@@ -15,13 +15,15 @@ import numpy as np
 
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import Card
+from eoaug.generators.embedded import land
+from eoaug.generators.embedded.land_units import LandUnits
 from eoaug.generators.embedded.landscape import CLASSES, PALETTES, Landscape, Palettes
 from eoaug.generators.embedded.spectral_gaussian import Gaussian
 from eoaug.generators.embedded.trajectory import KEEPING
 from eoaug.generators.runtime import Precision
 from eoaug.generators.weights import load_weights
 
-__all__ = ["landscape_for", "load_config", "network_for", "spectral_gaussian_for"]
+__all__ = ["land_for", "landscape_for", "load_config", "network_for", "spectral_gaussian_for"]
 
 
 _FOLDER = Path(__file__).parents[2] / "weights" / "embedded"
@@ -42,6 +44,8 @@ class _Config:
     """By category: gains of the spatial frequencies of a sample (`spectral_gaussian.equalised`)."""
     landscape: Mapping[str, Any]
     """Arguments of `Landscape`."""
+    land: Mapping[str, Any] | None
+    """Arguments of `Land`, which then takes the place of `Landscape`."""
 
 
 @lru_cache(maxsize=8)
@@ -71,9 +75,10 @@ def load_config(folder: str | None) -> _Config:
                 mean=tuple(card["mean"]),
                 std=tuple(card["std"]),
                 conditions=frozenset(card["conditions"]),
+                prompt_words=frozenset(land.PROMPT_WORDS) if "land" in raw else frozenset(),
                 layout_verbs=frozenset(card["guided"]),
                 extra_bands=True,
-                classes=CLASSES,
+                classes=land.CLASSES if "land" in raw else CLASSES,
                 sharpens_bands=True,
                 extra_strength=KEEPING,
                 # The hash of the config covers the networks too, whose hashes it contains, and its constants.
@@ -87,6 +92,7 @@ def load_config(folder: str | None) -> _Config:
             scale=raw["scale"],
             gains=raw["gains"],
             landscape=raw["landscape"],
+            land=raw.get("land"),
         )
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise GeneratorError(
@@ -133,6 +139,20 @@ def landscape_for(folder: str | None, device: str, precision: Precision) -> Land
         # took most of the time.
         batch=1 if device == "cpu" else config.card.batch,
         names=config.card.bands,
+    )
+
+
+@lru_cache(maxsize=4)
+def land_for(folder: str | None, device: str, precision: Precision) -> land.Land | None:
+    """Return the land of this process, which caches its windows; None if these weights have none."""
+    config = load_config(folder)
+    if config.land is None:
+        return None
+    units = config.networks["land_units"]
+    return land.Land(
+        units=LandUnits.of_tensors(load_weights(config.folder / units["file"], sha256=units["sha256"])),
+        batch=1 if device == "cpu" else config.card.batch,
+        **config.land,
     )
 
 
