@@ -30,6 +30,7 @@ from eoaug.verbs.synthesize import synthesize
 if TYPE_CHECKING:
     from eoaug.augmentation.augment import augment
     from eoaug.augmentation.training_set import training_set
+    from eoaug.captions.caption import caption
     from eoaug.exports.export import export
     from eoaug.jobs.runner import run_job
     from eoaug.selection.select import select
@@ -48,6 +49,7 @@ __all__ = [
     "Request",
     "__version__",
     "augment",
+    "caption",
     "change",
     "corrupt",
     "export",
@@ -68,6 +70,7 @@ __all__ = [
 
 _LATER = {
     "augment": "eoaug.augmentation.augment",
+    "caption": "eoaug.captions.caption",
     "export": "eoaug.exports.export",
     "gate": "eoaug.trials.gate",
     "open_cube": "eoaug.stac.open",

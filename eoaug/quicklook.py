@@ -26,7 +26,7 @@ from eoaug.cube.read import read_cube
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import BandError, ParameterError, TimeError, error_context
 
-__all__ = ["Look", "Picture", "Section", "Thumbnail", "enlarge", "page", "rgb", "shade", "sheet"]
+__all__ = ["LOOKS", "Look", "Picture", "Section", "Thumbnail", "enlarge", "page", "rgb", "shade", "sheet"]
 
 Look = Literal["true", "nir", "swir", "radar"]
 """Which bands are shown as red, green and blue; see `LOOKS`."""

@@ -11,6 +11,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_valida
 from eoaug.augmentation.policy import Policy, read_policy
 from eoaug.augmentation.training_items import Task, TrainingSet
 from eoaug.augmentation.training_set import training_set
+from eoaug.captions.caption_file import with_captions
 from eoaug.errors import ParameterError
 from eoaug.jobs.config import JobBase, Names, OutputBase, RunOptions, hash_of
 from eoaug.storage.documents import read_settings
@@ -37,6 +38,8 @@ class SetSource(BaseModel):
     ids: Names = ()
     query: dict[str, Any] = {}
     allow: Names = ()
+    captions: str | None = None
+    """File that `eoaug.caption` has written; the slot ``description`` of prompts."""
     items: str = ""
     """Hash of the ids of a set that was given from Python."""
 
@@ -53,8 +56,9 @@ class SetSource(BaseModel):
                 "the training set of this job was given from Python, and is not in its journal",
                 "call eoaug.augment with the same set again: what exists is skipped",
             )
-        how = self.model_dump(exclude={"path", "items"}, exclude_defaults=True)
-        return training_set(self.path, **how)
+        how = self.model_dump(exclude={"path", "items", "captions"}, exclude_defaults=True)
+        train = training_set(self.path, **how)
+        return train if self.captions is None else with_captions(train, self.captions)
 
 
 class AugmentOutput(OutputBase):

@@ -10,12 +10,12 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet
+from eoaug.captions.templates import compiled_template
 from eoaug.errors import ParameterError, first_line
 from eoaug.jobs.config import JobVerb, check_parameters
 from eoaug.storage.documents import read_settings
@@ -192,19 +192,11 @@ def _uniform(*key: Any) -> float:
     return (int.from_bytes(_digest(*key)[:8], "big") >> 11) / 2**53
 
 
-@cache
-def _template(text: str) -> Any:
-    from jinja2 import StrictUndefined
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-    return ImmutableSandboxedEnvironment(undefined=StrictUndefined, autoescape=False).from_string(text)
-
-
 def _compiled(text: str) -> Any:
     from jinja2 import TemplateError
 
     try:
-        return _template(text)
+        return compiled_template(text)
     except TemplateError as error:
         raise ParameterError(
             f"the prompt {text!r} is no template: {first_line(error)}",

@@ -1,4 +1,4 @@
-"""Commands of training sets: ``export``, ``select`` and ``gate``."""
+"""Commands of training sets: ``export``, ``caption``, ``select`` and ``gate``."""
 
 from __future__ import annotations
 
@@ -67,6 +67,40 @@ def export(
         **how,
     )
     typer.echo(f"wrote {written}")
+
+
+@commands.command(
+    "caption",
+    short_help="Write captions of a training set.",
+    help=option_help(
+        "Write captions of the images of a training set: from what is known of them, or by a local image-text model of "
+        "transformers (BLIP-2, InstructBLIP, LLaVA, SmolVLM, Qwen-VL). Every caption is checked against the facts; those "
+        "with a problem stay in the file with it, and are not used.",
+        "eoaug caption EuroSAT_RGB --captioner facts --several 3",
+    ),
+)
+@reported
+def caption(
+    source: Annotated[str, typer.Argument(help="Catalog, or folder of images, as for eoaug.training_set.")],
+    captioner: Annotated[str, typer.Option(help="facts, or the folder of a model.")] = "facts",
+    several: Annotated[int, typer.Option(min=1, help="Captions per image.")] = 1,
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("captions.jsonl"),
+    task: Annotated[str, typer.Option(help="classes, pixels or change: what has a label.")] = "classes",
+    label: Annotated[
+        str | None, typer.Option(help="Property, band or folder with the label. [default: the source's]")
+    ] = None,
+    classes: Annotated[Texts, typer.Option(metavar="NAMES", help="Names of the classes of pixels.")] = None,
+    sensor: Annotated[str | None, typer.Option(help="Name of the sensor. [default: by its bands]")] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images per forward pass on an accelerator.")] = 8,
+    device: Annotated[str, typer.Option(help="Device of a model, e.g. cpu, cuda.")] = "cpu",
+) -> None:
+    """Write captions of a training set."""
+    from eoaug import caption as write
+    from eoaug import training_set
+
+    train = training_set(source, label, task=task, classes=split(classes))  # type: ignore[arg-type]  # checked there
+    report = write(train, captioner, several=several, out=out, sensor=sensor, batch=batch, device=device)
+    typer.echo(f"{report}\nwrote {report.path}")
 
 
 SetFile = Annotated[Path, typer.Argument(metavar="SET", help="YAML file of the augmentation.")]

@@ -1,0 +1,123 @@
+"""Captioning models of a few kilobytes with random weights, on disk as `save_pretrained` writes the real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    Blip2Config,
+    Blip2ForConditionalGeneration,
+    Blip2Processor,
+    BlipImageProcessor,
+    CLIPImageProcessor,
+    CLIPVisionConfig,
+    InstructBlipConfig,
+    InstructBlipForConditionalGeneration,
+    InstructBlipProcessor,
+    LlamaConfig,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+    LlavaProcessor,
+    OPTConfig,
+    PreTrainedTokenizerFast,
+)
+
+SPECIAL = ("<pad>", "<s>", "</s>", "<image>")
+_CHAT = (
+    "{% for message in messages %}{% for part in message['content'] %}{% if part['type'] == 'image' %}<image>{% else %}"
+    "{{ part['text'] }}{% endif %}{% endfor %}{% endfor %}"
+)
+
+
+def tokenizer() -> PreTrainedTokenizerFast:
+    """Bytes as tokens, without merges."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate([*SPECIAL, *alphabet])}
+    own = Tokenizer(models.BPE(vocabulary, []))
+    own.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    own.decoder = decoders.ByteLevel()
+    own.add_special_tokens(list(SPECIAL))
+    names = {"pad_token": "<pad>", "bos_token": "<s>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=own, model_max_length=512, **names)
+
+
+_SMALL: dict[str, Any] = {
+    "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
+}  # fmt: skip
+
+
+def _saved(network: Any, folder: Path) -> None:
+    """Save a network with weights large enough for the image to change the words."""
+    with torch.no_grad():
+        for weights in network.parameters():
+            weights.copy_(torch.randn(weights.shape) * 0.5)
+    network.save_pretrained(folder)
+
+
+def _language(vocabulary: int) -> OPTConfig:
+    return OPTConfig(
+        vocab_size=vocabulary, hidden_size=16, ffn_dim=16, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=16,
+        max_position_embeddings=512, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+
+
+def blip2(folder: Path) -> Path:
+    """BLIP-2 with OPT."""
+    torch.manual_seed(0)
+    words = tokenizer()
+    vision = {**_SMALL, "image_size": 16, "patch_size": 8}
+    qformer = {**_SMALL, "encoder_hidden_size": 16, "vocab_size": 64}
+    config = Blip2Config(
+        vision_config=vision, qformer_config=qformer, text_config=_language(len(words)).to_dict(), num_query_tokens=4,
+        image_token_index=SPECIAL.index("<image>"),
+    )  # fmt: skip
+    _saved(Blip2ForConditionalGeneration(config), folder)
+    images = BlipImageProcessor(size={"height": 16, "width": 16})
+    Blip2Processor(images, words, num_query_tokens=4).save_pretrained(folder)
+    return folder
+
+
+def instructblip(folder: Path) -> Path:
+    """InstructBLIP with OPT, whose Q-Former reads the instruction too."""
+    torch.manual_seed(1)
+    words = tokenizer()
+    vision = {**_SMALL, "image_size": 16, "patch_size": 8}
+    qformer = {**_SMALL, "encoder_hidden_size": 16, "vocab_size": len(words), "max_position_embeddings": 512}
+    config = InstructBlipConfig(
+        vision_config=vision, qformer_config=qformer, text_config=_language(len(words)).to_dict(), num_query_tokens=4,
+        image_token_index=SPECIAL.index("<image>"),
+    )  # fmt: skip
+    _saved(InstructBlipForConditionalGeneration(config), folder)
+    images = BlipImageProcessor(size={"height": 16, "width": 16})
+    InstructBlipProcessor(images, words, tokenizer(), num_query_tokens=4).save_pretrained(folder)
+    return folder
+
+
+def llava(folder: Path) -> Path:
+    """LLaVA, with a chat template."""
+    torch.manual_seed(2)
+    words = tokenizer()
+    vision = CLIPVisionConfig(**_SMALL, image_size=16, patch_size=8, projection_dim=16)
+    text = LlamaConfig(
+        **_SMALL, vocab_size=len(words), num_key_value_heads=2, pad_token_id=0, bos_token_id=1, eos_token_id=2
+    )
+    config = LlavaConfig(
+        vision_config=vision.to_dict(),
+        text_config=text.to_dict(),
+        image_token_id=SPECIAL.index("<image>"),
+        vision_feature_layer=-1,
+        image_seq_length=4,
+    )
+    _saved(LlavaForConditionalGeneration(config), folder)
+    images = CLIPImageProcessor(size={"height": 16, "width": 16}, crop_size={"height": 16, "width": 16})
+    LlavaProcessor(
+        images, words, patch_size=8, vision_feature_select_strategy="default", chat_template=_CHAT, image_token="<image>",
+        num_additional_image_tokens=1,
+    ).save_pretrained(folder)  # fmt: skip
+    return folder
+
+
+MODELS = {"blip2": blip2, "instructblip": instructblip, "llava": llava}
