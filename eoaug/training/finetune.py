@@ -201,6 +201,30 @@ class _WindowSampler:
         )
 
 
+@dataclass(frozen=True)
+class _DrawnWindow:
+    """A window of a step, before it is encoded."""
+
+    image: Tensor
+    """(3, edge, edge) in [-1, 1]."""
+    noise: Tensor
+    """Of the latent, (c, h, w)."""
+    time: Tensor
+    prompt: str
+    metadata: Float32Array | None
+    """Of DiffusionSat."""
+
+
+def _metadata(cube: training_cubes.TrainingCube, date: int, rng: np.random.Generator) -> Float32Array:
+    """Return the metadata of a date as DiffusionSat takes them; fields are dropped independently, as in the published code."""
+    from eoaug.generators.checkpoints.diffusionsat import metadata_vector
+
+    time, (lon_deg, lat_deg) = int(cube.times[date]), cube.lonlat_deg
+    (row,) = metadata_rows([time], dated=time != 0, lon_deg=lon_deg, lat_deg=lat_deg, gsd_m=cube.gsd_m)
+    metadata = metadata_vector(row)
+    return np.where(rng.random(len(metadata)) < _DROPOUT, np.float32(0), metadata)
+
+
 class _Training:
     """Networks, the trained parameters, and the state between two steps."""
 
@@ -330,38 +354,51 @@ class _Training:
         rng = np.random.default_rng([self.tuning.seed, self.step])
         noise = torch.Generator().manual_seed(self.tuning.seed * 1_000_003 + self.step)
         dtype = getattr(torch, self.tuning.precision)
+        drawn = [self._drawn(rng, noise) for _ in range(self.tuning.batch)]
         with torch.autocast(self.nets.device.split(":")[0], dtype=dtype, enabled=dtype is not torch.float32):
-            loss = torch.stack([self._loss(rng, noise) for _ in range(self.tuning.batch)]).mean()
+            loss = self._losses(drawn).mean()
         self.losses.append(self.state.update(loss, ema=self.tuning.ema or 0.0))
         return self.losses[-1]
 
-    def _loss(self, rng: np.random.Generator, draws: Any) -> Tensor:
-        """Return the loss of one random window."""
+    def _drawn(self, rng: np.random.Generator, draws: Any) -> _DrawnWindow:
+        """Return a random window, with the noise that is added to it and its conditioning."""
+        import torch
+
+        from eoaug.generators.checkpoints.diffusionsat_networks import SatUNet
+
+        cube, date, window = self.windows.draw(rng)
+        edge = self.edge // self.nets.factor
+        noise = torch.randn((self.nets.vae.config.latent_channels, edge, edge), generator=draws)
+        time = torch.randint(0, self.schedule.config.num_train_timesteps, (), generator=draws)
+        prompt = "" if rng.random() < _DROPOUT else self.captions.get(cube.name, self.tuning.prompt)
+        metadata = _metadata(cube, date, rng) if isinstance(self.nets.unet, SatUNet) else None
+        return _DrawnWindow(torch.from_numpy(window), noise, time, prompt, metadata)
+
+    def _losses(self, drawn: Sequence[_DrawnWindow]) -> Tensor:
+        """Return the loss of every window, computed in one batch; the autoencoder's is their mean."""
         import torch
         from diffusers.training_utils import compute_snr
 
-        cube, date, window = self.windows.draw(rng)
-        image = torch.from_numpy(window)[None].to(self.nets.device)
-        latent, autoencoder_loss = self._encode(image)
+        device = self.nets.device
+        latent, autoencoder_loss = self._encode(torch.stack([one.image for one in drawn]).to(device))
         if self.tuning.target == ("vae",):
-            return autoencoder_loss
-        noise = torch.randn(latent.shape, generator=draws).to(latent)
-        last = self.schedule.config.num_train_timesteps
-        time = torch.randint(0, last, (1,), generator=draws).to(self.nets.device)
+            return autoencoder_loss[None]
+        noise = torch.stack([one.noise for one in drawn]).to(latent)
+        time = torch.stack([one.time for one in drawn]).to(device)
         noisy = self.schedule.add_noise(latent, noise, time)
-        output = self.nets.predict(noisy, time, self._conditioning(cube, date, rng))
+        output = self.nets.predict(noisy, time, self._conditioning(drawn))
         prediction = self.schedule.config.prediction_type
         expected = {  # type: ignore[no-untyped-call]
             "epsilon": lambda: noise,
             "v_prediction": lambda: self.schedule.get_velocity(latent, noise, time),
             "sample": lambda: latent,
         }[prediction]()
-        error = torch.nn.functional.mse_loss(output.float(), expected.float())
+        error = ((output.float() - expected.float()) ** 2).flatten(1).mean(dim=1)
         if self.tuning.snr is not None:
             snr = compute_snr(self.schedule, time)
             # Equation 4 of min-SNR weights the clean image; this brings it to what the network predicts.
             scale = {"epsilon": snr, "v_prediction": snr + 1, "sample": torch.ones_like(snr)}[prediction]
-            error = (snr.clamp(max=self.tuning.snr) / scale * error).sum()
+            error = snr.clamp(max=self.tuning.snr) / scale * error
         return error + autoencoder_loss
 
     def _encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
@@ -377,32 +414,20 @@ class _Training:
         loss = torch.nn.functional.mse_loss(decoded, image) + 1e-6 * posterior.kl().mean()
         return posterior.mode().detach() * self.nets.vae.config.scaling_factor, loss
 
-    def _conditioning(
-        self, cube: training_cubes.TrainingCube, date: int, rng: np.random.Generator
-    ) -> dict[str, Tensor]:
-        """Return text, and what else the UNet is conditioned on, with a batch axis of 1."""
+    def _conditioning(self, drawn: Sequence[_DrawnWindow]) -> dict[str, Tensor]:
+        """Return text, and what else the UNet is conditioned on, with a leading axis of the windows."""
         import torch
 
-        from eoaug.generators.checkpoints.diffusionsat import metadata_vector
-        from eoaug.generators.checkpoints.diffusionsat_networks import SatUNet
-
-        caption = self.captions.get(cube.name, self.tuning.prompt)
-        prompt = "" if rng.random() < _DROPOUT else caption
-        trains_text = "text" in self.tuning.target or bool(self.rows)
-        text = self.nets.encode_text(prompt) if trains_text else self.nets.text(prompt)
-        given = {"text": text.hidden[None]}
-        if text.pooled is not None:
+        encode = self.nets.encode_text if "text" in self.tuning.target or self.rows else self.nets.text
+        texts = {prompt: encode(prompt) for prompt in dict.fromkeys(one.prompt for one in drawn)}
+        given = {"text": torch.stack([texts[one.prompt].hidden for one in drawn])}
+        pooled = [texts[one.prompt].pooled for one in drawn]
+        if pooled[0] is not None:
             size = torch.tensor([self.edge, self.edge, 0, 0, self.edge, self.edge], dtype=torch.float32)
-            given |= {"pooled": text.pooled[None], "sizes": size[None].to(self.nets.device)}
-        if isinstance(self.nets.unet, SatUNet):
-            time, (lon_deg, lat_deg) = int(cube.times[date]), cube.lonlat_deg
-            (row,) = metadata_rows(
-                [time], dated=time != 0, lon_deg=lon_deg, lat_deg=lat_deg, gsd_m=cube.gsd_m
-            )
-            metadata = metadata_vector(row)
-            # Fields are dropped independently, as in the published code.
-            metadata = np.where(rng.random(len(metadata)) < _DROPOUT, np.float32(0), metadata)
-            given["metadata"] = torch.from_numpy(metadata)[None].to(self.nets.device)
+            given |= {"pooled": torch.stack(pooled), "sizes": size.repeat(len(drawn), 1).to(self.nets.device)}  # type: ignore[arg-type]
+        metadata = [one.metadata for one in drawn if one.metadata is not None]
+        if metadata:
+            given["metadata"] = torch.from_numpy(np.stack(metadata)).to(self.nets.device)
         return given
 
     # -- files --------------------------------------------------------------------------------------

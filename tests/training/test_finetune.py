@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from eoaug.cli.app import app
 from eoaug.datasets.training_cubes import from_dataset
 from eoaug.errors import BandError, GeneratorError, ParameterError, SourceError
 from eoaug.generators.checkpoints.folder import open_checkpoint
+from eoaug.generators.runtime import one_thread
 from eoaug.testing import requests
-from eoaug.training.finetune import Tuning, finetune
+from eoaug.training.finetune import Tuning, _read_cubes, _Training, finetune
 from tests.later import Later
 
 tiny_checkpoints = Later("tests.tiny_checkpoints")
@@ -234,6 +236,54 @@ def test_any_cube_trains_and_is_read_in_physical_units(base: Path, eoaug_data: P
         finetune(base, radar, tmp_path / "no")
 
 
+@pytest.mark.parametrize("target", [("unet",), ("unet", "text")])
+def test_a_batch_is_the_mean_of_its_windows(
+    base: Path, cubes: Path, tmp_path: Path, target: tuple[Any, ...]
+) -> None:
+    """The loss of a batch of 8 is the mean of 8 losses, and so is its gradient."""
+    tuning = Tuning(batch=8, target=target, mode="full", device="cpu", **QUICK)
+    training = _Training(base, _read_cubes(cubes, tuning.bands, {}), tmp_path / "out", tuning, {})
+    rng, noise = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    drawn = [training._drawn(rng, noise) for _ in range(8)]
+    assert len({int(one.time) for one in drawn}) > 1
+
+    def gradient(loss: torch.Tensor) -> torch.Tensor:
+        weights = list(training.state.parameters.values())
+        return torch.cat(
+            [
+                one.flatten()
+                for one in torch.autograd.grad(loss, weights, allow_unused=True)
+                if one is not None
+            ]
+        )
+
+    together = training._losses(drawn)
+    apart = torch.cat([training._losses([one]) for one in drawn])
+    assert together.shape == (8,)
+    torch.testing.assert_close(together, apart, rtol=1e-5, atol=1e-6)
+    one, other = gradient(together.mean()), gradient(apart.mean())
+    assert float((one - other).abs().max()) <= 1e-5 * float(other.abs().max()) + 1e-7
+
+
+@pytest.mark.slow
+def test_a_batch_is_faster_than_its_windows(base: Path, cubes: Path, tmp_path: Path) -> None:
+    tuning = Tuning(batch=8, device="cpu", **QUICK)
+    training = _Training(base, _read_cubes(cubes, tuning.bands, {}), tmp_path / "out", tuning, {})
+    drawn = [training._drawn(np.random.default_rng(0), torch.Generator().manual_seed(0)) for _ in range(8)]
+
+    def cpu_s(groups: list[list[Any]]) -> float:
+        best = np.inf
+        for _ in range(5):
+            begin = time.process_time()
+            torch.cat([training._losses(group) for group in groups]).mean().backward()  # type: ignore[no-untyped-call]
+            best = min(best, time.process_time() - begin)
+        return best
+
+    with one_thread():
+        cpu_s([drawn])
+        assert cpu_s([[one] for one in drawn]) / cpu_s([drawn]) >= 1.5
+
+
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_the_weight_of_a_step_is_that_of_min_snr(cubes: Path, tmp_path: Path, kind: str) -> None:
     """min(SNR, 5) / SNR for noise, over SNR + 1 for v: equal weights on the clean image (arXiv:2303.09556)."""
@@ -244,9 +294,9 @@ def test_the_weight_of_a_step_is_that_of_min_snr(cubes: Path, tmp_path: Path, ki
     )
     draws = torch.Generator().manual_seed(3 * 1_000_003)
     torch.randn((1, 4, 8, 8), generator=draws)
-    time = int(torch.randint(0, 1000, (1,), generator=draws))
+    step = int(torch.randint(0, 1000, (1,), generator=draws))
     betas = np.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-    share = np.cumprod(1 - betas)[time]
+    share = np.cumprod(1 - betas)[step]
     ratio = share / (1 - share)
     expected = min(ratio, 5) / (ratio if kind == "epsilon" else ratio + 1)
     assert weighed / plain == pytest.approx(expected, rel=1e-4)
