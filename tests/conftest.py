@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -58,6 +59,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for case in cases:
             if case not in kept:
                 case.add_marker(pytest.mark.slow)
+
+
+@pytest.fixture(scope="session")
+def quick_workers() -> Iterator[None]:
+    """Fork the processes of dask from one that has imported everything: most of the time of a process is its start."""
+    import dask
+    import distributed
+
+    how = {
+        "distributed.worker.multiprocessing-method": "forkserver",
+        "distributed.worker.profile.enabled": False,  # it samples every thread, a hundred times a second
+        "multiprocessing.context": "forkserver",
+    }
+    with dask.config.set(how):
+        served = distributed.utils.get_mp_context()
+        served.set_forkserver_preload(
+            ["distributed", "eoaug.testing", "eoaug.jobs.worker", "tests.jobs.conftest"]
+        )
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -196,6 +196,32 @@ def test_the_house_stands():
     assert violations(PACKAGE) == []
 
 
+SLOW_TO_IMPORT = ["diffusers", "transformers", "peft", "torchmetrics", "torchgeo", "lightning", "kornia"]
+"""Seconds each; every process of the test runner would spend them on collecting tests that it never runs."""
+
+
+def test_tests_import_slow_libraries_at_first_use():
+    """A test module holds them, and modules of the package that import them, as `tests.later.Later`."""
+    root, at_once = PACKAGE.parent, {}
+    for path in (*PACKAGE.rglob("*.py"), *(root / "tests").rglob("*.py")):
+        module = ".".join(path.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+        names = [one.module for one in imports(path, module) if one.at_once and not one.typing_only]
+        # `from a import b`: b is a module, or a name in a.
+        at_once[module] = {*names, *(name.rpartition(".")[0] for name in names)}
+    slow: dict[str, str] = {}
+    while found := {
+        module: name
+        for module, names in at_once.items()
+        for name in names
+        if module not in slow and (name in slow or begins(name, SLOW_TO_IMPORT))
+    }:
+        slow |= found
+    assert "tests.tiny_checkpoints" in slow, "else this finds nothing"
+    # The makers of tiny models are themselves imported at first use.
+    tests = {m: name for m, name in slow.items() if begins(m, ["tests"]) and not m.startswith("tests.tiny_")}
+    assert tests == {}
+
+
 BROKEN = {
     "a floor above": {"raster/grid.py": "from eoaug.cube.read import Cube"},
     "a floor above, relative": {"generators/base.py": "from ..cube import read"},

@@ -13,7 +13,7 @@ from eoaug.cli.options import (
     Source,
     floats,
     option_help,
-    print_json,
+    print_result,
     reported,
     split,
 )
@@ -50,7 +50,4 @@ def inspect_source(
         datetime=datetime,
         limit=limit,
     )
-    if as_json:
-        print_json([summary.as_dict() for summary in summaries])
-    else:
-        typer.echo("\n\n".join(map(str, summaries)))
+    print_result(summaries, as_json)

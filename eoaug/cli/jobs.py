@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from eoaug.cli.options import Json, option_help, print_json, reported
+from eoaug.cli.options import Json, option_help, print_result, reported
 from eoaug.errors import ParameterError
 
 __all__ = ["PlanGroup", "commands", "plan_commands"]
@@ -157,17 +157,9 @@ def status(job: JobOrCatalog, as_json: Json = False) -> None:
     from eoaug.jobs.status import catalog_status, status_of
 
     if _is_catalog(job):
-        states = catalog_status(job)
-        if as_json:
-            print_json([state.as_dict() for state in states])
-        else:
-            typer.echo("\n\n".join(map(str, states)))
+        print_result(catalog_status(job), as_json)
         return
-    state = status_of(_any_job(job))
-    if as_json:
-        print_json(state.as_dict())
-    else:
-        typer.echo(str(state))
+    print_result(status_of(_any_job(job)), as_json)
 
 
 def _is_catalog(text: str) -> bool:
@@ -199,10 +191,7 @@ def validate(catalog: Catalog, as_json: Json = False) -> None:
     from eoaug.stac.validate import validate as check
 
     validation = check(catalog)
-    if as_json:
-        print_json(validation.as_dict())
-    else:
-        typer.echo(str(validation))
+    print_result(validation, as_json)
     raise typer.Exit(0 if validation.sound else 1)
 
 
@@ -259,10 +248,7 @@ def plan(job: JobFile, as_json: Json = False) -> None:
     from eoaug.jobs.planning import plan_job
 
     cost = plan_job(job)
-    if as_json:
-        print_json(cost.as_dict())
-    else:
-        typer.echo(str(cost))
+    print_result(cost, as_json)
     raise typer.Exit(0 if cost.runnable else 3)
 
 
@@ -301,10 +287,7 @@ def plan_of_augment(config: SetFile, as_json: Json = False) -> None:
     from eoaug.augmentation.augment import plan_augment
 
     cost = plan_augment(config)
-    if as_json:
-        print_json(cost.as_dict())
-    else:
-        typer.echo(str(cost))
+    print_result(cost, as_json)
 
 
 # -- the work -----------------------------------------------------------------------------------------

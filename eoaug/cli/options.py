@@ -27,6 +27,7 @@ __all__ = [
     "option_help",
     "options_of",
     "print_json",
+    "print_result",
     "reported",
     "settings_from",
     "split",
@@ -53,6 +54,15 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def print_json(values: Any) -> None:
     """Print values as JSON, in plain ASCII for every terminal and parser."""
     typer.echo(json.dumps(values, indent=2))
+
+
+def print_result(found: Any, as_json: bool) -> None:
+    """Print a result, or a list of results with an empty line between them, as text or as JSON."""
+    several = isinstance(found, list)
+    if as_json:
+        print_json([one.as_dict() for one in found] if several else found.as_dict())
+    else:
+        typer.echo("\n\n".join(map(str, found)) if several else str(found))
 
 
 def reported(command: Callable[..., None]) -> Callable[..., None]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from eoaug.cli.options import Json, Texts, floats, option_help, print_json, reported, split
+from eoaug.cli.options import Json, Texts, floats, option_help, print_result, reported, split
 
 __all__ = ["commands"]
 
@@ -143,10 +143,7 @@ def select(
         batch=batch,
         out=out,
     )
-    if as_json:
-        print_json(selection.as_dict())
-    else:
-        typer.echo(str(selection))
+    print_result(selection, as_json)
 
 
 @commands.command(
@@ -202,8 +199,5 @@ def gate(
         out=out,
         **{name: value for name, value in how.items() if value is not None},
     )
-    if as_json:
-        print_json(verdict.as_dict())
-    else:
-        typer.echo(str(verdict))
+    print_result(verdict, as_json)
     raise typer.Exit(0 if verdict.use else 4)

@@ -92,7 +92,7 @@ def test_no_number_of_workers_changes_a_byte(landsat, workers):
     expected = {verb: _sha(_run(verb, cube)) for verb in ("inpaint", "super_resolve", "synthesize")}
     with (
         distributed.LocalCluster(
-            n_workers=workers, threads_per_worker=2, processes=True, dashboard_address=None
+            n_workers=workers, threads_per_worker=2, processes=True, dashboard_address=":0"
         ) as cluster,
         distributed.Client(cluster),
     ):

@@ -52,13 +52,13 @@ def test_accessor_function_and_pipe_are_one():
 # -- anywhere -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("quick_workers")
 def test_building_is_lazy_and_every_scheduler_gives_equal_bytes():
     ds = scene((70, 90), dates=2, bands=("blue", "nir"), content="texture")
     generator = CountingGenerator(TINY)
     lazy = all_verbs(ds.chunk({"time": 1, "y": 40, "x": 50}), generator)
     assert generator.calls == 0
     expected = all_verbs(ds, TINY)
-    # A process of its own costs seconds of imports; the cluster below has two.
     for scheduler, workers in (("threads", 2), ("processes", 1), ("synchronous", 1)):
         with dask.config.set(scheduler=scheduler, num_workers=workers):
             for verb, result in zip(lazy, dask.compute(*lazy.values()), strict=True):
@@ -67,11 +67,11 @@ def test_building_is_lazy_and_every_scheduler_gives_equal_bytes():
 
 
 @pytest.fixture(scope="module")
-def cluster():
-    """Two processes of dask; each takes seconds of imports."""
+def cluster(quick_workers):
+    """Two processes of dask."""
     distributed = pytest.importorskip("distributed")
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, protocol="tcp://"
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", protocol="tcp://"
     ) as cluster:
         yield cluster
 
@@ -149,9 +149,9 @@ def test_a_worker_resource_decides_where_the_model_runs(tmp_path, wanted):
                 "options": {"dashboard": False, "dashboard_address": ":0", "host": "127.0.0.1", "port": 0},
             },
             workers={
-                "plain": {"cls": distributed.Nanny, "options": {"nthreads": 1}},
+                "plain": {"cls": distributed.Worker, "options": {"nthreads": 1}},
                 "accelerated": {
-                    "cls": distributed.Nanny,
+                    "cls": distributed.Worker,
                     "options": {"nthreads": 1, "resources": {"GPU": 1}},
                 },
             },

@@ -118,11 +118,11 @@ def bytes_of(ds: xr.Dataset) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def two_processes() -> Iterator[Any]:
+def two_processes(quick_workers: None) -> Iterator[Any]:
     from distributed import Client, LocalCluster
 
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0") as cluster,
         Client(cluster) as client,
     ):
         yield client

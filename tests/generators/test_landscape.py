@@ -49,7 +49,7 @@ def landscape(batch=4, steps=2):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=max(settings().max_examples // 2, 10), deadline=None)
 @given(
     row=st.integers(-100_000, 100_000),
     col=st.integers(-100_000, 100_000),
@@ -74,7 +74,7 @@ def test_parts_asked_together_are_those_asked_alone():
     assert not np.allclose(together[0], together[1])
 
 
-@settings(max_examples=50, deadline=None)
+@settings(deadline=None)
 @given(row=st.integers(-200, 200), col=st.integers(-200, 200))
 def test_every_cell_has_one_owner_that_holds_it(row, col):
     land = landscape()

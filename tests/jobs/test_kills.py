@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import dask
-import distributed
 import numpy as np
 import psutil
 import pystac
@@ -165,15 +164,6 @@ def test_a_process_group_killed_at_random_instants(
     print(
         f"{rounds} kills at random instants of {lasts:.2f} s, {form}: {sum(seen)} items listed right after them, {_sum(told)}"
     )
-
-
-@pytest.fixture
-def quick_workers() -> Iterator[None]:
-    """Fork workers from a process that has imported everything: most of the time of a killed one is its start."""
-    with dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"}):
-        served = distributed.utils.get_mp_context()
-        served.set_forkserver_preload(["distributed", "eoaug.jobs.worker", "tests.jobs.conftest"])
-        yield
 
 
 @pytest.fixture(scope="module")
