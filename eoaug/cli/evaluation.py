@@ -84,3 +84,35 @@ def evaluate(
     page = write_report(evaluation, out)
     typer.echo(evaluation.table.to_json() if as_json else evaluation.table.to_markdown())
     typer.echo(page, err=as_json)
+
+
+@commands.command(
+    "evaluate-land",
+    short_help="Compare land drawn by class with real chips.",
+    help=option_help(
+        "Draw images of the ten classes of EuroSAT by prompt, and compare edges, lines, regions, gradients, spectra and features "
+        "with chips of places that training did not use. Every figure has that of another real draw as its yardstick. Writes "
+        "land.md, land.json, and land.png and real.png to look at.",
+        "eoaug evaluate-land embedded --chips eurosat --out evaluation",
+    ),
+)
+@reported
+def evaluate_land(
+    generator: Annotated[str, typer.Argument(help="Name of a generator that takes a prompt.")],
+    chips: Annotated[
+        Path,
+        typer.Option(
+            exists=True, file_okay=False, help="Folder with eurosat_rgb_train.zip and eurosat_rgb_val.zip."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder for the report; existing files are replaced.")],
+    images: Annotated[int, typer.Option(help="Images per class.")] = 10,
+    seed: Annotated[int, typer.Option(help="Random seed of the images and of the choice of chips.")] = 0,
+) -> None:
+    """Compare land drawn by class with real chips."""
+    from eoaug.evaluate.land import evaluate_land as compare
+    from eoaug.generators import load
+
+    found = compare(load(generator), chips, images=images, seed=seed)
+    found.write(out)
+    typer.echo(found.to_markdown())
