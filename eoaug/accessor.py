@@ -12,6 +12,7 @@ from eoaug.cube import provenance
 from eoaug.engine.plan import Plan
 from eoaug.generators.base import Verb
 from eoaug.pairs.change import change
+from eoaug.verbs.description import described
 from eoaug.verbs.extend import extend
 from eoaug.verbs.inpaint import inpaint
 from eoaug.verbs.planning import plan
@@ -29,6 +30,13 @@ class Accessor:
 
     def __init__(self, obj: Any) -> None:
         self._obj = obj
+
+    def __repr__(self) -> str:
+        """Return what eoaug sees in the object, and what each verb would do."""
+        return str(described(self._obj))
+
+    def _repr_html_(self) -> str:
+        return described(self._obj)._repr_html_()
 
     def synthesize(self, **arguments: Any) -> Any:  # noqa: D102 - borrowed below
         return synthesize(self._obj, **arguments)

@@ -16,6 +16,7 @@ from eoaug.augmentation.policy import DrawKind, Policy, draw_of, draws_of, read_
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet, split_named
 from eoaug.corruptions.cost import cost_of
 from eoaug.cube.read import read_cube
+from eoaug.display import Shown
 from eoaug.engine.explain import Explanation, bytes_text
 from eoaug.errors import ParameterError, TargetError, error_context
 from eoaug.generators.base import Generator
@@ -241,8 +242,8 @@ def _format_for(train: TrainingSet) -> Literal["cog", "chips"]:
     return "chips" if geobox.crs is None or max(geobox.shape) <= _CHIP_PX else "cog"
 
 
-@dataclass(frozen=True, kw_only=True)
-class AugmentPlan:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class AugmentPlan(Shown):
     """What an augmentation would make, without making it."""
 
     real: int

@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol, overload
 import xarray as xr
 
 from eoaug.cube.carried import PROPERTIES, SPLIT, as_text
+from eoaug.display import Shown
 from eoaug.errors import ParameterError, did_you_mean
 
 __all__ = ["SPLITS", "ItemSource", "Task", "TrainingItem", "TrainingSet", "label_properties", "split_named"]
@@ -87,8 +88,8 @@ class TrainingItem:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
 
-@dataclass(frozen=True)
-class TrainingSet(Sequence[TrainingItem]):
+@dataclass(frozen=True, repr=False)
+class TrainingSet(Shown, Sequence[TrainingItem]):
     """Images with labels and splits, in a fixed order."""
 
     items: tuple[TrainingItem, ...]

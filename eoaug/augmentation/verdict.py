@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from eoaug.display import Shown
 from eoaug.errors import ParameterError, first_line
 from eoaug.storage.atomic import atomic_write
 
@@ -18,8 +19,8 @@ VERDICT = "verdict.json"
 """Name of the file."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Verdict(Shown):
     """Whether made images improve a model of the task, and in which share."""
 
     use: bool

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from eoaug.display import html_table
 from eoaug.engine.layout import Layout
 from eoaug.engine.values import Sampling
 from eoaug.generators.base import (
@@ -87,10 +88,7 @@ class Explanation:
     __repr__ = __str__
 
     def _repr_html_(self) -> str:
-        from html import escape
-
-        body = "".join(f"<tr><th>{escape(k)}</th><td>{escape(v)}</td></tr>" for k, v in self.rows())
-        return f"<table><caption>{escape(self.title)}</caption>{body}</table>"
+        return html_table(self.title, self.rows())
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from eoaug.display import Shown
 from eoaug.errors import TargetError
 from eoaug.jobs.leases import live_leases, sweep_leases
 from eoaug.stac.catalog import GENERATORS, STATE, Root, item_href
@@ -19,8 +20,8 @@ from eoaug.storage.location import Location
 __all__ = ["Garbage", "collect_garbage"]
 
 
-@dataclass(frozen=True)
-class Garbage:
+@dataclass(frozen=True, repr=False)
+class Garbage(Shown):
     """What `collect_garbage` removed."""
 
     scratch: int = 0

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from eoaug.display import Shown
 from eoaug.errors import EoaugError
 from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.catalog_work import CatalogWork, generator_of
@@ -31,8 +32,8 @@ _SHOWN_ITEMS = 5
 """Number of items that the text names of each problem."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobPlan:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class JobPlan(Shown):
     """What a job would do, estimated without calling the model and without writing."""
 
     items: int

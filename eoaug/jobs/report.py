@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from typing import Any
 
+from eoaug.display import Shown
 from eoaug.errors import EoaugError
 from eoaug.jobs.work_items import JobContext, WorkItem
 from eoaug.quicklook import Picture, Section, page, rgb
@@ -43,8 +44,8 @@ class Failure:
         return asdict(self)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Report:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Report(Shown):
     """What one run of a job did."""
 
     job: str

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from eoaug.display import Shown
 from eoaug.errors import TargetError
 from eoaug.jobs.config import Job, JobBase, read_job
 from eoaug.jobs.journal import read_journals
@@ -18,8 +19,8 @@ from eoaug.storage.location import Location
 __all__ = ["JobStatus", "catalog_status", "job_status", "resumable", "status_of"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class JobStatus:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class JobStatus(Shown):
     """The state of a job, from its journal and catalog."""
 
     job: str

@@ -19,6 +19,7 @@ from eoaug.augmentation.policy import KeepRules
 from eoaug.augmentation.selected import write_selection
 from eoaug.augmentation.training_items import TrainingSet
 from eoaug.augmentation.training_set import training_set
+from eoaug.display import Shown
 from eoaug.errors import ParameterError
 from eoaug.progress import Progress, track
 from eoaug.raster.arrays import Float64Array
@@ -46,8 +47,8 @@ _EQUAL = 1e-4
 _DIGITS = 6
 
 
-@dataclass(frozen=True)
-class Selection:
+@dataclass(frozen=True, repr=False)
+class Selection(Shown):
     """Which made images are kept, and why the others are not."""
 
     lines: tuple[Mapping[str, Any], ...]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pystac
 
+from eoaug.display import Shown
 from eoaug.stac.filters import Search, item_times, parse_bbox, parse_interval
 from eoaug.stac.search import find
 
@@ -19,8 +20,8 @@ __all__ = ["CollectionSummary", "summarise"]
 _SHOWN_ITEMS = 20
 
 
-@dataclass(frozen=True, kw_only=True)
-class CollectionSummary:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class CollectionSummary(Shown):
     """Summary of the items of one collection."""
 
     collection: str

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from eoaug.cube.provenance import Provenance
+from eoaug.display import Shown
 from eoaug.errors import EoaugError, TargetError
 from eoaug.stac.catalog import DATA_NAME, GENERATORS, MADE_BY, Root
 from eoaug.stac.extensions import schema
@@ -35,8 +36,8 @@ class Finding:
     problem: str
 
 
-@dataclass(frozen=True)
-class Validation:
+@dataclass(frozen=True, repr=False)
+class Validation(Shown):
     """Result of `validate`."""
 
     items: int

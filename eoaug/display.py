@@ -1,0 +1,45 @@
+"""What objects show of themselves: rows of a name and a text, plain and as HTML that loads nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+__all__ = ["Rows", "Shown", "html_table", "text_table"]
+
+Rows = Sequence[tuple[str, str]]
+"""Names and texts; several lines of a text stand under each other."""
+
+_CELL = "text-align:left;vertical-align:top;padding:1px 12px 1px 0;background:none"
+
+
+def text_table(title: str, rows: Rows) -> str:
+    """Return a title and rows as aligned text."""
+    width = max((len(name) for name, _ in rows), default=0)
+    lines = [title]
+    for name, text in rows:
+        first, *more = text.split("\n")
+        lines.append(f"  {name:<{width}}  {first}".rstrip())
+        lines += [f"  {'':<{width}}  {line}" for line in more]
+    return "\n".join(lines)
+
+
+def html_table(title: str, rows: Rows) -> str:
+    """Return a title and rows as HTML; everything in them is escaped."""
+    body = "".join(
+        f'<tr><th style="{_CELL};font-weight:600">{escape(name)}</th>'
+        f'<td style="{_CELL};white-space:pre-wrap">{escape(text)}</td></tr>'
+        for name, text in rows
+    )
+    return f'<div><strong>{escape(title)}</strong><table style="border:none">{body}</table></div>'
+
+
+class Shown:
+    """Base of objects whose ``str`` is what a prompt and a notebook show."""
+
+    def __repr__(self) -> str:
+        """Return the text."""
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{escape(str(self))}</pre>"
