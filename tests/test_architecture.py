@@ -13,7 +13,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "eoaug"
 
 FLOORS = {
-    "ground": ["errors", "progress", "raster", "metrics"],
+    "ground": ["errors", "display", "progress", "raster", "metrics"],
     "storage": ["storage"],
     "generators": ["generators"],
     "cube": ["cube"],
