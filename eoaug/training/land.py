@@ -64,14 +64,29 @@ class LandChips:
         mean: Sequence[float],
         std: Sequence[float],
         statistics: LandUnits | None = None,
+        halvings: int = 1,
     ) -> LandChips:
-        """Return chips in units; ``statistics`` are those of the training chips, None: these are the training chips."""
+        """Return chips in units.
+
+        Parameters
+        ----------
+        chips
+            The chips.
+        mean, std
+            Reflectance of model unit 0 and of one model unit.
+        statistics
+            Those of the training chips; None: these are the training chips.
+        halvings
+            How often a chip is halved: once for cells of two pixels.
+        """
         n = len(mean[:3])
         unit = np.asarray(std[:n], np.float32)[:, None, None]
         centre = np.asarray(mean[:n], np.float32)[:, None, None]
         parts = []
         for first in range(0, len(chips), _CHUNK):
-            cells = CELL.degrade((chips.reflectance(slice(first, first + _CHUNK)) - centre) / unit)
+            cells = (chips.reflectance(slice(first, first + _CHUNK)) - centre) / unit
+            for _ in range(halvings):
+                cells = CELL.degrade(cells)
             parts.append(to_log(cells, mean[:n], std[:n]))
         logs = np.concatenate(parts)
         if statistics is None:

@@ -137,11 +137,12 @@ def _land(config: Mapping[str, Any], folder: str | Path | None, out: Path) -> Tr
         raise ParameterError("pre-training: the stage land needs chips of EuroSAT", "give the option --chips")
     train, validation = (Path(folder) / f"eurosat_rgb_{split}.zip" for split in ("train", "val"))
     unit = {"mean": config["mean"], "std": config["std"]}
-    chips = land.LandChips.of(read_eurosat(train), **unit)
+    halvings = config["stages"][LAND].get("halvings", 1)
+    chips = land.LandChips.of(read_eurosat(train), halvings=halvings, **unit)
     _log.info("land: %d chips", len(chips.classes))
     save_weights(out / "land_units.safetensors", chips.statistics.tensors(), half=False)
     held = (
-        land.LandChips.of(read_eurosat(validation), **unit, statistics=chips.statistics)
+        land.LandChips.of(read_eurosat(validation), halvings=halvings, statistics=chips.statistics, **unit)
         if validation.exists()
         else None
     )

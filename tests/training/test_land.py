@@ -129,6 +129,16 @@ def test_units_survive_their_file(folder):
     assert again.tones.shape == (len(CLASSES), 256, 4)
 
 
+def test_chips_may_be_halved_again(folder):
+    chips = read_eurosat(folder / "eurosat_rgb_val.zip")
+    once, twice = (LandChips.of(chips, halvings=number, **UNIT) for number in (1, 2))
+    assert once.units.shape == (len(chips), 3, 32, 32)
+    assert twice.units.shape == (len(chips), 3, 16, 16)
+    # Noise of single pixels averages out, the means of the classes stay.
+    assert (twice.statistics.unit <= once.statistics.unit + 1e-9).all()
+    np.testing.assert_allclose(twice.statistics.mean, once.statistics.mean, atol=0.03)
+
+
 def test_what_is_unknown_does_not_enter_the_conditions():
     rng = np.random.default_rng(0)
     known = rng.random((8, 8)) < 0.5
