@@ -31,6 +31,8 @@ __all__ = [
     "error_context",
     "explain_validation",
     "first_line",
+    "foreign",
+    "printable",
 ]
 
 
@@ -46,9 +48,8 @@ class EoaugError(ValueError):
     """
 
     def __init__(self, problem: str, remedy: str = "") -> None:
-        self.problem = problem
-        self.remedy = remedy
-        super().__init__(f"{problem}\n  -> {remedy}" if remedy else problem)
+        self.problem, self.remedy = printable(problem), printable(remedy)
+        super().__init__(f"{self.problem}\n  -> {self.remedy}" if remedy else self.problem)
 
     def __reduce__(self) -> tuple[type[EoaugError], tuple[str, str]]:
         # Errors cross process borders with dask; the default would pass the joined text twice.
@@ -116,9 +117,44 @@ def error_context(what: str) -> Iterator[None]:
     try:
         yield
     except EoaugError as error:
-        error.problem = f"{what}: {error.problem}"
+        error.problem = f"{printable(what)}: {error.problem}"
         error.args = (f"{error.problem}\n  -> {error.remedy}" if error.remedy else error.problem,)
         raise
+
+
+@contextmanager
+def foreign(what: str, remedy: str, error: type[EoaugError]) -> Iterator[None]:
+    """Turn whatever code of others raises in the block into an `EoaugError`: SystemExit and panics of Rust too.
+
+    Parameters
+    ----------
+    what
+        Begins the problem: ``"item 'a'"``.
+    remedy
+        What to do about it.
+    error
+        Class of the error.
+    """
+    try:
+        yield
+    except (EoaugError, MemoryError, KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException as cause:
+        raise error(f"{what} failed with {type(cause).__name__}: {first_line(cause)}", remedy) from cause
+
+
+def printable(text: object) -> str:
+    r"""Return text of others as it is shown: control, bidirectional and newline characters are escaped.
+
+    Examples
+    --------
+    >>> print(printable("scene\n\x1b[2J"))
+    scene\n\x1b[2J
+    """
+    shown = str(text)
+    if shown.isprintable():
+        return shown
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
 _LONGEST_LINE = 300
@@ -143,7 +179,10 @@ def did_you_mean(name: object, known: Iterable[str], *, cutoff: float = 0.6) -> 
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message without a full stop, or the error's type if it is empty."""
-    line, _, _ = str(error).strip().partition("\n")
+    try:
+        line, _, _ = str(error).strip().partition("\n")
+    except Exception:  # an error of others whose text cannot be made
+        line = ""
     return line[:_LONGEST_LINE].rstrip(" .\r") or type(error).__name__
 
 

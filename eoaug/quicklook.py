@@ -24,7 +24,7 @@ from PIL import Image, ImageDraw, ImageFont
 from eoaug.cube.model import CubeBand
 from eoaug.cube.read import read_cube
 from eoaug.cube.synthetic import SYNTHETIC
-from eoaug.errors import BandError, ParameterError, TimeError, error_context
+from eoaug.errors import BandError, ParameterError, TimeError, error_context, printable
 
 __all__ = ["LOOKS", "Look", "Picture", "Section", "Thumbnail", "enlarge", "page", "rgb", "shade", "sheet"]
 
@@ -348,7 +348,11 @@ def page(
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
     )
     environment.filters["png"] = _data_url
     environment.filters["paragraphs"] = lambda text: [

@@ -6,8 +6,6 @@ Exit codes: 0 success, 1 validation failed, 2 usage error, 3 items failed.
 from __future__ import annotations
 
 import json
-import os
-import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any
@@ -128,18 +126,32 @@ def run(
     "resume",
     short_help="Resume the jobs of a catalog.",
     help=option_help(
-        "Resume every job that has written to a catalog, from the catalog's journal; the YAML is not needed.",
+        "Resume every job that has written to a catalog, from the catalog's journal; the YAML is not needed. A catalog "
+        "may come from others: hosts, an API or a generator that its journal names are used only if the command names "
+        "them too.",
         "eoaug resume augmented --workers 4",
     ),
 )
 @reported
 def resume(
-    catalog: Catalog, scheduler: Scheduler = None, workers: Workers = None, recompute: Recompute = False
+    catalog: Catalog,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    recompute: Recompute = False,
+    allow: Annotated[
+        list[str] | None,
+        typer.Option(help="Host or folder that the journal names, if it is yours; repeatable."),
+    ] = None,
+    api: Annotated[str | None, typer.Option(help="STAC API that the journal names, if it is yours.")] = None,
+    generator: Annotated[
+        str | None, typer.Option(help="Generator that the journal names, if it is yours.")
+    ] = None,
 ) -> None:
     """Resume the jobs of a catalog."""
-    from eoaug.jobs.status import resumable
+    from eoaug.jobs.status import Word, resumable
 
-    _leave(_run(list(map(_any_job, resumable(catalog))), scheduler, workers, None, recompute=recompute))
+    configs = resumable(catalog, Word(tuple(allow or ()), api, generator))
+    _leave(_run(list(map(_any_job, configs)), scheduler, workers, None, recompute=recompute))
 
 
 @commands.command(
@@ -359,9 +371,4 @@ def _cluster_of(job: Any, name: str) -> Any:
 
 def _leave(reports: list[Any]) -> None:
     code = 3 if any(report.failures for report in reports) else 0
-    if any(report.timed_out for report in reports):
-        # A thread that does not return would keep Python from exiting.
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
     raise typer.Exit(code)

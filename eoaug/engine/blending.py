@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import batched
@@ -13,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from eoaug.engine.plan import Plan
-from eoaug.errors import GeneratorError
+from eoaug.errors import GeneratorError, foreign
 from eoaug.generators.base import Request, SteppedGenerator, UncertaintyGenerator
 from eoaug.progress import ProgressCounter
 from eoaug.raster.tiles import Tile, Window
@@ -116,8 +117,19 @@ def independent_tiles(plan: Plan, requests: Iterable[TileRequest], execution: Ex
             yield tile, done.pop(tile)
 
 
+def _of_generator(plan: Plan) -> AbstractContextManager[None]:
+    """Return a context in which whatever a generator raises is an error of the generator."""
+    remedy = "run again; if it remains, check the generator with eoaug.testing.check_generator"
+    return foreign(f"generator {plan.card.name!r}", remedy, GeneratorError)
+
+
 def _generated(plan: Plan, requests: Sequence[Request], progress: ProgressCounter) -> NDArray[np.float32]:
     """Return the generator's result; where steps are counted and it has them, step by step."""
+    with _of_generator(plan):
+        return _results(plan, requests, progress)
+
+
+def _results(plan: Plan, requests: Sequence[Request], progress: ProgressCounter) -> NDArray[np.float32]:
     generator = plan.generator
     if plan.sampling.uncertainty:
         assert isinstance(generator, UncertaintyGenerator)  # checked with the arguments

@@ -12,7 +12,11 @@ from typing import Any
 from eoaug.errors import GeneratorError, did_you_mean
 from eoaug.generators.base import Generator
 
-__all__ = ["available", "load"]
+__all__ = ["SHIPPED", "available", "load"]
+
+
+SHIPPED = ("embedded", "classical")
+"""Names of the generators of this package."""
 
 
 GROUP = "eoaug.generators"

@@ -8,8 +8,9 @@ TF32. On the CPU the memory format is channels-last, which is faster and on one 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -17,7 +18,15 @@ import numpy as np
 from eoaug.errors import GeneratorError, first_line
 from eoaug.raster.arrays import Float32Array
 
-__all__ = ["Precision", "checked_device", "checked_precision", "device_kind", "forward", "one_thread"]
+__all__ = [
+    "Precision",
+    "checked_device",
+    "checked_precision",
+    "device_kind",
+    "forward",
+    "one_thread",
+    "torch_state",
+]
 
 
 def checked_device(device: str, generator: str) -> str:
@@ -49,33 +58,100 @@ def device_kind(device: str) -> str:
     return device.partition(":")[0]
 
 
-_users = 0
-_users_lock = threading.Lock()
-_threads_before = 1
+@contextmanager
+def torch_state(device: str = "cpu", *, inference: bool = True) -> Iterator[None]:
+    """Compute in the state of a fresh process, whatever the process has done to torch before; restore it at the end.
+
+    One intra-op thread, inference without autocast, float32 in full precision, created on ``device`` unless the code says
+    otherwise, and the kernels that torch chooses by itself. Every forward and every load of weights runs in it.
+    """
+    import torch
+
+    with _knobs_turned(torch), ExitStack() as stack:
+        torch.set_num_threads(1)  # kept per thread, so every user sets it
+        denormals = float(np.float32(1e-40) * np.float32(1)) == 0
+        if denormals:
+            torch.set_flush_denormal(False)
+            stack.callback(torch.set_flush_denormal, True)
+        if inference:
+            stack.enter_context(torch.inference_mode())
+        for kind in {"cpu", device_kind(device)}:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        stack.enter_context(torch.device(device))
+        yield
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Limit torch to one intra-op thread, so that results do not depend on the machine's settings.
-
-    The last user to leave restores the number that the first one found. torch keeps the number per thread, so every
-    user sets it.
-    """
+    """Train with one intra-op thread and torch's settings of a fresh process, so that weights do not depend on them."""
     import torch
 
-    global _users, _threads_before
+    with _knobs_turned(torch):
+        torch.set_num_threads(1)
+        yield
+
+
+_users = 0
+_users_lock = threading.Lock()
+_found: list[Callable[[], object]] = []
+
+
+@contextmanager
+def _knobs_turned(torch: Any) -> Iterator[None]:
+    """Turn torch's global settings to those of a fresh process.
+
+    The first user records what it found, and the last one to leave restores it.
+    """
+    global _users
     with _users_lock:
         if _users == 0:
-            _threads_before = torch.get_num_threads()
+            _found[:] = list(_turned(torch))
         _users += 1
-        torch.set_num_threads(1)
     try:
         yield
     finally:
         with _users_lock:
             _users -= 1
             if _users == 0:
-                torch.set_num_threads(_threads_before)
+                for restore in _found:
+                    restore()
+
+
+def _turned(torch: Any) -> Iterator[Callable[[], object]]:
+    """Turn every setting that is not that of a fresh process, and yield how to turn it back."""
+    yield partial(torch.set_num_threads, torch.get_num_threads())
+    calls = [
+        (torch.get_default_dtype, torch.set_default_dtype, torch.float32),
+        (torch.are_deterministic_algorithms_enabled, torch.use_deterministic_algorithms, False),
+        (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly, False),
+    ]
+    sdp = torch.backends.cuda
+    for name in ("flash", "mem_efficient", "math", "cudnn"):
+        if hasattr(sdp, f"enable_{name}_sdp"):
+            calls.append((getattr(sdp, f"{name}_sdp_enabled"), getattr(sdp, f"enable_{name}_sdp"), True))
+    for get, put, wanted in calls:
+        before = get()
+        if before != wanted:
+            put(wanted)
+            yield partial(put, before)
+    for owner, name, wanted in _attributes(torch.backends):
+        before = getattr(owner, name, wanted)
+        if before != wanted:
+            setattr(owner, name, wanted)
+            yield partial(setattr, owner, name, before)
+    nnpack = torch.backends.nnpack.set_flags(True)
+    yield partial(torch.backends.nnpack.set_flags, *nnpack)
+
+
+def _attributes(backends: Any) -> Iterator[tuple[Any, str, Any]]:
+    """Yield owner, name and fresh value of the settings that are attributes."""
+    yield backends.mkldnn, "enabled", True
+    yield backends.mkldnn, "deterministic", False
+    for owner in (backends, backends.mkldnn, backends.cuda.matmul):
+        yield owner, "fp32_precision", "none"
+    for name in ("conv", "matmul", "rnn"):
+        if hasattr(backends.mkldnn, name):
+            yield getattr(backends.mkldnn, name), "fp32_precision", "none"
 
 
 Precision = Literal["exact", "fast"]
@@ -122,15 +198,14 @@ def forward(
     import torch
 
     H, W = max(np.shape(arrays[0])[-2:] for arrays in inputs if np.ndim(arrays[0]) == 3)
-    tensors = [
-        torch.from_numpy(
-            _padded_batch(arrays, batch, multiple_of if np.shape(arrays[0])[-2:] == (H, W) else 1)
-        ).to(device)
-        for arrays in inputs
-    ]
     with ExitStack() as stack:
-        stack.enter_context(one_thread())
-        stack.enter_context(torch.inference_mode())
+        stack.enter_context(torch_state(device))
+        tensors = [
+            torch.from_numpy(
+                _padded_batch(arrays, batch, multiple_of if np.shape(arrays[0])[-2:] == (H, W) else 1)
+            ).to(device)
+            for arrays in inputs
+        ]
         kind = torch.device(device).type
         if kind == "cpu" or precision == "fast":
             tensors = [_channels_last(tensor) for tensor in tensors]

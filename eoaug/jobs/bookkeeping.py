@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from eoaug.errors import TargetError
+from eoaug.errors import TargetError, printable
 from eoaug.jobs.config import JobBase
 from eoaug.jobs.content_key import version
 from eoaug.jobs.journal import Journal
@@ -67,6 +67,11 @@ class Bookkeeper:
         if time.monotonic() - self._flushed > pause:
             self.flush()
 
+    def note(self, name: str, text: str) -> None:
+        """Record what is unusual about the source, without an item that failed."""
+        entry = (printable(name), printable(text))
+        self.report = replace(self.report, notes=(*self.report.notes, entry))
+
     def _add_failure(self, result: WorkResult, event: Mapping[str, Any]) -> None:
         error = result.error
         assert error is not None
@@ -95,7 +100,9 @@ class Bookkeeper:
             skipped=report.skipped + (not published and not unlisted),
             work_seconds=report.work_seconds + result.seconds * published,
             stored_bytes=report.stored_bytes + result.stored_bytes,
-            notes=(*report.notes, (result.work_item.id, result.note)) if result.note else report.notes,
+            notes=(*report.notes, (printable(result.work_item.id), printable(result.note)))
+            if result.note
+            else report.notes,
         )
         if self._api is not None:
             self._unsent.setdefault(collection, {}).update(dict.fromkeys(ids))

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from eoaug.errors import JobError, first_line
+from eoaug.jobs.child import end_child
 from eoaug.jobs.config import JobBase
 from eoaug.jobs.work_items import JobContext, WorkItem, WorkResult
 from eoaug.jobs.worker import process_item
@@ -42,7 +43,11 @@ class InProcess:
 
     def results(self, work_items: Iterable[WorkItem], context: JobContext) -> Iterator[WorkResult]:
         """Yield the result of every item, one after the other."""
-        return (process_item(work_item, context) for work_item in work_items)
+        try:
+            for work_item in work_items:
+                yield process_item(work_item, context)
+        finally:
+            end_child()
 
     def size(self) -> int:
         """Return 1: one item is processed at a time."""
@@ -99,8 +104,6 @@ class DaskExecutor:
                             work_item, "failed", attempts=losses + 1, error=_lost_worker(work_item, error)
                         )
                     continue
-                if result.timed_out:
-                    self._restart(future)
                 yield result
         except (CommClosedError, OSError, TimeoutError) as error:
             raise JobError(_CLUSTER_LOST.format(len(in_flight), error), _AGAIN) from error
@@ -133,14 +136,6 @@ class DaskExecutor:
         in_flight[key] = work_item, losses
         resources = dict(self._job.run.resources) or None
         return self._client.submit(process_item, work_item, context, key=key, pure=False, resources=resources)
-
-    def _restart(self, future: Any) -> None:
-        """Restart a worker whose thread hangs, which would keep its memory and a core."""
-        for address in self._client.who_has([future]).get(future.key, ()):
-            try:
-                self._client.restart_workers([address], timeout=30, raise_for_error=False)
-            except Exception as error:  # workers without a nanny cannot be restarted
-                warnings.warn(f"a worker with a hanging item could not be restarted: {error}", stacklevel=2)
 
 
 def _lost_worker(work_item: WorkItem, error: BaseException) -> JobError:

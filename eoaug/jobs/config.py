@@ -124,6 +124,8 @@ class RunOptions(_JobSection):
     """Longest time for one attempt at an item."""
     lease_s: float = Field(default=60.0, gt=0)
     """Seconds without a renewal after which another process takes over the work of a lost machine."""
+    wait_s: float = Field(default=3600.0, gt=0)
+    """Longest time to wait for items that another job works on; they then count as failed."""
     resources: dict[str, float] = {}
     """Resources that a worker must have, e.g. {"GPU": 1}."""
     worker_memory: str = "auto"
@@ -203,14 +205,25 @@ class JobBase(_JobSection):
     cluster: Cluster | None = None
 
     def described(self) -> dict[str, Any]:
-        """Return everything that decides the results, as JSON values: all but ``run`` and ``cluster``.
+        """Return everything that decides the results, as JSON values: all but ``run``, ``cluster`` and the place.
 
-        It is written to journals and reports, so signatures of addresses are removed.
+        It is written to journals and reports of the output's catalog, so signatures of addresses are removed, and
+        relative paths begin at its folder: a catalog can be moved, and its jobs resumed from anywhere.
         """
         values = self.model_dump(mode="json", exclude={"run", "cluster", "generator"}, exclude_defaults=True)
+        values["output"] = {key: value for key, value in values["output"].items() if key != "catalog"}
         if self.output.api is not None:
             values["output"]["api"] = clean_href(self.output.api)
         return {**values, "verb": self.verb, "generator": self._generator_name()}
+
+    def portable(self, address: str) -> str:
+        """Return an address from the folder of the output's catalog, if it is a relative path."""
+        output = self.output.catalog
+        if "://" in address or os.path.isabs(address) or address.startswith("~") or "://" in output:
+            return address
+        folder = os.path.dirname(output) if output.endswith(".json") else output
+        path = os.path.relpath(os.path.realpath(address), os.path.realpath(os.path.expanduser(folder)))
+        return path.replace(os.sep, "/")
 
     def _generator_name(self) -> str:
         if isinstance(self.generator, str):
@@ -245,7 +258,11 @@ class Job(JobBase):
     def described(self) -> dict[str, Any]:
         """Return everything that decides the results; of a corruption no generator, for it has none."""
         values = super().described()
-        values["source"]["catalog"] = clean_href(self.source.catalog)
+        values["source"]["catalog"] = self.portable(clean_href(self.source.catalog))
+        if self.source.allow:
+            values["source"]["allow"] = [
+                self.portable(entry) if entry.startswith(".") else entry for entry in self.source.allow
+            ]
         if self.verb == "corrupt":
             del values["generator"]
         return values

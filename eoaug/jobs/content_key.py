@@ -23,7 +23,7 @@ from eoaug.stac.integrity import checksum_error, damage
 from eoaug.stac.items import read_item_dates
 from eoaug.stac.search import signer_of
 from eoaug.storage.atomic import checksum
-from eoaug.storage.names import clean_href
+from eoaug.storage.names import clean_href, safe_id
 from eoaug.storage.s3 import StoreError, entries, head, is_object
 
 __all__ = ["content_key", "existing_output", "version"]
@@ -127,10 +127,10 @@ def existing_output(root: Root, work_item: WorkItem, key: str, *, verify: bool) 
                 return ()
             if next(damage(home, item, deep=verify), None):
                 return ()
-            pending += properties.get("eoaug:siblings", [])
+            pending += [safe_id(str(name)) for name in properties.get("eoaug:siblings", [])]
             items.append(registered_fields(item))
         except StoreError:  # a store that does not answer does not mean that there is no output
             raise
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return ()
     return tuple(items)

@@ -59,7 +59,7 @@ class Journal:
 
 
 def _line(event: Mapping[str, Any]) -> bytes:
-    text = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(event, separators=(",", ":")).encode()
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
@@ -93,6 +93,6 @@ def _event(line: bytes) -> dict[str, Any] | None:
     crc, _, text = line.partition(b" ")
     try:
         event = json.loads(text) if int(crc, 16) == zlib.crc32(text) else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return event if isinstance(event, dict) else None

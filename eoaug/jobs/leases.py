@@ -18,8 +18,9 @@ from eoaug.stac.integrity import json_bytes
 from eoaug.storage.crash_points import hit
 from eoaug.storage.location import Location
 from eoaug.storage.locks import is_live, lease_terms, read_lease
+from eoaug.storage.s3 import StoreError
 
-__all__ = ["Lease", "leased", "live_leases", "sweep_leases"]
+__all__ = ["Lease", "drop_dead", "leased", "live_leases", "sweep_leases"]
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,15 @@ def _content(file: Location) -> bytes | None:
         return file.read_bytes()
     except FileNotFoundError:
         return None
+    except StoreError:
+        raise
+    except (OSError, TargetError):  # a folder, a pipe, a link: no lease of eoaug
+        return None
+
+
+def drop_dead(root: Location, name: str) -> None:
+    """Remove the lease on an item if its process has ended."""
+    (root / STATE / "leases" / f"{name}.json").remove_if(lambda content: not is_live(read_lease(content)))
 
 
 def live_leases(root: Location) -> list[str]:

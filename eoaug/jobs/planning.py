@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from eoaug.display import Shown
-from eoaug.errors import EoaugError
+from eoaug.errors import EoaugError, printable
 from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.catalog_work import CatalogWork, generator_of
 from eoaug.jobs.config import Job, read_job
@@ -61,7 +61,9 @@ class JobPlan(Shown):
         }
         lines = [f"{name:<12} {text}" for name, text in rows.items()]
         for (problem, remedy), items in self.problems().items():
-            shown = ", ".join(items[:_SHOWN_ITEMS]) + (", ..." if len(items) > _SHOWN_ITEMS else "")
+            shown = printable(", ".join(items[:_SHOWN_ITEMS])) + (
+                ", ..." if len(items) > _SHOWN_ITEMS else ""
+            )
             count = f"{len(items)} item" + ("s" if len(items) > 1 else "")
             lines += [f"{'cannot run':<12} {count}: {problem}", f"{'':<12} -> {remedy}", f"{'':<12} {shown}"]
         return "\n".join(lines)

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from eoaug.display import Shown
-from eoaug.errors import EoaugError
+from eoaug.errors import EoaugError, printable
 from eoaug.jobs.work_items import JobContext, WorkItem
 from eoaug.quicklook import Picture, Section, page, rgb
 from eoaug.stac.catalog import STATE
@@ -38,6 +38,10 @@ class Failure:
     """Type of the error."""
     problem: str
     remedy: str
+
+    def __post_init__(self) -> None:
+        for name in ("item", "error", "problem", "remedy"):
+            object.__setattr__(self, name, printable(getattr(self, name)))
 
     def as_dict(self) -> dict[str, str]:
         """Return JSON values."""
@@ -126,7 +130,12 @@ class Report(Shown):
 
     def to_markdown(self) -> str:
         """Return a table of the counts and a table of the failures."""
-        lines = [f"# Job {self.job}", "", f"    {json.dumps(self.described, ensure_ascii=False)}", ""]
+        lines = [
+            f"# Job {self.job}",
+            "",
+            f"    {printable(json.dumps(self.described, ensure_ascii=False))}",
+            "",
+        ]
         lines += ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in self.table())]
         if self.most_generated:
             lines += ["", "| most generated | share |", "|---|---|"]
@@ -145,7 +154,7 @@ class Report(Shown):
 
 def _cell(text: str) -> str:
     """Return text for a cell, escaped: an item's id must not become Markdown or HTML."""
-    return " ".join(re.sub(r"[\\`*_\[\]<>|#!&]", lambda sign: f"&#{ord(sign[0])};", text).split())
+    return " ".join(re.sub(r"[\\`*_\[\]<>|#!&]", lambda sign: f"&#{ord(sign[0])};", printable(text)).split())
 
 
 def write_report(report: Report, context: JobContext, shown: Sequence[WorkItem]) -> Report:

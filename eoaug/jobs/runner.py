@@ -6,17 +6,18 @@ shows what is done, so an interrupted job is resumed by the same command.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from eoaug.errors import JobError
+from eoaug.errors import JobError, printable
 from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.catalog_work import CatalogWork
 from eoaug.jobs.clusters import DaskExecutor, Executor, InProcess
@@ -126,21 +127,11 @@ def run_work(
     bookkeeper = Bookkeeper(job, root)
     start = time.monotonic()
     with _bar(progress) as bar:
-        if client is None:
+        if client is None and job.run.timeout_s is None:
             context = replace(context, advance=bar.advance)
-        pending: Iterable[WorkItem] = work_items(bookkeeper)
-        while True:
-            busy = []
-            for result in executor.results(pending, context):
-                if result.status == "busy":
-                    busy.append(result.work_item)
-                    continue
-                bookkeeper.add(result)
-                bar.tick(result)
-            if not busy:
-                break
-            time.sleep(_BUSY_S)
-            pending = busy
+        for result in _results(executor, work_items(bookkeeper), context, bar):
+            bookkeeper.add(result)
+            bar.tick(result)
     bookkeeper.close()
     report = replace(bookkeeper.report, seconds=time.monotonic() - start, workers=executor.size())
     if report.published or report.failures or report.adopted or report.sent:
@@ -158,8 +149,44 @@ def _refuse_other_version(root: Root, job: JobBase, *, recompute: bool) -> None:
             )
 
 
+def _results(
+    executor: Executor, work_items: Iterable[WorkItem], context: JobContext, bar: _Bar
+) -> Iterator[WorkResult]:
+    """Yield the result of every work item; those that another job works on are tried again, not for ever."""
+    longest = context.job.run.wait_s
+    waiting_since: float | None = None
+    pending = work_items
+    while True:
+        busy = []
+        for result in executor.results(pending, context):
+            if result.status == "busy":
+                busy.append(result.work_item)
+            else:
+                waiting_since = None  # there is progress
+                yield result
+        if not busy:
+            return
+        now = time.monotonic()
+        if waiting_since is None:
+            waiting_since = now
+            bar.say(f"waiting for {len(busy)} items that other processes work on, such as {busy[0].id!r}")
+        if now - waiting_since > longest:
+            for work_item in busy:
+                error = JobError(
+                    f"item {work_item.id!r} has been worked on by another process for more than run.wait_s={longest:g} s",
+                    "look for a process that hangs, and run the job again",
+                )
+                yield WorkResult(work_item, "failed", error=error)
+            return
+        time.sleep(_BUSY_S)
+        pending = busy
+
+
 class _Bar:
-    """Counts images as they are made, and work items as they end; one that is made of many images shows both."""
+    """Counts images as they are made, and work items as they end; one that is made of many images shows both.
+
+    A stream that is closed does not end the job.
+    """
 
     def __init__(self, bar: Any) -> None:
         self._bar, self._counts, self._images, self._of_items = bar, Counter[str](), 0, 0
@@ -167,14 +194,21 @@ class _Bar:
     def advance(self, images: int) -> None:
         """Count images of a work item that has not ended."""
         self._images += images
-        self._bar.update(images)
+        with suppress(OSError, ValueError):
+            self._bar.update(images)
 
     def tick(self, result: WorkResult) -> None:
         """Count a work item, and those of its images that `advance` did not count."""
         self._counts[result.status] += 1
         self._of_items += result.work_item.images
-        self._bar.set_postfix(self._counts, refresh=False)
+        with suppress(OSError, ValueError):
+            self._bar.set_postfix(self._counts, refresh=False)
         self.advance(max(self._of_items - self._images, 0))
+
+    def say(self, text: str) -> None:
+        """Print a line on standard error."""
+        with suppress(OSError, ValueError, AttributeError):
+            self._bar.write(f"eoaug: {printable(text)}", file=sys.stderr)
 
     def state(self) -> str:
         """Return a line of text."""
@@ -185,7 +219,7 @@ class _Bar:
 
 @contextmanager
 def _bar(progress: bool | None) -> Iterator[_Bar]:
-    if progress is False:
+    if progress is False or sys.stderr is None or sys.stderr.closed:
         yield _Bar(SimpleNamespace(update=lambda count: None, set_postfix=lambda counts, refresh: None))
         return
     from tqdm.auto import tqdm

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from eoaug.errors import EoaugError, SourceError
+from eoaug.errors import EoaugError, SourceError, foreign
 from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.config import Job
 from eoaug.jobs.work_items import WorkItem, WorkResult, work_item_of
 from eoaug.stac.filters import Search, parse_bbox, parse_interval
-from eoaug.stac.search import SourceItem, as_item, known_sources, stream
+from eoaug.stac.search import BrokenLinkError, SourceItem, as_item, known_sources, stream
 from eoaug.storage.access import AccessPolicy, folder_of
 from eoaug.storage.names import clean_href
 from eoaug.storage.s3 import is_object
@@ -49,26 +49,33 @@ def work_items_of(job: Job, bookkeeper: Bookkeeper | None = None) -> Iterator[Wo
 
     def record_failure(href: str, error: EoaugError) -> None:
         assert bookkeeper is not None
+        if isinstance(error, BrokenLinkError):
+            bookkeeper.note(href, error.problem)
+            return
         work_item = WorkItem(SourceItem({}, href, AccessPolicy()), href, "", "")
         bookkeeper.add(WorkResult(work_item, "failed", error=error))
 
     on_failure = None if bookkeeper is None else record_failure
     for entry in stream(source.catalog, search, text=source.datetime, allow=source.allow, lost=on_failure):
         try:
-            item = as_item(entry)
-            if not search.keeps(item):
-                continue
-            work_item = work_item_of(entry, item, job)
-            if (work_item.collection, work_item.label) in seen:
+            with foreign(f"item at {clean_href(entry.href)!r}", "correct the item", SourceError):
+                item = as_item(entry)
+                if not search.keeps(item):
+                    continue
+                work_item = work_item_of(entry, item, job)
+            # On some file systems upper and lower case are one.
+            place = work_item.collection.casefold(), work_item.label.casefold()
+            if place in seen:
                 raise SourceError(
-                    f"item {item.id!r} is in the source twice", "give it another id, or choose collections"
+                    f"item {item.id!r} is in the source twice, or differs from another one only in case",
+                    "give it another id, or choose collections",
                 )
         except EoaugError as error:
             if on_failure is None:
                 raise
             on_failure(clean_href(entry.href), error)
             continue
-        seen.add((work_item.collection, work_item.label))
+        seen.add(place)
         yield work_item
         if source.limit is not None and len(seen) >= source.limit:
             return

@@ -59,6 +59,8 @@ class WorkResult:
     stored_bytes: int = 0
     """Bytes of data written."""
     error: EoaugError | None = None
+    may_pass: bool = False
+    """Whether another attempt may succeed."""
     timed_out: bool = False
     note: str = ""
     """What is unusual about a published result: nothing was filled, or everything."""

@@ -23,6 +23,7 @@ from eoaug.errors import (
     first_line,
 )
 from eoaug.formats.georeference import geobox_of
+from eoaug.formats.judged_zarr import arrays_in, judged_store
 from eoaug.stac.file_dates import date_in_name
 from eoaug.stac.filters import Bbox
 from eoaug.storage.access import AccessPolicy, check_tree
@@ -101,8 +102,9 @@ def _opened(path: Path, access: AccessPolicy, chunks: Mapping[str, int] | None) 
     options: dict[str, Any] = {"mask_and_scale": False, "decode_coords": "all", "chunks": asked}
     try:
         if os.path.isdir(address):
-            _check_zarr(Path(address), access, what)
-            ds = xr.open_zarr(address, **options)
+            check_tree(address, what=what)
+            store = judged_store(address, "zarr", access, arrays_in(address), what=what, old=True)
+            ds = xr.open_zarr(store, consolidated=False, **options)
         else:
             ds = xr.open_dataset(address, engine=_engine(address, what), **options)
         sizes = {name: size for name, size in asked.items() if name in ds.dims}
@@ -152,30 +154,6 @@ def _links(group: Any, depth: int) -> Iterator[str]:
                 yield str(member.name)
         elif depth:
             yield from _links(member, depth - 1)
-
-
-def _check_zarr(folder: Path, access: AccessPolicy, what: str) -> None:
-    """Refuse links to other files, and codecs that run code when an array is read."""
-    check_tree(str(folder), what=what)
-    for base, folders, files in os.walk(folder):
-        if len(Path(base).relative_to(folder).parts) >= _DEPTH:
-            folders.clear()
-        for name in sorted({*_ZARR_DOCUMENTS, ".zattrs"} & set(files)):
-            document = access.read_json(os.path.join(base, name), what=f"document of {what}")
-            if any("pickle" in codec.lower() for codec in _codecs(document)):
-                raise SourceError(
-                    f"{what} is stored with the codec 'pickle', which can run code",
-                    "store it with another codec",
-                )
-
-
-def _codecs(value: Any) -> Iterator[str]:
-    if isinstance(value, Mapping):
-        yield from (str(value[key]) for key in ("id", "name") if isinstance(value.get(key), str))
-        value = list(value.values())
-    if isinstance(value, list):
-        for entry in value:
-            yield from _codecs(entry)
 
 
 def _check_sizes(ds: xr.Dataset, access: AccessPolicy, what: str) -> None:

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import rasterio
 import zarr
 from numpy.typing import NDArray
+from odc.geo.converters import rio_geobox
 from odc.geo.geobox import GeoBox
 from odc.geo.overlap import compute_reproject_roi
 from odc.geo.roi import roi_is_empty, roi_shape
 from odc.geo.warp import resampling_s2rio
 from odc.loader import RioDriver
+from odc.loader._reader import pick_overview
+from odc.loader._rio import _do_read
 from odc.loader.types import RasterBandMetadata, RasterGroupMetadata
 from rasterio.enums import Resampling
 from rasterio.warp import reproject
@@ -24,10 +28,9 @@ from scipy import ndimage
 
 from eoaug.cube.synthetic import GENERATED, MEASURED, OUTSIDE, SYNTHETIC, TRANSFERRED
 from eoaug.errors import EoaugError
-from eoaug.stac.band_sources import BandSource, open_raster, unreadable
+from eoaug.formats.judged_zarr import judged_store
+from eoaug.stac.band_sources import BandSource, open_overview, open_raster, unreadable
 from eoaug.stac.headers import header_of, refuse_contradictions
-from eoaug.stac.zarr_groups import store_of
-from eoaug.storage.gdal import GDAL_OPTIONS, gdal_options
 
 __all__ = ["MARK_FUSER", "SOURCE", "Driver"]
 
@@ -92,7 +95,7 @@ class _NamingReader:
             address = source.access.resolve(
                 source.href, what=f"asset {source.asset!r} of item {source.item!r}"
             )
-            if source.array:
+            if self._reader is not None:
                 return self._reader.read(*args, **kwargs)
             return self._read_raster(address, *args, **kwargs)
         except EoaugError:
@@ -100,13 +103,19 @@ class _NamingReader:
         except Exception as error:  # rasterio, zarr, numpy and the network each raise their own
             unreadable(self._source.item, self._source.asset, self._source.href, error)
 
-    def _read_raster(self, address: str, *args: Any, **kwargs: Any) -> Any:
+    def _read_raster(
+        self,
+        address: str,
+        cfg: Any,
+        dst_geobox: GeoBox,
+        *,
+        dst: NDArray[Any] | None = None,
+        selection: Any = None,
+    ) -> Any:
+        assert selection is None
         source = self._source
         what = f"asset {source.asset!r} of item {source.item!r}"
-        with (
-            open_raster(address, source.driver, source.access, what=what) as file,
-            rasterio.Env(**GDAL_OPTIONS, **gdal_options()),
-        ):
+        with open_raster(address, source.driver, source.access, what=what) as file:
             refuse_contradictions(
                 source.declared,
                 header_of(file),
@@ -115,8 +124,18 @@ class _NamingReader:
                 asset=source.asset,
                 href=source.href,
             )
-            # odc chooses the driver by content; it can only choose the one that has opened the file here.
-            return self._reader.read(*args, **kwargs)
+            return _pixels(file, source.index, cfg, dst_geobox, dst)
+
+
+def _pixels(file: Any, index: int, cfg: Any, dst_geobox: GeoBox, dst: NDArray[Any] | None) -> Any:
+    """Read as `odc.loader` does, from the file that is open: it would open the address again itself."""
+    ttol = 0.9 if cfg.nearest else 0.05
+    fit = compute_reproject_roi(rio_geobox(file), dst_geobox, ttol=ttol)
+    level = None
+    if cfg.use_overviews and fit.read_shrink > 1:
+        level = pick_overview(fit.read_shrink, file.overviews(index))
+    with nullcontext(file) if level is None else open_overview(file, level) as pixels:
+        return _do_read(rasterio.band(pixels, index), cfg, dst_geobox, fit, dst=dst)
 
 
 class Driver(RioDriver):
@@ -133,13 +152,14 @@ class Driver(RioDriver):
 
     def open(self, src: Any, ctx: Any) -> Any:
         """Return the reader of one band of one date."""
+        del ctx
         source: BandSource = src.driver_data
         if SYNTHETIC in source.names and source.dtype == "uint8":
             reader: Any = _MarkReader(source, self._radius_px)
         elif source.array:
-            reader = _ArrayReader(source.href, source.driver, source.array, source.place, source.geobox)
+            reader = _ArrayReader(source)
         else:
-            reader = super().open(replace(src, band=source.index), ctx)
+            reader = None
         return _NamingReader(reader, source)
 
     def __dask_tokenize__(self) -> Any:
@@ -196,7 +216,7 @@ class _MarkReader:
     def _window(self, roi: Any) -> NDArray[np.uint8]:
         source = self.source
         if source.array:
-            array: Any = zarr.open_array(store_of(source.href, source.driver), path=source.array, mode="r")
+            array = _array_of(source)
             return np.asarray(array[(*source.place, *roi)], dtype=np.uint8)
         with open_raster(source.href, source.driver, source.access, what=f"asset {source.asset!r}") as file:
             window = Window.from_slices(*roi, height=file.height, width=file.width)
@@ -213,28 +233,30 @@ def _grown(codes: NDArray[np.uint8], radius_px: int) -> NDArray[np.uint8]:
     return np.where((ranks == MEASURED) & (codes == OUTSIDE), OUTSIDE, ranks)
 
 
+def _array_of(source: BandSource) -> Any:
+    """Return the array of a band, judged again: it may be read on another machine than its item."""
+    what = f"asset {source.asset!r} of item {source.item!r}"
+    store = judged_store(source.href, source.driver, source.access, [source.array], what=what)
+    return zarr.open_array(store, path=source.array, mode="r", zarr_format=3)
+
+
 @dataclass(frozen=True)
 class _ArrayReader:
     """Reads one date of one array, with the interface of odc's reader of raster files."""
 
-    href: str
-    form: str
-    """``zarr`` or ``icechunk``."""
-    array: str
-    place: tuple[int, ...]
-    """Index along the dimensions before y and x."""
-    grid: GeoBox
+    source: BandSource
 
     def read(
         self, cfg: Any, dst_geobox: GeoBox, *, dst: NDArray[Any] | None = None, selection: Any = None
     ) -> tuple[tuple[slice, slice], NDArray[Any]]:
         """Return the window of ``dst_geobox`` that the array covers, and its pixels."""
         assert selection is None
+        grid = self.source.geobox
         nearest = cfg.resampling == "nearest"
-        fit = compute_reproject_roi(self.grid, dst_geobox, ttol=0.9 if nearest else 0.05)
+        fit = compute_reproject_roi(grid, dst_geobox, ttol=0.9 if nearest else 0.05)
         if not fit.paste_ok or fit.read_shrink != 1:
             reach = math.ceil(_KERNEL_PX * max(1.0, *fit.scale2.xy)) if fit.scale else 1
-            fit = compute_reproject_roi(self.grid, dst_geobox, padding=reach)
+            fit = compute_reproject_roi(grid, dst_geobox, padding=reach)
         roi: Any = fit.roi_dst
         out: NDArray[Any] = np.empty(roi_shape(roi), cfg.dtype) if dst is None else dst[roi]
         if roi_is_empty(roi):
@@ -242,13 +264,12 @@ class _ArrayReader:
         if roi_is_empty(fit.roi_src):
             out[...] = 0 if cfg.fill_value is None else cfg.fill_value
             return roi, out
-        array = zarr.open_array(store_of(self.href, self.form), path=self.array, mode="r")
-        selected: Any = (*self.place, *fit.roi_src)
-        window = np.asarray(array[selected])
+        selected: Any = (*self.source.place, *fit.roi_src)
+        window = np.asarray(_array_of(self.source)[selected])
         if fit.paste_ok and fit.read_shrink == 1:
             out[...] = window
         else:
-            self._warp(window, self.grid[fit.roi_src], out, dst_geobox[roi], cfg, fit.scale2.xy)
+            self._warp(window, grid[fit.roi_src], out, dst_geobox[roi], cfg, fit.scale2.xy)
         return roi, out
 
     @staticmethod

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -16,10 +16,13 @@ from odc.geo.geobox import GeoBox
 from eoaug.errors import SourceError, first_line
 from eoaug.stac.headers import Declaration
 from eoaug.storage.access import AccessPolicy
+from eoaug.storage.files import stable_name
 from eoaug.storage.gdal import GDAL_OPTIONS, gdal_options, gdal_path
 from eoaug.storage.names import clean_href
+from eoaug.storage.ranges import RangeFile
+from eoaug.storage.s3 import is_object
 
-__all__ = ["BandSource", "ItemDate", "open_raster", "pixel_size", "unreadable"]
+__all__ = ["BandSource", "ItemDate", "open_overview", "open_raster", "pixel_size", "unreadable"]
 
 
 @dataclass(frozen=True)
@@ -85,22 +88,50 @@ def pixel_size(geobox: GeoBox) -> float:
 
 @contextmanager
 def open_raster(address: str, driver: str, access: AccessPolicy, *, what: str) -> Iterator[Any]:
-    """Open a raster with the driver of its media type only, and refuse a decompression bomb."""
+    """Open a raster with the driver of its media type only, and refuse a decompression bomb.
+
+    GDAL gets what the access policy opened, not an address to open itself.
+    """
+    import rasterio
+    from rasterio.errors import RasterioError
+
+    address = access.resolve(address, what=what)
+    with ExitStack() as stack:
+        content: Any = None
+        name, opener = gdal_path(address), None
+        try:
+            if not is_object(address):
+                content = stack.enter_context(access.open(address, what=what))
+                if isinstance(content, RangeFile):
+                    name, opener = RangeFile.NAME, content.open
+                else:
+                    name = stable_name(content)
+            stack.enter_context(rasterio.Env(**GDAL_OPTIONS, **gdal_options()))
+            file = stack.enter_context(rasterio.open(name, driver=driver, sharing=False, opener=opener))
+            access.limits.check_raster(
+                what,
+                shape_yx=file.shape,
+                bands=file.count,
+                itemsize=max(np.dtype(kind).itemsize for kind in file.dtypes),
+                block_yx=max(file.block_shapes, key=math.prod),
+                stored_bytes=os.fstat(content.fileno()).st_size if "://" not in address else None,
+            )
+            yield file
+            if isinstance(content, RangeFile):
+                content.check()
+        except RasterioError as error:
+            if isinstance(content, RangeFile):
+                content.check()
+            raise type(error)(str(error).replace(name, clean_href(address))) from error
+
+
+@contextmanager
+def open_overview(file: Any, level: int) -> Iterator[Any]:
+    """Open an overview of an open raster: the same content, with the same driver."""
     import rasterio
 
-    with (
-        rasterio.Env(**GDAL_OPTIONS, **gdal_options()),
-        rasterio.open(gdal_path(access.follow_redirects(address, what=what)), driver=driver) as file,
-    ):
-        access.limits.check_raster(
-            what,
-            shape_yx=file.shape,
-            bands=file.count,
-            itemsize=max(np.dtype(kind).itemsize for kind in file.dtypes),
-            block_yx=max(file.block_shapes, key=math.prod),
-            stored_bytes=os.path.getsize(address) if "://" not in address else None,
-        )
-        yield file
+    with rasterio.open(file.name, driver=file.driver, sharing=False, overview_level=level) as overview:
+        yield overview
 
 
 def unreadable(item: str, key: str, href: str, error: Exception) -> NoReturn:

@@ -28,6 +28,7 @@ from eoaug.raster.variables import LABEL, ROLE, Role, role_of
 from eoaug.stac.classes import CLASS_FIELDS, cf_flags
 from eoaug.stac.headers import Declaration, Header
 from eoaug.storage.access import AccessPolicy
+from eoaug.storage.crs_text import judged_crs
 
 __all__ = ["INHERITED", "DeclaredBand", "declared_bands", "distinct", "with_classes"]
 
@@ -166,6 +167,7 @@ class DeclaredBand:
                 systems[name] = f"EPSG:{value}"
             else:
                 systems[name] = json.dumps(value) if isinstance(value, Mapping) else str(value)
+            judged_crs(systems[name], what=f"{self}, {name}")
         return systems
 
     def declaration(self) -> Declaration:

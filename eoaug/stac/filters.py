@@ -11,7 +11,7 @@ from typing import Any
 
 import pystac
 
-from eoaug.errors import ParameterError, SourceError, TimeError, first_line
+from eoaug.errors import ParameterError, SourceError, TimeError, first_line, foreign
 
 __all__ = ["Bbox", "Search", "instant_of", "item_times", "parse_bbox", "parse_interval", "rfc3339"]
 
@@ -38,8 +38,22 @@ class Search:
         if self.limit is not None and self.limit < 1:
             raise ParameterError(f"limit={self.limit!r} leaves no item", "give 1 or more, or None")
 
+    def check_cql2(self) -> None:
+        """Raise ParameterError for a filter that is not CQL2, before an item is examined."""
+        self._expression  # noqa: B018
+
     def keeps(self, item: pystac.Item) -> bool:
-        """Return whether an item passes every filter but CQL2."""
+        """Return whether an item passes every filter but CQL2.
+
+        Raises
+        ------
+        EoaugError
+            A field of the item cannot be compared.
+        """
+        with foreign(f"item {item.id!r}", "correct the item, or leave it out with ids=", SourceError):
+            return self._keeps(item)
+
+    def _keeps(self, item: pystac.Item) -> bool:
         if "mlm:architecture" in item.properties:  # a model, not a scene
             return False
         if self.ids and item.id not in self.ids:

@@ -19,6 +19,7 @@ from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
 from eoaug.errors import BandError, GridError, RadiometryError, first_line
+from eoaug.storage.crs_text import refuse_grid_files
 from eoaug.storage.names import clean_href
 
 __all__ = ["Declaration", "Header", "header_of", "refuse_contradictions"]
@@ -62,6 +63,8 @@ def header_of(file: Any) -> Header:
     from rasterio.enums import ColorInterp
 
     grid = None
+    if file.crs is not None:
+        refuse_grid_files(file.crs.to_wkt(), what=f"file {clean_href(file.name)!r}")
     if file.crs is not None and file.transform is not None:
         epsg = file.crs.to_epsg()
         crs = CRS(file.crs.to_wkt()) if epsg is None else CRS(f"EPSG:{epsg}")

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from eoaug.errors import TargetError
+from eoaug.errors import SourceError, TargetError
 from eoaug.storage.atomic import checksum
+from eoaug.storage.limits import Limits
 from eoaug.storage.location import Location
+from eoaug.storage.locations import inside
 
 __all__ = [
     "CHECKSUM",
@@ -21,7 +23,9 @@ __all__ = [
     "Damage",
     "checksum_error",
     "damage",
+    "data_name",
     "group_damage",
+    "is_own_data",
     "json_bytes",
     "parse_json",
     "read_json",
@@ -52,12 +56,11 @@ def read_json(path: Location) -> dict[str, Any]:
 def parse_json(content: bytes, path: Location) -> dict[str, Any]:
     """Parse a JSON document of the target catalog; raises as `read_json` does."""
     try:
-        document = json.loads(content.decode())
-    except ValueError as error:
-        raise _unreadable(path, error) from error
-    if not isinstance(document, dict):
-        raise TargetError(f"{str(path)!r} is not a STAC document", "choose another catalog")
-    return document
+        return Limits().parse_json(content, what=repr(str(path)))
+    except SourceError as error:
+        raise TargetError(
+            f"{error.problem}: not a STAC document", "repair it, or choose another catalog"
+        ) from error
 
 
 def _unreadable(path: Location, error: Exception) -> TargetError:
@@ -115,7 +118,7 @@ def damage(home: Location, item: Mapping[str, Any], *, deep: bool) -> Damage:
     for asset in item["assets"].values():
         if "file:checksum" not in asset:
             continue
-        file = home / asset["href"]
+        file = inside(home, asset["href"])
         yield from _file_damage(file, asset, deep=deep)
         if file.name == MANIFEST and file.is_file():
             yield from group_damage(file.parent, deep=deep)
@@ -133,10 +136,25 @@ def group_damage(data: Location, *, deep: bool) -> Damage:
         return
     files = json.loads(content)["files"]
     for name, fields in files.items():
-        yield from _file_damage(data / name, fields, deep=deep)
+        yield from _file_damage(inside(data, name), fields, deep=deep)
     present = {path for path in data.rglob("*") if path.is_file() and path != manifest}
     for path in sorted(present - {data / name for name in files}):
         yield path, "is not in the manifest"
+
+
+def data_name(entries: Iterable[tuple[str, str | None]]) -> str:
+    """Return the name of a folder of data: the start of the hash of addresses and checksums of its assets."""
+    lines = sorted(f"{href} {digest}" for href, digest in entries)
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def is_own_data(data: Location) -> bool:
+    """Return whether eoaug made a folder of data: its manifest has a self-checksum, or its name is the hash of its content."""
+    manifest = data / MANIFEST
+    if manifest.is_file():
+        return not checksum_error(manifest.read_bytes())
+    files = [path for path in data.rglob("*") if path.is_file()]
+    return data.name == data_name((path.relative_to(data).as_posix(), checksum(path)) for path in files)
 
 
 def _file_damage(file: Location, fields: Mapping[str, Any], *, deep: bool) -> Damage:

@@ -397,7 +397,7 @@ def item_ids(cube: WritableCube, ids: Sequence[str] | None, *, single: bool) -> 
     count = 1 if single else len(cube.times) * members
     if ids is not None:
         given = [ids] if isinstance(ids, str) else list(ids)
-        if len(given) != count or len(set(given)) != count:
+        if len(given) != count or len({str(name).casefold() for name in given}) != count:
             raise ParameterError(
                 f"ids={given!r} are {len(set(given))} different ids for {count} items",
                 "give one per date, or per date and member with members running faster; one for zarr",
@@ -425,9 +425,10 @@ def item_ids(cube: WritableCube, ids: Sequence[str] | None, *, single: bool) -> 
             labels.append(safe_id(stem + tail))
     counts: dict[str, int] = {}
     for index, label in enumerate(labels):
-        counts[label] = counts.get(label, 0) + 1
-        if counts[label] > 1:
-            labels[index] = f"{label}-{counts[label]}"
+        same = label.casefold()  # on some file systems upper and lower case are one
+        counts[same] = counts.get(same, 0) + 1
+        if counts[same] > 1:
+            labels[index] = f"{label}-{counts[same]}"
     return labels
 
 

@@ -119,7 +119,8 @@ def _dates_of_group(whole: ItemDate) -> list[ItemDate]:
         if "://" not in first.href:
             _refuse_incomplete(first)
         grids = {source.array: source.geobox for source in sources.values()}
-        group = read_dates(first.href, grids, form=first.driver)
+        what = f"asset {first.asset!r} of item {item.id!r}"
+        group = read_dates(first.href, grids, first.access, form=first.driver, what=what)
         for source in sources.values():
             refuse_contradictions(
                 replace(source.declared, bands=0),  # the item lists the arrays of the group

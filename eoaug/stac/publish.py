@@ -8,7 +8,6 @@ an item of its own, which the result links to.
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -31,7 +30,7 @@ from eoaug.formats.zarr import write_zarr
 from eoaug.quicklook import Thumbnail
 from eoaug.raster.variables import holds_classes
 from eoaug.stac.catalog import Root
-from eoaug.stac.integrity import MANIFEST, read_json, with_checksum, write_json
+from eoaug.stac.integrity import MANIFEST, data_name, read_json, with_checksum, write_json
 from eoaug.stac.item_document import (
     Claim,
     ItemContent,
@@ -49,7 +48,7 @@ from eoaug.stac.writable_cube import WritableCube
 from eoaug.storage.atomic import checksum
 from eoaug.storage.crash_points import hit
 from eoaug.storage.location import Location
-from eoaug.storage.names import safe_id
+from eoaug.storage.names import distinct_names
 
 __all__ = ["Format", "check_format", "publish", "put_item", "write"]
 
@@ -228,8 +227,8 @@ def _write_cogs(cube: WritableCube, target: Target, labels: Sequence[str], scrat
             share = counts[t, m].share or 0.0 if SYNTHETIC in cube.forms else None
             synthetic = cube.prov is not None and (share is None or share > 0)
             assets = {}
-            for name in cube.forms:
-                path = data / f"{safe_id(name)}.tif"
+            for name, file_name in distinct_names(cube.forms).items():
+                path = data / f"{file_name}.tif"
                 mask = holds_classes(name, cube.ds[name].attrs)
                 made = synthetic and (name not in cube.labels or cube.holds_generated(name))
                 files[t, m, name].close(path, tags=_file_tags(cube.prov, made), categorical=mask)
@@ -298,6 +297,7 @@ def _write_group(
     """Write the whole cube as one Zarr group with one item."""
     (label,) = labels
     count = SyntheticShare()
+    _refuse_names(cube)
     ds = cube.ds.drop_vars([n for n in ("item_href",) if n in cube.ds.coords])
     attrs = dict(ds.attrs)
     if cube.prov is not None:
@@ -330,6 +330,21 @@ def _write_group(
     yield data, item_document(cube, target, content, assets)
 
 
+def _refuse_names(cube: WritableCube) -> None:
+    """Refuse variables that cannot each be an array of its own in a folder."""
+    taken: dict[str, str] = {}
+    for name in map(str, cube.ds.variables):
+        if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
+            raise ParameterError(
+                f"variable {name!r} cannot be the name of an array", "rename it: ds.rename(...)"
+            )
+        other = taken.setdefault(name.casefold(), name)
+        if other != name:  # on some file systems upper and lower case are one
+            raise ParameterError(
+                f"variables {other!r} and {name!r} differ only in case", "rename one of them: ds.rename(...)"
+            )
+
+
 def put_item(data: Path, item: dict[str, Any], target: Target) -> dict[str, Any]:
     """Publish the data of an item, then its document; return the document.
 
@@ -343,8 +358,8 @@ def put_item(data: Path, item: dict[str, Any], target: Target) -> dict[str, Any]
         Where to.
     """
     label = item["id"]
-    files = sorted(f"{asset['href']} {asset.get('file:checksum')}" for asset in item["assets"].values())
-    place = target.home(label) / hashlib.sha256("\n".join(files).encode()).hexdigest()[:16]
+    assets = item["assets"].values()
+    place = target.home(label) / data_name((asset["href"], asset.get("file:checksum")) for asset in assets)
     if not _same(data, place):
         place.publish(data)
     for asset in item["assets"].values():

@@ -22,6 +22,7 @@ from eoaug.errors import EoaugError, SourceError, TimeError, first_line
 from eoaug.stac.band_sources import open_raster
 from eoaug.stac.file_dates import date_in_name, without_dates
 from eoaug.storage.access import AccessPolicy
+from eoaug.storage.crs_text import refuse_grid_files
 from eoaug.storage.gdal import driver_of
 from eoaug.storage.names import clean_href
 
@@ -206,6 +207,7 @@ def _names(file: Any, stem: str) -> Iterator[str]:
 def _grid(file: Any) -> GeoBox | None:
     if file.crs is None:
         return None
+    refuse_grid_files(file.crs.to_wkt(), what=f"file {clean_href(file.name)!r}")
     epsg = file.crs.to_epsg()
     return GeoBox(file.shape, file.transform, CRS(file.crs.to_wkt() if epsg is None else f"EPSG:{epsg}"))
 

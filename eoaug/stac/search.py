@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pystac
 
-from eoaug.errors import EoaugError, ParameterError, SourceError, did_you_mean, first_line
+from eoaug.errors import EoaugError, ParameterError, SourceError, did_you_mean, first_line, foreign
 from eoaug.stac.filters import Search, item_times
 from eoaug.stac.local_files import Files, files_at
 from eoaug.stac.raster_files import UNDATED, items_of_files
@@ -22,7 +23,7 @@ from eoaug.storage.access import AccessPolicy
 from eoaug.storage.names import clean_href
 from eoaug.storage.s3 import entries, is_object, parse
 
-__all__ = ["SourceItem", "as_item", "find", "known_sources", "show", "signer_of", "stream"]
+__all__ = ["BrokenLinkError", "SourceItem", "as_item", "find", "known_sources", "show", "signer_of", "stream"]
 
 
 _TRIES = 6
@@ -77,6 +78,10 @@ def find(
     return kept[: search.limit]
 
 
+class BrokenLinkError(SourceError):
+    """A link whose address cannot be read as one: it names no item."""
+
+
 Lost = Callable[[str, EoaugError], None]
 """Called with the address of a document that cannot be read, and the error. Without it, the error is raised."""
 
@@ -127,12 +132,23 @@ def stream(
         )
 
 
-def _matching(entries: Iterable[SourceItem], search: Search) -> Iterator[SourceItem]:
+def _matching(
+    entries: Iterable[SourceItem], search: Search, lost: Lost | None = None
+) -> Iterator[SourceItem]:
     """Yield what passes the CQL2 filter, for sources that do not evaluate it themselves."""
+    search.check_cql2()
     for entry in entries:
-        if search.cql2 is None or search.matches_cql2(
-            entry.document if entry.item is None else entry.item.to_dict(transform_hrefs=False)
-        ):
+        try:
+            with foreign(f"the filter of item {clean_href(entry.href)!r}", "correct the item", SourceError):
+                kept = search.cql2 is None or search.matches_cql2(
+                    entry.document if entry.item is None else entry.item.to_dict(transform_hrefs=False)
+                )
+        except EoaugError as error:
+            if lost is None:
+                raise
+            lost(clean_href(entry.href), error)
+            continue
+        if kept:
             yield entry
 
 
@@ -151,6 +167,13 @@ def as_item(entry: SourceItem) -> pystac.Item:
     )
     if not isinstance(item.id, str) or not item.id:
         raise SourceError(f"an item at {clean_href(entry.href)!r} has the id {item.id!r}", "give it a name")
+    try:
+        item.id.encode()
+    except UnicodeEncodeError as error:
+        raise SourceError(
+            f"an item at {clean_href(entry.href)!r} has the id {item.id!r}, which is not valid Unicode",
+            "give it a name",
+        ) from error
     if not isinstance(item.properties, dict) or not all(isinstance(key, str) for key in item.properties):
         raise SourceError(f"item {item.id!r} has no properties", "correct the document")
     return item
@@ -189,7 +212,7 @@ def _from_href(
     if document.get("conformsTo") or any(isinstance(k, dict) and k.get("rel") == "search" for k in links):
         yield from _from_api(href, search, text, access)
     else:
-        yield from _matching(_static_items(document, href, search.collections, access, lost), search)
+        yield from _matching(_static_items(document, href, search.collections, access, lost), search, lost)
 
 
 def _from_files(href: str, files: Files, search: Search, access: AccessPolicy) -> Iterator[SourceItem]:
@@ -248,9 +271,10 @@ def _from_api(href: str, search: Search, text: str | None, access: AccessPolicy)
 
     answers = iter(_stac(ask, href))
     while (document := _stac(lambda: next(answers, None), href)) is not None:
+        links = document.get("links")
         own = [
             k.get("href")
-            for k in document.get("links") or ()
+            for k in (links if isinstance(links, list) else ())
             if isinstance(k, dict) and k.get("rel") == "self"
         ]
         yield SourceItem(document, str(own[0]) if own and own[0] else href, access)
@@ -339,10 +363,14 @@ def _static_items(
             continue
         links = current.get("links")
         if current.get("type") not in ("Catalog", "Collection", None) or not isinstance(links, list):
-            raise SourceError(
+            error = SourceError(
                 f"{clean_href(base)!r} is not a STAC object: its type is {current.get('type')!r}",
                 "give a catalog, collection, item or STAC API",
             )
+            if lost is None or base == href:
+                raise error
+            lost(clean_href(base), error)
+            continue
         # Child links of a collection that was not requested are followed: it may hold others.
         skip = (
             current.get("type") == "Collection" and bool(collections) and current.get("id") not in collections
@@ -351,19 +379,18 @@ def _static_items(
             rel = link.get("rel") if isinstance(link, dict) else None
             if rel not in ("item", "child") or (rel == "item" and skip):
                 continue
-            what = f"link {rel!r} of {str(current.get('id'))[:80]!r}"
-            target = _absolute(link.get("href"), base)
+            target = str(link.get("href"))
             try:
-                target = access.resolve(target, what=what)
-                linked = {} if target in visited else access.read_json(target, what=what)
+                target, linked = _linked(
+                    link, base, visited, access, f"link {rel!r} of {str(current.get('id'))[:80]!r}"
+                )
             except EoaugError as error:
                 if lost is None:
                     raise
                 lost(clean_href(target), error)
                 continue
-            if target in visited:
+            if linked is None:
                 continue
-            visited.add(target)
             if len(visited) > access.limits.documents:
                 raise SourceError(
                     f"{clean_href(href)!r} leads to more than {access.limits.documents} documents",
@@ -375,11 +402,31 @@ def _static_items(
                 pending.append((linked, target))
 
 
+def _linked(
+    link: Mapping[str, Any], base: str, visited: set[str], access: AccessPolicy, what: str
+) -> tuple[str, dict[str, Any] | None]:
+    """Return address and document of a link; None for a document that was visited."""
+    with foreign(what, "correct the link", SourceError):
+        target = access.resolve(_absolute(link.get("href"), base), what=what)
+        if target in visited:
+            return target, None
+        document = access.read_json(target, what=what)
+        visited.add(target)
+        return target, document
+
+
 def _absolute(href: Any, base: str) -> str:
     """Join a link with the address of its document, as pystac does; `AccessPolicy.resolve` checks the result."""
     if not isinstance(href, str):
         return ""
-    absolute: str = _stac(lambda: pystac.utils.make_absolute_href(href, base, start_is_dir=False), base)
+    try:
+        absolute: str = pystac.utils.make_absolute_href(href, base, start_is_dir=False)
+        urlsplit(absolute)
+    except ValueError as error:
+        raise BrokenLinkError(
+            f"link {href[:200]!r} of {clean_href(base)!r} is no address: {first_line(error)}",
+            "correct the link",
+        ) from error
     return absolute
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pystac
 
 from eoaug.display import Shown
+from eoaug.errors import printable
 from eoaug.stac.filters import Search, item_times, parse_bbox, parse_interval
 from eoaug.stac.search import find
 
@@ -57,9 +58,9 @@ class CollectionSummary(Shown):
             ("grids", self.grids or ("unknown",)),
             ("synthetic", self.synthetic or ("no item is marked",)),
         ]
-        lines = [self.collection or "(no collection)"]
+        lines = [printable(self.collection) or "(no collection)"]
         for label, texts in rows:
-            lines += [f"  {label if k == 0 else '':<11}{text}" for k, text in enumerate(texts)]
+            lines += [f"  {label if k == 0 else '':<11}{printable(text)}" for k, text in enumerate(texts)]
         return "\n".join(lines)
 
 

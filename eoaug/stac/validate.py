@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -15,13 +14,15 @@ from typing import Any
 
 from eoaug.cube.provenance import Provenance
 from eoaug.display import Shown
-from eoaug.errors import EoaugError, TargetError
+from eoaug.errors import EoaugError, SourceError, TargetError, first_line, printable
+from eoaug.stac.band_sources import open_raster
 from eoaug.stac.catalog import DATA_NAME, GENERATORS, MADE_BY, Root
 from eoaug.stac.extensions import schema
-from eoaug.stac.integrity import CHECKSUM, checksum_error, damage
-from eoaug.storage.gdal import GDAL_OPTIONS, gdal_options, gdal_path
+from eoaug.stac.integrity import CHECKSUM, checksum_error, damage, parse_json
+from eoaug.storage.access import AccessPolicy
+from eoaug.storage.crs_text import judged_crs
 from eoaug.storage.location import Location
-from eoaug.storage.locations import as_location
+from eoaug.storage.locations import as_location, inside
 from eoaug.storage.s3_location import S3Location
 
 __all__ = ["Finding", "Validation", "is_data_file", "is_item", "validate"]
@@ -58,7 +59,7 @@ class Validation(Shown):
 
     def __str__(self) -> str:
         """Return a line per finding, and a summary."""
-        lines = [f"{finding.place}: {finding.problem}" for finding in self.findings]
+        lines = [f"{printable(finding.place)}: {printable(finding.problem)}" for finding in self.findings]
         good = "all sound" if self.items else "there was no item to check"
         summary = f"{self.items} items, {self.files} files: " + (f"{len(lines)} findings" if lines else good)
         if self.foreign and self.items:
@@ -162,12 +163,12 @@ def _document(file: Location, note: _Note, *, ours: bool | None) -> dict[str, An
     """Read a document and check its self-checksum; ours=None: only if eoaug wrote it."""
     try:
         content = file.read_bytes()
-        document = json.loads(content)
-    except (OSError, ValueError, RecursionError) as error:
+        document = parse_json(content, file)
+    except OSError as error:
         note(file, f"cannot be read: {error}")
         return {}
-    if not isinstance(document, dict):
-        note(file, "is not a STAC object")
+    except TargetError as error:
+        note(file, f"cannot be read: {error.problem}")
         return {}
     made = _is_made(document) if ours is None else ours
     if made and (problem := checksum_error(content)):
@@ -177,7 +178,10 @@ def _document(file: Location, note: _Note, *, ours: bool | None) -> dict[str, An
 
 def _is_ours(file: Location) -> bool:
     """Return whether eoaug wrote a collection; two traces of it, so that one flipped bit cannot hide it."""
-    content = file.read_bytes()
+    try:
+        content = file.read_bytes()
+    except (OSError, TargetError):
+        return False
     if CHECKSUM.encode() in content or MADE_BY[:-1].encode() in content:
         return True
     return any(is_item(home) for home in file.parent.iterdir())
@@ -247,8 +251,9 @@ def _check_item(home: Location, item: Mapping[str, Any], note: _Note, counts: Co
     if not broken:
         for name, asset in item["assets"].items():
             if str(asset.get("type", "")).startswith("image/tiff"):
-                for problem in _raster_problems(home / asset["href"], item, name, asset):
-                    note(home / asset["href"], problem)
+                file = inside(home, asset["href"])
+                for problem in _raster_problems(file, item, name, asset):
+                    note(file, problem)
 
 
 def _schema_problems(item: Mapping[str, Any]) -> Iterator[str]:
@@ -285,14 +290,13 @@ def _raster_problems(
     file: Location, item: Mapping[str, Any], name: str, asset: Mapping[str, Any]
 ) -> Iterator[str]:
     """Compare a file with its item: georeference, type and provenance tags."""
-    import rasterio
     from rasterio.crs import CRS
     from rasterio.errors import RasterioError
 
+    access = AccessPolicy.for_source(str(file.parent))
     try:
         with (
-            rasterio.Env(**GDAL_OPTIONS, **gdal_options()),
-            rasterio.open(gdal_path(str(file)), driver="GTiff") as raster,
+            open_raster(str(file), "GTiff", access, what=repr(file.name)) as raster,
         ):
             fields = {**item["properties"], **asset}
             if list(raster.shape) != list(fields["proj:shape"]):
@@ -304,13 +308,16 @@ def _raster_problems(
             ):
                 yield f"has the transform {affine}, the item says {fields['proj:transform']}"
             code = fields.get("proj:code")
-            if code and (raster.crs is None or CRS.from_user_input(code) != raster.crs):
+            if code and (
+                raster.crs is None
+                or CRS.from_user_input(judged_crs(str(code), what="proj:code")) != raster.crs
+            ):
                 yield f"has the reference system {raster.crs}, the item says {code}"
             if raster.dtypes[0] != fields["data_type"]:
                 yield f"has type {raster.dtypes[0]}, the item says {fields['data_type']}"
             tags = raster.tags()
-    except RasterioError as error:
-        yield f"cannot be opened: {error}"
+    except (RasterioError, SourceError) as error:
+        yield f"cannot be opened: {first_line(error)}"
         return
     synthetic = item["properties"].get("eoaug:synthetic")
     if synthetic is None:

@@ -15,13 +15,15 @@ from odc.geo.geobox import GeoBox
 from eoaug.cube.carried import PROPERTIES
 from eoaug.cube.dimensions import spatial_dims
 from eoaug.cube.grid_mapping import geobox_from_coords
-from eoaug.errors import SourceError
-from eoaug.formats.icechunk import last_commit
+from eoaug.formats.judged_zarr import judged_store
 from eoaug.stac.headers import Header
-from eoaug.storage.names import clean_href
-from eoaug.storage.s3 import is_object, open_store, parse
+from eoaug.storage.access import AccessPolicy
 
-__all__ = ["Dates", "read_dates", "store_of"]
+__all__ = ["Dates", "read_dates"]
+
+
+_ALONG_TIME = {"platform": "platform", "eo:cloud_cover": "cloud_cover", PROPERTIES: PROPERTIES}
+"""By property of an item, the array that has it for each date."""
 
 
 @dataclass(frozen=True)
@@ -37,24 +39,9 @@ class Dates:
     """What the group says of each requested array, to compare with the item."""
 
 
-def store_of(href: str, form: str) -> Any:
-    """Return what Zarr opens: the address or store of a group, or the store of an Icechunk repository."""
-    if form == "icechunk":
-        if "://" in href and not is_object(href):
-            raise SourceError(
-                f"{clean_href(href)!r} is an Icechunk repository behind a URL, which is not read",
-                "copy it to a folder or an object store, or leave the item out with ids=",
-            )
-        return last_commit(href)
-    if not is_object(href):
-        return href
-    from zarr.storage import ObjectStore
-
-    bucket, key = parse(href)
-    return ObjectStore(open_store(bucket, key), read_only=True)
-
-
-def read_dates(href: str, grids: Mapping[str, GeoBox], *, form: str) -> Dates:
+def read_dates(
+    href: str, grids: Mapping[str, GeoBox], access: AccessPolicy, *, form: str, what: str
+) -> Dates:
     """Read the dates and members of a group.
 
     Parameters
@@ -63,8 +50,12 @@ def read_dates(href: str, grids: Mapping[str, GeoBox], *, form: str) -> Dates:
         The group.
     grids
         Grids that the item declares, by name of the requested array.
+    access
+        What may be read.
     form
         ``zarr`` or ``icechunk``.
+    what
+        Which group, for messages.
 
     Raises
     ------
@@ -73,7 +64,8 @@ def read_dates(href: str, grids: Mapping[str, GeoBox], *, form: str) -> Dates:
     Exception
         Whatever Zarr raises for a damaged or unreachable store.
     """
-    with xr.open_zarr(store_of(href, form), chunks=None, mask_and_scale=False) as group:
+    store = judged_store(href, form, access, [*grids, *_ALONG_TIME.values()], what=what)
+    with xr.open_zarr(store, chunks=None, mask_and_scale=False, consolidated=False, zarr_format=3) as group:
         lead: set[tuple[str, ...]] = set()
         for name, grid in grids.items():
             if name not in group.data_vars:
@@ -93,11 +85,7 @@ def read_dates(href: str, grids: Mapping[str, GeoBox], *, form: str) -> Dates:
             numbers = group.coords["member"].values if "member" in group.coords else ()
             members = tuple(map(int, numbers)) if len(numbers) else tuple(range(group.sizes["member"]))
         properties: list[dict[str, Any]] = [{} for _ in micros]
-        for key, name in (
-            ("platform", "platform"),
-            ("eo:cloud_cover", "cloud_cover"),
-            (PROPERTIES, PROPERTIES),
-        ):
+        for key, name in _ALONG_TIME.items():
             if name in group.variables and group[name].dims == ("time",):
                 for fields, value in zip(properties, group[name].values.tolist(), strict=True):
                     if value != "" and not (isinstance(value, float) and math.isnan(value)):

@@ -10,23 +10,29 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
+from urllib3.util import Retry
+
 from eoaug.errors import ParameterError, SourceError
-from eoaug.storage.hosts import addresses_of, host_port, literal, split_url
-from eoaug.storage.http import CheckedSession, reason
+from eoaug.storage.files import open_plain, path_of
+from eoaug.storage.hosts import IPAddress, addresses_of, host_entry, host_port, literal, split_url
+from eoaug.storage.http import CheckedSession, Part, kept_session, reason
 from eoaug.storage.limits import Limits
 from eoaug.storage.names import clean_href
+from eoaug.storage.ranges import RangeFile
 from eoaug.storage.s3 import is_object, parse, read
 
 __all__ = ["AccessPolicy", "Limits", "check_tree", "folder_of", "within"]
 
 
+_AGAIN = Retry(total=3, backoff_factor=0.3, status_forcelist=(429, 500, 502, 503, 504), raise_on_status=False)
+"""How often a range of a file is asked for again."""
 _SCHEME = re.compile(r"^([A-Za-z][A-Za-z0-9+.-]+):")
 
 
@@ -79,7 +85,7 @@ class AccessPolicy:
             private = set()
         return replace(
             access,
-            hosts=(*access.hosts, _host_entry(parts.scheme, name, port)),
+            hosts=(*access.hosts, host_entry(parts.scheme, name, port)),
             networks=(*access.networks, *sorted(private)),
         )
 
@@ -147,7 +153,7 @@ class AccessPolicy:
             raise _refused(what, href, f"cannot be resolved ({error})", "correct the item") from error
         if not any(within(path, root) for root in self.roots):
             folder = f"[{str(Path(path).parent)!r}]" if _SCHEME.match(href) is None else "['/its/folder']"
-            raise self._outside(what, href, folder)
+            raise _outside(self.roots, what, href, folder)
         return path
 
     def _resolve_object(self, href: str, what: str) -> str:
@@ -157,14 +163,8 @@ class AccessPolicy:
             raise _refused(what, href, "is malformed", error.remedy) from error
         address = f"s3://{bucket}/{key}"
         if not any(f"{address}/".startswith(f"{root}/") for root in self.roots if is_object(root)):
-            raise self._outside(what, href, f"[{address.rpartition('/')[0]!r}]")
+            raise _outside(self.roots, what, href, f"[{address.rpartition('/')[0]!r}]")
         return address
-
-    def _outside(self, what: str, href: str, folder: str) -> SourceError:
-        allowed = ", ".join(map(repr, self.roots)) or "every allowed folder"
-        return _refused(
-            what, href, f"lies outside of {allowed}", f"if you trust it, allow its folder: allow={folder}"
-        )
 
     def _resolve_url(self, href: str, what: str) -> str:
         try:
@@ -174,46 +174,73 @@ class AccessPolicy:
             raise _refused(what, href, "is malformed", error.remedy) from error
         if "@" in parts.netloc:
             raise _refused(what, href, "contains a user name", "use patch_url= to sign addresses")
-        if not self._allows_host(name, port, parts.scheme):
-            entry = _host_entry(parts.scheme, name, port)
+        if not _allows_host(self.hosts, name, port, parts.scheme):
+            entry = host_entry(parts.scheme, name, port)
             raise _refused(
                 what, href, f"is on host {entry!r}, which is not allowed",
                 f"if you trust it, allow it: allow=[{entry!r}]",
             )  # fmt: skip
-        self._check_addresses(name, port, href, what)
+        _check_addresses(self._accepts, name, port, href, what)
         checked: str = urlunsplit((parts.scheme.lower(), parts.netloc.lower(), parts.path, parts.query, ""))
         return checked
 
-    def _allows_host(self, name: str, port: int, scheme: str) -> bool:
-        for entry in self.hosts:
-            known, _, wanted = entry.rpartition(":") if re.search(r":\d+$", entry) else (entry, "", "")
-            same = name.endswith(known[1:]) if known.startswith("*.") else name == known
-            if same and (int(wanted) == port if wanted else (scheme.lower(), port) == ("https", 443)):
-                return True
-        return False
+    def _accepts(self, address: IPAddress) -> bool:
+        """Return whether an IP address may be contacted: it is public, or the user has allowed it."""
+        return address.is_global or any(address in ipaddress.ip_network(known) for known in self.networks)
 
-    def _check_addresses(self, name: str, port: int, href: str, what: str) -> None:
-        """Refuse host names that resolve to this machine or its local network."""
-        allowed = [ipaddress.ip_network(network) for network in self.networks]
+    # -- files ----------------------------------------------------------------------------------------
+
+    def open(self, address: str, *, what: str) -> IO[bytes] | RangeFile:
+        """Open a file for reading: the one that was judged, whatever becomes of its name in between.
+
+        Parameters
+        ----------
+        address
+            Of a file or of a document behind a URL, as `resolve` returns it.
+        what
+            Which file, for messages.
+
+        Returns
+        -------
+        io.RawIOBase
+            A plain file, or a `RangeFile` of what a server sends.
+
+        Raises
+        ------
+        SourceError
+            The policy does not allow the address, or where it leads, or the file cannot be read.
+        """
+        address = self.resolve(address, what=what)
         try:
-            addresses = addresses_of(name, port)
+            if "://" not in address:
+                return self._open_file(address, what)
+            return RangeFile(partial(self._range, address, what), address)
         except OSError as error:
-            raise _refused(
-                what, href, f"does not resolve ({error})", "check the host name and the network"
+            raise SourceError(
+                f"{what} cannot be read from {clean_href(address)!r}: {reason(error)}",
+                "check that the link is still valid, or leave the item out with ids=",
             ) from error
-        for address in addresses:
-            if not address.is_global and not any(address in network for network in allowed):
-                raise _refused(
-                    what, href, f"resolves to the private address {address}",
-                    f"if you trust it, allow the address: allow=['{address}']",
-                )  # fmt: skip
+
+    def _open_file(self, path: str, what: str) -> IO[bytes]:
+        file = open_plain(path)
+        opened = path_of(file)
+        if not any(within(opened, root) for root in self.roots):  # a link took its place after the check
+            file.close()
+            raise _outside(self.roots, what, opened, "['/its/folder']")
+        return file
+
+    def _range(self, address: str, what: str, start: int, stop: int) -> Part:
+        limits = self.limits
+        session = kept_session(self, lambda: self.session(what, retries=_AGAIN))
+        session.check = partial(self.resolve, what=what)
+        return session.read_range(address, start, stop, most=limits.json_bytes, timeout_s=limits.timeout_s)
 
     # -- documents ------------------------------------------------------------------------------------
 
     def session(self, what: str, *, retries: Any = 0) -> CheckedSession:
         """Return an HTTP session whose requests and redirects go only to addresses that the policy allows."""
         check = partial(self.resolve, what=what)
-        return CheckedSession(check, redirects=self.limits.redirects, retries=retries)
+        return CheckedSession(check, self._accepts, redirects=self.limits.redirects, retries=retries)
 
     def read_json(self, href: str, *, what: str) -> dict[str, Any]:
         """Read a JSON document, following redirects only to allowed addresses.
@@ -240,9 +267,7 @@ class AccessPolicy:
         if "://" in address:
             with self.session(what) as session:
                 return session.read(address, most=most, timeout_s=self.limits.timeout_s)
-        if not os.path.isfile(address):  # reading a pipe or a device could block
-            raise FileNotFoundError(2, "no such file")
-        with open(address, "rb") as file:
+        with self._open_file(address, what) as file:
             return file.read(most)
 
     def send(
@@ -266,21 +291,39 @@ class AccessPolicy:
                 f"{what} does not answer at {clean_href(address)!r}: {reason(error)}", "check that it runs"
             ) from error
 
-    def follow_redirects(self, address: str, *, what: str) -> str:
-        """Return where an address leads after redirects, each of them checked; files and objects stay.
 
-        GDAL follows redirects without a check, so it gets only addresses that have none left.
-        """
-        if "://" not in address or is_object(address):
-            return address
-        try:
-            with self.session(what) as session:
-                return session.final_url(address, timeout_s=self.limits.timeout_s)
-        except OSError as error:
-            raise SourceError(
-                f"{what} cannot be read from {clean_href(address)!r}: {reason(error)}",
-                "check that the link is still valid, or leave the item out with ids=",
-            ) from error
+def _outside(roots: Sequence[str], what: str, href: str, folder: str) -> SourceError:
+    allowed = ", ".join(map(repr, roots)) or "every allowed folder"
+    return _refused(
+        what, href, f"lies outside of {allowed}", f"if you trust it, allow its folder: allow={folder}"
+    )
+
+
+def _allows_host(hosts: Sequence[str], name: str, port: int, scheme: str) -> bool:
+    for entry in hosts:
+        known, _, wanted = entry.rpartition(":") if re.search(r":\d+$", entry) else (entry, "", "")
+        same = name.endswith(known[1:]) if known.startswith("*.") else name == known
+        if same and (int(wanted) == port if wanted else (scheme.lower(), port) == ("https", 443)):
+            return True
+    return False
+
+
+def _check_addresses(
+    accepts: Callable[[IPAddress], bool], name: str, port: int, href: str, what: str
+) -> None:
+    """Refuse host names that resolve to this machine or its local network."""
+    try:
+        addresses = addresses_of(name, port)
+    except OSError as error:
+        raise _refused(
+            what, href, f"does not resolve ({error})", "check the host name and the network"
+        ) from error
+    for address in addresses:
+        if not accepts(address):
+            raise _refused(
+                what, href, f"resolves to the private address {address}",
+                f"if you trust it, allow the address: allow=['{address}']",
+            )  # fmt: skip
 
 
 def _parse_entry(entry: str) -> tuple[list[str], list[str], list[str]]:
@@ -305,11 +348,6 @@ def _parse_entry(entry: str) -> tuple[list[str], list[str], list[str]]:
         return [], [entry.lower()], ["127.0.0.0/8", "::1/128"]
     private = [f"{name}/32"] if ":" in entry and literal(name) is not None else []
     return [], [entry.lower()], private
-
-
-def _host_entry(scheme: str, name: str, port: int) -> str:
-    """Return a host as entries of `AccessPolicy.hosts` spell it."""
-    return name if (scheme, port) == ("https", 443) else f"{name}:{port}"
 
 
 def folder_of(source: str) -> str:

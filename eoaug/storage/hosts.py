@@ -11,10 +11,10 @@ from urllib.parse import urlsplit
 from eoaug.errors import ParameterError
 from eoaug.storage.names import clean_href
 
-__all__ = ["addresses_of", "host_port", "literal", "split_url"]
+__all__ = ["IPAddress", "addresses_of", "host_entry", "host_port", "literal", "split_url", "unpacked"]
 
 
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 _FORBIDDEN = re.compile(r"[\x00-\x20\x7f\\<>\"`{}|^]")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -41,7 +41,12 @@ def host_port(parts: Any) -> tuple[str, int]:
     return name, int(parts.port or (443 if parts.scheme.lower() == "https" else 80))
 
 
-def literal(name: str) -> _Address | None:
+def host_entry(scheme: str, name: str, port: int) -> str:
+    """Return a host as the entries of an access policy spell it."""
+    return name if (scheme.lower(), port) == ("https", 443) else f"{name}:{port}"
+
+
+def literal(name: str) -> IPAddress | None:
     """Return the IP address that a text spells, or None for a host name."""
     try:
         return ipaddress.ip_address(name)
@@ -49,7 +54,7 @@ def literal(name: str) -> _Address | None:
         return None
 
 
-def addresses_of(name: str, port: int) -> list[_Address]:
+def addresses_of(name: str, port: int) -> list[IPAddress]:
     """Return the IP addresses of a host; IPv4 addresses embedded in IPv6 ones are unpacked.
 
     Raises
@@ -58,10 +63,11 @@ def addresses_of(name: str, port: int) -> list[_Address]:
         The name does not resolve.
     """
     texts = {str(entry[4][0]) for entry in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM)}
-    return [_unpacked(ipaddress.ip_address(text.partition("%")[0])) for text in sorted(texts)]
+    return [unpacked(ipaddress.ip_address(text.partition("%")[0])) for text in sorted(texts)]
 
 
-def _unpacked(address: _Address) -> _Address:
+def unpacked(address: IPAddress) -> IPAddress:
+    """Return the IPv4 address that an IPv6 address embeds, else the address itself."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
         if inner is None and address in _NAT64:

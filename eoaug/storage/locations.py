@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from eoaug.errors import TargetError
 from eoaug.storage import s3
@@ -18,7 +18,7 @@ from eoaug.storage.local_location import LocalLocation
 from eoaug.storage.location import Location
 from eoaug.storage.s3_location import S3Location
 
-__all__ = ["as_location", "relative"]
+__all__ = ["as_location", "inside", "relative"]
 
 
 def as_location(text: str | os.PathLike[str] | Location) -> Location:
@@ -40,7 +40,24 @@ def as_location(text: str | os.PathLike[str] | Location) -> Location:
         raise TargetError(
             f"cannot write to {path.partition('?')[0]!r}", "give a folder, or s3://bucket/prefix"
         )
-    return LocalLocation(path).expanduser()
+    # What the user names may lie behind links; nothing below it may.
+    return LocalLocation(path).expanduser().resolve()
+
+
+def inside(folder: Location, href: Any) -> Location:
+    """Return the location of a relative address that a document in ``folder`` has, which lies below that folder.
+
+    Raises
+    ------
+    TargetError
+        It is absolute, or leads out of the folder.
+    """
+    parts = href.replace("\\", "/").split("/") if isinstance(href, str) else [".."]
+    if ".." in parts or parts[0] == "" or ":" in parts[0] or "\x00" in "".join(parts):
+        raise TargetError(
+            f"{str(href)[:200]!r} leads out of {str(folder)!r}", "correct the document, or write it again"
+        )
+    return folder / str(href)
 
 
 def relative(target: Location, home: Location) -> str:

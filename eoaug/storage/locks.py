@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import sys
@@ -56,7 +57,7 @@ def is_alive(process: int) -> bool:
         return True
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except OSError:
         return True
@@ -127,26 +128,58 @@ def lease_terms(owner: str, seconds: float) -> dict[str, Any]:
         "machine": machine_id(),
         "process": process,
         "begun": _start_time(process),
+        "seconds": seconds,
         "until": time.time() + seconds,
     }
 
 
+_LEASE_BYTES = 4096
+_OLD_TERM_S = 60.0
+"""Term of a lease that does not tell its own: those of versions up to 0.2."""
+_SKEW_S = 600.0
+"""How far the clocks of two machines may be apart; a lease that ends later makes no sense."""
+
+
 def read_lease(content: bytes | None) -> dict[str, Any]:
-    """Return the terms of a lease; empty for one that does not exist or is damaged."""
+    """Return the terms of a lease; empty, which is nobody's, for one that does not exist or makes no sense."""
     try:
-        terms = json.loads(content or b"{}")
-    except ValueError:
+        terms = json.loads((content or b"{}")[:_LEASE_BYTES])
+        process, until = terms["process"], float(terms["until"])
+        seconds = float(terms.get("seconds", _OLD_TERM_S))
+        sound = (
+            isinstance(process, int) and 0 < process < 2**31 and math.isfinite(until) and 0 < seconds < 1e7
+        )
+        known = {"owner": str(terms["owner"]), "machine": str(terms["machine"]), "begun": str(terms["begun"])}
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         return {}
-    return terms if isinstance(terms, dict) else {}
+    return {**known, "process": process, "until": until, "seconds": seconds} if sound else {}
 
 
 def is_live(terms: Mapping[str, Any]) -> bool:
-    """Return whether a lease is still valid: its process runs, as far as can be seen, and its term has not ended."""
-    if terms.get("machine") == machine_id():
-        process = int(terms.get("process", -1))
-        if not is_alive(process) or _start_time(process) != terms.get("begun"):
+    """Return whether a lease is still valid: its process runs, as far as can be seen, and its term has not ended.
+
+    Clocks of machines differ: a lease that does not change is believed for its own term, from when it was first seen.
+    """
+    if not terms:
+        return False
+    left = terms["until"] - time.time()
+    if terms["machine"] == machine_id():
+        process = terms["process"]
+        if not is_alive(process) or _start_time(process) != terms["begun"]:
             return False
-    return float(terms.get("until", 0)) > time.time()
+    if not 0 < left <= terms["seconds"] + _SKEW_S:
+        return False
+    return bool(time.monotonic() - _first_seen(terms["owner"], terms["until"]) <= terms["seconds"])
+
+
+_seen: dict[tuple[str, float], float] = {}
+
+
+def _first_seen(owner: str, until: float) -> float:
+    """Return when this process first saw a lease in this form."""
+    if len(_seen) > 10_000:
+        _seen.clear()
+    return _seen.setdefault((owner, until), time.monotonic())
 
 
 def _start_time(process: int) -> str:

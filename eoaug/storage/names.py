@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
+from hashlib import sha256
 from urllib.parse import urlsplit, urlunsplit
 
-__all__ = ["clean_href", "safe_id"]
+__all__ = ["clean_href", "distinct_names", "safe_id"]
 
 
 def safe_id(text: str) -> str:
@@ -14,6 +17,21 @@ def safe_id(text: str) -> str:
     if name.partition(".")[0].lower() in _DEVICES:
         name = f"item-{name}"[:128].rstrip("._")
     return name or "item"
+
+
+def distinct_names(texts: Iterable[str]) -> dict[str, str]:
+    """Return a safe name for each text, no two alike, also where upper and lower case count as one.
+
+    Texts whose safe names meet get a part of their hash, so that no name depends on their order.
+    """
+    names = {text: safe_id(text) for text in texts}
+    counts = Counter(name.casefold() for name in names.values())
+    return {
+        text: name
+        if counts[name.casefold()] == 1
+        else f"{name[:110]}-{sha256(text.encode(errors='surrogatepass')).hexdigest()[:16]}"
+        for text, name in names.items()
+    }
 
 
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(1, 10))}

@@ -247,7 +247,7 @@ class S3Location:
         """Return False: on object stores, leases and the age of objects protect what is being written."""
         return False
 
-    def unlock(self) -> None:
+    def unlock(self, *names: str) -> None:
         """Remove the lock tickets of dead processes, and leftover probes, below this folder."""
         for ticket in self.rglob("*.ticket"):
             ticket.remove_if(lambda content: not is_live(read_lease(content)))

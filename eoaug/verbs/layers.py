@@ -40,14 +40,15 @@ _REFLECTANCE_UNIT, _SAR_UNIT, _KELVIN_UNIT = (0.15, 0.05), (-12.0, 3.0), (290.0,
 
 def layers_of(cube: Cube, card: Card) -> tuple[Layer, ...]:
     """Match the cube's bands to the generator's channels, with the maps between their units."""
+    # By name, so that the order of the cube's variables changes no pixel.
+    have = {band.name: band.common_name for band in sorted(cube.bands, key=lambda band: band.name)}
     if card.bands and card.extra_bands:
-        slot_of = assign_bands({band.name: band.common_name for band in cube.bands}, card.bands)
+        slot_of = assign_bands(have, card.bands)
     elif card.bands:
-        have = {band.name: band.common_name for band in cube.bands}
         slots = match_bands(have, card.bands, what=f"generator {card.name!r}")
         slot_of = {name: card.bands.index(common) for common, name in slots.items()}
     else:
-        slot_of = {band.name: i for i, band in enumerate(cube.bands)}
+        slot_of = {name: i for i, name in enumerate(have)}
     layers = []
     for band in cube.bands:
         slot = slot_of[band.name]

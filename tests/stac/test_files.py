@@ -229,7 +229,9 @@ def test_links_and_code_in_arrays_are_refused(tmp_path):
     with pytest.raises(SourceError, match=r"refers to another file at '.*outside'"):
         eoaug.open_cube(path)
     group = stored(tmp_path, "zarr")
-    (group / "B04" / ".zarray").write_text('{"filters": [{"id": "p\\u0069ckle"}]}')
+    document = json.loads((group / "B04" / "zarr.json").read_text())
+    document["codecs"].append({"name": "pickle"})
+    (group / "B04" / "zarr.json").write_text(json.dumps(document).replace("pickle", "p\\u0069ckle"))
     with pytest.raises(SourceError, match="codec 'pickle'"):
         eoaug.open_cube(group)
 

@@ -170,7 +170,7 @@ def test_a_redirect_is_an_address_like_any_other(listener: Any, tmp_path: Path) 
         with pytest.raises(SourceError):
             access.read_json(href, what="x")
         with pytest.raises(SourceError):
-            access.follow_redirects(href, what="x")
+            access.open(href, what="x")
         assert len(asked) == before + 2
     with pytest.raises(SourceError):
         access.read_json(

@@ -116,7 +116,7 @@ def test_a_server_that_is_down_is_an_error_without_signature() -> None:
     server.shutdown()
     server.server_close()
     access = AccessPolicy.for_source(server.url)
-    for call in (access.read_json, access.follow_redirects):
+    for call in (access.read_json, access.open):
         with pytest.raises(SourceError, match="refused") as caught:
             call(f"{server.url}/a?sig=CANARY", what="x")
         assert "CANARY" not in str(caught.value)

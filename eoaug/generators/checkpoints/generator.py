@@ -24,7 +24,7 @@ from eoaug.generators.checkpoints.model import CheckpointModel
 from eoaug.generators.checkpoints.settings import Settings
 from eoaug.generators.checkpoints.trajectory import Given, LatentBatch, LatentTrajectory
 from eoaug.generators.interpolation.back_projection import consistent, prior_with_halo
-from eoaug.generators.runtime import one_thread
+from eoaug.generators.runtime import torch_state
 from eoaug.raster import noise
 from eoaug.raster.arrays import Float32Array
 
@@ -58,7 +58,7 @@ class Diffusion(CheckpointModel):
     def begin(self, requests: Sequence[Request]) -> LatentBatch:
         """Return the state of at most ``card.batch`` requests before the first step."""
         self._check(requests)
-        with one_thread(), torch.inference_mode():
+        with torch_state(self._networks.device):
             return LatentBatch([self._start(request) for request in requests])
 
     def step(self, state: LatentBatch, index: int) -> Float32Array:
@@ -69,7 +69,7 @@ class Diffusion(CheckpointModel):
                 "take every step once and in order, from 0",
             )
         active = [path for path in state.trajectories if index < path.calls]
-        with one_thread(), torch.inference_mode():
+        with torch_state(self._networks.device):
             for path in active:
                 path.advance(index)
             for guided in (False, True):
@@ -94,7 +94,7 @@ class Diffusion(CheckpointModel):
         """Take the remaining steps and return the result, shape (B, T, C, H, W)."""
         for index in range(state.index + 1, max(path.calls for path in state.trajectories)):
             self.step(state, index)
-        with one_thread(), torch.inference_mode():
+        with torch_state(self._networks.device):
             return np.stack([self._result(path) for path in state.trajectories])
 
     # -- one request --------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from eoaug.generators.embedded.land_units import LandUnits
 from eoaug.generators.embedded.landscape import CLASSES, PALETTES, Landscape, Palettes
 from eoaug.generators.embedded.spectral_gaussian import Gaussian
 from eoaug.generators.embedded.trajectory import KEEPING
-from eoaug.generators.runtime import Precision
+from eoaug.generators.runtime import Precision, torch_state
 from eoaug.generators.weights import load_weights
 
 __all__ = ["land_for", "landscape_for", "load_config", "network_for", "spectral_gaussian_for"]
@@ -115,10 +115,11 @@ def network_for(config: _Config, name: str, device: str) -> Any:
 
             from eoaug.generators.embedded.networks import build
 
-            network = build(entry["architecture"])
             tensors = load_weights(key[0], sha256=key[1])
-            network.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
-            _networks[key] = network.eval().requires_grad_(False).to(device)
+            with torch_state(inference=False):
+                network = build(entry["architecture"])
+                network.load_state_dict({name: torch.from_numpy(value) for name, value in tensors.items()})
+                _networks[key] = network.eval().requires_grad_(False).to(device)
         return _networks[key]
 
 
