@@ -15,6 +15,8 @@ from typer.core import TyperGroup
 
 from eoaug.cli.options import Json, option_help, print_result, reported
 from eoaug.errors import ParameterError
+from eoaug.storage.files import open_plain
+from eoaug.storage.limits import Limits
 
 __all__ = ["PlanGroup", "commands", "plan_commands"]
 
@@ -182,7 +184,8 @@ def _is_catalog(text: str) -> bool:
     if path.suffix != ".json":
         return False
     try:
-        document = json.loads(path.read_bytes())
+        with open_plain(path) as file:
+            document = json.loads(file.read(Limits().json_bytes))
     except (OSError, ValueError, RecursionError):
         return path.name in ("catalog.json", "collection.json")
     return isinstance(document, dict) and document.get("type") in ("Catalog", "Collection")

@@ -18,8 +18,11 @@ import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from eoaug.errors import GridError, SourceError
+from eoaug.errors import EoaugError, GridError, SourceError
+from eoaug.formats.judged_zarr import arrays_in, judged_store
 from eoaug.formats.packing import store_form
+from eoaug.storage.access import AccessPolicy
+from eoaug.storage.crs_text import judged_crs
 
 __all__ = ["GROUP", "SAMPLES", "Chip", "read_chip", "read_samples", "write_chips"]
 
@@ -178,7 +181,11 @@ def read_chip(folder: Path, index: int, fields: Mapping[str, Any]) -> xr.Dataset
     if "crs" in fields:
         from odc.geo.xr import xr_coords
 
-        geobox = GeoBox(some.shape[-2:], Affine(*fields["transform"]), fields["crs"])
+        geobox = GeoBox(
+            some.shape[-2:],
+            Affine(*fields["transform"]),
+            judged_crs(str(fields["crs"]), what=f"chip {fields.get('id')!r}"),
+        )
         coords = dict(xr_coords(geobox))
     else:
         sizes = zip(dims[-2:], some.shape[-2:], strict=True)
@@ -194,11 +201,16 @@ def _arrays(folder: str) -> dict[str, Any]:
     """Return the arrays of a shard, opened once per process."""
     import zarr
 
+    group = str((Path(folder) / GROUP).resolve())
     try:
-        group = zarr.open_group(Path(folder) / GROUP, mode="r", zarr_format=3)
+        access = AccessPolicy.for_source(group)
+        store = judged_store(group, "zarr", access, arrays_in(group), what=f"the chips {folder!r}")
+        opened = zarr.open_group(store, mode="r", zarr_format=3, use_consolidated=False)
         # Zarr lists arrays in any order.
-        form: Any = group.attrs["eoaug"]
-        return {name: group[name] for name in form["variables"]}
+        form: Any = opened.attrs["eoaug"]
+        return {name: opened[name] for name in form["variables"]}
+    except EoaugError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(
             f"the chips {folder!r} cannot be opened: {error}", "run `eoaug validate` on their catalog"

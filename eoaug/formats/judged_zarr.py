@@ -186,7 +186,7 @@ class _MetadataJudge:
     def _refused(self, problem: str, remedy: str) -> SourceError:
         return SourceError(
             f"{self._what}: {problem}",
-            f"{remedy}, or open it with xarray yourself, e.g. xr.open_zarr({clean_href(self._href)!r})",
+            f"{remedy}, or, if you trust it, open it yourself, e.g. xr.open_zarr({clean_href(self._href)!r})",
         )
 
     # -- sizes ----------------------------------------------------------------------------------------

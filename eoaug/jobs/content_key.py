@@ -16,13 +16,13 @@ import pystac
 from eoaug.errors import SourceError
 from eoaug.jobs.config import Job
 from eoaug.jobs.work_items import WorkItem
-from eoaug.stac.band_sources import ItemDate
+from eoaug.stac.band_sources import BandSource, ItemDate
 from eoaug.stac.catalog import Root
 from eoaug.stac.collection_fields import registered_fields
 from eoaug.stac.integrity import checksum_error, damage
 from eoaug.stac.items import read_item_dates
 from eoaug.stac.search import signer_of
-from eoaug.storage.atomic import checksum
+from eoaug.storage.atomic import checksum_of
 from eoaug.storage.names import clean_href, safe_id
 from eoaug.storage.s3 import StoreError, entries, head, is_object
 
@@ -79,9 +79,11 @@ def _inputs(item: pystac.Item, scenes: Sequence[ItemDate]) -> list[Any]:
                 content = declared or clean_href(source.href)
             elif os.path.isdir(source.href):
                 parts = sorted(part for part in Path(source.href).rglob("*") if part.is_file())
-                content = [[part.relative_to(source.href).as_posix(), checksum(part)] for part in parts]
+                content = [
+                    [part.relative_to(source.href).as_posix(), _checksum(source, str(part))] for part in parts
+                ]
             else:
-                content = checksum(Path(source.href))
+                content = _checksum(source, source.href)
                 if isinstance(declared, str) and declared.startswith("1220") and declared.lower() != content:
                     raise SourceError(
                         f"asset {source.asset!r} of item {item.id!r} does not match its file:checksum: "
@@ -90,6 +92,12 @@ def _inputs(item: pystac.Item, scenes: Sequence[ItemDate]) -> list[Any]:
                     )
             inputs.setdefault(source.asset, [content, fields])
     return sorted(inputs.items())
+
+
+def _checksum(source: BandSource, path: str) -> str:
+    """Return the checksum of a file that the access policy of its source allows."""
+    with source.access.open(path, what=f"asset {source.asset!r} of item {source.item!r}") as file:
+        return checksum_of(file)  # type: ignore[arg-type]
 
 
 def _versions(href: str, *, folder: bool) -> Any:

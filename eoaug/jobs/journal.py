@@ -81,7 +81,9 @@ def read_journals(
         if job is not None and head.get("job") != job:
             continue
         version = head.get("journal")
-        if not isinstance(version, int) or version > JOURNAL_VERSION:
+        if not isinstance(version, int):
+            continue  # eoaug did not write it
+        if version > JOURNAL_VERSION:
             raise SourceError(
                 f"journal {file!r} has version {version!r}; this eoaug reads up to {JOURNAL_VERSION}",
                 "use the eoaug that wrote it, or a newer one",

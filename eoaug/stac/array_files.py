@@ -27,6 +27,7 @@ from eoaug.formats.judged_zarr import arrays_in, judged_store
 from eoaug.stac.file_dates import date_in_name
 from eoaug.stac.filters import Bbox
 from eoaug.storage.access import AccessPolicy, check_tree
+from eoaug.storage.files import open_plain
 
 __all__ = ["is_array_file", "open_array_files"]
 
@@ -122,7 +123,7 @@ def _opened(path: Path, access: AccessPolicy, chunks: Mapping[str, int] | None) 
 
 def _engine(address: str, what: str) -> str:
     """Return the engine of a netCDF file, by its first bytes; refuses links to other files."""
-    with open(address, "rb") as file:
+    with open_plain(address) as file:
         head = file.read(4)
     if head.startswith(_CLASSIC):
         return "scipy"

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from eoaug.errors import SourceError
 from eoaug.stac.array_files import is_array_file
 from eoaug.stac.raster_files import is_raster_file
+from eoaug.storage.files import open_plain
 from eoaug.storage.names import clean_href
 
 __all__ = ["Files", "files_at"]
@@ -110,9 +111,11 @@ def _in_folder(folder: Path) -> Files:
 
 def _is_item(file: Path) -> bool:
     try:
-        if file.stat().st_size > _ITEM_BYTES:
+        with open_plain(file) as opened:
+            content = opened.read(_ITEM_BYTES + 1)
+        if len(content) > _ITEM_BYTES:
             return False
-        document = json.loads(file.read_bytes())
+        document = json.loads(content)
     except (OSError, ValueError, RecursionError):
         return False
     return isinstance(document, dict) and document.get("type") == "Feature" and "stac_version" in document

@@ -15,7 +15,15 @@ from eoaug.errors import EoaugError, TargetError
 from eoaug.storage.crash_points import hit
 from eoaug.storage.locks import is_alive, scratch_prefix
 
-__all__ = ["atomic_write", "checksum", "commit", "has_active_writer", "remove_stale_scratch", "scratch_dir"]
+__all__ = [
+    "atomic_write",
+    "checksum",
+    "checksum_of",
+    "commit",
+    "has_active_writer",
+    "remove_stale_scratch",
+    "scratch_dir",
+]
 
 
 _REPLACED = ".old"
@@ -143,10 +151,15 @@ class _Readable(Protocol):
 
 def checksum(path: _Readable) -> str:
     """Return the sha256 multihash of a file in hex, as ``file:checksum`` requires it."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
+        return checksum_of(file)
+
+
+def checksum_of(file: IO[bytes]) -> str:
+    """Return the sha256 multihash of what remains of an open file; see `checksum`."""
+    digest = hashlib.sha256()
+    while block := file.read(2**20):
+        digest.update(block)
     return "1220" + digest.hexdigest()
 
 

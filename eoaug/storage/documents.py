@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from eoaug.errors import ParameterError, explain_validation
+from eoaug.storage.files import open_plain
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
 
 __all__ = ["load_yaml", "read_mapping", "read_settings"]
+
+
+_YAML_BYTES = 2**22 + 1
+"""Most bytes that are read of a file: a character has at most four."""
 
 
 def load_yaml(text: str, *, what: str) -> Any:
@@ -39,10 +44,12 @@ def load_yaml(text: str, *, what: str) -> Any:
             return super().compose_node(parent, index)
 
         def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-            duplicates = [key for key in keys if keys.count(key) > 1]
-            if duplicates:
-                raise yaml.YAMLError(f"duplicate key {duplicates[0]!r}")
+            seen = set()
+            for key, _ in node.value:
+                name = self.construct_object(key, deep=True)
+                if name in seen:  # a key that is no plain value raises TypeError
+                    raise yaml.YAMLError(f"duplicate key {name!r}")
+                seen.add(name)
             return super().construct_mapping(node, deep)
 
     if len(text) > 2**20:
@@ -80,7 +87,8 @@ def read_mapping(
     if isinstance(config, str | os.PathLike):
         what = f"{noun} {str(config)!r}"
         try:
-            text = Path(config).expanduser().read_text(encoding="utf-8")
+            with open_plain(Path(config).expanduser()) as file:
+                text = file.read(_YAML_BYTES).decode()
         except (OSError, UnicodeError) as error:
             raise ParameterError(f"{what} cannot be read: {error}", "give a YAML file") from error
         content = load_yaml(text, what=what)

@@ -21,6 +21,8 @@ class Limits:
     """Size of one JSON document."""
     json_depth: int = 64
     """Nested objects and lists."""
+    json_values: int = 10_000_000
+    """Values of one document: each needs more memory than its text."""
     links: int = 200_000
     """Links of one document."""
     assets: int = 5_000
@@ -62,6 +64,9 @@ class Limits:
         remedy = "correct the document; until then open other items by their own files, or run a job, which skips this one"
         if len(data) > self.json_bytes:
             raise SourceError(f"{what} is larger than {self.json_bytes} bytes", remedy)
+        values = data.count(b",") + data.count(b"{") + data.count(b"[")
+        if values > self.json_values:
+            raise SourceError(f"{what} holds about {values} values; the limit is {self.json_values}", remedy)
         try:
             document = json.loads(data)
         except (ValueError, RecursionError) as error:

@@ -104,7 +104,11 @@ class LocalLocation(Path):
 
     def logs(self) -> Iterator[tuple[str, bytes]]:
         """Yield path and content of the logs below this folder, ordered by file name."""
+        if not self.is_dir():
+            return
         for file in sorted(self.glob("*/*.jsonl"), key=lambda f: f.name):
+            if not file.is_file() or file.is_symlink() or file.parent.is_symlink():
+                continue  # eoaug writes plain files only
             yield str(file), file.read_bytes()
 
     def scratch_dir(self) -> AbstractContextManager[Path]:
