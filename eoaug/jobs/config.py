@@ -17,6 +17,7 @@ from pydantic import (
     field_validator,
     model_validator,
 )
+from pydantic.json_schema import SkipJsonSchema
 
 from eoaug.corruptions.options import check_job_parameters
 from eoaug.cube.roles import label_names
@@ -82,6 +83,8 @@ class Source(_JobSection):
     crs: str | None = None
     allow: Names = ()
     """Folders, hosts and networks that addresses of the items may point to, in addition to the catalog's own."""
+    journal_address: SkipJsonSchema[str | None] = Field(default=None, exclude=True)
+    """How the journal that a job is resumed from spells ``catalog``; set by `resumable`."""
 
     @field_validator("catalog")
     @classmethod
@@ -258,7 +261,9 @@ class Job(JobBase):
     def described(self) -> dict[str, Any]:
         """Return everything that decides the results; of a corruption no generator, for it has none."""
         values = super().described()
-        values["source"]["catalog"] = self.portable(clean_href(self.source.catalog))
+        values["source"]["catalog"] = self.source.journal_address or self.portable(
+            clean_href(self.source.catalog)
+        )
         if self.source.allow:
             values["source"]["allow"] = [
                 self.portable(entry) if entry.startswith(".") else entry for entry in self.source.allow

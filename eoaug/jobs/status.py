@@ -184,6 +184,8 @@ def _resumed(head: Mapping[str, Any], root: Root, catalog: str | Path, word: Wor
     if place and address and "://" not in address and address not in known_sources():
         folder = str(root.folder)
         source = {**source, place: os.path.normpath(os.path.join(folder, address))}
+        if place == "catalog":
+            source["journal_address"] = address
         if source.get("allow"):
             source["allow"] = [
                 os.path.normpath(os.path.join(folder, entry)) if str(entry).startswith(".") else entry
