@@ -99,17 +99,24 @@ def test_mutated_items_links_leases_and_lines_stop_no_other(count: int, part: in
         ({"process": "abc"}, False),
         ({"process": 2**70}, False),
         ({"until": None}, False),
-        ({"until": time.time() + 3e7}, False),  # its clock was a year ahead
-        ({"until": time.time() + 50}, True),
-        ({"until": time.time() + 300}, True),  # a clock that is minutes ahead, believed for a term
-        ({"until": time.time() - 1}, False),
+        ({"ends_in": 3e7}, False),  # its clock was a year ahead
+        ({"ends_in": 50}, True),
+        ({"ends_in": 300}, True),  # a clock that is minutes ahead, believed for a term
+        ({"ends_in": -1}, False),
         ({"seconds": "x"}, False),
     ],
 )
 def test_a_lease_that_makes_no_sense_is_nobodys(
     terms: dict[str, Any], live: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = {"owner": str(terms), "machine": "other", "process": 1, "begun": "", "seconds": 60.0}
+    whole: dict[str, Any] = {
+        "owner": str(terms),
+        "machine": "other",
+        "process": 1,
+        "begun": "",
+        "seconds": 60.0,
+    }
+    whole["until"] = time.time() + terms.get("ends_in", 50)
     lease = read_lease(json.dumps({**whole, **terms}).encode()) if terms else read_lease(b"[" * 9999)
     assert is_live(lease) == live
     later = time.monotonic() + 61
