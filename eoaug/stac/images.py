@@ -73,7 +73,7 @@ def read_image(path: str) -> Pixels:
 def _read_picture(path: str, access: AccessPolicy, what: str) -> Pixels:
     from PIL import Image
 
-    with access.open(path, what=what) as file, Image.open(file, formats=("PNG", "JPEG")) as picture:
+    with access.open(path, what=what) as file, Image.open(file, formats=("PNG", "JPEG")) as picture:  # type: ignore[arg-type]
         bands = len(picture.getbands())
         access.limits.check_raster(
             what,
