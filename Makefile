@@ -51,7 +51,7 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## four verbs on real Sentinel-2 data: a catalog, a picture and a page in demo-output/
 	$(PY) examples/demo.py --out demo-output
 
-test: $(READY) ## lint and, at the same time, every property on a subset of its cases (about 6 minutes on 2 cores)
+test: $(READY) ## lint and, at the same time, every property on a subset of its cases (some minutes on 2 cores)
 	@$(MAKE) --no-print-directory -j 2 lint properties
 
 properties: $(READY)
