@@ -15,6 +15,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import eoaug
+from eoaug.augmentation.augment_job import read_augment_job
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet
 from eoaug.augmentation.verdict import read_verdict
 from eoaug.cli.app import app
@@ -145,6 +146,31 @@ def test_every_arm_has_the_same_updates_and_a_repeat_has_the_same_bytes(
     told = json.loads(result.stdout)
     assert result.exit_code == (0 if told["use"] else 4)
     assert eoaug.torch.Augmented(real.torch("train"), out, verdict=tmp_path / "g").p == told["p"]
+
+
+def test_one_file_leads_from_a_set_to_a_verdict(folder: Path, tmp_path: Path) -> None:
+    draw = {"verb": "corrupt", "parameters": {"kind": "haze"}, "strengths": [1]}
+    keep = {"agreement": 0.1, "duplicate": 0.99, "memorised": 0.01}
+    content = {
+        "source": {"path": str(folder)},
+        "policy": {"per_real": 1, "draws": [draw], "keep": keep},
+        "output": {"catalog": str(tmp_path / "out"), "format": "chips"},
+        "select": {"updates": 1, "batch": 2},
+        "gate": {"seeds": 2, "updates": 1, "batch": 2, "doses": [0.5], "augmentations": ["none"]},
+    }
+    config = tmp_path / "set.yaml"
+    config.write_text(yaml.safe_dump(content))
+    result = CliRunner().invoke(app, ["augment", str(config), "--through", "gate"])
+    verdict = json.loads((tmp_path / "out" / "gate" / "verdict.json").read_text())
+    assert result.exit_code == (0 if verdict["use"] else 4), result.output
+    assert "real images" in result.output  # the plan comes first
+    assert "kept" in result.output
+    assert verdict["seeds"] == 2
+    assert (tmp_path / "out" / "selection" / "selection.jsonl").is_file()
+    made = read_augment_job(content).request
+    assert read_augment_job({**content, "policy": {**content["policy"], "keep": {}}}).request == made  # type: ignore[dict-item]
+    wrong = CliRunner().invoke(app, ["augment", str(config), "--through", "the end"])
+    assert wrong.exit_code == 2
 
 
 def test_arms_see_the_same_real_images_at_the_same_positions() -> None:

@@ -17,7 +17,7 @@ from eoaug.jobs.config import JobBase, Names, OutputBase, RunOptions, hash_of
 from eoaug.storage.documents import read_settings
 from eoaug.storage.names import clean_href
 
-__all__ = ["AugmentJob", "AugmentOutput", "SetSource", "read_augment_job"]
+__all__ = ["AugmentJob", "AugmentOutput", "GateOptions", "SelectOptions", "SetSource", "read_augment_job"]
 
 
 class SetSource(BaseModel):
@@ -70,6 +70,27 @@ class AugmentOutput(OutputBase):
     """Images per Zarr group of the format chips."""
 
 
+class SelectOptions(BaseModel):
+    """Arguments of `eoaug.select`; those that are not given have its defaults."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    model: str = "small"
+    updates: int = Field(default=1000, ge=1)
+    batch: int = Field(default=32, ge=1)
+
+
+class GateOptions(SelectOptions):
+    """Arguments of `eoaug.gate`; those that are not given have its defaults."""
+
+    seeds: int = Field(default=5, ge=2)
+    fractions: tuple[float, ...] = (1.0,)
+    doses: tuple[float, ...] = (0.25, 0.5)
+    augmentations: Names = ()
+    block_km: float = Field(default=10.0, gt=0)
+    gap_km: float = Field(default=1.0, ge=0)
+
+
 class AugmentRun(RunOptions):
     """How the work is done; no setting here changes the results."""
 
@@ -89,12 +110,20 @@ class AugmentJob(JobBase):
     policy: Annotated[Policy, BeforeValidator(read_policy)] = Policy()
     output: AugmentOutput
     run: AugmentRun = AugmentRun()
+    select: SelectOptions = SelectOptions()
+    gate: GateOptions = GateOptions()
 
     def described(self) -> dict[str, Any]:
-        """Return everything that decides the results, with the whole policy."""
+        """Return everything that decides the made images: not which are kept, and how they are judged."""
         values = super().described()
+        for name in ("select", "gate"):
+            values.pop(name, None)
         values["source"]["path"] = clean_href(self.source.path)
-        return {**values, "policy": self.policy.model_dump(mode="json")}
+        return {**values, "policy": self._policy}
+
+    @property
+    def _policy(self) -> dict[str, Any]:
+        return self.policy.model_dump(mode="json", exclude={"keep"})
 
     @property
     def request(self) -> str:
@@ -102,7 +131,7 @@ class AugmentJob(JobBase):
         form: dict[str, str] = {"format": self.output.format}
         if self.output.format == "chips":
             form["shard"] = str(self.output.shard)
-        return hash_of({"policy": self.policy.model_dump(mode="json"), "output": form})
+        return hash_of({"policy": self._policy, "output": form})
 
 
 def read_augment_job(config: AugmentJob | Mapping[str, Any] | str | os.PathLike[str]) -> AugmentJob:

@@ -1,6 +1,6 @@
 """The commands of jobs: ``run``, ``resume``, ``status``, ``validate``, ``gc``, ``job-script`` and ``plan job``.
 
-Exit codes: 0 success, 1 validation failed, 2 usage error, 3 items failed.
+Exit codes: 0 success, 1 validation failed, 2 usage error, 3 items failed, 4 do not use the made images.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import typer
 from typer.core import TyperGroup
 
 from eoaug.cli.options import Json, option_help, print_result, reported
+from eoaug.cli.training_sets import judged, selected
 from eoaug.errors import ParameterError
 from eoaug.storage.files import open_plain
 from eoaug.storage.limits import Limits
@@ -47,7 +48,8 @@ The YAML file of an augmentation:
     seed: 0
   generator: embedded
   output: {catalog: augmented, format: chips} # or cog, zarr, icechunk
-  run: {retries: 2}"""
+  run: {retries: 2}
+  gate: {seeds: 5, fractions: [0.1, 1]}       # for --through gate and `eoaug gate`; also select"""
 
 SetFile = Annotated[Path, typer.Argument(metavar="SET", help="YAML file of the augmentation.")]
 JobFile = Annotated[Path, typer.Argument(metavar="JOB", help="YAML file of the job.")]
@@ -273,19 +275,41 @@ def plan(job: JobFile, as_json: Json = False) -> None:
     help=option_help(
         "Make images of the split train of a training set by a policy, and write them with their labels to a catalog; "
         "or continue: what was killed goes on with the same command, and existing images are skipped. Images of other "
-        "splits are never touched. `eoaug plan augment`, `status`, `resume`, `validate` and `gc` work as for jobs."
+        "splits are never touched. --through gate goes on to a selection and to a verdict, by the sections select: and gate: of "
+        "the file; it exits with 4 where the images are not to be used. `eoaug plan augment`, `status`, `resume`, `validate` and `gc` work as for jobs."
         f"\n\n{_AUGMENT_HELP}",
         "eoaug augment set.yaml --workers 2",
     ),
 )
 @reported
 def augment(
-    config: SetFile, scheduler: Scheduler = None, workers: Workers = None, recompute: Recompute = False
+    config: SetFile,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    recompute: Recompute = False,
+    through: Annotated[
+        str | None,
+        typer.Option(metavar="STAGE", help="Go on to the stage select or gate, as these commands do."),
+    ] = None,
 ) -> None:
     """Make more images of a training set."""
     from eoaug.augmentation.augment_job import read_augment_job
 
-    _leave(_run([read_augment_job(config)], scheduler, workers, None, recompute=recompute))
+    if through not in (None, "select", "gate"):
+        raise ParameterError(f"--through {through!r} is no stage", "write --through select or --through gate")
+    job = read_augment_job(config)
+    if through is not None:
+        from eoaug.augmentation.augment import plan_augment
+
+        typer.echo(str(plan_augment(job)))
+    reports = _run([job], scheduler, workers, None, recompute=recompute)
+    if through is None or any(report.failures for report in reports):
+        _leave(reports)
+    typer.echo(str(selected(config, {})))
+    if through == "gate":
+        verdict = judged(config, {})
+        typer.echo(str(verdict))
+        raise typer.Exit(0 if verdict.use else 4)
 
 
 @plan_commands.command(

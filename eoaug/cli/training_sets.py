@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from eoaug.cli.options import Json, Texts, floats, option_help, print_result, reported, split
 
-__all__ = ["commands"]
+__all__ = ["commands", "judged", "selected"]
 
 commands = typer.Typer()
 
@@ -119,31 +120,37 @@ SetFile = Annotated[Path, typer.Argument(metavar="SET", help="YAML file of the a
 @reported
 def select(
     config: SetFile,
-    model: Annotated[str, typer.Option(help="small, timm:NAME or smp:ARCHITECTURE:ENCODER.")] = "small",
-    updates: Annotated[int, typer.Option(min=1, help="Updates of every classifier.")] = 1000,
-    batch: Annotated[int, typer.Option(min=1, help="Images per update.")] = 32,
+    model: Annotated[
+        str | None, typer.Option(help="small, timm:NAME or smp:ARCHITECTURE:ENCODER. [default: small]")
+    ] = None,
+    updates: Annotated[
+        int | None, typer.Option(min=1, help="Updates of every classifier. [default: 1000]")
+    ] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per update. [default: 32]")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results. [default: selection in the catalog]")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Choose which made images to keep."""
+    selection = selected(config, {"model": model, "updates": updates, "batch": batch, "out": out})
+    print_result(selection, as_json)
+
+
+def selected(config: Path, given: Mapping[str, Any]) -> Any:
+    """Return the selection of an augmentation, by its section ``select`` and the options that are not None."""
     from eoaug import select as choose
     from eoaug.augmentation.augment_job import read_augment_job
     from eoaug.augmentation.policy import KeepRules
 
     job = read_augment_job(config)
     keep = None if job.policy.keep == KeepRules() else job.policy.keep
-    selection = choose(
-        job.source.training_set(),
-        job.output.catalog,
-        keep=keep,
-        model=model,
-        updates=updates,
-        batch=batch,
-        out=out,
-    )
-    print_result(selection, as_json)
+    how = {**job.select.model_dump(exclude_unset=True), **_some(given)}
+    return choose(job.source.training_set(), job.output.catalog, keep=keep, **how)
+
+
+def _some(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if value is not None}
 
 
 @commands.command(
@@ -151,15 +158,16 @@ def select(
     short_help="Test whether made images improve a model.",
     help=option_help(
         "Train a model with and without the images that `eoaug augment` has made, with equal updates, and test it on real "
-        "images of other places. Writes verdict.json and a page to the folder gate of the catalog; trials that exist are "
-        "not repeated. Exit codes: 0 use the made images, 4 do not use them.",
-        "eoaug gate set.yaml",
+        "images of other places. Options may stand in the section gate: of the file. Writes verdict.json and a page to the "
+        "folder gate of the catalog; trials that exist are not repeated. Exit codes: 0 use the made images, 4 do not use "
+        "them.",
+        "eoaug gate set.yaml --fractions 0.1,1",
     ),
 )
 @reported
 def gate(
     config: SetFile,
-    seeds: Annotated[int, typer.Option(min=2, help="Number of seeds.")] = 5,
+    seeds: Annotated[int | None, typer.Option(min=2, help="Number of seeds. [default: 5]")] = None,
     fractions: Annotated[
         str | None,
         typer.Option(help="Sizes of the training set: shares up to 1, or images per class. [default: 1]"),
@@ -170,34 +178,36 @@ def gate(
     augmentations: Annotated[
         Texts, typer.Option(metavar="NAMES", help="Of none, basic, advanced, randaugment. [default: all]")
     ] = None,
-    model: Annotated[str, typer.Option(help="small, timm:NAME or smp:ARCHITECTURE:ENCODER.")] = "small",
-    updates: Annotated[int, typer.Option(min=1, help="Updates of every arm.")] = 1000,
-    batch: Annotated[int, typer.Option(min=1, help="Images per update.")] = 32,
-    block_km: Annotated[float, typer.Option(help="Edge of blocks of test places.")] = 10.0,
-    gap_km: Annotated[float, typer.Option(help="Least distance between splits.")] = 1.0,
+    model: Annotated[
+        str | None, typer.Option(help="small, timm:NAME or smp:ARCHITECTURE:ENCODER. [default: small]")
+    ] = None,
+    updates: Annotated[int | None, typer.Option(min=1, help="Updates of every arm. [default: 1000]")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="Images per update. [default: 32]")] = None,
+    block_km: Annotated[
+        float | None, typer.Option(help="Edge of blocks of test places. [default: 10]")
+    ] = None,
+    gap_km: Annotated[float | None, typer.Option(help="Least distance between splits. [default: 1]")] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder of the results. [default: gate in the catalog]")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Test whether made images improve a model."""
+    given = {
+        "seeds": seeds, "fractions": floats(fractions, "fractions"), "doses": floats(doses, "doses"),
+        "augmentations": split(augmentations), "model": model, "updates": updates, "batch": batch, "block_km": block_km,
+        "gap_km": gap_km, "out": out,
+    }  # fmt: skip
+    verdict = judged(config, given)
+    print_result(verdict, as_json)
+    raise typer.Exit(0 if verdict.use else 4)
+
+
+def judged(config: Path, given: Mapping[str, Any]) -> Any:
+    """Return the verdict on an augmentation, by its section ``gate`` and the options that are not None."""
     from eoaug import gate as judge
     from eoaug.augmentation.augment_job import read_augment_job
 
     job = read_augment_job(config)
-    how: dict[str, Any] = {"fractions": floats(fractions, "fractions"), "doses": floats(doses, "doses")}
-    how["augmentations"] = split(augmentations)
-    verdict = judge(
-        job.source.training_set(),
-        job.output.catalog,
-        seeds=seeds,
-        model=model,
-        updates=updates,
-        batch=batch,
-        block_km=block_km,
-        gap_km=gap_km,
-        out=out,
-        **{name: value for name, value in how.items() if value is not None},
-    )
-    print_result(verdict, as_json)
-    raise typer.Exit(0 if verdict.use else 4)
+    how = {**job.gate.model_dump(exclude_unset=True), **_some(given)}
+    return judge(job.source.training_set(), job.output.catalog, **how)

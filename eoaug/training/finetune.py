@@ -393,7 +393,7 @@ class _Training:
             "v_prediction": lambda: self.schedule.get_velocity(latent, noise, time),
             "sample": lambda: latent,
         }[prediction]()
-        error = ((output.float() - expected.float()) ** 2).flatten(1).mean(dim=1)
+        error: Tensor = ((output.float() - expected.float()) ** 2).flatten(1).mean(dim=1)
         if self.tuning.snr is not None:
             snr = compute_snr(self.schedule, time)
             # Equation 4 of min-SNR weights the clean image; this brings it to what the network predicts.

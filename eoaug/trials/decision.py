@@ -112,7 +112,9 @@ def _one_size(
                 "validate": _number(validate[arm]),
                 "test": _number(test[arm][:, 0].mean()),
                 "by_seed": [_number(one) for one in test[arm][:, 0]],
-                "top3": None if pixels else _number(np.mean([trial.top3.mean() for trial in trials])),
+                "top3": None
+                if pixels or len(facts["classes"]) <= 3
+                else _number(np.mean([trial.top3.mean() for trial in trials])),
                 "gain": None if arm == rival else _gain(gains[arm][0]),
                 "updates": trials[0].updates,
                 "samples": sum(trial.samples for trial in trials),

@@ -178,7 +178,7 @@ def dose_curve(size: Mapping[str, Any]) -> NDArray[np.uint8]:
     scores = [one for some in lines.values() for arm in some for one in _range(arm)]
     low, high = min(scores), max(scores)
     margin = max(0.1 * (high - low), 0.005)
-    low, high = low - margin, high + margin
+    low, high = max(0.0, low - margin), min(1.0, high + margin)
     canvas = Image.new("RGB", (_WIDTH, _HEIGHT), (255, 255, 255))
     pen, font = ImageDraw.Draw(canvas), ImageFont.load_default(13)
 
@@ -208,4 +208,4 @@ def _range(arm: Mapping[str, Any]) -> tuple[float, float]:
     """Return the ends of the bar of an arm: its score with the half interval of its gain; of the rival the score."""
     gain = arm["gain"]
     half = 0.0 if gain is None or gain["high"] is None else gain["high"] - gain["mean"]
-    return arm["test"] - half, arm["test"] + half
+    return max(0.0, arm["test"] - half), min(1.0, arm["test"] + half)
