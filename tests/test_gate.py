@@ -208,6 +208,49 @@ def test_augmentations_move_masks_with_their_pixels(kind: str) -> None:
     assert set(moved.unique().tolist()) <= {0, 1, 2, 3, 4, 255}
 
 
+@pytest.mark.parametrize("task", ["pixels", "change"])
+def test_maps_of_classes_and_of_change_are_judged(tmp_path: Path, task: str) -> None:
+    rng = np.random.default_rng(0)
+    home = tmp_path / "set"
+    for split, count in (("train", 2), ("val", 2), ("test", 3)):
+        for number in range(count):
+            mask = np.zeros((16, 16), np.uint8)
+            mask[4 : 8 + number * 2, 5:12] = 1
+            before = rng.integers(60, 120, (16, 16, 3)).astype(np.uint8)
+            after = before + 60 * mask[..., None]
+            layers = (
+                {"images": after, "masks": mask}
+                if task == "pixels"
+                else {"A": before, "B": after, "label": mask}
+            )
+            for name, values in layers.items():
+                file = home / split / name / f"{split}{number}.png"
+                file.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(values).save(file)
+    train = eoaug.training_set(home, task=task, classes=["same", "other"])  # type: ignore[arg-type]
+    noise = {"verb": "corrupt", "parameters": {"kind": "gaussian_noise"}, "strengths": [2]}
+    eoaug.augment(
+        train, tmp_path / "out", policy={"per_real": 1, "draws": [noise]}, format="chips", progress=False
+    )
+    how: dict[str, Any] = {
+        "seeds": 2,
+        "updates": 2,
+        "batch": 2,
+        "doses": (0.5,),
+        "augmentations": ("advanced",),
+    }
+    verdict = eoaug.gate(train, tmp_path / "out", progress=False, **how)
+    (size,) = verdict.report["sizes"]
+    assert verdict.metric == "mean intersection over union"
+    assert [line["class"] for line in size["classes"]] == ["same", "other"]
+    assert verdict.score == pytest.approx(np.mean([line["chosen"] for line in size["classes"]]), abs=1e-5)
+    assert "3 places only" in " ".join(verdict.report["notes"])
+    unnamed = eoaug.training_set(home, task=task)  # type: ignore[arg-type]
+    with pytest.raises(ParameterError, match="at least two") as caught:
+        eoaug.gate(unnamed, tmp_path / "out", progress=False, **how)
+    assert "classes=" in caught.value.remedy
+
+
 # -- statistics ----------------------------------------------------------------------------------------
 
 
