@@ -42,6 +42,8 @@ _LEAST_SCALE = 0.05
 """Least distance between real neighbours that is believed: real images that are there twice have none."""
 _MOST_DROPPED = 0.5
 """Most images of a class that agreement drops: it would drop rare classes first."""
+_TWIN = 0.7
+"""Distance of duplicates, in that of the two to the next real image; the distance of neighbours that differ is about 1."""
 _EQUAL = 1e-4
 """Distance of patterns below which two images are the same."""
 _DIGITS = 6
@@ -107,9 +109,10 @@ def select(
     *Agreement*: the least probability of its label that a classifier of real images, which did not see the source of the
     image, gives it. In a class where the classifier finds the label of more than 3 % of the real images less probable, less
     is asked; and of no class are more than half of the images dropped. *Duplicate*: the cosine of the patterns of two made
-    images of one class, over turns and mirrors, from which on the later one is dropped; of two draws of one image if they are also much
-    more alike than they are like that image. *Memorised*: the least distance to a
-    real image other than the source, in distances of that one to the next real image; nearer ones are copies.
+    images of one class, over turns and mirrors, from which on the later one is dropped; a lower one suffices where both
+    are much farther from every real image, and two draws of one image must be much more alike than they are like that image.
+    *Memorised*: the least distance to a real image other than the source, in distances of that one to the next real image;
+    nearer ones are copies.
 
     Parameters
     ----------
@@ -233,6 +236,7 @@ class _Findings:
         self.agreement, self.rules = agreement, rules
         self.real_patterns, self.made_patterns = patterns_of(real), patterns_of(made)
         self.whole = made.targets.ndim == 1
+        self._to_real: Float64Array = np.ones(len(made))
 
     def selection(self) -> Selection:
         """Return which images are kept."""
@@ -293,6 +297,7 @@ class _Findings:
             self.made_patterns, self.real_patterns, [[parent] for parent in self.images.parents]
         )
         hits = np.unique(near.at)
+        self._to_real = np.maximum(1.0 - near.cosine.astype(np.float64), _LEAST_SCALE)
         own = nearest_of(self.real_patterns.some(hits), self.real_patterns, [[hit] for hit in hits.tolist()])
         scale = np.maximum(1.0 - own.cosine.astype(np.float64), _LEAST_SCALE)
         ratio = (1.0 - near.cosine.astype(np.float64)) / scale[np.searchsorted(hits, near.at)]
@@ -314,10 +319,14 @@ class _Findings:
     def _twins(self, own: NDArray[np.int64], patterns: Patterns, rule: float) -> dict[int, int]:
         found: dict[int, int] = {}
         parents = np.asarray(self.images.parents)[own]
+        to_real = self._to_real[own]
         for row in range(1, len(own)):
             cosine = turned_cosines(patterns.patterns[row : row + 1], patterns.patterns[:row])[0]
             level = np.abs(patterns.levels[:row] - patterns.levels[row]).max(axis=1)
-            for other in np.flatnonzero((cosine >= rule) & (level < _LEVEL)).tolist():
+            # Water and fields lose much of their pattern by compression: also what is nearer than any real image is the same.
+            near = _TWIN * np.minimum(to_real[row], to_real[:row])
+            same = (cosine >= rule) | (1 - cosine < near)
+            for other in np.flatnonzero(same & (level < _LEVEL)).tolist():
                 one, twin = int(own[row]), int(own[other])
                 if twin in found:
                     continue
@@ -328,13 +337,13 @@ class _Findings:
         return found
 
     def _alike(self, one: int, other: int, cosine: float) -> bool:
-        """Return whether two draws of one image are nearer to each other than half of what they are to that image.
+        """Return whether two draws of one image are much nearer to each other than they are to that image.
 
         Draws of small strength are all alike, and no duplicates for that.
         """
         source = self.real_patterns.patterns[self.images.parents[one] :][:1]
         to_source = turned_cosines(self.made_patterns.patterns[[one, other]], source)
-        return 1 - cosine < max(0.5 * (1 - float(to_source.max())), _EQUAL)
+        return 1 - cosine < max(_TWIN * (1 - float(to_source.max())), _EQUAL)
 
     def _measures(self) -> dict[str, float]:
         features = self.agreement.real_features, self.agreement.made_features
