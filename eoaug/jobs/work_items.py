@@ -105,6 +105,10 @@ class JobContext:
     advance: Callable[[int], object] = _ignored
     """Called with the number of images that were made since its last call, where the work is done in this process."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what is sent to another process: a bar of this one is not."""
+        return {**vars(self), "advance": _ignored}
+
     @property
     def generator(self) -> Generator:
         """The job's generator; loaded once per process."""

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import shutil
 import subprocess
 import sys
+import threading
 import time
 import warnings
 from dataclasses import replace
@@ -24,6 +26,7 @@ import eoaug
 from eoaug.cli.app import app
 from eoaug.errors import EoaugError, JobError, ParameterError, SourceError
 from eoaug.jobs import bookkeeping, clusters, content_key, runner, sources, worker
+from eoaug.jobs.catalog_work import CatalogWork
 from eoaug.jobs.config import job_schema, read_job
 from eoaug.jobs.garbage import collect_garbage
 from eoaug.jobs.journal import Journal, read_journals
@@ -31,6 +34,8 @@ from eoaug.jobs.leases import leased
 from eoaug.jobs.planning import plan_job
 from eoaug.jobs.runner import run_job
 from eoaug.jobs.status import job_status, resumable
+from eoaug.jobs.work_items import JobContext
+from eoaug.stac.catalog import Root
 from eoaug.stac.validate import validate
 from eoaug.storage.locations import as_location
 from eoaug.testing import CountingGenerator
@@ -87,6 +92,14 @@ def test_how_it_is_done_changes_no_byte(run: dict[str, Any], tmp_path: Path) -> 
         k: v for k, v in two.items() if k != "catalog.json"
     }
     assert len(one) > 4
+
+
+def test_a_context_is_sent_to_a_process_without_the_progress_bar(source: Path, tmp_path: Path) -> None:
+    job = a_job(source, tmp_path / "out")
+    bar = threading.Lock()  # cannot be pickled
+    context = JobContext(job, Root.at(tmp_path / "out"), CatalogWork(job, ()), advance=bar.acquire)
+    pickle.loads(pickle.dumps(context)).advance(3)
+    assert not bar.locked()
 
 
 @pytest.mark.parametrize("form", ["cog", "zarr"])
