@@ -74,7 +74,7 @@ def children(
     """Images that say they were made of the training images.
 
     With ``fresh`` they are new images of the class (a perfect generator); with ``flip`` that share has the colour of the
-    other class; else they are copies with their rows reversed.
+    other class; else they are copies with noise of two grey levels, which teach nothing.
     """
     rng = np.random.default_rng([7, fresh or 0])
     for item in real.split("train"):
@@ -82,7 +82,8 @@ def children(
         for number in range(per_real):
             shown = 1 - label if rng.random() < flip else label
             if fresh is None and not flip:
-                pixels = np.asarray(Image.open(item.href))[::-1]
+                own_pixels = np.asarray(Image.open(item.href)).astype(int)
+                pixels = np.clip(own_pixels + rng.integers(-2, 3, own_pixels.shape), 0, 255).astype(np.uint8)
             else:
                 pixels = image(rng, shown)
             file = home / str(item.label) / f"{item.id}-{number}.png"

@@ -70,7 +70,9 @@ def write_page(selection: SelectionResult, made: TrainingSet, folder: Path) -> P
         for at in range(0, len(spread), 6)
     ]
     sections.append(Section(title="Kept", rows=rows))
-    return page("Selection of made images", sections, folder / "index.html", lead=str(selection))
+    return page(
+        "Selection of made images", sections, folder / "index.html", lead=str(selection).replace("\n", "\n\n")
+    )
 
 
 _WORDS = {"agreement": "agreement", "duplicate": "duplicate_of", "memorised": "nearest"}
