@@ -79,7 +79,8 @@ def gate(
     doses
         Shares p to try.
     augmentations
-        Some of ``none``, ``basic``, ``advanced``, ``randaugment``.
+        Some of ``none``, ``basic``, ``advanced``, ``randaugment``. Leave none out for a decision: against ``none`` alone,
+        mirrored copies are a benefit.
     model
         ``"small"``: a small network for a CPU. ``"timm:resnet18"``, ``"smp:unet:resnet18"`` and others by name, with
         random weights; or a function of the numbers of channels and classes that returns a module.
