@@ -379,11 +379,11 @@ def _static_items(
             rel = link.get("rel") if isinstance(link, dict) else None
             if rel not in ("item", "child") or (rel == "item" and skip):
                 continue
+            what = f"link {rel!r} of {str(current.get('id'))[:80]!r}"
             target = str(link.get("href"))
             try:
-                target, linked = _linked(
-                    link, base, visited, access, f"link {rel!r} of {str(current.get('id'))[:80]!r}"
-                )
+                target = _absolute(link.get("href"), base)
+                target, linked = _linked(target, visited, access, what)
             except EoaugError as error:
                 if lost is None:
                     raise
@@ -403,11 +403,11 @@ def _static_items(
 
 
 def _linked(
-    link: Mapping[str, Any], base: str, visited: set[str], access: AccessPolicy, what: str
+    target: str, visited: set[str], access: AccessPolicy, what: str
 ) -> tuple[str, dict[str, Any] | None]:
     """Return address and document of a link; None for a document that was visited."""
     with foreign(what, "correct the link", SourceError):
-        target = access.resolve(_absolute(link.get("href"), base), what=what)
+        target = access.resolve(target, what=what)
         if target in visited:
             return target, None
         document = access.read_json(target, what=what)

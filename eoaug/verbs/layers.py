@@ -40,8 +40,10 @@ _REFLECTANCE_UNIT, _SAR_UNIT, _KELVIN_UNIT = (0.15, 0.05), (-12.0, 3.0), (290.0,
 
 def layers_of(cube: Cube, card: Card) -> tuple[Layer, ...]:
     """Match the cube's bands to the generator's channels, with the maps between their units."""
-    # By name, so that the order of the cube's variables changes no pixel.
-    have = {band.name: band.common_name for band in sorted(cube.bands, key=lambda band: band.name)}
+    # By name, so that the order of the cube's variables changes no pixel; of several bands with one common name, that
+    # which is called so comes first.
+    ordered = sorted(cube.bands, key=lambda band: (band.name != band.common_name, band.name))
+    have = {band.name: band.common_name for band in ordered}
     if card.bands and card.extra_bands:
         slot_of = assign_bands(have, card.bands)
     elif card.bands:

