@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import warnings
 from collections.abc import Iterable, Iterator
@@ -165,13 +166,18 @@ def local_cluster(workers: int, *, memory: str = "auto") -> Iterator[Any]:
             memory_limit=memory,
             host="127.0.0.1",
             dashboard_address="127.0.0.1:0",
-            env={"OMP_NUM_THREADS": "1"},
+            env={"OMP_NUM_THREADS": "1", **_epoch()},
         ) as cluster,
         dask.Client(cluster) as client,
     ):
         # A nanny restarts its worker, but not one that dies during its start; `adapt` replaces that one too.
         cluster.adapt(minimum=workers, maximum=workers)
         yield client
+
+
+def _epoch() -> dict[str, str]:
+    """Return the time that is written instead of now, if there is one: a worker may be forked from an older process."""
+    return {name: os.environ[name] for name in ("SOURCE_DATE_EPOCH",) if name in os.environ}
 
 
 @contextmanager
