@@ -230,3 +230,9 @@ def test_errors_have_one_style(where):
                 if end == "." or (begin[:1].isupper() and begin[1:2].islower()):
                     found.append(f"{name_of(path)}:{node.lineno}: {begin}...{end}")
     assert found == []
+
+
+def test_no_two_files_of_tests_share_a_name() -> None:
+    """Folders of tests that are no packages share one space of module names."""
+    names = Counter(path.name for path in Path(__file__).parent.rglob("test_*.py"))
+    assert [name for name, count in names.items() if count > 1] == []
