@@ -142,8 +142,8 @@ class Options(TypedDict, total=False):
         ),
     ]
     """Where the generator's tiles lie. ``"plane"``: at absolute pixels of the reference system, so that crops of a scene
-    and scenes next to each other agree. ``"image"``: an image that fits in a tile lies in that one alone, which takes down
-    to a tenth of the time; larger ones are tiled as on the plane. Without effect on `super_resolve` and ``like``. Default:
+    and scenes next to each other agree. ``"image"``: an image that fits in a tile lies in that one alone, which is less
+    work; larger ones are tiled as on the plane. Without effect on `super_resolve` and ``like``. Default:
     ``"image"`` for cubes without coordinates, else ``"plane"``."""
     device: Annotated[
         str,
