@@ -18,7 +18,10 @@ _FILES = re.compile(
     r"grids?\s*=|\b(?:init|file|model)\s*=|PARAMETERFILE|\"PROJ[ -]|\"value\"\s*:\s*\"", re.IGNORECASE
 )
 """Parameters of PROJ strings, also inside of WKT, and of WKT2 and PROJJSON, that name files."""
-_NO_GRID = re.compile(r"nadgrids\s*=\s*@null", re.IGNORECASE)
+_HARMLESS = re.compile(
+    r"nadgrids\s*=\s*@null|\"PROJ (?:ob_tran o_proj=(?:longlat|latlong|lonlat|latlon)|healpix|rhealpix)\""
+)
+"""What looks like those and names none: the shift that is none; rotated poles and HEALPix, which have no code."""
 _MOST = 2**16
 
 
@@ -54,7 +57,7 @@ def refuse_grid_files(text: str, *, what: str) -> None:
     GridError
         It names one.
     """
-    if len(text) > _MOST or _FILES.search(_NO_GRID.sub("", text)):
+    if len(text) > _MOST or _FILES.search(_HARMLESS.sub("", text)):
         raise GridError(
             f"{what}: coordinate reference system {text[:80]!r} names a file, which is not opened",
             "write its code, such as EPSG:32633, or WKT2 without grid files",

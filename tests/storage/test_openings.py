@@ -177,6 +177,13 @@ def test_plain_reference_systems_are_kept() -> None:
         crs = pyproj.CRS(code)
         for text in (code, crs.to_wkt(), crs.to_wkt("WKT1_GDAL"), crs.to_json()):
             assert judged_crs(text, what="x") == text
+    for terms in (
+        "ob_tran +o_proj=longlat +o_lon_p=0 +o_lat_p=39.25 +lon_0=18 +ellps=WGS84",  # CORDEX
+        "healpix +ellps=WGS84", "geos +h=35785831 +sweep=x +lon_0=-75", "sinu +R=6371007.181", "laea +lat_0=52",
+    ):  # fmt: skip
+        crs = pyproj.CRS(f"+proj={terms}")
+        for text in (crs.to_wkt(), crs.to_json()):
+            assert judged_crs(text, what="x") == text
 
 
 @pytest.mark.parametrize(
