@@ -16,6 +16,7 @@ STAGES = {
     "xarray": "import xarray",
     "eoaug": "import eoaug",
     "classical": "eoaug.load('classical').card",
+    "engine": "import eoaug.stac.xarray_engine",
     "accessor": "xarray.Dataset().eoaug; dir(eoaug)",
     "testing": "import eoaug.testing.scenes; eoaug.testing.TinyDenoiser().card",
     "stac": "eoaug.open_cube; eoaug.write",
@@ -38,9 +39,14 @@ def test_importing_eoaug_is_light(loaded):
     assert not [name for name in HEAVY if name in loaded["eoaug"] - loaded["xarray"]]
 
 
-@pytest.mark.parametrize("stage", ["classical", "accessor", "testing"])
+@pytest.mark.parametrize("stage", ["classical", "engine", "accessor", "testing"])
 def test_light_work_stays_light(loaded, stage):
     assert not {"torch", "diffusers", "transformers", "distributed", "rasterio", "hypothesis"} & loaded[stage]
+
+
+def test_xarray_pays_nothing_for_the_engine(loaded):
+    """It loads the engine for whoever opens a file without naming one."""
+    assert not [name for name in HEAVY if name in loaded["engine"] - loaded["classical"]]
 
 
 def test_the_stac_floor_comes_with_its_names(loaded):

@@ -26,7 +26,7 @@ from eoaug.cube.read import read_cube
 from eoaug.cube.roles import label_variables
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.engine.dask_graph import computed_by
-from eoaug.errors import EoaugError, JobError, ParameterError, SourceError, error_context, first_line
+from eoaug.errors import ParameterError, error_context
 from eoaug.formats.chips import Chip, write_chips
 from eoaug.generators.base import Generator
 from eoaug.generators.identity import identity_of
@@ -34,6 +34,7 @@ from eoaug.jobs.catalog_work import labels_of
 from eoaug.jobs.config import hash_of
 from eoaug.jobs.content_key import version
 from eoaug.jobs.work_items import JobContext, WorkItem
+from eoaug.jobs.worker import explained, may_pass
 from eoaug.stac.collection_fields import LEFT_OUT
 from eoaug.stac.item_document import Claim, Target
 from eoaug.stac.model_item import known_item
@@ -172,19 +173,9 @@ class _LeftOut:
     id: str
     error: Exception
 
-    @property
-    def may_pass(self) -> bool:
-        """True if another run may make it: not after errors of the request."""
-        return not isinstance(self.error, EoaugError) or isinstance(self.error, SourceError)
-
     def as_dict(self) -> dict[str, str]:
         """Return JSON values."""
-        error = self.error
-        if not isinstance(error, EoaugError):
-            error = JobError(
-                f"{self.id!r} failed with {type(error).__name__}: {first_line(error)}",
-                "run the job again; if the error remains, process this image alone",
-            )
+        error = explained(self.error, f"image {self.id!r}")
         return {
             "id": self.id,
             "error": type(error).__name__,
@@ -239,7 +230,7 @@ class ShardWork(_DrawWork):
         model = known_item(prov)
         folder = context.root.folder / work_item.collection
         fields = dict(claim.fields)
-        if any(one.may_pass for one in left_out):
+        if any(may_pass(one.error) for one in left_out):
             # Another key than that of the whole shard: the next run makes it again.
             fields["eoaug:content_key"] = hashlib.sha256(f"{key} incomplete".encode()).hexdigest()
         target = Target(context.root, folder, model, replace(claim, fields=fields))

@@ -23,7 +23,7 @@ from eoaug.stac.collection_fields import registered_fields
 from eoaug.stac.item_document import Claim
 from eoaug.storage.location import Location
 
-__all__ = ["attempt", "process_item"]
+__all__ = ["attempt", "explained", "may_pass", "process_item"]
 
 
 def process_item(work_item: WorkItem, context: JobContext) -> WorkResult:
@@ -49,7 +49,9 @@ def attempt(work_item: WorkItem, context: JobContext) -> WorkResult:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        return WorkResult(work_item, "failed", error=_explained(error, work_item), may_pass=_may_pass(error))
+        return WorkResult(
+            work_item, "failed", error=explained(error, f"item {work_item.id!r}"), may_pass=may_pass(error)
+        )
 
 
 def _in_time(work_item: WorkItem, context: JobContext) -> WorkResult:
@@ -83,7 +85,7 @@ def _clear_up(work_item: WorkItem, context: JobContext) -> None:
 _LESS_MEMORY = "use smaller run.chunks, or workers with more memory"
 
 
-def _may_pass(error: BaseException) -> bool:
+def may_pass(error: BaseException) -> bool:
     """Return whether another attempt may succeed: not after errors of the request, or of memory."""
     if isinstance(
         error, GeneratorError
@@ -94,16 +96,15 @@ def _may_pass(error: BaseException) -> bool:
     return isinstance(error, Exception) and not isinstance(error, MemoryError)
 
 
-def _explained(error: BaseException, work_item: WorkItem) -> EoaugError:
+def explained(error: BaseException, name: str) -> EoaugError:
     """Return an error of ours for whatever an attempt raised."""
     if isinstance(error, EoaugError):
         return error
-    name = f"item {work_item.id!r}"
     if isinstance(error, MemoryError):
         return JobError(f"{name} needs more memory than this worker has", _LESS_MEMORY)
     return JobError(
         f"{name} failed with {type(error).__name__}: {first_line(error)}",
-        "run the job again; if the error remains, process this item alone",
+        "run the job again; if the error remains, process it alone",
     )
 
 

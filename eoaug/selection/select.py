@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +29,7 @@ from eoaug.torch.augmented import children_of, made_before
 from eoaug.torch.chips import Chips
 from eoaug.trials.checks import check_children, check_labels
 from eoaug.trials.images import ImageArrays, band_scale, image_arrays
+from eoaug.trials.results import results_folder
 from eoaug.trials.trial import TrialOptions
 
 __all__ = ["DEFAULT_KEEP", "Selection", "select"]
@@ -161,7 +160,7 @@ def select(
     options = TrialOptions(
         model=model, updates=updates, batch=batch, classes=len(train.classes), pixels=pixels
     )
-    with _target(out, augmented) as (folder, kept):
+    with results_folder(out, augmented, "selection") as (folder, kept):
         real_arrays, made_arrays = images.arrays(folder / "arrays", progress)
         agreement = images.agreement(real_arrays, made_arrays, options, progress)
         found = _Findings(images, real_arrays, made_arrays, agreement, rules)
@@ -182,18 +181,6 @@ def _rules(keep: KeepRules | Mapping[str, Any] | None) -> KeepRules:
     from eoaug.storage.documents import read_settings
 
     return read_settings(keep, KeepRules, noun="rules", remedy="give e.g. keep={'agreement': 0.5}")
-
-
-@contextmanager
-def _target(out: Any, augmented: Any) -> Iterator[tuple[Path, bool]]:
-    """Yield the folder of the results, and whether it is kept."""
-    if out is None and (isinstance(augmented, TrainingSet) or "://" in str(augmented)):
-        with tempfile.TemporaryDirectory(prefix="eoaug-select-") as scratch:
-            yield Path(scratch), False
-        return
-    home = (Path(str(augmented), "selection") if out is None else Path(out)).expanduser()
-    home.mkdir(parents=True, exist_ok=True)
-    yield home, True
 
 
 class _MadeOf:

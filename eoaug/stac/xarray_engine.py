@@ -9,7 +9,6 @@ import xarray as xr
 from xarray.backends import BackendEntrypoint
 
 from eoaug.errors import GridError
-from eoaug.stac.open import open_cube
 
 __all__ = ["EoaugEngine"]
 
@@ -35,7 +34,7 @@ class EoaugEngine(BackendEntrypoint):
         EoaugError
             As for `open_cube`; also a source whose bands lie on several grids, which is a tree.
         """
-        cube = open_cube(filename_or_obj, **arguments)
+        cube = _opened(filename_or_obj, **arguments)
         if isinstance(cube, xr.DataTree):
             raise GridError(
                 f"{str(filename_or_obj)!r} has bands on several grids: {', '.join(cube.children)}",
@@ -48,7 +47,7 @@ class EoaugEngine(BackendEntrypoint):
         self, filename_or_obj: Any, *, drop_variables: str | Iterable[str] | None = None, **arguments: Any
     ) -> xr.DataTree:
         """Return a node per grid."""
-        cube = open_cube(filename_or_obj, **arguments)
+        cube = _opened(filename_or_obj, **arguments)
         names = _names(drop_variables)
         if isinstance(cube, xr.DataTree):
             tree: xr.DataTree = cube.map_over_datasets(lambda node: node.drop_vars(names, errors="ignore"))
@@ -62,3 +61,11 @@ class EoaugEngine(BackendEntrypoint):
 
 def _names(drop_variables: str | Iterable[str] | None) -> list[str]:
     return [drop_variables] if isinstance(drop_variables, str) else list(drop_variables or ())
+
+
+def _opened(source: Any, **arguments: Any) -> Any:
+    from eoaug.stac.open import (
+        open_cube,  # xarray loads this module for whoever opens a file without naming an engine
+    )
+
+    return open_cube(source, **arguments)

@@ -6,9 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -34,6 +32,7 @@ from eoaug.trials.checks import (
 from eoaug.trials.decision import decided
 from eoaug.trials.images import band_scale, image_arrays
 from eoaug.trials.page import write_page
+from eoaug.trials.results import results_folder
 from eoaug.trials.trial import Trial, TrialImages, TrialOptions, read_trial, run_trial
 
 __all__ = ["gate"]
@@ -133,7 +132,7 @@ def gate(
     check_children(train, made)
     note = check_places(train, gap_km)
     comparison = _TrialSet(train, made, plan)
-    with _folder(out, augmented) as (folder, kept):
+    with results_folder(out, augmented, "gate") as (folder, kept):
         trials = comparison.trials(folder, progress)
         places = places_of_test(train.split("test").items, block_km)
         verdict = decided(plan.arms, trials, places, comparison.facts([note] if note else []))
@@ -163,18 +162,6 @@ def _opened(augmented: Any, train: TrainingSet) -> TrainingSet:
     if isinstance(augmented, TrainingSet):
         return augmented
     return opened_made(augmented, train)
-
-
-@contextmanager
-def _folder(out: Any, augmented: Any) -> Iterator[tuple[Path, bool]]:
-    """Yield the folder of the results, and whether it is kept."""
-    if out is None and (isinstance(augmented, TrainingSet) or "://" in str(augmented)):
-        with tempfile.TemporaryDirectory(prefix="eoaug-gate-") as scratch:
-            yield Path(scratch), False
-        return
-    folder = (Path(str(augmented), "gate") if out is None else Path(out)).expanduser()
-    folder.mkdir(parents=True, exist_ok=True)
-    yield folder, True
 
 
 @dataclass(frozen=True, kw_only=True)
