@@ -77,6 +77,14 @@ def test_the_accessor_shows_any_object(name: str) -> None:
     assert not re.search(r"https?://|src=|href=", html)
 
 
+def test_names_move_no_cursor_and_turn_no_text() -> None:
+    name = "B03\x1b[2J\u202egreen"
+    ds = clouded().rename(B03=name)
+    for text in (repr(ds.eoaug), ds.eoaug._repr_html_()):
+        assert "B03" in text
+        assert not {"\x1b", "\u202e"} & set(text)
+
+
 def test_the_accessor_says_what_it_found() -> None:
     text = repr(clouded().eoaug)
     assert "40 x 40 pixels of 10 m, EPSG:32633" in text

@@ -173,7 +173,7 @@ def _verbs(cube: Cube, quality: str | None) -> str:
     if quality is not None:
         buffer = f", and {MASK_BUFFER_M:g} m around" if cube.georeferenced else ""
         lines.append(f".inpaint(mask={quality!r}) fills what {quality} calls cloud{buffer}")
-    lines.append(".super_resolve(factor=2) gives four pixels for one, which average to it")
+    lines.append(".super_resolve(factor=2) gives four pixels for one")
     if cube.times is not None:
         lines.append(".extend(times=[...]) makes new dates")
     lines.append(".synthesize(strength=0.3) makes a variation")
