@@ -200,15 +200,21 @@ def kills(folder: Path, tmp_path: Path, *, tries: int) -> None:
     assert data == files(quiet)
 
 
-def test_an_image_that_cannot_be_read_is_left_out_until_it_can(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["torn", "deleted"])
+def test_an_image_that_cannot_be_read_is_left_out_until_it_can(
+    how: str, folder: Path, tmp_path: Path
+) -> None:
     home, out = tmp_path / "chips", tmp_path / "out"
     shutil.copytree(folder, home)
-    damaged = next(iter(sorted((home / "train" / "River").glob("*.png"))))
-    content = damaged.read_bytes()
-    damaged.write_bytes(content[: len(content) // 2])
     train = eoaug.training_set(home)
+    damaged = Path(train.split("train")[0].href)
+    content = damaged.read_bytes()
+    if how == "torn":
+        damaged.write_bytes(content[: len(content) // 2])
+    else:
+        damaged.unlink()
     count = len(list(draws_of(Policy.model_validate(POLICY), train)))
-    first = run_augment(config(home, out), progress=False)
+    first = eoaug.augment(train, out, policy=POLICY, progress=False)
     made = eoaug.training_set(out)
     missing = {failure.item for failure in first.failures}
     assert missing
@@ -216,11 +222,11 @@ def test_an_image_that_cannot_be_read_is_left_out_until_it_can(folder: Path, tmp
     assert len(made) == count - len(missing)
     assert not missing & {item.id for item in made}
     assert validate(out).sound
-    second = run_augment(config(home, out), progress=False)  # tries again what may pass
+    second = eoaug.augment(train, out, policy=POLICY, progress=False)  # tries again what may pass
     assert {failure.item for failure in second.failures} == missing
-    assert second.published < first.published
+    assert second.published == first.published == 1
     damaged.write_bytes(content)
-    assert not run_augment(config(home, out), progress=False).failures
+    assert not eoaug.augment(train, out, policy=POLICY, progress=False).failures
     assert missing < {item.id for item in eoaug.training_set(out)}
     assert validate(out).sound
 

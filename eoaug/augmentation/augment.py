@@ -146,7 +146,7 @@ def _check(job: AugmentJob, train: TrainingSet) -> list[tuple[DrawKind, Explanat
     policy, form = job.policy, job.output.format
     if form != "chips":
         check_format(form)
-    own = train.split("train")
+    own = train.split("train").first_readable()
     if policy.rounds > 1:
         raise ParameterError(f"policy.rounds={policy.rounds} has no effect yet", "leave rounds out")
     for kind in policy.draws:
@@ -155,14 +155,14 @@ def _check(job: AugmentJob, train: TrainingSet) -> list[tuple[DrawKind, Explanat
                 f"{kind.verb} makes images of another size or date, and the chips of a shard are of one form",
                 "remove it from the policy, or use format: cog",
             )
-    if form != "chips" and read_cube(own[0].open()).geobox.crs is None:
+    if form != "chips" and read_cube(own.open()).geobox.crs is None:
         raise ParameterError(
-            f"image {own[0].id!r} has no coordinate reference system, and format: {form} needs one",
+            f"image {own.id!r} has no coordinate reference system, and format: {form} needs one",
             "use format: chips, which also holds images on a grid in pixels",
         )
     _refuse_target(job, train)
     generator = _generator_of(job)
-    return [(kind, _cost(kind, job.policy, own[0], generator)) for kind in policy.draws]
+    return [(kind, _cost(kind, job.policy, own, generator)) for kind in policy.draws]
 
 
 def _generator_of(job: AugmentJob) -> Generator | None:
@@ -238,7 +238,7 @@ _CHIP_PX = 256
 
 
 def _format_for(train: TrainingSet) -> Literal["cog", "chips"]:
-    geobox = read_cube(train.split("train")[0].open()).geobox
+    geobox = read_cube(train.split("train").first_readable().open()).geobox
     return "chips" if geobox.crs is None or max(geobox.shape) <= _CHIP_PX else "cog"
 
 
@@ -313,7 +313,7 @@ def plan_augment(config: AugmentJob | Mapping[str, Any] | str | os.PathLike[str]
         by_verb=dict(sorted(verbs.items())),
         items=len(names),
         existing=sum(name in listed for name in names),
-        image_bytes=verbs.total() * _bytes_of(train.split("train")[0]),
+        image_bytes=verbs.total() * _bytes_of(train.split("train").first_readable()),
         model_calls=round(sum(_mean_calls(costs, verb) * count for verb, count in verbs.items())),
     )
 

@@ -26,7 +26,7 @@ from eoaug.cube.read import read_cube
 from eoaug.cube.roles import label_variables
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.engine.dask_graph import computed_by
-from eoaug.errors import ParameterError, error_context
+from eoaug.errors import EoaugError, ParameterError, error_context
 from eoaug.formats.chips import Chip, write_chips
 from eoaug.generators.base import Generator
 from eoaug.generators.identity import identity_of
@@ -76,7 +76,7 @@ def drawn_items(job: AugmentJob, train: TrainingSet) -> Iterator[DrawnItem]:
         real = train.split("train")
         # Two sets in one catalog, and one set with other splits, have other shards.
         own = hash_of([item.id for item in real])[:8]
-        for number, some in enumerate(batched(drawn, _per_shard(job, real[0]))):
+        for number, some in enumerate(batched(drawn, _per_shard(job, real.first_readable()))):
             yield _drawn_item(collection, f"chips-{request}-{own}-{number:05d}", some)
         return
     for item, draw in drawn:
@@ -106,7 +106,7 @@ def _key(work_item: WorkItem, job: AugmentJob, context: JobContext) -> str:
     assert isinstance(work_item, DrawnItem)
     uses = any(draw.verb != "corrupt" for _, draw in work_item.draws)
     sources = {item.id: item for item, _ in work_item.draws}
-    identities = {name: item.identity for name, item in sources.items()}  # several draws share an image
+    identities = {name: _identity(item) for name, item in sources.items()}  # several draws share an image
     parts = {
         "eoaug": version(),
         "request": job.request,
@@ -117,6 +117,14 @@ def _key(work_item: WorkItem, job: AugmentJob, context: JobContext) -> str:
         ],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _identity(item: TrainingItem) -> str:
+    """Return the identity of an image; one that cannot be read gets another when it can."""
+    try:
+        return item.identity
+    except (EoaugError, OSError):
+        return "not readable"
 
 
 def _generator(work_item: DrawnItem, context: JobContext) -> Generator | None:

@@ -15,7 +15,7 @@ import xarray as xr
 
 from eoaug.cube.carried import PROPERTIES, SPLIT, as_text
 from eoaug.display import Shown
-from eoaug.errors import ParameterError, did_you_mean
+from eoaug.errors import EoaugError, ParameterError, did_you_mean
 
 __all__ = ["SPLITS", "ItemSource", "Task", "TrainingItem", "TrainingSet", "label_properties", "split_named"]
 
@@ -24,6 +24,8 @@ Task = Literal["classes", "pixels", "change"]
 
 SPLITS = ("train", "validate", "test")
 """Names of the splits, those of the ml-aoi extension."""
+_MOST_DAMAGED = 100
+"""Images in a row that may be damaged before a set is taken for unreadable."""
 _SPELLINGS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validate", "validation", "dev"), "validate"),
@@ -151,6 +153,25 @@ class TrainingSet(Shown, Sequence[TrainingItem]):
                 "assign splits by place, training_set(..., split='place'), or to all, split='train'",
             )
         return replace(self, items=kept)
+
+    def first_readable(self) -> TrainingItem:
+        """Return the first image that can be read: one that is damaged must not stop work on the others.
+
+        Raises
+        ------
+        EoaugError
+            None of the first hundred can be read; the error is that of the first.
+        """
+        first: EoaugError | None = None
+        for item in self.items[:_MOST_DAMAGED]:
+            try:
+                item.open()
+            except EoaugError as error:
+                first = first or error
+            else:
+                return item
+        assert first is not None
+        raise first
 
     def torch(self, split: str | None = None, **options: Any) -> Any:
         """Return the images of a split as a torch dataset.
