@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from eoaug import accessor as _accessor
 from eoaug.corruptions.corrupt import corrupt
+from eoaug.cube.backscatter import backscatter
 from eoaug.engine.plan import Plan
 from eoaug.errors import EoaugError
 from eoaug.generators.base import Card, Generator, Request
@@ -49,6 +50,7 @@ __all__ = [
     "Request",
     "__version__",
     "augment",
+    "backscatter",
     "caption",
     "change",
     "corrupt",

@@ -9,9 +9,11 @@ import xarray as xr
 
 from eoaug.corruptions.corrupt import corrupt
 from eoaug.cube import provenance
+from eoaug.cube.backscatter import backscatter
 from eoaug.engine.plan import Plan
 from eoaug.generators.base import Verb
 from eoaug.pairs.change import change
+from eoaug.raster.backscatter import BackscatterForm
 from eoaug.verbs.description import described
 from eoaug.verbs.extend import extend
 from eoaug.verbs.inpaint import inpaint
@@ -56,6 +58,9 @@ class Accessor:
     def change(self, **arguments: Any) -> Any:  # noqa: D102
         return change(self._obj, **arguments)
 
+    def backscatter(self, to: BackscatterForm = "decibel", **arguments: Any) -> Any:  # noqa: D102
+        return backscatter(self._obj, to, **arguments)
+
     def plan(self, verb: Verb, **arguments: Any) -> Plan:  # noqa: D102
         return plan(verb, self._obj, **arguments)
 
@@ -65,7 +70,7 @@ class Accessor:
         return provenance.of(self._obj)
 
 
-for _function in (synthesize, inpaint, extend, super_resolve, corrupt, change, plan):
+for _function in (synthesize, inpaint, extend, super_resolve, corrupt, change, backscatter, plan):
     getattr(Accessor, _function.__name__).__doc__ = _function.__doc__
 
 

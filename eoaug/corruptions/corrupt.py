@@ -231,7 +231,7 @@ def _token(request: CorruptionRequest, parameters: Mapping[str, Any], cube: Cube
         "version": version(),
         "parameters": parameters,
         "seed": request.seed,
-        "bands": [[b.name, b.scaling.scale, b.scaling.offset, b.dtype, b.nodata] for b in request.bands],
+        "bands": [[b.name, *b.scaling.numbers, b.dtype, b.nodata] for b in request.bands],
         "grid": [list(request.geobox.affine)[:6], list(request.geobox.shape.yx), str(request.geobox.crs)],
         "times": list(request.times),
         "inputs": content_of(band.data for band in cube.bands),

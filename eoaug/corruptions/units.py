@@ -55,6 +55,7 @@ class ImageBand:
         values = self.scaling(stored)
         if self.nodata is not None and not np.isnan(self.nodata):
             values[stored == np.asarray(self.nodata, stored.dtype)] = np.nan
+        values[~self.scaling.defined(stored)] = np.nan
         return values
 
     def stored(self, physical: Float64Array) -> NDArray[Any]:

@@ -21,7 +21,8 @@ from eoaug.cube.roles import label_names, platform_of, roles_of, with_labels
 from eoaug.cube.stacks import name_of_single, split_bands
 from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import BandError, EoaugError, GridError, ParameterError, RadiometryError, TimeError
-from eoaug.raster.bands import common_name
+from eoaug.raster.backscatter import backscatter_scaling
+from eoaug.raster.bands import POLARISATIONS, common_name
 from eoaug.raster.radiometry import (
     Scaling,
     declared_nodata,
@@ -146,7 +147,7 @@ def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
                 common_name=common,
                 data=data,
                 dims=dims,
-                scaling=_scaling(var, name, roles_of_all[name], known or form == "single"),
+                scaling=_scaling(var, name, roles_of_all[name], common, known or form == "single"),
                 nodata=declared_nodata(var.attrs, var.dtype, name=name, encoding=var.encoding),
                 attrs=dict(var.attrs),
                 encoding=dict(var.encoding),
@@ -165,8 +166,10 @@ def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
     )
 
 
-def _scaling(var: xr.Variable, name: str, role: Role, known: bool) -> Scaling:
+def _scaling(var: xr.Variable, name: str, role: Role, common: str | None, known: bool) -> Scaling:
     """Return a band's scale; heights and other integers that are no reflectance need none.
+
+    Backscatter that is declared to be amplitude or intensity becomes decibels.
 
     Integers without a scale whose name is not ``known`` as that of a band may be classes: nothing may be done to them
     before the user says what they are.
@@ -182,7 +185,8 @@ def _scaling(var: xr.Variable, name: str, role: Role, known: bool) -> Scaling:
             f"if so, name it, and none of its pixels is changed: labels=[{name!r}]; if it was measured, say what: "
             f"ds[{name!r}].attrs.update(common_name='red', scale_factor=1e-4, add_offset=0.0)",
         )
-    return declared_scaling(var.attrs, var.dtype, name=name, encoding=var.encoding)
+    scaling = declared_scaling(var.attrs, var.dtype, name=name, encoding=var.encoding)
+    return backscatter_scaling(var.attrs, scaling) if common in POLARISATIONS else scaling
 
 
 def _no_band(ds: xr.Dataset, roles: Mapping[str, str], yx: tuple[str, str]) -> BandError:

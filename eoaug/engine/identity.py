@@ -36,7 +36,7 @@ def token_for(plan: Plan, inputs: Inputs, parameters: Mapping[str, Any]) -> str:
         "seed": plan.sampling.seed,
         "members": plan.sampling.members,
         "layers": [
-            [layer.name, layer.slot, layer.to_model.scale, layer.to_model.offset, layer.dtype, layer.nodata]
+            [layer.name, layer.slot, *layer.to_model.numbers, layer.dtype, layer.nodata]
             for layer in plan.bands.layers
         ],
         "grid": [list(grid.geobox.affine)[:6], list(grid.geobox.shape.yx), str(grid.geobox.crs)],

@@ -125,6 +125,8 @@ def valid(layer: Layer, stored: NDArray[Any]) -> NDArray[np.bool_]:
     good = np.isfinite(stored) if stored.dtype.kind == "f" else np.ones(stored.shape, bool)
     if layer.nodata is not None and not np.isnan(layer.nodata):
         good &= stored != layer.nodata
+    if not layer.to_physical.everywhere:
+        good &= layer.to_physical.defined(np.where(good, stored, 0))
     return good
 
 

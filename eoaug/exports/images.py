@@ -122,8 +122,8 @@ def _write_tiff(path: Path, one: OpenedItem, date: int, wanted: Sequence[str] | 
     numbers = {band.nodata for band in bands}
     fields = {
         "names": [band.name for band in bands],
-        "scales": [band.scaling.scale for band in bands],
-        "offsets": [band.scaling.offset for band in bands],
+        "scales": [band.scaling.stored.scale for band in bands],
+        "offsets": [band.scaling.stored.offset for band in bands],
         "nodata": numbers.pop() if len(numbers) == 1 else None,
         "tags": {f"EOAUG_{name.upper()}": str(value) for name, value in one.marks.items()},
     }

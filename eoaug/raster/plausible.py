@@ -120,7 +120,7 @@ def check_decibels(samples: dict[str, NDArray[np.float64]]) -> str | None:
     if not power:
         return None
     example = next(iter(power))
-    remedy = f"convert it: ds[{example!r}] = 10 * np.log10(ds[{example!r}].where(ds[{example!r}] > 0))"
+    remedy = f"declare it: ds[{example!r}].attrs['backscatter'] = 'intensity', or convert it: ds[{example!r}] = 10 * np.log10(ds[{example!r}].where(ds[{example!r}] > 0))"
     if decibels:
         raise RadiometryError(
             f"band {next(iter(power.values()))} holds linear power, and band {next(iter(decibels.values()))} decibels",

@@ -72,6 +72,25 @@ class Scaling:
         """The map back."""
         return Scaling(1 / self.scale, -self.offset / self.scale)
 
+    @property
+    def stored(self) -> Scaling:
+        """The affine map from stored numbers, before any other step."""
+        return Scaling(self.scale, self.offset)
+
+    @property
+    def numbers(self) -> list[float]:
+        """What distinguishes this map from another one."""
+        return [self.scale, self.offset]
+
+    @property
+    def everywhere(self) -> bool:
+        """True if every stored number has a value."""
+        return True
+
+    def defined(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Return where stored numbers have a value: everywhere."""
+        return np.ones(np.shape(values), bool)
+
     def __call__(self, values: NDArray[Any]) -> NDArray[np.float64]:
         """Apply the map in float64."""
         return np.asarray(values, dtype=np.float64) * self.scale + self.offset

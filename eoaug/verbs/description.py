@@ -15,6 +15,7 @@ from eoaug.cube.roles import quality_variable, roles_of
 from eoaug.cube.synthetic import OUTSIDE, SYNTHETIC
 from eoaug.display import Rows, html_table, text_table
 from eoaug.errors import EoaugError
+from eoaug.raster.backscatter import form_of
 from eoaug.raster.radiometry import declares_scale, encoded_scaling
 from eoaug.verbs.fill_mask import mask_of
 from eoaug.verbs.masking import MASK_BUFFER_M
@@ -114,7 +115,7 @@ def _bands(cube: Cube) -> str:
 
 
 def _form(band: CubeBand) -> str:
-    scaling = band.scaling
+    scaling = band.scaling.stored
     rule = f"value = {scaling.scale:.6g} x stored" + (f" {scaling.offset:+.6g}" if scaling.offset else "")
     if declares_scale(band.attrs):
         rule += ", from the attributes"
@@ -122,6 +123,8 @@ def _form(band: CubeBand) -> str:
         rule = "physical values, unpacked by xarray"
     elif (scaling.scale, scaling.offset) == (1.0, 0.0):
         rule = "physical values"
+    if not band.scaling.everywhere:
+        rule += f", {form_of(band.attrs)} of backscatter"
     missing = "" if band.nodata is None or np.isnan(band.nodata) else f", missing: {band.nodata:g}"
     return f"{band.dtype}, {rule}{missing}"
 
