@@ -36,13 +36,22 @@ FLOORS = {
 LEVEL = {part: level for level, parts in enumerate(FLOORS.values()) for part in parts}
 
 DOORS = {
-    "torch": ["generators", "training", "evaluate", "captions.models", "torch", "trials", "selection"],
+    "torch": [
+        "generators",
+        "training",
+        "evaluate",
+        "captions.models",
+        "captions.clip",
+        "torch",
+        "trials",
+        "selection",
+    ],
     "torchgeo": ["torch.scenes"],
     "geopandas": ["torch.scenes"],
     "kornia": ["torch.corrupt_tensors"],
     "lightning": ["torch.datamodule"],
     "diffusers": ["generators.checkpoints", "training"],
-    "transformers": ["generators.checkpoints", "training", "captions.models"],
+    "transformers": ["generators.checkpoints", "training", "captions.models", "captions.clip"],
     "peft": ["generators.checkpoints", "training"],
     "dask": ["engine.dask_graph", "formats"],  # the writers walk chunks; nobody else knows dask
     "huggingface_hub": ["generators.checkpoints.hub"],

@@ -22,7 +22,16 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from eoaug.generators.checkpoints.diffusionsat_networks import SatControlNet, SatControlNet3D, SatUNet
 
@@ -206,4 +215,18 @@ def sat_controlnet(folder: Path, *, frames: bool, channels: int, scale: int = 1)
     else:
         config = json.loads((folder / "config.json").read_text())
         (folder / "config.json").write_text(json.dumps(config | {"_class_name": "ControlNetModel"}))
+    return folder
+
+
+def clip(folder: Path) -> Path:
+    """CLIP: both encoders and the processor."""
+    torch.manual_seed(9)
+    text = _text().config.to_dict()
+    vision = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    config = CLIPConfig(
+        text_config=text, vision_config=vision | {"image_size": 32, "patch_size": 8}, projection_dim=WIDTH
+    )
+    CLIPModel(config).save_pretrained(folder)
+    size = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    CLIPProcessor(CLIPImageProcessor(**size), tokenizer(folder)).save_pretrained(folder)
     return folder

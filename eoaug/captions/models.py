@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from eoaug.errors import GeneratorError, first_line
 from eoaug.generators.runtime import checked_device, device_kind, one_thread
 
-__all__ = ["CaptionModel"]
+__all__ = ["CaptionModel", "checked_folder"]
 
 _MOST_TOKENS = 60
 """Tokens of a caption: with the class named, CLIP reads it to the end."""
@@ -42,7 +42,7 @@ class CaptionModel:
 
     def __init__(self, folder: str | Path, device: str = "cpu") -> None:
         self.folder = Path(folder).expanduser()
-        self.identity = _checked(self.folder)
+        self.identity = checked_folder(self.folder)
         self.device = checked_device(device, self.folder.name)
         self._model: Any = None
         self._processor: Any = None
@@ -128,7 +128,7 @@ class CaptionModel:
         return str(self._processor.apply_chat_template(messages, add_generation_prompt=True))
 
 
-def _checked(folder: Path) -> str:
+def checked_folder(folder: Path) -> str:
     """Return the hash of all files of a folder, which holds neither code nor pickles."""
     if not folder.is_dir() or not (folder / "config.json").is_file():
         raise GeneratorError(
