@@ -22,6 +22,7 @@ from eoaug.errors import EoaugError
 from eoaug.generators.base import Card, Generator, Request
 from eoaug.generators.registry import load
 from eoaug.pairs.change import change
+from eoaug.plots import show
 from eoaug.verbs.extend import extend
 from eoaug.verbs.inpaint import inpaint
 from eoaug.verbs.planning import plan
@@ -64,6 +65,7 @@ __all__ = [
     "run_job",
     "sample",
     "select",
+    "show",
     "super_resolve",
     "synthesize",
     "training_set",

@@ -13,6 +13,7 @@ from eoaug.cube.backscatter import backscatter
 from eoaug.engine.plan import Plan
 from eoaug.generators.base import Verb
 from eoaug.pairs.change import change
+from eoaug.plots import compare, plot_uncertainty, show
 from eoaug.raster.backscatter import BackscatterForm
 from eoaug.verbs.description import described
 from eoaug.verbs.extend import extend
@@ -64,13 +65,25 @@ class Accessor:
     def plan(self, verb: Verb, **arguments: Any) -> Plan:  # noqa: D102
         return plan(verb, self._obj, **arguments)
 
+    def show(self, **arguments: Any) -> Any:  # noqa: D102
+        return show(self._obj, **arguments)
+
+    def compare(self, before: Any, **arguments: Any) -> Any:  # noqa: D102
+        return compare(self._obj, before, **arguments)
+
+    def plot_uncertainty(self, **arguments: Any) -> Any:  # noqa: D102
+        return plot_uncertainty(self._obj, **arguments)
+
     @property
     def provenance(self) -> provenance.Provenance | None:
         """How this cube was made, or None for measured data."""
         return provenance.of(self._obj)
 
 
-for _function in (synthesize, inpaint, extend, super_resolve, corrupt, change, backscatter, plan):
+for _function in (
+    *(synthesize, inpaint, extend, super_resolve, corrupt, change, backscatter, plan),
+    *(show, compare, plot_uncertainty),
+):
     getattr(Accessor, _function.__name__).__doc__ = _function.__doc__
 
 

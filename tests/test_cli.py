@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -20,6 +21,7 @@ import eoaug
 from eoaug.cli import models
 from eoaug.cli.app import app
 from eoaug.stac.summary import summarise
+from eoaug.testing import scene
 from eoaug.training.finetune import Tuning
 
 SAMPLE = Path(__file__).parents[1] / "catalogs" / "sample"
@@ -164,6 +166,15 @@ def test_inspect_tells_what_is_there_and_what_is_made(tmp_path: Path) -> None:
         assert text in output
     run("super-resolve", *ONE, "--out", tmp_path)
     assert "super_resolve by classical, 100% of the pixels: 1 item" in run("inspect", tmp_path).output
+
+
+def test_inspect_says_what_eoaug_sees_in_a_netcdf_file(tmp_path: Path) -> None:
+    scene((32, 40), dates=2, bands=("B03",)).to_netcdf(tmp_path / "own.nc", engine="h5netcdf")
+    output = run("inspect", tmp_path / "own.nc").output
+    for text in ("32 x 40 pixels of 10 m", "B03 (green)", ".super_resolve(factor=2)"):
+        assert text in output
+    rows = dict(json.loads(run("inspect", tmp_path / "own.nc", "--json").output)["rows"])
+    assert rows["dates"].startswith("2, ")
 
 
 def test_contents_of_an_item_and_of_a_search() -> None:

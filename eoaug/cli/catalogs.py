@@ -25,9 +25,10 @@ commands = typer.Typer()
 
 @commands.command(
     "inspect",
-    short_help="Summarise a catalog.",
+    short_help="Summarise a catalog, or say what eoaug sees in a netCDF file.",
     help=option_help(
-        "Summarise a catalog: items, dates, bands, grids, and what is synthetic.",
+        "Summarise a catalog: items, dates, bands, grids, and what is synthetic. Of a netCDF file or a Zarr group: what eoaug "
+        "sees in it, and what each verb would do.",
         "eoaug inspect sample",
     ),
 )
@@ -41,8 +42,15 @@ def inspect_source(
     as_json: Json = False,
 ) -> None:
     """Summarise a catalog."""
+    from eoaug import open_cube
+    from eoaug.stac.array_files import is_array_file
     from eoaug.stac.summary import summarise
+    from eoaug.verbs.description import described
 
+    if is_array_file(source):
+        box = floats(bbox, "bbox", 4)
+        print_result(described(open_cube(source, bbox=box, datetime=datetime)), as_json)
+        return
     summaries = summarise(
         source,
         collections=split(collections),

@@ -39,6 +39,10 @@ class Description:
         """Return aligned text."""
         return text_table(self.title, self.rows)
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the rows, for JSON."""
+        return {"title": self.title, "rows": [list(row) for row in self.rows]}
+
     def _repr_html_(self) -> str:
         return html_table(self.title, self.rows)
 
@@ -59,8 +63,9 @@ def described(obj: Any) -> Description:
 
 
 def _rows(obj: Any) -> list[tuple[str, str]]:
+    members = obj.sizes.get("member", 0) if SYNTHETIC in getattr(obj, "data_vars", ()) else 0
     try:
-        cube = read_cube(obj)
+        cube = read_cube(obj.isel(member=0) if members else obj)
     except EoaugError as error:
         return [("problem", error.problem), ("remedy", error.remedy)]
     quality = quality_variable(cube.source, cube.names_yx, [band.name for band in cube.bands])
@@ -68,6 +73,8 @@ def _rows(obj: Any) -> list[tuple[str, str]]:
     rows = [("grid", _grid(cube)), ("dates", _dates(cube)), ("bands", _bands(cube))]
     labels = [name for name, role in roles.items() if role == "label"]
     used = {band.name for band in cube.bands} | {SYNTHETIC, *labels} | ({quality} if quality else set())
+    errors = [f"{band.name}_std" for band in cube.bands if f"{band.name}_std" in roles]
+    used.update(errors)
     others = [f"{name} ({role})" for name, role in roles.items() if name not in used]
     if quality is not None:
         rows.append(("quality band", f"{quality}: says which pixels are cloud"))
@@ -75,10 +82,14 @@ def _rows(obj: Any) -> list[tuple[str, str]]:
         rows.append(("labels", f"{', '.join(labels)}: kept as they are"))
     if others:
         rows.append(("other layers", f"{', '.join(others)}: not used"))
-    rows += _clear(cube, quality)
+    rows += _clear(cube, quality) if cube.marks is None else []  # of a result, see "generated"
     record = provenance.of(cube.source)
     if record is not None:
         rows.append(("made by", f"{record.operation} with {record.generator}, seed {record.seed}"))
+    if errors:
+        rows.append(("uncertainty", f"{', '.join(errors)}: expected errors, as one standard deviation"))
+    if members:
+        rows.append(("members", f"{members}; the first is described here"))
     if cube.marks is not None:
         rows.append(("generated", _generated(cube)))
     rows.append(("verbs", _verbs(cube, quality)))
