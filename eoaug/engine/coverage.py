@@ -6,6 +6,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise, product
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from eoaug.engine.tile_requests import valid
 from eoaug.engine.values import Coverage, Layer
 from eoaug.errors import EoaugWarning
 
-__all__ = ["KnownProbe", "coverage_of", "knows_anything", "layer_masks"]
+__all__ = ["KnownProbe", "clear_share", "coverage_of", "knows_anything", "layer_masks"]
 
 
 def coverage_of(plan: Layout, inputs: Inputs) -> Coverage | None:
@@ -92,6 +93,40 @@ def knows_anything(layers: Sequence[Layer], bands: Sequence[Any], mask: Any) -> 
             if (known if hidden is None else known & ~hidden).any():
                 return True
     return False
+
+
+def clear_share(plan: Layout, inputs: Inputs, date: int) -> float:
+    """Return the share of the ground that is clear on a date, or on one that it may depend on, 0 to 1.
+
+    The ground is what any of these dates measured in the first band, cloud or not. Lazy arrays are read block by block.
+
+    Parameters
+    ----------
+    plan, inputs
+        The plan and its inputs.
+    date
+        Index of the date in the result.
+    """
+    near, layer, band = list(plan.neighbours(date)), plan.bands.layers[0], inputs.bands[0]
+    ground = clear = 0
+    for rows, cols in _blocks(band):
+        measured = np.zeros((rows.stop - rows.start, cols.stop - cols.start), bool)
+        seen = measured.copy()
+        for one in near:
+            good = valid(layer, np.asarray(_read(band[one, rows, cols])))
+            measured |= good
+            seen |= (
+                good if inputs.mask is None else good & ~np.asarray(_read(inputs.mask[one, rows, cols]), bool)
+            )
+        ground, clear = ground + int(measured.sum()), clear + int(seen.sum())
+    return clear / ground if ground else 0.0
+
+
+def _blocks(array: Any) -> Iterator[tuple[slice, slice]]:
+    """Yield rows and columns of the blocks of an array over (T, Y, X)."""
+    sizes = array.chunks[1:] if hasattr(array, "dask") else tuple((n,) for n in np.shape(array)[1:])
+    rows, cols = ([slice(*map(int, e)) for e in pairwise(np.concatenate([[0], np.cumsum(n)]))] for n in sizes)
+    yield from product(rows, cols)
 
 
 def _windows(bands: Sequence[Any], mask: Any) -> Iterator[tuple[slice, ...]]:

@@ -61,6 +61,10 @@ class Bookkeeper:
         }
         if result.status == "failed":
             self._add_failure(result, event)
+        elif result.status == "too cloudy":
+            entry = (printable(work_item.id), result.note)
+            self.report = replace(self.report, too_cloudy=(*self.report.too_cloudy, entry))
+            self._events.append({"event": "too cloudy", **event, "reason": result.note})
         else:
             self._add_success(result, event)
         pause = max(_FLUSH_S, _FLUSH_SHARE * self._cost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,17 +10,20 @@ import xarray as xr
 
 from eoaug.cube.provenance import renamed
 from eoaug.engine.dask_graph import computed_by
+from eoaug.engine.explain import Explanation
 from eoaug.errors import SourceError
 from eoaug.generators.base import Generator
 from eoaug.generators.identity import identity_of
 from eoaug.jobs.config import Job
-from eoaug.jobs.content_key import content_key
-from eoaug.jobs.verb_calls import note_of, result_of
+from eoaug.jobs.content_key import content_key, identity_of_item
+from eoaug.jobs.verb_calls import cost_of_item, note_of, result_of
 from eoaug.jobs.work_items import JobContext, WorkItem
+from eoaug.stac.band_sources import pixel_size
 from eoaug.stac.item_document import Claim
+from eoaug.stac.items import read_item_dates
 from eoaug.stac.open import open_cube
 from eoaug.stac.publish import publish
-from eoaug.stac.search import as_item, signer_of
+from eoaug.stac.search import SourceItem, as_item, signer_of
 
 __all__ = ["CatalogWork", "generator_of", "labels_of"]
 
@@ -36,7 +40,7 @@ class CatalogWork:
         """Return the content key; see `content_key`."""
         generator = generator_of(self.job, context)
         method = "corruption" if generator is None else identity_of(generator)
-        return content_key(as_item(work_item.entry), work_item, self.job, self.allow, method)
+        return content_key([identity_of_item(work_item.entry, self.job, self.allow)], self.job, method)
 
     def publish(
         self, work_item: WorkItem, context: JobContext, key: str, claim: Claim
@@ -55,16 +59,45 @@ class CatalogWork:
 
     def source(self, work_item: WorkItem) -> Any:
         """Return the cube of an item, lazily."""
-        return self._open(work_item)
+        return self._opened([work_item.entry])
 
     def note(self, share: float) -> str:
         """Return what is unusual about the share of an item that is not measured; empty for nothing."""
         return note_of(self.job, share)
 
-    def _open(self, work_item: WorkItem, **how: Any) -> Any:
+    def signature(self, work_item: WorkItem) -> Any:
+        """Return what work items of equal cost share: names, types and grids of the bands."""
+        return self._grids_of(work_item.entry)
+
+    def cost(self, work_item: WorkItem, context: JobContext) -> Explanation:
+        """Return what a work item costs, without computing a pixel."""
+        cube = self._opened([work_item.entry], chunks=self._chunks)
+        return cost_of_item(cube, self.job, generator_of(self.job, context))
+
+    def _grids_of(self, entry: SourceItem) -> Any:
+        job = self.job
+        dates = read_item_dates(
+            as_item(entry),
+            job.source.bands,
+            signer_of(job.source.catalog),
+            entry.access.extended(self.allow),
+            labels=job.labels,
+        )
+        return tuple(
+            (name, band.dtype, tuple(band.geobox.shape), pixel_size(band.geobox))
+            for date in dates
+            for name, band in date.sources.items()
+        )
+
+    @property
+    def _chunks(self) -> dict[str, int]:
+        return {"y": self.job.run.chunks, "x": self.job.run.chunks}
+
+    def _opened(self, entries: Sequence[SourceItem], **how: Any) -> Any:
+        """Return the cube of items, lazily."""
         source = self.job.source
         return open_cube(
-            as_item(work_item.entry),
+            [as_item(entry) for entry in entries],
             bands=source.bands or None,
             resolution=source.resolution,
             crs=source.crs,
@@ -75,8 +108,7 @@ class CatalogWork:
 
     def _result(self, work_item: WorkItem, context: JobContext) -> xr.Dataset:
         job = self.job
-        chunks = {"y": job.run.chunks, "x": job.run.chunks}
-        cube = self._open(work_item, chunks=chunks, labels=job.labels or None)
+        cube = self._opened([work_item.entry], chunks=self._chunks, labels=job.labels or None)
         what = f"item {work_item.id!r}"
         if not isinstance(cube, xr.Dataset):
             raise SourceError(

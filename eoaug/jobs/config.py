@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -39,6 +40,7 @@ __all__ = [
     "RunOptions",
     "Source",
     "check_parameters",
+    "days_of",
     "hash_of",
     "job_schema",
     "read_job",
@@ -77,6 +79,14 @@ class Source(_JobSection):
     """CQL2 text or JSON, e.g. "eo:cloud_cover < 20"; an API evaluates it itself, if it supports CQL2."""
     limit: int | None = Field(default=None, ge=1)
     """Largest number of items, in the order of the catalog."""
+    group: Names = ()
+    """``place``: fill every date with the other dates of its place, which are the items on one grid of pixels; or the
+    properties that tell places apart, e.g. [grid:code]. Only for inpaint and extend."""
+    window: str | None = None
+    """With ``group``: longest time to a date that is used, e.g. 90d; by default six dates before and six after."""
+    min_clear: float = Field(default=0.5, ge=0, le=1)
+    """With ``group``: least share of the ground that is clear on a date or on one that it is filled from. Dates with less
+    are left out and reported."""
     bands: Names = ()
     """Bands of every item; empty: all."""
     resolution: float | None = Field(default=None, gt=0)
@@ -96,6 +106,17 @@ class Source(_JobSection):
     def _as_text(cls, value: Any) -> Any:
         # YAML reads 2018 as a number and 2018-05-04 as a date.
         return value if value is None else str(value)
+
+    @model_validator(mode="after")
+    def _known_window(self) -> Source:
+        if not self.group and {"window", "min_clear"} & self.model_fields_set:
+            name = "window" if "window" in self.model_fields_set else "min_clear"
+            raise ParameterError(
+                f"source.{name} is given without source.group", "add group: place, or leave it out"
+            )
+        if self.window is not None:
+            days_of(self.window, "source.window")
+        return self
 
 
 class OutputBase(_JobSection):
@@ -167,6 +188,20 @@ class Cluster(_JobSection):
     """Folder for logs and certificates; all nodes must be able to read it."""
     local_folder: str | None = None
     """Folder on each node for data that does not fit into memory."""
+
+
+def days_of(text: str, name: str) -> int:
+    """Return the number of days in a duration such as ``90d``.
+
+    Raises
+    ------
+    ParameterError
+        It is something else.
+    """
+    match = re.fullmatch(r"([1-9][0-9]{0,4})\s*d", text.strip())
+    if match is None:
+        raise ParameterError(f"{name}={text!r} is not a number of days", "write e.g. 90d")
+    return int(match[1])
 
 
 def _as_generator(value: Any) -> Any:
@@ -256,6 +291,11 @@ class Job(JobBase):
                 "leave generator out",
             )
         check_parameters(self.verb, self.parameters)
+        if self.source.group and self.verb not in ("inpaint", "extend"):
+            raise ParameterError(
+                f"the job has source.group and the verb {self.verb}, which uses no other dates",
+                "leave group out, or use inpaint or extend",
+            )
         return self
 
     def described(self) -> dict[str, Any]:
@@ -283,7 +323,7 @@ class Job(JobBase):
         values = self.described()
         kept = {
             name: values["source"][name]
-            for name in ("bands", "resolution", "crs")
+            for name in ("bands", "resolution", "crs", "group", "window", "min_clear")
             if name in values["source"]
         }
         return hash_of({**values, "source": kept, "output": {"format": self.output.format}})

@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -21,42 +24,99 @@ from eoaug.stac.catalog import Root
 from eoaug.stac.collection_fields import registered_fields
 from eoaug.stac.integrity import checksum_error, damage
 from eoaug.stac.items import read_item_dates
-from eoaug.stac.search import signer_of
+from eoaug.stac.search import SourceItem, as_item, signer_of
 from eoaug.storage.atomic import checksum_of
 from eoaug.storage.names import clean_href, safe_id
 from eoaug.storage.s3 import StoreError, entries, head, is_object
 
-__all__ = ["content_key", "existing_output", "version"]
+__all__ = ["content_key", "existing_output", "identity_of_item", "version"]
 
 
-def content_key(item: pystac.Item, work_item: WorkItem, job: Job, allow: Sequence[str], method: str) -> str:
+def content_key(inputs: Sequence[str], job: Job, method: str) -> str:
     """Return the hash of everything that decides a result: input, request, model and version of eoaug.
 
     Parameters
     ----------
-    item, work_item
-        The input.
+    inputs
+        Identities of the items that are used, as `identity_of_item` returns them.
     job
         The request.
-    allow
-        What addresses in the item may point to.
     method
         Identity of the generator; of a corruption, its name.
+    """
+    parts = {"eoaug": version(), "request": job.request, "generator": method, "items": list(inputs)}
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def identity_of_item(entry: SourceItem, job: Job, allow: Sequence[str]) -> str:
+    """Return the hash of an item's document and of the pixels that a job reads of it.
+
+    A process that has computed it does so again only if the document or a local file has changed: jobs over series use
+    each item many times.
+
+    Parameters
+    ----------
+    entry
+        The item.
+    job
+        The request, which chooses the bands.
+    allow
+        What addresses in the item may point to.
 
     Raises
     ------
     SourceError
         An input is missing, or differs from its item's checksum.
     """
-    access = work_item.entry.access.extended(allow)
+    item = as_item(entry)
+    document = item.to_dict(include_self_link=False, transform_hrefs=False)
+    asked = [document, entry.href, job.source.bands, job.source.catalog, job.labels, list(allow)]
+    name = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+    with _KNOWN_LOCK:
+        known = _KNOWN.get(name)
+    if known is not None and all(_state(path) == state for path, state in known.files.items()):
+        return known.identity
+    access = entry.access.extended(allow)
     scenes = read_item_dates(item, job.source.bands, signer_of(job.source.catalog), access, labels=job.labels)
-    parts = {
-        "eoaug": version(),
-        "request": job.request,
-        "generator": method,
-        "item": [item.id, item.collection_id, item.properties, _inputs(item, scenes)],
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    files = _files(scenes)
+    parts = [item.id, item.collection_id, item.properties, _inputs(item, scenes)]
+    identity = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    if files is not None:
+        with _KNOWN_LOCK:
+            while len(_KNOWN) >= _MOST_KNOWN:
+                _KNOWN.popitem(last=False)
+            _KNOWN[name] = _Known(identity, files)
+    return identity
+
+
+@dataclass(frozen=True)
+class _Known:
+    """The identity of an item, and the state of its local files when it was computed."""
+
+    identity: str
+    files: Mapping[str, tuple[int, ...] | None]
+
+
+_MOST_KNOWN = 4096
+_KNOWN: OrderedDict[str, _Known] = OrderedDict()
+_KNOWN_LOCK = threading.Lock()
+
+
+def _files(scenes: Sequence[ItemDate]) -> dict[str, tuple[int, ...] | None] | None:
+    """Return the state of the local files of an item; None if the identity depends on folders or objects."""
+    paths = {source.href for scene in scenes for source in scene.sources.values()}
+    if any(is_object(path) or os.path.isdir(path) for path in paths):
+        return None
+    return {path: _state(path) for path in paths if "://" not in path}
+
+
+def _state(path: str) -> tuple[int, ...] | None:
+    """Return what changes with the content of a file; None if there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
 
 
 @cache  # parsing the package metadata takes a fifth of the time in which an item is planned

@@ -12,18 +12,13 @@ from typing import Any
 from eoaug.display import Shown
 from eoaug.errors import EoaugError, printable
 from eoaug.jobs.bookkeeping import Bookkeeper
-from eoaug.jobs.catalog_work import CatalogWork, generator_of
 from eoaug.jobs.config import Job, read_job
 from eoaug.jobs.content_key import existing_output
 from eoaug.jobs.report import Failure
-from eoaug.jobs.sources import allowed, no_item, work_items_of
-from eoaug.jobs.verb_calls import cost_of_item
+from eoaug.jobs.series import work_of
+from eoaug.jobs.sources import no_item
 from eoaug.jobs.work_items import JobContext
-from eoaug.stac.band_sources import pixel_size
 from eoaug.stac.catalog import Root
-from eoaug.stac.items import read_item_dates
-from eoaug.stac.open import open_cube
-from eoaug.stac.search import as_item, signer_of
 
 __all__ = ["JobPlan", "plan_job"]
 
@@ -111,31 +106,22 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
     """
     job = read_job(config)
     root = Root.at(job.output.catalog)
-    work = CatalogWork(job, allowed(job))
+    work, work_items = work_of(job)
     context = JobContext(job, root, work)
     bookkeeper = Bookkeeper(job, root)
     costs: dict[Any, Any] = {}
     counts: Counter[Any] = Counter()
     items = existing = 0
     unreadable = []
-    for work_item in work_items_of(job, bookkeeper):
+    for work_item in work_items(bookkeeper):
         items += 1
         try:
-            item = as_item(work_item.entry)
             if existing_output(root, work_item, work.key(work_item, context), verify=False):
                 existing += 1
                 continue
-            access = work_item.entry.access.extended(work.allow)
-            scenes = read_item_dates(
-                item, job.source.bands, signer_of(job.source.catalog), access, labels=job.labels
-            )
-            signature = tuple(
-                (name, band.dtype, tuple(band.geobox.shape), pixel_size(band.geobox))
-                for scene in scenes
-                for name, band in scene.sources.items()
-            )
+            signature = work.signature(work_item)
             if signature not in costs:
-                costs[signature] = _cost(item, work, context)
+                costs[signature] = work.cost(work_item, context)
             counts[signature] += 1
         except EoaugError as error:
             unreadable.append(Failure(work_item.id, type(error).__name__, error.problem, error.remedy))
@@ -152,16 +138,3 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
         peak_bytes=max((cost.peak_bytes for cost, _ in weighted), default=0),
         unreadable=(*bookkeeper.report.failures, *unreadable),
     )
-
-
-def _cost(item: Any, work: CatalogWork, context: JobContext) -> Any:
-    job = work.job
-    cube = open_cube(
-        item,
-        bands=job.source.bands or None,
-        resolution=job.source.resolution,
-        crs=job.source.crs,
-        chunks={"y": job.run.chunks, "x": job.run.chunks},
-        allow=work.allow,
-    )
-    return cost_of_item(cube, job, generator_of(job, context))

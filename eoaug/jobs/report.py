@@ -63,6 +63,8 @@ class Report(Shown):
     adopted: int = 0
     """Items that existed completely but were not in the catalog, since an earlier run was interrupted."""
     failures: tuple[Failure, ...] = ()
+    too_cloudy: tuple[tuple[str, str], ...] = ()
+    """Dates of a series (id, reason) with too little clear ground, which are left as they are."""
     notes: tuple[tuple[str, str], ...] = ()
     """Published items (id, note) in which nothing was filled, or everything."""
     timed_out: int = 0
@@ -84,7 +86,7 @@ class Report(Shown):
     @property
     def seen(self) -> int:
         """Items of the source that the run handled."""
-        return self.published + self.skipped + self.adopted + len(self.failures)
+        return self.published + self.skipped + self.adopted + len(self.too_cloudy) + len(self.failures)
 
     @property
     def items_per_hour(self) -> float:
@@ -107,6 +109,7 @@ class Report(Shown):
             ("published", str(self.published)),
             ("skipped, already existing", str(self.skipped)),
             ("adopted from an interrupted run", str(self.adopted)),
+            *([("left as they are, too cloudy", str(len(self.too_cloudy)))] if self.too_cloudy else []),
             (
                 "failed",
                 f"{len(self.failures)}" + (f", {self.timed_out} by timeout" if self.timed_out else ""),
@@ -124,8 +127,9 @@ class Report(Shown):
         lines += [f"  {failure.item}: {failure.problem}" for failure in self.failures[:20]]
         more = len(self.failures) - 20
         lines += [f"  and {more} more"] if more > 0 else []
-        lines += [f"  {item}: {note}" for item, note in self.notes[:20]]
-        more = len(self.notes) - 20
+        notes = [*self.too_cloudy, *self.notes]
+        lines += [f"  {item}: {note}" for item, note in notes[:20]]
+        more = len(notes) - 20
         return "\n".join(lines + ([f"  and {more} more notes"] if more > 0 else []))
 
     def to_markdown(self) -> str:
@@ -146,9 +150,9 @@ class Report(Shown):
                 (failure.item, failure.problem, failure.remedy) for failure in self.failures[:_SHOWN_FAILURES]
             ]
             lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
-        if self.notes:
+        if notes := [*self.too_cloudy, *self.notes]:
             lines += ["", "| item | note |", "|---|---|"]
-            lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in self.notes[:_SHOWN_FAILURES]]
+            lines += ["| " + " | ".join(map(_cell, row)) + " |" for row in notes[:_SHOWN_FAILURES]]
         return "\n".join(lines) + "\n"
 
 
@@ -185,8 +189,8 @@ def write_report(report: Report, context: JobContext, shown: Sequence[WorkItem])
             (failure.item, failure.problem, failure.remedy) for failure in report.failures[:_SHOWN_FAILURES]
         ]
         sections.append(Section("Failures", table=[("item", "problem", "remedy"), *rows]))
-    if report.notes:
-        sections.append(Section("Notes", table=[("item", "note"), *report.notes[:_SHOWN_FAILURES]]))
+    if notes := [*report.too_cloudy, *report.notes]:
+        sections.append(Section("Notes", table=[("item", "note"), *notes[:_SHOWN_FAILURES]]))
     lead = json.dumps(report.described, ensure_ascii=False)
     for name, text in (("report.json", report.to_json()), ("report.md", report.to_markdown())):
         (folder / name).put(text.encode())

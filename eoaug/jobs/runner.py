@@ -12,20 +12,19 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 from eoaug.errors import JobError, printable
 from eoaug.jobs.bookkeeping import Bookkeeper
-from eoaug.jobs.catalog_work import CatalogWork
 from eoaug.jobs.clusters import DaskExecutor, Executor, InProcess
 from eoaug.jobs.config import Job, JobBase, read_job
 from eoaug.jobs.content_key import version
 from eoaug.jobs.journal import read_journals
 from eoaug.jobs.report import Report, write_report
-from eoaug.jobs.sources import allowed, no_item, work_items_of
+from eoaug.jobs.series import work_of
+from eoaug.jobs.sources import no_item
 from eoaug.jobs.work_items import JobContext, JobWork, WorkItem, WorkResult
 from eoaug.progress import line_per_interval
 from eoaug.stac.catalog import Root
@@ -76,10 +75,11 @@ def run_job(
     """
     job = read_job(config)
     check_format(job.output.format)
+    work, work_items = work_of(job)
     report = run_work(
         job,
-        CatalogWork(job, allowed(job)),
-        partial(work_items_of, job),
+        work,
+        work_items,
         client,
         generates=job.verb != "corrupt",
         progress=progress,
@@ -134,7 +134,7 @@ def run_work(
             bar.tick(result)
     bookkeeper.close()
     report = replace(bookkeeper.report, seconds=time.monotonic() - start, workers=executor.size())
-    if report.published or report.failures or report.adopted or report.sent:
+    if report.published or report.failures or report.adopted or report.sent or report.too_cloudy:
         report = write_report(report, context, bookkeeper.shown)
     return report
 

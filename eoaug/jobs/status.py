@@ -100,7 +100,7 @@ def _status(job_id: str, folder: Location) -> JobStatus:
             name = str(event.get("href") or event.get("item"))
             if event.get("event") == "failed":
                 failed[name] = _failure(event.get("error"))
-            else:
+            elif event.get("event") != "too cloudy":
                 published.add(name)
                 failed.pop(name, None)
     return JobStatus(

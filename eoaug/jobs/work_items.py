@@ -20,10 +20,14 @@ from eoaug.stac.item_document import Claim, collection_of
 from eoaug.stac.search import SourceItem
 from eoaug.storage.names import safe_id
 
-__all__ = ["JobContext", "JobWork", "WorkItem", "WorkResult", "work_item_of"]
+__all__ = ["JobContext", "JobWork", "TooCloudyError", "WorkItem", "WorkResult", "work_item_of"]
 
 
-Status = Literal["published", "present", "busy", "failed"]
+Status = Literal["published", "present", "busy", "too cloudy", "failed"]
+
+
+class TooCloudyError(Exception):
+    """A date of which too little ground is clear, on itself and on the dates next to it: it is left as it is."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +67,7 @@ class WorkResult:
     """Whether another attempt may succeed."""
     timed_out: bool = False
     note: str = ""
-    """What is unusual about a published result: nothing was filled, or everything."""
+    """What is unusual about a published result: nothing was filled, or everything; or why a date is too cloudy."""
 
     @property
     def left_out(self) -> list[Mapping[str, str]]:

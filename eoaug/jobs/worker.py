@@ -18,7 +18,7 @@ from eoaug.errors import EoaugError, GeneratorError, JobError, SourceError, Targ
 from eoaug.jobs.child import ChildLostError, ChildTimeoutError, child_of
 from eoaug.jobs.content_key import existing_output
 from eoaug.jobs.leases import drop_dead, leased
-from eoaug.jobs.work_items import JobContext, WorkItem, WorkResult
+from eoaug.jobs.work_items import JobContext, TooCloudyError, WorkItem, WorkResult
 from eoaug.stac.collection_fields import registered_fields
 from eoaug.stac.item_document import Claim
 from eoaug.storage.location import Location
@@ -121,7 +121,10 @@ def _work(work_item: WorkItem, context: JobContext) -> WorkResult:
         if existing:  # made while we waited
             return WorkResult(work_item, "present", existing, key)
         claim = Claim({"eoaug:content_key": key}, lease.check, context.scheduler)
-        items = work.publish(work_item, context, key, claim)
+        try:
+            items = work.publish(work_item, context, key, claim)
+        except TooCloudyError as reason:
+            return WorkResult(work_item, "too cloudy", key=key, note=str(reason))
     size = sum(_size(root.folder / work_item.collection / item["id"], item) for item in items)
     # Of several dates or members, only what holds for all of them.
     shares = {item["properties"].get("eoaug:synthetic_fraction") for item in items}
