@@ -30,8 +30,9 @@ A job is a YAML file:
     catalog: sample                   # path, URL, or name of a STAC API
     collections: [sentinel-2-l2a]     # also ids, bbox, datetime, query, limit
     bands: [B02, B03, B04, B08]
-  verb: super_resolve                 # inpaint, extend, synthesize, corrupt
-  parameters: {factor: 2}             # arguments of the verb, seed, steps, members
+    group: place                      # inpaint, extend: use the other dates of a place; also window: 90d, min_clear: 0.5
+  verb: inpaint                       # super_resolve, extend, synthesize, corrupt
+  parameters: {mask: scl}             # arguments of the verb, seed, steps, members
   generator: embedded
   output: {catalog: augmented, format: cog}  # or zarr, icechunk
   run: {chunks: 1024, retries: 2, timeout_s: 600}

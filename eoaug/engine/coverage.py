@@ -95,10 +95,11 @@ def knows_anything(layers: Sequence[Layer], bands: Sequence[Any], mask: Any) -> 
     return False
 
 
-def clear_share(plan: Layout, inputs: Inputs, date: int) -> float:
+def clear_share(plan: Layout, inputs: Inputs, date: int, enough: float) -> float:
     """Return the share of the ground that is clear on a date, or on one that it may depend on, 0 to 1.
 
-    The ground is what any of these dates measured in the first band, cloud or not. Lazy arrays are read block by block.
+    The ground is what any of these dates measured in the first band, cloud or not. Lazy arrays are read block by block,
+    the nearest date first, and no further than to the share that is enough.
 
     Parameters
     ----------
@@ -106,8 +107,13 @@ def clear_share(plan: Layout, inputs: Inputs, date: int) -> float:
         The plan and its inputs.
     date
         Index of the date in the result.
+    enough
+        From this share on, the result is a lower bound.
     """
-    near, layer, band = list(plan.neighbours(date)), plan.bands.layers[0], inputs.bands[0]
+    layer, band, calendar = plan.bands.layers[0], inputs.bands[0], plan.calendar
+    away = np.abs(calendar.in_times - calendar.out_times[date])
+    near = sorted(plan.neighbours(date), key=lambda one: (away[one], one))
+    total = int(np.prod(np.shape(band)[1:]))
     ground = clear = 0
     for rows, cols in _blocks(band):
         measured = np.zeros((rows.stop - rows.start, cols.stop - cols.start), bool)
@@ -115,10 +121,16 @@ def clear_share(plan: Layout, inputs: Inputs, date: int) -> float:
         for one in near:
             good = valid(layer, np.asarray(_read(band[one, rows, cols])))
             measured |= good
-            seen |= (
-                good if inputs.mask is None else good & ~np.asarray(_read(inputs.mask[one, rows, cols]), bool)
-            )
+            if good.any():
+                hidden = (
+                    None if inputs.mask is None else np.asarray(_read(inputs.mask[one, rows, cols]), bool)
+                )
+                seen |= good if hidden is None else good & ~hidden
+            if seen.all() or clear + seen.sum() >= enough * total:
+                break
         ground, clear = ground + int(measured.sum()), clear + int(seen.sum())
+        if clear >= enough * total:
+            return clear / total
     return clear / ground if ground else 0.0
 
 

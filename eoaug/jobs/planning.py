@@ -19,6 +19,7 @@ from eoaug.jobs.series import work_of
 from eoaug.jobs.sources import no_item
 from eoaug.jobs.work_items import JobContext
 from eoaug.stac.catalog import Root
+from eoaug.stac.search import as_item
 
 __all__ = ["JobPlan", "plan_job"]
 
@@ -45,6 +46,8 @@ class JobPlan(Shown):
     """Items that the job would compute."""
     unreadable: tuple[Failure, ...] = ()
     """Items that it cannot process, and why."""
+    advice: str = ""
+    """What would probably be better; empty for nothing."""
 
     def __str__(self) -> str:
         """Return a short text."""
@@ -61,6 +64,7 @@ class JobPlan(Shown):
             )
             count = f"{len(items)} item" + ("s" if len(items) > 1 else "")
             lines += [f"{'cannot run':<12} {count}: {problem}", f"{'':<12} -> {remedy}", f"{'':<12} {shown}"]
+        lines += [f"{'advice':<12} {self.advice}"] if self.advice else []
         return "\n".join(lines)
 
     @property
@@ -113,9 +117,12 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
     counts: Counter[Any] = Counter()
     items = existing = 0
     unreadable = []
+    places: Counter[Any] = Counter()
     for work_item in work_items(bookkeeper):
         items += 1
         try:
+            if not job.source.group:
+                places[str(as_item(work_item.entry).bbox)] += 1
             if existing_output(root, work_item, work.key(work_item, context), verify=False):
                 existing += 1
                 continue
@@ -137,4 +144,16 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
         stored_bytes=sum(cost.output_bytes * count for cost, count in weighted),
         peak_bytes=max((cost.peak_bytes for cost, _ in weighted), default=0),
         unreadable=(*bookkeeper.report.failures, *unreadable),
+        advice=_advice(job, places),
+    )
+
+
+def _advice(job: Job, places: Counter[str]) -> str:
+    """Return what to do about items that are dates of one place and are each filled alone."""
+    several = sum(count for count in places.values() if count > 1)
+    if job.verb != "inpaint" or not several:
+        return ""
+    return (
+        f"{several} items have the extent of another one, and each is filled from itself alone; "
+        "source.group: place fills it from the other dates of its place"
     )

@@ -312,7 +312,7 @@ class SeriesWork(CatalogWork):
         with error_context(f"item {work_item.id!r}"):
             prepared = prepared_verb(job.verb, cube, arguments)
             at = _index(cube, work_item)
-            share = clear_share(prepared.plan, prepared.inputs, at)
+            share = clear_share(prepared.plan, prepared.inputs, at, job.source.min_clear)
             if share < job.source.min_clear:
                 raise TooCloudyError(
                     f"{share:.0%} of the ground is clear on this date or on one next to it, "
