@@ -119,8 +119,10 @@ def convert(
 
 
 _TUNING = {
-    "mode": "Train low-rank matrices (LoRA), or all weights.",
+    "mode": "Train low-rank matrices (LoRA), or all weights of the targets.",
     "target": "Components to train: unet, text, vae.",
+    "parts": "How each part is trained, instead of mode and target: unet and text full, lora or frozen; vae frozen, lora, "
+    "decoder or full; e.g. unet=full,text=lora.",
     "rank": "Rank of the LoRA.",
     "token": "Textual-inversion token to learn, e.g. <sar>.",
     "steps": "Training steps.",
@@ -149,12 +151,14 @@ _TUNING = {
         "items of a catalog. An interrupted training is resumed by the same command.",
         'eoaug finetune --base sd-folder --cubes cubes --out my-lora --rank 16 --token "<field>"\n'
         "  eoaug finetune --base sd-folder --cubes sentinel-1-catalog --bands vv,vh,vv --stretch -25,0 \\\n"
-        "    --captions captions.json --out sar-lora",
+        "    --captions captions.json --out sar-lora\n"
+        "  eoaug finetune --base sdxl-folder --cubes cubes --parts unet=full,text=lora --token '<sar>' --out sdxl-sar",
     ),
 )
 @reported
 @options_of(Tuning, _TUNING)
 def tune(
+    context: typer.Context,
     base: Annotated[str, typer.Option(help="Checkpoint folder, or owner/name@commit on the hub.")],
     cubes: Annotated[
         str, typer.Option(help="Folder of netCDF cubes, or a catalog, collection, item or STAC API.")
@@ -173,6 +177,14 @@ def tune(
     bbox: Bbox = None,
     datetime: Datetime = None,
     limit: Limit = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True,
+            dir_okay=False,
+            help="YAML file with options of this command; typed options precede it.",
+        ),
+    ] = None,
     *,
     values: Mapping[str, Any],
 ) -> None:
@@ -180,9 +192,11 @@ def tune(
     from tqdm import tqdm
 
     from eoaug.generators.checkpoints.safe_read import read_json
+    from eoaug.storage.documents import read_mapping
     from eoaug.training.finetune import finetune
 
-    tuning = settings_from(Tuning, values)
+    written = {} if config is None else read_mapping(config, noun="options", remedy="write rank: 16")[0]
+    tuning = settings_from(Tuning, values, written, context)
     filters = {
         "collections": split(collections),
         "bbox": floats(bbox, "bbox", 4),

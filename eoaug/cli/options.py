@@ -146,7 +146,7 @@ def options_of(
         for field in fields(settings):
             kind, default = _option_type(hints[field.name], field.default)
             flags = [f"--{field.name.replace('_', '-')}"] if kind is bool else []
-            metavar = "NAMES" if kind == list[str] else None
+            metavar = "NAMES" if kind == list[str] else "PAIRS" if kind == Texts else None
             option = typer.Option(*flags, help=texts[field.name], metavar=metavar)
             parameters[field.name] = inspect.Parameter(
                 field.name,
@@ -168,23 +168,64 @@ def options_of(
     return decorate
 
 
-def settings_from(settings: type, values: Mapping[str, Any]) -> Any:
-    """Return the dataclass that the values of `options_of` describe."""
+def settings_from(
+    settings: type,
+    values: Mapping[str, Any],
+    config: Mapping[str, Any] | None = None,
+    context: typer.Context | None = None,
+) -> Any:
+    """Return the dataclass that the values of `options_of` describe.
+
+    Parameters
+    ----------
+    settings
+        The dataclass.
+    values
+        Of the options.
+    config
+        Values from a file, which apply where an option was not typed.
+    context
+        Knows which options were typed; needed with ``config``.
+    """
     hints = get_type_hints(settings)
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = dict(config or {})
     for field in fields(settings):
+        source = context.get_parameter_source(field.name) if context is not None else None
+        if field.name in given and (source is None or source.name != "COMMANDLINE"):
+            continue
         value, hint = values[field.name], hints[field.name]
         if get_origin(hint) is tuple:
             numbers = float in get_args(hint)
             value = floats(value, field.name, len(get_args(hint))) if numbers else tuple(split(value) or ())
+        elif _is_dict(hint):
+            value = _pairs(value, field.name)
         elif NoneType in get_args(hint) and field.default is not None:
             value = value or None
         given[field.name] = value
     return settings(**given)
 
 
+def _is_dict(hint: Any) -> bool:
+    return any(get_origin(part) is dict for part in (hint, *get_args(hint)))
+
+
+def _pairs(texts: Sequence[str] | None, name: str) -> dict[str, str] | None:
+    """Return the pairs of an option such as ``--parts unet=full,text=lora``."""
+    pairs = split(texts)
+    if pairs is None:
+        return None
+    for pair in pairs:
+        if "=" not in pair:
+            raise ParameterError(
+                f"--{name} {pair!r} has no =", f"write name=value: --{name} unet=full,text=lora"
+            )
+    return {key.strip(): value.strip() for key, _, value in (pair.partition("=") for pair in pairs)}
+
+
 def _option_type(hint: Any, default: Any) -> tuple[Any, Any]:
     """Return type and default of the option for a field: lists for names, text for numbers."""
+    if _is_dict(hint):
+        return Texts, None
     if get_origin(hint) is tuple:
         if float in get_args(hint):
             return str, ",".join(f"{number:g}" for number in default)

@@ -1,4 +1,4 @@
-"""Fine-tunes a checkpoint on cubes with captions: LoRA or all weights, and a textual-inversion token.
+"""Fine-tunes a checkpoint on cubes with captions: LoRA or all weights of each part, and a textual-inversion token.
 
 Everything random is a function of the seed and the step, so a resumed training gives the same bytes as an
 uninterrupted one.
@@ -25,6 +25,7 @@ from eoaug.generators.checkpoints.safe_read import read_json
 from eoaug.raster.arrays import Float32Array
 from eoaug.training import finetuned_files
 from eoaug.training.state import TrainingState, read_progress
+from eoaug.training.tuned_parts import TunedParts
 from eoaug.training.tuning import Tuning
 
 if TYPE_CHECKING:
@@ -33,11 +34,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Tuned", "Tuning", "finetune"]
 
-_ATTENTION = {
-    "unet": ["to_k", "to_q", "to_v", "to_out.0"],
-    "text": ["q_proj", "k_proj", "v_proj", "out_proj"],
-}
-"""Layers with a LoRA (arXiv:2106.09685): the projections of the attention."""
 _DROPOUT = 0.1
 """Share of captions, and of metadata fields, left out in training: classifier-free guidance needs unconditional steps."""
 _CLEAR = 0.95
@@ -51,7 +47,8 @@ class Tuned:
     """The result of a fine-tuning."""
 
     path: Path
-    """For LoRA and tokens a folder for ``load(base, adapters=[path])``; for full training a checkpoint."""
+    """If UNet and text encoders have a LoRA or a new token only, a folder for ``load(base, adapters=[path])``. Otherwise a
+    checkpoint for ``load(path)``, in whose weights and vocabulary all LoRA and the token are."""
     losses: tuple[float, ...]
     """Loss of every step."""
 
@@ -262,8 +259,8 @@ class _Training:
             )
         self.windows = _WindowSampler(self.cubes, self.edge, tuning.stretch)
         self.losses = list[float]()
-        self.rows = self._add_token()
-        parameters = self._trained_parameters()
+        self.parts = TunedParts(self.nets, tuning, self.checkpoint.root)
+        parameters = self.parts.parameters
         optimizer = torch.optim.AdamW(parameters.values(), lr=tuning.rate)
         scaler = torch.amp.GradScaler(enabled=tuning.precision == "float16" and device != "cpu")
         self.state = TrainingState(parameters, optimizer, scaler)
@@ -274,76 +271,6 @@ class _Training:
     def step(self) -> int:
         """Steps taken."""
         return self.state.step
-
-    # -- what is trained ----------------------------------------------------------------------------
-
-    @property
-    def _embeddings(self) -> Any:
-        """The embedding table of the first text encoder, shape (V, D)."""
-        return self.nets.encoders[0][1].get_input_embeddings().weight
-
-    def _add_token(self) -> list[int]:
-        """Add the token with the mean of all embeddings; return its rows in the table."""
-        if self.tuning.token is None:
-            return []
-        mean = self._embeddings.mean(dim=0, keepdim=True)
-        return self.nets.add_token(0, self.tuning.token, mean, self.checkpoint.root)
-
-    def _modules(self) -> dict[str, Any]:
-        """Return all networks by name."""
-        encoders = {
-            "text" if i == 0 else f"text_{i + 1}": encoder
-            for i, (_, encoder) in enumerate(self.nets.encoders)
-        }
-        return {"unet": self.nets.unet, "vae": self.nets.vae, **encoders}
-
-    def _targets(self) -> dict[str, Any]:
-        """Return the networks that are trained, by name."""
-        return {
-            name: net for name, net in self._modules().items() if name.split("_")[0] in self.tuning.target
-        }
-
-    def _trained_parameters(self) -> dict[str, Any]:
-        """Return the parameters that are trained, by name."""
-        import torch
-
-        tuning = self.tuning
-        torch.manual_seed(tuning.seed)  # peft draws the first matrix of a LoRA
-        for name, module in self._targets().items():
-            if tuning.mode == "lora":
-                from peft import LoraConfig
-
-                layers = _ATTENTION[name.split("_")[0]]
-                module.add_adapter(
-                    LoraConfig(
-                        r=tuning.rank,
-                        lora_alpha=tuning.rank,
-                        init_lora_weights="gaussian",
-                        target_modules=layers,
-                    )
-                )
-            else:
-                module.requires_grad_(True)
-            if tuning.checkpointing and name == "unet":
-                module.enable_gradient_checkpointing()
-        if self.rows:
-            table = self._embeddings.requires_grad_(True)
-            if not ("text" in tuning.target and tuning.mode == "full"):
-                table.register_hook(self._only_new_rows)
-        return {
-            f"{name}.{path}": parameter
-            for name, module in self._modules().items()
-            for path, parameter in module.named_parameters()
-            if parameter.requires_grad
-        }
-
-    def _only_new_rows(self, gradient: Tensor) -> Tensor:
-        """Return the gradient of the embedding table with all rows but the token's set to zero."""
-        import torch
-
-        masked = torch.zeros_like(gradient)
-        masked[self.rows] = gradient[self.rows]
-        return masked
 
     # -- a step -------------------------------------------------------------------------------------
 
@@ -381,7 +308,7 @@ class _Training:
 
         device = self.nets.device
         latent, autoencoder_loss = self._encode(torch.stack([one.image for one in drawn]).to(device))
-        if self.tuning.target == ("vae",):
+        if not self.parts.of_images:
             return autoencoder_loss[None]
         noise = torch.stack([one.noise for one in drawn]).to(latent)
         time = torch.stack([one.time for one in drawn]).to(device)
@@ -405,20 +332,24 @@ class _Training:
         """Return latents, and the loss of the autoencoder: 0 unless it is trained."""
         import torch
 
-        if "vae" not in self.tuning.target:
-            with torch.no_grad():
-                return self.nets.encode(image), image.new_zeros(())
-        posterior = self.nets.vae.encode(image).latent_dist
-        decoded = self.nets.vae.decode(posterior.mode()).sample
-        # The weight of the divergence is that of latent diffusion's own autoencoders (arXiv:2112.10752).
-        loss = torch.nn.functional.mse_loss(decoded, image) + 1e-6 * posterior.kl().mean()
-        return posterior.mode().detach() * self.nets.vae.config.scaling_factor, loss
+        vae, how = self.nets.vae, self.parts.how("vae")
+        with torch.set_grad_enabled(how == "full"):
+            posterior = vae.encode(image).latent_dist
+        mode = posterior.mode()
+        latent = mode.detach() * vae.config.scaling_factor
+        if how == "frozen":
+            return latent, image.new_zeros(())
+        loss = torch.nn.functional.mse_loss(vae.decode(mode).sample, image)
+        if how == "full":
+            # The weight of the divergence is that of latent diffusion's own autoencoders (arXiv:2112.10752).
+            loss = loss + 1e-6 * posterior.kl().mean()
+        return latent, loss
 
     def _conditioning(self, drawn: Sequence[_DrawnWindow]) -> dict[str, Tensor]:
         """Return text, and what else the UNet is conditioned on, with a leading axis of the windows."""
         import torch
 
-        encode = self.nets.encode_text if "text" in self.tuning.target or self.rows else self.nets.text
+        encode = self.nets.encode_text if self.parts.of_texts else self.nets.text
         texts = {prompt: encode(prompt) for prompt in dict.fromkeys(one.prompt for one in drawn)}
         given = {"text": torch.stack([texts[one.prompt].hidden for one in drawn])}
         pooled = [texts[one.prompt].pooled for one in drawn]
@@ -467,11 +398,11 @@ class _Training:
         with torch.no_grad():
             for name, parameter in self.state.parameters.items():
                 parameter.copy_(self.state.averaged[name])
-        if self.tuning.mode == "lora":
-            finetuned_files.write_lora(self.out, self._targets(), xl=self.nets.xl)
+        if self.parts.is_adapter:
+            finetuned_files.write_adapter(self.out, self.parts, xl=self.nets.xl)
         else:
-            finetuned_files.write_checkpoint(self.out, self.checkpoint, self._targets())
-        if self.tuning.token is not None:
-            finetuned_files.write_embeddings(self.out, self.tuning.token, self._embeddings[self.rows])
+            finetuned_files.write_checkpoint(self.out, self.checkpoint, self.parts)
         captions = {cube.name: self.captions.get(cube.name, self.tuning.prompt) for cube in self.cubes}
-        finetuned_files.write_card(self.out, self.checkpoint, self.tuning, captions, self.step)
+        finetuned_files.write_card(
+            self.out, self.checkpoint, self.tuning, captions, adapter=self.parts.is_adapter, steps=self.step
+        )

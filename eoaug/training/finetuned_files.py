@@ -7,33 +7,37 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from eoaug.generators.checkpoints.folder import Checkpoint
 from eoaug.generators.checkpoints.hub import SETTINGS
 from eoaug.training.tuning import Tuning
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from eoaug.training.tuned_parts import TunedParts
 
-__all__ = ["write_card", "write_checkpoint", "write_embeddings", "write_lora"]
+__all__ = ["write_adapter", "write_card", "write_checkpoint"]
+
+_FOLDERS = {"unet": "unet", "vae": "vae", "text": "text_encoder", "text_2": "text_encoder_2"}
+"""Folders of the networks in a checkpoint."""
 
 
-def write_lora(out: Path, modules: Mapping[str, Any], *, xl: bool) -> None:
-    """Write the LoRA of the trained networks in diffusers' form.
+def write_adapter(out: Path, parts: TunedParts, *, xl: bool) -> None:
+    """Write the LoRA of the trained networks and the embeddings of the token, each in diffusers' form.
 
     Parameters
     ----------
     out
         Folder.
-    modules
-        Trained networks by name: ``unet``, ``text`` and ``text_2``.
+    parts
+        What was trained.
     xl
-        Whether they are of the SDXL family.
+        Whether the networks are of the SDXL family.
     """
     from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
     from diffusers.utils import convert_state_dict_to_diffusers
     from peft.utils import get_peft_model_state_dict
+    from safetensors.torch import save_file
 
     names = {
         "unet": "unet_lora_layers",
@@ -42,49 +46,56 @@ def write_lora(out: Path, modules: Mapping[str, Any], *, xl: bool) -> None:
     }
     layers = {
         names[name]: convert_state_dict_to_diffusers(
-            get_peft_model_state_dict(module, save_embedding_layers=False)
+            get_peft_model_state_dict(network, save_embedding_layers=False)
         )
-        for name, module in modules.items()
+        for name, network in parts.low_rank().items()
     }
-    pipeline = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
-    pipeline.save_lora_weights(out, **layers, safe_serialization=True)
+    if layers:
+        pipeline = StableDiffusionXLPipeline if xl else StableDiffusionPipeline
+        pipeline.save_lora_weights(out, **layers, safe_serialization=True)
+    if parts.token is not None:
+        # One encoder: the form of diffusers. Two: that of SDXL's embeddings, whose token the card names.
+        keys = [parts.token] if len(parts.rows) == 1 else ["clip_l", "clip_g"]
+        rows = [one.detach().cpu().contiguous().clone() for one in parts.rows.values()]
+        save_file(dict(zip(keys, rows, strict=True)), out / "learned_embeds.safetensors")
 
 
-def write_checkpoint(out: Path, base: Checkpoint, modules: Mapping[str, Any]) -> None:
-    """Write a whole checkpoint: the base's files, with the trained networks replaced."""
-    folders = {"unet": "unet", "vae": "vae", "text": "text_encoder", "text_2": "text_encoder_2"}
-    trained = {folders[name]: module for name, module in modules.items()}
+def write_checkpoint(out: Path, base: Checkpoint, parts: TunedParts) -> None:
+    """Write a whole checkpoint: the base's files, with the trained networks and the tokenizers of a new token replaced."""
+    from eoaug.generators.checkpoints.loading import silent
+
+    changed = {_FOLDERS[name]: network for name, network in parts.merged().items()}
+    tokenizers = {f"tokenizer{name.removeprefix('text')}": one for name, one in parts.tokenizers().items()}
     for item in sorted(base.root.iterdir()):
-        if item.name in trained or item.name == SETTINGS:
-            continue
-        if item.name in base.components:
-            shutil.copytree(item, out / item.name, dirs_exist_ok=True)
-        elif item.suffix == ".json":
+        if item.suffix == ".json" and item.name != SETTINGS:
             shutil.copy(item, out / item.name)
-    for name, module in trained.items():
-        module.save_pretrained(out / name, safe_serialization=True)
+    for role, component in base.components.items():
+        if role not in changed and role not in tokenizers:
+            shutil.copytree(component.folder, out / role, dirs_exist_ok=True)
+    with silent():
+        for role, network in changed.items():
+            network.save_pretrained(out / role, safe_serialization=True)
+    for role, tokenizer in tokenizers.items():
+        tokenizer.save_pretrained(out / role)
 
 
-def write_embeddings(out: Path, token: str, embeddings: Tensor) -> None:
-    """Write the textual-inversion embeddings of a token, shape (n, D)."""
-    from safetensors.torch import save_file
-
-    save_file({token: embeddings.detach().contiguous().clone()}, out / "learned_embeds.safetensors")
-
-
-def write_card(out: Path, base: Checkpoint, tuning: Tuning, captions: Mapping[str, str], steps: int) -> None:
+def write_card(
+    out: Path, base: Checkpoint, tuning: Tuning, captions: Mapping[str, str], *, adapter: bool, steps: int
+) -> None:
     """Write ``eoaug.json``: the options that using the result needs, and how it was trained."""
     options = asdict(tuning)
-    # Neither where it was trained nor how often its state was saved changes the result.
-    card = {
-        name: options[name] for name in options if name not in ("steps", "device", "save_every", "prompt")
-    }
+    # Neither where it was trained nor how often its state was saved changes the result; parts say what mode and target do.
+    left_out = ("steps", "device", "save_every", "prompt", "mode", "target")
+    trained = [f"{part} {way}" for part, way in tuning.trained.items() if way != "frozen"]
+    trained += [] if tuning.token is None else [f"token {tuning.token}"]
+    card = {name: options[name] for name in options if name not in left_out}
     card |= {
+        "parts": tuning.trained,
         "base": base.base,
         "captions": dict(captions),
         "licence": base.settings.get("licence", "unknown"),
-        "description": f"{tuning.mode} fine-tuning of {base.root.name}, {steps} steps.",
+        "description": f"Fine-tuning of {base.root.name} ({', '.join(trained)}), {steps} steps.",
     }
-    inherited = {} if tuning.mode == "lora" else base.settings
+    inherited = {} if adapter else base.settings
     text = json.dumps({**inherited, **card}, indent=1, sort_keys=True)
     (out / SETTINGS).write_text(text, encoding="utf-8")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import wraps
 from typing import Annotated, Any, Literal
 
@@ -36,7 +36,14 @@ def _check_stretch(stretch: tuple[float, float]) -> tuple[float, float]:
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=1)]
-_Target = tuple[Literal["unet", "text", "vae"], ...]
+_Part = Literal["unet", "text", "vae"]
+_Target = tuple[_Part, ...]
+_WAYS: Mapping[str, tuple[str, ...]] = {
+    "unet": ("full", "lora", "frozen"),
+    "text": ("full", "lora", "frozen"),
+    "vae": ("frozen", "lora", "decoder", "full"),
+}
+"""How each part can be trained."""
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", strict=True))
@@ -50,13 +57,19 @@ class Tuning:
     """
 
     mode: Literal["lora", "full"] = "lora"
-    """Train low-rank matrices, or all weights of the targets."""
+    """Train low-rank matrices, or all weights of the targets: a shorthand, as is ``target``, of ``parts``."""
     target: Annotated[_Target, Field(min_length=1), BeforeValidator(_as_tuple)] = ("unet",)
     """Components to train; ``vae`` needs ``mode="full"``."""
+    parts: dict[_Part, Literal["full", "lora", "decoder", "frozen"]] | None = None
+    """How each part is trained, instead of ``mode`` and ``target``, e.g. ``{"unet": "full", "text": "lora"}``:
+    ``full`` (all weights), ``lora`` (low-rank matrices; of the autoencoder, in its decoder), ``decoder`` (all weights of
+    the autoencoder's decoder, so that latents stay those of the base) or ``frozen``. Parts that are not named are
+    frozen; ``text`` means all text encoders."""
     rank: _Count = 16
     """Rank of the LoRA matrices."""
     token: Annotated[str | None, Field(min_length=1)] = None
-    """Textual-inversion token, e.g. ``"<sar>"``, whose embedding is trained too; captions should contain it."""
+    """Textual-inversion token, e.g. ``"<sar>"``, whose embedding is trained too, in every text encoder; captions should
+    contain it."""
     steps: _Count = 1000
     """Training steps."""
     batch: _Count = 1
@@ -88,19 +101,43 @@ class Tuning:
     device: str | None = None
     """None: a GPU if there is one."""
 
+    @property
+    def trained(self) -> dict[str, str]:
+        """How each of ``unet``, ``text`` and ``vae`` is trained."""
+        named = self.parts if self.parts is not None else dict.fromkeys(self.target, self.mode)
+        return {part: named.get(part, "frozen") for part in _WAYS}  # type: ignore[call-overload]
+
     @model_validator(mode="after")
-    def _check_target(self) -> Tuning:
-        known = {"unet", "text", *(["vae"] if self.mode == "full" else [])}
-        if set(self.target) - known:
+    def _check_parts(self) -> Tuning:
+        if self.parts is None:
+            known = {"unet", "text", *(["vae"] if self.mode == "full" else [])}
+            if set(self.target) - known:
+                raise ParameterError(
+                    f"target={','.join(self.target)!r} cannot be trained with mode={self.mode!r}",
+                    f"use {', '.join(sorted(known))}, or parts={{'vae': 'lora'}}",
+                )
+            return self
+        if self.mode != "lora" or self.target != ("unet",):
             raise ParameterError(
-                f"target={','.join(self.target)!r} cannot be trained with mode={self.mode!r}",
-                f"use {', '.join(sorted(known))}",
+                f"parts={self.parts} and mode={self.mode!r}, target={','.join(self.target)!r} say the same twice",
+                "leave mode and target out",
+            )
+        for part, way in self.parts.items():
+            if way not in _WAYS[part]:
+                raise ParameterError(
+                    f"parts: {part}={way!r} is not possible", f"use one of {', '.join(_WAYS[part])}"
+                )
+        if set(self.trained.values()) == {"frozen"} and self.token is None:
+            raise ParameterError(
+                f"parts={self.parts} trains nothing",
+                "name a part to train: parts={'unet': 'lora'}, or a token",
             )
         return self
 
 
 _EXAMPLES = {
     "target": "target=('unet', 'text')",
+    "parts": "parts={'unet': 'full', 'text': 'lora'}",
     "rank": "rank=16",
     "token": "token='<sar>'",
     "steps": "steps=1000",

@@ -17,7 +17,7 @@ from eoaug.generators.checkpoints.diffusionsat_networks import SatControlNet, Sa
 from eoaug.generators.checkpoints.folder import Component
 from eoaug.generators.checkpoints.safe_read import read_header
 
-__all__ = ["build", "check_fit", "check_kinds", "load_tokenizer"]
+__all__ = ["build", "check_fit", "check_kinds", "load_tokenizer", "silent"]
 
 
 def _class_of(component: Component) -> Any:
@@ -45,7 +45,7 @@ def build(component: Component, dtype: torch.dtype = torch.float32) -> Any:
     check_fit(component)
     kind = _class_of(component)
     try:
-        with _silent():
+        with silent():
             network, info = kind.from_pretrained(
                 str(component.folder),
                 local_files_only=True,
@@ -160,8 +160,8 @@ def load_tokenizer(component: Component) -> Any:
 
 
 @contextmanager
-def _silent() -> Iterator[None]:
-    """Silence the libraries' warnings about keys, which `build` raises as errors."""
+def silent() -> Iterator[None]:
+    """Silence the libraries' progress bars, and their warnings about keys, which `build` raises as errors."""
     logs = (diffusers.utils.logging, transformers.utils.logging)
     before = [log.get_verbosity() for log in logs]
     bars = transformers.utils.logging.is_progress_bar_enabled()

@@ -300,6 +300,7 @@ class Networks:
         if tokenizer.add_tokens(names) != len(names):
             raise GeneratorError(f"adapter {source}: the tokenizer has {token!r} already", "rename the token")
         encoder.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+        _name_end_of_text(encoder, tokenizer.eos_token_id)
         table = encoder.get_input_embeddings().weight
         numbers: list[int] = tokenizer.convert_tokens_to_ids(names)
         with torch.no_grad():
@@ -317,6 +318,17 @@ class Networks:
             )
             reader = min(kohya.get(name, 0), len(self.encoders) - 1)
             self.add_token(reader, token, adapter.scale * rows, adapter.path)
+
+
+def _name_end_of_text(encoder: Any, number: int) -> None:
+    """Let a text encoder look for the number that ends a text.
+
+    With an early value of its configuration, 2, it takes the largest number of a text: the end, unless a token was added.
+    """
+    encoder.config.eos_token_id = number
+    for module in encoder.modules():
+        if hasattr(module, "eos_token_id"):
+            module.eos_token_id = number
 
 
 def _check_lora(state: Mapping[str, Tensor], path: Path) -> None:
