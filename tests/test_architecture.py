@@ -56,6 +56,7 @@ DOORS = {
     "dask": ["engine.dask_graph", "formats"],  # the writers walk chunks; nobody else knows dask
     "huggingface_hub": ["generators.checkpoints.hub"],
     "distributed": ["jobs.clusters", "jobs.slurm"],  # whole items go to workers
+    "numba": ["generators.interpolation.compiled", "raster.compiled"],
     "rasterio": ["formats", "stac", "exports"],
     "stac_geoparquet": ["exports.geoparquet"],
     "rioxarray": ["stac", "cli"],
@@ -99,6 +100,7 @@ NEVER_AT_ONCE = {
     "dask",
     "distributed",
     "hypothesis",
+    "numba",
     "rasterio",
     "zarr",
     "icechunk",
@@ -127,6 +129,7 @@ LATE = [
         "selection",
     ),
     *("generators.embedded.networks", "generators.checkpoints"),
+    *("generators.interpolation.compiled", "raster.compiled"),
 ]
 """Modules that the package's root does not import."""
 

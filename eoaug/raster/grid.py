@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from eoaug.errors import GridError
 if TYPE_CHECKING:
     from odc.geo.crs import CRS
     from odc.geo.geobox import GeoBox
+    from pyproj import Transformer
 
 __all__ = ["MOST_PX", "absolute_origin", "as_geobox", "edges_m", "gsd_m", "lonlat", "refine", "same_grid"]
 
@@ -217,21 +219,26 @@ def _ellipsoid(crs: CRS) -> tuple[float, float]:
     return ellipsoid.semi_major_metre, 1 - ratio**2
 
 
+@lru_cache(maxsize=32)
+def _to_lonlat(crs: CRS) -> Transformer:
+    """Return the transformer to WGS 84 longitude and latitude; to make one takes a tenth of a second."""
+    from pyproj import Transformer
+
+    return Transformer.from_crs(crs.proj, "EPSG:4326", always_xy=True)
+
+
 def lonlat(geobox: GeoBox, rows: Sequence[float], cols: Sequence[float]) -> NDArray[np.float64]:
     """Return shape (n, 2), WGS 84 longitude and latitude in degrees of n pixel positions.
 
     Positions are counted from the grid's first corner; NaN where the grid has no CRS.
     """
-    from pyproj import Transformer
-
     out = np.full((len(rows), 2), np.nan)
     if geobox.crs is None:
         return out
     a, b, c, d, e, f = tuple(geobox.affine)[:6]
     col, row = np.asarray(cols, dtype=float), np.asarray(rows, dtype=float)
     x, y = a * col + b * row + c, d * col + e * row + f
-    transformer = Transformer.from_crs(geobox.crs.proj, "EPSG:4326", always_xy=True)
-    lon, lat = transformer.transform(x, y)
+    lon, lat = _to_lonlat(geobox.crs).transform(x, y)
     out[:, 0], out[:, 1] = lon, lat
     out[~np.isfinite(out)] = np.nan
     return out

@@ -1,6 +1,6 @@
 """How a coarse pixel measures the fine grid: blur, decimation, and the way back to consistency.
 
-Numpy only. One convention: f fine pixels make one coarse pixel along each axis, the coarse pixel lies on
+Numpy and compiled loops. One convention: f fine pixels make one coarse pixel along each axis, the coarse pixel lies on
 the centre of its f x f cell, and beyond the array's border the image goes on mirrored (half-sample
 symmetric), which commutes with the decimation and so keeps every identity exact up to a straight border.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -336,23 +335,7 @@ def _named(name: str) -> float | Resampling:
     raise ParameterError(f"no sensor is called {name!r}", _NAMES)
 
 
-@lru_cache(maxsize=256)
-def _mirrored(size: int, pad: int) -> NDArray[np.intp]:
-    """Return the indices of a line with ``pad`` pixels mirrored on at each end, edge pixels repeated."""
-    around = np.arange(-pad, size + pad) % (2 * size)
-    return np.minimum(around, 2 * size - 1 - around)
-
-
-def _mirror(image: Float64Array, axis: int, pad: int) -> Float64Array:
-    # One take with a kept index: np.pad does the same with ten times the overhead.
-    return image.take(_mirrored(image.shape[axis], pad), axis) if pad else image
-
-
-def _along(image: Float64Array, axis: int, start: int, stop: int, step: int = 1) -> Float64Array:
-    return image[..., start:stop:step, :] if axis == -2 else image[..., start:stop:step]
-
-
-# The three loops below add whole arrays, one tap after the other. A matrix product or a convolution of a
+# The compiled loops add whole lines, one tap after the other. A matrix product or a convolution of a
 # library would sum in an order that depends on the array's size, and bytes with it.
 
 
@@ -364,36 +347,24 @@ def _measure(fine: Float64Array, kernel: Float64Array, factor: int) -> Float64Ar
 
 
 def _filtered(fine: Float64Array, kernel: Float64Array, axis: int, factor: int = 1) -> Float64Array:
-    pad = (kernel.shape[1] // factor // 2) * factor
-    taps = [(tap, kernel[:, tap, None, None]) for tap in np.flatnonzero(kernel.any(axis=0)).tolist()]
-    size = fine.shape[axis]
-    mirrored = _mirror(fine, axis, pad)
-    total = np.zeros(())
-    for tap, weight in taps:
-        part = weight * _along(mirrored, axis, tap, tap + size, factor)
-        total = np.add(total, part, out=part)
-    return total
+    from eoaug.raster.compiled import filtered
+
+    out = filtered(_planes(fine), np.ascontiguousarray(kernel), axis == -2, factor)
+    return np.asarray(out.reshape(*fine.shape[:-2], *out.shape[1:]))
 
 
 def _spread(coarse: Float64Array, kernel: Float64Array, factor: int) -> Float64Array:
     """Return U y: each coarse pixel laid down as f times the kernel."""
-    cells = kernel.shape[1] // factor // 2
-    taps = factor * kernel.reshape(kernel.shape[0], 2 * cells + 1, factor)
-    used = taps.any(axis=0).tolist()
-    for axis in (-2, -1):
-        size = coarse.shape[axis]
-        mirrored = _mirror(coarse, axis, cells)
-        shape = list(coarse.shape)
-        shape[axis] = size * factor
-        fine = np.zeros(shape)
-        for phase in range(factor):
-            out = _along(fine, axis, phase, size * factor, factor)
-            for cell in range(2 * cells, -1, -1):
-                if used[cell][phase]:
-                    weight = taps[:, cell, phase, None, None]
-                    out += weight * _along(mirrored, axis, 2 * cells - cell, 2 * cells - cell + size)
-        coarse = fine
-    return coarse
+    from eoaug.raster.compiled import laid_down
+
+    taps = factor * kernel.reshape(kernel.shape[0], -1, factor)
+    rows = laid_down(_planes(coarse), taps, True)
+    out = laid_down(rows, taps, False)
+    return np.asarray(out.reshape(*coarse.shape[:-2], *out.shape[1:]))
+
+
+def _planes(images: Float64Array) -> Float64Array:
+    return np.ascontiguousarray(images).reshape(-1, *images.shape[-2:])
 
 
 def _above_noise(correction: Float64Array, below: Float64Array) -> Float64Array:

@@ -45,7 +45,7 @@ def disk(radius: float, row: int = 32, col: int = 32, size: int = 64) -> np.ndar
 
 def filled(request: Request) -> np.ndarray:
     target = int(np.flatnonzero(request.target)[0])
-    return best_estimate.best_linear_estimate(request, target)[0]
+    return best_estimate.best_linear_estimate(request, target).image
 
 
 def rmse(a: np.ndarray, b: np.ndarray) -> float:

@@ -164,7 +164,8 @@ def test_a_whole_date_is_what_its_neighbours_foretell_and_its_errors_grow_with_t
     for days in (25, 75, 100, 200):
         asked = asked_of(images, times, days * DAY)
         target = int(np.flatnonzero(asked.target)[0])
-        found, expected_error = best_estimate.best_linear_estimate(asked, target)
+        made = best_estimate.best_linear_estimate(asked, target)
+        found, expected_error = made.image, made.error
         kriged = time_kriging.in_time(images, times, days * DAY)
         # A trend may leave the range of the dates by a fifth of a model unit and by 0.3 of that range.
         low, high = images.min(axis=0), images.max(axis=0)
@@ -175,7 +176,8 @@ def test_a_whole_date_is_what_its_neighbours_foretell_and_its_errors_grow_with_t
     assert (np.diff(errors) > 0).all()
     flat, _ = dates(0)
     asked = asked_of(0 * flat + 1, times[:1], 9 * DAY)
-    found, expected_error = best_estimate.best_linear_estimate(asked, 1)
+    made = best_estimate.best_linear_estimate(asked, 1)
+    found, expected_error = made.image, made.error
     np.testing.assert_allclose(found, 1, atol=1e-5)
     np.testing.assert_allclose(expected_error, best_estimate._ERROR_FLOOR, atol=1e-5)
 
@@ -211,12 +213,14 @@ def test_surroundings_that_end_at_the_tile_change_nothing():
     )
     cells = np.full((1, 2, 4 + 2 * CONTEXT_CELLS, 4 + 2 * CONTEXT_CELLS), np.nan, np.float32)
     cells[..., CONTEXT_CELLS:-CONTEXT_CELLS, CONTEXT_CELLS:-CONTEXT_CELLS] = 1.0
-    expected, _ = best_estimate.best_linear_estimate(alone, 0)
+    expected = best_estimate.best_linear_estimate(alone, 0).image
     np.testing.assert_array_equal(
-        best_estimate.best_linear_estimate(replace(alone, context_cells=cells), 0)[0], expected
+        best_estimate.best_linear_estimate(replace(alone, context_cells=cells), 0).image, expected
     )
     cells[..., :4, :4] = 3.0
-    assert (best_estimate.best_linear_estimate(replace(alone, context_cells=cells), 0)[0] != expected).any()
+    assert (
+        best_estimate.best_linear_estimate(replace(alone, context_cells=cells), 0).image != expected
+    ).any()
 
 
 def tile_of(values: np.ndarray, known: np.ndarray, row: int, col: int) -> Request:
@@ -248,12 +252,12 @@ def test_neighbours_in_a_wide_gap_foretell_the_same_estimate_and_errors(others):
         best_estimate.best_linear_estimate(tile_of(values, known, 96, col), 0) for col in (16, 72, 128)
     )
     truth = values[0, :, 96:160, 72:136]
-    for one, other in zip(first, second, strict=True):
+    for one, other in ((first.image, second.image), (first.error, second.error)):
         assert np.abs(one[..., -8:] - other[..., :8]).mean() < 0.1 * truth.std()
-    for one, other in zip(rim, first, strict=True):
+    for one, other in ((rim.image, first.image), (rim.error, first.error)):
         assert np.abs(one[..., -8:] - other[..., :8]).mean() < 0.2 * truth.std()
     # There is something to draw where nothing is seen, as much as is missing.
-    estimate, expected_error = first
+    estimate, expected_error = first.image, first.error
     assert 0.5 < rmse(estimate, truth) / np.sqrt(np.square(expected_error).mean()) < 2
 
 
@@ -269,7 +273,7 @@ def guided_request(values: np.ndarray, known: np.ndarray, layout: np.ndarray | N
 
 
 def estimated(values: np.ndarray, known: np.ndarray, layout: np.ndarray | None = None) -> np.ndarray:
-    return best_estimate.best_linear_estimate(guided_request(values, known, layout), 0)[0]
+    return best_estimate.best_linear_estimate(guided_request(values, known, layout), 0).image
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -319,7 +323,7 @@ def test_a_guide_with_a_hole_tells_what_it_can():
 def test_errors_are_foretold_the_smaller_the_more_a_guide_tells():
     values, known = scene(3, 64), hole(3, 64)
     errors = [
-        best_estimate.best_linear_estimate(guided_request(values, known, layout), 0)[1][~known].mean()
+        best_estimate.best_linear_estimate(guided_request(values, known, layout), 0).error[~known].mean()
         for layout in (None, ndimage.gaussian_filter(values, (0, 1, 1)))
     ]
     assert errors[1] < 0.8 * errors[0]

@@ -6,12 +6,14 @@ Numpy. Training and inference share this code, so that networks get the same fea
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cached_property
 
 import numpy as np
 
 from eoaug.generators.base import Request, present_bands
-from eoaug.generators.embedded.features import category, extract_features
-from eoaug.generators.interpolation import back_projection, best_estimate
+from eoaug.generators.embedded.features import Features, category, extract_features
+from eoaug.generators.interpolation import back_projection
+from eoaug.generators.interpolation.best_estimate import LinearEstimate, best_linear_estimate
 from eoaug.generators.interpolation.spread import local_contrast
 from eoaug.raster.arrays import Float32Array
 
@@ -51,8 +53,6 @@ class BaseEstimate:
         Shape (C, 1, 1), True for bands of the cube.
     slots : int
         Number of channels that the networks take.
-    features : Features
-        Inputs of the networks; centre and contrast of all channels.
     base : ndarray
         The best estimate: at first the prior, after `correct` with the regressor's correction; 0 for absent bands.
     """
@@ -65,15 +65,24 @@ class BaseEstimate:
         served = request if self.slots == channels else request.of_channels(range(self.slots))
         self.category = category(served)
         self.present = present_bands(request)[:, None, None]
-        self._expected_error: Float32Array | None = None
+        self._served, self._context = served, context
+        self._linear: list[tuple[list[int], LinearEstimate]] | None = None
         if request.coarse is None:
             self._around = None
-            prior, self._expected_error = _best_linear_estimates(request, self.target, self.slots)
+            self._linear = _best_linear_estimates(request, self.target, self.slots)
+            prior = np.zeros(request.values.shape[1:], np.float32)
+            for group, made in self._linear:
+                prior[group] = made.image
         else:
             self._around = back_projection.prior_with_halo(request, self.target)
             prior = back_projection.tile_of(request, self._around)
-        self.base = np.where(self.present, prior, np.float32(0))
-        self.features = extract_features(served, self.base, self.target, context=context)
+        self._prior: Float32Array = np.where(self.present, prior, np.float32(0))
+        self.base = self._prior
+
+    @cached_property
+    def features(self) -> Features:
+        """Inputs of the networks; centre and contrast of all channels."""
+        return extract_features(self._served, self._prior, self.target, context=self._context)
 
     def consistent(self, estimate: Float32Array) -> Float32Array:
         """Return an estimate made consistent with the measurements: the coarse image, then the known pixels."""
@@ -92,8 +101,11 @@ class BaseEstimate:
 
     def spread(self) -> Float32Array:
         """Return the expected size of the residual around each pixel, model units."""
-        if self._expected_error is not None:
-            return self._expected_error
+        if self._linear is not None:
+            error = np.zeros(self.base.shape, np.float32)
+            for group, made in self._linear:
+                error[group] = made.error
+            return error
         features = self.features
         return features.contrast * local_contrast((self.base - features.centre) / features.contrast)
 
@@ -108,24 +120,22 @@ class BaseEstimate:
         return np.concatenate([(normal * self.present)[: self.slots], self.features.image])
 
 
-def _best_linear_estimates(request: Request, target: int, slots: int) -> tuple[Float32Array, Float32Array]:
-    """Return estimate and expected error of all channels: those of the slots, and each kind of the others, apart.
+def _best_linear_estimates(
+    request: Request, target: int, slots: int
+) -> list[tuple[list[int], LinearEstimate]]:
+    """Return the estimates of groups of channels: those of the slots, and each kind of the others, apart.
 
     A speckled radar band says nothing of the roughness of reflectance. The estimate of the slots does not depend on
     what else the cube holds.
     """
     channels = request.values.shape[1]
     if slots == channels:
-        return best_estimate.best_linear_estimate(request, target)
+        return [(list(range(channels)), best_linear_estimate(request, target))]
     kinds = request.extra_kinds or tuple(map(str, range(channels - slots)))
     groups = [list(range(slots))]
     groups += [[slots + i for i, own in enumerate(kinds) if own == kind] for kind in dict.fromkeys(kinds)]
-    estimate, error = np.zeros((2, *request.values.shape[1:]), np.float32)
-    for group in groups:
-        part = request.of_channels(group)
-        if part.fill[target].any():
-            estimate[group], error[group] = best_estimate.best_linear_estimate(part, target)
-    return estimate, error
+    parts = [(group, request.of_channels(group)) for group in groups]
+    return [(group, best_linear_estimate(part, target)) for group, part in parts if part.fill[target].any()]
 
 
 class Regressors:

@@ -159,7 +159,7 @@ class Embedded:
         estimates = self._base_estimates([trajectory.conditional for trajectory in state.trajectories])
         for trajectory, item in zip(state.trajectories, estimates, strict=True):
             trajectory.base_estimate, trajectory.estimate = item, item.base
-            trajectory.scale = item.spread() * np.float32(self._config.scale["residual"][item.category])
+            trajectory.residual_unit = self._config.scale["residual"][item.category]
         varied = [trajectory for trajectory in unconditional if trajectory.request.strength < 1.0]
         blended = [trajectory for trajectory in varied if trajectory.request.strength > KEEPING]
         own = self._base_estimates(

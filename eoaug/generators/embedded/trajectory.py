@@ -116,8 +116,8 @@ class ResidualTrajectory:
     """What the residual is added to."""
     encoded: Float32Array = field(init=False)
     """First layer of the residual network applied to the features, which are the same in all steps."""
-    scale: Float32Array = field(init=False)
-    """One unit of the residual."""
+    residual_unit: float = field(init=False)
+    """One unit of the residual, in expected errors of the base estimate."""
 
     def __post_init__(self) -> None:
         request = self.request
@@ -132,6 +132,11 @@ class ResidualTrajectory:
         """Index of the tile within the drawn square."""
         inner = slice(self.plan.beyond, -self.plan.beyond or None)
         return (slice(None), inner, inner)
+
+    @cached_property
+    def scale(self) -> Float32Array:
+        """One unit of the residual, model units; a best estimate has no use for it."""
+        return self.base_estimate.spread() * np.float32(self.residual_unit)
 
     def drawn_noise(self) -> Float32Array:
         """Return the noise at the request's location, shape (C, H, W); a synthesized landscape has the same on all dates."""

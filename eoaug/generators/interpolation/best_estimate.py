@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
@@ -15,7 +19,7 @@ from eoaug.generators.interpolation.spread import local_spread, size_of_errors
 from eoaug.generators.interpolation.time_kriging import COVARIANCES, DAY_S, kriging_weights, scales
 from eoaug.raster.arrays import BoolArray, Float32Array
 
-__all__ = ["best_linear_estimate"]
+__all__ = ["LinearEstimate", "best_linear_estimate"]
 
 
 _PIXEL_ERROR_PX, _DATE_ERROR_PX = 10.0, 20.0
@@ -39,11 +43,23 @@ _TILE_FLOOR = 0.03
 """Least contrast of a tile, model units."""
 
 
-def best_linear_estimate(request: Request, target: int) -> tuple[Float32Array, Float32Array]:
-    """Return the best linear estimate of a date, and its expected error.
+@dataclass(eq=False)
+class LinearEstimate:
+    """The best linear estimate of a date; arrays have shape (C, H, W) and model units."""
 
-    Both have shape (C, H, W) and model units: the estimate, which keeps known pixels, and its root mean square
-    error, estimated from the clear pixels of the date, or from the other dates if it has none.
+    image: Float32Array
+    """The estimate, which keeps known pixels."""
+    find_error: Callable[[], Float32Array]
+    """Finds ``error``, which costs about as much as the estimate and which a best estimate alone does not need."""
+
+    @cached_property
+    def error(self) -> Float32Array:
+        """The root mean square error, estimated from the clear pixels of the date, or from the others if it has none."""
+        return self.find_error()
+
+
+def best_linear_estimate(request: Request, target: int) -> LinearEstimate:
+    """Return the best linear estimate of a date, with its expected error.
 
     Parameters
     ----------
@@ -69,30 +85,34 @@ def best_linear_estimate(request: Request, target: int) -> tuple[Float32Array, F
         # Minus what a smooth surface through the known pixels reproduces of the drift already.
         expected = expected + drift - fill(drift, clear)
     estimate = np.where(clear, values, expected + fill(values - expected, clear, mean=mean))
-    return estimate, (left * _error_in_gap(estimate, clear, cells)).astype(np.float32)
+    return LinearEstimate(estimate, lambda: (left * _error_in_gap(estimate, clear, cells)).astype(np.float32))
 
 
 def _with_dates(
     request: Request, target: int, known: BoolArray, context: Float32Array | None
-) -> tuple[Float32Array, Float32Array]:
-    """Return the best linear estimate of a date, and its expected error, where other dates are known."""
+) -> LinearEstimate:
+    """Return the best linear estimate of a date, with its expected error, where other dates are known."""
     given = present_bands(request)
     cells = None if context is None else context[:, given]
     found = from_dates(request.values[:, given], known[:, given], request.times, target, cells)
     image, when = found.image, int(request.times[target])
     left: Float32Array = np.ones((1, 1, 1), np.float32)
-    if found.alone:
-        error = _error_from_dates(found.dates, found.times, when)
-    else:
-        error = _error_from_pixels(found.left, found.clear, found.cells_left)
-        if request.layout is not None and found.clear.any():
-            drift, left = external_drift(found.left, found.clear, request.layout)
-            image = image + drift - push_pull.push_pull(drift, found.clear)
+    if not found.alone and request.layout is not None and found.clear.any():
+        drift, left = external_drift(found.left, found.clear, request.layout)
+        image = image + drift - push_pull.push_pull(drift, found.clear)
     estimate = np.zeros(request.values.shape[1:], np.float32)
-    # A band that the cube lacks has an error too: residuals are divided by it.
-    expected_error = np.full(estimate.shape, _ERROR_FLOOR, np.float32)
-    estimate[given], expected_error[given] = image, left * error
-    return np.where(known[target], request.values[target], estimate), expected_error
+    estimate[given] = image
+
+    def error() -> Float32Array:
+        # A band that the cube lacks has an error too: residuals are divided by it.
+        expected = np.full(estimate.shape, _ERROR_FLOOR, np.float32)
+        if found.alone:
+            expected[given] = _error_from_dates(found.dates, found.times, when)
+        else:
+            expected[given] = left * _error_from_pixels(found.left, found.clear, found.cells_left)
+        return expected
+
+    return LinearEstimate(np.where(known[target], request.values[target], estimate), error)
 
 
 def _surface(cells: Float32Array) -> Float32Array:

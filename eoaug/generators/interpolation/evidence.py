@@ -7,7 +7,6 @@ from every other date, and from one cloud to the next.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,19 +149,21 @@ def _agreement(values: Float32Array, known: BoolArray, bright: bool) -> Float32A
 
     ``bright``: judged by the two dates that agree best.
     """
+    from eoaug.generators.interpolation.compiled.agreement import typical_differences
+
     step = max(values[0, 0].size // _SAMPLE_PX, 1)
     planes = values.reshape(*values.shape[:2], -1)[..., ::step]
     shown = known.reshape(*known.shape[:2], -1)[..., ::step].all(axis=1)
-    medians = [
-        np.median(np.abs(planes[one][:, both] - planes[other][:, both]), axis=1)
-        for one, other in combinations(range(len(planes)), 2)
-        if np.count_nonzero(both := shown[one] & shown[other]) >= _PAIR_PX
+    medians = np.empty((len(planes) * (len(planes) - 1) // 2, planes.shape[1]))
+    medians = medians[
+        : typical_differences(np.ascontiguousarray(planes), np.ascontiguousarray(shown), _PAIR_PX, medians)
     ]
-    if not medians:
+    if not len(medians):
         return None
     floor, times = _AGREEMENT
-    # "lower": of four dates with one under cloud, half of the pairs differ by the brightness of the cloud.
-    typical = np.quantile(medians, 0 if bright else _TYPICAL, axis=0, method="lower")
+    # The lower one of two: of four dates with one under cloud, half of the pairs differ by the brightness of the cloud.
+    rank = 0 if bright else int(_TYPICAL * (len(medians) - 1))
+    typical = np.sort(medians, axis=0)[rank]
     agreement: Float32Array = (floor + times * typical).astype(np.float32)
     return agreement[:, None, None]
 
@@ -180,22 +181,21 @@ def _contradicted(
 
     ``bright``: only those that are brighter than all others in all bands.
     """
+    from eoaug.generators.interpolation.compiled.agreement import support
+
     shown = known.any(axis=1)
     scaled, weights = values / agreement, np.square(share).astype(np.float32)
-    support, most = np.zeros((2, *shown.shape), np.float32)
-    apart = np.full(shown.shape, np.inf, np.float32)
-    for one, other in combinations(range(len(values)), 2):
-        both = shown[one] & shown[other]
-        if not both.any():
-            continue
-        difference = np.where(known[one] & known[other], np.abs(scaled[one] - scaled[other]), 0).max(axis=0)
-        agree = both & (difference <= 1)
-        for date, by in ((one, other), (other, one)):
-            support[date] += weights[by] * agree
-            most[date] += weights[by] * both
-            if date == target:
-                apart[by] = np.where(both, difference, np.inf)
-    wrong: BoolArray = (support < _SUPPORT * np.minimum(most, 1)) & (most > 0)
+    flat = (*values.shape[:2], -1)
+    agreeing, most, apart = (
+        found.reshape(shown.shape)
+        for found in support(
+            np.ascontiguousarray(scaled).reshape(flat),
+            np.ascontiguousarray(known).reshape(flat),
+            weights,
+            target,
+        )
+    )
+    wrong: BoolArray = (agreeing < _SUPPORT * np.minimum(most, 1)) & (most > 0)
     if bright:
         wrong &= _brightest(scaled, known)
     others = [date for date in range(len(values)) if date != target]

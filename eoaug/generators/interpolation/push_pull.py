@@ -14,7 +14,7 @@ __all__ = ["from_cells", "push_pull"]
 
 
 _SWEEPS = 4
-"""Smoothing sweeps per pyramid level; on real gaps, 4 are within 0.1 dB of the exact membrane."""
+"""Smoothing sweeps per pyramid level, an even number; on real gaps, 4 are within 0.1 dB of the exact membrane."""
 _REACH = CONTEXT_CELLS - 1
 """Distance in cells within which context cells count: the most that every cell of a tile and its frame has."""
 _FAR = 1e-4
@@ -48,13 +48,17 @@ def push_pull(
         partly &= known.any(axis=(-2, -1))
     if not partly.any():
         return values
+    from eoaug.generators.interpolation.compiled.planes import fill_planes
+
     if around is None:
-        values[partly] = _fill(values[partly], known[partly])
+        planes = values[partly]
+        tops = np.empty((len(planes), 0, 0), np.float32)
+        fill_planes(planes, known[partly], tops, _SWEEPS)
+        values[partly] = planes
         return values
     frame = [(0, 0), (CONTEXT_CELL_PX, CONTEXT_CELL_PX), (CONTEXT_CELL_PX, CONTEXT_CELL_PX)]
-    framed = _fill(
-        np.pad(values[partly], frame), np.pad(known[partly], frame), _between_cells(around[partly])
-    )
+    framed = np.pad(values[partly], frame)
+    fill_planes(framed, np.pad(known[partly], frame), _between_cells(around[partly]), _SWEEPS)
     values[partly] = framed[:, CONTEXT_CELL_PX:-CONTEXT_CELL_PX, CONTEXT_CELL_PX:-CONTEXT_CELL_PX]
     return values
 
@@ -112,28 +116,6 @@ def _cell_weights(height: int, width: int) -> NDArray[np.float64]:
     return weights
 
 
-def _fill(values: Float32Array, known: BoolArray, top: Float32Array | None = None) -> Float32Array:
-    """Return ``values`` filled; ``top`` is the level that the pyramid ends in, None: a single pixel."""
-    H, W = values.shape[-2:]
-    if top is not None and values.shape == top.shape:
-        return top
-    if known.all() or H == W == 1:
-        return values
-    count = _sum2(known.astype(np.float32))
-    mean = np.divide(_sum2(values), count, out=np.zeros_like(count), where=count > 0)
-    guess = np.where(known, values, _double(_fill(mean, count > 0, top), H, W))
-    return np.where(known, values, _relax(guess, ~known))
-
-
-def _sum2(image: Float32Array) -> Float32Array:
-    """Return sums over 2 x 2 pixels; a last odd row or column is not paired."""
-    rows = image[..., 0::2, :].copy()
-    rows[..., : image.shape[-2] // 2, :] += image[..., 1::2, :]
-    sums = rows[..., 0::2].copy()
-    sums[..., : image.shape[-1] // 2] += rows[..., 1::2]
-    return sums
-
-
 def _double(image: Float32Array, height: int, width: int) -> Float32Array:
     """Return bilinear interpolation to twice the size between pixel centres, cut to (height, width)."""
     for _ in range(2):
@@ -145,24 +127,3 @@ def _double(image: Float32Array, height: int, width: int) -> Float32Array:
         np.add(near[..., [0, -1], :], far[..., [0, -1], :], out=rows[..., :: rows.shape[-2] - 1, :])
         image = rows.swapaxes(-2, -1)
     return image[..., :height, :width]
-
-
-def _relax(image: Float32Array, free: BoolArray) -> Float32Array:
-    """Return ``image`` after Jacobi sweeps of Laplace's equation where ``free``, mirrored at the border."""
-    *lead, height, width = image.shape
-    framed = np.empty((*lead, height + 2, width + 2), np.float32)
-    inner = framed[..., 1:-1, 1:-1]
-    inner[...] = image
-    pace = np.float32(0.25) * free.astype(np.float32)
-    for _ in range(_SWEEPS):
-        framed[..., 0, :] = framed[..., 1, :]
-        framed[..., -1, :] = framed[..., -2, :]
-        framed[..., :, 0] = framed[..., :, 1]
-        framed[..., :, -1] = framed[..., :, -2]
-        change = framed[..., :-2, 1:-1] + framed[..., 2:, 1:-1]
-        change += framed[..., 1:-1, :-2]
-        change += framed[..., 1:-1, 2:]
-        change -= np.float32(4) * inner
-        change *= pace
-        inner += change
-    return np.ascontiguousarray(inner)

@@ -81,28 +81,28 @@ def predict_departure(sources: Sequence[Residuals]) -> list[Float32Array]:
     -------
     The predicted departure of each source, shape (C, H, W).
     """
-    planes = [source.dates.reshape(-1, *source.dates.shape[2:]).astype(np.float64) for source in sources]
+    from eoaug.generators.interpolation.compiled import regressions
+
+    planes = [source.dates.reshape(-1, source.departure[0].size) for source in sources]
     # The context sets the scale where there is one: neighbouring tiles share most of theirs.
-    centre = planes[-1].mean(axis=(1, 2), keepdims=True)
-    spread = np.maximum(planes[-1].std(axis=(1, 2), keepdims=True), _FEATURE_FLOOR)
-    features = [np.concatenate([np.ones((1, *p.shape[1:])), (p - centre) / spread]) for p in planes]
+    centre = planes[-1].mean(axis=1, dtype=np.float64)
+    spread = np.maximum(planes[-1].std(axis=1, dtype=np.float64), _FEATURE_FLOOR)
     moves = [np.zeros_like(source.departure) for source in sources]
     for bands in _of_one_mask(sources):
-        blocks = [
-            block
-            for source, feature, edge in zip(sources, features, _BLOCK_PX, strict=False)
-            for block in _blocks(source, feature, bands, edge)
-        ]
-        if not blocks:
+        pixels = _Evidence.of(sources, bands)
+        if not pixels.weights.size:
             continue
-        constant, slopes = _shrunk_ridge(blocks)
+        features = np.empty((len(pixels.weights), 1 + len(centre)))
+        for plane, indices, part in zip(planes, pixels.indices, pixels.parts, strict=True):
+            regressions.standardised(plane, indices, centre, spread, features[part])
+        departures = pixels.gathered([source.departure for source in sources], bands)
+        solution = _shrunk_ridge(features, departures, pixels)
         # Beyond what the clear pixels show the regression is not extrapolated: a village by the relation of fields.
-        seen = np.concatenate([block.features[1:] for block in blocks], axis=1)
-        least, most = seen.min(axis=1)[:, None], seen.max(axis=1)[:, None]
-        for move, feature in zip(moves, features, strict=True):
-            inside = np.clip(feature[1:].reshape(len(feature) - 1, -1), least, most)
-            flat = constant[:, None] + slopes @ inside
-            move[bands] = flat.reshape(len(bands), *move.shape[1:])
+        least, most = features[:, 1:].min(axis=0), features[:, 1:].max(axis=0)
+        for move, plane in zip(moves, planes, strict=True):
+            made = np.empty((len(bands), plane.shape[1]), np.float32)
+            regressions.predicted(plane, centre, spread, least, most, solution, made)
+            move[bands] = made.reshape(len(bands), *move.shape[1:])
     return moves
 
 
@@ -118,31 +118,18 @@ def share_of_second(sources: Sequence[Residuals], seconds: Sequence[Float32Array
     seconds
         The second estimate minus the first, shapes (C, H, W).
     """
+    from eoaug.generators.interpolation.compiled import regressions
+
     shares: Float32Array = np.full((len(seconds[0]), 1, 1), 0.5, np.float32)
     for bands in _of_one_mask(sources):
-        blocks = [
-            block
-            for source, other, edge in zip(sources, seconds, _BLOCK_PX, strict=False)
-            for block in _blocks(source, other[bands].astype(np.float64), bands, edge)
-        ]
-        if len(blocks) < 2:
+        pixels = _Evidence.of(sources, bands)
+        if len(pixels.sizes) < 2:
             continue
-        counts = np.array([block.weights.sum() for block in blocks])[:, None]
-        sums = [
-            np.stack([getattr(block, name) @ block.weights for block in blocks])
-            for name in ("departure", "features")
-        ]
-        offsets = [(own.sum(axis=0) - own) / (counts.sum() - counts + _RIDGE_PX) for own in sums]
-        both, square, first, last = np.zeros((4, len(bands)))
-        for block, offset, further in zip(blocks, *offsets, strict=True):
-            truth, step = block.departure - offset[:, None], block.features - further[:, None]
-            both += (truth * step) @ block.weights
-            square += (step * step) @ block.weights
-            first += (truth * truth) @ block.weights
-            last += ((truth - step) ** 2) @ block.weights
-        prior = _HALVES * np.minimum(first, last)
-        share = (both + 0.5 * prior) / np.maximum(square + prior, 1e-9)
-        shares[bands, 0, 0] = np.clip(share, 0, 1)
+        truths = pixels.gathered([source.departure for source in sources], bands)
+        steps = pixels.gathered(seconds, bands)
+        shares[bands, 0, 0] = regressions.share_by_blocks(
+            truths, steps, pixels.weights, pixels.sizes, _RIDGE_PX, _HALVES
+        )
     return shares
 
 
@@ -155,77 +142,66 @@ def _of_one_mask(sources: Sequence[Residuals]) -> list[list[int]]:
     return list(groups.values())
 
 
-@dataclass(frozen=True)
-class _FitBlock:
-    """Neighbouring pixels, or cells, with a departure."""
+@dataclass(frozen=True, eq=False)
+class _Evidence:
+    """The known pixels, and cells, of some bands in square blocks, n in all."""
 
-    features: NDArray[np.float64]
-    """Shape (F, n), the first 1."""
-    departure: NDArray[np.float64]
-    """Shape (bands, n)."""
+    indices: list[NDArray[np.int64]]
+    """Of each source, in its flattened images."""
     weights: NDArray[np.float64]
     """Shape (n,), in pixels."""
+    sizes: NDArray[np.int64]
+    """Number of pixels of each block, in order."""
+
+    @classmethod
+    def of(cls, sources: Sequence[Residuals], bands: Sequence[int]) -> _Evidence:
+        """Return the evidence on bands that are known at the same places."""
+        from eoaug.generators.interpolation.compiled.regressions import block_pixels
+
+        indices, weights, sizes = [], [], []
+        for source, edge in zip(sources, _BLOCK_PX, strict=False):
+            known = source.known[bands[0]]
+            # Only context cells have a size beyond the tile.
+            worth = cell_weights(known.shape) if edge == _BLOCK_PX[1] else np.ones(known.shape)
+            found, lengths = block_pixels(known, worth, edge, _NO_WEIGHT)
+            indices.append(found)
+            weights.append(worth.ravel()[found])
+            sizes.append(lengths)
+        return cls(indices, np.concatenate(weights), np.concatenate(sizes))
+
+    @property
+    def parts(self) -> list[slice]:
+        """The pixels of each source among all."""
+        ends = np.cumsum([len(found) for found in self.indices]).tolist()
+        return [slice(end - len(found), end) for end, found in zip(ends, self.indices, strict=True)]
+
+    def gathered(self, images: Sequence[Float32Array], bands: Sequence[int]) -> NDArray[np.float64]:
+        """Return the pixels of an image (C, H, W) per source, shape (n, bands)."""
+        parts = [
+            image[bands].reshape(len(bands), -1)[:, found].T
+            for image, found in zip(images, self.indices, strict=True)
+        ]
+        return np.ascontiguousarray(np.concatenate(parts), np.float64)
 
 
-def _blocks(
-    source: Residuals, features: NDArray[np.float64], bands: Sequence[int], edge: int
-) -> list[_FitBlock]:
-    """Return the known pixels of some bands in square blocks."""
-    known = source.known[bands[0]]
-    height, width = known.shape
-    # Only context cells have a size beyond the tile.
-    weights = cell_weights(known.shape) if edge == _BLOCK_PX[1] else np.ones(known.shape)
-    known = known & (weights > _NO_WEIGHT)
-    found = []
-    for row in range(0, height, edge):
-        for col in range(0, width, edge):
-            part = np.s_[row : row + edge, col : col + edge]
-            clear = known[part]
-            if clear.any():
-                departure = source.departure[bands][:, *part]
-                found.append(
-                    _FitBlock(
-                        features[:, *part][:, clear],
-                        departure[:, clear].astype(np.float64),
-                        weights[part][clear],
-                    )
-                )
-    return found
+def _shrunk_ridge(
+    features: NDArray[np.float64], departures: NDArray[np.float64], pixels: _Evidence
+) -> NDArray[np.float64]:
+    """Return constant and slopes (F, bands) of a ridge regression, its slopes shrunk by its held-out error."""
+    from eoaug.generators.interpolation.compiled.regressions import ridge_by_blocks
 
-
-def _shrunk_ridge(blocks: Sequence[_FitBlock]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return constant (bands,) and slopes (bands, F - 1) of a ridge regression, shrunk by its held-out error."""
-    weighted = [block.features * block.weights for block in blocks]
-    system = np.stack([own @ block.features.T for own, block in zip(weighted, blocks, strict=True)])
-    answer = np.stack([own @ block.departure.T for own, block in zip(weighted, blocks, strict=True)])
-    counts = np.array([block.weights.sum() for block in blocks])
-    total = float(counts.sum())
-    whole = np.linalg.solve(system.sum(axis=0) + _ridge(total, system.shape[1]), answer.sum(axis=0))
-    shrink = np.full(answer.shape[2], _PRIOR_SHARE)
-    square = np.zeros_like(shrink)
-    if len(blocks) > 1:
-        left_out = system.sum(axis=0) - system
-        left_out += np.stack([_ridge(total - count, system.shape[1]) for count in counts])
-        others = np.linalg.solve(left_out, answer.sum(axis=0) - answer)
-        both, own = np.zeros_like(shrink), np.zeros_like(shrink)
-        for solution, block in zip(others, blocks, strict=True):
-            truth = block.departure - solution[0][:, None]
-            predicted = solution[1:].T @ block.features[1:]
-            both += (truth * predicted) @ block.weights
-            own += (predicted * predicted) @ block.weights
-            square += (truth * truth) @ block.weights
+    solution, (both, own, square) = ridge_by_blocks(
+        features, departures, pixels.weights, pixels.sizes, _RIDGE, _RIDGE_PX
+    )
+    shrink = np.full(solution.shape[1], _PRIOR_SHARE)
+    if len(pixels.sizes) > 1:
         slope = (both + _PRIOR_WEIGHT * _PRIOR_SHARE * own) / np.maximum((1 + _PRIOR_WEIGHT) * own, 1e-9)
         shrink = np.clip(slope, 0, 1)
+    total = float(pixels.weights.sum())
     noise = _SENSOR_NOISE**2 * total
     shrink *= square / (square + noise) * total / (total + _FEW_PX)
-    return whole[0], (whole[1:] * shrink).T
-
-
-def _ridge(total: float, count: int) -> NDArray[np.float64]:
-    """Return the penalty of a constant and ``count - 1`` slopes, fitted to pixels of weight ``total``."""
-    weights = np.full(count, _RIDGE * total + _RIDGE_PX)
-    weights[0] = _RIDGE_PX
-    return np.diag(weights)
+    solution[1:] *= shrink
+    return np.asarray(solution)
 
 
 @lru_cache(maxsize=8)

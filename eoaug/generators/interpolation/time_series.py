@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -67,8 +69,7 @@ def gap_filled(values: Float32Array, known: BoolArray, times: NDArray[np.int64])
     partly = [date for date in range(len(values)) if not known[date].all()]
     if not partly:
         return out
-    estimates = [linear(values, known, times, date) for date in partly]
-    expected, predictable = (np.stack(parts) for parts in zip(*estimates, strict=True))
+    expected, predictable = _lines(values, known, times, partly)
     clear = known[partly]
     error = push_pull(values[partly] - expected, clear & predictable)
     out[partly] = push_pull(np.where(clear, values[partly], expected + error), clear | predictable)
@@ -82,26 +83,21 @@ def linear(
 
     Parameters and shapes as in `temporal`.
     """
-    past, past_time, has_past = _nearest(values, known, times, range(target - 1, -1, -1))
-    future, future_time, has_future = _nearest(values, known, times, range(target + 1, len(times)))
-    span = future_time - past_time
-    # Two dates of the same moment have equal weights.
-    share = np.divide(times[target] - past_time, span, out=np.full(span.shape, 0.5), where=span > 0)
-    between = past + share.astype(np.float32) * (future - past)
-    expected = np.where(has_past & has_future, between, np.where(has_past, past, future))
-    return expected, has_past | has_future
+    expected, predictable = _lines(values, known, times, [target])
+    return expected[0], predictable[0]
 
 
-def _nearest(
-    values: Float32Array, known: BoolArray, times: NDArray[np.int64], dates: range
-) -> tuple[Float32Array, NDArray[np.float64], BoolArray]:
-    """Return value, time and presence of the first known date of ``dates`` per pixel, (C, H, W) each."""
-    value = np.zeros(values.shape[1:], np.float32)
-    time = np.zeros(values.shape[1:])
-    done = np.zeros(values.shape[1:], dtype=bool)
-    for date in dates:
-        take = known[date] & ~done
-        value = np.where(take, values[date], value)
-        time = np.where(take, times[date], time)
-        done = done | take
-    return value, time, done
+def _lines(
+    values: Float32Array, known: BoolArray, times: NDArray[np.int64], targets: Sequence[int]
+) -> tuple[Float32Array, BoolArray]:
+    """Return `linear` of several dates, shape (n, C, H, W)."""
+    from eoaug.generators.interpolation.compiled.planes import lines_in_time
+
+    planes, shape = (*values.shape[:2], -1), (len(targets), *values.shape[1:])
+    expected, predictable = lines_in_time(
+        np.ascontiguousarray(values, np.float32).reshape(planes),
+        np.ascontiguousarray(known).reshape(planes),
+        times.astype(np.float64),
+        np.asarray(targets),
+    )
+    return expected.reshape(shape), predictable.reshape(shape)
