@@ -23,7 +23,7 @@ PYTHONS := python3.12 python3.13 python3.14 python3 python \
 	$(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test properties test-slow test-long test-services lint format bench evaluate train-embedded train-land constraints clean
+.PHONY: help venv demo docs images test properties test-slow test-long test-services lint format bench evaluate train-embedded train-land constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,13 +51,24 @@ $(READY): pyproject.toml constraints.txt
 demo: $(READY) ## four verbs on real Sentinel-2 data: a catalog, a picture and a page in demo-output/
 	$(PY) examples/demo.py --out demo-output
 
+docs: $(VENV)/.docs ## build the documentation site in docs/_build/html, with every notebook executed (some minutes)
+	$(PY) -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+images: $(READY) ## make the pictures of README and gallery anew
+	$(PY) docs/make_images.py
+
+$(VENV)/.docs: $(READY)
+	$(VENV)/bin/uv pip install --quiet --python $(PY) --constraint constraints.txt --group docs
+	@touch $@
+
 test: $(READY) ## lint and, at the same time, every property on a subset of its cases (some minutes on 2 cores)
 	@$(MAKE) --no-print-directory -j 2 lint properties
 
 properties: $(READY)
 	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not long and not services"
 
-test-slow: $(READY) ## the remaining cases, and 200 examples of every property of hypothesis (an hour or more)
+test-slow: $(READY) $(VENV)/.docs ## the remaining cases, and 200 examples of every property of hypothesis (an hour or more)
 	HYPOTHESIS_PROFILE=default $(PY) -m pytest -n $(WORKERS) --dist worksteal \
 	  -m "(slow or hypothesis) and not long and not services"
 
@@ -104,9 +115,9 @@ train-land: $(READY) ## train land by class (days; the same command resumes): ma
 
 constraints: $(READY) ## resolve constraints.txt anew
 	$(VENV)/bin/uv pip compile --quiet --python-version 3.12 --no-header --no-annotate --upgrade \
-	  --group dev pyproject.toml --output-file constraints.txt
+	  --group dev --group docs pyproject.toml --output-file constraints.txt
 	$(VENV)/bin/uv --version | awk '{ print "uv==" $$2 }' >> constraints.txt
 
 clean: ## remove what make and the tests left behind; .venv too
-	rm -rf $(VENV) $(SERVICES) demo-output $(OUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) $(SERVICES) docs/_build docs/_notebooks demo-output $(OUT) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+
+from eoaug.testing import scene
 
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text("utf-8")
@@ -14,11 +17,19 @@ BLOCKS = re.findall(r"^```python\n(.*?)^```$", TEXT, re.MULTILINE | re.DOTALL)
 VERB = re.compile(r"\.(inpaint|extend|super_resolve|synthesize)\(")
 
 
+def test_the_readme_is_short_and_shows_every_verb() -> None:
+    assert len(TEXT.splitlines()) < 150
+    shown = set(re.findall(r"\]\(docs/images/([\w-]+)\.png\)", TEXT))
+    assert {"inpaint", "super-resolve", "synthesize", "extend", "failure"} <= shown
+
+
 def test_every_verb_has_an_example_of_at_most_six_lines() -> None:
     assert {verb for block in BLOCKS for verb in VERB.findall(block)} == {
         *("inpaint", "extend", "super_resolve", "synthesize")
     }
-    assert all(len(block.splitlines()) <= 6 for block in BLOCKS if VERB.search(block))
+    of_sample = [block for block in BLOCKS if VERB.search(block) and "sample" in block]
+    assert len(of_sample) == 4
+    assert all(len(block.splitlines()) <= 6 for block in of_sample)
 
 
 def test_from_a_folder_of_chips_to_a_loader_are_twelve_lines() -> None:
@@ -35,6 +46,12 @@ def test_blocks_run(block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (tmp_path / "chips" / name).mkdir(parents=True)
         Image.new("RGB", (16, 16), "green").save(tmp_path / "chips" / name / f"{name}.png")
     monkeypatch.chdir(tmp_path)
+    own = scene((24, 24), dates=2, bands=("B02", "B03", "B04", "B08"))
+    cloudy = np.where(np.arange(24) < 6, 9, 4).astype(np.uint8)
+    own["SCL"] = ("time", "y", "x"), np.broadcast_to(cloudy, (2, 24, 24))
+    for band in own.data_vars.values():
+        band.attrs.clear()
+    own.to_netcdf("own.nc", engine="h5netcdf")
     exec(block, {})
 
 
