@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ import eoaug
 from eoaug.augmentation.augment import plan_augment, run_augment
 from eoaug.augmentation.augment_job import read_augment_job
 from eoaug.augmentation.missing import able_to_miss
-from eoaug.augmentation.policy import Policy, draws_of
+from eoaug.augmentation.policy import Policy, draws_by_round, draws_of
 from eoaug.cube.provenance import of as provenance_of
 from eoaug.cube.read import read_cube
 from eoaug.errors import GeneratorError, ParameterError, SourceError, TargetError
@@ -274,10 +275,71 @@ def test_images_with_coordinates_become_items_with_labels_and_sources(tmp_path: 
         assert not np.array_equal(child["B04"].values, ds["B04"].values)
 
 
+# -- rounds -------------------------------------------------------------------------------------------
+
+
+def test_a_further_round_makes_more_where_classifiers_err(folder: Path) -> None:
+    """As many as the first round, in proportion to the error and at most four times, numbered after the earlier ones."""
+    train = eoaug.training_set(folder)
+    own = train.split("train")
+    policy = Policy.model_validate({**POLICY, "per_real": 2.5, "balance": 0})
+    sure = {item.id: 1.0 for item in own}
+    lost = {item.id: 0.0 if item.label == "River" else 0.95 for item in own}
+    first, none, third = (list(some) for some in draws_by_round(policy, train, [sure, lost]))
+    assert first == list(draws_of(policy, train))
+    assert none == []
+    rivers = [draw for draw in third if draw.item in {item.id for item in own if item.label == "River"}]
+    assert len(rivers) / len(third) > 0.8
+    most = Counter(draw.item for draw in third)
+    assert max(most.values()) <= 4 * 2.5 + 1
+    begun = Counter(draw.item for draw in first)
+    for name in most:
+        numbers = [draw.number for draw in third if draw.item == name]
+        assert numbers == list(range(begun[name], begun[name] + len(numbers)))
+    even = {item.id: 0.5 for item in own}
+    again = list(draws_by_round(policy, train, [even])[1])
+    assert abs(len(again) - 2.5 * len(own)) <= len(own)
+
+
+def test_rounds_accumulate_resume_and_continue_fewer_rounds(
+    folder: Path, tmp_path: Path, epoch: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two rounds give the same bytes at once, and after one round and a stop in the second."""
+
+    def job(name: str, rounds: int) -> dict[str, Any]:
+        policy = {"per_real": 1, "draws": [HAZE], "seed": 3, "rounds": rounds}
+        base = config(folder, tmp_path / name / "out", shard=8)
+        return {**base, "policy": policy, "select": {"updates": 4, "batch": 8}}
+
+    report = run_augment(job("whole", 2))
+    assert not report.failures
+    train = eoaug.training_set(folder)
+    made = eoaug.training_set(tmp_path / "whole/out")
+    first = len(list(draws_of(read_augment_job(job("whole", 1)).policy, train)))
+    assert first + 3 < len(made) <= 2 * first + 3
+    assert len({item.id for item in made}) == len(made)
+    plan = plan_augment(job("whole", 2))
+    assert plan.existing == plan.items == report.published
+    assert "2 further rounds" in str(plan_augment(job("whole", 3)))
+    run_augment(job("grown", 1))
+    with monkeypatch.context() as patch:
+        patch.setattr("eoaug.augmentation.augment.chances_of_round", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run_augment(job("grown", 2))
+    grown = run_augment(job("grown", 2))
+    assert grown.skipped > 0
+    assert files(tmp_path / "grown/out") == files(tmp_path / "whole/out")
+    assert validate(tmp_path / "grown/out").sound
+    assert run_augment(job("grown", 2)).published == 0
+
+
+def stopped(*arguments: Any) -> Any:
+    raise KeyboardInterrupt
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"policy": {"rounds": 2}}, r"policy\.rounds=2 has no effect"),
         ({"policy": {"draws": [{"verb": "super_resolve", "parameters": {"factor": 2}}]}}, "another size"),
         ({"output": {"format": "cog"}}, r"(?s)no coordinate reference system.*format: chips"),
         ({"source": {"split": "test"}}, "no item of the training set is in the split 'train'"),

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from eoaug.augmentation.augment_job import AugmentJob, AugmentOutput, SetSource, read_augment_job
-from eoaug.augmentation.draw_work import COLLECTION, DrawnImageWork, ShardWork, drawn_items
+from eoaug.augmentation.draw_work import COLLECTION, DrawnImageWork, ShardWork, drawn_items, round_items
 from eoaug.augmentation.missing import able_to_miss, loses_pixels
 from eoaug.augmentation.policy import DrawKind, Policy, draw_of, draws_of, read_policy
+from eoaug.augmentation.rounds import chances_of_round, joined_reports, known_chances
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet, split_named
 from eoaug.corruptions.cost import cost_of
 from eoaug.cube.read import read_cube
@@ -120,15 +121,24 @@ def _run(
     job: AugmentJob, train: TrainingSet, client: Any, *, progress: bool | None, recompute: bool
 ) -> Report:
     _check(job, train)
-    return run_work(
-        job,
-        _work_of(job, train),
-        lambda bookkeeper: drawn_items(job, train),
-        client,
-        generates=_generates(job),
-        progress=progress,
-        recompute=recompute,
-    )
+    chances: list[dict[str, float]] = []
+    reports: list[Report] = []
+    for number in range(1, job.policy.rounds + 1):
+        if number > 1:
+            chances.append(chances_of_round(job, train, chances, progress))
+        report = run_work(
+            job,
+            _work_of(job, train),
+            lambda bookkeeper: round_items(job, train, chances),
+            client,
+            generates=_generates(job),
+            progress=progress,
+            recompute=recompute,
+        )
+        reports.append(report)
+        if report.failures:  # a further round depends on all images of this one
+            break
+    return joined_reports(reports)
 
 
 def _work_of(job: AugmentJob, train: TrainingSet) -> JobWork:
@@ -147,8 +157,6 @@ def _check(job: AugmentJob, train: TrainingSet) -> list[tuple[DrawKind, Explanat
     if form != "chips":
         check_format(form)
     own = train.split("train").first_readable()
-    if policy.rounds > 1:
-        raise ParameterError(f"policy.rounds={policy.rounds} has no effect yet", "leave rounds out")
     for kind in policy.draws:
         if form == "chips" and kind.verb in ("super_resolve", "extend"):
             raise ParameterError(
@@ -205,7 +213,7 @@ def _refuse_target(job: AugmentJob, train: TrainingSet) -> None:
     listed = Root.at(out).listed(name)
     if not listed:
         return
-    own = {item.label for item in drawn_items(job, train)}
+    own = {item.label for item in drawn_items(job, train, known_chances(job, train))}
     # Of several dates, the further items of a work item continue its label.
     others = sorted(one for one in listed - own if not any(one[:at] in own for at in _hyphens(one)))
     if others:
@@ -253,8 +261,9 @@ class AugmentPlan(Shown):
     images: int
     """Images that are made."""
     by_class: Mapping[str, int]
-    """Made images by class; empty for labels of pixels."""
+    """Made images of the first round by class; empty for labels of pixels."""
     by_verb: Mapping[str, int]
+    """Made images of the first round."""
     items: int
     """Items of the catalog: images, or shards of chips."""
     existing: int
@@ -263,6 +272,8 @@ class AugmentPlan(Shown):
     """Calls of the generator for all images, if all have the size of the first."""
     image_bytes: int
     """Size of all made images before compression, if all have the size and type of the first."""
+    rounds: int = 1
+    """Rounds; which images the further ones make is known once the earlier ones are there."""
 
     def __str__(self) -> str:
         """Return a short text."""
@@ -270,13 +281,19 @@ class AugmentPlan(Shown):
         verbs = ", ".join(f"{name} {count:,}" for name, count in self.by_verb.items())
         rows = {
             "real images": f"{self.real:,} of the split train; {self.left_alone:,} others are left alone",
-            "made images": f"{self.images:,}: {verbs}",
+            "made images": f"{self.images // self.rounds:,}: {verbs}{self._more}",
             **({"by class": shown} if shown else {}),
             "items": f"{self.items:,}, of which {self.existing:,} exist",
             "model calls": f"about {self.model_calls:,}",
             "size": f"about {bytes_text(self.image_bytes)} before compression",
         }
         return "\n".join(f"{name:<12} {text}" for name, text in rows.items())
+
+    @property
+    def _more(self) -> str:
+        if self.rounds == 1:
+            return ""
+        return f", and at most as many in each of {self.rounds - 1} further rounds where classifiers err"
 
     def as_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -303,18 +320,22 @@ def plan_augment(config: AugmentJob | Mapping[str, Any] | str | os.PathLike[str]
         if name is not None:
             classes[name] += 1
     listed = Root.at(job.output.catalog).listed(job.output.collection or COLLECTION)
-    names = [item.label for item in drawn_items(job, train)]
+    first = [item.label for item in drawn_items(job, train)]
+    chances = known_chances(job, train)
+    names = [item.label for item in drawn_items(job, train, chances)]
+    rounds = job.policy.rounds
     real = len(train.split("train"))
     return AugmentPlan(
         real=real,
         left_alone=len(train) - real,
-        images=verbs.total(),
+        images=rounds * verbs.total(),
         by_class={name: classes[name] for name in train.classes if name in classes},
         by_verb=dict(sorted(verbs.items())),
-        items=len(names),
+        items=len(names) + (rounds - 1 - len(chances)) * len(first),
         existing=sum(name in listed for name in names),
-        image_bytes=verbs.total() * _bytes_of(train.split("train").first_readable()),
-        model_calls=round(sum(_mean_calls(costs, verb) * count for verb, count in verbs.items())),
+        rounds=rounds,
+        image_bytes=rounds * verbs.total() * _bytes_of(train.split("train").first_readable()),
+        model_calls=round(rounds * sum(_mean_calls(costs, verb) * count for verb, count in verbs.items())),
     )
 
 

@@ -114,24 +114,29 @@ class AugmentJob(JobBase):
     gate: GateOptions = GateOptions()
 
     def described(self) -> dict[str, Any]:
-        """Return everything that decides the made images: not which are kept, and how they are judged."""
+        """Return everything that decides the made images: not which are kept, and how they are judged.
+
+        The classifiers of `select` decide what a second round makes.
+        """
         values = super().described()
-        for name in ("select", "gate"):
+        for name in ("gate",) if self.policy.rounds > 1 else ("select", "gate"):
             values.pop(name, None)
         values["source"]["path"] = clean_href(self.source.path)
-        return {**values, "policy": self._policy}
+        return {**values, "policy": self._policy("keep")}
 
-    @property
-    def _policy(self) -> dict[str, Any]:
-        return self.policy.model_dump(mode="json", exclude={"keep"})
+    def _policy(self, *left_out: str) -> dict[str, Any]:
+        return self.policy.model_dump(mode="json", exclude=set(left_out))
 
     @property
     def request(self) -> str:
-        """Hash of policy and form, independent of which images there are; the generator is in the content keys."""
+        """Hash of policy and form, independent of which images there are; the generator is in the content keys.
+
+        More rounds add images to those of fewer ones.
+        """
         form: dict[str, str] = {"format": self.output.format}
         if self.output.format == "chips":
             form["shard"] = str(self.output.shard)
-        return hash_of({"policy": self._policy, "output": form})
+        return hash_of({"policy": self._policy("keep", "rounds"), "output": form})
 
 
 def read_augment_job(config: AugmentJob | Mapping[str, Any] | str | os.PathLike[str]) -> AugmentJob:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import batched
 from typing import Any
@@ -15,7 +15,7 @@ import xarray as xr
 from eoaug.augmentation.augment_job import AugmentJob
 from eoaug.augmentation.drawn_images import OpenedDraw, make, make_together
 from eoaug.augmentation.missing import able_to_miss, loses_pixels
-from eoaug.augmentation.policy import Draw, draws_of
+from eoaug.augmentation.policy import Draw, draws_by_round
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet, label_properties
 from eoaug.corruptions.image_work import CLOUD_MASK, OPACITY
 from eoaug.corruptions.results import with_cloud_layers
@@ -44,7 +44,7 @@ from eoaug.stac.shard_items import shard_document
 from eoaug.storage.access import AccessPolicy
 from eoaug.storage.names import safe_id
 
-__all__ = ["COLLECTION", "DrawnImageWork", "DrawnItem", "ShardWork", "drawn_items"]
+__all__ = ["COLLECTION", "DrawnImageWork", "DrawnItem", "ShardWork", "drawn_items", "label_of", "round_items"]
 
 
 COLLECTION = "augmented"
@@ -67,17 +67,43 @@ class DrawnItem(WorkItem):
         return len(self.draws)
 
 
-def drawn_items(job: AugmentJob, train: TrainingSet) -> Iterator[DrawnItem]:
-    """Yield the work items of an augmentation, in the order of the set."""
+def drawn_items(
+    job: AugmentJob, train: TrainingSet, chances: Sequence[Mapping[str, float]] = ()
+) -> Iterator[DrawnItem]:
+    """Yield the work items of an augmentation: of the first round, and of those whose probabilities are given.
+
+    Parameters
+    ----------
+    job, train
+        The augmentation and its set.
+    chances
+        As for `eoaug.augmentation.policy.draws_by_round`.
+    """
+    for number, draws in enumerate(draws_by_round(job.policy, train, chances), 1):
+        yield from _items_of_round(job, train, draws, number)
+
+
+def round_items(
+    job: AugmentJob, train: TrainingSet, chances: Sequence[Mapping[str, float]]
+) -> Iterator[DrawnItem]:
+    """Yield the work items of the last round alone."""
+    draws = draws_by_round(job.policy, train, chances)[-1]
+    return _items_of_round(job, train, draws, 1 + len(chances))
+
+
+def _items_of_round(
+    job: AugmentJob, train: TrainingSet, draws: Iterable[Draw], number: int
+) -> Iterator[DrawnItem]:
     request, collection = job.request[:8], job.output.collection or COLLECTION
     by_id = {item.id: item for item in train}
-    drawn = ((by_id[draw.item], draw) for draw in draws_of(job.policy, train))
+    drawn = ((by_id[draw.item], draw) for draw in draws)
     if job.output.format == "chips":
         real = train.split("train")
         # Two sets in one catalog, and one set with other splits, have other shards.
         own = hash_of([item.id for item in real])[:8]
-        for number, some in enumerate(batched(drawn, _per_shard(job, real.first_readable()))):
-            yield _drawn_item(collection, f"chips-{request}-{own}-{number:05d}", some)
+        begin = f"chips-{request}-{own}" if number == 1 else f"chips-{request}-{own}-round-{number}"
+        for shard, some in enumerate(batched(drawn, _per_shard(job, real.first_readable()))):
+            yield _drawn_item(collection, f"{begin}-{shard:05d}", some)
         return
     for item, draw in drawn:
         yield _drawn_item(collection, label_of(item, draw, request), ((item, draw),))
@@ -297,7 +323,7 @@ class ShardWork(_DrawWork):
             licence=first.licence,
             model_files=first.model_files,
             seed=self.job.policy.seed,
-            parameters={"policy": self.job.policy.model_dump(mode="json")},
+            parameters={"policy": self.job.policy.model_dump(mode="json", exclude={"rounds"})},
             token=key,
             software=first.software,
             digital_source_type=first.digital_source_type,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ __all__ = [
     "KeepRules",
     "Policy",
     "draw_of",
+    "draws_by_round",
     "draws_of",
     "draws_per_item",
     "filled_prompt",
@@ -102,7 +103,8 @@ class Policy(_PolicySection):
     """Kinds of variation, of which a draw takes one for its prompt."""
     keep: KeepRules = KeepRules()
     rounds: int = Field(default=1, ge=1, le=100)
-    """Rounds of making and keeping."""
+    """Rounds of making. Each further one adds as many images as the first, of those real ones whose class a classifier that
+    did not see them finds improbable (as deliberate practice does, arXiv 2502.15588); what was made before stays."""
     seed: int = Field(default=0, ge=0, lt=2**63)
 
     @field_validator("draws")
@@ -136,7 +138,7 @@ def draws_per_item(policy: Policy, train: TrainingSet) -> dict[str, float]:
 
 
 def draws_of(policy: Policy, train: TrainingSet) -> Iterator[Draw]:
-    """Yield the draws of every item of the split ``train``, in the order of the set.
+    """Yield the draws of the first round of every item of the split ``train``, in the order of the set.
 
     Parameters
     ----------
@@ -145,13 +147,53 @@ def draws_of(policy: Policy, train: TrainingSet) -> Iterator[Draw]:
     train
         The set; items of other splits, and of none, are left alone.
     """
+    return draws_by_round(policy, train)[0]
+
+
+def draws_by_round(
+    policy: Policy, train: TrainingSet, chances: Sequence[Mapping[str, float]] = ()
+) -> list[Iterator[Draw]]:
+    """Return the draws of the first round, and of one further round per mapping; each round goes on numbering.
+
+    Parameters
+    ----------
+    policy, train
+        As for `draws_of`.
+    chances
+        Per further round the probability of its label that a classifier gives each item; one that is missing counts as 1.
+    """
     own = train.split("train")
     means = draws_per_item(policy, own)
+    rounds = [_counts(policy, {item.id: means[item.label or "" if own.counts else ""] for item in own}, 1)]
+    for number, some in enumerate(chances, 2):
+        errors = {item.id: 1 - some.get(item.id, 1.0) for item in own}
+        scale = policy.per_real * len(errors) / max(sum(errors.values()), 1e-12)
+        most = _MOST_BALANCE * policy.per_real
+        rounds.append(
+            _counts(policy, {name: min(scale * error, most) for name, error in errors.items()}, number)
+        )
+    begin = dict.fromkeys(rounds[0], 0)
+    out = []
+    for counts in rounds:
+        out.append(_numbered(policy, own, dict(begin), counts))
+        begin = {name: at + counts[name] for name, at in begin.items()}
+    return out
+
+
+def _counts(policy: Policy, means: Mapping[str, float], number: int) -> dict[str, int]:
+    """Return the number of draws of every item: a mean of 2.5 is two draws for half of the items and three for the others."""
+    salt = "count" if number == 1 else f"count {number}"
+    return {
+        name: int(mean) + (_uniform(policy.seed, name, salt) < mean - int(mean))
+        for name, mean in means.items()
+    }
+
+
+def _numbered(
+    policy: Policy, own: TrainingSet, begin: Mapping[str, int], counts: Mapping[str, int]
+) -> Iterator[Draw]:
     for item in own:
-        mean = means[item.label or "" if own.counts else ""]
-        # A mean of 2.5 is two draws for half of the items and three for the others.
-        count = int(mean) + (_uniform(policy.seed, item.id, "count") < mean - int(mean))
-        for number in range(count):
+        for number in range(begin[item.id], begin[item.id] + counts[item.id]):
             yield draw_of(policy, item, number)
 
 

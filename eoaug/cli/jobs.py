@@ -276,7 +276,7 @@ def plan(job: JobFile, as_json: Json = False) -> None:
     help=option_help(
         "Make images of the split train of a training set by a policy, and write them with their labels to a catalog; "
         "or continue: what was killed goes on with the same command, and existing images are skipped. Images of other "
-        "splits are never touched. --through gate goes on to a selection and to a verdict, by the sections select: and gate: of "
+        "splits are never touched. policy.rounds adds more of what classifiers get wrong. --through gate goes on to a selection and to a verdict, by the sections select: and gate: of "
         "the file; it exits with 4 where the images are not to be used. `eoaug plan augment`, `status`, `resume`, `validate` and `gc` work as for jobs."
         f"\n\n{_AUGMENT_HELP}",
         "eoaug augment set.yaml --workers 2",

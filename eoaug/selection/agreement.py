@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,13 +17,15 @@ from eoaug.augmentation.places import blocks_of
 from eoaug.augmentation.training_items import TrainingSet
 from eoaug.cube.labels import IGNORED
 from eoaug.generators.runtime import one_thread
-from eoaug.progress import ProgressCounter
+from eoaug.progress import Progress, ProgressCounter, track
 from eoaug.raster.arrays import Float32Array, Float64Array
+from eoaug.torch.augmented import children_of, made_before
+from eoaug.torch.chips import Chips
 from eoaug.trials.arms import Arm, SampleOrder
-from eoaug.trials.images import ImageArrays
+from eoaug.trials.images import ImageArrays, band_scale, image_arrays
 from eoaug.trials.trial import TrialOptions, logits_of, train_network
 
-__all__ = ["Agreement", "agreement_of", "folds_of", "least_agreement"]
+__all__ = ["Agreement", "agreement_of", "chances_by_id", "folds_of", "least_agreement"]
 
 FOLDS = 4
 _BLOCK_KM = 10.0
@@ -97,6 +102,48 @@ def agreement_of(
     return Agreement(
         own, theirs, float(hits.mean()), features.get("real", nothing), features.get("made", nothing)
     )
+
+
+def chances_by_id(
+    train: TrainingSet, made: TrainingSet, *, model: Any, updates: int, batch: int, progress: Progress
+) -> dict[str, float]:
+    """Return the probability of its label that a classifier gives every real image that has one, by id.
+
+    Classifiers see half real and half made images, of all folds but that of the image.
+
+    Parameters
+    ----------
+    train
+        Images; those of the split ``train`` are asked about.
+    made
+        What was made of them.
+    model, updates, batch, progress
+        As for `eoaug.select`.
+    """
+    real = Chips(train.split("train"))
+    theirs = made_before(made, real)
+    children = children_of(real.source, theirs.source)
+    folds = folds_of(real.source)
+    pixels = train.task != "classes"
+    options = TrialOptions(
+        model=model, updates=updates, batch=batch, classes=len(train.classes), pixels=pixels
+    )
+    out = np.full(len(real), np.nan)
+    with tempfile.TemporaryDirectory(prefix="eoaug-round-") as scratch:
+        folder, scale = Path(scratch), band_scale(real)
+        with track(len(real) + len(theirs), what="reading", unit="image", progress=progress) as counter:
+            own_arrays = image_arrays(real, scale, folder / "real", counter)
+            made_arrays = image_arrays(theirs, scale, folder / "made", counter)
+        with track(FOLDS, what="training", unit="classifier", progress=progress) as counter:
+            for fold in range(int(folds.max()) + 1):
+                order = SampleOrder(Arm("advanced", 0.5), fold, np.flatnonzero(folds != fold), children)
+                network, _ = train_network(order, own_arrays, made_arrays, options)
+                with one_thread():
+                    out[folds == fold] = _label_chances(network, own_arrays)[0][folds == fold]
+                counter.tiles(1)
+        del own_arrays, made_arrays
+    found = zip(real.source, out.tolist(), strict=True)
+    return {item.id: round(chance, 6) for item, chance in found if math.isfinite(chance)}
 
 
 def _label_chances(network: Any, arrays: ImageArrays) -> tuple[Float64Array, Float64Array]:
