@@ -32,6 +32,7 @@ from eoaug.formats.chips import GROUP
 from eoaug.jobs.status import resumable, status_of
 from eoaug.stac.images import cube_of
 from eoaug.stac.validate import validate
+from eoaug.torch.augmented import children_of
 
 CLASSES = {"Forest": 6, "River": 3, "SeaLake": 2}
 HAZE = {"verb": "corrupt", "parameters": {"kind": "haze"}, "strengths": [1, 3]}
@@ -315,6 +316,8 @@ def test_rounds_accumulate_resume_and_continue_fewer_rounds(
     assert not report.failures
     train = eoaug.training_set(folder)
     made = eoaug.training_set(tmp_path / "whole/out")
+    numbers = [number for some in children_of(train.split("train"), made).values() for number in some]
+    assert sorted(numbers) == list(range(len(made)))  # each once, though id and address name the source
     first = len(list(draws_of(read_augment_job(job("whole", 1)).policy, train)))
     assert first + 3 < len(made) <= 2 * first + 3
     assert len({item.id for item in made}) == len(made)

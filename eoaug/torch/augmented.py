@@ -174,10 +174,10 @@ def children_of(real: TrainingSet, made: TrainingSet) -> dict[int, list[int]]:
     numbers.pop("", None)
     children: dict[int, list[int]] = {}
     for index, item in enumerate(made):
-        for source in item.made_from:
-            parent = numbers.get(source, numbers.get(_address(source)))
-            if parent is not None:
-                children.setdefault(parent, []).append(index)
+        # A source may be named by its id and by its address.
+        parents = (numbers.get(source, numbers.get(_address(source))) for source in item.made_from)
+        for parent in sorted({one for one in parents if one is not None}):
+            children.setdefault(parent, []).append(index)
     if not children:
         raise ParameterError(
             f"none of the {len(made)} made images was made from one of the {len(real)} real ones",
