@@ -3,7 +3,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.installed
-CODE := eoaug tests examples catalogs
+CODE := eoaug tests examples catalogs docs packaging
 DATA ?= data/train
 VALIDATION ?= data/validation
 CHIPS ?= data/eurosat
@@ -23,7 +23,7 @@ PYTHONS := python3.12 python3.13 python3.14 python3 python \
 	$(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo docs images test properties test-slow test-long test-services lint format bench evaluate train-embedded train-land constraints clean
+.PHONY: help venv demo docs images packages test properties test-slow test-long test-services lint format bench evaluate train-embedded train-land constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ demo: $(READY) ## four verbs on real Sentinel-2 data: a catalog, a picture and a
 docs: $(VENV)/.docs ## build the documentation site in docs/_build/html, with every notebook executed (some minutes)
 	$(PY) -m sphinx --builder html --fail-on-warning --keep-going --quiet docs docs/_build/html
 	@echo "docs/_build/html/index.html"
+
+packages: $(READY) ## build wheel and sdist, and try them in four bare environments in runs/packages
+	packaging/try_packages.sh "$(VENV)/bin/uv" "$(PY)" "$(OUT)/packages"
 
 images: $(READY) ## make the pictures of README and gallery anew
 	$(PY) docs/make_images.py

@@ -16,8 +16,8 @@ HERE = Path(__file__).parent
 ROOT = HERE.parent
 
 project = "eoaug"
-author = "the eoaug authors"
-copyright = "the eoaug authors"  # noqa: A001 - the name that Sphinx reads
+author = "the eoaug developers"
+copyright = "the eoaug developers"  # noqa: A001 - the name that Sphinx reads
 version = release = eoaug.__version__
 
 extensions = [
@@ -66,6 +66,7 @@ html_copy_source = False
 html_theme_options = {
     "logo": {"text": "eoaug"},
     "navbar_align": "left",
+    "header_links_before_dropdown": 7,
     "navbar_persistent": [],
     "navbar_end": ["search-button", "theme-switcher", "navbar-icon-links"],
     "show_prev_next": True,
@@ -76,7 +77,7 @@ html_theme_options = {
     "pygments_dark_style": "github-dark",
     "show_toc_level": 2,
 }
-html_sidebars = {"index": [], "changelog": [], "gallery": []}
+html_sidebars = {page: [] for page in ("index", "start", "gallery")}
 
 PAGES = {
     "changelog": "CHANGELOG.md",

@@ -18,7 +18,7 @@ from eoaug import accessor as _accessor
 from eoaug.corruptions.corrupt import corrupt
 from eoaug.cube.backscatter import backscatter
 from eoaug.engine.plan import Plan
-from eoaug.errors import EoaugError
+from eoaug.errors import EoaugError, missing_package
 from eoaug.generators.base import Card, Generator, Request
 from eoaug.generators.registry import load
 from eoaug.pairs.change import change
@@ -90,10 +90,15 @@ del _accessor
 
 def __getattr__(name: str) -> Any:
     # The STAC floor imports GDAL and pystac: half a second that most sessions need later, if at all.
-    if name in _LATER:
-        return getattr(importlib.import_module(_LATER[name]), name)
-    if name == "torch":  # a package that nothing here imports
-        return importlib.import_module("eoaug.torch")
+    try:
+        if name in _LATER:
+            return getattr(importlib.import_module(_LATER[name]), name)
+        if name == "torch":  # a package that nothing here imports
+            return importlib.import_module("eoaug.torch")
+    except ModuleNotFoundError as error:
+        if (error.name or "").startswith("eoaug"):
+            raise
+        raise missing_package(f"eoaug.{name}", error) from error
     raise AttributeError(f"module 'eoaug' has no attribute {name!r}")
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "GeneratorError",
     "GridError",
     "JobError",
+    "PackageError",
     "ParameterError",
     "RadiometryError",
     "SourceError",
@@ -32,6 +33,7 @@ __all__ = [
     "explain_validation",
     "first_line",
     "foreign",
+    "missing_package",
     "printable",
 ]
 
@@ -98,6 +100,55 @@ class TargetError(EoaugError):
 
 class JobError(EoaugError):
     """A job cannot begin or go on, or one of its items took too long or took its worker down."""
+
+
+class PackageError(EoaugError, ImportError):
+    """A package that only this needs is not installed."""
+
+
+_EXTRAS: Mapping[str, str] = {
+    "dask_jobqueue": "slurm",
+    "diffusers": "diffusion",
+    "distributed": "cluster",
+    "h5netcdf": "netcdf",
+    "h5py": "netcdf",
+    "icechunk": "icechunk",
+    "lightning": "torchgeo",
+    "matplotlib": "plot",
+    "obstore": "s3",
+    "peft": "diffusion",
+    "stac_geoparquet": "geoparquet",
+    "torch": "torch",
+    "torchgeo": "torchgeo",
+    "transformers": "diffusion",
+}
+"""Extras of eoaug by the package that they install."""
+
+
+def missing_package(what: str, error: ImportError, otherwise: str = "") -> PackageError:
+    """Return the error for what needs a package that is not installed.
+
+    Parameters
+    ----------
+    what
+        What needs it, e.g. the name of a function.
+    error
+        Of the import.
+    otherwise
+        What to do without the package.
+
+    Examples
+    --------
+    >>> print(missing_package("show", ModuleNotFoundError(name="matplotlib")))
+    show needs the package matplotlib, which is not installed
+      -> run: pip install 'eoaug[plot]'
+    """
+    name = (error.name or "").partition(".")[0] or str(error)
+    extra = f"eoaug[{_EXTRAS[name]}]" if name in _EXTRAS else name
+    return PackageError(
+        f"{what} needs the package {name}, which is not installed",
+        f"run: pip install '{extra}'" + (f", or {otherwise}" if otherwise else ""),
+    )
 
 
 @contextmanager

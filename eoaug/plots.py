@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from eoaug.cube.model import Cube
 from eoaug.cube.read import read_cube
-from eoaug.cube.synthetic import OUTSIDE, SYNTHETIC
-from eoaug.errors import BandError, EoaugError, ParameterError, TimeError, error_context
+from eoaug.cube.synthetic import GENERATED, OUTSIDE, SYNTHETIC
+from eoaug.errors import BandError, ParameterError, TimeError, error_context, missing_package
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 __all__ = ["compare", "plot_uncertainty", "show"]
 
 _MOST_PANELS = 6
-"""Dates or members side by side, unless the caller chooses."""
+"""Dates or members that are shown, unless the caller chooses."""
+_COLUMNS = 3
+"""Panels side by side where nothing else decides; a page of a notebook holds no more in a size that shows pixels."""
 _EDGE_PX = 1024
 """Of longer edges every n-th pixel is shown."""
 _LAZY_EDGE_PX = 8192
@@ -68,7 +70,8 @@ def show(
     >>> figure = eoaug.show(cube, times=["2018-05-26", "2018-06-13"])  # doctest: +SKIP
     """
     with error_context("show"):
-        return _drawn([_panels(ds, times, member, look)])
+        panels = _panels(ds, times, member, look)
+        return _drawn([panels[k : k + _COLUMNS] for k in range(0, len(panels), _COLUMNS)])
 
 
 def compare(ds: Any, before: Any, *, times: Dates | None = None, look: str | None = None) -> Figure:
@@ -88,7 +91,7 @@ def compare(ds: Any, before: Any, *, times: Dates | None = None, look: str | Non
     Returns
     -------
     matplotlib.figure.Figure
-        The upper row is ``before``; it has an empty panel for a date that was added.
+        The upper row is ``before`` (of one date, the left panel); it has an empty panel for a date that was added.
 
     Raises
     ------
@@ -101,13 +104,14 @@ def compare(ds: Any, before: Any, *, times: Dates | None = None, look: str | Non
     >>> figure = filled.eoaug.compare(cube)  # doctest: +SKIP
     """
     with error_context("compare"):
-        after = _panels(ds, times, None, look, most_generated=True)
+        after = _panels(ds, times, None, look, generated=True)
         given = _cube(before)
         above = [
             _panel(before, given, index, look, label="before") if index is not None else None
             for index in (_match(given.times, panel.date) for panel in after)
         ]
-        return _drawn([above, after])
+        # A single image stands next to the other; of several, each below the other.
+        return _drawn([[*above, *after]] if len(after) == 1 else [above, after])
 
 
 def plot_uncertainty(ds: Any, *, band: str | None = None, times: Dates | None = None) -> Figure:
@@ -140,7 +144,7 @@ def plot_uncertainty(ds: Any, *, band: str | None = None, times: Dates | None = 
     with error_context("plot_uncertainty"):
         errors = _errors_of(ds, band)
         cube = _cube(ds)
-        indices = _indices(cube, times, None)
+        indices = _indices(cube, times, _marks(ds))
         errors = _thinned(errors, cube)
         if cube.times is not None and len(indices) < len(cube.times):
             errors = errors.isel(time=indices)
@@ -150,7 +154,7 @@ def plot_uncertainty(ds: Any, *, band: str | None = None, times: Dates | None = 
         kind: dict[str, Any] = {**names, "cmap": "viridis", "vmin": 0, "robust": True}
         if panels > 1:
             grid = errors.plot.imshow(
-                col="time", col_wrap=min(panels, _MOST_PANELS), size=_INCHES, aspect=1, **kind
+                col="time", col_wrap=min(panels, _COLUMNS), size=_INCHES, aspect=1, **kind
             )
             figure, axes = grid.fig, grid.axs.ravel()[:panels]
             for ax, date in zip(axes, errors["time"].values, strict=True):
@@ -181,11 +185,11 @@ class _Panel:
 
 
 def _panels(
-    ds: Any, times: Dates | None, member: int | None, look: str | None, *, most_generated: bool = False
+    ds: Any, times: Dates | None, member: int | None, look: str | None, *, generated: bool = False
 ) -> list[_Panel]:
     cube = _cube(ds)
     marks = _marks(ds)
-    indices = _indices(cube, times, marks if most_generated else None)
+    indices = _indices(cube, times, marks if generated else None)
     members = range(ds.sizes["member"]) if "member" in ds.dims else range(1)
     if member is not None:
         if not 0 <= member < len(members):
@@ -212,7 +216,8 @@ def _panel(ds: Any, cube: Cube, index: int, look: str | None, *, member: int = 0
         layer = marks.isel({d: n for d, n in (("time", index), ("member", member)) if d in marks.dims})
         layer = _thinned(layer, cube).transpose(y, x).compute()
         generated = (layer != 0) & (layer != OUTSIDE)
-        share = f"{float(generated.mean()):.0%} generated"
+        made = "generated" if bool((layer == GENERATED).any()) or not generated.any() else "transferred"
+        share = f"{float(generated.mean()):.0%} {made}"
     placed = [name for name in (y, x) if name in cube.source.coords]
     coords = {name: _thinned(cube.source[name], cube).values for name in placed}
     shown = xr.DataArray(image, dims=(y, x, "rgb"), coords=coords)
@@ -322,9 +327,8 @@ def _pyplot() -> Any:
     try:
         from matplotlib import pyplot
     except ImportError as missing:
-        raise EoaugError(
-            "plots need the package matplotlib, which is not installed", "run: pip install 'eoaug[plot]'"
-        ) from missing
+        missing.name = "matplotlib"
+        raise missing_package("a plot", missing) from missing
     return pyplot
 
 
@@ -339,7 +343,9 @@ def _drawn(rows: Sequence[Sequence[_Panel | None]]) -> Figure:
         figsize=(_INCHES * cols, (_INCHES + 0.5) * len(rows)),
     )
     for row, axes in zip(rows, grid, strict=True):
-        for panel, ax in zip(row, axes, strict=True):
+        for ax in axes[len(row) :]:
+            ax.remove()
+        for panel, ax in zip(row, axes, strict=False):
             if panel is None:
                 ax.text(0.5, 0.5, "no measurement", ha="center", va="center", transform=ax.transAxes)
                 ax.set_aspect("equal")

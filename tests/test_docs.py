@@ -10,10 +10,13 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 
 import eoaug
 import eoaug.torch
+from eoaug.augmentation.augment_job import read_augment_job
+from eoaug.jobs.config import read_job
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -45,6 +48,22 @@ def test_python_in_the_pages_is_python(page: Path) -> None:
         if kind.startswith(("python", "{code-cell}")):
             lines = [line for line in code.splitlines() if not line.startswith((":tags:", "!"))]
             ast.parse("\n".join(lines))
+
+
+def settings() -> list[tuple[str, str]]:
+    """The YAML blocks of the pages that describe a whole job."""
+    found = []
+    for page in PAGES:
+        for _, kind, text in FENCED.findall(page.read_text("utf-8")):
+            if kind == "yaml" and "source" in yaml.safe_load(text):
+                found.append((page.stem, text))
+    return found
+
+
+@pytest.mark.parametrize("text", [pytest.param(text, id=name) for name, text in settings()])
+def test_jobs_in_the_pages_are_valid(text: str) -> None:
+    config = yaml.safe_load(text)
+    assert read_augment_job(config) if "policy" in config else read_job(config)
 
 
 def test_every_tutorial_is_listed_and_executed() -> None:

@@ -148,7 +148,7 @@ def test_a_large_lazy_scene_is_refused_before_anything_is_computed() -> None:
 
 def test_without_matplotlib_the_message_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(EoaugError, match="matplotlib") as caught:
+    with pytest.raises(EoaugError, match="a plot needs the package matplotlib") as caught:
         eoaug.show(filled()[1])
     assert "eoaug[plot]" in caught.value.remedy
 

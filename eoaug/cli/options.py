@@ -12,7 +12,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from eoaug.errors import EoaugError, ParameterError
+from eoaug.errors import EoaugError, ParameterError, missing_package
 from eoaug.stac.sample import named_source
 
 __all__ = [
@@ -74,6 +74,9 @@ def reported(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, **kwargs)
         except EoaugError as error:
             typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(2) from None
+        except ModuleNotFoundError as error:
+            typer.echo(f"Error: {missing_package('this command', error)}", err=True)
             raise typer.Exit(2) from None
 
     return guarded

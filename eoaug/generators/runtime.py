@@ -15,7 +15,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from eoaug.errors import GeneratorError, first_line
+from eoaug.errors import GeneratorError, first_line, missing_package
 from eoaug.raster.arrays import Float32Array
 
 __all__ = [
@@ -27,6 +27,24 @@ __all__ = [
     "one_thread",
     "torch_state",
 ]
+
+
+def require_torch() -> Any:
+    """Return torch, which only networks need.
+
+    Raises
+    ------
+    PackageError
+        It is not installed.
+    """
+    try:
+        import torch
+    except ImportError as missing:
+        missing.name = "torch"
+        raise missing_package(
+            "a network of this generator", missing, "use generator='classical'"
+        ) from missing
+    return torch
 
 
 def checked_device(device: str, generator: str) -> str:
@@ -41,8 +59,7 @@ def checked_device(device: str, generator: str) -> str:
     """
     if device == "cpu":
         return device
-    import torch
-
+    torch = require_torch()
     try:
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError) as error:
@@ -65,8 +82,7 @@ def torch_state(device: str = "cpu", *, inference: bool = True) -> Iterator[None
     One intra-op thread, inference without autocast, float32 in full precision, created on ``device`` unless the code says
     otherwise, and the kernels that torch chooses by itself. Every forward and every load of weights runs in it.
     """
-    import torch
-
+    torch = require_torch()
     with _knobs_turned(torch), ExitStack() as stack:
         torch.set_num_threads(1)  # kept per thread, so every user sets it
         denormals = float(np.float32(1e-40) * np.float32(1)) == 0
@@ -84,8 +100,7 @@ def torch_state(device: str = "cpu", *, inference: bool = True) -> Iterator[None
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Train with one intra-op thread and torch's settings of a fresh process, so that weights do not depend on them."""
-    import torch
-
+    torch = require_torch()
     with _knobs_turned(torch):
         torch.set_num_threads(1)
         yield
@@ -195,8 +210,7 @@ def forward(
     device, precision
         See `checked_device` and `Precision`.
     """
-    import torch
-
+    torch = require_torch()
     H, W = max(np.shape(arrays[0])[-2:] for arrays in inputs if np.ndim(arrays[0]) == 3)
     with ExitStack() as stack:
         stack.enter_context(torch_state(device))

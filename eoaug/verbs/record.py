@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from importlib import metadata as package_metadata
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -45,7 +46,11 @@ def record_of(plan: Plan, cube: Cube, parameters: Mapping[str, Any], guide: Any 
     """
     card, sampling = plan.card, plan.sampling
     # Its weights take no part where the priors make everything.
-    torch = bool(card.sha256) and any(x.origin != "observed" and not x.extra_kind for x in plan.bands.layers)
+    trained = bool(card.sha256) and any(
+        x.origin != "observed" and not x.extra_kind for x in plan.bands.layers
+    )
+    # Without torch, what needs no network is made all the same.
+    torch = trained and find_spec("torch") is not None
     if torch:
         # Bytes are promised per version of torch and instruction set: the record holds both.
         importlib.import_module("torch")
@@ -72,7 +77,7 @@ def record_of(plan: Plan, cube: Cube, parameters: Mapping[str, Any], guide: Any 
         token=plan.token,
         sources=tuple(sources),
         digital_source_type=digital_source_type(
-            trained=torch,
+            trained=trained,
             measured=plan.calendar.has_input,
         ),
         software=software(torch=torch),

@@ -20,7 +20,7 @@ from eoaug.generators.embedded.land_units import LandUnits
 from eoaug.generators.embedded.landscape import CLASSES, PALETTES, Landscape, Palettes
 from eoaug.generators.embedded.spectral_gaussian import Gaussian
 from eoaug.generators.embedded.trajectory import KEEPING
-from eoaug.generators.runtime import Precision, torch_state
+from eoaug.generators.runtime import Precision, require_torch, torch_state
 from eoaug.generators.weights import load_weights
 
 __all__ = ["land_for", "landscape_for", "load_config", "network_for", "spectral_gaussian_for"]
@@ -111,8 +111,7 @@ def network_for(config: _Config, name: str, device: str) -> Any:
     key = (str(config.folder / entry["file"]), entry["sha256"], device)
     with _networks_lock:
         if key not in _networks:
-            import torch
-
+            torch = require_torch()
             from eoaug.generators.embedded.networks import build
 
             tensors = load_weights(key[0], sha256=key[1])
