@@ -98,7 +98,7 @@ def distribution_distances(
     smooth = [(count + _PRIOR_COUNT) / (count + _PRIOR_COUNT).sum() for count in counts]
     step = np.abs(np.cumsum(p) - np.cumsum(q))
     return DistributionDistances(
-        kl=float(stats.entropy(*smooth)) if not np.array_equal(*counts) else 0.0,
+        kl=float(stats.entropy(*smooth)) if not np.array_equal(counts[0], counts[1]) else 0.0,
         js=float(spatial_distance.jensenshannon(p, q) ** 2),
         wasserstein=float(step[:-1].sum() * (high - low) / bins),
         ks=float(step.max()),
