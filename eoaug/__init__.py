@@ -28,6 +28,7 @@ from eoaug.verbs.inpaint import inpaint
 from eoaug.verbs.planning import plan
 from eoaug.verbs.super_resolve import super_resolve
 from eoaug.verbs.synthesize import synthesize
+from eoaug.verbs.translate import translate
 
 if TYPE_CHECKING:
     from eoaug.augmentation.augment import augment
@@ -69,6 +70,7 @@ __all__ = [
     "super_resolve",
     "synthesize",
     "training_set",
+    "translate",
     "write",
 ]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Sequence
 from typing import Any
 
 import xarray as xr
@@ -21,6 +22,7 @@ from eoaug.verbs.inpaint import inpaint
 from eoaug.verbs.planning import plan
 from eoaug.verbs.super_resolve import super_resolve
 from eoaug.verbs.synthesize import synthesize
+from eoaug.verbs.translate import translate
 
 __all__ = ["Accessor"]
 
@@ -53,6 +55,9 @@ class Accessor:
     def super_resolve(self, **arguments: Any) -> Any:  # noqa: D102
         return super_resolve(self._obj, **arguments)
 
+    def translate(self, to: str | Sequence[str], **arguments: Any) -> Any:  # noqa: D102
+        return translate(self._obj, to=to, **arguments)
+
     def corrupt(self, kind: str, severity: int = 3, **arguments: Any) -> Any:  # noqa: D102
         return corrupt(self._obj, kind, severity, **arguments)
 
@@ -81,7 +86,7 @@ class Accessor:
 
 
 for _function in (
-    *(synthesize, inpaint, extend, super_resolve, corrupt, change, backscatter, plan),
+    *(synthesize, inpaint, extend, super_resolve, translate, corrupt, change, backscatter, plan),
     *(show, compare, plot_uncertainty),
 ):
     getattr(Accessor, _function.__name__).__doc__ = _function.__doc__

@@ -26,6 +26,7 @@ SHARED_IN_YAML = {
 YAML = {
     "inpaint": {"mask", "mask_buffer", "fill"},
     "extend": {"times", "sequence", "mask", "mask_buffer"},
+    "translate": {"to", "mask", "mask_buffer"},
     "super_resolve": {"factor", "sensor", "sensor_noise", "native", "mask", "mask_buffer"},
     "synthesize": {"strength", "times", "mask", "mask_buffer"},
 }

@@ -31,7 +31,7 @@ SHARED = {
 
 def test_the_root_is_short_and_complete():
     expected = {"open_cube", "synthesize", "inpaint", "extend", "super_resolve", "load", "Generator", "Request",
-                "Card", "Plan", "augment", "caption", "gate", "select", "show", "corrupt", "change", "backscatter", "write", "EoaugError", "__version__", "plan", "run_job", "sample", "training_set", "export"}  # fmt: skip
+                "Card", "Plan", "augment", "caption", "gate", "select", "show", "corrupt", "change", "backscatter", "translate", "write", "EoaugError", "__version__", "plan", "run_job", "sample", "training_set", "export"}  # fmt: skip
     assert set(eoaug.__all__) == expected
     assert eoaug.__all__ == sorted(eoaug.__all__)
     assert set(dir(eoaug)) == expected

@@ -1,4 +1,4 @@
-"""The four verbs, corruptions and changes as commands: each option is an argument of the Python function."""
+"""The verbs, corruptions and changes as commands: each option is an argument of the Python function."""
 
 from __future__ import annotations
 
@@ -96,6 +96,7 @@ SHORT = {
     "inpaint": "Fill clouds and gaps.",
     "extend": "Generate further dates.",
     "super_resolve": "Increase the spatial resolution.",
+    "translate": "Make bands from other bands and sensors.",
     "synthesize": "Generate every pixel.",
     "corrupt": "Simulate clouds, noise and other defects.",
     "change": "Make pairs of images with known changes.",
@@ -112,6 +113,11 @@ _ABOUT = {
     "Example: every item of the sample catalog at 2.5 m\n"
     "  eoaug {}super-resolve sample --collections sentinel-2-l2a --each \\\n"
     "    --bands B02,B03,B04,B08 --factor 4{}",
+    "translate": "Make bands from the other bands of their date, such as radar or another sensor, and from other dates; measured "
+    "pixels are returned bit for bit.\n\n\b\n"
+    "Example: the red-edge and short-wave infrared bands of every item of the sample catalog\n"
+    "  eoaug {}translate sample --collections sentinel-2-l2a --each \\\n"
+    "    --bands B02,B03,B04,B08 --to B05,B11,B12{}",
     "synthesize": "Generate every pixel: variations of a cube, or a new cube of any extent.\n\n\b\n"
     "Example: four variations of one item, and a new scene of 2 km\n"
     "  eoaug {}synthesize sample --ids S2A_MSIL2A_20170613T101031_87_48 \\\n"
@@ -196,6 +202,8 @@ def _own(verb: str, given: Mapping[str, Any]) -> dict[str, Any]:
     arguments = dict(given)
     if "times" in arguments:
         arguments["times"] = split(arguments["times"])
+    if verb == "translate":
+        arguments["to"] = split(given["to"])
     if verb == "super_resolve":
         arguments |= _sensor(given)
     if given.get("native") not in (None, "auto"):

@@ -47,7 +47,8 @@ def layer_masks(plan: Layout, inputs: Inputs) -> Iterator[tuple[NDArray[np.bool_
     mask = None if inputs.mask is None else np.asarray(inputs.mask, bool)
     for layer, band in zip(plan.bands.layers, inputs.bands, strict=True):
         measured = np.stack([valid(layer, image) for image in np.asarray(band)])
-        known = measured if mask is None else measured & ~mask
+        seen_through = plan.verb == "translate" and layer.slot in plan.bands.seen_through
+        known = measured if mask is None or seen_through else measured & ~mask
         target = np.zeros((len(plan.calendar.out_times), *known.shape[1:]), bool)
         if layer.origin != "observed":
             for date, image in enumerate(target):
@@ -77,7 +78,7 @@ def _filled(
     if plan.fill == "mask":
         assert mask is not None
         return mask[given]
-    if plan.fill == "everything":
+    if plan.fill in ("everything", "translated"):
         return ~known[given]
     return ~known[given] & known[[d for d in near if d != given]].any(axis=0)
 

@@ -15,6 +15,7 @@ from eoaug.generators.base import (
     CONTEXT_CELLS,
     CONTEXT_PX,
     GUIDE_PX,
+    TRANSLATE_CONTEXT,
     Card,
     Generator,
     SteppedGenerator,
@@ -201,6 +202,8 @@ class Layout:
     @property
     def most_context(self) -> int:
         """Most context dates that a request holds."""
+        if self.verb == "translate":
+            return min(TRANSLATE_CONTEXT, len(self.calendar.in_times) - 1)
         if not self.calendar.has_input or self.verb not in ("inpaint", "extend"):
             return 0
         return min(self.card.context, len(self.calendar.in_times) - (self.verb == "inpaint"))

@@ -104,7 +104,11 @@ def read_chunk_inputs(plan: Plan, core: Window, dates: range, arrays: Sequence[N
                 values[date, layer.slot] = np.where(good, layer.to_model(np.where(good, image, 0)), 0.0)
     measured = known
     if mask is not None:
-        known = measured & ~mask[:, None]
+        hidden = np.broadcast_to(mask[:, None], measured.shape)
+        if plan.verb == "translate":
+            hidden = hidden.copy()
+            hidden[:, plan.bands.seen_through] = False
+        known = measured & ~hidden
         values[~known] = 0.0
     return ChunkInputs(reach, dates, values, known, measured, mask, layout)
 
@@ -172,6 +176,9 @@ def _fill_mask(plan: Plan, inputs: ChunkInputs, date: int, given: int | None) ->
         fill[slots] = inputs.mask[given]
     elif plan.fill == "everything":
         fill[slots] = ~inputs.known[given][slots]
+    elif plan.fill == "translated":
+        evidence = inputs.known[given].any(axis=0) | inputs.known[near][:, slots].any(axis=(0, 1))
+        fill[slots] = ~inputs.known[given][slots] & evidence
     else:
         others = [d for d in near if d != given]
         fill[slots] = ~inputs.known[given][slots] & inputs.known[others].any(axis=0)[slots]
@@ -219,6 +226,8 @@ def tile_request(chunk: ChunkDate, member: int, tile: Tile, centre: NDArray[np.f
         "strength": plan.sampling.strength,
         "extra_kinds": tuple(layer.extra_kind for layer in plan.bands.extra),
     }
+    if plan.verb == "translate":
+        conditions |= _meaning_of_channels(plan)
     if inputs.layout is not None:
         layout = np.zeros((len(inputs.layout), *window.shape), np.float32)
         layout[:, *inside.within(window)] = inputs.layout[:, *inside.within(inputs.reach)]
@@ -228,6 +237,15 @@ def tile_request(chunk: ChunkDate, member: int, tile: Tile, centre: NDArray[np.f
     if plan.grid.sensor is not None:
         return _coarse_request(chunk, window, centre, conditions)
     return _dated_request(chunk, window, centre, conditions)
+
+
+def _meaning_of_channels(plan: Plan) -> dict[str, Any]:
+    """Return `Request.translated`, `Request.channel_names` and `Request.channel_units`."""
+    names, units = [""] * plan.bands.channels, [(0.0, 1.0)] * plan.bands.channels
+    for layer in plan.bands.layers:
+        back = layer.to_model.inverse.then(layer.to_physical)
+        names[layer.slot], units[layer.slot] = layer.common_name, (back.offset, back.scale)
+    return {"translated": True, "channel_names": tuple(names), "channel_units": tuple(units)}
 
 
 def _coarse_request(
@@ -366,7 +384,11 @@ def _frames(chunk: ChunkDate, at: tuple[slice, slice]) -> list[int | None]:
     distance in time; dates that show less than a twentieth never.
     """
     plan, inputs = chunk.plan, chunk.inputs
-    if not plan.card.context or plan.verb not in ("inpaint", "extend"):
+    most, counted = plan.card.context, plan.bands.slots
+    if plan.verb == "translate":
+        # Regressions are fitted where the wanted bands are known.
+        most, counted = plan.most_context, plan.bands.slots_from("generated")
+    elif not most or plan.verb not in ("inpaint", "extend"):
         return [chunk.given]
     now = int(plan.calendar.out_times[chunk.date])
     candidates = []
@@ -374,15 +396,15 @@ def _frames(chunk: ChunkDate, at: tuple[slice, slice]) -> list[int | None]:
         i = date - inputs.dates.start
         if i == chunk.given:
             continue
-        share = float(inputs.known[i][:, *at][plan.bands.slots].mean())
+        share = float(inputs.known[i][:, *at][counted].mean())
         if share >= 0.05:
             gap = int(plan.calendar.in_times[date]) - now
             candidates.append((share < 0.5, abs(gap), gap, i))
     candidates.sort()
     before = [c for c in candidates if c[2] < 0][:1]
     after = [c for c in candidates if c[2] > 0][:1]
-    chosen = sorted(before + after)[: plan.card.context]
-    chosen += [c for c in candidates if c not in chosen][: plan.card.context - len(chosen)]
+    chosen = sorted(before + after)[:most]
+    chosen += [c for c in candidates if c not in chosen][: most - len(chosen)]
     frames: list[tuple[int, int | None]] = [(c[2], c[3]) for c in chosen]
     return [i for _, i in sorted([*frames, (0, chunk.given)], key=lambda f: f[0])]
 

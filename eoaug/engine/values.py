@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from eoaug.raster.bands import POLARISATIONS
 from eoaug.raster.grid import gsd_m
 from eoaug.raster.plausible import Quantity
 from eoaug.raster.radiometry import Scaling
@@ -39,9 +40,10 @@ __all__ = [
     "Sampling",
 ]
 
-Fill = Literal["mask", "gaps", "everything", "footprint", "measured", "scene"]
+Fill = Literal["mask", "gaps", "everything", "footprint", "measured", "scene", "translated"]
 """What a verb generates: the pixels of a given mask; gaps that another date measured; all missing pixels;
-new dates wherever any date measured; the measured pixels again; the whole scene."""
+new dates wherever any date measured; the measured pixels again; the whole scene; what is missing of a band where another
+band, or another date, measured."""
 
 Reduce = Literal["mean", "std"] | float
 """How ensemble members are reduced; a number is a quantile, 0 to 1."""
@@ -84,6 +86,8 @@ class Layer:
     origin: Origin = "generated"
     unchecked: Quantity | None = None
     """What the band should hold, if that is to be checked when its pixels are read."""
+    common_name: str = ""
+    """Common name of the band; empty where it is not known."""
     extra_kind: str = ""
     """Of a band without a slot, what it holds (`Request.extra_kinds`): no network of the generator knows it."""
 
@@ -112,6 +116,11 @@ class Bands:
     def slots(self) -> list[int]:
         """Channel of every layer."""
         return [layer.slot for layer in self.layers]
+
+    @property
+    def seen_through(self) -> list[int]:
+        """Channels of radar, from which clouds hide nothing."""
+        return [layer.slot for layer in self.layers if layer.common_name in POLARISATIONS]
 
     @property
     def extra(self) -> list[Layer]:

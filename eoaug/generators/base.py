@@ -27,6 +27,7 @@ __all__ = [
     "CONTEXT_PX",
     "GUIDE_PX",
     "METADATA_FIELDS",
+    "TRANSLATE_CONTEXT",
     "Card",
     "ClassMapGenerator",
     "Generator",
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 
-Verb = Literal["synthesize", "inpaint", "extend", "super_resolve"]
+Verb = Literal["synthesize", "inpaint", "extend", "super_resolve", "translate"]
 
 METADATA_FIELDS = ("lon_deg", "lat_deg", "gsd_m", "cloud_fraction", "year", "month", "day")
 """The columns of `Request.metadata`, in DiffusionSat's order and in real-world units."""
@@ -78,6 +79,8 @@ CONTEXT_PX = 16
 """Pixels of `Request.context_pixels` beyond the tile on every side."""
 GUIDE_PX = 48
 """Pixels of `Request.context_pixels` beyond the tile on every side in a request with ``guided``."""
+TRANSLATE_CONTEXT = 8
+"""Most context dates of a request of the verb translate, whatever the card says: regressions are fitted to them."""
 COARSE_HALO = 4
 """`Request.coarse_halo` of the engine's requests. A measurement depends on fine pixels up to three coarse pixels away;
 the fourth is for generators that draw a margin beyond the tile."""
@@ -277,6 +280,12 @@ class Request:
     ``guided``, `GUIDE_PX` pixels on every side."""
     prompt: str | None = None
     """Text prompt."""
+    translated: bool = False
+    """True if the bands to fill are to be estimated from the other bands of their date: the verb translate."""
+    channel_names: tuple[str, ...] = ()
+    """Common name of the band in each channel, "" where unknown or absent; only with ``translated``."""
+    channel_units: tuple[tuple[float, float], ...] = ()
+    """By channel the physical value at model unit 0, and the size of one model unit; only with ``translated``."""
     extra_kinds: tuple[str, ...] = ()
     """What each channel beyond the slots of the card holds (``Card.extra_bands``), e.g. ``reflectance``: bands of one
     kind may be estimated from each other. (): each on its own."""
@@ -296,6 +305,8 @@ class Request:
     @property
     def verb(self) -> Verb:
         """The verb of this request, inferred from what is known on its target dates."""
+        if self.translated:
+            return "translate"
         if self.coarse is not None or self.guided:
             return "super_resolve"
         target = self.target
@@ -305,7 +316,7 @@ class Request:
         return "inpaint" if around or self.known[target].any() else "extend"
 
     def of_channels(self, channels: Sequence[int]) -> Request:
-        """Return the request with some of its channels only, in the order of ``channels``."""
+        """Return the request with some of its channels only, in the order of ``channels``; not for ``translated``."""
         chosen = list(channels)
         held = ("coarse", "context_cells", "context_pixels")
         parts = {name: image[:, chosen] for name in held if (image := getattr(self, name)) is not None}

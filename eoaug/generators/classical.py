@@ -19,6 +19,7 @@ from eoaug.generators.interpolation.band_guide import guided_batch
 from eoaug.generators.interpolation.push_pull import push_pull
 from eoaug.generators.interpolation.texture import texture
 from eoaug.generators.interpolation.time_series import temporal
+from eoaug.generators.translation.estimate import translated_batch
 from eoaug.raster.arrays import Float32Array
 
 __all__ = ["Classical", "estimate"]
@@ -84,6 +85,8 @@ class Classical:
         """
         if requests and requests[0].guided:
             return guided_batch(requests)
+        if requests and requests[0].translated:
+            return translated_batch(requests)
         if len(shapes := {request.values.shape for request in requests}) != 1:
             raise GeneratorError(
                 f"classical: generate got requests of {len(shapes)} shapes: {sorted(shapes)}",
@@ -108,7 +111,9 @@ _CARD = Card(
     batch=8,
     context=3,
     uses_context=True,
+    member_steps={"translate": 1},
     sharpens_bands=True,
+    verbs=frozenset({"synthesize", "inpaint", "extend", "super_resolve", "translate"}),
     description=(
         "Push-pull fill, linear in time corrected from clear pixels, cubic interpolation with "
         "back-projection, Gaussian texture; no weights."

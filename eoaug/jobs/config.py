@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 
-JobVerb = Literal["synthesize", "inpaint", "extend", "super_resolve", "corrupt"]
+JobVerb = Literal["synthesize", "inpaint", "extend", "super_resolve", "translate", "corrupt"]
 """What a job does to its items: a verb with a generator, or a corruption."""
 
 

@@ -26,6 +26,7 @@ __all__ = ["Artifact", "embedded_item", "item_id", "known_item", "model_item"]
 _TASKS = {
     "synthesize": "generative",
     "inpaint": "generative",
+    "translate": "generative",
     "extend": "generative",
     "super_resolve": "super-resolution",
 }

@@ -73,7 +73,18 @@ def layers_of(cube: Cube, card: Card) -> tuple[Layer, ...]:
         quantity = quantity_of(band.common_name) if unchecked else None
         origin = _origin(card, slot)
         layers.append(
-            Layer(band.name, slot, to_model, band.scaling, dtype, band.nodata, origin, quantity, extra_kind)
+            Layer(
+                band.name,
+                slot,
+                to_model,
+                band.scaling,
+                dtype,
+                band.nodata,
+                origin,
+                quantity,
+                band.common_name or "",
+                extra_kind,
+            )
         )
     return tuple(layers)
 

@@ -221,6 +221,20 @@ OWN_OPTIONS: Mapping[Verb, Mapping[str, Option]] = {
             "B05=20,B11=20.",
         ),
     },
+    "translate": {
+        "to": Option(
+            cli=list[str],
+            metavar="NAMES",
+            required=True,
+            help="Bands to make from the others, e.g. B11,B12, or a sensor: sentinel-2, landsat-8, sentinel-1.",
+        ),
+        "mask": replace(
+            _NO_EVIDENCE,
+            help="Pixels where optical bands show no ground, such as clouds: scl, qa_pixel, a variable, a raster file, or "
+            "none. [default: the source's quality band, if it is read]",
+        ),
+        "mask_buffer": _MASK_BUFFER,
+    },
     "synthesize": {
         "strength": Option(
             cli=float, help="Denoising strength: 0 keeps the source, 1 ignores it. [default: 0.6]"

@@ -20,6 +20,7 @@ from eoaug.verbs.options import Options
 from eoaug.verbs.prepare import PreparedVerb, refuse_unknown
 from eoaug.verbs.super_resolve import prepare_super_resolve, super_resolve
 from eoaug.verbs.synthesize import prepare_synthesize, synthesize
+from eoaug.verbs.translate import prepare_translate, translate
 
 __all__ = ["VERBS", "check_known", "plan", "prepared_verb"]
 
@@ -28,6 +29,7 @@ VERBS: Mapping[Verb, Callable[..., Any]] = {
     "inpaint": inpaint,
     "extend": extend,
     "super_resolve": super_resolve,
+    "translate": translate,
 }
 """The functions by name."""
 
@@ -38,7 +40,7 @@ def plan(verb: Verb, ds: Any = None, **arguments: Any) -> Plan:
     Parameters
     ----------
     verb
-        ``"synthesize"``, ``"inpaint"``, ``"extend"`` or ``"super_resolve"``.
+        ``"synthesize"``, ``"inpaint"``, ``"extend"``, ``"super_resolve"`` or ``"translate"``.
     ds
         The cube.
     **arguments
@@ -80,4 +82,5 @@ _PREPARE: dict[str, Callable[..., PreparedVerb]] = {
     "inpaint": prepare_inpaint,
     "extend": prepare_extend,
     "super_resolve": prepare_super_resolve,
+    "translate": prepare_translate,
 }

@@ -1,4 +1,4 @@
-"""What all four verbs share: from checked arguments to a plan.
+"""What all verbs share: from checked arguments to a plan.
 
 Each verb describes itself by a `VerbCall`; `prepare` adds the shared options and returns plan and inputs.
 """
@@ -76,6 +76,8 @@ class VerbCall:
     sensor: Sensor | None = None
     guided: tuple[Sensor | None, ...] = ()
     """To sharpen coarse bands on the cube's own grid: how each band was measured; None for fine bands."""
+    wanted: tuple[str, ...] = ()
+    """Bands that a translation makes from the others, which keep their own pixels; (): of other verbs all."""
     shift: tuple[int, int] = (0, 0)
     """Rows and columns back from the cube's absolute origin to where the lattice begins."""
     strength: float = 1.0
@@ -215,6 +217,11 @@ def _bands(call: VerbCall, layout_planes: int) -> Bands:
             else replace(layer, origin="transferred", extra_kind=layer.extra_kind or "coarse band")
             for layer, sensor in zip(layers, call.guided, strict=True)
         )
+    if call.wanted:
+        layers = tuple(
+            replace(layer, origin="generated" if layer.name in call.wanted else "observed")
+            for layer in layers
+        )
     observed = [layer.name for layer in layers if layer.origin == "observed"]
     if observed and not call.guided and call.verb in ("extend", "super_resolve"):
         # The result has pixels where such a band was never measured.
@@ -224,7 +231,7 @@ def _bands(call: VerbCall, layout_planes: int) -> Bands:
             "load it with lift='regress' or lift='inject', or leave these bands out",
         )
     bands = Bands(layers, max(len(card.bands), 1 + max(layer.slot for layer in layers)), layout_planes)
-    if bands.extra and not call.guided:
+    if bands.extra and not call.guided and not call.wanted:
         _say_extra(call, ", ".join(layer.name for layer in bands.extra))
     return bands
 

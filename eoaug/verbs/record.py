@@ -128,7 +128,7 @@ def residual_of(
 
     0 for the verbs that keep every measured pixel. A band without a measurement is left out; None without any.
     """
-    if plan.verb in ("inpaint", "extend"):
+    if plan.verb in ("inpaint", "extend", "translate"):
         return 0.0
     if not (plan.grid.sensor or plan.grid.guided) or plan.sampling.reduce is not None:
         return None

@@ -48,6 +48,7 @@ from eoaug.generators.embedded.weights_config import (
 )
 from eoaug.generators.interpolation.band_guide import guided_batch
 from eoaug.generators.runtime import Precision, checked_device, checked_precision, device_kind, forward
+from eoaug.generators.translation.estimate import translated_batch, translated_with_error
 from eoaug.raster.arrays import Float32Array
 
 __all__ = ["Embedded"]
@@ -110,6 +111,8 @@ class Embedded:
         """
         if requests and requests[0].guided:
             return guided_batch(requests)
+        if requests and requests[0].translated:
+            return translated_batch(requests)
         return np.concatenate([self.finish(state) for state in self._states(requests)])
 
     def generate_with_error(self, requests: Sequence[Request]) -> tuple[Float32Array, Float32Array]:
@@ -118,6 +121,8 @@ class Embedded:
         The error is one standard deviation: that of the prior, estimated from known pixels near to each gap, in
         proportion to the residuals that were measured in training.
         """
+        if requests and requests[0].translated:
+            return translated_with_error(requests)
         results, errors = [], []
         for state in self._states(requests):
             results.append(self.finish(state))

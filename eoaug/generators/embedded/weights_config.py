@@ -70,7 +70,7 @@ def load_config(folder: str | None) -> _Config:
                 context=card["context"],
                 uses_context=True,
                 steps=dict(card["steps"]),
-                member_steps=dict(card["member_steps"]),
+                member_steps={**card["member_steps"], "translate": 1},
                 joint_steps=dict(card["joint_steps"]),
                 mean=tuple(card["mean"]),
                 std=tuple(card["std"]),
@@ -80,6 +80,7 @@ def load_config(folder: str | None) -> _Config:
                 extra_bands=True,
                 classes=land.CLASSES if "land" in raw else CLASSES,
                 sharpens_bands=True,
+                verbs=frozenset({"synthesize", "inpaint", "extend", "super_resolve", "translate"}),
                 extra_strength=KEEPING,
                 # The hash of the config covers the networks too, whose hashes it contains, and its constants.
                 sha256=hashlib.sha256(content).hexdigest(),
