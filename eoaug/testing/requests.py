@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from eoaug.engine.layout import lattice_for
@@ -40,7 +42,7 @@ def _request(card: Card, verb: Verb, factor: int, origin: tuple[int, int], seeds
     """Return the request of one tile; ``seeds`` are the seed of the request and the number of the tile."""
     size = lattice_for(card, factor, verb).size
     channels = len(card.bands) or 3
-    dates = 1 + (min(card.context, 2) if verb in ("inpaint", "extend") else 0)
+    dates = 1 + (min(card.context, 2) if verb in ("inpaint", "extend", "translate") else 0)
     seed, _ = seeds
     target = dates // 2
     shape = (dates, channels, size, size)
@@ -53,6 +55,10 @@ def _request(card: Card, verb: Verb, factor: int, origin: tuple[int, int], seeds
     if verb == "inpaint":
         fill[target, :, cut : 2 * cut, cut:] = True
         known[target] &= ~fill[target]
+    elif verb == "translate":
+        # The first band, from the others of its date.
+        fill[target, 0] = True
+        known[target, 0] = False
     else:
         fill[target] = True
         known[target] = False
@@ -77,4 +83,12 @@ def _request(card: Card, verb: Verb, factor: int, origin: tuple[int, int], seeds
         sensor=sensor,
         seed=seed,
         steps=card.steps.get(verb),
+        **_meaning(card, channels) if verb == "translate" else {},
     )
+
+
+def _meaning(card: Card, channels: int) -> dict[str, Any]:
+    """Return what a request of the verb translate says of its channels."""
+    units = zip(card.mean, card.std, strict=True) if card.mean else [(0.15, 0.05)] * channels
+    names = card.bands or ("red", "nir", "swir16")
+    return {"translated": True, "channel_names": names, "channel_units": tuple(units)}

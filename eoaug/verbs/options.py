@@ -40,7 +40,7 @@ class Option:
 
 
 class Options(TypedDict, total=False):
-    """Keyword arguments that all four verbs share."""
+    """Keyword arguments that all verbs share."""
 
     generator: Annotated[
         str | Path | Generator,

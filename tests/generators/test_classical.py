@@ -242,7 +242,7 @@ def test_it_is_a_generator_by_specification():
     assert pickle.loads(pickle.dumps(generator)) == generator
     assert generator.card.name == "classical"
     assert generator.card.bands == ()
-    assert len(generator.card.verbs) == 4
+    assert len(generator.card.verbs) == 5
 
 
 def test_what_it_cannot_do_is_refused():
