@@ -274,6 +274,12 @@ def test_images_with_coordinates_become_items_with_labels_and_sources(tmp_path: 
         child = eoaug.open_cube(item, chunks=None)
         np.testing.assert_array_equal(child["lc"].values[0], cover)
         assert not np.array_equal(child["B04"].values, ds["B04"].values)
+    # A shard names the items that its chips were made of, too.
+    eoaug.augment(train, tmp_path / "chips", policy={"per_real": 2, "draws": [HAZE]}, format="chips")
+    (shard,) = pystac.Catalog.from_file(str(tmp_path / "chips" / "catalog.json")).get_items(recursive=True)
+    (link,) = shard.get_links("derived_from")
+    assert Path(link.get_absolute_href() or "").samefile(source / train.items[0].href)
+    assert validate(tmp_path / "chips").sound
 
 
 # -- rounds -------------------------------------------------------------------------------------------
@@ -367,6 +373,9 @@ def test_the_plan_counts_and_the_source_folder_is_no_target(folder: Path, tmp_pa
     assert sum(plan.by_class.values()) == plan.images
     assert plan.by_class["SeaLake"] / CLASSES["SeaLake"] > plan.by_class["Forest"] / CLASSES["Forest"]
     assert plan.items == -(-plan.images // 5)
+    larger = plan_augment(config(folder, tmp_path / "out", shard=50))
+    image = 4 * 24 * 24 * 4  # three bands and the mask, as float32
+    assert larger.memory_bytes - plan.memory_bytes == (min(50, plan.images) - 5) * image
     with pytest.raises(TargetError, match="taken for real ones"):
         plan_augment(config(folder, folder / "made"))
 

@@ -9,6 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from eoaug.augmentation.augment_job import AugmentJob, AugmentOutput, SetSource, read_augment_job
 from eoaug.augmentation.draw_work import COLLECTION, DrawnImageWork, ShardWork, drawn_items, round_items
 from eoaug.augmentation.missing import able_to_miss, loses_pixels
@@ -272,6 +274,8 @@ class AugmentPlan(Shown):
     """Calls of the generator for all images, if all have the size of the first."""
     image_bytes: int
     """Size of all made images before compression, if all have the size and type of the first."""
+    memory_bytes: int
+    """Memory of a worker, besides that of the programme: the images that it holds, and a call of the generator."""
     rounds: int = 1
     """Rounds; which images the further ones make is known once the earlier ones are there."""
 
@@ -286,6 +290,7 @@ class AugmentPlan(Shown):
             "items": f"{self.items:,}, of which {self.existing:,} exist",
             "model calls": f"about {self.model_calls:,}",
             "size": f"about {bytes_text(self.image_bytes)} before compression",
+            "memory": f"about {bytes_text(self.memory_bytes)} in a worker",
         }
         return "\n".join(f"{name:<12} {text}" for name, text in rows.items())
 
@@ -320,10 +325,11 @@ def plan_augment(config: AugmentJob | Mapping[str, Any] | str | os.PathLike[str]
         if name is not None:
             classes[name] += 1
     listed = Root.at(job.output.catalog).listed(job.output.collection or COLLECTION)
-    first = [item.label for item in drawn_items(job, train)]
+    own = list(drawn_items(job, train))
     chances = known_chances(job, train)
     names = [item.label for item in drawn_items(job, train, chances)]
-    rounds = job.policy.rounds
+    first, rounds = train.split("train").first_readable(), job.policy.rounds
+    held = max((item.images for item in own), default=0)
     real = len(train.split("train"))
     return AugmentPlan(
         real=real,
@@ -331,10 +337,11 @@ def plan_augment(config: AugmentJob | Mapping[str, Any] | str | os.PathLike[str]
         images=rounds * verbs.total(),
         by_class={name: classes[name] for name in train.classes if name in classes},
         by_verb=dict(sorted(verbs.items())),
-        items=len(names) + (rounds - 1 - len(chances)) * len(first),
+        items=len(names) + (rounds - 1 - len(chances)) * len(own),
         existing=sum(name in listed for name in names),
         rounds=rounds,
-        image_bytes=rounds * verbs.total() * _bytes_of(train.split("train").first_readable()),
+        image_bytes=rounds * verbs.total() * _bytes_of(first),
+        memory_bytes=held * _held_bytes(first) + max((cost.peak_bytes for _, cost in costs), default=0),
         model_calls=round(rounds * sum(_mean_calls(costs, verb) * count for verb, count in verbs.items())),
     )
 
@@ -343,6 +350,13 @@ def _bytes_of(item: TrainingItem) -> int:
     """Return the size of an image with the mask of what was generated."""
     variables = list(item.open().data_vars.values())
     return sum(int(var.nbytes) for var in variables) + max(int(var.size) for var in variables)
+
+
+def _held_bytes(item: TrainingItem) -> int:
+    """Return the size of an image with its mask in memory, where all are float32."""
+    variables = list(item.open().data_vars.values())
+    pixels = sum(int(var.size) for var in variables) + max(int(var.size) for var in variables)
+    return pixels * np.dtype(np.float32).itemsize
 
 
 def _mean_calls(costs: Sequence[tuple[DrawKind, Explanation]], verb: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -43,6 +43,7 @@ __all__ = [
     "group_assets",
     "item_document",
     "item_ids",
+    "lineage",
     "thumbnail_asset",
     "writing_time",
 ]
@@ -368,18 +369,36 @@ def _link(item: dict[str, Any], cube: WritableCube, times: Sequence[int], target
     hrefs = [h for t in times for h in str(cube.along("item_href", t) or "").split(";") if h]
     if cube.prov is not None:
         hrefs += [source["href"] for source in cube.prov.sources if source.get("href")]
+    item["links"] += lineage(hrefs, target, item["id"], made="processing:expression" in item["properties"])
+
+
+def lineage(hrefs: Iterable[str], target: Target, label: str, *, made: bool) -> list[dict[str, Any]]:
+    """Return the links ``derived_from`` of an item: to its sources, and to the model if it made pixels.
+
+    Parameters
+    ----------
+    hrefs
+        Addresses of the sources' documents.
+    target, label
+        Where the item lies.
+    made
+        Whether the model made some of its pixels.
+    """
+    home = target.home(label)
+    links: list[dict[str, Any]] = []
     for href in dict.fromkeys(map(clean_href, hrefs)):
         target_href = href if "://" in href else relative(as_location(href), home)
-        item["links"].append({"rel": "derived_from", "href": target_href, "type": "application/geo+json"})
-    if target.model is not None and "processing:expression" in item["properties"]:
-        item["links"].append(
+        links.append({"rel": "derived_from", "href": target_href, "type": "application/geo+json"})
+    if target.model is not None and made:
+        links.append(
             {
                 "rel": "derived_from",
-                "href": target.model_href(item["id"]),
+                "href": target.model_href(label),
                 "type": "application/geo+json",
                 "mlm:name": target.model["properties"]["mlm:name"],
             }
         )
+    return links
 
 
 def writing_time() -> datetime:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from affine import Affine
 from odc.geo.geobox import GeoBox
@@ -18,7 +19,7 @@ from eoaug.stac.extensions import CLASSIFICATION, FILE, LABEL, ML_AOI, PROCESSIN
 from eoaug.stac.filters import rfc3339
 from eoaug.stac.footprint import footprint
 from eoaug.stac.integrity import MANIFEST, with_checksum, write_json
-from eoaug.stac.item_document import Target, file_fields, writing_time
+from eoaug.stac.item_document import Target, file_fields, lineage, writing_time
 from eoaug.storage.locations import relative
 
 __all__ = ["CHIPS", "shard_document"]
@@ -73,6 +74,9 @@ def shard_document(
     geometry, bbox = _extent(rows, shape_yx)
     home = target.home(label)
     fields = {**properties, **when, **record, **target.claim.fields, **_counts(properties, rows)}
+    model, made = target.model_href(label), bool(record["eoaug:synthetic"])
+    if model is not None and made:
+        fields["processing:expression"] = {"format": "stac-mlm", "expression": model}
     classes = {name: _label_asset(name, attrs) for name, attrs in labels.items()}
     extensions = [FILE, PROCESSING]
     extensions += [CLASSIFICATION] if "classification:" in json.dumps([classes, fields]) else []
@@ -91,9 +95,16 @@ def shard_document(
             {"rel": "root", "href": relative(target.root.top, home), "type": "application/json"},
             {"rel": "parent", "href": "../collection.json", "type": "application/json"},
             {"rel": "collection", "href": "../collection.json", "type": "application/json"},
+            *lineage(_documents(rows), target, label, made=made),
         ],
         "assets": _assets(data, f"{len(rows)} chips of {shape_yx[0]} x {shape_yx[1]} px") | classes,
     }
+
+
+def _documents(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the addresses of the items that chips were made of; images of folders have no item."""
+    hrefs = {str(row["href"]) for row in rows if row.get("href")}
+    return sorted(href for href in hrefs if urlsplit(href).path.endswith(".json"))
 
 
 def _label_asset(name: str, attrs: Mapping[str, Any]) -> dict[str, Any]:
