@@ -15,12 +15,10 @@ from eoaug.errors import SourceError
 from eoaug.generators.base import Generator
 from eoaug.generators.identity import identity_of
 from eoaug.jobs.config import Job
-from eoaug.jobs.content_key import content_key, identity_of_item
+from eoaug.jobs.content_key import ReadItem, content_key, read_item
 from eoaug.jobs.verb_calls import cost_of_item, note_of, result_of
 from eoaug.jobs.work_items import JobContext, WorkItem
-from eoaug.stac.band_sources import pixel_size
 from eoaug.stac.item_document import Claim
-from eoaug.stac.items import read_item_dates
 from eoaug.stac.open import open_cube
 from eoaug.stac.publish import publish
 from eoaug.stac.search import SourceItem, as_item, signer_of
@@ -40,7 +38,7 @@ class CatalogWork:
         """Return the content key; see `content_key`."""
         generator = generator_of(self.job, context)
         method = "corruption" if generator is None else identity_of(generator)
-        return content_key([identity_of_item(work_item.entry, self.job, self.allow)], self.job, method)
+        return content_key([self._read(work_item.entry).identity], self.job, method)
 
     def publish(
         self, work_item: WorkItem, context: JobContext, key: str, claim: Claim
@@ -67,27 +65,15 @@ class CatalogWork:
 
     def signature(self, work_item: WorkItem) -> Any:
         """Return what work items of equal cost share: names, types and grids of the bands."""
-        return self._grids_of(work_item.entry)
+        return self._read(work_item.entry).grids
 
     def cost(self, work_item: WorkItem, context: JobContext) -> Explanation:
         """Return what a work item costs, without computing a pixel."""
         cube = self._opened([work_item.entry], chunks=self._chunks)
         return cost_of_item(cube, self.job, generator_of(self.job, context))
 
-    def _grids_of(self, entry: SourceItem) -> Any:
-        job = self.job
-        dates = read_item_dates(
-            as_item(entry),
-            job.source.bands,
-            signer_of(job.source.catalog),
-            entry.access.extended(self.allow),
-            labels=job.labels,
-        )
-        return tuple(
-            (name, band.dtype, tuple(band.geobox.shape), pixel_size(band.geobox))
-            for date in dates
-            for name, band in date.sources.items()
-        )
+    def _read(self, entry: SourceItem) -> ReadItem:
+        return read_item(entry, self.job, self.allow)
 
     @property
     def _chunks(self) -> dict[str, int]:

@@ -109,8 +109,9 @@ class Source(_JobSection):
 
     @model_validator(mode="after")
     def _known_window(self) -> Source:
-        if not self.group and {"window", "min_clear"} & self.model_fields_set:
-            name = "window" if "window" in self.model_fields_set else "min_clear"
+        least = type(self).model_fields["min_clear"].default
+        if not self.group and (self.window is not None or self.min_clear != least):
+            name = "window" if self.window is not None else "min_clear"
             raise ParameterError(
                 f"source.{name} is given without source.group", "add group: place, or leave it out"
             )

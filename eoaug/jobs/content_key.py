@@ -19,7 +19,7 @@ import pystac
 from eoaug.errors import SourceError
 from eoaug.jobs.config import Job
 from eoaug.jobs.work_items import WorkItem
-from eoaug.stac.band_sources import BandSource, ItemDate
+from eoaug.stac.band_sources import BandSource, ItemDate, pixel_size
 from eoaug.stac.catalog import Root
 from eoaug.stac.collection_fields import registered_fields
 from eoaug.stac.integrity import checksum_error, damage
@@ -29,7 +29,7 @@ from eoaug.storage.atomic import checksum_of
 from eoaug.storage.names import clean_href, safe_id
 from eoaug.storage.s3 import StoreError, entries, head, is_object
 
-__all__ = ["content_key", "existing_output", "identity_of_item", "version"]
+__all__ = ["ReadItem", "content_key", "existing_output", "read_item", "version"]
 
 
 def content_key(inputs: Sequence[str], job: Job, method: str) -> str:
@@ -38,7 +38,7 @@ def content_key(inputs: Sequence[str], job: Job, method: str) -> str:
     Parameters
     ----------
     inputs
-        Identities of the items that are used, as `identity_of_item` returns them.
+        Identities of the items that are used, as `read_item` returns them.
     job
         The request.
     method
@@ -48,10 +48,22 @@ def content_key(inputs: Sequence[str], job: Job, method: str) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def identity_of_item(entry: SourceItem, job: Job, allow: Sequence[str]) -> str:
-    """Return the hash of an item's document and of the pixels that a job reads of it.
+@dataclass(frozen=True)
+class ReadItem:
+    """What a job needs to know of an item that it uses several times."""
 
-    A process that has computed it does so again only if the document or a local file has changed: jobs over series use
+    identity: str
+    """Hash of the item's document and of the pixels that are read of it."""
+    grids: tuple[Any, ...]
+    """Name, type, shape and pixel size of each band, by which items of equal cost are recognised."""
+    files: Mapping[str, tuple[int, ...] | None] | None
+    """State of its local files when it was read; None if it depends on folders or objects."""
+
+
+def read_item(entry: SourceItem, job: Job, allow: Sequence[str]) -> ReadItem:
+    """Return what identifies an item, and its grids.
+
+    A process that has read it does so again only if the document or a local file has changed: jobs over series use
     each item many times.
 
     Parameters
@@ -68,38 +80,35 @@ def identity_of_item(entry: SourceItem, job: Job, allow: Sequence[str]) -> str:
     SourceError
         An input is missing, or differs from its item's checksum.
     """
-    item = as_item(entry)
-    document = item.to_dict(include_self_link=False, transform_hrefs=False)
+    document = entry.document if entry.item is None else entry.item.to_dict(transform_hrefs=False)
     asked = [document, entry.href, job.source.bands, job.source.catalog, job.labels, list(allow)]
     name = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
-    with _KNOWN_LOCK:
-        known = _KNOWN.get(name)
-    if known is not None and all(_state(path) == state for path, state in known.files.items()):
-        return known.identity
-    access = entry.access.extended(allow)
+    with _READ_LOCK:
+        known = _READ.get(name)
+    if known is not None and all(_state(path) == state for path, state in (known.files or {}).items()):
+        return known
+    item, access = as_item(entry), entry.access.extended(allow)
     scenes = read_item_dates(item, job.source.bands, signer_of(job.source.catalog), access, labels=job.labels)
     files = _files(scenes)
     parts = [item.id, item.collection_id, item.properties, _inputs(item, scenes)]
     identity = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+    grids = tuple(
+        (name, band.dtype, tuple(band.geobox.shape), pixel_size(band.geobox))
+        for scene in scenes
+        for name, band in scene.sources.items()
+    )
+    read = ReadItem(identity, grids, files)
     if files is not None:
-        with _KNOWN_LOCK:
-            while len(_KNOWN) >= _MOST_KNOWN:
-                _KNOWN.popitem(last=False)
-            _KNOWN[name] = _Known(identity, files)
-    return identity
+        with _READ_LOCK:
+            while len(_READ) >= _MOST_READ:
+                _READ.popitem(last=False)
+            _READ[name] = read
+    return read
 
 
-@dataclass(frozen=True)
-class _Known:
-    """The identity of an item, and the state of its local files when it was computed."""
-
-    identity: str
-    files: Mapping[str, tuple[int, ...] | None]
-
-
-_MOST_KNOWN = 4096
-_KNOWN: OrderedDict[str, _Known] = OrderedDict()
-_KNOWN_LOCK = threading.Lock()
+_MOST_READ = 4096
+_READ: OrderedDict[str, ReadItem] = OrderedDict()
+_READ_LOCK = threading.Lock()
 
 
 def _files(scenes: Sequence[ItemDate]) -> dict[str, tuple[int, ...] | None] | None:

@@ -28,7 +28,7 @@ from eoaug.generators.identity import identity_of
 from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.catalog_work import CatalogWork
 from eoaug.jobs.config import Job, days_of
-from eoaug.jobs.content_key import content_key, identity_of_item
+from eoaug.jobs.content_key import ReadItem, content_key
 from eoaug.jobs.sources import allowed, work_items_of
 from eoaug.jobs.verb_calls import cost_of_item
 from eoaug.jobs.work_items import JobContext, TooCloudyError, WorkItem, WorkResult
@@ -220,17 +220,17 @@ class SeriesWork(CatalogWork):
     def key(self, work_item: WorkItem, context: JobContext) -> str:
         """Return the content key: the hash of the items of the date, of those next to it, and of the request."""
         assert isinstance(work_item, SeriesItem)
-        own = [identity_of_item(entry, self.job, self.allow) for entry in work_item.own]
-        others = [self._identity(entry) for entry in work_item.others]
+        own = [self._read(entry).identity for entry in work_item.own]
+        others = [read.identity for read in map(self._usable, work_item.others) if read is not None]
         method = identity_of(context.generator)
-        return content_key([*own, "others", *filter(None, others)], self._job_of(work_item), method)
+        return content_key([*own, "others", *others], self._job_of(work_item), method)
 
-    def _identity(self, entry: SourceItem) -> str:
-        """Return the identity of an item next to a date; empty if it cannot be used: its own unit says why."""
+    def _usable(self, entry: SourceItem) -> ReadItem | None:
+        """Return an item next to a date; None if it cannot be used: its own unit says why."""
         try:
-            return identity_of_item(entry, self.job, self.allow)
+            return self._read(entry)
         except EoaugError:
-            return ""
+            return None
 
     def _job_of(self, work_item: SeriesItem) -> Job:
         return _of_date(self.job, work_item.new_date) if work_item.new_date else self.job
@@ -242,7 +242,7 @@ class SeriesWork(CatalogWork):
 
     def series(self, work_item: SeriesItem, **how: Any) -> xr.Dataset:
         """Return the cube of a unit, lazily: its date and those next to it."""
-        usable = [entry for entry in work_item.others if self._identity(entry)]
+        usable = [entry for entry in work_item.others if self._usable(entry) is not None]
         cube = self._opened([*work_item.own, *usable], **how)
         if not isinstance(cube, xr.Dataset):
             raise SourceError(
@@ -284,8 +284,8 @@ class SeriesWork(CatalogWork):
     def signature(self, work_item: WorkItem) -> Any:
         """Return what units of equal cost share: the grids of the date and of the dates next to it."""
         assert isinstance(work_item, SeriesItem)
-        usable = [entry for entry in work_item.others if self._identity(entry)]
-        return tuple(self._grids_of(entry) for entry in (*work_item.own, *usable))
+        read = [*map(self._read, work_item.own), *filter(None, map(self._usable, work_item.others))]
+        return tuple(one.grids for one in read)
 
     def cost(self, work_item: WorkItem, context: JobContext) -> Explanation:
         """Return what one date costs, as the mean over the dates that its cube would have filled."""

@@ -160,6 +160,12 @@ def _resumed(head: Mapping[str, Any], root: Root, catalog: str | Path, word: Wor
         )
     place = next((key for key in ("catalog", "path") if isinstance(source.get(key), str)), None)
     address = str(source.get(place, "")) if place else ""
+    if _is_relative(address) and str(head.get("eoaug", "")).startswith("0.1."):
+        raise JobError(
+            f"the journal of {str(catalog)!r} is of eoaug {head['eoaug']}, and names its source {address!r} from the "
+            "folder that the job was run in, which it does not name",
+            "run the job by its YAML in that folder: eoaug run job.yaml --recompute",
+        )
     entries = source.get("allow") or ()
     named = [
         ("--allow", str(entry)) for entry in (entries if isinstance(entries, list | tuple) else [entries])
@@ -181,7 +187,7 @@ def _resumed(head: Mapping[str, Any], root: Root, catalog: str | Path, word: Wor
             f"the journal of {str(catalog)!r} names {missing[0][1]!r}, and a journal may come from others",
             f"if this is yours: eoaug resume {shlex.quote(str(catalog))} {options}",
         )
-    if place and address and "://" not in address and address not in known_sources():
+    if place and _is_relative(address):
         folder = str(root.folder)
         source = {**source, place: os.path.normpath(os.path.join(folder, address))}
         if place == "catalog":
@@ -192,6 +198,12 @@ def _resumed(head: Mapping[str, Any], root: Root, catalog: str | Path, word: Wor
                 for entry in source["allow"]
             ]
     return {**config, "source": source, "output": {**output, "catalog": str(root.parent)}}
+
+
+def _is_relative(address: str) -> bool:
+    """Return whether an address is a path that does not begin at a root."""
+    named = address in known_sources() or "://" in address or address.startswith("~")
+    return bool(address) and not named and not os.path.isabs(address)
 
 
 def _no_journal(catalog: str | Path) -> TargetError:
