@@ -80,11 +80,9 @@ def read_item(entry: SourceItem, job: Job, allow: Sequence[str]) -> ReadItem:
     SourceError
         An input is missing, or differs from its item's checksum.
     """
-    document = entry.document if entry.item is None else entry.item.to_dict(transform_hrefs=False)
-    asked = [document, entry.href, job.source.bands, job.source.catalog, job.labels, list(allow)]
-    name = hashlib.sha256(json.dumps(asked, sort_keys=True, default=str).encode()).hexdigest()
+    asked = entry.fingerprint, job.source.bands, job.source.catalog, job.labels, tuple(allow)
     with _READ_LOCK:
-        known = _READ.get(name)
+        known = _READ.get(asked)
     if known is not None and all(_state(path) == state for path, state in (known.files or {}).items()):
         return known
     item, access = as_item(entry), entry.access.extended(allow)
@@ -102,12 +100,12 @@ def read_item(entry: SourceItem, job: Job, allow: Sequence[str]) -> ReadItem:
         with _READ_LOCK:
             while len(_READ) >= _MOST_READ:
                 _READ.popitem(last=False)
-            _READ[name] = read
+            _READ[asked] = read
     return read
 
 
 _MOST_READ = 4096
-_READ: OrderedDict[str, ReadItem] = OrderedDict()
+_READ: OrderedDict[tuple[Any, ...], ReadItem] = OrderedDict()
 _READ_LOCK = threading.Lock()
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -106,10 +106,16 @@ def _member(work_item: WorkItem, job: Job) -> _Member:
             "fill it by a job without group, or with eoaug.open_cube and inpaint",
         )
     grid, second = dates[0].grid, instant_of(item).timestamp()
-    west_east = grid.geographic_extent.boundingbox
     # As odc-stac tells days apart: a degree is four minutes.
-    day = int((second + (west_east.left + west_east.right) / 2 * 240) // _DAY_S)
+    day = int((second + _longitude(grid) * 240) // _DAY_S)
     return _Member(work_item, _place(item.properties, grid, job), day, second)
+
+
+@lru_cache(maxsize=1024)
+def _longitude(grid: GeoBox) -> float:
+    """Return the longitude of the middle of a grid in degrees."""
+    box = grid.geographic_extent.boundingbox
+    return float(box.left + box.right) / 2
 
 
 def _place(properties: Mapping[str, Any], grid: GeoBox, job: Job) -> str:

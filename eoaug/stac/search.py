@@ -5,9 +5,11 @@ Documents are read one at a time under the access policy, so memory does not gro
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,14 @@ class SourceItem:
     """Which addresses the document may point to."""
     item: pystac.Item | None = None
     """The item, if the user passed one; ``document`` is empty then."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the document and its address."""
+        document = self.document if self.item is None else self.item.to_dict(transform_hrefs=False)
+        return hashlib.sha256(
+            json.dumps([document, self.href], sort_keys=True, default=str).encode()
+        ).hexdigest()
 
 
 def find(
