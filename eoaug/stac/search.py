@@ -106,13 +106,11 @@ def stream(
     source
         As for `eoaug.open_cube`.
     search
-        Collections and CQL2 are applied here, and an API applies all of its filters. The caller applies the
-        others with `Search.keeps`.
+        Collections and CQL2 are applied here, an API applies all; the caller applies the rest: `Search.keeps`.
     text
         The interval as the user wrote it, for an API.
     allow
-        What addresses may point to outside of the source's own folder or host, as for
-        `AccessPolicy.for_source`.
+        What addresses may point to besides the source's own folder or host; see `AccessPolicy.for_source`.
     lost
         Called for every document that cannot be read; the others follow.
     """
@@ -331,18 +329,15 @@ def _object_file(href: str) -> str:
         raise SourceError(f"{href!r} cannot be listed: {first_line(error)}", "check the address") from error
     present = [name for name in names if name in objects]
     if not present:
-        raise SourceError(
-            f"{href!r} holds neither catalog.json nor collection.json",
-            "give the address of the catalog's JSON file",
-        )
+        problem = f"{href!r} holds neither catalog.json nor collection.json"
+        raise SourceError(problem, "give the address of the catalog's JSON file")
     return present[0]
 
 
 def _local_file(path: Path) -> Path:
-    if path.is_dir():
-        for name in ("catalog.json", "collection.json"):
-            if (path / name).is_file():
-                return (path / name).resolve()
+    for file in (path / "catalog.json", path / "collection.json"):
+        if file.is_file():
+            return file.resolve()
     if not path.is_file():
         raise SourceError(
             f"{str(path)!r} is neither a file nor the name of a source",
