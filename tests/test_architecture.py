@@ -29,6 +29,7 @@ FLOORS = {
     "exports": ["exports"],
     "torch": ["torch"],
     "trials": ["trials", "selection"],
+    "services": ["services"],
     "top": ["testing", "accessor", "cli", "__init__"],
 }
 """Bottom first; a module imports from its own floor or from one below."""
@@ -84,7 +85,15 @@ DOORS = {
             "jobs",
             "datasets",
         ),
-        *(*FLOORS["augment"], *FLOORS["training"], "exports", "torch", *FLOORS["trials"], *FLOORS["top"]),
+        *(
+            *FLOORS["augment"],
+            *FLOORS["training"],
+            "exports",
+            "torch",
+            *FLOORS["trials"],
+            "services",
+            *FLOORS["top"],
+        ),
     ],
     "typer": ["cli"],
     "hypothesis": ["testing"],

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from eoaug.cli import catalogs, evaluation, jobs, models, sample, training_sets
+from eoaug.cli import catalogs, evaluation, jobs, models, sample, services, training_sets
 from eoaug.cli.streams import tolerate_closed_streams
 from eoaug.cli.verbs import SHORT, command
 from eoaug.verbs.options import OWN_OPTIONS
@@ -48,7 +48,7 @@ app.command("corrupt", short_help=SHORT["corrupt"])(command("corrupt", plan=Fals
 app.command("change", short_help=SHORT["change"])(command("change", plan=False))
 
 
-for _module in (jobs, catalogs, training_sets, evaluation, models, sample):
+for _module in (jobs, catalogs, training_sets, evaluation, models, sample, services):
     app.add_typer(_module.commands)
 plans.add_typer(jobs.plan_commands)
 

@@ -1,0 +1,1 @@
+"""Verbs as processes of other services: openEO and OGC API - Processes."""
