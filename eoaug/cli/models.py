@@ -21,7 +21,7 @@ from eoaug.cli.options import (
     settings_from,
     split,
 )
-from eoaug.errors import EoaugError
+from eoaug.errors import EoaugError, ParameterError
 from eoaug.training.finetune import Tuning
 
 __all__ = ["commands"]
@@ -147,11 +147,12 @@ _TUNING = {
     "finetune",
     short_help="Fine-tune a checkpoint on cubes.",
     help=option_help(
-        "Train a LoRA, a textual-inversion token or all weights of a checkpoint on cubes: netCDF files, or the "
-        "items of a catalog. An interrupted training is resumed by the same command.",
+        "Train a LoRA, a textual-inversion token or all weights of a checkpoint on cubes (netCDF files, or the "
+        "items of a catalog) or on the images of a training set. An interrupted training is resumed by the same command.",
         'eoaug finetune --base sd-folder --cubes cubes --out my-lora --rank 16 --token "<field>"\n'
         "  eoaug finetune --base sd-folder --cubes sentinel-1-catalog --bands vv,vh,vv --stretch -25,0 \\\n"
         "    --captions captions.json --out sar-lora\n"
+        "  eoaug finetune --base sd-folder --images EuroSAT_RGB --captions captions.jsonl --tile-px 64 --out eurosat-lora\n"
         "  eoaug finetune --base sdxl-folder --cubes cubes --parts unet=full,text=lora --token '<sar>' --out sdxl-sar",
     ),
 )
@@ -160,17 +161,22 @@ _TUNING = {
 def tune(
     context: typer.Context,
     base: Annotated[str, typer.Option(help="Checkpoint folder, or owner/name@commit on the hub.")],
-    cubes: Annotated[
-        str, typer.Option(help="Folder of netCDF cubes, or a catalog, collection, item or STAC API.")
-    ],
     out: Annotated[Path, typer.Option(help="Folder for the adapter and the training checkpoints.")],
-    captions: Annotated[
-        Path | None,
+    cubes: Annotated[
+        str | None, typer.Option(help="Folder of netCDF cubes, or a catalog, collection, item or STAC API.")
+    ] = None,
+    images: Annotated[
+        str | None,
         typer.Option(
-            exists=True,
-            dir_okay=False,
-            help="JSON: prompt or class of each cube, by file name or item id. "
-            "[default: captions.json in the folder of the cubes]",
+            help="Instead of cubes, a training set: folder of class folders, or catalog; its split train is used."
+        ),
+    ] = None,
+    captions: Annotated[
+        str | None,
+        typer.Option(
+            help="File of `eoaug caption` (.jsonl), or JSON: prompts or class of each cube or image, by file name or item id. "
+            "Of a training set also facts: captions of every window. [default: captions.json in the folder of the cubes; "
+            "the class of an image]",
         ),
     ] = None,
     collections: Collections = None,
@@ -191,7 +197,6 @@ def tune(
     """Fine-tune a checkpoint on cubes."""
     from tqdm import tqdm
 
-    from eoaug.generators.checkpoints.safe_read import read_json
     from eoaug.storage.documents import read_mapping
     from eoaug.training.finetune import finetune
 
@@ -204,12 +209,21 @@ def tune(
         "limit": limit,
     }
     search = {name: value for name, value in filters.items() if value is not None}
-    texts = None if captions is None else {k: str(v) for k, v in read_json(captions).items()}
+    source = _images_from(cubes, images)
     with tqdm(total=tuning.steps, unit="step", disable=None) as bar:
 
         def update(step: int, loss: float) -> None:
             bar.update(step - bar.n)
             bar.set_postfix(loss=f"{loss:.4f}")
 
-        tuned = finetune(base, cubes, out, tuning, captions=texts, search=search, progress=update)
+        tuned = finetune(base, source, out, tuning, captions=captions, search=search, progress=update)
     typer.echo(tuned.path)
+
+
+def _images_from(cubes: str | None, images: str | None) -> Any:
+    """Return what to train on: the source of cubes, or a training set."""
+    from eoaug.augmentation.training_set import training_set
+
+    if (cubes is None) == (images is None):
+        raise ParameterError("finetune needs either --cubes or --images", "name one of them")
+    return cubes if images is None else training_set(images)

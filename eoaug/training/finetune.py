@@ -1,4 +1,4 @@
-"""Fine-tunes a checkpoint on cubes with captions: LoRA or all weights of each part, and a textual-inversion token.
+"""Fine-tunes a checkpoint on images with captions: LoRA or all weights of each part, and a textual-inversion token.
 
 Everything random is a function of the seed and the step, so a resumed training gives the same bytes as an
 uninterrupted one.
@@ -17,8 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import xarray as xr
 
+from eoaug.augmentation.training_items import TrainingSet
+from eoaug.captions.caption_file import read_captions
+from eoaug.captions.facts import words_of
 from eoaug.datasets import training_cubes
-from eoaug.errors import ParameterError, SourceError
+from eoaug.errors import ParameterError
 from eoaug.generators.base import metadata_rows
 from eoaug.generators.checkpoints.folder import open_checkpoint
 from eoaug.generators.checkpoints.safe_read import read_json
@@ -27,6 +30,7 @@ from eoaug.training import finetuned_files
 from eoaug.training.state import TrainingState, read_progress
 from eoaug.training.tuned_parts import TunedParts
 from eoaug.training.tuning import Tuning
+from eoaug.training.windows import CubeWindows, ItemWindows, Window, Windows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,10 +40,6 @@ __all__ = ["Tuned", "Tuning", "finetune"]
 
 _DROPOUT = 0.1
 """Share of captions, and of metadata fields, left out in training: classifier-free guidance needs unconditional steps."""
-_CLEAR = 0.95
-"""Smallest share of clear pixels in a window."""
-_DRAWS = 1000
-"""Random windows to try before giving up."""
 
 
 @dataclass(frozen=True)
@@ -55,11 +55,11 @@ class Tuned:
 
 def finetune(
     base: str | Path,
-    cubes: str | Path | xr.Dataset | Mapping[str, xr.Dataset],
+    cubes: str | Path | xr.Dataset | Mapping[str, xr.Dataset] | TrainingSet,
     out: str | Path,
     tuning: Tuning | None = None,
     *,
-    captions: Mapping[str, str] | None = None,
+    captions: Mapping[str, str | Sequence[str]] | str | Path | None = None,
     search: Mapping[str, Any] | None = None,
     progress: Callable[[int, float], None] | None = None,
 ) -> Tuned:
@@ -72,14 +72,17 @@ def finetune(
     cubes
         Folder of netCDF cubes (`training_cubes.read_training_cubes`); a STAC catalog or another source of
         `eoaug.open_cube`, each item of which is a cube named by its id; or one cube, or cubes by name. All are
-        read into memory.
+        read into memory. Or a training set (`eoaug.training_set`), whose images of the split ``train`` are opened one at
+        a time, so that any number of them fits.
     out
         Folder to write; an interrupted training in it is resumed.
     tuning
         Options; None: the defaults of `Tuning`.
     captions
-        By cube name (file name without suffix): a prompt, or a class label of one word. None: ``captions.json`` in
-        the folder of the cubes, else ``tuning.prompt``.
+        By cube name (file name without suffix) or id of the image: a prompt, a class label of one word, or several of them,
+        of which every step takes one. A file that `eoaug.caption` has written, or JSON. Of a training set also ``"facts"``:
+        captions of every window, from what is known of it. None: ``captions.json`` in the folder of the cubes, the class
+        of an image, else ``tuning.prompt``.
     search
         Which items of a STAC source: ``collections``, ``bbox``, ``datetime``, ``limit``, as for
         `eoaug.open_cube`.
@@ -98,15 +101,13 @@ def finetune(
     SourceError
         No cube has the bands and enough clear pixels.
     """
-    from eoaug.generators.checkpoints.diffusionsat import caption
     from eoaug.generators.runtime import one_thread
 
     tuning = tuning or Tuning()
-    if captions is None:
-        captions = _stored_captions(cubes)
-    prompts = {name: text if " " in text else caption(None, text) for name, text in captions.items()}
+    prompts = _prompts(cubes, captions)
+    source = cubes if isinstance(cubes, TrainingSet) else _read_cubes(cubes, tuning.bands, search or {})
     with one_thread():
-        training = _Training(base, _read_cubes(cubes, tuning.bands, search or {}), Path(out), tuning, prompts)
+        training = _Training(base, source, Path(out), tuning, prompts)
         while training.step < tuning.steps:
             loss = training.advance()
             if progress is not None:
@@ -116,6 +117,28 @@ def finetune(
         training.save()
         training.write()
     return Tuned(Path(out), tuple(training.losses))
+
+
+def _prompts(
+    cubes: object, captions: Mapping[str, str | Sequence[str]] | str | Path | None
+) -> dict[str, list[str]] | str:
+    """Return prompts by name; ``"facts"`` as it is."""
+    from eoaug.generators.checkpoints.diffusionsat import caption
+
+    if captions == "facts":
+        return "facts"
+    if isinstance(captions, str | Path):
+        is_lines = str(captions).endswith(".jsonl")
+        captions = read_captions(captions) if is_lines else dict(read_json(Path(captions)).items())
+    if captions is None and isinstance(cubes, TrainingSet):
+        captions = {item.id: f"a satellite image of {words_of(item.label)}" for item in cubes if item.label}
+    elif captions is None:
+        captions = _stored_captions(cubes)
+    several = {name: [own] if isinstance(own, str) else list(own) for name, own in captions.items()}
+    return {
+        name: [str(text) if " " in str(text) else caption(None, str(text)) for text in own]
+        for name, own in several.items()
+    }
 
 
 def _stored_captions(cubes: object) -> dict[str, str]:
@@ -168,37 +191,6 @@ def _quality_band(cubes: str, bands: Sequence[str], source: Mapping[str, Any]) -
 
 
 @dataclass(frozen=True)
-class _WindowSampler:
-    """Draws clear windows of cubes at random."""
-
-    cubes: Sequence[training_cubes.TrainingCube]
-    edge: int
-    """In pixels."""
-    stretch: tuple[float, float]
-    """Values of the bands that are mapped to -1 and 1."""
-
-    def draw(self, rng: np.random.Generator) -> tuple[training_cubes.TrainingCube, int, Float32Array]:
-        """Return cube, date and image (3, edge, edge) in [-1, 1], rotated and mirrored at random."""
-        low, high = self.stretch
-        for _ in range(_DRAWS):
-            cube = self.cubes[int(rng.integers(len(self.cubes)))]
-            T, _, H, W = cube.values.shape
-            date = int(rng.integers(T))
-            row, col = int(rng.integers(H - self.edge + 1)), int(rng.integers(W - self.edge + 1))
-            here = (slice(row, row + self.edge), slice(col, col + self.edge))
-            values = cube.values[date, :, *here]
-            turns, mirror = int(rng.integers(4)), bool(rng.integers(2))
-            if cube.clear[date][here].mean() >= _CLEAR and np.isfinite(values).all():
-                image = np.clip(2 * (values - low) / (high - low) - 1, -1, 1)
-                image = np.rot90(image[:, :, ::-1] if mirror else image, turns, axes=(1, 2))
-                return cube, date, np.ascontiguousarray(image, np.float32)
-        raise SourceError(
-            f"{_DRAWS} random windows of {self.edge} pixels held clouds or gaps",
-            "give clearer cubes, or a smaller tile_px",
-        )
-
-
-@dataclass(frozen=True)
 class _DrawnWindow:
     """A window of a step, before it is encoded."""
 
@@ -212,14 +204,18 @@ class _DrawnWindow:
     """Of DiffusionSat."""
 
 
-def _metadata(cube: training_cubes.TrainingCube, date: int, rng: np.random.Generator) -> Float32Array:
-    """Return the metadata of a date as DiffusionSat takes them; fields are dropped independently, as in the published code."""
+def _metadata(window: Window, rng: np.random.Generator) -> Float32Array:
+    """Return the metadata of a window as DiffusionSat takes them; fields are dropped independently, as in the published code."""
     from eoaug.generators.checkpoints.diffusionsat import metadata_vector
 
-    time, (lon_deg, lat_deg) = int(cube.times[date]), cube.lonlat_deg
-    (row,) = metadata_rows([time], dated=time != 0, lon_deg=lon_deg, lat_deg=lat_deg, gsd_m=cube.gsd_m)
+    time, (lon_deg, lat_deg) = window.time, window.lonlat_deg
+    (row,) = metadata_rows([time], dated=time != 0, lon_deg=lon_deg, lat_deg=lat_deg, gsd_m=window.gsd_m)
     metadata = metadata_vector(row)
     return np.where(rng.random(len(metadata)) < _DROPOUT, np.float32(0), metadata)
+
+
+def _one_of(captions: Sequence[str], rng: np.random.Generator) -> str:
+    return captions[0] if len(captions) == 1 else captions[int(rng.integers(len(captions)))]
 
 
 class _Training:
@@ -228,10 +224,10 @@ class _Training:
     def __init__(
         self,
         base: str | Path,
-        cubes: Sequence[training_cubes.TrainingCube],
+        source: Sequence[training_cubes.TrainingCube] | TrainingSet,
         out: Path,
         tuning: Tuning,
-        captions: Mapping[str, str],
+        captions: Mapping[str, Sequence[str]] | str,
     ) -> None:
         import torch
 
@@ -239,7 +235,7 @@ class _Training:
         from eoaug.generators.checkpoints.schedulers import scheduler_of
         from eoaug.generators.runtime import checked_device
 
-        self.out, self.tuning, self.captions = out, tuning, captions
+        self.out, self.tuning = out, tuning
         self.checkpoint = open_checkpoint(base)
         device = tuning.device or ("cuda" if torch.cuda.is_available() else "cpu")
         self.nets = Networks(self.checkpoint, device=checked_device(device, "finetune"))
@@ -251,13 +247,18 @@ class _Training:
         size = self.nets.unet.config.sample_size or 64
         self.edge = tuning.tile_px or int(size) * self.nets.factor
         self.schedule = scheduler_of(self.checkpoint.component("scheduler"), "ddim")
-        self.cubes = [c for c in cubes if c.bands.all() and min(c.values.shape[2:]) >= self.edge]
-        if not self.cubes:
-            raise SourceError(
-                f"none of {len(cubes)} cubes has {', '.join(tuning.bands)} and {self.edge} pixels or more",
-                "give larger cubes, a smaller tile_px, or other bands",
+        self.windows: Windows
+        if isinstance(source, TrainingSet):
+            self.windows = ItemWindows(
+                source, tuning.bands, self.edge, tuning.stretch, captions, tuning.prompt
             )
-        self.windows = _WindowSampler(self.cubes, self.edge, tuning.stretch)
+        elif isinstance(captions, str):
+            raise ParameterError(
+                f"captions={captions!r} needs the images of a training set",
+                "give eoaug.training_set(...), or captions",
+            )
+        else:
+            self.windows = CubeWindows(source, self.edge, tuning.stretch, captions, tuning.prompt)
         self.losses = list[float]()
         self.parts = TunedParts(self.nets, tuning, self.checkpoint.root)
         parameters = self.parts.parameters
@@ -293,13 +294,13 @@ class _Training:
 
         from eoaug.generators.checkpoints.diffusionsat_networks import SatUNet
 
-        cube, date, window = self.windows.draw(rng)
+        window = self.windows.draw(rng)
         edge = self.edge // self.nets.factor
         noise = torch.randn((self.nets.vae.config.latent_channels, edge, edge), generator=draws)
         time = torch.randint(0, self.schedule.config.num_train_timesteps, (), generator=draws)
-        prompt = "" if rng.random() < _DROPOUT else self.captions.get(cube.name, self.tuning.prompt)
-        metadata = _metadata(cube, date, rng) if isinstance(self.nets.unet, SatUNet) else None
-        return _DrawnWindow(torch.from_numpy(window), noise, time, prompt, metadata)
+        prompt = "" if rng.random() < _DROPOUT else _one_of(window.captions, rng)
+        metadata = _metadata(window, rng) if isinstance(self.nets.unet, SatUNet) else None
+        return _DrawnWindow(torch.from_numpy(window.image), noise, time, prompt, metadata)
 
     def _losses(self, drawn: Sequence[_DrawnWindow]) -> Tensor:
         """Return the loss of every window, computed in one batch; the autoencoder's is their mean."""
@@ -365,13 +366,9 @@ class _Training:
 
     @cached_property
     def _identity(self) -> str:
-        """Hash of what a state belongs to: base, options, captions and cubes, but not the number of steps."""
+        """Hash of what a state belongs to: base, options, captions and images, but not the number of steps."""
         options = {k: v for k, v in asdict(self.tuning).items() if k not in ("steps", "save_every")}
-        cubes = [
-            [cube.name, sha256(np.ascontiguousarray(cube.values).view(np.uint8).reshape(-1)).hexdigest()]
-            for cube in self.cubes
-        ]
-        text = json.dumps([self.checkpoint.identity, options, dict(self.captions), cubes], sort_keys=True)
+        text = json.dumps([self.checkpoint.identity, options, self.windows.identity()], sort_keys=True)
         return sha256(text.encode()).hexdigest()
 
     def save(self) -> None:
@@ -402,7 +399,11 @@ class _Training:
             finetuned_files.write_adapter(self.out, self.parts, xl=self.nets.xl)
         else:
             finetuned_files.write_checkpoint(self.out, self.checkpoint, self.parts)
-        captions = {cube.name: self.captions.get(cube.name, self.tuning.prompt) for cube in self.cubes}
         finetuned_files.write_card(
-            self.out, self.checkpoint, self.tuning, captions, adapter=self.parts.is_adapter, steps=self.step
+            self.out,
+            self.checkpoint,
+            self.tuning,
+            self.windows.captions(),
+            adapter=self.parts.is_adapter,
+            steps=self.step,
         )

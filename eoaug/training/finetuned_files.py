@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from eoaug.generators.checkpoints.folder import Checkpoint
 from eoaug.generators.checkpoints.hub import SETTINGS
@@ -80,7 +80,7 @@ def write_checkpoint(out: Path, base: Checkpoint, parts: TunedParts) -> None:
 
 
 def write_card(
-    out: Path, base: Checkpoint, tuning: Tuning, captions: Mapping[str, str], *, adapter: bool, steps: int
+    out: Path, base: Checkpoint, tuning: Tuning, captions: Mapping[str, Any], *, adapter: bool, steps: int
 ) -> None:
     """Write ``eoaug.json``: the options that using the result needs, and how it was trained."""
     options = asdict(tuning)

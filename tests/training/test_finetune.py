@@ -308,7 +308,7 @@ def test_wrong_uses_are_told(base: Path, cubes: Path, tmp_path: Path) -> None:
         Tuning(target=("vae",))
     with pytest.raises(ParameterError, match="a picture has 3 channels"):
         Tuning(bands=("vv", "vh"))  # type: ignore[arg-type]
-    with pytest.raises(SourceError, match="none of 1 cubes has red, green, blue and 512 pixels"):
+    with pytest.raises(SourceError, match="none of 1 cubes has all three bands and 512 pixels"):
         finetune(base, cubes, tmp_path / "large", Tuning(tile_px=512))
     with pytest.raises(ParameterError, match="rank=0") as caught:
         Tuning(rank=0)
