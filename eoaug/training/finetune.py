@@ -30,7 +30,7 @@ from eoaug.training import finetuned_files
 from eoaug.training.state import TrainingState, read_progress
 from eoaug.training.tuned_parts import TunedParts
 from eoaug.training.tuning import Tuning
-from eoaug.training.windows import CubeWindows, ItemWindows, Window, Windows
+from eoaug.training.windows import CaptionedWindow, CubeWindows, ItemWindows, Windows
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -204,7 +204,7 @@ class _DrawnWindow:
     """Of DiffusionSat."""
 
 
-def _metadata(window: Window, rng: np.random.Generator) -> Float32Array:
+def _metadata(window: CaptionedWindow, rng: np.random.Generator) -> Float32Array:
     """Return the metadata of a window as DiffusionSat takes them; fields are dropped independently, as in the published code."""
     from eoaug.generators.checkpoints.diffusionsat import metadata_vector
 

@@ -18,7 +18,7 @@ from eoaug.datasets.training_cubes import TrainingCube, from_dataset
 from eoaug.errors import ParameterError, SourceError
 from eoaug.raster.arrays import Float32Array
 
-__all__ = ["CubeWindows", "ItemWindows", "Window", "Windows"]
+__all__ = ["CaptionedWindow", "CubeWindows", "ItemWindows", "Windows"]
 
 _CLEAR = 0.95
 """Smallest share of clear pixels in a window."""
@@ -34,7 +34,7 @@ Captions = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True)
-class Window:
+class CaptionedWindow:
     """A window of a step."""
 
     image: Float32Array
@@ -50,7 +50,7 @@ class Window:
 class Windows(Protocol):
     """Where windows come from."""
 
-    def draw(self, rng: np.random.Generator) -> Window:
+    def draw(self, rng: np.random.Generator) -> CaptionedWindow:
         """Return a random clear window, rotated and mirrored at random."""
 
     def identity(self) -> Any:
@@ -94,7 +94,7 @@ class CubeWindows:
         self._edge, self._stretch = edge, stretch
         self._captions = {cube.name: list(captions.get(cube.name) or [default]) for cube in self.cubes}
 
-    def draw(self, rng: np.random.Generator) -> Window:
+    def draw(self, rng: np.random.Generator) -> CaptionedWindow:
         """Return a random clear window, rotated and mirrored at random."""
         for _ in range(_DRAWS):
             cube = self.cubes[int(rng.integers(len(self.cubes)))]
@@ -156,7 +156,7 @@ class ItemWindows:
                 f"set tile_px to {min(cube.values.shape[2:])} or less",
             )
 
-    def draw(self, rng: np.random.Generator) -> Window:
+    def draw(self, rng: np.random.Generator) -> CaptionedWindow:
         """Return a random clear window, rotated and mirrored at random."""
         for _ in range(_DRAWS):
             item = self.train[int(rng.integers(len(self.train)))]
@@ -242,8 +242,8 @@ def _window(
     return _Found(date, row, col, np.ascontiguousarray(image, np.float32))
 
 
-def _described(cube: TrainingCube, found: _Found, captions: Sequence[str]) -> Window:
-    return Window(found.image, captions, int(cube.times[found.date]), cube.lonlat_deg, cube.gsd_m)
+def _described(cube: TrainingCube, found: _Found, captions: Sequence[str]) -> CaptionedWindow:
+    return CaptionedWindow(found.image, captions, int(cube.times[found.date]), cube.lonlat_deg, cube.gsd_m)
 
 
 def _clouded(edge: int) -> SourceError:
