@@ -384,7 +384,7 @@ def watch(watchers: list[Watcher]) -> Iterator[Any]:
 
 
 _LAUNCHER = """
-import json, os, signal, sys, warnings
+import json, os, signal, sys, time, warnings
 warnings.simplefilter("ignore")
 from tests.jobs.conftest import Fickle
 from pathlib import Path
@@ -415,6 +415,8 @@ def child(told):
                 os.kill(os.getpid(), signal.SIGKILL)
 
     crash_points.set_hook(stop)
+    real, ahead = time.time, told.get("ahead_s", 0)
+    time.time = lambda: real() + ahead
     config = told["config"]
     if told["calls"]:
         config["generator"] = Fickle(told["calls"])
@@ -464,9 +466,12 @@ class Launcher:
         return int(self._answer())
 
     def start(
-        self, job: Any, *, point: str = "", times: int = 0, counted: Path | None = None
+        self, job: Any, *, point: str = "", times: int = 0, counted: Path | None = None, ahead_s: float = 0.0
     ) -> tuple[int, Path]:
-        """Return the process and the file where it says what it did, if it lives so long."""
+        """Return the process and the file where it says what it did, if it lives so long.
+
+        ``ahead_s``: how many seconds its clock is ahead.
+        """
         self._count += 1
         said = self._room / f"said-{self._count}"
         config = job.model_dump(mode="json", exclude={"generator"}) | {"generator": "classical"}
@@ -477,6 +482,7 @@ class Launcher:
             "calls": str(counted or ""),
             "said": str(said),
             "lists": "",
+            "ahead_s": ahead_s,
         }
         return self._ask(told), said
 

@@ -388,3 +388,86 @@ def test_two_workers_stay_busy_and_the_graph_stays_small(count: int, tmp_path: P
         f"{count} items by two workers in {report.seconds:.0f} s, {report.work_seconds:.0f} s of work: throughput "
         f"{share:.2f} of what they could do, at most {max(known)} tasks known"
     )
+
+
+# -- histories: several jobs and processes on one catalog ------------------------------------------------------
+
+
+LEASE_S = 0.5
+CLOCKS_S = (0, 0, 0, 120, -120, 900, -900)
+
+
+def jobs_on(source: Path, out: Path) -> list[Any]:
+    """Three jobs that write to one catalog: two to the same collection, one to another."""
+    run = {"lease_s": LEASE_S, "wait_s": 30}
+    return [
+        a_job(source, out, output={"collection": "both"}, run=run),
+        a_job(source, out, output={"collection": "both"}, parameters={"factor": 3}, run=run),
+        a_job(source, out, output={"collection": "groups", "format": "zarr"}, run=run),
+    ]
+
+
+@pytest.fixture(scope="module")
+def quiet_three(
+    launcher: Launcher, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, bytes], float]:
+    """Two items, what quiet runs of the jobs make of them, and the seconds that it takes."""
+    source = make_source(tmp_path_factory.mktemp("quiet") / "in", 2)
+    out = source.parent / "histories" / "out"
+    begun = time.monotonic()
+    for job in jobs_on(source, out):
+        launcher.wait(launcher.start(job)[0])
+    return source, snapshot(out), time.monotonic() - begun
+
+
+def live_through(chance: random.Random, launcher: Launcher, jobs: list[Any], lasts: float) -> list[str]:
+    """Start five processes of jobs on one catalog, and freeze or kill some of them at random instants; return what was done."""
+    picked = [*jobs, *chance.choices(jobs, k=2)]
+    clocks = [chance.choice(CLOCKS_S) for _ in picked]
+    pids = [launcher.start(job, ahead_s=clock)[0] for job, clock in zip(picked, clocks, strict=True)]
+    told = [f"clocks {clocks}"]
+    frozen: list[int] = []
+    for _ in range(chance.randint(2, 6)):
+        time.sleep(chance.uniform(0, lasts / 3))
+        pid = chance.choice(pids)
+        if pid in frozen:
+            frozen.remove(pid)
+            os.kill(pid, signal.SIGCONT)
+            told.append(f"{pid} goes on")
+        elif chance.random() < 0.7:
+            frozen.append(pid)
+            os.kill(pid, signal.SIGSTOP)
+            told.append(f"{pid} frozen")
+        else:
+            os.kill(pid, signal.SIGKILL)
+            told.append(f"{pid} killed")
+    time.sleep(chance.choice((0, 2 * LEASE_S)))  # until the others take the leases of the frozen over
+    for pid in frozen:
+        os.kill(pid, signal.SIGCONT)
+    for pid in pids:
+        launcher.wait(pid)
+    return told
+
+
+@pytest.mark.parametrize(("rounds", "part"), counts(1, 500, parts=50))
+def test_what_is_listed_is_whole_and_listed_once(
+    rounds: int, part: int, quiet_three: tuple[Path, dict[str, bytes], float], launcher: Launcher, watch: Any
+) -> None:
+    source, expected, lasts = quiet_three
+    chance = random.Random(part)
+    outs = source.parent / f"histories-{part}"
+    watcher: Watcher = watch(outs)
+    for number in range(rounds):
+        out = outs / f"{number}"  # as deep as the quiet one: items point to their sources by relative paths
+        jobs = jobs_on(source, out)
+        told = live_through(chance, launcher, jobs, lasts)
+        for job in jobs:
+            report = run_job(job, progress=False)
+            assert not report.failures, (told, report.failures)
+        collect_garbage(out)
+        made = snapshot(out)
+        names = {*made, *expected} - {"catalog.json"}  # its id is the name of the folder
+        assert {name for name in names if made.get(name) != expected.get(name)} == set(), told
+        assert validate(out).sound, told
+        assert not strays(out), told
+    print(f"{rounds} histories, part {part}: {watcher.result()}")
