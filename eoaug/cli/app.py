@@ -51,6 +51,7 @@ app.command("change", short_help=SHORT["change"])(command("change", plan=False))
 for _module in (jobs, catalogs, training_sets, evaluation, models, sample, services):
     app.add_typer(_module.commands)
 plans.add_typer(jobs.plan_commands)
+app.add_typer(evaluation.studies, name="study")
 
 
 def _version(wanted: bool) -> None:

@@ -1,4 +1,4 @@
-"""The command that scores a generator against classical baselines."""
+"""The commands that score generators, and that compare ways to fine-tune them."""
 
 from __future__ import annotations
 
@@ -10,9 +10,15 @@ import typer
 from eoaug.cli.options import Json, Texts, option_help, reported, split
 from eoaug.errors import ParameterError
 
-__all__ = ["commands"]
+__all__ = ["commands", "studies"]
 
 commands = typer.Typer()
+studies = typer.Typer(
+    help="Compare ways to fine-tune a checkpoint.",
+    short_help="Compare ways to fine-tune a checkpoint.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 
 @commands.command(
@@ -116,3 +122,58 @@ def evaluate_land(
     found = compare(load(generator), chips, images=images, seed=seed)
     found.write(out)
     typer.echo(found.to_markdown())
+
+
+@studies.command(
+    "sar",
+    short_help="Compare ways to fine-tune a checkpoint on radar images.",
+    help=option_help(
+        "Fine-tune a checkpoint on radar images once for every combination of parts: UNet, text encoders, autoencoder, and a "
+        "word that is learned. Every arm takes the same steps; its samples are compared with real images by amplitude "
+        "distribution, texture and CLIP, and so are real images of another place. A killed study is resumed by the same command. "
+        "Writes study.md, figures.json, samples.png and index.html.",
+        "eoaug study sar --base sdxl-folder --data sentinel-1-cubes --out study\n"
+        "  eoaug study sar --base sd-folder --data sentinel-1-cubes --clip sar-clip --out study matrix.yaml",
+    ),
+)
+@reported
+def study(
+    base: Annotated[str, typer.Option(help="Checkpoint folder, or owner/name@commit on the hub.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            exists=True,
+            file_okay=False,
+            help="Folder of netCDF cubes of two or more places with a radar band.",
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the study.")],
+    matrix: Annotated[
+        Path | None,
+        typer.Argument(
+            exists=True, dir_okay=False, help="YAML file with the arms. [default: those of the paper]"
+        ),
+    ] = None,
+    other_place: Annotated[
+        str | None, typer.Option(help="Cube that is kept from training. [default: the last by name]")
+    ] = None,
+    clip: Annotated[
+        Path | None, typer.Option(exists=True, file_okay=False, help="Folder of a CLIP model.")
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Device, e.g. cpu or cuda:0. [default: a GPU if there is one]")
+    ] = None,
+) -> None:
+    """Compare ways to fine-tune a checkpoint on radar images."""
+    from eoaug.evaluate.sar_report import report_study
+    from eoaug.evaluate.sar_study import study_sar
+
+    def progress(arm: str, step: int, loss: float) -> None:
+        typer.echo(f"{arm}: step {step}, loss {loss:.4f}", err=True)
+
+    done = study_sar(
+        base, data, out, matrix, other_place=other_place, clip=clip, device=device, progress=progress
+    )
+    page = report_study(done)
+    typer.echo((out / "study.md").read_text(encoding="utf-8"))
+    typer.echo(page)
