@@ -6,9 +6,10 @@ Imports dask; the package's root does not import this module.
 from __future__ import annotations
 
 import itertools
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import dask.array as da
@@ -28,6 +29,10 @@ from eoaug.engine.values import ChunkIndex
 from eoaug.raster.tiles import Window
 
 __all__ = ["ChunkWork", "build", "build_windows", "computed", "computed_by"]
+
+
+_KEPT_WINDOWS = 4
+"""Windows of a result whose graphs are kept."""
 
 
 class ChunkWork(Protocol):
@@ -157,29 +162,159 @@ def build(plan: Plan, inputs: Inputs) -> dict[str, da.Array]:
     """Return the result as dask arrays, by layer name (and ``synthetic``), without computing anything.
 
     One task makes a chunk of all variables, and one more per variable picks its array. A task refers to the
-    input blocks within its reach; the graph holds the plan once and never the weights.
+    input blocks within its reach; the graph holds the plan once and never the weights. A window of an array, by slices
+    of step 1, is built anew: it costs its own tiles, not the chunks that it touches.
     """
     arrays: list[da.Array] = [
         a if isinstance(a, da.Array) else da.from_array(a, chunks=_source_chunks(plan, a))
         for a in inputs.arrays()
     ]
+    result = _Result(plan, inputs, tuple(arrays))
+    if not plan.calendar.autoregressive:
+        return {name: result.array(name, result.whole) for name in dtypes_of(plan)}
     sources = tuple(_Blocks.of(a) for a in arrays)
-    start = HighLevelGraph.merge(*(a.__dask_graph__() for a in arrays))
-    bare = Inputs(
-        bands=tuple(_Stub(a.shape) for a in inputs.bands),
-        mask=None if inputs.mask is None else _Stub(inputs.mask.shape),
-        layout=None if inputs.layout is None else _Stub(inputs.layout.shape),
-    )
-    if plan.calendar.autoregressive:
-        graph, labels = _autoregressive(start, plan, sources, bare)
-    else:
-        graph, labels = _chunks(start, plan, sources, bare, _probe(plan, inputs, sources))
+    graph, labels = _autoregressive(_merged(arrays), plan, sources, result.bare)
     members = plan.sampling.result_members
     chunks = (((1,) * members,) if members else ()) + plan.chunking.lengths
     return {
         name: da.Array(graph.cull_layers([labels[name]]), labels[name], chunks, dtype=dtype)
         for name, dtype in dtypes_of(plan).items()
     }
+
+
+def _merged(arrays: Sequence[da.Array]) -> HighLevelGraph:
+    return HighLevelGraph.merge(*(a.__dask_graph__() for a in arrays))
+
+
+Spans = tuple[tuple[int, int], ...]
+"""First and end index along (member, time, y, x)."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Result:
+    """What any window of a result is built from."""
+
+    plan: Plan
+    inputs: Inputs
+    arrays: tuple[da.Array, ...]
+    """The inputs as dask arrays."""
+    _built: OrderedDict[Spans, tuple[HighLevelGraph, dict[str, str], tuple[tuple[int, ...], ...]]] = field(
+        default_factory=OrderedDict, repr=False
+    )
+    """The windows that were asked for last: variables of a Dataset are indexed one after the other."""
+
+    @property
+    def bare(self) -> Inputs:
+        """The inputs, with shapes in place of arrays."""
+        inputs = self.inputs
+        return Inputs(
+            bands=tuple(_Stub(a.shape) for a in inputs.bands),
+            mask=None if inputs.mask is None else _Stub(inputs.mask.shape),
+            layout=None if inputs.layout is None else _Stub(inputs.layout.shape),
+        )
+
+    @property
+    def whole(self) -> Spans:
+        """The whole result."""
+        lengths = self.plan.chunking.lengths
+        return ((0, self.plan.sampling.result_members or 1), *((0, sum(sizes)) for sizes in lengths))
+
+    def array(self, name: str, spans: Spans, dropped: Sequence[int] = ()) -> _Windowed:
+        """Return a window of one variable, without the axes ``dropped``, which are of length 1."""
+        if spans not in self._built:
+            self._built[spans] = self._build(spans)
+            while len(self._built) > _KEPT_WINDOWS:
+                self._built.popitem(last=False)
+        graph, labels, chunks = self._built[spans]
+        dropped = sorted({*dropped, *(() if self.plan.sampling.result_members else (0,))})
+        label = labels[name]
+        graph = graph.cull_layers([label])
+        if picked := [axis for axis in dropped if axis > 0 or self.plan.sampling.result_members]:
+            graph, label = _without(graph, label, chunks, picked, self.plan.sampling.result_members is None)
+        kept = tuple(sizes for axis, sizes in enumerate(chunks) if axis not in dropped)
+        array = _Windowed(graph, label, kept, dtype=dtypes_of(self.plan)[name])  # type: ignore[no-untyped-call]
+        array.origin_of = (self, name, spans, tuple(dropped))
+        return array
+
+    def _build(self, spans: Spans) -> tuple[HighLevelGraph, dict[str, str], tuple[tuple[int, ...], ...]]:
+        """Return graph, label of each variable and chunk lengths of a window."""
+        chunking = self.plan.chunking
+        cuts = [
+            np.union1d(_edges(sizes), span) for sizes, span in zip(chunking.lengths, spans[1:], strict=True)
+        ]
+        first, middle, last = (tuple(np.diff(cut).tolist()) for cut in cuts)
+        plan = replace(self.plan, chunking=replace(chunking, lengths=(first, middle, last)))
+        part = [range(*spans[0])]
+        part += [
+            range(*np.searchsorted(cut, span).tolist()) for cut, span in zip(cuts, spans[1:], strict=True)
+        ]
+        sources = tuple(_Blocks.of(a) for a in self.arrays)
+        probe = _probe(plan, self.inputs, sources)
+        graph, labels = _chunks(
+            _merged(self.arrays), plan, sources, self.bare, probe, None if spans == self.whole else part
+        )
+        lengths = (((1,) * (plan.sampling.result_members or 1)), *plan.chunking.lengths)
+        chunks = tuple(sizes[own.start : own.stop] for sizes, own in zip(lengths, part, strict=True))
+        return graph, labels, chunks
+
+
+class _Windowed(da.Array):
+    """A lazy variable of a result, of which a window costs its own tiles.
+
+    Whatever dask makes of it, a copy for another process for example, is an array of dask.
+    """
+
+    origin_of: tuple[_Result, str, Spans, tuple[int, ...]]
+    """Result, variable, window, and the axes that were dropped."""
+
+    def __getitem__(self, index: Any) -> Any:
+        cut = self._cut(index if isinstance(index, tuple) else (index,))
+        if cut is None:
+            return super().__getitem__(index)  # type: ignore[no-untyped-call]
+        result, name, spans, dropped = self.origin_of
+        return self if cut == (spans, dropped) else result.array(name, *cut)
+
+    def _cut(self, keys: tuple[Any, ...]) -> tuple[Spans, tuple[int, ...]] | None:
+        """Return window and dropped axes of an index; None unless it consists of numbers and of slices of step 1."""
+        _, _, spans, dropped = self.origin_of
+        axes = [axis for axis in range(len(spans)) if axis not in dropped]
+        if len(keys) > len(axes):
+            return None
+        wanted, gone = list(spans), list(dropped)
+        for axis, key in zip(axes, keys, strict=False):
+            start, size = spans[axis][0], spans[axis][1] - spans[axis][0]
+            if isinstance(key, slice) and key.step in (None, 1):
+                low, high, _ = key.indices(size)
+            elif isinstance(key, int | np.integer) and not isinstance(key, bool) and -size <= key < size:
+                low = int(key) % size
+                high = low + 1
+                gone.append(axis)
+            else:
+                return None
+            if high <= low:
+                return None
+            wanted[axis] = (start + low, start + high)
+        return tuple(wanted), tuple(gone)
+
+
+def _without(
+    graph: HighLevelGraph,
+    label: str,
+    chunks: tuple[tuple[int, ...], ...],
+    axes: Sequence[int],
+    no_member: bool,
+) -> tuple[HighLevelGraph, str]:
+    """Return a graph with a layer that drops axes of length 1 from the chunks of a variable, and its label."""
+    shown = f"{label}-{''.join(map(str, axes))}"
+    tasks: dict[Any, Any] = {}
+    for place in np.ndindex(*map(len, chunks)):
+        own = place[1:] if no_member else place
+        kept = tuple(i for axis, i in enumerate(place) if axis not in axes and not (no_member and axis == 0))
+        key = (shown, *kept)
+        tasks[key] = _UnfusedTask(
+            key, np.squeeze, TaskRef((label, *own)), tuple(axis - no_member for axis in axes)
+        )
+    return _with(graph, shown, tasks, [label]), shown
 
 
 def build_windows(work: ChunkWork, inputs: Sequence[Any]) -> dict[str, da.Array]:
@@ -240,26 +375,35 @@ def _chunks(
     sources: tuple[_Blocks, ...],
     bare: Inputs,
     probe: KnownProbe | None = None,
+    part: Sequence[range] | None = None,
 ) -> tuple[HighLevelGraph, dict[str, str]]:
-    """Add the chunks of a plan; return the layer of each variable."""
+    """Add the chunks of a plan, or a ``part`` along (member, time, y, x); return the layer of each variable."""
     # The names of the input blocks are part of the name: two lazy cubes with equal tokens may differ.
     token = _name(plan, sources)
     plan_key, run = f"eoaug-plan-{token}", f"eoaug-{plan.verb}-{token}"
     tasks: dict[Any, Any] = {plan_key: DataNode(plan_key, _ChunkTask(plan, sources, bare, probe))}
-    for index in indices_of(plan):
+    members = plan.sampling.result_members or 1
+    every = [range(members), *(range(len(sizes)) for sizes in plan.chunking.lengths)]
+    indices: list[ChunkIndex] = list(itertools.product(*(every if part is None else part)))  # type: ignore[arg-type]
+    for index in indices:
         needs = zip(sources, input_windows(plan, bare, index), strict=True)
         refs = [ref for source, (dates, window) in needs for ref in source.refs(dates, window)]
         tasks[(run, *index)] = _UnfusedTask((run, *index), _run_blocks, TaskRef(plan_key), index, List(*refs))
-    graph = _with(graph, run, tasks, {name for source in sources for name, _ in source.images})
     has_members = plan.sampling.result_members is not None
+    first = [0] * 4 if part is None else [own.start for own in part]
+    # Two parts share tasks under the same keys, but no layer.
+    of_part = "" if part is None else f"-{tokenize([(own.start, own.stop) for own in part])}"
+    layer = f"{run}{of_part}"
+    graph = _with(graph, layer, tasks, {name for source in sources for name, _ in source.images})
     labels = {}
     for name in dtypes_of(plan):
-        label = labels[name] = f"eoaug-{name}-{token}"
+        label = labels[name] = f"eoaug-{name}-{token}{of_part}"
         picks: dict[Any, Any] = {}
-        for index in indices_of(plan):
-            key: tuple[Any, ...] = (label, *index) if has_members else (label, *index[1:])
+        for index in indices:
+            place = tuple(i - start for i, start in zip(index, first, strict=True))
+            key: tuple[Any, ...] = (label, *place) if has_members else (label, *place[1:])
             picks[key] = _UnfusedTask(key, _pick, TaskRef((run, *index)), name, has_members)
-        graph = _with(graph, label, picks, [run])
+        graph = _with(graph, label, picks, [layer])
     return graph, labels
 
 

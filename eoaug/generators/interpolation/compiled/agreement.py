@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-__all__ = ["support", "typical_differences"]
+__all__ = ["in_patches", "support", "typical_differences"]
 
 
 _compiled = numba.njit(cache=True, nogil=True)
@@ -76,15 +76,13 @@ def typical_differences(planes, shown, least, out):
 
 
 @_compiled
-def support(scaled, known, weights, target):
+def support(scaled, weights, target):
     """Return what the other dates say of each pixel.
 
     Parameters
     ----------
     scaled
-        Shape (T, C, P), in differences up to which two pixels agree.
-    known
-        The same shape.
+        Shape (T, C, P), in differences up to which two pixels agree; NaN where unknown.
     weights
         Shape (T,), of dates.
     target
@@ -95,14 +93,16 @@ def support(scaled, known, weights, target):
     Shapes (T, P): the weight of the dates that agree, and of those that show the pixel; and the difference from the target.
     """
     dates, bands, size = scaled.shape
-    shown = np.zeros((dates, size), np.bool_)
+    zero, one_whole = np.float32(0), np.float32(1)
+    shown = np.zeros((dates, size), np.float32)
     for date in range(dates):
         for band in range(bands):
             for j in range(size):
-                shown[date, j] |= known[date, band, j]
+                shown[date, j] = (
+                    one_whole if scaled[date, band, j] == scaled[date, band, j] else shown[date, j]
+                )
     agreeing, most = np.zeros((dates, size), np.float32), np.zeros((dates, size), np.float32)
     apart, difference = np.empty((dates, size), np.float32), np.empty(size, np.float32)
-    zero = np.float32(0)
     for date in range(dates):
         for j in range(size):
             apart[date, j] = np.inf
@@ -112,20 +112,49 @@ def support(scaled, known, weights, target):
                 difference[j] = zero
             for band in range(bands):
                 first, second = scaled[one, band], scaled[other, band]
-                here, there = known[one, band], known[other, band]
                 for j in range(size):
-                    away = abs(first[j] - second[j]) if here[j] and there[j] else zero
-                    difference[j] = max(difference[j], away)
+                    away = abs(first[j] - second[j])
+                    # A comparison with NaN is false.
+                    difference[j] = away if away > difference[j] else difference[j]
             for j in range(size):
-                both = shown[one, j] and shown[other, j]
-                agree = both and difference[j] <= 1
-                agreeing[one, j] += weights[other] if agree else zero
-                agreeing[other, j] += weights[one] if agree else zero
-                most[one, j] += weights[other] if both else zero
-                most[other, j] += weights[one] if both else zero
+                both = shown[one, j] * shown[other, j]
+                agree = both if difference[j] <= one_whole else zero
+                agreeing[one, j] += weights[other] * agree
+                agreeing[other, j] += weights[one] * agree
+                most[one, j] += weights[other] * both
+                most[other, j] += weights[one] * both
             if one == target or other == target:
                 by = other if one == target else one
                 for j in range(size):
-                    if shown[one, j] and shown[other, j]:
-                        apart[by, j] = difference[j]
+                    apart[by, j] = difference[j] if shown[one, j] * shown[other, j] > zero else apart[by, j]
     return agreeing, most, apart
+
+
+@_compiled
+def in_patches(wrong, shown, edge):
+    """Return the shown pixels (T, H, W) around which most shown ones are wrong, and the wrong ones near these.
+
+    ``edge``: of the window, odd.
+    """
+    dates, height, width = wrong.shape
+    half = edge // 2
+    out, patches = np.empty(wrong.shape, np.bool_), np.empty((height, width), np.bool_)
+    for date in range(dates):
+        for i in range(height):
+            for j in range(width):
+                balance = 0
+                if shown[date, i, j]:
+                    for k in range(max(i - half, 0), min(i + half + 1, height)):
+                        for m in range(max(j - half, 0), min(j + half + 1, width)):
+                            balance += 2 * wrong[date, k, m] - shown[date, k, m]
+                patches[i, j] = balance > 0
+        for i in range(height):
+            for j in range(width):
+                out[date, i, j] = patches[i, j]
+                if wrong[date, i, j] and not patches[i, j]:
+                    near = 0
+                    for k in range(max(i - half, 0), min(i + half + 1, height)):
+                        for m in range(max(j - half, 0), min(j + half + 1, width)):
+                            near += patches[k, m]
+                    out[date, i, j] = near > 0
+    return out

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-__all__ = ["fill_planes", "lines_in_time"]
+__all__ = ["fill_planes", "lines_in_time", "weighted"]
 
 
 _compiled = numba.njit(cache=True, nogil=True)
@@ -177,16 +177,15 @@ def _nearest(known, target, band, past, future):
     """Set ``past`` and ``future`` to the nearest date that is known at each pixel; -1 without one."""
     for j in range(past.size):
         past[j], future[j] = -1, -1
+    # Choices instead of branches: processors then work on many pixels at once.
     for date in range(target - 1, -1, -1):
-        shown = known[date, band]
+        shown, number = known[date, band], np.int16(date)
         for j in range(past.size):
-            if past[j] < 0 and shown[j]:
-                past[j] = date
+            past[j] = number if (past[j] < 0) & shown[j] else past[j]
     for date in range(target + 1, len(known)):
-        shown = known[date, band]
-        for j in range(past.size):
-            if future[j] < 0 and shown[j]:
-                future[j] = date
+        shown, number = known[date, band], np.int16(date)
+        for j in range(future.size):
+            future[j] = number if (future[j] < 0) & shown[j] else future[j]
 
 
 @_compiled
@@ -222,3 +221,35 @@ def lines_in_time(values, known, times, targets):
         for band in range(bands):
             _line(values, known, times, targets[n], band, nearest, expected[n, band], predictable[n, band])
     return expected, predictable
+
+
+@_compiled
+def weighted(planes, rows, first_row, columns, first_column):
+    """Return planes (n, H, W), each line of which is a weighted sum: along columns, then along rows.
+
+    Parameters
+    ----------
+    planes
+        Shape (n, H, W).
+    rows
+        Shape (H, K): the weights of the K rows from ``first_row[i]`` on in row i.
+    columns
+        Shape (W, L): column k is ``columns[k, j]`` of the columns j from ``first_column[k]`` on.
+    """
+    count, height, width = planes.shape
+    out, between = np.zeros((count, height, width), planes.dtype), np.zeros((height, width), planes.dtype)
+    for n in range(count):
+        for i in range(height):
+            total = between[i]
+            for j in range(width):
+                total[j] = 0
+            for k in range(rows.shape[1]):
+                weight, source = rows[i, k], planes[n, first_row[i] + k]
+                for j in range(width):
+                    total[j] += weight * source[j]
+        for i in range(height):
+            for k in range(width):
+                value, spread, to = between[i, k], columns[k], out[n, i, first_column[k] :]
+                for j in range(columns.shape[1]):
+                    to[j] += value * spread[j]
+    return out
