@@ -17,6 +17,7 @@ from eoaug.cube.model import Cube
 from eoaug.cube.roles import label_variables
 from eoaug.cube.stacks import PER_BAND
 from eoaug.cube.synthetic import ATTRIBUTES, GENERATED, MEASURED, OUTSIDE, SYNTHETIC, TRANSFERRED
+from eoaug.cube.windowed import WindowedVariable, picked
 from eoaug.raster.radiometry import NODATA_KEYS, SCALE_ATTRS
 
 if TYPE_CHECKING:
@@ -254,11 +255,12 @@ class _Frame:
     def variable(self, data: Any, dims: tuple[str, ...], attrs: Any, encoding: Any) -> xr.Variable:
         """Return pixels of shape ([member,] T, Y, X) with the user's order of dimensions."""
         if self.time is None:
-            data = data[:, 0] if self.lead else data[0]
+            data = picked(data, slice(None), 0) if self.lead else picked(data, 0)
         full = self.dims
         own = tuple(d for d in dims if d in full and d not in self.lead)
         order = (*self.lead, *own, *(d for d in full if d not in own and d not in self.lead))
-        return xr.Variable(full, data, attrs, encoding).transpose(*order)
+        variable: xr.Variable = WindowedVariable(full, data, attrs, encoding).transpose(*order)
+        return variable
 
     def keeps(self, array: xr.DataArray) -> bool:
         """Tell whether a variable of the input is valid on the result's grid and dates."""

@@ -162,8 +162,8 @@ def build(plan: Plan, inputs: Inputs) -> dict[str, da.Array]:
     """Return the result as dask arrays, by layer name (and ``synthetic``), without computing anything.
 
     One task makes a chunk of all variables, and one more per variable picks its array. A task refers to the
-    input blocks within its reach; the graph holds the plan once and never the weights. A window of an array, by slices
-    of step 1, is built anew: it costs its own tiles, not the chunks that it touches.
+    input blocks within its reach; the graph holds the plan once and never the weights. The attribute ``window`` of an
+    array builds a part of it: that costs its own tiles, not the chunks that it touches (`cube.windowed`).
     """
     arrays: list[da.Array] = [
         a if isinstance(a, da.Array) else da.from_array(a, chunks=_source_chunks(plan, a))
@@ -219,7 +219,7 @@ class _Result:
         lengths = self.plan.chunking.lengths
         return ((0, self.plan.sampling.result_members or 1), *((0, sum(sizes)) for sizes in lengths))
 
-    def array(self, name: str, spans: Spans, dropped: Sequence[int] = ()) -> _Windowed:
+    def array(self, name: str, spans: Spans, dropped: Sequence[int] = ()) -> da.Array:
         """Return a window of one variable, without the axes ``dropped``, which are of length 1."""
         if spans not in self._built:
             self._built[spans] = self._build(spans)
@@ -232,8 +232,9 @@ class _Result:
         if picked := [axis for axis in dropped if axis > 0 or self.plan.sampling.result_members]:
             graph, label = _without(graph, label, chunks, picked, self.plan.sampling.result_members is None)
         kept = tuple(sizes for axis, sizes in enumerate(chunks) if axis not in dropped)
-        array = _Windowed(graph, label, kept, dtype=dtypes_of(self.plan)[name])  # type: ignore[no-untyped-call]
-        array.origin_of = (self, name, spans, tuple(dropped))
+        array = da.Array(graph, label, kept, dtype=dtypes_of(self.plan)[name])
+        # An attribute, not a subclass: xarray refuses to mix types of chunked arrays. What dask makes of the array lacks it.
+        array.window = _Window(self, name, spans, tuple(dropped))  # type: ignore[attr-defined]
         return array
 
     def _build(self, spans: Spans) -> tuple[HighLevelGraph, dict[str, str], tuple[tuple[int, ...], ...]]:
@@ -258,31 +259,25 @@ class _Result:
         return graph, labels, chunks
 
 
-class _Windowed(da.Array):
-    """A lazy variable of a result, of which a window costs its own tiles.
+@dataclass(frozen=True, eq=False)
+class _Window:
+    """The window of a result that an array of dask holds; the attribute ``window`` of that array."""
 
-    Whatever dask makes of it, a copy for another process for example, is an array of dask.
-    """
+    result: _Result
+    name: str
+    """Of the variable."""
+    spans: Spans
+    dropped: tuple[int, ...]
+    """Axes of length 1 that the array does not have."""
 
-    origin_of: tuple[_Result, str, Spans, tuple[int, ...]]
-    """Result, variable, window, and the axes that were dropped."""
-
-    def __getitem__(self, index: Any) -> Any:
-        cut = self._cut(index if isinstance(index, tuple) else (index,))
-        if cut is None:
-            return super().__getitem__(index)  # type: ignore[no-untyped-call]
-        result, name, spans, dropped = self.origin_of
-        return self if cut == (spans, dropped) else result.array(name, *cut)
-
-    def _cut(self, keys: tuple[Any, ...]) -> tuple[Spans, tuple[int, ...]] | None:
-        """Return window and dropped axes of an index; None unless it consists of numbers and of slices of step 1."""
-        _, _, spans, dropped = self.origin_of
-        axes = [axis for axis in range(len(spans)) if axis not in dropped]
+    def __call__(self, keys: tuple[Any, ...]) -> da.Array | None:
+        """Return the array of an index; None unless it consists of numbers and of slices of step 1."""
+        axes = [axis for axis in range(len(self.spans)) if axis not in self.dropped]
         if len(keys) > len(axes):
             return None
-        wanted, gone = list(spans), list(dropped)
+        wanted, gone = list(self.spans), list(self.dropped)
         for axis, key in zip(axes, keys, strict=False):
-            start, size = spans[axis][0], spans[axis][1] - spans[axis][0]
+            start, size = self.spans[axis][0], self.spans[axis][1] - self.spans[axis][0]
             if isinstance(key, slice) and key.step in (None, 1):
                 low, high, _ = key.indices(size)
             elif isinstance(key, int | np.integer) and not isinstance(key, bool) and -size <= key < size:
@@ -294,7 +289,7 @@ class _Windowed(da.Array):
             if high <= low:
                 return None
             wanted[axis] = (start + low, start + high)
-        return tuple(wanted), tuple(gone)
+        return self.result.array(self.name, tuple(wanted), gone)
 
 
 def _without(
