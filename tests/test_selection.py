@@ -146,8 +146,8 @@ def test_planted_faults_are_found_in_full_counts(eoaug_data: Path, tmp_path: Pat
     selection = eoaug.select(train, made, updates=400, progress=False)
     kinds, false = found(selection.lines, wrong)
     print(selection, kinds, false, selection.accuracy)
-    assert kinds["memorised"] >= 46
-    assert kinds["duplicate"] >= 46
+    assert kinds["memorised"] >= 48
+    assert kinds["duplicate"] >= 48
     assert kinds["agreement"] >= 40
     assert false <= 30
 

@@ -99,7 +99,9 @@ class Nearest:
     """Largest difference of the means of a band, in standard deviations."""
 
 
-def nearest_of(some: Patterns, others: Patterns, excluded: list[list[int]]) -> Nearest:
+def nearest_of(
+    some: Patterns, others: Patterns, excluded: list[list[int]], within: float = np.inf
+) -> Nearest:
     """Return the most alike image of each.
 
     Parameters
@@ -110,12 +112,17 @@ def nearest_of(some: Patterns, others: Patterns, excluded: list[list[int]]) -> N
         The set that is searched.
     excluded
         Per image the numbers that do not count, such as its own or that of its source.
+    within
+        Images whose means differ by more do not count; where none is left, the cosine is -2.
     """
     at = np.empty(len(some), np.int64)
     cosine = np.empty(len(some), np.float32)
     for begin, best in _blocks(some, others):
         for row in range(len(best)):
             best[row, excluded[begin + row]] = -2.0
+            if np.isfinite(within):
+                differ = np.abs(some.levels[begin + row] - others.levels).max(axis=1) > within
+                best[row, differ] = -2.0
         end = begin + len(best)
         at[begin:end] = best.argmax(axis=1)
         cosine[begin:end] = best.max(axis=1)

@@ -23,7 +23,7 @@ from eoaug.progress import Progress, track
 from eoaug.raster.arrays import Float64Array
 from eoaug.selection.agreement import FOLDS, Agreement, agreement_of, folds_of, least_agreement
 from eoaug.selection.diversity import diversity_of
-from eoaug.selection.likeness import Patterns, nearest_of, patterns_of, turned_cosines
+from eoaug.selection.likeness import Nearest, Patterns, nearest_of, patterns_of, turned_cosines
 from eoaug.selection.page import write_page
 from eoaug.torch.augmented import children_of, made_before
 from eoaug.torch.chips import Chips
@@ -37,6 +37,11 @@ __all__ = ["DEFAULT_KEEP", "Selection", "select"]
 DEFAULT_KEEP = KeepRules(agreement=0.5, duplicate=0.95, memorised=0.6)
 _LEVEL = 0.1
 """Difference of the means of a band, in its standard deviations, above which two images are not the same."""
+_SAME_LEVEL = 0.02
+"""Difference of the means below which an image is looked at twice: compression takes the texture of water and fields, and keeps
+their means."""
+_SAME_LEVEL_FACTOR = 1.75
+"""How much farther such an image may be, and still count as a copy."""
 _LEAST_SCALE = 0.05
 """Least distance between real neighbours that is believed: real images that are there twice have none."""
 _MOST_DROPPED = 0.5
@@ -111,7 +116,7 @@ def select(
     images of one class, over turns and mirrors, from which on the later one is dropped; a lower one suffices where both
     are much farther from every real image, and two draws of one image must be much more alike than they are like that image.
     *Memorised*: the least distance to a real image other than the source, in distances of that one to the next real image;
-    nearer ones are copies.
+    nearer ones are copies, and also ones up to 1.75 times as far whose mean colour is that of the real one.
 
     Parameters
     ----------
@@ -280,16 +285,25 @@ class _Findings:
 
     def _copies(self) -> tuple[NDArray[np.int64], Float64Array]:
         """Return the nearest real image that is not the source, and the distance to it in distances of its own neighbour."""
-        near = nearest_of(
-            self.made_patterns, self.real_patterns, [[parent] for parent in self.images.parents]
-        )
-        hits = np.unique(near.at)
+        parents = [[parent] for parent in self.images.parents]
+        near = nearest_of(self.made_patterns, self.real_patterns, parents)
+        same = nearest_of(self.made_patterns, self.real_patterns, parents, within=_SAME_LEVEL)
         self._to_real = np.maximum(1.0 - near.cosine.astype(np.float64), _LEAST_SCALE)
+        ratio, equal = self._ratios(near), self._ratios(same) / _SAME_LEVEL_FACTOR
+        # An image of the same pattern and another brightness is not the same image.
+        ratio = np.where(near.level < _LEVEL, ratio, np.maximum(ratio, 1.0))
+        nearer = (same.cosine > -1.5) & (equal < ratio)
+        return np.where(nearer, same.at, near.at), np.where(nearer, equal, ratio)
+
+    def _ratios(self, near: Nearest) -> Float64Array:
+        """Return distances to real images, in those of the real images to their own neighbours."""
+        hits = np.unique(near.at)
         own = nearest_of(self.real_patterns.some(hits), self.real_patterns, [[hit] for hit in hits.tolist()])
         scale = np.maximum(1.0 - own.cosine.astype(np.float64), _LEAST_SCALE)
-        ratio = (1.0 - near.cosine.astype(np.float64)) / scale[np.searchsorted(hits, near.at)]
-        # An image of the same pattern and another brightness is not the same image.
-        return near.at, np.where(near.level < _LEVEL, ratio, np.maximum(ratio, 1.0))
+        distance: Float64Array = (1.0 - near.cosine.astype(np.float64)) / scale[
+            np.searchsorted(hits, near.at)
+        ]
+        return distance
 
     def _duplicates(self, considered: NDArray[np.bool_]) -> dict[int, int]:
         """Return the number of the earlier image of which an image is a duplicate, by its own."""
