@@ -3,7 +3,7 @@
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.installed
-CODE := eoaug tests examples catalogs docs packaging
+CODE := eoaug tests examples catalogs docs packaging integrations
 DATA ?= data/train
 VALIDATION ?= data/validation
 CHIPS ?= data/eurosat

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,8 +48,21 @@ maximum_signature_line_length = 90
 
 # -- notebooks ----------------------------------------------------------------------------------------
 
+os.environ["PATH"] = os.pathsep.join(
+    [str(Path(sys.executable).parent), os.environ["PATH"]]
+)  # for cells with a command
+
+
+def _of_this_code() -> str:
+    """Return a name that changes with any module of eoaug, because pages are executed anew when what they show may change."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(eoaug.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
 nb_execution_mode = "cache"
-nb_execution_cache_path = str(HERE / "_build" / "executed")
+nb_execution_cache_path = str(HERE / "_build" / "executed" / _of_this_code())
 nb_execution_in_temp = True
 nb_execution_raise_on_error = True
 nb_execution_timeout = 600

@@ -147,17 +147,18 @@ def plot_uncertainty(ds: Any, *, band: str | None = None, times: Dates | None = 
         indices = _indices(cube, times, _marks(ds))
         errors = _thinned(errors, cube)
         if cube.times is not None and len(indices) < len(cube.times):
-            errors = errors.isel(time=indices)
+            errors = errors.isel({cube.name_time: indices})
         pyplot = _pyplot()
-        panels = errors.sizes.get("time", 1)
+        time = str(cube.name_time)
+        panels = errors.sizes.get(time, 1)
         names = {"x": cube.names_yx[1], "y": cube.names_yx[0]}
         kind: dict[str, Any] = {**names, "cmap": "viridis", "vmin": 0, "robust": True}
         if panels > 1:
             grid = errors.plot.imshow(
-                col="time", col_wrap=min(panels, _COLUMNS), size=_INCHES, aspect=1, **kind
+                col=time, col_wrap=min(panels, _COLUMNS), size=_INCHES, aspect=1, **kind
             )
             figure, axes = grid.fig, grid.axs.ravel()[:panels]
-            for ax, date in zip(axes, errors["time"].values, strict=True):
+            for ax, date in zip(axes, errors[time].values, strict=True):
                 ax.set_title(str(date)[:10], fontsize=9)
         else:
             figure, ax = pyplot.subplots(figsize=(1.5 * _INCHES, 1.2 * _INCHES), layout="constrained")
@@ -213,7 +214,9 @@ def _panel(ds: Any, cube: Cube, index: int, look: str | None, *, member: int = 0
     marks = _marks(ds)
     generated, share = None, ""
     if marks is not None:
-        layer = marks.isel({d: n for d, n in (("time", index), ("member", member)) if d in marks.dims})
+        layer = marks.isel(
+            {d: n for d, n in ((cube.name_time, index), ("member", member)) if d in marks.dims}
+        )
         layer = _thinned(layer, cube).transpose(y, x).compute()
         generated = (layer != 0) & (layer != OUTSIDE)
         made = "generated" if bool((layer == GENERATED).any()) or not generated.any() else "transferred"
@@ -248,8 +251,8 @@ def _indices(cube: Cube, times: Dates | None, marks: xr.DataArray | None) -> lis
         asked = [times] if isinstance(times, int | str | np.datetime64) else list(times)
         return [_index(cube.times, one) for one in asked]
     candidates = np.arange(count)
-    if marks is not None and "time" in marks.dims and not hasattr(marks.data, "dask"):
-        made = ((marks != 0) & (marks != OUTSIDE)).any([d for d in marks.dims if d != "time"]).values
+    if marks is not None and cube.name_time in marks.dims and not hasattr(marks.data, "dask"):
+        made = ((marks != 0) & (marks != OUTSIDE)).any([d for d in marks.dims if d != cube.name_time]).values
         candidates = np.flatnonzero(made) if made.any() else candidates
     places = np.linspace(0, len(candidates) - 1, min(len(candidates), _MOST_PANELS))
     return [int(candidates[round(place)]) for place in places]

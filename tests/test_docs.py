@@ -119,8 +119,12 @@ def test_the_site_builds_without_a_warning_and_loads_nothing(tmp_path: Path) -> 
     pages = list((tmp_path / "html").rglob("*.html"))
     assert len(pages) > 30
     for page in pages:
+        text = page.read_text("utf-8")
+        # A failing shell command raises nothing in a notebook.
+        assert "command not found" not in text, page.name
+        assert "Traceback (most recent call last)" not in text, page.name
         loaded = Loaded()
-        loaded.feed(page.read_text("utf-8"))
+        loaded.feed(text)
         for address in loaded.addresses:
             assert not address.startswith(("http:", "https:", "//")), (page.name, address)
             if not address.startswith("data:"):

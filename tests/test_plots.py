@@ -89,6 +89,14 @@ def test_compare_draws_grids_of_two_sizes() -> None:
     assert [image.shape for image in images(figure)] == [(20, 24, 3), (40, 48, 3)]
 
 
+def test_dimensions_may_have_other_names() -> None:
+    before, after = (ds.rename(time="t", y="latitude", x="longitude") for ds in filled())
+    after["B03_std"] = xr.where(after.synthetic == 1, 0.02, 0.0)
+    assert len(images(after.eoaug.compare(before))) == 2
+    assert len(images(after.eoaug.show())) == 3
+    assert len(images(after.eoaug.plot_uncertainty(times=[0, 1]))) == 2
+
+
 def test_members_stand_side_by_side() -> None:
     _, ds = filled()
     drawn = ds.isel(time=[1]).expand_dims(member=3)
