@@ -102,6 +102,7 @@ PAGES = {
     "security": "SECURITY.md",
     "model-card": "catalogs/generators/MODEL_CARD.md",
     "howto/checkpoints": "examples/checkpoints.md",
+    "howto/eurosat": "examples/augment_eurosat.md",
     "howto/public-api-to-object-store": "examples/operator.md",
 }
 """Pages of the site that are files of the repository, so that nothing stands in two places."""
