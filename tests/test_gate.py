@@ -167,7 +167,19 @@ def test_one_file_leads_from_a_set_to_a_verdict(folder: Path, tmp_path: Path) ->
     assert "real images" in result.output  # the plan comes first
     assert "kept" in result.output
     assert verdict["seeds"] == 2
-    assert (tmp_path / "out" / "selection" / "selection.jsonl").is_file()
+    lines = (tmp_path / "out" / "selection" / "selection.jsonl").read_text().splitlines()
+    dropped = [json.loads(line) for line in lines if not json.loads(line)["keep"]]
+    page = (tmp_path / "out" / "gate" / "index.html").read_text()
+    assert ("Dropped images" in page) == bool(dropped)
+    # Whatever the tiny classifiers found: an image that is dropped is shown with the reason.
+    first = {**json.loads(lines[0]), "keep": False, "reasons": ["duplicate"]}
+    selection = tmp_path / "out" / "selection" / "selection.jsonl"
+    selection.write_text("\n".join([json.dumps(first), *lines[1:]]) + "\n")
+    result = CliRunner().invoke(app, ["gate", str(config)])
+    assert result.exit_code in (0, 4), result.output
+    page = (tmp_path / "out" / "gate" / "index.html").read_text()
+    assert "Dropped images" in page
+    assert "duplicate" in page
     made = read_augment_job(content).request
     assert read_augment_job({**content, "policy": {**content["policy"], "keep": {}}}).request == made  # type: ignore[dict-item]
     wrong = CliRunner().invoke(app, ["augment", str(config), "--through", "the end"])

@@ -11,7 +11,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from eoaug.augmentation.training_items import TrainingSet
+from eoaug.augmentation.selected import dropped_of
+from eoaug.augmentation.training_items import TrainingItem, TrainingSet
+from eoaug.augmentation.training_set import training_set
 from eoaug.augmentation.verdict import Verdict
 from eoaug.errors import ParameterError
 from eoaug.jobs.content_key import version
@@ -137,7 +139,7 @@ def gate(
         places = places_of_test(train.split("test").items, block_km)
         verdict = decided(plan.arms, trials, places, comparison.facts([note] if note else []))
         if kept:
-            write_page(verdict, train, made, folder)
+            write_page(verdict, train, made, folder, _dropped(augmented, train))
             verdict.write(folder)
     return verdict
 
@@ -162,6 +164,12 @@ def _opened(augmented: Any, train: TrainingSet) -> TrainingSet:
     if isinstance(augmented, TrainingSet):
         return augmented
     return opened_made(augmented, train)
+
+
+def _dropped(augmented: Any, train: TrainingSet) -> list[tuple[TrainingItem, tuple[str, ...]]]:
+    if isinstance(augmented, TrainingSet):
+        return []
+    return dropped_of(training_set(augmented, train.label, task=train.task), augmented)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ __all__ = ["dose_curve", "write_page"]
 
 _SHOWN = 6
 """Real images shown with images made from them."""
+_DROPPED = 12
 _EDGE_PX = 128
 
 _LEAD = (
@@ -29,7 +30,13 @@ _LEAD = (
 )
 
 
-def write_page(verdict: Verdict, train: TrainingSet, made: TrainingSet, folder: Path) -> Path:
+def write_page(
+    verdict: Verdict,
+    train: TrainingSet,
+    made: TrainingSet,
+    folder: Path,
+    dropped: Sequence[tuple[TrainingItem, Sequence[str]]] = (),
+) -> Path:
     """Write ``index.html`` into a folder.
 
     Parameters
@@ -40,6 +47,8 @@ def write_page(verdict: Verdict, train: TrainingSet, made: TrainingSet, folder: 
         Where the images are.
     folder
         Exists.
+    dropped
+        Made images that a selection has left out, with the reasons.
     """
     report = verdict.report
     sections = []
@@ -67,6 +76,16 @@ def write_page(verdict: Verdict, train: TrainingSet, made: TrainingSet, folder: 
             rows=_pictures(train, made),
         )
     )
+    if dropped:
+        some = dropped[:: max(1, len(dropped) // _DROPPED)][:_DROPPED]
+        shown = [_picture(item, item.label or item.id, ", ".join(reasons)) for item, reasons in some]
+        sections.append(
+            Section(
+                title="Dropped images",
+                text=f"{len(dropped):,} made images that the selection left out of all arms, such as these, and why.",
+                rows=[shown[at : at + _SHOWN] for at in range(0, len(shown), _SHOWN)],
+            )
+        )
     settings = {key: value for key, value in report.items() if key not in ("sizes", "notes")}
     return page(
         f"Gate: {'use' if verdict.use else 'do not use'}",
