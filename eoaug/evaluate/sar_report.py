@@ -32,7 +32,7 @@ _COLUMNS = {
     "clip": "CLIP",
     "clip shuffled": "CLIP shuffled",
 }
-_PICTURE_PX = 96
+_PICTURE_PX, _CUT_PX = 96, 32
 _LEAD = (
     "Every arm was trained for the same number of steps on the same windows. KL, JS, Wasserstein and KS compare the "
     "amplitudes, over mean + 3 standard deviations, with those of training; contrast to entropy are 1-Wasserstein distances of "
@@ -52,14 +52,18 @@ def report_study(study: SarStudy) -> Path:
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     lines.insert(1, "|" + "---|" * len(rows[0]))
     replace_text(folder / "study.md", "\n".join(lines) + f"\n\n{_LEAD}\n")
-    pictures = [_pictures(name, images) for name, images in study.samples.items()]
-    sheet([Section("Samples", rows=pictures)], folder / "samples.png", edge_px=_PICTURE_PX)
+    named = {arm.name: _label(arm) for arm in study.arms}
+    images = [
+        Section(named.get(name, f"real: {name}"), rows=[_pictures(stack)])
+        for name, stack in study.samples.items()
+    ]
+    sheet(images, folder / "samples.png", edge_px=_PICTURE_PX)
     return page(
         "Fine-tuning on radar images",
         [
             Section("Figures", table=rows),
             Section("Texture by distance", table=_texture(study)),
-            Section("Images", rows=pictures),
+            *images,
         ],
         folder / "index.html",
         lead=_LEAD,
@@ -95,9 +99,12 @@ def _number(value: float) -> str:
     return "" if np.isnan(value) else f"{value:.3g}"
 
 
-def _pictures(name: str, images: Float32Array) -> list[Picture]:
+def _pictures(images: Float32Array) -> list[Picture]:
+    # Of one size, so that training chips and samples can be compared.
     return [
-        Picture(enlarge(_grey(image), _PICTURE_PX), name if i == 0 else "") for i, image in enumerate(images)
+        Picture(enlarge(_grey(image[:edge, :edge]), _PICTURE_PX), "")
+        for image in images
+        for edge in [_CUT_PX]
     ]
 
 

@@ -11,6 +11,7 @@ import xarray as xr
 import eoaug
 from eoaug.cube.read import read_cube
 from eoaug.errors import BandError, ParameterError, RadiometryError
+from eoaug.evaluate.sar_distributions import distribution_distances, enl
 from eoaug.raster.backscatter import calibration_of, convert_backscatter
 from eoaug.testing import scene
 
@@ -135,3 +136,32 @@ def test_real_sentinel_1_amplitudes_are_decibels_to_the_verbs(eoaug_data: Path):
     np.testing.assert_allclose(cube.bands[0].scaling(ds.VV.values[0]), decibels, atol=1e-6)
     assert calibration_of(ds.VV.attrs) == "sigma0"
     assert -20 < np.median(decibels) < -5
+
+
+def test_samples_in_gaps_have_the_speckle_of_the_image(eoaug_data: Path):
+    """Their distribution is nearer to the image's own than that of the classical fill, and their looks are."""
+    path = eoaug_data / "cubes/train/worldcereal_be_bruges_2019_s1grd_20m.nc"
+    with xr.open_dataset(path, engine="h5netcdf", mask_and_scale=False) as whole:
+        ds = eoaug.backscatter(whole[["VV", "VH"]].isel(time=[3]).load())
+    hidden = ds.copy(deep=True)
+    for name in ("VV", "VH"):
+        hidden[name].values[0, 8:24, 8:24] = np.nan
+    drawn = hidden.eoaug.inpaint(generator="embedded", fill="all", steps=2)
+    lazy = hidden.chunk(y=16, x=20).eoaug.inpaint(generator="embedded", fill="all", steps=2)
+    smooth = hidden.eoaug.inpaint(generator="classical", fill="all")
+    for name in ("VV", "VH"):
+        own = ds[name].values[0]
+        around = np.ones(own.shape, bool)
+        around[8:24, 8:24] = False
+        near, far = (
+            distribution_distances(own[around], made[name].values[0][~around], limits=(-35, 5)).ks
+            for made in (drawn, smooth)
+        )
+        assert near < 0.8 * far, (name, near, far)
+        assert drawn[name].values[0][around].tobytes() == own[around].tobytes()
+        assert lazy[name].values.tobytes() == drawn[name].values.tobytes()
+        looks = [
+            enl(convert_backscatter(image[8:24, 8:24], "decibel", "intensity"), patch_px=8, share=1.0)
+            for image in (drawn[name].values[0], own)
+        ]
+        assert 0.6 < looks[0] / looks[1] < 1.7, looks

@@ -25,6 +25,7 @@ from eoaug.generators.embedded.base_estimate import BaseEstimate, Regressors, ba
 from eoaug.generators.embedded.features import from_log
 from eoaug.generators.embedded.land import Land
 from eoaug.generators.embedded.landscape import Landscape
+from eoaug.generators.embedded.speckle import radar_channels, speckled
 from eoaug.generators.embedded.spectral_gaussian import equalised
 from eoaug.generators.embedded.trajectory import (
     CELL,
@@ -228,6 +229,11 @@ class Embedded:
             result = request.values.copy()  # 0 where unknown
             drawn = trajectory.base_estimate.consistent(trajectory.estimate)[trajectory.own]
             final = trajectory.start_with_margin(0) if request.strength == 0 else drawn
+            radar = radar_channels(request, len(self.card.bands))
+            if radar and trajectory.plan.calls and request.verb in ("inpaint", "extend"):
+                base = trajectory.base_estimate.base[trajectory.own]
+                final = final.copy()
+                final[radar] = speckled(request, target, base, radar)[radar]
             result[target] = np.where(request.fill[target], final, result[target])
             out.append(result.astype(np.float32, copy=False))
         return np.stack(out)
