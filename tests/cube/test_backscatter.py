@@ -138,6 +138,7 @@ def test_real_sentinel_1_amplitudes_are_decibels_to_the_verbs(eoaug_data: Path):
     assert -20 < np.median(decibels) < -5
 
 
+@pytest.mark.filterwarnings("ignore:.*has no slot")
 def test_samples_in_gaps_have_the_speckle_of_the_image(eoaug_data: Path):
     """Their distribution is nearer to the image's own than that of the classical fill, and their looks are."""
     path = eoaug_data / "cubes/train/worldcereal_be_bruges_2019_s1grd_20m.nc"
