@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import batched
 from pathlib import Path
@@ -66,6 +66,7 @@ def caption(
     out: str | os.PathLike[str] | None = None,
     instructions: Sequence[str] = INSTRUCTIONS,
     sensor: str | None = None,
+    checkpoint: str | os.PathLike[str] | None = None,
     batch: int = 8,
     device: str = "cpu",
     progress: Progress = None,
@@ -88,6 +89,9 @@ def caption(
         Of models: templates of what is asked, one after the other for several captions.
     sensor
         Name of the sensor. Default: what the names of the bands say.
+    checkpoint
+        Folder of the text-to-image checkpoint that will read the captions, whose tokenizers count them. Default: about
+        what CLIP counts.
     batch
         Of models, images per forward pass on an accelerator; on the CPU each image is by itself. It changes no caption.
     device
@@ -120,25 +124,42 @@ def caption(
         model = captioner
     elif str(captioner) != "facts":
         model = CaptionModel(Path(captioner), device)
+    count = tokens_of if checkpoint is None else _token_counter(checkpoint)
     lines: list[dict[str, Any]] = []
     with track(len(train), what="captioning", unit="image", progress=progress) as counter:
         for some in batched(train, _GROUP):
             facts = [facts_of(item, train, sensor=sensor) for item in some]
             if model is None:
-                lines += _from_facts(some, facts, several)
+                drawn = _from_facts(some, facts, several)
             else:
-                lines += _from_model(some, facts, several, model, instructions, batch)
+                drawn = _from_model(some, facts, several, model, instructions, batch)
+            lines += [_checked(line, own, count) for line, own in drawn]
             counter.tiles(len(some))
     path = None if out is None else write_captions(lines, Path(out).expanduser())
     return CaptionReport(tuple(lines), path)
 
 
+def _token_counter(checkpoint: str | os.PathLike[str]) -> Callable[[str], int]:
+    """Return what counts the tokens of a text, begin and end included: the tokenizer of a checkpoint that makes most of them."""
+    from eoaug.generators.checkpoints.folder import open_checkpoint
+    from eoaug.generators.checkpoints.loading import load_tokenizer
+
+    components = open_checkpoint(os.fspath(checkpoint)).components
+    tokenizers = [load_tokenizer(one) for role, one in components.items() if role.startswith("tokenizer")]
+    if not tokenizers:
+        raise ParameterError(
+            f"checkpoint={str(checkpoint)!r} has no tokenizer",
+            "give the folder of a text-to-image checkpoint",
+        )
+    return lambda text: max(len(one(text, truncation=False).input_ids) for one in tokenizers)
+
+
 def _from_facts(
     items: Sequence[TrainingItem], facts: Sequence[ImageFacts], several: int
-) -> Iterator[dict[str, Any]]:
+) -> Iterator[tuple[dict[str, Any], ImageFacts]]:
     for item, own in zip(items, facts, strict=True):
         for number in range(several):
-            yield _line(item, own, number, facts_caption(own, item.id, number), "facts")
+            yield _line(item, number, facts_caption(own, item.id, number), "facts"), own
 
 
 def _from_model(
@@ -148,7 +169,7 @@ def _from_model(
     model: CaptionModel,
     instructions: Sequence[str],
     batch: int,
-) -> list[dict[str, Any]]:
+) -> Iterator[tuple[dict[str, Any], ImageFacts]]:
     images: list[NDArray[np.uint8]] = []
     asked: list[str] = []
     whose: list[tuple[TrainingItem, ImageFacts, int, str]] = []
@@ -161,10 +182,8 @@ def _from_model(
             asked.append(filled_instruction(own, number, instructions))
             whose.append((item, own, number, look or "grey"))
     texts = model.captions(images, asked, batch)
-    return [
-        {**_line(item, own, number, text, model.name), "instruction": question, "look": look}
-        for (item, own, number, look), text, question in zip(whose, texts, asked, strict=True)
-    ]
+    for (item, own, number, look), text, question in zip(whose, texts, asked, strict=True):
+        yield {**_line(item, number, text, model.name), "instruction": question, "look": look}, own
 
 
 def _looks(ds: Any) -> list[str]:
@@ -174,12 +193,11 @@ def _looks(ds: Any) -> list[str]:
     return looks or (["radar"] if set(LOOKS["radar"]) <= names else [""])
 
 
-def _line(item: TrainingItem, facts: ImageFacts, number: int, text: str, captioner: str) -> dict[str, Any]:
-    return {
-        "id": item.id,
-        "number": number,
-        "caption": text,
-        "captioner": captioner,
-        "tokens": tokens_of(text),
-        "problems": problems_of(text, facts),
-    }
+def _line(item: TrainingItem, number: int, text: str, captioner: str) -> dict[str, Any]:
+    return {"id": item.id, "number": number, "caption": text, "captioner": captioner}
+
+
+def _checked(line: dict[str, Any], facts: ImageFacts, count: Callable[[str], int]) -> dict[str, Any]:
+    """Return a line with its number of tokens and what is wrong with its caption."""
+    tokens = count(line["caption"])
+    return {**line, "tokens": tokens, "problems": problems_of(line["caption"], facts, tokens=tokens)}

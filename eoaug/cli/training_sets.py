@@ -92,6 +92,9 @@ def caption(
     ] = None,
     classes: Annotated[Texts, typer.Option(metavar="NAMES", help="Names of the classes of pixels.")] = None,
     sensor: Annotated[str | None, typer.Option(help="Name of the sensor. [default: by its bands]")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option(help="Checkpoint that will read the captions: its tokenizers count them.")
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per forward pass on an accelerator.")] = 8,
     device: Annotated[str, typer.Option(help="Device of a model, e.g. cpu, cuda.")] = "cpu",
 ) -> None:
@@ -100,7 +103,16 @@ def caption(
     from eoaug import training_set
 
     train = training_set(source, label, task=task, classes=split(classes))  # type: ignore[arg-type]  # checked there
-    report = write(train, captioner, several=several, out=out, sensor=sensor, batch=batch, device=device)
+    report = write(
+        train,
+        captioner,
+        several=several,
+        out=out,
+        sensor=sensor,
+        checkpoint=checkpoint,
+        batch=batch,
+        device=device,
+    )
     typer.echo(f"{report}\nwrote {report.path}")
 
 

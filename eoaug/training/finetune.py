@@ -7,6 +7,7 @@ uninterrupted one.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -21,7 +22,7 @@ from eoaug.augmentation.training_items import TrainingSet
 from eoaug.captions.caption_file import read_captions
 from eoaug.captions.facts import words_of
 from eoaug.datasets import training_cubes
-from eoaug.errors import ParameterError
+from eoaug.errors import EoaugWarning, ParameterError
 from eoaug.generators.base import metadata_rows
 from eoaug.generators.checkpoints.folder import open_checkpoint
 from eoaug.generators.checkpoints.safe_read import read_json
@@ -260,6 +261,7 @@ class _Training:
         else:
             self.windows = CubeWindows(source, self.edge, tuning.stretch, captions, tuning.prompt)
         self.losses = list[float]()
+        self._tell_long_captions()
         self.parts = TunedParts(self.nets, tuning, self.checkpoint.root)
         parameters = self.parts.parameters
         optimizer = torch.optim.AdamW(parameters.values(), lr=tuning.rate)
@@ -298,9 +300,36 @@ class _Training:
         edge = self.edge // self.nets.factor
         noise = torch.randn((self.nets.vae.config.latent_channels, edge, edge), generator=draws)
         time = torch.randint(0, self.schedule.config.num_train_timesteps, (), generator=draws)
-        prompt = "" if rng.random() < _DROPOUT else _one_of(window.captions, rng)
+        prompt = "" if rng.random() < _DROPOUT else self._fitting(_one_of(window.captions, rng))
         metadata = _metadata(window, rng) if isinstance(self.nets.unet, SatUNet) else None
         return _DrawnWindow(torch.from_numpy(window.image), noise, time, prompt, metadata)
+
+    def _fitting(self, caption: str) -> str:
+        """Return a caption without the last sentences that the text encoders have no tokens for."""
+        from eoaug.generators.checkpoints.networks import reads
+
+        kept = caption
+        while not reads(self.nets, kept):
+            kept = kept[:-1].rpartition(". ")[0]
+            if not kept:
+                raise ParameterError(
+                    f"the caption {caption[:60]!r}... is one sentence that is longer than the text encoder reads",
+                    "shorten it, or leave it out: `eoaug caption --checkpoint FOLDER` counts the tokens",
+                )
+            kept += "."
+        return kept
+
+    def _tell_long_captions(self) -> None:
+        """Refuse captions that cannot be used before the first step, and tell of those that are cut."""
+        known = [text for own in self.windows.captions_by_name().values() for text in own]
+        cut = [text for text in dict.fromkeys(known) if self._fitting(text) != text]
+        if cut:
+            warnings.warn(
+                f"{len(cut)} of {len(set(known))} captions are longer than the text encoder reads, such as {cut[0][:60]!r}...: "
+                "their last sentences are left out",
+                EoaugWarning,
+                stacklevel=4,
+            )
 
     def _losses(self, drawn: Sequence[_DrawnWindow]) -> Tensor:
         """Return the loss of every window, computed in one batch; the autoencoder's is their mean."""

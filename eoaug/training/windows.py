@@ -59,6 +59,9 @@ class Windows(Protocol):
     def captions(self) -> dict[str, Any]:
         """Return what the card of the result says about captions."""
 
+    def captions_by_name(self) -> Captions:
+        """Return all captions that are known before a window is drawn."""
+
 
 class CubeWindows:
     """Windows of cubes in memory.
@@ -112,6 +115,10 @@ class CubeWindows:
     def captions(self) -> dict[str, Any]:
         """Return the captions by name: a text, or several."""
         return {name: own[0] if len(own) == 1 else own for name, own in self._captions.items()}
+
+    def captions_by_name(self) -> Captions:
+        """Return all captions."""
+        return self._captions
 
 
 class ItemWindows:
@@ -191,6 +198,13 @@ class ItemWindows:
         if isinstance(self._given, str):
             return {"of every window": "its facts"}
         return {item.id: list(self._given.get(item.id) or [self._default]) for item in self.train[:_LISTED]}
+
+    def captions_by_name(self) -> Captions:
+        """Return all captions; none of windows."""
+        if isinstance(self._given, str):
+            return {}
+        own = {item.id for item in self.train}
+        return {**{name: some for name, some in self._given.items() if name in own}, "": [self._default]}
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import eoaug
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet
 from eoaug.cli.app import app
-from eoaug.errors import ParameterError, SourceError
+from eoaug.errors import EoaugWarning, ParameterError, SourceError
 from eoaug.training.finetune import Tuning, _prompts, finetune
 from eoaug.training.windows import ItemWindows
 from tests.later import Later
@@ -169,3 +169,35 @@ def test_the_command_line_trains_on_a_set(folder: Path, base: Path, tmp_path: Pa
     both = CliRunner().invoke(app, ["finetune", "--base", "b", "--out", "o"])
     assert both.exit_code == 2
     assert "--images" in both.output
+
+
+def test_long_captions_lose_their_last_sentences_and_are_told_before_the_first_step(
+    folder: Path, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The tiny tokenizer makes a token of every letter, and its encoder reads 77."""
+    from eoaug.generators.checkpoints.networks import Networks
+
+    read: list[str] = []
+    real = Networks.text
+    monkeypatch.setattr(Networks, "text", lambda self, prompt: (read.append(prompt), real(self, prompt))[1])
+    train = opened(folder)
+    long = f"A forest in summer. {'It has many trees. ' * 9}".strip()
+    with pytest.warns(EoaugWarning, match="1 of 2 captions are longer"):
+        finetune(base, train, tmp_path / "out", Tuning(**QUICK), captions={item.id: [long] for item in train})
+    kept = next(text for text in read if text)
+    assert kept.startswith("A forest in summer. It has many trees.")
+    assert kept.endswith(".")
+    assert long.startswith(kept)
+    with pytest.raises(ParameterError, match="one sentence that is longer") as caught:
+        finetune(
+            base,
+            train,
+            tmp_path / "no",
+            Tuning(**QUICK),
+            captions={item.id: ["tree " * 40] for item in train},
+        )
+    assert "--checkpoint" in caught.value.remedy
+    assert not (tmp_path / "no").exists()
+    report = eoaug.caption(train, checkpoint=base)
+    assert all(line["tokens"] == 2 + sum(not c.isspace() for c in line["caption"]) for line in report.lines)
+    assert report.problems.get("cut", 0) == sum(line["tokens"] > 77 for line in report.lines)

@@ -26,7 +26,7 @@ from eoaug.generators.checkpoints.diffusionsat_networks import SatControlNet
 from eoaug.generators.checkpoints.folder import Checkpoint, Component
 from eoaug.generators.checkpoints.loading import build, load_tokenizer
 
-__all__ = ["Adapter", "Networks", "Text"]
+__all__ = ["Adapter", "Networks", "Text", "reads"]
 
 
 @dataclass(frozen=True)
@@ -147,11 +147,10 @@ class Networks:
             prompt = prompt.replace(token, rows)
         states, pooled = [], None
         for tokenizer, encoder in self.encoders:
-            ids = tokenizer(prompt, truncation=False).input_ids
-            most = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
-            if len(ids) > most:
+            count, most = _counted(tokenizer, encoder, prompt)
+            if count > most:
                 raise GeneratorError(
-                    f"the prompt {prompt[:60]!r}... has {len(ids)} tokens, the text encoder takes {most}",
+                    f"the prompt {prompt[:60]!r}... has {count} tokens, the text encoder takes {most}",
                     "shorten it; prompts are not truncated",
                 )
             padded = tokenizer(prompt, padding="max_length", max_length=most, return_tensors="pt")
@@ -318,6 +317,18 @@ class Networks:
             )
             reader = min(kohya.get(name, 0), len(self.encoders) - 1)
             self.add_token(reader, token, adapter.scale * rows, adapter.path)
+
+
+def reads(nets: Networks, prompt: str) -> bool:
+    """Return whether the text encoders take all tokens of a prompt, whose added tokens are single ones."""
+    counts = [_counted(tokenizer, encoder, prompt) for tokenizer, encoder in nets.encoders]
+    return all(count <= most for count, most in counts)
+
+
+def _counted(tokenizer: Any, encoder: Any, prompt: str) -> tuple[int, int]:
+    """Return the tokens of a prompt, with begin and end, and how many the encoder takes."""
+    ids = tokenizer(prompt, truncation=False).input_ids
+    return len(ids), min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
 
 
 def _name_end_of_text(encoder: Any, number: int) -> None:
