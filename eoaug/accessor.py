@@ -12,6 +12,7 @@ from eoaug.corruptions.corrupt import corrupt
 from eoaug.cube import provenance
 from eoaug.cube.backscatter import backscatter
 from eoaug.engine.plan import Plan
+from eoaug.explore import Explorer, explore
 from eoaug.generators.base import Verb
 from eoaug.pairs.change import change
 from eoaug.plots import compare, plot_uncertainty, show
@@ -76,6 +77,9 @@ class Accessor:
     def compare(self, before: Any, **arguments: Any) -> Any:  # noqa: D102
         return compare(self._obj, before, **arguments)
 
+    def explore(self, **arguments: Any) -> Explorer:  # noqa: D102
+        return explore(self._obj, **arguments)
+
     def plot_uncertainty(self, **arguments: Any) -> Any:  # noqa: D102
         return plot_uncertainty(self._obj, **arguments)
 
@@ -87,7 +91,7 @@ class Accessor:
 
 for _function in (
     *(synthesize, inpaint, extend, super_resolve, translate, corrupt, change, backscatter, plan),
-    *(show, compare, plot_uncertainty),
+    *(show, compare, plot_uncertainty, explore),
 ):
     getattr(Accessor, _function.__name__).__doc__ = _function.__doc__
 
