@@ -179,7 +179,7 @@ class Embedded:
             trajectory.estimate = trajectory.base_estimate.base + detail
         for trajectory in state.trajectories:
             if trajectory.plan.path:
-                clean = (trajectory.estimate - trajectory.base_estimate.base) / trajectory.scale
+                clean = _in_units(trajectory)
                 trajectory.x = flow_samplers.noised(clean, trajectory.drawn_noise(), trajectory.plan.path[0])
         return state
 
@@ -284,7 +284,7 @@ class Embedded:
         """Advance trajectories of one size to a step; return their clean estimates in units of the residual."""
         for trajectory in trajectories:
             if index > 0:
-                clean = (trajectory.estimate - trajectory.base_estimate.base) / trajectory.scale
+                clean = _in_units(trajectory)
                 path = trajectory.plan.path
                 trajectory.x = flow_samplers.dpmpp_2m(
                     trajectory.x,
@@ -326,6 +326,13 @@ class Embedded:
             (trajectory, np.concatenate([clean, rest[slots:]]) * trajectory.plan.present)
             for trajectory, clean, rest in zip(trajectories, estimates, linear, strict=True)
         ]
+
+
+def _in_units(trajectory: ResidualTrajectory) -> Float32Array:
+    """Return the residual of an estimate in units of its expected size; 0 for absent bands, which have none."""
+    residual, scale = trajectory.estimate - trajectory.base_estimate.base, trajectory.scale
+    units: Float32Array = np.divide(residual, scale, out=np.zeros_like(residual), where=scale > 0)
+    return units
 
 
 def _part(
