@@ -34,6 +34,7 @@ ELSEWHERE = {
     "generator": "generator",
     "chunks": "run.chunks",
     "batch_tiles": "run.batch_tiles",
+    "memory": "run.memory",
     "device": "run.device",
 }
 

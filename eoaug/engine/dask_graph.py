@@ -234,7 +234,7 @@ class _Result:
         kept = tuple(sizes for axis, sizes in enumerate(chunks) if axis not in dropped)
         array = da.Array(graph, label, kept, dtype=dtypes_of(self.plan)[name])
         # An attribute, not a subclass: xarray refuses to mix types of chunked arrays. What dask makes of the array lacks it.
-        array.window = _Window(self, name, spans, tuple(dropped))  # type: ignore[attr-defined]
+        array.window = _ResultPart(self, name, spans, tuple(dropped))  # type: ignore[attr-defined]
         return array
 
     def _build(self, spans: Spans) -> tuple[HighLevelGraph, dict[str, str], tuple[tuple[int, ...], ...]]:
@@ -260,7 +260,7 @@ class _Result:
 
 
 @dataclass(frozen=True, eq=False)
-class _Window:
+class _ResultPart:
     """The window of a result that an array of dask holds; the attribute ``window`` of that array."""
 
     result: _Result

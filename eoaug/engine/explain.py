@@ -31,7 +31,7 @@ from eoaug.generators.base import (
 from eoaug.raster import noise
 from eoaug.raster.tiles import Tile, Window
 
-__all__ = ["Explanation", "Times", "Work", "bytes_text", "explain", "measured"]
+__all__ = ["Explanation", "Times", "Work", "bytes_text", "explain", "measured", "peak_bytes"]
 
 
 @dataclass(frozen=True)
@@ -177,7 +177,6 @@ def explain(plan: Layout, times: Times | None) -> Explanation:
     )
     squares = steps / max(sampling.steps, 1) / images if images else 0.0
     factor = squares * plan.canvas_px**2 / (scene_rows * scene_cols)
-    core = plan.core(int(np.argmax(rows)), int(np.argmax(cols)))
     copies = sampling.result_members or 1
     itemsize = sum(sampling.dtype_of(layer).itemsize for layer in layers) + 1
     return Explanation(
@@ -188,12 +187,12 @@ def explain(plan: Layout, times: Times | None) -> Explanation:
         model_calls=calls,
         overlap_factor=factor,
         output_bytes=scene_rows * scene_cols * dates * copies * itemsize,
-        peak_bytes=_peak_bytes(plan, core),
+        peak_bytes=peak_bytes(plan),
         seconds=None if times is None else times.begin_s * batches + times.step_s * calls,
         extra_bands=tuple(layer.name for layer in plan.bands.extra),
         coverage=tuple(_coverage(plan)),
         notes=plan.notes,
-        warnings=tuple(_warnings(plan, core, factor)),
+        warnings=tuple(_warnings(plan, plan.core(int(np.argmax(rows)), int(np.argmax(cols))), factor)),
     )
 
 
@@ -266,8 +265,10 @@ def _tiles_along(plan: Layout, axis: int, i: int) -> tuple[int, ...]:
     return tuple(min(span.stop, whole.stop) - max(span.start, whole.start) for span in grown)
 
 
-def _peak_bytes(plan: Layout, core: Window) -> int:
-    """Estimate the memory of a chunk; the terms are the steps of `run_chunk`."""
+def peak_bytes(plan: Layout) -> int:
+    """Return the estimated memory of the largest chunk; the terms are the steps of `run_chunk`."""
+    _, rows, cols = plan.chunking.lengths
+    core = plan.core(int(np.argmax(rows)), int(np.argmax(cols)))
     grid, channels, layers = plan.grid, plan.bands.channels, plan.bands.layers
     region, reach = grid.region(core), plan.reach(core)
     pixels, merged = math.prod(reach.shape), math.prod(region.shape)

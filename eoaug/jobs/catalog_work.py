@@ -103,6 +103,8 @@ class CatalogWork:
         arguments = dict(job.parameters)
         if job.run.batch_tiles is not None and job.verb != "corrupt":
             arguments["batch_tiles"] = job.run.batch_tiles
+        if job.run.memory is not None and job.verb != "corrupt":
+            arguments["memory"] = job.run.memory
         return result_of(job.verb, cube, arguments, generator_of(job, context), what=what)
 
 

@@ -158,6 +158,8 @@ class RunOptions(_JobSection):
     device: str | None = None
     """Device of the generator, e.g. cuda:0."""
     batch_tiles: int | None = Field(default=None, ge=1)
+    memory: str | None = None
+    """Memory for the work on an item, e.g. 2GB, which sets the chunks of the result."""
     verify: bool = False
     """Check the checksums of existing outputs before they are skipped."""
     pictures: int = Field(default=6, ge=0)

@@ -315,6 +315,8 @@ class SeriesWork(CatalogWork):
         arguments = {**job.parameters, "generator": context.generator}
         if job.run.batch_tiles is not None:
             arguments["batch_tiles"] = job.run.batch_tiles
+        if job.run.memory is not None:
+            arguments["memory"] = job.run.memory
         with error_context(f"item {work_item.id!r}"):
             prepared = prepared_verb(job.verb, cube, arguments)
             at = _index(cube, work_item)

@@ -124,6 +124,18 @@ class Options(TypedDict, total=False):
     chunks: Annotated[Any, Option(cli=int, yaml="run.chunks", help="Chunk size in output pixels.")]
     """Chunk sizes of a lazy result in pixels of the result: an int, ``"auto"`` or a mapping by
     dimension. Default: eager for NumPy input, the input's own for dask input."""
+    memory: Annotated[
+        int | str,
+        Option(
+            cli=str,
+            metavar="SIZE",
+            yaml="run.memory",
+            help="Memory of the process beyond its start, e.g. 2GB: sets the chunk size, or refuses.",
+        ),
+    ]
+    """Memory that the process may take beyond that after ``import eoaug``, for example ``"2GB"``; changes no byte. The
+    largest chunks whose work fits are chosen, one on each core, and the result is lazy; where none fits the plan is
+    refused. Input and result in memory, and checkpoints of diffusers, come on top. Not with ``chunks``."""
     batch_tiles: Annotated[
         int, Option(cli=int, yaml="run.batch_tiles", help="Tiles per call to the generator.")
     ]

@@ -47,6 +47,7 @@ from eoaug.verbs.arguments import (
 from eoaug.verbs.checks import integer
 from eoaug.verbs.layers import layers_of
 from eoaug.verbs.masking import mask_note, mask_px
+from eoaug.verbs.memory import within_memory
 from eoaug.verbs.options import Options
 from eoaug.verbs.uncertainty import with_uncertainty
 
@@ -165,6 +166,7 @@ def prepare(call: VerbCall, options: Options) -> PreparedVerb:
         mask_px=mask_px(call.own, cube.geobox) * call.factor,
         notes=call.notes,
     )
+    plan = within_memory(plan, cube, options)
     inputs = Inputs(tuple(band.data for band in cube.bands) if call.has_input else (), call.mask, layout)
     parameters = _recorded(call, plan)
     plan = replace(plan, token=token_for(plan, inputs, parameters))
@@ -325,7 +327,7 @@ def _recorded(call: VerbCall, plan: Plan) -> dict[str, Any]:
 
 def _is_lazy(call: VerbCall, options: Options, layout: Any) -> bool:
     """Tell whether the result is lazy: asked for by chunks, unconditional, or because an input is."""
-    asked = options.get("chunks") is not None
+    asked = options.get("chunks") is not None or options.get("memory") is not None
     return (
         asked or not call.has_input or call.cube.lazy or any(hasattr(a, "dask") for a in (call.mask, layout))
     )
