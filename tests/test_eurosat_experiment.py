@@ -89,8 +89,8 @@ def test_the_experiment_runs_and_resumes(tmp_path: Path, eoaug_data: Path) -> No
                 by_class.setdefault(name.split("/")[0], []).append(name)
             for some in by_class.values():
                 for name in some[:count]:
-                    archive.extract(name, tmp_path / split)
-    arguments = ["--train", tmp_path / "train", "--test", tmp_path / "val", "--out", tmp_path / "run", "--per-class", 1,
+                    archive.extract(name, tmp_path / "chips" / split)
+    arguments = ["--train", tmp_path / "chips/train", "--test", tmp_path / "chips/val", "--out", tmp_path / "run", "--per-class", 1,
                  "--seeds", 2, "--updates", 2, "--kept-back", 2, "--corrupted", 1]  # fmt: skip
     script = [sys.executable, str(EXAMPLES / "eurosat/experiment.py"), *map(str, arguments)]
     first = subprocess.run(script, capture_output=True, text=True, check=True)
