@@ -207,7 +207,8 @@ def declared_scaling(
         f"band {name!r} holds {np.dtype(dtype)} numbers and declares "
         f"{f'a scale {where}' if where else 'no scale'}, so its reflectance is unknown",
         f"declare it, e.g. ds[{name!r}].attrs.update(scale_factor=1e-4, add_offset=0.0) for Sentinel-2 L2A "
-        "(add_offset=-0.1 from processing baseline 04.00 on), or open the data with eoaug.open_cube",
+        "(add_offset=-0.1 from processing baseline 04.00 on), and the same for the other bands; for a GeoTIFF, "
+        "gdal_translate -a_scale 0.0001 -a_offset 0 FILE NEW.tif does it; items of a STAC catalog say it themselves",
     )
 
 
