@@ -28,6 +28,8 @@ __all__ = ["LogReflectanceImage", "TextureSample", "draw", "image_groups", "pale
 
 _CLOUD_BLUE = 0.25
 """Blue reflectance above which a pixel counts as cloud in palettes; not all cubes have masks."""
+_HAZY = 0.975
+"""Blue over green of a place's median land above which palettes leave it out."""
 _MIN_CLEAR = 0.97
 _ATTEMPTS = 500
 _SMOOTHED = 0.4
@@ -244,7 +246,7 @@ def palettes(
     single Gaussian would mix sea with desert. Bands that a place lacks are replaced by their expectation given its
     other bands. Level and spread are then adjusted until reflectance has the mean and standard deviation of the
     places, because a few dark or bright scenes have a large influence on moments of the logarithm. 8-bit cubes
-    without calibration are left out.
+    without calibration are left out, and so are places under haze, if there are others.
 
     Parameters
     ----------
@@ -279,19 +281,35 @@ def palettes(
         rows = np.stack(
             [np.nanmean([_palette(logs) for logs in images], axis=0) for images in places.values()]
         )
-        moments = np.nanmean([_moments(images, mean, std) for images in places.values()], axis=0)
-    C = len(bands)
+        clear = ~_hazy(rows[:, : len(bands)], bands, mean, std)
+        if not clear.any():
+            clear[:] = True
+        images_of = [images for images, chosen in zip(places.values(), clear, strict=True) if chosen]
+        moments = np.nanmean([_moments(images, mean, std) for images in images_of], axis=0)
+    C, rows = len(bands), rows[clear]
     # A band that no place has gets the level and the spread of the card's unit.
     covariance, rows = _completed(rows, usual=np.repeat([0.0, np.log(0.5)], C))
     root = _SMOOTHED * _root(covariance)
     centre = rows.mean(axis=0)
     rows = centre + np.sqrt(1 - _SMOOTHED**2) * (rows - centre)
-    representative = [_representative(images) for images in places.values()]
+    representative = [_representative(images) for images in images_of]
     _, pieces = _completed(np.concatenate(representative), usual=np.zeros(C + 1))
     pieces = pieces.reshape(len(representative), _SEGMENTS, C + 1)
     for band in np.flatnonzero(np.isfinite(moments).all(axis=0)).tolist():
         rows, root = _fitted(rows, root, pieces, band, moments[:, band], (mean[band], std[band]))
     return {"scenes": rows, "root": root, "pieces": pieces}
+
+
+def _hazy(
+    levels: NDArray[np.float64], bands: Sequence[str], mean: Sequence[float], std: Sequence[float]
+) -> NDArray[np.bool_]:
+    """Return which places are brighter in blue than in green, as land under haze or before atmospheric correction is."""
+    if not {"blue", "green"} <= set(bands):
+        return np.zeros(len(levels), bool)
+    blue, green = (
+        _reflectance(levels.T[:, :, None], mean, std)[bands.index(name), :, 0] for name in ("blue", "green")
+    )
+    return np.asarray(blue > _HAZY * green)
 
 
 def _representative(images: Sequence[Float32Array]) -> NDArray[np.float64]:

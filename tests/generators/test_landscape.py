@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eoaug.errors import GeneratorError
+from eoaug.generators.embedded.features import from_log
 from eoaug.generators.embedded.landscape import Landscape, Palettes, Plane, facts
 from eoaug.generators.embedded.plane_windows import KINDS, known
 from eoaug.generators.embedded.spectral_gaussian import Gaussian
+from eoaug.generators.embedded.weights_config import landscape_for, load_config
 
 WINDOW, CONTEXT = 16, 4
 PLANE = Plane(seed=3, member=0, time=0, gsd_m=20.0)
@@ -179,3 +181,17 @@ def test_a_layout_has_the_colours_of_one_real_scene_each_as_often_as_there():
         off = found[:2] - PIECES.reshape(15, 3)[near, :2].transpose(2, 0, 1)
         assert off.std() < 0.3, "a little moved"
     np.testing.assert_allclose(np.mean(counts, axis=0), 0.2, atol=0.12)
+
+
+def test_shipped_palettes_are_not_blue():
+    """Land is brighter in green than in blue, but for haze and water."""
+    config = load_config(None)
+    drawer = landscape_for(None, "cpu", "fast")
+    blue = 0
+    for seed in range(300):
+        level = drawer.palette(Plane(seed, 0, 1_700_000_000, 10.0))[:6, None, None]
+        reflectance = (
+            from_log(level, config.card.mean, config.card.std)[:, 0, 0] * config.card.std + config.card.mean
+        )
+        blue += reflectance[0] > reflectance[1]
+    assert blue <= 15
