@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet
 from eoaug.captions.caption_file import write_captions
 from eoaug.captions.checks import problems_of, tokens_of
+from eoaug.captions.clip import Alignment, ClipModel
 from eoaug.captions.facts import ImageFacts, facts_of
 from eoaug.captions.facts_captioner import facts_caption
 from eoaug.captions.models import CaptionModel
@@ -29,6 +30,8 @@ __all__ = ["CaptionReport", "caption"]
 
 _RENDERINGS = ("true", "nir", "swir")
 """Which bands are shown to a model, one rendering after the other for several captions."""
+_COMPARED = 512
+"""Images that CLIP compares with their captions at most."""
 _GROUP = 64
 """Images that are captioned together."""
 
@@ -42,6 +45,8 @@ class CaptionReport:
     ``look``."""
     path: Path | None
     """The file."""
+    alignment: Alignment | None = None
+    """How well images and sound captions agree by a CLIP model, with shuffled captions for comparison; None without one."""
 
     @property
     def problems(self) -> dict[str, int]:
@@ -55,7 +60,11 @@ class CaptionReport:
         shown = ", ".join(f"{kind} {count}" for kind, count in self.problems.items())
         images = len({line["id"] for line in self.lines})
         text = f"{len(self.lines):,} captions of {images:,} images, {sound:,} without a problem"
-        return f"{text} ({shown})" if shown else text
+        text = f"{text} ({shown})" if shown else text
+        found = self.alignment
+        if found is None:
+            return text
+        return f"{text}; CLIP cosine {found.cosine:.3f}, of shuffled captions {found.shuffled:.3f} +- {found.shuffled_std:.3f}"
 
 
 def caption(
@@ -67,6 +76,7 @@ def caption(
     instructions: Sequence[str] = INSTRUCTIONS,
     sensor: str | None = None,
     checkpoint: str | os.PathLike[str] | None = None,
+    clip: str | os.PathLike[str] | None = None,
     batch: int = 8,
     device: str = "cpu",
     progress: Progress = None,
@@ -92,6 +102,9 @@ def caption(
     checkpoint
         Folder of the text-to-image checkpoint that will read the captions, whose tokenizers count them. Default: about
         what CLIP counts.
+    clip
+        Folder of a CLIP model, which compares up to 512 images with their captions (CLIPScore, Hessel et al. 2021,
+        arXiv:2104.08718, without its factor 2.5) and with those of other images.
     batch
         Of models, images per forward pass on an accelerator; on the CPU each image is by itself. It changes no caption.
     device
@@ -136,7 +149,27 @@ def caption(
             lines += [_checked(line, own, count) for line, own in drawn]
             counter.tiles(len(some))
     path = None if out is None else write_captions(lines, Path(out).expanduser())
-    return CaptionReport(tuple(lines), path)
+    alignment = None if clip is None else _alignment(train, lines, Path(clip), device)
+    return CaptionReport(tuple(lines), path, alignment)
+
+
+def _alignment(
+    train: TrainingSet, lines: Sequence[Mapping[str, Any]], folder: Path, device: str
+) -> Alignment:
+    """Return how well images spread over the set agree with their first sound caption."""
+    first: dict[str, str] = {}
+    for line in lines:
+        if not line["problems"]:
+            first.setdefault(line["id"], line["caption"])
+    own = [item for item in train if item.id in first]
+    if len(own) < 2:
+        raise ParameterError(
+            f"{len(own)} images have a caption without a problem, CLIP compares two or more",
+            "look at the problems in the file, or leave clip out",
+        )
+    some = own[:: -(-len(own) // _COMPARED)]
+    model = ClipModel(folder, device)
+    return model.alignment([rgb(item.open().load()) for item in some], [first[item.id] for item in some])
 
 
 def _token_counter(checkpoint: str | os.PathLike[str]) -> Callable[[str], int]:

@@ -95,6 +95,12 @@ def caption(
     checkpoint: Annotated[
         str | None, typer.Option(help="Checkpoint that will read the captions: its tokenizers count them.")
     ] = None,
+    clip: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of a CLIP model that compares images with their captions, and with shuffled ones."
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images per forward pass on an accelerator.")] = 8,
     device: Annotated[str, typer.Option(help="Device of a model, e.g. cpu, cuda.")] = "cpu",
 ) -> None:
@@ -103,16 +109,8 @@ def caption(
     from eoaug import training_set
 
     train = training_set(source, label, task=task, classes=split(classes))  # type: ignore[arg-type]  # checked there
-    report = write(
-        train,
-        captioner,
-        several=several,
-        out=out,
-        sensor=sensor,
-        checkpoint=checkpoint,
-        batch=batch,
-        device=device,
-    )
+    how = {"checkpoint": checkpoint, "clip": clip, "batch": batch, "device": device}
+    report = write(train, captioner, several=several, out=out, sensor=sensor, **how)  # type: ignore[arg-type]
     typer.echo(f"{report}\nwrote {report.path}")
 
 

@@ -201,3 +201,14 @@ def test_long_captions_lose_their_last_sentences_and_are_told_before_the_first_s
     report = eoaug.caption(train, checkpoint=base)
     assert all(line["tokens"] == 2 + sum(not c.isspace() for c in line["caption"]) for line in report.lines)
     assert report.problems.get("cut", 0) == sum(line["tokens"] > 77 for line in report.lines)
+
+
+def test_clip_compares_captions_with_shuffled_ones(folder: Path, tmp_path: Path) -> None:
+    train = opened(folder)
+    report = eoaug.caption(train, clip=tiny_checkpoints.clip(tmp_path / "clip"))
+    found = report.alignment
+    assert found is not None
+    assert -1 <= found.cosine <= 1
+    assert found.shuffled_std >= 0
+    assert f"CLIP cosine {found.cosine:.3f}, of shuffled captions" in str(report)
+    assert eoaug.caption(train).alignment is None
