@@ -25,13 +25,14 @@ from numpy.typing import NDArray
 from eoaug.cube import provenance
 from eoaug.cube.read import read_cube
 from eoaug.cube.synthetic import OUTSIDE, SYNTHETIC
+from eoaug.cube.windowed import WindowedVariable
 from eoaug.errors import EoaugError, ParameterError, error_context
 
 __all__ = ["Explorer", "explore"]
 
 TILE_PX = 256
 _BLOCK_PX = 1024
-"""Edge of the windows in which lazy cubes are computed; the map zooms out until a tile is one of them."""
+"""Edge of the windows in which lazy cubes are computed, and of the largest window of a tile: the map zooms out to there."""
 _TILES_KEPT, _BLOCKS_KEPT = 512, 32
 _MARK = np.array([255, 47, 208], np.float32)
 
@@ -80,6 +81,8 @@ class Explorer:
         self._secret = secrets.token_urlsafe(16)
         self._working = threading.Lock()
         self.tile = lru_cache(_TILES_KEPT)(self._tile)
+        # A window of a lazy result costs its own tiles; of other lazy cubes, whole chunks.
+        self._windowed = any(isinstance(band.variable, WindowedVariable) for band in _variables(ds))
         self.block = lru_cache(_BLOCKS_KEPT)(self._block)
         self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
         self._server.daemon_threads = True
@@ -166,9 +169,10 @@ class Explorer:
         if not (0 <= top < height and 0 <= left < width) or (self._cube.lazy and edge > _BLOCK_PX):
             return None
         if self._cube.lazy:
+            size = edge if self._windowed else _BLOCK_PX
             with self._working:  # tiles of one block wait for it, and then find it
-                image, made = self.block(top // _BLOCK_PX, left // _BLOCK_PX, date, member)
-            rows, cols = (slice(n % _BLOCK_PX, n % _BLOCK_PX + edge, step) for n in (top, left))
+                image, made = self.block(size, top // size, left // size, date, member)
+            rows, cols = (slice(n % size, n % size + edge, step) for n in (top, left))
             image, made = image[rows, cols], made[rows, cols]
         else:
             image, made = self._colours(
@@ -184,10 +188,10 @@ class Explorer:
         return buffer.getvalue()
 
     def _block(
-        self, row: int, col: int, date: int, member: int
+        self, size: int, row: int, col: int, date: int, member: int
     ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Return a block of a lazy cube, which is computed once for all its tiles, since a chunk is computed as a whole."""
-        rows, cols = (slice(n * _BLOCK_PX, (n + 1) * _BLOCK_PX) for n in (row, col))
+        rows, cols = (slice(n * size, (n + 1) * size) for n in (row, col))
         return self._colours(rows, cols, date, member)
 
     def _colours(
@@ -213,6 +217,10 @@ class Explorer:
         at = {d: n for d, n in ((self._cube.name_time, date), ("member", member)) if d in marks.dims}
         layer = part[SYNTHETIC].isel(at).transpose(y, x).values
         return image, (layer != 0) & (layer != OUTSIDE)
+
+
+def _variables(ds: Any) -> list[xr.DataArray]:
+    return list(ds.data_vars.values()) if isinstance(ds, xr.Dataset) else [ds]
 
 
 def _handler(explorer: Explorer) -> type[BaseHTTPRequestHandler]:
