@@ -11,7 +11,7 @@ by the three layers.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ __all__ = ["Embedded"]
 _UNIT = 8
 """The edges of a network's input are multiples of this."""
 _BRIGHTEST = np.float32(1.2)
-"""Largest reflectance of land that is made from nothing."""
+"""Largest reflectance of land that is drawn without a measurement."""
 
 
 class Embedded:
@@ -141,12 +141,6 @@ class Embedded:
         The layout has cells of `CELL` pixels; each pixel has the class of its cell.
         """
         return _laid_out(self._drawer(), request, self.card)
-
-    @cached_property
-    def _physical(self) -> tuple[Float32Array, Float32Array]:
-        """Reflectance of 0 and of `_BRIGHTEST` in model units, shape (C, 1, 1) each."""
-        mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (self.card.mean, self.card.std))
-        return -mean / std, (_BRIGHTEST - mean) / std
 
     def _drawer(self) -> Land | Landscape:
         """Return what draws unconditional images: land by class if these weights have it."""
@@ -243,7 +237,7 @@ class Embedded:
                 final = final.copy()
                 final[radar] = speckled(request, target, base, radar)[radar]
             if request.strength > KEEPING:
-                final = np.clip(final, *self._physical)  # there is no measurement that it must agree with
+                final = _physical(final, self.card)  # there is no measurement that it must agree with
             result[target] = np.where(request.fill[target], final, result[target])
             out.append(result.astype(np.float32, copy=False))
         return np.stack(out)
@@ -343,6 +337,12 @@ def _in_units(trajectory: ResidualTrajectory) -> Float32Array:
     residual, scale = trajectory.estimate - trajectory.base_estimate.base, trajectory.scale
     units: Float32Array = np.divide(residual, scale, out=np.zeros_like(residual), where=scale > 0)
     return units
+
+
+def _physical(values: Float32Array, card: Card) -> Float32Array:
+    """Return model units of shape (C, H, W) between reflectance 0 and `_BRIGHTEST`."""
+    mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (card.mean, card.std))
+    return np.clip(values, -mean / std, (_BRIGHTEST - mean) / std)
 
 
 def _part(
