@@ -225,22 +225,7 @@ class Embedded:
         """Take the remaining steps and return the result, shape (B, T, C, H, W)."""
         for index in range(state.index + 1, max(trajectory.plan.calls for trajectory in state.trajectories)):
             self.step(state, index)
-        out = []
-        for trajectory in state.trajectories:
-            request, target = trajectory.request, trajectory.plan.target
-            result = request.values.copy()  # 0 where unknown
-            drawn = trajectory.base_estimate.consistent(trajectory.estimate)[trajectory.own]
-            final = trajectory.start_with_margin(0) if request.strength == 0 else drawn
-            radar = radar_channels(request, len(self.card.bands))
-            if radar and trajectory.plan.calls and request.verb in ("inpaint", "extend"):
-                base = trajectory.base_estimate.base[trajectory.own]
-                final = final.copy()
-                final[radar] = speckled(request, target, base, radar)[radar]
-            if request.strength > KEEPING:
-                final = _physical(final, self.card)  # there is no measurement that it must agree with
-            result[target] = np.where(request.fill[target], final, result[target])
-            out.append(result.astype(np.float32, copy=False))
-        return np.stack(out)
+        return np.stack([_filled(trajectory, self.card) for trajectory in state.trajectories])
 
     def _coarse_requests(self, trajectories: Sequence[ResidualTrajectory]) -> list[Request]:
         """Return the super-resolution requests of unconditional tiles."""
@@ -337,6 +322,24 @@ def _in_units(trajectory: ResidualTrajectory) -> Float32Array:
     residual, scale = trajectory.estimate - trajectory.base_estimate.base, trajectory.scale
     units: Float32Array = np.divide(residual, scale, out=np.zeros_like(residual), where=scale > 0)
     return units
+
+
+def _filled(trajectory: ResidualTrajectory, card: Card) -> Float32Array:
+    """Return the values of a request with its estimate where it is to be filled, shape (T, C, H, W)."""
+    request, target = trajectory.request, trajectory.plan.target
+    result = request.values.copy()  # 0 where unknown
+    drawn = trajectory.base_estimate.consistent(trajectory.estimate)[trajectory.own]
+    final = trajectory.start_with_margin(0) if request.strength == 0 else drawn
+    radar = radar_channels(request, len(card.bands))
+    if radar and trajectory.plan.calls and request.verb in ("inpaint", "extend"):
+        base = trajectory.base_estimate.base[trajectory.own]
+        final = final.copy()
+        final[radar] = speckled(request, target, base, radar)[radar]
+    if request.strength > KEEPING:
+        final = _physical(final, card)  # there is no measurement that it must agree with
+    result[target] = np.where(request.fill[target], final, result[target])
+    filled: Float32Array = result.astype(np.float32, copy=False)
+    return filled
 
 
 def _physical(values: Float32Array, card: Card) -> Float32Array:
