@@ -102,8 +102,8 @@ format: $(READY) ## let ruff put the code in form
 	$(PY) -m ruff check --fix $(CODE)
 	$(PY) -m ruff format $(CODE)
 
-bench: $(READY) ## time, memory and import cost
-	$(PY) tests/benchmarks/run.py
+bench: $(READY) ## time, memory and import cost; SERIES=file.nc: time per pixel beside other gap fillers
+	$(PY) tests/benchmarks/run.py $(if $(SERIES),--series $(SERIES))
 
 evaluate: $(READY) ## score the embedded model in full (half an hour): make evaluate VALIDATION=folder DATA=folder
 	$(VENV)/bin/eoaug evaluate embedded --data "$(VALIDATION)" --train "$(DATA)" --all-windows --members 32 \

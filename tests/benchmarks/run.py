@@ -26,6 +26,7 @@ import xarray as xr
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
+from priors import per_pixel
 
 import eoaug
 from eoaug.generators.embedded import generator, weights_config
@@ -367,12 +368,17 @@ def main() -> None:
     )
     parser.add_argument("only", nargs="*", choices=[[], *ALL], help="benchmarks to run (default: all)")
     parser.add_argument("--quick", action="store_true", help="small scenes")
+    parser.add_argument(
+        "--series", type=Path, help="real Sentinel-2 series for the time per pixel; see priors.py"
+    )
     parser.add_argument("--out", type=Path, default=Path("benchmarks.json"))
     options = parser.parse_args()
     rows: list[Row] = []
-    for name in options.only or ALL:
+    for name in options.only or ([] if options.series else ALL):
         print(f"{name} ...", flush=True)
         rows += ALL[name](options.quick)
+    if options.series:
+        rows += per_pixel(options.series, options.quick)
     options.out.write_text(json.dumps(rows, indent=1) + "\n")
     lines = ["| what | figure | more |", "|---|---|---|"]
     for row in rows:
