@@ -188,6 +188,8 @@ def test_the_command_writes_items_with_marks(tmp_path: Path):
         ],
     )
     assert result.exit_code == 0, result.output
+    valid = CliRunner().invoke(app, ["validate", str(out)])
+    assert valid.exit_code == 0, valid.output
     cube = eoaug.open_cube(str(out))
     assert {"B05", "B11", "synthetic"} <= set(cube.data_vars)
     plan = eoaug.plan("translate", cube[["B02", "B04", "synthetic"]], to=["B12"], generator="classical")
