@@ -320,6 +320,7 @@ def test_lengths_are_counted_rather_long() -> None:
         "blip2",
         pytest.param("instructblip", marks=pytest.mark.slow),
         pytest.param("llava", marks=pytest.mark.slow),
+        pytest.param("florence2", marks=pytest.mark.slow),
     ],
 )
 def test_models_caption_the_same_for_any_batch(folder: Path, tmp_path: Path, kind: str) -> None:

@@ -8,12 +8,16 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
+    BartConfig,
     Blip2Config,
     Blip2ForConditionalGeneration,
     Blip2Processor,
     BlipImageProcessor,
     CLIPImageProcessor,
     CLIPVisionConfig,
+    Florence2Config,
+    Florence2ForConditionalGeneration,
+    Florence2Processor,
     InstructBlipConfig,
     InstructBlipForConditionalGeneration,
     InstructBlipProcessor,
@@ -24,6 +28,7 @@ from transformers import (
     OPTConfig,
     PreTrainedTokenizerFast,
 )
+from transformers.models.florence2.configuration_florence2 import Florence2VisionConfig
 
 SPECIAL = ("<pad>", "<s>", "</s>", "<image>")
 _CHAT = (
@@ -49,11 +54,12 @@ _SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-def _saved(network: Any, folder: Path) -> None:
-    """Save a network with weights large enough for the image to change the words."""
+def _saved(network: Any, folder: Path, scale: float = 0.5, norms: float = 0.0) -> None:
+    """Save a network with weights large enough for the image to change the words, those of norms around a number."""
     with torch.no_grad():
-        for weights in network.parameters():
-            weights.copy_(torch.randn(weights.shape) * 0.5)
+        for name, weights in network.named_parameters():
+            centre = norms if "norm" in name and name.endswith("weight") else 0.0
+            weights.copy_(torch.randn(weights.shape) * scale + centre)
     network.save_pretrained(folder)
 
 
@@ -120,4 +126,30 @@ def llava(folder: Path) -> Path:
     return folder
 
 
-MODELS = {"blip2": blip2, "instructblip": instructblip, "llava": llava}
+def florence2(folder: Path) -> Path:
+    """Florence-2, which is asked by the names of its tasks."""
+    torch.manual_seed(3)
+    words = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer().backend_tokenizer, model_max_length=512, pad_token="<pad>", bos_token="<s>",
+        eos_token="</s>", extra_special_tokens={"image_token": "<image>"},
+    )  # fmt: skip
+    vision = Florence2VisionConfig(
+        depths=(1, 1, 1, 1), embed_dim=(8, 8, 16, 16), num_heads=(1, 1, 2, 2), num_groups=(1, 1, 2, 2),
+        projection_dim=16, window_size=4,
+    )  # fmt: skip
+    text = BartConfig(
+        vocab_size=len(words), d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=512, pad_token_id=0,
+        bos_token_id=1, eos_token_id=2, decoder_start_token_id=2, forced_eos_token_id=2,
+    )  # fmt: skip
+    config = Florence2Config(
+        vision_config=vision.to_dict(), text_config=text.to_dict(), image_token_id=SPECIAL.index("<image>")
+    )
+    _saved(Florence2ForConditionalGeneration(config), folder, 1.0, 1.0)
+    images = CLIPImageProcessor(size={"height": 32, "width": 32}, crop_size={"height": 32, "width": 32})
+    images.image_seq_length = 2
+    Florence2Processor(images, words).save_pretrained(folder)
+    return folder
+
+
+MODELS = {"blip2": blip2, "instructblip": instructblip, "llava": llava, "florence2": florence2}

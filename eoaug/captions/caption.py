@@ -89,7 +89,7 @@ def caption(
         The images.
     captioner
         ``"facts"``: sentences from class, label map, season, pixel size, sensor and indices, without a model. Else the
-        folder of an image-text model of transformers (BLIP-2, InstructBLIP, LLaVA, SmolVLM, Qwen-VL and others), which is
+        folder of an image-text model of transformers (BLIP-2, InstructBLIP, Florence-2, LLaVA, SmolVLM, Qwen-VL and others), which is
         shown the image in true colour, in near infrared and in short-wave infrared, as far as it has these bands.
     several
         Captions per image.

@@ -19,6 +19,8 @@ from eoaug.generators.runtime import checked_device, device_kind, one_thread
 
 __all__ = ["CaptionModel", "checked_folder"]
 
+_TASK = "<MORE_DETAILED_CAPTION>"
+"""The task of Florence-2 that describes an image with a paragraph."""
 _MOST_TOKENS = 60
 """Tokens of a caption: with the class named, CLIP reads it to the end."""
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -120,7 +122,12 @@ class CaptionModel:
         ]
 
     def _asked(self, instruction: str) -> str:
-        """Return the text that the model is given: its chat template around an image and the instruction, where it has one."""
+        """Return the text that the model is given: its chat template around an image and the instruction, where it has one.
+
+        Florence-2 knows no instructions but the names of its tasks.
+        """
+        if _TASK in getattr(self._processor, "task_prompts_without_inputs", ()):
+            return _TASK
         if not getattr(self._processor, "chat_template", None):
             return instruction
         content = [{"type": "image"}, {"type": "text", "text": instruction}]

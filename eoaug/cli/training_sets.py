@@ -75,7 +75,7 @@ def export(
     short_help="Write captions of a training set.",
     help=option_help(
         "Write captions of the images of a training set: from what is known of them, or by a local image-text model of "
-        "transformers (BLIP-2, InstructBLIP, LLaVA, SmolVLM, Qwen-VL). Every caption is checked against the facts; those "
+        "transformers (BLIP-2, InstructBLIP, Florence-2, LLaVA, SmolVLM, Qwen-VL). Every caption is checked against the facts; those "
         "with a problem stay in the file with it, and are not used.",
         "eoaug caption EuroSAT_RGB --captioner facts --several 3",
     ),
