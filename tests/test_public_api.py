@@ -19,13 +19,14 @@ SIGNATURES = {
     "inpaint": ["ds", "mask", "mask_buffer", "fill"],
     "extend": ["ds", "times", "mask", "mask_buffer", "sequence"],
     "super_resolve": ["ds", "factor", "sensor", "sensor_noise", "native", "mask", "mask_buffer"],
+    "translate": ["ds", "to", "mask", "mask_buffer"],
 }
 """The verbs' own arguments; all others are those of `Options`."""
 
 SHARED = {
     "generator", "steps", "seed", "members", "reduce", "prompt", "layout", "metadata", "guidance",
     "chunks", "batch_tiles", "joint_steps", "device", "progress", "uncertainty", "calibrate", "labels",
-    "tiling",
+    "tiling", "memory",
 }  # fmt: skip
 
 
