@@ -12,7 +12,7 @@ import xarray as xr
 import eoaug
 from eoaug.verbs.options import Options
 
-VERBS = ["synthesize", "inpaint", "extend", "super_resolve"]
+VERBS = ["synthesize", "inpaint", "extend", "super_resolve", "translate"]
 
 SIGNATURES = {
     "synthesize": ["ds", "like", "resolution", "crs", "times", "mask", "mask_buffer", "strength"],
