@@ -335,7 +335,7 @@ def _filled(trajectory: ResidualTrajectory, card: Card) -> Float32Array:
         base = trajectory.base_estimate.base[trajectory.own]
         final = final.copy()
         final[radar] = speckled(request, target, base, radar)[radar]
-    if request.strength > KEEPING:
+    if request.verb == "synthesize" and request.strength > KEEPING:
         final = _physical(final, card)  # there is no measurement that it must agree with
     result[target] = np.where(request.fill[target], final, result[target])
     filled: Float32Array = result.astype(np.float32, copy=False)
@@ -343,9 +343,11 @@ def _filled(trajectory: ResidualTrajectory, card: Card) -> Float32Array:
 
 
 def _physical(values: Float32Array, card: Card) -> Float32Array:
-    """Return model units of shape (C, H, W) between reflectance 0 and `_BRIGHTEST`."""
+    """Return values of shape (C, H, W) whose optical bands lie between reflectance 0 and `_BRIGHTEST`."""
     mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (card.mean, card.std))
-    return np.clip(values, -mean / std, (_BRIGHTEST - mean) / std)
+    limited, bands = values.copy(), len(card.bands)
+    limited[:bands] = np.clip(values[:bands], -mean / std, (_BRIGHTEST - mean) / std)
+    return limited
 
 
 def _part(
