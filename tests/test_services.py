@@ -190,8 +190,8 @@ def test_a_request_becomes_the_job() -> None:
         ({"catalog": "patches", "factr": 2}, "'factr' is no input"),
         ({"catalog": "/etc"}, "catalog='/etc' is not offered"),
         (
-            {"catalog": "patches", "generator": "/tmp/checkpoint"},
-            "generator='/tmp/checkpoint' is not offered",
+            {"catalog": "patches", "generator": "checkpoints/mine"},
+            "generator='checkpoints/mine' is not offered",
         ),
     ],
 )
