@@ -29,6 +29,7 @@ from eoaug.cube.provenance import of as provenance_of
 from eoaug.cube.read import read_cube
 from eoaug.errors import GeneratorError, ParameterError, SourceError, TargetError
 from eoaug.formats.chips import GROUP
+from eoaug.jobs.report import Report
 from eoaug.jobs.status import resumable, status_of
 from eoaug.stac.images import cube_of
 from eoaug.stac.validate import validate
@@ -215,8 +216,15 @@ def test_an_image_that_cannot_be_read_is_left_out_until_it_can(
         damaged.write_bytes(content[: len(content) // 2])
     else:
         damaged.unlink()
+
+    def run() -> Report:
+        if how == "torn":  # in shards of five
+            return run_augment(config(home, out), progress=False)
+        # A set that is read again has no image whose file is gone.
+        return eoaug.augment(train, out, policy=POLICY, progress=False)
+
     count = len(list(draws_of(Policy.model_validate(POLICY), train)))
-    first = eoaug.augment(train, out, policy=POLICY, progress=False)
+    first = run()
     made = eoaug.training_set(out)
     missing = {failure.item for failure in first.failures}
     assert missing
@@ -224,11 +232,12 @@ def test_an_image_that_cannot_be_read_is_left_out_until_it_can(
     assert len(made) == count - len(missing)
     assert not missing & {item.id for item in made}
     assert validate(out).sound
-    second = eoaug.augment(train, out, policy=POLICY, progress=False)  # tries again what may pass
+    second = run()  # tries again what may pass
     assert {failure.item for failure in second.failures} == missing
-    assert second.published == first.published == 1
+    # Shards that are complete are not made again.
+    assert second.published < first.published if how == "torn" else second.published == first.published == 1
     damaged.write_bytes(content)
-    assert not eoaug.augment(train, out, policy=POLICY, progress=False).failures
+    assert not run().failures
     assert missing < {item.id for item in eoaug.training_set(out)}
     assert validate(out).sound
 
