@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
+import typer.testing
 from hypothesis import HealthCheck, settings
 
 # No test asks a model hub, but those that bring one of their own.
@@ -59,6 +61,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for case in cases:
             if case not in kept:
                 case.add_marker(pytest.mark.slow)
+
+
+# A runner builds all commands for every call of one, a tenth of a second each time.
+typer.testing._get_command = cache(typer.testing._get_command)
 
 
 @pytest.fixture(scope="session")

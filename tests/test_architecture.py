@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import graphlib
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -157,25 +158,34 @@ def imports(path: Path, module: str) -> Iterator[Import]:
     """Yield the absolute names that a file imports; ``from a import b`` yields ``a.b``."""
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
 
-    def walk(node: ast.AST, at_once: bool, typing_only: bool) -> Iterator[Import]:
+    parts = package.split(".")
+    # Statements alone are looked at, not their expressions, and not by recursion: this reads all files twice.
+    left: list[tuple[ast.AST, bool, bool]] = [(tree(path), True, False)]
+    while left:
+        node, at_once, typing_only = left.pop()
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield Import(alias.name, node.lineno, at_once, typing_only)
         elif isinstance(node, ast.ImportFrom):
-            parts = package.split(".")
             base = ".".join(parts[: len(parts) - node.level + 1]) if node.level else ""
             source = ".".join(p for p in (base, node.module) if p)
             for alias in node.names:
                 yield Import(f"{source}.{alias.name}", node.lineno, at_once, typing_only)
-        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            for child in node.body:
-                yield from walk(child, at_once, True)
+        elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            left += [(child, at_once, True) for child in node.body]
         else:
-            inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-            for child in ast.iter_child_nodes(node):
-                yield from walk(child, at_once and not inside, typing_only)
+            inside = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+            for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+                left += [(child, at_once and not inside, typing_only) for child in getattr(node, name, ())]
 
-    yield from walk(ast.parse(path.read_text()), True, False)
+
+def tree(path: Path) -> ast.Module:
+    return parsed(path.read_text())
+
+
+@cache
+def parsed(text: str) -> ast.Module:
+    return ast.parse(text)
 
 
 def begins(name: str, prefixes: list[str]) -> bool:
@@ -243,14 +253,16 @@ def test_tests_import_slow_libraries_at_first_use():
         names = [one.module for one in imports(path, module) if one.at_once and not one.typing_only]
         # `from a import b`: b is a module, or a name in a.
         at_once[module] = {*names, *(name.rpartition(".")[0] for name in names)}
+    names_of = {name for names in at_once.values() for name in names}
+    reasons = {name for name in names_of if begins(name, SLOW_TO_IMPORT)}
     slow: dict[str, str] = {}
     while found := {
-        module: name
+        module: min(names & reasons)
         for module, names in at_once.items()
-        for name in names
-        if module not in slow and (name in slow or begins(name, SLOW_TO_IMPORT))
+        if module not in slow and names & reasons
     }:
         slow |= found
+        reasons |= found.keys()
     assert "tests.tiny_checkpoints" in slow, "else this finds nothing"
     # The makers of tiny models are themselves imported at first use.
     tests = {m: name for m, name in slow.items() if begins(m, ["tests"]) and not m.startswith("tests.tiny_")}
