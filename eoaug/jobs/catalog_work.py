@@ -15,7 +15,7 @@ from eoaug.errors import SourceError
 from eoaug.generators.base import Generator
 from eoaug.generators.identity import identity_of
 from eoaug.jobs.config import Job
-from eoaug.jobs.content_key import ReadItem, content_key, read_item
+from eoaug.jobs.content_key import ReadItem, content_key, read_bands, read_item, shapes_of
 from eoaug.jobs.verb_calls import cost_of_item, note_of, result_of
 from eoaug.jobs.work_items import JobContext, WorkItem
 from eoaug.stac.item_document import Claim
@@ -65,7 +65,8 @@ class CatalogWork:
 
     def signature(self, work_item: WorkItem) -> Any:
         """Return what work items of equal cost share: names, types and grids of the bands."""
-        return self._read(work_item.entry).grids
+        entry = work_item.entry
+        return shapes_of(read_bands(as_item(entry), entry.access, self.job, self.allow, grids_only=True))
 
     def cost(self, work_item: WorkItem, context: JobContext) -> Explanation:
         """Return what a work item costs, without computing a pixel."""

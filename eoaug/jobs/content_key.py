@@ -25,11 +25,22 @@ from eoaug.stac.collection_fields import registered_fields
 from eoaug.stac.integrity import checksum_error, damage
 from eoaug.stac.items import read_item_dates
 from eoaug.stac.search import SourceItem, as_item, signer_of
+from eoaug.storage.access import AccessPolicy
 from eoaug.storage.atomic import checksum_of
 from eoaug.storage.names import clean_href, safe_id
 from eoaug.storage.s3 import StoreError, entries, head, is_object
 
-__all__ = ["ReadItem", "content_key", "existing_output", "read_item", "version"]
+__all__ = [
+    "ReadItem",
+    "Shapes",
+    "content_key",
+    "existing_output",
+    "is_published",
+    "read_bands",
+    "read_item",
+    "shapes_of",
+    "version",
+]
 
 
 def content_key(inputs: Sequence[str], job: Job, method: str) -> str:
@@ -48,20 +59,41 @@ def content_key(inputs: Sequence[str], job: Job, method: str) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def read_bands(
+    item: pystac.Item, access: AccessPolicy, job: Job, allow: Sequence[str], *, grids_only: bool = False
+) -> list[ItemDate]:
+    """Return the bands of an item that a job asks for; see `read_item_dates`."""
+    bands, signer = job.source.bands, signer_of(job.source.catalog)
+    return read_item_dates(
+        item, bands, signer, access.extended(allow), labels=job.labels, grids_only=grids_only
+    )
+
+
+Shapes = tuple[tuple[str, str, tuple[int, ...], float], ...]
+"""Name, type, shape and pixel size of each band, by which items of equal cost are recognised."""
+
+
+def shapes_of(scenes: Sequence[ItemDate]) -> Shapes:
+    """Return what the cost of an item depends on."""
+    return tuple(
+        (name, band.dtype, tuple(band.geobox.shape), pixel_size(band.geobox))
+        for scene in scenes
+        for name, band in scene.sources.items()
+    )
+
+
 @dataclass(frozen=True)
 class ReadItem:
     """What a job needs to know of an item that it uses several times."""
 
     identity: str
     """Hash of the item's document and of the pixels that are read of it."""
-    grids: tuple[Any, ...]
-    """Name, type, shape and pixel size of each band, by which items of equal cost are recognised."""
     files: Mapping[str, tuple[int, ...] | None] | None
     """State of its local files when it was read; None if it depends on folders or objects."""
 
 
 def read_item(entry: SourceItem, job: Job, allow: Sequence[str]) -> ReadItem:
-    """Return what identifies an item, and its grids.
+    """Return what identifies an item.
 
     A process that has read it does so again only if the document or a local file has changed: jobs over series use
     each item many times.
@@ -85,17 +117,12 @@ def read_item(entry: SourceItem, job: Job, allow: Sequence[str]) -> ReadItem:
         known = _READ.get(asked)
     if known is not None and all(_state(path) == state for path, state in (known.files or {}).items()):
         return known
-    item, access = as_item(entry), entry.access.extended(allow)
-    scenes = read_item_dates(item, job.source.bands, signer_of(job.source.catalog), access, labels=job.labels)
+    item = as_item(entry)
+    scenes = read_bands(item, entry.access, job, allow)
     files = _files(scenes)
     parts = [item.id, item.collection_id, item.properties, _inputs(item, scenes)]
     identity = hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
-    grids = tuple(
-        (name, band.dtype, tuple(band.geobox.shape), pixel_size(band.geobox))
-        for scene in scenes
-        for name, band in scene.sources.items()
-    )
-    read = ReadItem(identity, grids, files)
+    read = ReadItem(identity, files)
     if files is not None:
         with _READ_LOCK:
             while len(_READ) >= _MOST_READ:
@@ -174,6 +201,11 @@ def _versions(href: str, *, folder: bool) -> Any:
     return sorted(
         [key.removeprefix(href), entry.tag, entry.size] for key, entry in entries(href, deep=True) if entry
     )
+
+
+def is_published(root: Root, work_item: WorkItem) -> bool:
+    """Return whether a work item has an output, whatever its content key."""
+    return (root.folder / work_item.collection / work_item.label / f"{work_item.label}.json").is_file()
 
 
 def existing_output(root: Root, work_item: WorkItem, key: str, *, verify: bool) -> tuple[dict[str, Any], ...]:

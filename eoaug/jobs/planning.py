@@ -13,13 +13,12 @@ from eoaug.display import Shown
 from eoaug.errors import EoaugError, printable
 from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.config import Job, read_job
-from eoaug.jobs.content_key import existing_output
+from eoaug.jobs.content_key import existing_output, is_published
 from eoaug.jobs.report import Failure
 from eoaug.jobs.series import work_of
 from eoaug.jobs.sources import no_item
-from eoaug.jobs.work_items import JobContext
+from eoaug.jobs.work_items import JobContext, WorkItem
 from eoaug.stac.catalog import Root
-from eoaug.stac.search import as_item
 
 __all__ = ["JobPlan", "plan_job"]
 
@@ -96,7 +95,8 @@ class JobPlan(Shown):
 def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
     """Return what a job would do, without calling the model and without writing.
 
-    Items of the same size and bands have the same cost, so only one of them is planned in full.
+    Items of the same size and bands have the same cost, so only one of them is planned in full. Files are opened only
+    where their item does not say on which grid they lie; whether it is right is seen when they are read.
 
     Parameters
     ----------
@@ -122,8 +122,11 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
         items += 1
         try:
             if not job.source.group:
-                places[str(as_item(work_item.entry).bbox)] += 1
-            if existing_output(root, work_item, work.key(work_item, context), verify=False):
+                places[str(_bbox(work_item))] += 1
+            # The key hashes the pixels of the inputs: it is needed only where there is an item to compare.
+            if is_published(root, work_item) and existing_output(
+                root, work_item, work.key(work_item, context), verify=False
+            ):
                 existing += 1
                 continue
             signature = work.signature(work_item)
@@ -146,6 +149,11 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
         unreadable=(*bookkeeper.report.failures, *unreadable),
         advice=_advice(job, places),
     )
+
+
+def _bbox(work_item: WorkItem) -> Any:
+    entry = work_item.entry
+    return entry.document.get("bbox") if entry.item is None else entry.item.bbox
 
 
 def _advice(job: Job, places: Counter[str]) -> str:

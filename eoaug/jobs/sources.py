@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import pystac
+
 from eoaug.errors import EoaugError, SourceError, foreign
 from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.config import Job
@@ -16,7 +18,7 @@ from eoaug.storage.access import AccessPolicy, folder_of
 from eoaug.storage.names import clean_href
 from eoaug.storage.s3 import is_object
 
-__all__ = ["allowed", "no_item", "work_items_of"]
+__all__ = ["allowed", "items_of", "no_item", "work_items_of"]
 
 
 def allowed(job: Job) -> tuple[str, ...]:
@@ -35,7 +37,13 @@ def allowed(job: Job) -> tuple[str, ...]:
 
 
 def work_items_of(job: Job, bookkeeper: Bookkeeper | None = None) -> Iterator[WorkItem]:
-    """Yield the work items of a job, one at a time.
+    """Yield the work items of a job, one at a time; see `items_of`."""
+    for work_item, _ in items_of(job, bookkeeper):
+        yield work_item
+
+
+def items_of(job: Job, bookkeeper: Bookkeeper | None = None) -> Iterator[tuple[WorkItem, pystac.Item]]:
+    """Yield the work items of a job, one at a time, and what each is made of.
 
     Documents that cannot be read are recorded as failures by the bookkeeper; without one, they raise.
 
@@ -44,7 +52,7 @@ def work_items_of(job: Job, bookkeeper: Bookkeeper | None = None) -> Iterator[Wo
     SourceError
         The source cannot be read.
     """
-    source, search = job.source, _search(job)
+    source, search, request = job.source, _search(job), job.request
     seen: set[tuple[str, str]] = set()
 
     def record_failure(href: str, error: EoaugError) -> None:
@@ -62,7 +70,7 @@ def work_items_of(job: Job, bookkeeper: Bookkeeper | None = None) -> Iterator[Wo
                 item = as_item(entry)
                 if not search.keeps(item):
                     continue
-                work_item = work_item_of(entry, item, job)
+                work_item = work_item_of(entry, item, job, request)
             # On some file systems upper and lower case are one.
             place = work_item.collection.casefold(), work_item.label.casefold()
             if place in seen:
@@ -76,7 +84,7 @@ def work_items_of(job: Job, bookkeeper: Bookkeeper | None = None) -> Iterator[Wo
             on_failure(clean_href(entry.href), error)
             continue
         seen.add(place)
-        yield work_item
+        yield work_item, item
         if source.limit is not None and len(seen) >= source.limit:
             return
 

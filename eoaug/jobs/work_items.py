@@ -125,13 +125,22 @@ def _loaded(name: str, device: str | None) -> Generator:
     return load(name) if device is None else load(name, device=device)
 
 
-def work_item_of(entry: SourceItem, item: pystac.Item, job: Job) -> WorkItem:
+def work_item_of(entry: SourceItem, item: pystac.Item, job: Job, request: str) -> WorkItem:
     """Return the work item for an item of the source.
 
     The label combines source item, verb and request. Another request makes another item next to the first;
     changed source data or another model replace the existing item.
+
+    Parameters
+    ----------
+    entry, item
+        The item.
+    job
+        The job.
+    request
+        Its ``request``, which takes time.
     """
-    name, request = safe_id(item.id)[:80], job.request
+    name = safe_id(item.id)[:80]
     if name != item.id:  # shortened or cleaned ids may be equal
         request = hashlib.sha256(f"{request} {item.id}".encode()).hexdigest()
     label = f"{name}-{job.verb.replace('_', '-')}-{request[:8]}"

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Literal
 
 from eoaug.errors import BandError
@@ -156,6 +157,7 @@ _PLATFORMS = (
 _HLS = re.compile(r"\bhls(?:\d(?:\.\d)?)?[._-]?([ls]30)", re.IGNORECASE)
 
 
+@lru_cache(maxsize=1024)  # items repeat their bands
 def band_of(name: str, platform: str | None = None) -> Band | None:
     """Look up a provider's band name.
 

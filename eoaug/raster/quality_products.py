@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -447,5 +448,11 @@ def known_quality(name: str, product: str = "") -> QualityBand | None:
         if re.search(r"\bhls", product.lower()):
             return HLS_FMASK
         return CFMASK if re.search(r"\bL[COTEM]0\d_", product) else None
+    return _by_name(name)
+
+
+@lru_cache(maxsize=1024)  # items repeat the names of their bands
+def _by_name(name: str) -> QualityBand | None:
+    plain = _plain_name(name)
     found = next((quality for pattern, quality in _PRODUCTS if re.fullmatch(pattern, plain)), None)
     return found or _of_two_values(re.sub(r"[_-]\d+m$", "", name))

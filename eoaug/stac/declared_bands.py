@@ -170,8 +170,9 @@ class DeclaredBand:
             judged_crs(systems[name], what=f"{self}, {name}")
         return systems
 
+    @cached_property
     def declaration(self) -> Declaration:
-        """Return what the item says about the file of the band.
+        """What the item says about the file of the band.
 
         Raises
         ------
@@ -209,11 +210,10 @@ class DeclaredBand:
 
     def grid(self, access: AccessPolicy) -> GeoBox | None:
         """Return the grid declared by the projection extension v1 or v2; None if it is not declared in full."""
-        declared, codes = self.declaration(), self._systems()
-        shape, transform = declared.shape, declared.transform
+        shape, transform, codes = self.declaration.shape, self.declaration.transform, self.declaration.crs
         if not (shape and transform and codes):
             return None
-        code = next(iter(codes.values()))
+        code = codes[0][1]
         try:
             crs = CRS(code)
             height, width = shape

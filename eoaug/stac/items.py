@@ -39,6 +39,8 @@ def read_item_dates(
     access: AccessPolicy,
     collections: Collections | None = None,
     labels: tuple[str, ...] = (),
+    *,
+    grids_only: bool = False,
 ) -> list[ItemDate]:
     """Read the metadata of an item's bands: from the item, and what it does not declare from the files.
 
@@ -56,6 +58,9 @@ def read_item_dates(
         Where classes that the items do not repeat are looked up; None: nowhere.
     labels
         Names of bands that are labels, which are read in addition to ``bands``, or of properties.
+    grids_only
+        Read names, types and grids of the bands and nothing else: a file is opened only if its item leaves these out,
+        and no local file is compared with its item. The pixels of such bands cannot be read.
 
     Returns
     -------
@@ -70,7 +75,7 @@ def read_item_dates(
                 f"item {item.id!r} has {len(candidates)} bands; the most is {access.limits.bands}",
                 "leave it out with ids=",
             )
-        resolve = _Resolver(patch_url, access)
+        resolve = _Resolver(patch_url, access, grids_only)
         more = tuple(name for name in labels if bands and name not in (*bands, *item.properties))
         chosen = choose_bands(item, candidates, (*bands, *more), resolve.bands_in_file)
         if not chosen:
@@ -174,6 +179,7 @@ class _Resolver:
 
     patch_url: Callable[[str], str] | None
     access: AccessPolicy
+    grids_only: bool
     headers: dict[str, Header] = field(default_factory=dict)
     """By address."""
 
@@ -191,9 +197,9 @@ class _Resolver:
             item does not declare. Other files are compared when they are read.
         """
         address, driver = self._address(band)
-        declared, geobox = band.declaration(), band.grid(self.access)
+        declared, geobox = band.declaration, band.grid(self.access)
         header = None
-        if _needs_file(band, declared, geobox) or not (band.array or "://" in address):
+        if self._opens(band, address, declared, geobox):
             header = self._header(band, address, driver)
             refuse_contradictions(
                 declared, header, band.index, item=band.item.id, asset=band.key, href=address
@@ -231,6 +237,15 @@ class _Resolver:
             declared=declared,
         )
 
+    def _opens(self, band: DeclaredBand, address: str, declared: Declaration, geobox: GeoBox | None) -> bool:
+        """Return whether the item leaves out what the file must say, or is to be compared with it."""
+        if geobox is None or declared.data_type is None:
+            return True
+        if band.array or self.grids_only:  # eoaug's own groups: what their item leaves out is not there
+            return False
+        unscaled = declared.scale is None or declared.offset is None
+        return "://" not in address or declared.nodata is None or (unscaled and not band.is_mask)
+
     def _address(self, band: DeclaredBand) -> tuple[str, str]:
         """Return the permitted address of a band's file or group, and the driver that opens it."""
         href = band.href
@@ -257,16 +272,6 @@ class _Resolver:
         if address not in self.headers:
             self.headers[address] = _read_header(address, band, driver, self.access)
         return self.headers[address]
-
-
-def _needs_file(band: DeclaredBand, declared: Declaration, geobox: GeoBox | None) -> bool:
-    """Return whether the item leaves out what the file must say."""
-    if geobox is None or declared.data_type is None:
-        return True
-    if band.array:  # eoaug's own groups: what their item leaves out is not there
-        return False
-    unscaled = declared.scale is None or declared.offset is None
-    return declared.nodata is None or (unscaled and not band.is_mask)
 
 
 def _nodata(band: DeclaredBand, declared: Declaration, header: Header | None, dtype: str) -> float | None:

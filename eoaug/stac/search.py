@@ -9,7 +9,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
@@ -170,9 +170,9 @@ def as_item(entry: SourceItem) -> pystac.Item:
     """
     if entry.item is not None:
         return entry.item
-    item: pystac.Item = _stac(
-        lambda: pystac.Item.from_dict(dict(entry.document), href=entry.href or None), entry.href or "an item"
-    )
+    href = entry.href or None
+    read, own = pystac.Item.from_dict, partial(json.dumps, entry.document)  # a copy, faster than pystac's
+    item: pystac.Item = _stac(lambda: read(json.loads(own()), href, preserve_dict=False), href or "an item")
     if not isinstance(item.id, str) or not item.id:
         raise SourceError(f"an item at {clean_href(entry.href)!r} has the id {item.id!r}", "give it a name")
     try:

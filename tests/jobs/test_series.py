@@ -7,11 +7,13 @@ import pickle
 import random
 import shutil
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pystac
 import pytest
 import xarray as xr
 from odc.geo.geobox import GeoBox
@@ -19,13 +21,15 @@ from odc.geo.xr import xr_coords
 
 import eoaug
 from eoaug.errors import ParameterError
+from eoaug.jobs import content_key
 from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.clusters import local_cluster
 from eoaug.jobs.garbage import collect_garbage
 from eoaug.jobs.planning import plan_job
 from eoaug.jobs.runner import run_job
-from eoaug.jobs.series import SeriesItem, series_items_of
+from eoaug.jobs.series_units import SeriesItem, series_items_of
 from eoaug.jobs.status import job_status
+from eoaug.stac import items
 from eoaug.stac.catalog import Root
 
 from .conftest import Launcher, a_job, snapshot, strays
@@ -278,3 +282,33 @@ def test_a_plan_says_that_items_lie_at_one_place(place: Path, tmp_path: Path) ->
     assert "source.group: place" in str(apart)
     assert apart.as_dict()["advice"] in str(apart)
     assert joined.advice == ""
+
+
+def test_planning_parses_an_item_once_and_opens_no_file_that_is_described(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One more place of the same grid costs a plan its documents, read once each, and no file."""
+    counts: Counter[str] = Counter()
+
+    def counted(module: Any, name: str) -> None:
+        real = getattr(module, name)
+
+        def call(*given: Any, **how: Any) -> Any:
+            counts[name] += 1
+            return real(*given, **how)
+
+        monkeypatch.setattr(module, name, call)
+
+    counted(items, "open_raster")
+    counted(content_key, "checksum_of")
+    counted(pystac.Item, "from_dict")
+    seen = []
+    for left_m in (500_000, 500_320, 500_640):
+        write_place(tmp_path / "in", DAYS[:3], left_m)
+        counts.clear()
+        plan = plan_job(job_of(tmp_path / "in", tmp_path / "out"))
+        assert plan.planned == plan.items == 3 * (len(seen) + 1)
+        seen.append(dict(counts))
+    # Some files were read when the unit of the first place was planned in full, and are known now.
+    assert seen[2] == seen[1] | {"from_dict": seen[1]["from_dict"] + 3}
+    assert seen[1]["open_raster"] <= seen[0]["open_raster"]

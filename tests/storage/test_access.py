@@ -502,7 +502,7 @@ def test_items_of_any_name_stay_inside(count: int, tmp_path: Path) -> None:
     def put(name: str, collection: str) -> None:
         item = pystac.Item(name, None, None, datetime(2021, 6, 1, tzinfo=UTC), {}, collection=collection)
         try:
-            unit = work_item_of(found, item, job)
+            unit = work_item_of(found, item, job, job.request)
         except ParameterError:
             return
         folder = root.folder / unit.collection
