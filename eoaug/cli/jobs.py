@@ -31,7 +31,7 @@ A job is a YAML file:
     collections: [sentinel-2-l2a]     # also ids, bbox, datetime, query, limit
     bands: [B02, B03, B04, B08]
     group: place                      # inpaint, extend: use the other dates of a place; also window: 90d, min_clear: 0.5
-  verb: inpaint                       # super_resolve, extend, synthesize, corrupt
+  verb: inpaint                       # super_resolve, extend, synthesize, translate, corrupt, composite
   parameters: {mask: scl}             # arguments of the verb, seed, steps, members
   generator: embedded
   output: {catalog: augmented, format: cog}  # or zarr, icechunk
@@ -72,6 +72,15 @@ Recompute = Annotated[
 ]
 
 
+Since = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DATE",
+        help="Only what depends on an item that was added or changed since then; the rest is as it was.",
+    ),
+]
+
+
 class PlanGroup(TyperGroup):
     """A group of commands in which ``job.yaml`` is short for ``job job.yaml``."""
 
@@ -107,6 +116,7 @@ def run(
     workers: Workers = None,
     cluster: Cluster = None,
     recompute: Recompute = False,
+    since: Since = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Verify existing outputs, and regenerate damaged ones.")
     ] = False,
@@ -121,7 +131,7 @@ def run(
     from eoaug.jobs.config import read_job
 
     del schema
-    config = read_job(job)
+    config = read_job(job).due_since(since)
     if verify:
         config = config.model_copy(update={"run": config.run.model_copy(update={"verify": True})})
     _leave(_run([config], scheduler, workers, cluster, recompute=recompute))
@@ -261,13 +271,15 @@ def script(job: JobFile) -> None:
     ),
 )
 @reported
-def plan(job: JobFile, as_json: Json = False) -> None:
+def plan(job: JobFile, since: Since = None, as_json: Json = False) -> None:
     """Estimate the cost of a job."""
+    from eoaug.jobs.config import read_job
     from eoaug.jobs.planning import plan_job
 
-    cost = plan_job(job)
+    cost = plan_job(read_job(job).due_since(since))
     print_result(cost, as_json)
-    raise typer.Exit(0 if cost.runnable else 3)
+    nothing_due = since is not None and not cost.items
+    raise typer.Exit(0 if cost.runnable or nothing_due else 3)
 
 
 @commands.command(

@@ -57,9 +57,11 @@ def _open_options(
         str, typer.Option(help="Merge items into one date by solar_day, time or id.")
     ] = "solar_day",
     composite: Annotated[
-        Literal["monthly", "best"] | None,
+        str | None,
         typer.Option(
-            help="Read a composite of the clear pixels of each month, or of all dates. [default: the dates]"
+            metavar="PERIOD",
+            help="Read a composite of the clear pixels of each period: monthly, best (all dates), or e.g. 'every 10d'. "
+            "[default: the dates]",
         ),
     ] = None,
     each: Annotated[

@@ -95,6 +95,7 @@ class CatalogWork:
 
     def _result(self, work_item: WorkItem, context: JobContext) -> xr.Dataset:
         job = self.job
+        assert job.verb != "composite"  # whose unit is no item
         cube = self._opened([work_item.entry], chunks=self._chunks, labels=job.labels or None)
         what = f"item {work_item.id!r}"
         if not isinstance(cube, xr.Dataset):
@@ -102,16 +103,16 @@ class CatalogWork:
                 f"{what} has bands on several grids", "choose bands of one grid with source.bands"
             )
         arguments = dict(job.parameters)
-        if job.run.batch_tiles is not None and job.verb != "corrupt":
+        if job.run.batch_tiles is not None and job.generates:
             arguments["batch_tiles"] = job.run.batch_tiles
-        if job.run.memory is not None and job.verb != "corrupt":
+        if job.run.memory is not None and job.generates:
             arguments["memory"] = job.run.memory
         return result_of(job.verb, cube, arguments, generator_of(job, context), what=what)
 
 
 def generator_of(job: Job, context: JobContext) -> Generator | None:
-    """Return the generator of a job; None for corruptions."""
-    return None if job.verb == "corrupt" else context.generator
+    """Return the generator of a job; None for verbs without."""
+    return context.generator if job.generates else None
 
 
 def labels_of(label: str, result: xr.Dataset, *, single: bool) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import json
 import os
@@ -22,9 +23,10 @@ from pydantic.json_schema import SkipJsonSchema
 
 from eoaug.corruptions.options import check_job_parameters
 from eoaug.cube.roles import label_names
-from eoaug.errors import ParameterError, did_you_mean
+from eoaug.errors import ParameterError, did_you_mean, first_line
 from eoaug.generators.base import Generator
 from eoaug.generators.identity import identity_of
+from eoaug.stac.filters import instant
 from eoaug.stac.sample import named_source
 from eoaug.storage.documents import read_settings
 from eoaug.storage.names import clean_href
@@ -48,7 +50,7 @@ __all__ = [
 
 
 JobVerb = Literal["synthesize", "inpaint", "extend", "super_resolve", "translate", "corrupt"]
-"""What a job does to its items: a verb with a generator, or a corruption."""
+"""What a job does to the cube of an item: a verb with a generator, or a corruption."""
 
 
 class _JobSection(BaseModel):
@@ -81,12 +83,15 @@ class Source(_JobSection):
     """Largest number of items, in the order of the catalog."""
     group: Names = ()
     """``place``: fill every date with the other dates of its place, which are the items on one grid of pixels; or the
-    properties that tell places apart, e.g. [grid:code]. Only for inpaint and extend."""
+    properties that tell places apart, e.g. [grid:code]. Only for inpaint, extend and composite."""
     window: str | None = None
     """With ``group``: longest time to a date that is used, e.g. 90d; by default six dates before and six after."""
     min_clear: float = Field(default=0.5, ge=0, le=1)
     """With ``group``: least share of the ground that is clear on a date or on one that it is filled from. Dates with less
     are left out and reported."""
+    since: str | None = None
+    """RFC 3339 date: only what depends on an item that was added or changed since then, by its ``created`` and ``updated``,
+    else its datetime. What is left out is as it was, so this changes no result; what failed before is not tried again."""
     bands: Names = ()
     """Bands of every item; empty: all."""
     resolution: float | None = Field(default=None, gt=0)
@@ -101,7 +106,7 @@ class Source(_JobSection):
     def _sample(cls, value: str) -> str:
         return named_source(value)
 
-    @field_validator("datetime", mode="before")
+    @field_validator("datetime", "since", mode="before")
     @classmethod
     def _as_text(cls, value: Any) -> Any:
         # YAML reads 2018 as a number and 2018-05-04 as a date.
@@ -117,7 +122,21 @@ class Source(_JobSection):
             )
         if self.window is not None:
             days_of(self.window, "source.window")
+        if self.since is not None:
+            self.first_change()
         return self
+
+    def first_change(self) -> dt.datetime | None:
+        """Return ``since`` as a time in UTC."""
+        if self.since is None:
+            return None
+        try:
+            return instant(self.since, last=False)
+        except ValueError as error:
+            raise ParameterError(
+                f"source.since={self.since!r} is not a date: {first_line(error)}",
+                "write e.g. since: 2024-06-01",
+            ) from error
 
 
 class OutputBase(_JobSection):
@@ -213,7 +232,7 @@ def _as_generator(value: Any) -> Any:
     raise ValueError("neither the name of a generator, nor an object with a card and a generate method")
 
 
-def check_parameters(verb: JobVerb, parameters: Mapping[str, Any]) -> None:
+def check_parameters(verb: JobVerb | Literal["composite"], parameters: Mapping[str, Any]) -> None:
     """Refuse parameters that a verb does not have, or that are other keys of a job.
 
     Raises
@@ -223,6 +242,16 @@ def check_parameters(verb: JobVerb, parameters: Mapping[str, Any]) -> None:
     """
     if verb == "corrupt":
         check_job_parameters(parameters)
+        return
+    if verb == "composite":
+        for name in parameters:
+            if name != "times":
+                raise ValueError(
+                    f"composite has no argument {name!r}; known: times (monthly, best, or e.g. every 10d)"
+                )
+        from eoaug.stac.composite import check_composite
+
+        check_composite(parameters.get("times", "monthly"))
         return
     keys = yaml_keys(verb)
     known = sorted(name for name, key in keys.items() if key == "parameters")
@@ -281,37 +310,65 @@ class Job(JobBase):
     """A verb applied to every item of a catalog."""
 
     source: Source
-    verb: JobVerb
+    verb: JobVerb | Literal["composite"]
     parameters: dict[str, Any] = {}
     """Arguments of the verb, such as factor, mask, times, seed, steps, members; of corrupt: kind, severity, labels."""
     output: Output
 
     @model_validator(mode="after")
     def _known_parameters(self) -> Job:
-        if self.verb == "corrupt" and "generator" in self.model_fields_set:
+        if not self.generates and "generator" in self.model_fields_set:
             raise ParameterError(
-                f"the job has the verb corrupt and the generator {self._generator_name()!r}, which it does not use",
+                f"the job has the verb {self.verb} and the generator {self._generator_name()!r}, which it does not use",
                 "leave generator out",
             )
         check_parameters(self.verb, self.parameters)
-        if self.source.group and self.verb not in ("inpaint", "extend"):
+        if self.source.group and self.verb not in ("inpaint", "extend", "composite"):
             raise ParameterError(
                 f"the job has source.group and the verb {self.verb}, which uses no other dates",
-                "leave group out, or use inpaint or extend",
+                "leave group out, or use inpaint, extend or composite",
             )
+        if self.verb == "composite":
+            self._check_composite()
         return self
 
+    def _check_composite(self) -> None:
+        if not self.source.group:
+            raise ParameterError(
+                "the job has the verb composite and no source.group, which says whose dates make one image",
+                "add source.group: place",
+            )
+        if self.source.window is not None:
+            raise ParameterError(
+                f"the job has the verb composite and source.window={self.source.window!r}, which it does not use",
+                "leave window out; parameters.times: every 10d says how long a period is",
+            )
+
+    def due_since(self, date: str | None) -> Job:
+        """Return the job with ``source.since``; None keeps its own."""
+        if date is None:
+            return self
+        source = self.source.model_copy(update={"since": date})
+        source.first_change()
+        return self.model_copy(update={"source": source})
+
+    @property
+    def generates(self) -> bool:
+        """Whether the verb uses a generator."""
+        return self.verb not in ("corrupt", "composite")
+
     def described(self) -> dict[str, Any]:
-        """Return everything that decides the results; of a corruption no generator, for it has none."""
+        """Return everything that decides the results; the generator only of verbs that use one."""
         values = super().described()
         values["source"]["catalog"] = self.source.journal_address or self.portable(
             clean_href(self.source.catalog)
         )
+        values["source"].pop("since", None)  # which results are due, not what they are
         if self.source.allow:
             values["source"]["allow"] = [
                 self.portable(entry) if entry.startswith(".") else entry for entry in self.source.allow
             ]
-        if self.verb == "corrupt":
+        if not self.generates:
             del values["generator"]
         return values
 

@@ -135,7 +135,7 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
             counts[signature] += 1
         except EoaugError as error:
             unreadable.append(Failure(work_item.id, type(error).__name__, error.problem, error.remedy))
-    if not items and not bookkeeper.report.failures:
+    if not items and not bookkeeper.report.failures and job.source.since is None:
         raise no_item(job)
     weighted = [(costs[signature], count) for signature, count in counts.items()]
     return JobPlan(

@@ -81,11 +81,11 @@ def run_job(
         work,
         work_items,
         client,
-        generates=job.verb != "corrupt",
+        generates=job.generates,
         progress=progress,
         recompute=recompute,
     )
-    if not report.seen:
+    if not report.seen and job.source.since is None:
         raise no_item(job)
     return report
 

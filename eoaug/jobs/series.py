@@ -23,6 +23,7 @@ from eoaug.formats.blocks import blocks
 from eoaug.generators.identity import identity_of
 from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.catalog_work import CatalogWork
+from eoaug.jobs.composites import CompositeWork
 from eoaug.jobs.config import Job
 from eoaug.jobs.content_key import ReadItem, content_key
 from eoaug.jobs.series_units import SeriesItem, of_date, series_items_of
@@ -171,7 +172,8 @@ def _index(cube: xr.Dataset, work_item: SeriesItem) -> int:
 
 
 def work_of(job: Job) -> tuple[CatalogWork, Callable[[Bookkeeper], Iterator[WorkItem]]]:
-    """Return what a job does, and what returns its work items: item by item, or by place and date."""
+    """Return what a job does, and what returns its work items: item by item, or by place and date or period."""
     if job.source.group:
-        return SeriesWork(job, allowed(job)), partial(series_items_of, job)
+        work = CompositeWork if job.verb == "composite" else SeriesWork
+        return work(job, allowed(job)), partial(series_items_of, job)
     return CatalogWork(job, allowed(job)), partial(work_items_of, job)

@@ -28,7 +28,8 @@ from eoaug.jobs.config import Job, days_of
 from eoaug.jobs.content_key import Shapes, read_bands, shapes_of
 from eoaug.jobs.sources import allowed, items_of
 from eoaug.jobs.work_items import WorkItem, WorkResult
-from eoaug.stac.filters import instant_of
+from eoaug.stac.composite import periods_of
+from eoaug.stac.filters import changed_at, instant_of
 from eoaug.stac.item_document import collection_of
 from eoaug.stac.search import SourceItem
 from eoaug.storage.access import AccessPolicy
@@ -44,10 +45,10 @@ _EVERY = re.compile(r"every\s+(.+)")
 
 @dataclass(frozen=True)
 class SeriesItem(WorkItem):
-    """A date of a place, and the dates that it is filled from."""
+    """A date of a place, and the dates that it is filled from; or the dates of a period."""
 
     own: tuple[SourceItem, ...] = ()
-    """Items of the date; none for a new date."""
+    """Items of the date, or of the period; none for a new date."""
     others: tuple[SourceItem, ...] = ()
     """Items of the dates next to it, in order of time."""
     new_date: str = ""
@@ -72,6 +73,8 @@ class _Member:
     """Solar days since 1970."""
     second: float
     """Seconds since 1970."""
+    changed: bool
+    """Whether it is newer than what is left out."""
     shapes: Shapes
     corner: tuple[float, float]
     """Of its grid, in pixels."""
@@ -91,28 +94,29 @@ def series_items_of(job: Job, bookkeeper: Bookkeeper) -> Iterator[SeriesItem]:
     The documents of all items are read first; items that have no place or date are recorded as failures.
     """
     places: dict[str, list[_Member]] = {}
-    allow = allowed(job)
+    allow, first = allowed(job), job.source.first_change()
     for work_item, item in items_of(job, bookkeeper):
         try:
-            place, member = _member(work_item, item, job, allow)
+            place, member = _member(work_item, item, job, allow, first)
         except EoaugError as error:
             bookkeeper.add(WorkResult(work_item, "failed", error=error))
             continue
         places.setdefault(place, []).append(member)
     for place in sorted(places):
         dates = _dates(places.pop(place))
-        units_of = _fills if job.verb == "inpaint" else _new_dates
-        yield from units_of(job, place, dates)
+        yield from _UNITS[job.verb](job, place, dates)
 
 
-def _member(work_item: WorkItem, item: pystac.Item, job: Job, allow: Sequence[str]) -> tuple[str, _Member]:
+def _member(
+    work_item: WorkItem, item: pystac.Item, job: Job, allow: Sequence[str], first: datetime | None
+) -> tuple[str, _Member]:
     """Return the place of an item, and what is kept of it."""
     entry = work_item.entry
     dates = read_bands(item, entry.access, job, allow, grids_only=True)
     if len(dates) > 1:
         raise SourceError(
             f"item {item.id!r} holds {len(dates)} dates or members, and source.group joins items of one",
-            "fill it by a job without group, or with eoaug.open_cube and inpaint",
+            "process it by a job without group, or with eoaug.open_cube",
         )
     grid, second = dates[0].grid, instant_of(item).timestamp()
     kept: SourceItem | tuple[bytes, str, AccessPolicy] = entry
@@ -128,6 +132,7 @@ def _member(work_item: WorkItem, item: pystac.Item, job: Job, allow: Sequence[st
         # As odc-stac tells days apart: a degree is four minutes.
         day=int((second + _longitude(grid) * 240) // _DAY_S),
         second=second,
+        changed=first is None or changed_at(item) >= first,
         shapes=_one(shapes_of(dates)),
         corner=(a.c / abs(a.a or 1), a.f / abs(a.e or 1)),
     )
@@ -205,11 +210,18 @@ def _shapes(dates: Sequence[_Date]) -> tuple[tuple[tuple[Shapes, tuple[float, fl
     )
 
 
+def _is_due(dates: Sequence[_Date]) -> bool:
+    """Return whether one of the items that a result is made from has changed."""
+    return any(member.changed for date in dates for member in date)
+
+
 def _fills(job: Job, place: str, dates: Sequence[_Date]) -> Iterator[SeriesItem]:
     """Yield a unit for every date that there is."""
     for date in dates:
         first = date[0]
         near = _near(dates, date[0].second, job, besides=date)
+        if not _is_due([date, *near]):
+            continue
         yield SeriesItem(
             first.entry,
             first.id,
@@ -229,10 +241,12 @@ def _new_dates(job: Job, place: str, dates: Sequence[_Date]) -> Iterator[SeriesI
         second = date.replace(tzinfo=UTC).timestamp()
         if any(abs(d[0].second - second) < 1 for d in dates):
             continue  # it is there
+        near = _near(dates, second, job)
+        if not _is_due(near):
+            continue
         text = f"{date:%Y-%m-%dT%H:%M:%S}"
         request = hashlib.sha256(f"{of_date(job, text).request} {place}".encode()).hexdigest()[:8]
         label = f"{name}-{date:%Y%m%dT%H%M%S}-extend-{request}"
-        near = _near(dates, second, job)
         yield SeriesItem(
             SourceItem({}, "", AccessPolicy()),
             f"{place} {text}",
@@ -264,3 +278,32 @@ def _wanted(job: Job, dates: Sequence[_Date]) -> list[datetime]:
 def of_date(job: Job, date: str) -> Job:
     """Return the request for one new date."""
     return job.model_copy(update={"parameters": {**job.parameters, "times": [date]}})
+
+
+def _composites(job: Job, place: str, dates: Sequence[_Date]) -> Iterator[SeriesItem]:
+    """Yield a unit for every period with a date."""
+    first = dates[0][0]
+    collection = collection_of(job.output.collection, first.source_collection)
+    request = hashlib.sha256(f"{job.request} {place}".encode()).hexdigest()[:8]
+    times = np.array([int(date[0].second * 1e9) for date in dates], "datetime64[ns]")
+    for period in periods_of(times, str(job.parameters.get("times", "monthly"))):
+        within = [dates[at] for at in period.dates]
+        if not _is_due(within):
+            continue
+        # The middle of all dates moves with every date that arrives, and is no part of a name.
+        name = (
+            "all dates"
+            if job.parameters.get("times") == "best"
+            else str(period.label.astype("datetime64[D]"))
+        )
+        yield SeriesItem(
+            within[0][0].entry,
+            f"{place} {name}",
+            collection,
+            f"{safe_id(place)[:80]}-{safe_id(name)}-composite-{request}",
+            _entries(within),
+            shapes=_shapes(within),
+        )
+
+
+_UNITS = {"inpaint": _fills, "extend": _new_dates, "composite": _composites}

@@ -12,7 +12,7 @@ from eoaug.errors import EoaugError, SourceError, foreign
 from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.config import Job
 from eoaug.jobs.work_items import WorkItem, WorkResult, work_item_of
-from eoaug.stac.filters import Search, parse_bbox, parse_interval
+from eoaug.stac.filters import Search, changed_at, parse_bbox, parse_interval
 from eoaug.stac.search import BrokenLinkError, SourceItem, as_item, known_sources, stream
 from eoaug.storage.access import AccessPolicy, folder_of
 from eoaug.storage.names import clean_href
@@ -53,6 +53,8 @@ def items_of(job: Job, bookkeeper: Bookkeeper | None = None) -> Iterator[tuple[W
         The source cannot be read.
     """
     source, search, request = job.source, _search(job), job.request
+    # The dates of a place are needed also where only one of them has changed.
+    first = None if source.group else source.first_change()
     seen: set[tuple[str, str]] = set()
 
     def record_failure(href: str, error: EoaugError) -> None:
@@ -68,7 +70,7 @@ def items_of(job: Job, bookkeeper: Bookkeeper | None = None) -> Iterator[tuple[W
         try:
             with foreign(f"item at {clean_href(entry.href)!r}", "correct the item", SourceError):
                 item = as_item(entry)
-                if not search.keeps(item):
+                if not search.keeps(item) or (first is not None and changed_at(item) < first):
                     continue
                 work_item = work_item_of(entry, item, job, request)
             # On some file systems upper and lower case are one.

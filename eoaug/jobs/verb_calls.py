@@ -50,6 +50,7 @@ def cost_of_item(cube: xr.Dataset, job: Job, generator: Generator | None) -> Exp
     """Return what the result of a job for the cube of an item costs, without computing a pixel."""
     if job.verb == "corrupt":
         return cost_of(cube, **job.parameters)
+    assert job.verb != "composite"  # whose unit is no item
     return plan(job.verb, cube, generator=generator, **job.parameters).explain()
 
 

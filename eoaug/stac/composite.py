@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -29,11 +29,23 @@ from eoaug.raster.quality import nodata_of, quality_of
 from eoaug.raster.variables import plain_name
 from eoaug.verbs.masking import mask_by
 
-__all__ = ["SOURCE_DATE", "Composite", "composite_of"]
+__all__ = [
+    "SOURCE_DATE",
+    "Composite",
+    "Period",
+    "check_composite",
+    "clear_ground",
+    "composite_of",
+    "periods_of",
+]
 
-Composite = Literal["monthly", "best"]
-"""One image per month with a clear observation, or one of all dates."""
+Composite = Literal["monthly", "best"] | str
+"""One image per month, one in so many days (``"every 10d"``), or one of all dates (``"best"``)."""
 
+_EVERY = re.compile(r"every\s+([1-9][0-9]{0,4})\s*d")
+
+COMPOSITE_ATTRIBUTE = "eoaug_composite"
+"""The attribute of a Dataset that says how it was composed."""
 SOURCE_DATE = "source_date"
 """The variable with the date of each pixel, in days since 1970-01-01; `_NO_DATE` without a clear observation."""
 
@@ -55,7 +67,8 @@ def composite_of(opened: Any, method: Composite) -> Any:
     opened
         Dataset or DataTree with dates and a quality band.
     method
-        ``"monthly"``: an image per month; ``"best"``: one of all dates.
+        ``"monthly"``: an image per month; ``"every 10d"``: one in ten days, counted from 1970-01-01; ``"best"``: one of all
+        dates.
 
     Raises
     ------
@@ -73,10 +86,7 @@ def composite_of(opened: Any, method: Composite) -> Any:
     saturated), and observations more than twice as bright in a band as the median of the clear ones. A median of each band
     would be no observation and have no date.
     """
-    if method not in get_args(Composite):
-        raise ParameterError(
-            f"composite={method!r} is unknown", "use composite='monthly' or composite='best'"
-        )
+    check_composite(method)
     with error_context(f"composite={method!r}"):
         if isinstance(opened, xr.DataTree):
             nodes = {node.path: node.to_dataset() for node in opened.subtree}
@@ -86,28 +96,34 @@ def composite_of(opened: Any, method: Composite) -> Any:
         return _composed(opened, method)
 
 
+def check_composite(method: Any) -> None:
+    """Refuse what is no period of a composite.
+
+    Raises
+    ------
+    ParameterError
+        It is neither ``monthly``, ``best`` nor a number of days.
+    """
+    if method not in ("monthly", "best") and not (isinstance(method, str) and _EVERY.fullmatch(method)):
+        raise ParameterError(
+            f"composite={method!r} is unknown", "use 'monthly', 'best', or a number of days as in 'every 10d'"
+        )
+
+
 def _composed(ds: xr.Dataset, method: Composite) -> xr.Dataset:
     if not isinstance(ds, xr.Dataset):
         raise ParameterError(
             f"the source is a {type(ds).__name__}", "give a Dataset: da.to_dataset(dim='band')"
         )
     cube = read_cube(ds)
-    time, (y, x) = cube.name_time, cube.names_yx
-    if cube.times is None or time is None:
-        raise TimeError("the cube has no dimension time with dates to choose from", "open several dates")
-    name = quality_variable(ds, (y, x), [band.name for band in cube.bands])
-    if name is None:
-        shown = list(map(str, ds.data_vars))
-        raise ParameterError(
-            f"the cube has no quality band that says what is cloud; it has {', '.join(shown)}",
-            f"open one with the bands, e.g. bands={[*(band.name for band in cube.bands[:3]), 'scl']}",
-        )
+    name, time = _quality_of(cube), str(cube.name_time)
+    assert cube.times is not None
     masking = mask_by(cube, name, None)
     rules = _rules(ds, cube, name)
     clear, certain = ~_array(masking.pixels, cube) & _measured(ds, cube), _certain(cube, name)
     near = _array(_cloud_distance(cube, mask_by(cube, name, 0).pixels), cube)
     images = []
-    for period in _periods(cube.times, method):
+    for period in periods_of(cube.times, method):
         part = ds.isel({time: period.dates})
         bands = [xr.DataArray(part[band.name].variable) for band in cube.bands]
         layers = [one.isel({time: period.dates}) for one in (clear, certain, near)]
@@ -117,8 +133,30 @@ def _composed(ds: xr.Dataset, method: Composite) -> xr.Dataset:
     result = xr.concat(images, time, data_vars="all", coords="minimal", compat="override", join="override")
     about = {"method": method, "dates": len(cube.times), **masking.record}
     return result.assign({n: ds[n] for n in still}).assign_attrs(
-        {**ds.attrs, "eoaug_composite": json.dumps(about)}
+        {**ds.attrs, COMPOSITE_ATTRIBUTE: json.dumps(about)}
     )
+
+
+def _quality_of(cube: Cube) -> str:
+    """Return the quality band of a cube with dates."""
+    ds = cube.source
+    if cube.times is None or cube.name_time is None:
+        raise TimeError("the cube has no dimension time with dates to choose from", "open several dates")
+    name = quality_variable(ds, cube.names_yx, [band.name for band in cube.bands])
+    if name is None:
+        shown = list(map(str, ds.data_vars))
+        raise ParameterError(
+            f"the cube has no quality band that says what is cloud; it has {', '.join(shown)}",
+            f"open one with the bands, e.g. bands={[*(band.name for band in cube.bands[:3]), 'scl']}",
+        )
+    return name
+
+
+def clear_ground(ds: xr.Dataset) -> tuple[xr.DataArray, xr.DataArray]:
+    """Return what the dates of a cube measured, and what of it is clear as for a composite, over (time, y, x)."""
+    cube = read_cube(ds)
+    measured = _measured(ds, cube)
+    return measured, ~_array(mask_by(cube, _quality_of(cube), None).pixels, cube) & measured
 
 
 _DOUBTFUL = re.compile(r"snow|ice|saturated|defective")
@@ -146,7 +184,7 @@ def _measured(ds: xr.Dataset, cube: Cube) -> Any:
 
 
 @dataclass(frozen=True)
-class _Period:
+class Period:
     """Dates that make one image."""
 
     dates: NDArray[np.intp]
@@ -166,24 +204,30 @@ class _Period:
         days: NDArray[np.int32],
         label: np.datetime64,
         span: tuple[np.datetime64, np.datetime64],
-    ) -> _Period:
+    ) -> Period:
+        """Return the period of dates that lie between two instants; the times are those of all dates."""
         first, last = (one.astype(np.int64) for one in span)
         spread = max((last - first) / 4, 86_400)
         away = (seconds[dates].astype(np.int64) - (first + last) / 2) / spread
         return cls(dates, days[dates], label, *span, np.exp(-0.5 * away**2).astype(np.float32))
 
 
-def _periods(times: NDArray[np.datetime64], method: Composite) -> Iterator[_Period]:
+def periods_of(times: NDArray[np.datetime64], method: Composite) -> Iterator[Period]:
+    """Yield the periods of a composite in which there are dates; the times are in order."""
+    check_composite(method)
     days, seconds = times.astype("datetime64[D]").astype(np.int32), times.astype("datetime64[s]")
     if method == "best":
         middle = seconds[0] + (seconds[-1] - seconds[0]) // 2
-        yield _Period.of(np.arange(len(times)), seconds, days, middle, (seconds[0], seconds[-1]))
+        yield Period.of(np.arange(len(times)), seconds, days, middle, (seconds[0], seconds[-1]))
         return
-    months = times.astype("datetime64[M]")
-    for month in np.unique(months):
-        start, end = (one.astype("datetime64[s]") for one in (month, month + np.timedelta64(1, "M")))
+    every = _EVERY.fullmatch(method)
+    unit, step = ("M", 1) if every is None else ("D", int(every[1]))
+    numbers = times.astype(f"datetime64[{unit}]").astype(np.int64) // step
+    for number in np.unique(numbers):
+        bounds = np.array([number, number + 1]) * step
+        start, end = bounds.astype(f"datetime64[{unit}]").astype("datetime64[s]")
         span = (start, end - np.timedelta64(1, "s"))
-        yield _Period.of(np.flatnonzero(months == month), seconds, days, start, span)
+        yield Period.of(np.flatnonzero(numbers == number), seconds, days, start, span)
 
 
 def _array(data: Any, cube: Cube) -> xr.DataArray:
@@ -204,7 +248,7 @@ def _cloud_distance(cube: Cube, mask: Any) -> Any:
     return mask.map_overlap(measure, depth={0: 0, **depth}, boundary="none", dtype=np.float32, meta=empty)
 
 
-def _chosen(period: _Period, layers: list[xr.DataArray]) -> xr.DataArray:
+def _chosen(period: Period, layers: list[xr.DataArray]) -> xr.DataArray:
     """Return the index of the chosen date within a period by pixel; -1 without a clear one."""
     time = str(layers[0].dims[0])
     arrays = [_whole(layer, time) for layer in layers]
@@ -292,7 +336,7 @@ def _rules(ds: xr.Dataset, cube: Cube, quality: str) -> dict[str, Any]:
 
 
 def _picked(
-    part: xr.Dataset, chosen: xr.DataArray, period: _Period, rules: dict[str, Any], time: str
+    part: xr.Dataset, chosen: xr.DataArray, period: Period, rules: dict[str, Any], time: str
 ) -> xr.Dataset:
     """Return one image: every variable of a period at the chosen dates, and the dates themselves."""
     out: dict[str, xr.DataArray] = {}
@@ -332,7 +376,7 @@ def _without_chunks(encoding: Any) -> dict[str, Any]:
     return {key: value for key, value in encoding.items() if key not in shape}
 
 
-def _along_time(part: xr.Dataset, period: _Period, time: str) -> dict[str, Any]:
+def _along_time(part: xr.Dataset, period: Period, time: str) -> dict[str, Any]:
     """Return the coordinates of an image along time: its items joined, and the range of its dates."""
     out: dict[str, Any] = {time: (time, [period.label.astype("datetime64[ns]")], dict(part[time].attrs))}
     for name in ("item_id", "item_href", "platform"):

@@ -13,7 +13,17 @@ import pystac
 
 from eoaug.errors import ParameterError, SourceError, TimeError, first_line, foreign
 
-__all__ = ["Bbox", "Search", "instant_of", "item_times", "parse_bbox", "parse_interval", "rfc3339"]
+__all__ = [
+    "Bbox",
+    "Search",
+    "changed_at",
+    "instant",
+    "instant_of",
+    "item_times",
+    "parse_bbox",
+    "parse_interval",
+    "rfc3339",
+]
 
 
 Bbox = tuple[float, float, float, float]
@@ -157,6 +167,27 @@ def instant_of(item: pystac.Item) -> datetime:
     return time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
 
 
+def changed_at(item: pystac.Item) -> datetime:
+    """Return when an item became what it is, in UTC: the later of ``created`` and ``updated``, else its instant.
+
+    Raises
+    ------
+    SourceError
+        One of them is no time.
+    """
+    texts = [item.properties[name] for name in ("created", "updated") if item.properties.get(name)]
+    if not texts:
+        return instant_of(item)
+    try:
+        times = [datetime.fromisoformat(str(text)) for text in texts]
+    except ValueError as error:
+        raise SourceError(
+            f"item {item.id!r} has created and updated {texts}: {first_line(error)}",
+            "correct them, e.g. '2024-06-01T10:00:00Z'",
+        ) from error
+    return max(t.replace(tzinfo=UTC) if t.tzinfo is None else t.astimezone(UTC) for t in times)
+
+
 def parse_bbox(bbox: Sequence[float]) -> Bbox:
     """Return west, south, east, north as checked numbers, longitudes from -180 to 180.
 
@@ -235,10 +266,10 @@ def parse_interval(text: str) -> tuple[datetime | None, datetime | None]:
     ends = [part.strip() for part in text.split("/")]
     try:
         if len(ends) == 1:
-            return _instant(ends[0], last=False), _instant(ends[0], last=True)
+            return instant(ends[0], last=False), instant(ends[0], last=True)
         first, second = ends
-        start = None if first in ("", "..") else _instant(first, last=False)
-        end = None if second in ("", "..") else _instant(second, last=True)
+        start = None if first in ("", "..") else instant(first, last=False)
+        end = None if second in ("", "..") else instant(second, last=True)
     except ValueError as error:
         raise ParameterError(
             f"datetime={text!r} cannot be read: {first_line(error)}",
@@ -254,7 +285,8 @@ def rfc3339(time: datetime) -> str:
     return time.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
-def _instant(text: str, *, last: bool) -> datetime:
+def instant(text: str, *, last: bool) -> datetime:
+    """Return the first or last instant of an RFC 3339 time, or of a year, month or day; ValueError for other text."""
     parts = text.split("-")
     if len(text) <= 10 and all(part.isdigit() for part in parts) and len(parts) <= 3:
         year, month, day = (int(parts[i]) if i < len(parts) else 1 for i in range(3))

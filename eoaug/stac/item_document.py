@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +24,7 @@ from eoaug.raster.grid import gsd_m
 from eoaug.raster.variables import holds_classes, plain_name, role_of
 from eoaug.stac.catalog import GENERATORS, Root
 from eoaug.stac.classes import class_fields
+from eoaug.stac.composite import COMPOSITE_ATTRIBUTE
 from eoaug.stac.extensions import CLASSIFICATION, EO, FILE, LABEL, ML_AOI, PROCESSING, PROJECTION, RASTER
 from eoaug.stac.filters import rfc3339
 from eoaug.stac.footprint import footprint
@@ -146,6 +148,8 @@ def item_document(
         if href is not None and properties["eoaug:synthetic"]:
             properties["processing:expression"] = {"format": "stac-mlm", "expression": href}
         extensions.append(PROCESSING)
+    else:
+        properties |= _composite(cube)
     item = {
         "type": "Feature",
         "stac_version": "1.1.0",
@@ -159,6 +163,15 @@ def item_document(
     }
     _link(item, cube, content.times, target)
     return item
+
+
+def _composite(cube: WritableCube) -> dict[str, Any]:
+    """Return how a composite of measured pixels was made; empty for other cubes."""
+    with suppress(ValueError, RecursionError):  # attributes of files can be anything
+        about = json.loads(str(cube.ds.attrs.get(COMPOSITE_ATTRIBUTE, "null")))
+        if isinstance(about, dict) and {"method", "dates"} <= about.keys():
+            return {"eoaug:composite": about}
+    return {}
 
 
 def _inherited(cube: WritableCube, times: Sequence[int]) -> dict[str, Any]:

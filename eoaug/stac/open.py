@@ -98,7 +98,7 @@ def open_cube(
         ``"./data"``), hosts (``"data.example.org"``, ``"*.example.org"``, ``"localhost:9000"``) and
         networks of private addresses (``"10.0.0.0/8"``).
     composite
-        A composite without clouds in place of the dates, ``"monthly"`` or ``"best"`` (one image of all dates): per pixel
+        A composite without clouds in place of the dates, ``"monthly"``, ``"every 10d"`` or ``"best"`` (one image of all dates): per pixel
         one clear observation, near the middle of the period and far from cloud; nothing is generated. Clear is what the
         quality band of the cube, dilated
         by 100 m as for the verbs, does not call cloud. The variable ``source_date`` has the date of each pixel in days

@@ -28,6 +28,7 @@ from eoaug.jobs.garbage import collect_garbage
 from eoaug.jobs.planning import plan_job
 from eoaug.jobs.runner import run_job
 from eoaug.jobs.series_units import SeriesItem, series_items_of
+from eoaug.jobs.sources import work_items_of
 from eoaug.jobs.status import job_status
 from eoaug.stac import items
 from eoaug.stac.catalog import Root
@@ -312,3 +313,48 @@ def test_planning_parses_an_item_once_and_opens_no_file_that_is_described(
     # Some files were read when the unit of the first place was planned in full, and are known now.
     assert seen[2] == seen[1] | {"from_dict": seen[1]["from_dict"] + 3}
     assert seen[1]["open_raster"] <= seen[0]["open_raster"]
+
+
+def created(folder: Path, **by_day: str) -> None:
+    """Say when the items of days were created."""
+    for day, time_ in by_day.items():
+        (file,) = folder.glob(f"source/*{day.replace('_', '-')[1:]}/*.json")
+        document = json.loads(file.read_text())
+        document["properties"] = {
+            name: value for name, value in document["properties"].items() if "checksum" not in name
+        } | {"created": time_}
+        file.write_text(json.dumps(document))
+
+
+def test_only_what_a_newer_item_touches_is_due(tmp_path: Path) -> None:
+    place, window = tmp_path / "in", {"window": "12d"}
+    write_place(place, DAYS[2:])
+    job = job_of(place, tmp_path / "out", source=window)
+    run_job(job, progress=False)
+    # Without created and updated, the date of the item decides: 11 June is 10 days after 1 June.
+    late = job_of(place, tmp_path / "out", source={**window, "since": "2021-06-11"})
+    assert late.id == job.id
+    assert plan_job(late).items == 3
+    write_place(place, ("2021-07-01",))
+    created(place, d2021_07_01="2030-05-01T10:00:00Z")
+    due = job.due_since("2030-05-01")
+    assert [unit.id[-10:] for unit in series_items_of(due, Bookkeeper(due, Root.at(str(tmp_path / "out"))))] == [
+        "2021-06-21", "2021-07-01",
+    ]  # fmt: skip
+    report = run_job(due, progress=False)
+    assert (report.published, report.skipped) == (2, 0)
+    # The whole job finds nothing left to do, and no later date is due.
+    assert run_job(job, progress=False).skipped == 5
+    nothing = job.due_since("2030-05-02T00:00:00Z")
+    assert (plan_job(nothing).items, run_job(nothing, progress=False).published) == (0, 0)
+    with pytest.raises(ParameterError, match=r"source.since='soon' is not a date"):
+        job.due_since("soon")
+
+
+def test_items_that_changed_are_due_without_group_too(place: Path, tmp_path: Path) -> None:
+    created(place, d2021_05_12="2030-05-01T10:00:00Z", d2021_06_21="2020-01-01T00:00:00Z")
+    job = job_of(place, tmp_path / "out", source={"group": ()})
+    assert [item.id[-10:] for item in work_items_of(job.due_since("2021-06-11"))] == [
+        "2021-05-12",
+        "2021-06-11",
+    ]
