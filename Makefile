@@ -69,10 +69,10 @@ test: $(READY) ## lint and, at the same time, every property on a subset of its 
 	@$(MAKE) --no-print-directory -j 2 lint properties
 
 properties: $(READY)
-	$(PY) -m pytest -n $(WORKERS) --dist worksteal -m "not slow and not long and not services"
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile -m "not slow and not long and not services"
 
 test-slow: $(READY) $(VENV)/.docs ## the remaining cases, and 200 examples of every property of hypothesis (an hour or more)
-	HYPOTHESIS_PROFILE=default $(PY) -m pytest -n $(WORKERS) --dist worksteal \
+	HYPOTHESIS_PROFILE=default $(PY) -m pytest -n $(WORKERS) --dist loadfile \
 	  -m "(slow or hypothesis) and not long and not services"
 
 test-long: $(READY) ## jobs killed, corrupted and attacked in full counts (most of an hour)

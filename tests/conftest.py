@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections import Counter
-from collections.abc import Iterator
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, wraps
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer.testing
 from hypothesis import HealthCheck, settings
+
+from tests.order import ByFile, long_ones_first
 
 # No test asks a model hub, but those that bring one of their own.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -36,6 +40,8 @@ def _values(item: pytest.Function, axes: tuple[str, ...]) -> set[tuple[str, obje
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark as `slow` all cases of a `sweep` but a subset in which each value of each parameter occurs."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items[:] = long_ones_first(items)
     sweeps: dict[tuple[object, ...], list[pytest.Function]] = {}
     for item in items:
         marker = item.get_closest_marker("sweep")
@@ -63,8 +69,51 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 case.add_marker(pytest.mark.slow)
 
 
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give whole files to the processes of the runner, in the order of `tests.order`."""
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False
+    return ByFile(config, log)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Leave what is imported by now, a million objects, out of every later search for garbage."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 10, 10)
+
+
 # A runner builds all commands for every call of one, a tenth of a second each time.
 typer.testing._get_command = cache(typer.testing._get_command)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _loops_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let the processes of the runner wait for each other's compiled loops, instead of each compiling all of them."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    from filelock import FileLock
+    from numba.core.dispatcher import Dispatcher
+
+    shared = tmp_path_factory.getbasetemp().parent
+    locks: dict[str, FileLock] = {}
+
+    def alone(compile_loop: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(compile_loop)
+        def run(self: Any, signature: Any) -> Any:
+            module = self.py_func.__module__
+            if not module.startswith("eoaug."):
+                return compile_loop(self, signature)
+            # Who waited finds the loop in numba's cache. One that is compiled within another takes the lock again.
+            lock = locks.setdefault(module, FileLock(shared / f"{module}.lock", thread_local=False))
+            with lock:
+                return compile_loop(self, signature)
+
+        return run
+
+    Dispatcher.compile = alone(Dispatcher.compile)
 
 
 @pytest.fixture(scope="session")
@@ -80,9 +129,7 @@ def quick_workers() -> Iterator[None]:
     }
     with dask.config.set(how):
         served = distributed.utils.get_mp_context()
-        served.set_forkserver_preload(
-            ["distributed", "eoaug.testing", "eoaug.jobs.worker", "tests.jobs.conftest"]
-        )
+        served.set_forkserver_preload(["tests.jobs.conftest", "tests.jobs.warm"])
         yield
 
 

@@ -93,7 +93,8 @@ def torch_state(device: str = "cpu", *, inference: bool = True) -> Iterator[None
             stack.enter_context(torch.inference_mode())
         for kind in {"cpu", device_kind(device)}:
             stack.enter_context(torch.autocast(kind, enabled=False))
-        stack.enter_context(torch.device(device))
+        if torch.get_default_device() != torch.device(device):  # it slows every call of torch
+            stack.enter_context(torch.device(device))
         yield
 
 

@@ -199,8 +199,11 @@ def main() -> None:
     if content is None:
         return
     context, attempt = pickle.loads(content)
+    # All of this is loaded before the time of an item begins.
+    from eoaug.generators.interpolation.compiled import planes  # noqa: F401
+
     with warnings.catch_warnings(), suppress(Exception):  # the attempts report what is wrong with it
-        context.generator  # noqa: B018  (loaded before the time of an item begins)
+        context.generator  # noqa: B018
     _write(outbox, b"")
     while (content := _read(inbox)) is not None:
         result = attempt(pickle.loads(content), context)

@@ -391,8 +391,7 @@ from pathlib import Path
 from eoaug.storage import crash_points
 from eoaug.stac.catalog import Root
 from eoaug.jobs.runner import run_job
-# What a job imports on its way, once for all of them.
-import PIL.Image, distributed, pystac, pystac.validation, tqdm.auto, eoaug.generators.classical
+import tests.jobs.warm
 
 def list_on(out):
     root, number = Root.at(Path(out)), told["times"]

@@ -259,7 +259,7 @@ def test_bad_items_are_reported_and_the_others_made(source: Path, tmp_path: Path
 def test_a_generator_in_trouble_fails_its_item_alone(
     trouble: str, word: str, source: Path, tmp_path: Path
 ) -> None:
-    """R10 and R11 in one process: the item that needs too much or never ends, and the others."""
+    """R10 and R11 without workers, in this process and in one for `timeout_s`: an item in trouble, and the others."""
     (tmp_path / "calls").mkdir()
     add_item(source, 4, values=np.full((24, 24), 7777, np.uint16))
     mark = coarse_unit(source)
@@ -267,7 +267,7 @@ def test_a_generator_in_trouble_fails_its_item_alone(
         source,
         tmp_path / "out",
         Fickle(str(tmp_path / "calls"), trouble, [mark]),
-        run={"timeout_s": 8 if trouble == "hang" else 60},
+        run={"hang": {"timeout_s": 10}, "memory": {"timeout_s": 60}, "raise": {}}[trouble],
     )
     try:
         report = run_job(job)

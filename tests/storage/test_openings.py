@@ -261,7 +261,7 @@ def _listen(event: str, arguments: tuple[Any, ...]) -> None:
         _opened.append(os.fsdecode(arguments[0]))
 
 
-@pytest.mark.parametrize(("count", "part"), counts(14, 2000, parts=10))
+@pytest.mark.parametrize(("count", "part"), counts(9, 2000, parts=10))
 def test_no_address_in_an_input_is_opened_outside(
     count: int, part: int, tmp_path: Path, outside: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -112,8 +112,13 @@ def _relax(images, knowns, level, height, width, scratch, sweeps):
 
 
 @_compiled
-def _fill(images, knowns, height, width, top, scratch, sweeps):
-    """Fill level 0 of a pyramid; ``top`` is the level that it ends in, or of no pixel: a single pixel."""
+def _fill(plane, shown, top, images, knowns, scratch, sweeps):
+    """Fill a plane in place; ``top`` is the level that its pyramid ends in, or of no pixel: a single pixel."""
+    height, width = plane.shape
+    for i in range(height):
+        for j in range(width):
+            images[0, i, j] = plane[i, j]
+            knowns[0, i, j] = shown[i, j]
     heights, widths = np.empty(40, np.int64), np.empty(40, np.int64)
     heights[0], widths[0], level = height, width, 0
     while True:
@@ -135,9 +140,12 @@ def _fill(images, knowns, height, width, top, scratch, sweeps):
     for below in range(level - 1, -1, -1):
         _push(images, knowns, below, heights[below], widths[below], scratch[0, 0])
         _relax(images, knowns, below, heights[below], widths[below], scratch, sweeps)
+    for i in range(height):
+        for j in range(width):
+            plane[i, j] = images[0, i, j]
 
 
-@_compiled
+# Not compiled: numba would take seconds to optimise all that it calls once more.
 def fill_planes(planes, known, tops, sweeps):
     """Fill the unknown pixels of planes in place, as `push_pull` says.
 
@@ -152,24 +160,15 @@ def fill_planes(planes, known, tops, sweeps):
     sweeps
         Even number of relaxing sweeps per level.
     """
-    count, height, width = planes.shape
+    height, width = planes.shape[1:]
     levels = 2
     while 2 ** (levels - 2) < max(height, width):
         levels += 1
-    images, knowns = (
-        np.empty((levels, height, width), np.float32),
-        np.empty((levels, height, width), np.bool_),
-    )
+    images = np.empty((levels, height, width), np.float32)
+    knowns = np.empty((levels, height, width), np.bool_)
     scratch = np.empty((3, height + 2, width + 2), np.float32)
-    for n in range(count):
-        for i in range(height):
-            for j in range(width):
-                images[0, i, j] = planes[n, i, j]
-                knowns[0, i, j] = known[n, i, j]
-        _fill(images, knowns, height, width, tops[n], scratch, sweeps)
-        for i in range(height):
-            for j in range(width):
-                planes[n, i, j] = images[0, i, j]
+    for plane, shown, top in zip(planes, known, tops, strict=True):
+        _fill(plane, shown, top, images, knowns, scratch, sweeps)
 
 
 @_compiled
