@@ -23,7 +23,7 @@ PYTHONS := python3.12 python3.13 python3.14 python3 python \
 	$(wildcard $(HOME)/.pyenv/versions/3.1[2-9]*/bin/python)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo docs images packages test properties test-slow test-long test-services lint format bench evaluate train-embedded train-land constraints clean
+.PHONY: help venv demo docs images packages test properties test-slow test-long test-services lint format bench evaluate train-embedded constraints clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -109,12 +109,9 @@ evaluate: $(READY) ## score the embedded model in full (half an hour): make eval
 	$(VENV)/bin/eoaug evaluate embedded --data "$(VALIDATION)" --train "$(DATA)" --all-windows --members 32 \
 	  --out "$(OUT)/evaluation"
 
-train-embedded: $(READY) ## train the embedded model anew (eighty minutes): make train-embedded DATA=folder
+train-embedded: $(READY) ## train the embedded model anew (eighty minutes): make train-embedded DATA=folder CHIPS=folder
 	OMP_NUM_THREADS=1 $(VENV)/bin/torchrun --standalone --nproc_per_node=$(PROCESSES) --no-python \
-	  $(VENV)/bin/eoaug train eoaug/weights/embedded/train.yaml --data "$(DATA)" --out "$(OUT)/embedded"
-
-train-land: $(READY) ## train land by class (days; the same command resumes): make train-land CHIPS=folder
-	$(VENV)/bin/eoaug train eoaug/weights/embedded/train_land.yaml --chips "$(CHIPS)" --out "$(OUT)/land"
+	  $(VENV)/bin/eoaug train eoaug/weights/embedded/train.yaml --data "$(DATA)" --chips "$(CHIPS)" --out "$(OUT)/embedded"
 
 constraints: $(READY) ## resolve constraints.txt anew
 	$(VENV)/bin/uv pip compile --quiet --python-version 3.12 --no-header --no-annotate --upgrade \

@@ -28,6 +28,11 @@ PASTURE = "S2A_MSIL2A_20170617T113321_36_85"
 SNOW = "S2B_MSIL2A_20180204T94161_57_38"
 RADAR = "S1A_IW_GRDH_1SDV_20170617T064724_29UPU_36_85"
 COLOURS = 160
+CLASSES = np.array(
+    [(0, 0, 0), (230, 200, 90), (30, 100, 40), (160, 140, 90), (60, 60, 60), (190, 150, 190), (140, 190, 90),
+     (200, 140, 60), (200, 80, 70), (60, 120, 200), (30, 70, 160)], np.uint8
+)  # fmt: skip
+"""Colours of the classes of land, by code."""
 
 
 def opened(name: str, bands: list[str] | None = BANDS) -> xr.Dataset:
@@ -128,6 +133,22 @@ def synthesize() -> list[Picture]:
     ]
 
 
+def land() -> list[Picture]:
+    """Land by prompt, and a class map."""
+    box, how = (
+        (500000, 5000000, 501600, 5001600),
+        {"crs": "EPSG:32633", "resolution": 10, "times": ["2024-06-01"]},
+    )
+    prompts = {"fields with a village": 3, "forest with a river": 7, "town with industry": 5, "pasture": 2}
+    drawn = {
+        prompt: eoaug.synthesize(like=box, prompt=prompt, seed=seed, labels="landcover", **how).compute()
+        for prompt, seed in prompts.items()
+    }
+    pictures = [Picture(rgb(ds), f'prompt="{prompt}"', "drawn") for prompt, ds in drawn.items()]
+    codes = drawn["town with industry"]["landcover"].values[0]
+    return [*pictures, Picture(CLASSES[codes], 'labels="landcover"', "classes of the third")]
+
+
 def extend() -> list[Picture]:
     """Two new dates from a single one."""
     cube = opened(PASTURE)
@@ -158,7 +179,7 @@ def radar() -> list[Picture]:
 
 STRIPS: dict[str, Callable[[], list[Picture]]] = {
     one.__name__.replace("_", "-"): one
-    for one in (inpaint, super_resolve, synthesize, extend, native, radar, failure)
+    for one in (inpaint, super_resolve, synthesize, land, extend, native, radar, failure)
 }
 
 

@@ -59,7 +59,7 @@ DOORS = {
     "huggingface_hub": ["generators.checkpoints.hub"],
     "distributed": ["jobs.clusters", "jobs.slurm"],  # whole items go to workers
     "numba": ["generators.interpolation.compiled", "raster.compiled"],
-    "rasterio": ["formats", "stac", "exports"],
+    "rasterio": ["datasets", "formats", "stac", "exports"],
     "stac_geoparquet": ["exports.geoparquet"],
     "rioxarray": ["stac", "cli"],
     "zarr": ["formats", "stac"],

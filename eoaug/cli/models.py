@@ -82,7 +82,7 @@ def train(
         typer.Option(
             exists=True,
             file_okay=False,
-            help="Folder with eurosat_rgb_train.zip and eurosat_rgb_val.zip, for the stage land.",
+            help="Folder with eurosat_rgb_train.zip and eurosat_ms_train.zip, for the stage land.",
         ),
     ] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop each stage after this many minutes.")] = None,

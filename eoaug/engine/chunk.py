@@ -97,7 +97,10 @@ def chunk_images(
         estimate = yield chunk
         absent = [
             _sentinels(chunk, core, layer, image)
-            for layer, image in zip(plan.bands.layers, arrays, strict=False)
+            # A layout follows the bands, and may be all that there is.
+            for layer, image in zip(
+                plan.bands.layers, arrays if plan.calendar.has_input else (), strict=False
+            )
         ]
         for name, image in _stored_images(chunk, core, stored, absent, estimate).items():
             outputs[name].append(image)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from eoaug.datasets.eurosat import BANDS, CHIP_PX, CLASSES, GSD_M, EurosatChips, read_eurosat
+from eoaug.datasets.eurosat import BANDS, CHIP_PX, CLASSES, GSD_M, EurosatChips, read_eurosat, surface
 from eoaug.errors import GeneratorError, ParameterError, SourceError
 from eoaug.evaluate.structure import STATISTICS, structure
 from eoaug.evaluate.synthesis import features
@@ -33,6 +33,8 @@ _SHOWN = 10
 """Images per class on a sheet."""
 _BRIGHTEST = 0.2
 """Reflectance that is white on a sheet."""
+_LARGEST = surface(np.full((3, 1, 1), 0.275))[:, 0, 0]
+"""Reflectance of the largest grey level of a chip."""
 _REAL, _TRAIN = 60, 150
 """Real chips per class to compare with, and to learn from."""
 
@@ -304,7 +306,9 @@ def evaluate_land(
                 like=(0.0, 0.0, edge, edge), crs="EPSG:32632", resolution=GSD_M, generator=generator,
                 prompt=_phrase(CLASSES[number]), seed=seed + index, progress=False,
             )  # fmt: skip
-            drawn.append(np.stack([np.squeeze(cube[band].values) for band in BANDS]))
+            # Chips end where their grey levels do.
+            image = np.stack([np.squeeze(cube[band].values) for band in BANDS])
+            drawn.append(np.minimum(image, _LARGEST[:, None, None]))
             bar.tiles(1)
     made = described(np.stack(drawn), numbers)
     judge = LandJudge(CLASSES, real, train, seed=seed)
@@ -314,7 +318,7 @@ def evaluate_land(
 def _chosen(chips: EurosatChips, count: int, rng: np.random.Generator) -> ImageSet:
     rows = [rng.permutation(np.flatnonzero(chips.classes == k))[:count] for k in range(len(CLASSES))]
     chosen = np.concatenate(rows)
-    return described(chips.reflectance(chosen), chips.classes[chosen].tolist())
+    return described(surface(chips.reflectance(chosen)), chips.classes[chosen].tolist())
 
 
 def _phrase(name: str) -> str:

@@ -207,6 +207,9 @@ class Card:
     """The verbs that use a ``layout``, for cards with that condition; empty: all of ``verbs``."""
     sha256: str = ""
     """Hash of the weights; empty when there are none."""
+    by_place: bool = False
+    """True if it draws unconditional images as a function of the place alone: without denoising steps, and tiles agree
+    where they overlap."""
     files: Mapping[str, str] = field(default_factory=dict)
     """sha256 of every file that it was loaded from, by file name."""
     licence: str = "Apache-2.0"

@@ -18,16 +18,18 @@ import yaml
 from numpy.typing import NDArray
 
 from eoaug.datasets import training_cubes
-from eoaug.datasets.eurosat import read_eurosat
+from eoaug.datasets.eurosat import read_eurosat, read_eurosat_spectra
 from eoaug.datasets.training_cubes import TrainingCube
 from eoaug.errors import ParameterError
-from eoaug.generators.embedded import flow_samplers, landscape, plane_windows
+from eoaug.generators.embedded import flow_samplers
 from eoaug.generators.embedded.base_estimate import PRIOR, BaseEstimate, Regressors
 from eoaug.generators.embedded.spectral_gaussian import Gaussian
+from eoaug.generators.embedded.weights_config import LAND
 from eoaug.generators.weights import load_weights, save_weights, sha256_of
 from eoaug.raster.arrays import Float32Array
-from eoaug.training import land, landscapes, samples
+from eoaug.training import samples
 from eoaug.training.contact_sheet import stretched
+from eoaug.training.land import INFRARED, land_statistics
 from eoaug.training.loop import Arrays, TrainingTask, load_into, optimise
 from eoaug.training.samples import Sample
 
@@ -37,18 +39,15 @@ if TYPE_CHECKING:
 __all__ = ["LAND", "STAGES", "pretrain"]
 
 
-STAGES = ("detail", "residual", "landscape")
+STAGES = ("detail", "residual")
 """In the order of training: a regressor of detail below a coarse pixel; the diffusion of the residual of the base
-estimates, with that regressor among them; the diffusion of landscapes, which needs neither."""
+estimates, with that regressor among them. A diffusion has a closed-form Gaussian estimate. The stage `LAND` trains no
+network: it takes the colours of land by class from chips of EuroSAT, and needs no cubes."""
 
-LAND = "land"
-"""The stage that learns land by class from chips of EuroSAT; it needs none of the others, nor cubes."""
-
-_STREAMS = {"detail": 0, "residual": 2, "landscape": 3}
+_STREAMS = {"detail": 0, "residual": 2}
 """Streams of random numbers; the shipped weights depend on them."""
 
-_DIFFUSIONS = ("residual", "landscape")
-"""Stages that train a diffusion with a closed-form Gaussian estimate; the others are regressions."""
+_DIFFUSION = "residual"
 
 _ERROR_FLOOR = 0.05
 """Floor of a sample's squared error before regression, relative to its typical size; for scenes without texture."""
@@ -79,10 +78,9 @@ def pretrain(
         Folder of netCDF cubes (`training_cubes.read_training_cubes`), for `STAGES`.
     out_dir
         Receives ``<stage>.safetensors`` (float16, the exponential moving average, rewritten at every
-        checkpoint), ``<stage>_gaussian.safetensors`` for the diffusions, ``palettes.safetensors``, and
-        ``<stage>.checkpoint.safetensors``, from which a stopped training resumes.
+        checkpoint), ``residual_gaussian.safetensors``, ``land.safetensors``, and ``<stage>.checkpoint.safetensors``, from which a stopped training resumes.
     chips_dir
-        Folder with ``eurosat_rgb_train.zip`` and, to measure the loss on other places, ``eurosat_rgb_val.zip``, for `LAND`.
+        Folder with ``eurosat_rgb_train.zip`` and ``eurosat_ms_train.zip``, for `LAND`.
     stages
         Which of `STAGES` and `LAND` to train; None: those of the config.
     minutes
@@ -107,11 +105,12 @@ def pretrain(
         cubes = _cubes(config, data_dir)
     hashes = {}
     for stage in stages:
-        task = _land(config, chips_dir, out) if stage == LAND else _stage(stage, config, cubes, out)
-        network = _network(config, stage)
+        if stage == LAND:
+            hashes[stage] = _land(config, chips_dir, out)
+            continue
         hashes[stage] = optimise(
-            task,
-            network,
+            _stage(stage, config, cubes, out),
+            _network(config, stage),
             out,
             threads=config.get("threads", 1),
             minutes=minutes,
@@ -131,40 +130,28 @@ def _cubes(config: Mapping[str, Any], folder: str | Path | None) -> list[Trainin
     return cubes
 
 
-def _land(config: Mapping[str, Any], folder: str | Path | None, out: Path) -> TrainingTask:
-    """Read the chips of the stage `LAND`, and write the units of their classes."""
+def _land(config: Mapping[str, Any], folder: str | Path | None, out: Path) -> str:
+    """Write the statistics of `LAND` from chips of EuroSAT; return their sha256."""
     if folder is None:
         raise ParameterError("pre-training: the stage land needs chips of EuroSAT", "give the option --chips")
-    train, validation = (Path(folder) / f"eurosat_rgb_{split}.zip" for split in ("train", "val"))
-    unit = {"mean": config["mean"], "std": config["std"]}
-    halvings = config["stages"][LAND].get("halvings", 1)
-    chips = land.LandChips.of(read_eurosat(train), halvings=halvings, **unit)
-    _log.info("land: %d chips", len(chips.classes))
-    save_weights(out / "land_units.safetensors", chips.statistics.tensors(), half=False)
-    held = (
-        land.LandChips.of(read_eurosat(validation), halvings=halvings, statistics=chips.statistics, **unit)
-        if validation.exists()
-        else None
-    )
-    context = config["land"]["context"]
-    return land.land_task(config["stages"][LAND], config["seed"], chips, held, context=context, **unit)
+    chips = read_eurosat(Path(folder) / "eurosat_rgb_train.zip")
+    spectra, classes = read_eurosat_spectra(Path(folder) / "eurosat_ms_train.zip")
+    _log.info("land: %d chips, and %d with thirteen bands", len(chips), len(classes))
+    found = land_statistics(chips, spectra, classes, seed=config["seed"])
+    return save_weights(out / f"{LAND}.safetensors", found.tensors())
 
 
 def _assemble(config: Mapping[str, Any], out: Path) -> None:
     """Write the generator's ``config.json`` next to its weights, once all stages are trained."""
-    paths = {
-        name: out / f"{name}.safetensors"
-        for name in (*STAGES, *(f"{name}_gaussian" for name in _DIFFUSIONS), landscape.PALETTES)
-    }
-    if LAND in config["stages"]:
-        paths |= {name: out / f"{name}.safetensors" for name in (LAND, "land_units")}
+    paths = {name: out / f"{name}.safetensors" for name in (*STAGES, f"{_DIFFUSION}_gaussian", LAND)}
     if not all(path.exists() for path in paths.values()):
         return
     networks: dict[str, dict[str, Any]] = {}
     for name, path in paths.items():
         networks[name] = {"file": path.name, "sha256": sha256_of(path)}
-        if name in config["stages"]:
+        if name in STAGES:
             networks[name]["architecture"] = config["stages"][name]["architecture"]
+    networks[LAND]["infrared_bands"] = list(INFRARED)
     own = {name: config[name] for name in ("bands", "mean", "std", "tile_px")}
     generator = {
         "card": {"name": "embedded", **config["card"], **own},
@@ -175,10 +162,7 @@ def _assemble(config: Mapping[str, Any], out: Path) -> None:
         "scale": {
             stage: json.loads((out / f"{stage}_scale.json").read_text()) for stage in ("detail", "residual")
         },
-        "landscape": config["landscape"],
     }
-    if LAND in config["stages"]:
-        generator["land"] = config["land"]
     (out / "config.json").write_text(json.dumps(generator, indent=1) + "\n")
 
 
@@ -193,7 +177,7 @@ class _EncodedSample:
     image: NDArray[np.float16]
     facts: NDArray[np.float32]
     base: NDArray[np.float16]
-    """The base estimate, in the tile's contrast; for landscapes, the layout."""
+    """The base estimate, in the tile's contrast."""
     residual: NDArray[np.float16]
     """Truth minus base estimate, in units of the expected error."""
     weight: NDArray[np.bool_]
@@ -290,18 +274,13 @@ def _network(config: Mapping[str, Any], stage: str) -> nn.Module:
     from eoaug.generators.embedded.networks import build
 
     torch.manual_seed(config["seed"])
-    network = build(config["stages"][stage]["architecture"])
-    # Convolutions on a CPU take up to a third less time. Not for stages whose weights are shipped: the last bits differ.
-    return network.to(memory_format=torch.channels_last) if stage == LAND else network
+    return build(config["stages"][stage]["architecture"])
 
 
 def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[TrainingCube], out: Path) -> TrainingTask:
     settings, seed = config["stages"][stage], config["seed"]
-    if stage == "landscape":
-        pool = _landscapes(config, [cube for cube in cubes if not cube.name.endswith("/2")], out)
-    else:
-        pool = _in_units(_pool(stage, config, cubes, out), out / f"{stage}_scale.json")
-    fields = _fields(stage, pool, out) if stage in _DIFFUSIONS else {}
+    pool = _in_units(_pool(stage, config, cubes, out), out / f"{stage}_scale.json")
+    fields = _fields(stage, pool, out) if stage == _DIFFUSION else {}
 
     def batches(step: int, share: slice) -> Arrays:
         rng = _rng(seed, stage, 1, step)
@@ -312,7 +291,7 @@ def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[TrainingCube],
             for s, turn in zip(chosen[share], turns[share], strict=True)
         ]
         arrays = _stack(items)
-        if stage not in _DIFFUSIONS:
+        if stage != _DIFFUSION:
             return arrays
         shape = (settings["batch"], *chosen[0].residual.shape)
         arrays |= {name: array[share] for name, array in _noise(rng, shape, settings).items()}
@@ -330,38 +309,8 @@ def _stage(stage: str, config: Mapping[str, Any], cubes: Sequence[TrainingCube],
             rows.append(stretched(images, images[2]))
         return np.stack(rows)
 
-    loss = _diffusion_loss if stage in _DIFFUSIONS else _regression_loss
+    loss = _diffusion_loss if stage == _DIFFUSION else _regression_loss
     return TrainingTask(stage, settings, seed, batches, loss, show)
-
-
-def _landscapes(config: Mapping[str, Any], cubes: Sequence[TrainingCube], out: Path) -> list[_EncodedSample]:
-    """Draw landscape samples, and write the palettes of the scenes."""
-    settings, shape = config["stages"]["landscape"], config["landscape"]
-    groups = landscapes.image_groups(cubes, mean=config["mean"], std=config["std"], window=shape["window"])
-    _log.info("landscape: %d cubes at their scales", len(groups))
-    palettes = landscapes.palettes(cubes, config["bands"], mean=config["mean"], std=config["std"])
-    save_weights(out / f"{landscape.PALETTES}.safetensors", palettes)
-    pool = []
-    for number in range(settings["pool"]):
-        sample = landscapes.draw(
-            _rng(config["seed"], "landscape", 0, number),
-            groups,
-            window=shape["window"],
-            context=shape["context"],
-        )
-        image = landscape.conditions(sample.texture, sample.known, sample.layout)
-        pool.append(
-            _EncodedSample(
-                image=image.astype(np.float16),
-                facts=sample.facts,
-                base=sample.layout[:-1].astype(np.float16),
-                residual=sample.texture.astype(np.float16),
-                weight=sample.measured & ~sample.known,
-                unit=np.exp(sample.layout[-1:]).astype(np.float16),
-                category=sample.kind,
-            )
-        )
-    return pool
 
 
 def _answer(network: nn.Module, sample: _EncodedSample, field: Gaussian | None, seed: int) -> Float32Array:
@@ -415,15 +364,15 @@ def _linear(arrays: Arrays, fields: Sequence[Gaussian]) -> dict[str, NDArray[np.
 
 
 def _fields(stage: str, pool: Sequence[_EncodedSample], out: Path) -> dict[str, Gaussian]:
-    """Fit a Gaussian to the residuals of each category; for landscapes, to whole windows."""
+    """Fit a Gaussian to the residuals of each category."""
     fields, tensors = {}, {}
-    for name in sorted({sample.category for sample in pool} - {"between", "within"}):
+    for name in sorted({sample.category for sample in pool}):
         members = [sample for sample in pool if sample.category == name]
         residual = np.stack([sample.residual for sample in members]).astype(np.float32)
         fields[name] = Gaussian.fit(residual, np.stack([sample.weight for sample in members])).coarser()
         tensors[f"{name}.mean"], tensors[f"{name}.covariance"] = fields[name].mean, fields[name].covariance
     save_weights(out / f"{stage}_gaussian.safetensors", tensors, half=False)
-    return fields if "alone" not in fields else dict.fromkeys(plane_windows.KINDS, fields["alone"])
+    return fields
 
 
 def _in_units(pool: list[_EncodedSample], path: Path) -> list[_EncodedSample]:

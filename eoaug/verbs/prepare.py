@@ -293,10 +293,13 @@ def _calendar(call: VerbCall) -> Calendar:
 def _sampling(call: VerbCall, options: Options) -> Sampling:
     card = call.generator.card
     steps = steps_for(options, card, call.verb)
+    joint_steps = joint_steps_for(options, call.generator, call.verb, steps)
+    if card.by_place and not call.has_input:
+        steps, joint_steps = 0, 0
     members, reduce = members_of(options)
     return Sampling(
         steps=steps,
-        joint_steps=joint_steps_for(options, call.generator, call.verb, steps),
+        joint_steps=joint_steps,
         seed=integer("seed", options.get("seed", 0), 0, 2**63 - 1),
         strength=call.strength,
         guidance=guidance_for(options.get("guidance"), card),

@@ -57,11 +57,15 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     mask_buffer
         Radius of its dilation, as for `extend`.
     **options
-        See `eoaug.verbs.options.Options`. With ``like``, ``labels="landcover"`` adds a variable of that name with the
-        classes that the generator laid out (``embedded``: field, bare_ground, small_plots, woods, water, road), exact in
-        the cells of its layout, which are two pixels wide; the bands are the same with and without it. Roads, rivers and
-        subdivided parcels are laid out as such; which parcels are woods, water or bare follows from the colours that the
-        layout gives them, not from the pixels that are drawn.
+        See `eoaug.verbs.options.Options`. With ``like`` and ``embedded``:
+
+        - ``prompt="fields with a village"`` names classes of land; without one it is a mixture of them.
+        - ``layout=codes``, a DataArray on the grid of the result, decides the class pixel by pixel: 1 annual_crop, 2 forest,
+          3 herbaceous_vegetation, 4 highway, 5 industrial, 6 pasture, 7 permanent_crop, 8 residential, 9 river, 10 sea_lake;
+          0 where the prompt decides.
+        - ``labels="landcover"`` adds a variable of that name with the class in the middle of each pixel; the bands are the
+          same with and without it.
+        - ``steps`` has no effect: land is drawn by rules, in the colours of real chips.
 
     Returns
     -------

@@ -1,51 +1,31 @@
-"""Land by class: a prompt chooses it, any part of a plane is cut from the whole, and the class map is its label."""
+"""Land by class: a prompt or a class map chooses it, any part of a plane is cut from the whole, and the class map is its label."""
 
 from __future__ import annotations
 
-import json
-import shutil
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
+import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 import eoaug
 from eoaug.errors import EoaugError, GeneratorError
-from eoaug.generators.embedded.generator import Embedded
-from eoaug.generators.embedded.land import CLASSES, Land, LandPlane, shares_of
-from eoaug.generators.embedded.land_units import LandUnits
-from eoaug.generators.embedded.networks import build
-from eoaug.generators.weights import save_weights
+from eoaug.evaluate.structure import structure
+from eoaug.generators.embedded.ground_cover import CLASSES
+from eoaug.generators.embedded.land import LandPlane, shares_of
+from eoaug.generators.embedded.weights_config import land_for, load_config
 
-K = len(CLASSES)
-UNITS = LandUnits(
-    mean=np.linspace(-1, 1, 3 * K).reshape(K, 3),
-    unit=np.linspace(0.1, 1, 3 * K).reshape(K, 3),
-    contrast=np.tile([-0.5, 0.3], (K, 1)),
-    tones=np.random.default_rng(0).normal(size=(K, 16, 4)),
-)
-PLANE = LandPlane(3, 0, shares_of("fields with a village and woods"))
-SHIPPED = Path(eoaug.__file__).parent / "weights" / "embedded"
+PLANE = LandPlane(3, 0, 0, shares_of("fields with a village, a river and a motorway"))
+BOX = (500_000, 5_000_000, 500_640, 5_000_640)
 
 
-class Network:
-    """Answers with the point and everything that it gets: any change of its inputs shows."""
-
-    def __init__(self) -> None:
-        self.images = []
-
-    def __call__(self, x, t, images):
-        self.images += images
-        return np.stack(
-            [0.5 * point + image[3:].mean() + image[:3] for point, image in zip(x, images, strict=True)]
-        ).astype(np.float32)
+def code(name):
+    return CLASSES.index(name) + 1
 
 
-def land(batch=4, steps=2, guidance=1.5):
-    return Land(units=UNITS, window=16, context=4, steps=steps, guidance=guidance, batch=batch)
+def of_class(name, seed, size=64):
+    return land_for(None).pixels(LandPlane(seed, 0, 0, shares_of(name)), (0, 0), (size, size))
 
 
 @settings(max_examples=8, deadline=None)
@@ -54,15 +34,15 @@ def land(batch=4, steps=2, guidance=1.5):
     col=st.integers(-100_000, 100_000),
     down=st.integers(0, 30),
     right=st.integers(0, 30),
-    batch=st.sampled_from([1, 3, 8]),
 )
-def test_a_part_is_cut_from_the_whole_plane_across_borders_of_classes(row, col, down, right, batch):
-    (whole,) = land().cells([(PLANE, (row, col), (40, 44))], Network())
-    (part,) = land(batch).cells([(PLANE, (row + down, col + right), (10, 14))], Network())
+def test_a_part_is_cut_from_the_whole_plane_across_borders_of_classes(row, col, down, right):
+    land = land_for(None)
+    whole = land.pixels(PLANE, (row, col), (40, 44))
+    part = land.pixels(PLANE, (row + down, col + right), (10, 14))
     assert part.tobytes() == whole[:, down : down + 10, right : right + 14].tobytes()
-    classes = land().classes(PLANE, (row, col), (40, 44))
-    again = land().classes(PLANE, (row + down, col + right), (10, 14))
-    assert (classes[down : down + 10, right : right + 14] == again).all()
+    codes = land.classes(PLANE, (row, col), (40, 44))
+    again = land.classes(PLANE, (row + down, col + right), (10, 14))
+    assert (codes[down : down + 10, right : right + 14] == again).all()
 
 
 def test_shares_follow_the_prompt():
@@ -79,85 +59,116 @@ def test_shares_follow_the_prompt():
 
 
 def test_the_plane_has_the_classes_of_the_prompt_in_their_shares():
-    codes = land().classes(PLANE, (-3000, 5000), (1200, 1200))
-    found = np.bincount(codes.ravel(), minlength=K) / codes.size
-    np.testing.assert_allclose(found, PLANE.shares, atol=0.12)
-    assert set(np.unique(codes)) == set(np.flatnonzero(PLANE.shares))
-    other = land().classes(LandPlane(4, 0, PLANE.shares), (-3000, 5000), (200, 200))
-    assert (other != codes[:200, :200]).any()
+    shares = shares_of("fields with a village and woods")
+    codes = land_for(None).classes(LandPlane(3, 0, 0, shares, 100.0), (-300, 500), (900, 900))
+    found = np.bincount(codes.ravel(), minlength=len(CLASSES) + 1)[1:] / codes.size
+    np.testing.assert_allclose(found, shares, atol=0.12)
+    assert set(np.unique(codes)) == set(np.flatnonzero(shares) + 1)
 
 
-def test_the_network_gets_one_class_and_one_tone_per_cell_and_what_neighbours_drew():
-    network = Network()
-    (around,) = land(steps=1, guidance=1).cells([(PLANE, (12, 12), (16, 16))], network)
-    one = network.images[-1]
-    known, classes, tones = one[3] > 0, one[4 : 4 + K], one[4 + K :]
-    assert (classes.sum(axis=0) == 1).all()
-    assert (tones[-1] == 1).all()
-    index = land().classes(PLANE, (12, 12), (16, 16))
-    np.testing.assert_array_equal(classes.argmax(axis=0), index)
-    np.testing.assert_allclose(one[:3][:, known], UNITS.to_units(around, index)[:, known], atol=1e-4)
-    assert not one[:3][:, ~known].any()
+def test_planes_of_other_seeds_and_members_differ_and_dates_change_fields_alone():
+    land, shares = land_for(None), shares_of("fields with a river")
+    first = land.pixels(LandPlane(1, 0, 0, shares), (0, 0), (96, 96))
+    for other in (LandPlane(2, 0, 0, shares), LandPlane(1, 1, 0, shares)):
+        assert (land.pixels(other, (0, 0), (96, 96)) != first).mean() > 0.9
+    later = LandPlane(1, 0, 90 * 86_400, shares)
+    codes = land.classes(later, (0, 0), (96, 96))
+    np.testing.assert_array_equal(codes, land.classes(LandPlane(1, 0, 0, shares), (0, 0), (96, 96)))
+    changed = (land.pixels(later, (0, 0), (96, 96)) != first).any(axis=0)
+    assert 0.1 < changed[codes == code("annual_crop")].mean() < 0.9
+    water = codes == code("river")
+    assert water.sum() > 100
+    assert not changed[ndimage.binary_erosion(water, np.ones((7, 7)))].any()
 
 
-def test_guidance_calls_the_network_without_classes_as_well():
-    network = Network()
-    land(steps=1, guidance=2.0).cells([(PLANE, (0, 0), (1, 1))], network)
-    with_class, without = network.images
-    assert with_class[4 : 4 + K].any()
-    assert not without[4 : 4 + K].any()
-    np.testing.assert_array_equal(with_class[4 + K :], without[4 + K :])
+@pytest.mark.parametrize("gsd_m", [1.0, 10.0, 120.0, np.nan])
+def test_land_is_physical_and_in_natural_colours(gsd_m):
+    card = load_config(None).card
+    for seed in range(4):
+        drawn = land_for(None).pixels(LandPlane(seed, 0, 0, shares_of(None), gsd_m), (0, 0), (96, 96))
+        assert np.isfinite(drawn).all()
+        assert drawn.min() >= 0
+        assert drawn.max() <= 1.2
+        blue, red, nir = (drawn[card.bands.index(band)].mean() for band in ("blue", "red", "nir"))
+        assert blue < 1.1 * red
+        assert nir > red
 
 
-@pytest.fixture(scope="module")
-def generator(tmp_path_factory):
-    """The shipped weights with a tiny untrained network of land."""
-    folder = tmp_path_factory.mktemp("land")
-    for path in SHIPPED.glob("*.safetensors"):
-        shutil.copy(path, folder)
-    architecture = {"kind": "land", "bands": 3, "plain": 4, "maps": K + 5, "widths": [8, 8], "embedding": 8}
-    torch.manual_seed(0)
-    tensors = {name: value.numpy() for name, value in build(architecture).state_dict().items()}
-    config = json.loads((SHIPPED / "config.json").read_text())
-    for name, content in (("land", tensors), ("land_units", UNITS.tensors())):
-        sha256 = save_weights(folder / f"{name}.safetensors", content)
-        config["networks"][name] = {"file": f"{name}.safetensors", "sha256": sha256}
-    config["networks"]["land"]["architecture"] = architecture
-    config["land"] = {"window": 16, "context": 4, "steps": 2, "guidance": 1.5}
-    config["card"]["conditions"].append("prompt")
-    (folder / "config.json").write_text(json.dumps(config))
-    return Embedded(folder)
+def test_fields_have_long_edges_streets_short_ones_and_water_none():
+    def mean(name, statistic):
+        return np.mean([getattr(structure(of_class(name, seed)[:3]), statistic) for seed in range(4)])
+
+    fields, town = mean("annual_crop", "line_length"), mean("residential", "line_length")
+    # Real chips: 23.5 and 9.3 pixels; their own spread is 8 and 1.
+    assert fields > 18
+    assert 5 < town < 12
+    assert mean("annual_crop", "straightness") > 0.7
+    assert mean("sea_lake", "edge_density") < 0.02
+    assert mean("residential", "edge_density") > 0.2
 
 
-def drawn(generator, box, **options):
+def test_vegetation_is_bright_in_infrared_and_water_dark():
+    bands = load_config(None).card.bands
+    for name, low, high in (("forest", 0.5, 1.0), ("pasture", 0.4, 1.0), ("sea_lake", -1.0, 0.15)):
+        drawn = of_class(name, 4)
+        red, nir = (drawn[bands.index(band)].mean() for band in ("red", "nir"))
+        assert low < (nir - red) / (nir + red) < high, name
+
+
+def drawn(box=BOX, **options):
     return eoaug.synthesize(
-        like=box, crs="EPSG:32633", resolution=10, times=["2024-06-01"], generator=generator, seed=5,
-        labels="landcover", joint_steps=0, **options,
-    )  # fmt: skip
+        like=box, crs="EPSG:32633", resolution=10, times=["2024-06-01"], seed=5, labels="landcover", **options
+    )
 
 
-def test_a_prompt_chooses_what_is_drawn_and_the_class_map_is_its_label(generator):
-    box = (500_000, 5_000_000, 500_640, 5_000_640)
-    woods, fields = (drawn(generator, box, prompt=prompt).compute() for prompt in ("woods", "fields"))
-    assert (woods.landcover == CLASSES.index("forest") + 1).all()
-    assert (fields.landcover == CLASSES.index("annual_crop") + 1).all()
+def test_a_prompt_chooses_what_is_drawn_and_the_class_map_is_its_label():
+    woods, fields = (drawn(prompt=prompt).compute() for prompt in ("woods", "fields"))
+    assert (woods.landcover == code("forest")).all()
+    assert (fields.landcover == code("annual_crop")).all()
     assert woods.landcover.attrs["flag_meanings"].split() == list(CLASSES)
     assert (woods.red != fields.red).any()
-    for band in ("blue", "green", "red", "nir"):
-        values = fields[band].values
-        assert np.isfinite(values).all()
-        assert values.min() > -0.5
-        assert values.max() < 1.5
-    crop = drawn(generator, (500_160, 5_000_160, 500_480, 5_000_480), prompt="woods").compute()
+    crop = drawn((500_160, 5_000_160, 500_480, 5_000_480), prompt="woods").compute()
     inner = woods.sel(x=crop.x, y=crop.y)
     assert inner.landcover.equals(crop.landcover)
+    np.testing.assert_array_equal(inner.red.values, crop.red.values)
 
 
-def test_a_prompt_without_a_known_word_is_refused_before_the_run(generator):
+def test_a_class_map_decides_where_it_has_codes():
+    plain = drawn(prompt="fields").compute()
+    codes = np.zeros(plain.landcover.shape[1:], np.uint8)
+    codes[:, 32:] = code("forest")
+    codes[20:24] = code("highway")
+    layout = xr.DataArray(codes, dims=("y", "x"), coords={"y": plain.y, "x": plain.x})
+    lazy = drawn(prompt="fields", layout=layout, chunks=32)
+    result = lazy.compute()
+    given = np.where(codes > 0, codes, code("annual_crop"))
+    np.testing.assert_array_equal(result.landcover.values[0], given)
+    np.testing.assert_array_equal(
+        result.red.values, drawn(prompt="fields", layout=layout).compute().red.values
+    )
+    untouched = (slice(None), slice(28, None), slice(0, 28))
+    np.testing.assert_array_equal(result.red.values[untouched], plain.red.values[untouched])
+    ndvi = ((result.nir - result.red) / (result.nir + result.red)).values[0]
+    assert ndvi[given == code("forest")].mean() > ndvi[given == code("highway")].mean() + 0.2
+
+
+@pytest.mark.parametrize(
+    ("value", "match"), [(11, "the value 11"), (-1, "the value -1"), (1.5, "the value 1.5")]
+)
+def test_a_class_map_of_other_codes_is_refused(value, match):
+    plain = drawn(prompt="fields")
+    layout = xr.full_like(plain.landcover[0].compute(), value, dtype=np.float32)
+    with pytest.raises(EoaugError, match=match):
+        drawn(layout=layout).compute()
+
+
+def test_a_class_map_of_several_layers_is_refused():
+    plain = drawn(prompt="fields").compute()
+    layers = xr.concat([plain.landcover[0]] * 2, "layer")
+    with pytest.raises(EoaugError, match="2 layers"):
+        drawn(layout=layers).compute()
+
+
+def test_a_prompt_without_a_known_word_is_refused_before_the_run():
     with pytest.raises(EoaugError, match=r"'a poem' holds no word that generator 'embedded' knows"):
-        drawn(generator, (500_000, 5_000_000, 500_640, 5_000_640), prompt="a poem")
-
-
-def test_the_shipped_weights_take_no_prompt():
-    with pytest.raises(EoaugError, match="prompt"):
-        eoaug.synthesize(like=(0, 0, 640, 640), crs="EPSG:32633", resolution=10, prompt="woods")
+        drawn(prompt="a poem")

@@ -50,19 +50,7 @@ CONFIG = {
             "tasks": {"holes": 1, "x2": 1, "x4": 1},
             "pool": 6,
         },
-        "landscape": {
-            "architecture": {
-                "kind": "denoiser",
-                "image_channels": 14,
-                "facts": 27,
-                "bands": 6,
-                "widths": [8, 8, 8],
-                "refine": 8,
-            },
-            "pool": 6,
-        },
     },
-    "landscape": {"window": 32, "context": 8, "sigma": 1.0, "steps": 2},
     "card": {
         "gsd_m": [1.0, 120.0],
         "overlap_px": 8,
@@ -94,16 +82,19 @@ for _stage in CONFIG["stages"].values():
 
 
 @pytest.fixture
-def run(tmp_path, write):
+def run(tmp_path, write, chips_folder):
     (tmp_path / "data").mkdir()
     write(tmp_path / "data" / "a.nc", px=72)
 
     def _run(out, steps=4, stages=STAGES, **changes):
         config = copy.deepcopy(CONFIG) | changes
+        chips = chips_folder if "land" in stages else None
         for stage in config["stages"].values():
             stage["steps"] = steps
         (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
-        return pretrain(tmp_path / "train.yaml", tmp_path / "data", tmp_path / out, stages=stages)
+        return pretrain(
+            tmp_path / "train.yaml", tmp_path / "data", tmp_path / out, chips_dir=chips, stages=stages
+        )
 
     return _run
 
@@ -122,7 +113,7 @@ def test_a_stopped_run_goes_on_as_if_it_had_not(run):
 
 
 def test_what_is_trained_generates(run, tmp_path):
-    run("out", steps=1)
+    run("out", steps=1, stages=[*STAGES, "land"])
     box = (0, 0, 640, 640)
     made = eoaug.synthesize(
         like=box, crs="EPSG:32633", resolution=10, generator=Embedded(tmp_path / "out"), times=["2024-06-01"]

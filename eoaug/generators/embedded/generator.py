@@ -3,15 +3,13 @@
 Imports numpy modules; torch and the networks are imported on first use. Three layers (CorrDiff, arXiv:2309.15214):
 the prior needs no weights (kriging or back-projection), the regressor adds the expected value, and the residual
 network samples the rest. ``config.json`` says which layer is used for a task: only one that beat the layer below on
-locations outside the training data. Unconditional synthesis is a cascade (arXiv:2106.15282): a landscape at half the
-resolution (`landscape`), sampled by a network of its own on an infinite plane that all tiles share, is super-resolved
-by the three layers.
+locations outside the training data. Unconditional synthesis needs no network: `land` lays out an unbounded plane by
+rules, in the colours of real chips. A variation super-resolves the outline of its start by the three layers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +20,9 @@ from eoaug.errors import GeneratorError
 from eoaug.generators.base import CONTEXT_PX, Card, Request, check_batch
 from eoaug.generators.embedded import flow_samplers
 from eoaug.generators.embedded.base_estimate import BaseEstimate, Regressors, base_estimates, of_one_shape
-from eoaug.generators.embedded.features import from_log
-from eoaug.generators.embedded.land import Land
-from eoaug.generators.embedded.landscape import Landscape
 from eoaug.generators.embedded.speckle import radar_channels, speckled
 from eoaug.generators.embedded.spectral_gaussian import equalised
 from eoaug.generators.embedded.trajectory import (
-    CELL,
-    HALO,
     KEEPING,
     OUTLINE,
     OUTLINE_HALO,
@@ -38,11 +31,9 @@ from eoaug.generators.embedded.trajectory import (
     SamplingPath,
     land_plane,
     measured,
-    plane,
 )
 from eoaug.generators.embedded.weights_config import (
     land_for,
-    landscape_for,
     load_config,
     network_for,
     spectral_gaussian_for,
@@ -136,16 +127,11 @@ class Embedded:
         return np.concatenate(results), np.concatenate(errors)
 
     def class_map(self, request: Request) -> NDArray[np.uint8]:
-        """Return the codes of ``card.classes`` of what is laid out under an unconditional request, shape (H, W).
-
-        The layout has cells of `CELL` pixels; each pixel has the class of its cell.
-        """
-        return _laid_out(self._drawer(), request, self.card)
-
-    def _drawer(self) -> Land | Landscape:
-        """Return what draws unconditional images: land by class if these weights have it."""
-        given = (self._folder, self._device, self._precision)
-        return land_for(*given) or landscape_for(*given)
+        """Return the codes of ``card.classes`` of what is laid out under an unconditional request, shape (H, W)."""
+        layout = _layout_of(request, self.card)
+        return land_for(self._folder).classes(
+            land_plane(request), request.origin, request.values.shape[2:], layout
+        )
 
     def _states(self, requests: Sequence[Request]) -> Iterator[ResidualBatch]:
         """Yield the states of requests, batch after batch."""
@@ -161,14 +147,20 @@ class Embedded:
         state = ResidualBatch(
             [ResidualTrajectory(request, SamplingPath.of(request, self.card)) for request in requests]
         )
-        unconditional = [trajectory for trajectory in state.trajectories if trajectory.plan.unconditional]
-        for trajectory, request in zip(unconditional, self._coarse_requests(unconditional), strict=True):
+        for trajectory in state.trajectories:
+            if trajectory.plan.drawn:
+                land = _land(trajectory.request, self.card, self._folder)
+                # Bands without a slot, of which nothing is known: their typical value.
+                further = trajectory.request.values.shape[1] - len(land)
+                trajectory.estimate = np.pad(land, ((0, further), (0, 0), (0, 0)))
+        rest = [trajectory for trajectory in state.trajectories if not trajectory.plan.drawn]
+        varied = [trajectory for trajectory in rest if trajectory.plan.unconditional]
+        for trajectory, request in zip(varied, self._coarse_requests(varied), strict=True):
             trajectory.conditional = request
-        estimates = self._base_estimates([trajectory.conditional for trajectory in state.trajectories])
-        for trajectory, item in zip(state.trajectories, estimates, strict=True):
+        estimates = self._base_estimates([trajectory.conditional for trajectory in rest])
+        for trajectory, item in zip(rest, estimates, strict=True):
             trajectory.base_estimate, trajectory.estimate = item, item.base
             trajectory.residual_unit = self._config.scale["residual"][item.category]
-        varied = [trajectory for trajectory in unconditional if trajectory.request.strength < 1.0]
         blended = [trajectory for trajectory in varied if trajectory.request.strength > KEEPING]
         own = self._base_estimates(
             [measured(trajectory, trajectory.outline(), OUTLINE, OUTLINE_HALO) for trajectory in blended]
@@ -179,7 +171,7 @@ class Embedded:
             base = bases.get(trajectory, trajectory.base_estimate.base)
             detail = trajectory.start_with_margin(trajectory.plan.beyond) - base
             trajectory.estimate = trajectory.base_estimate.base + detail
-        for trajectory in state.trajectories:
+        for trajectory in rest:
             if trajectory.plan.path:
                 clean = _in_units(trajectory)
                 trajectory.x = flow_samplers.noised(clean, trajectory.drawn_noise(), trajectory.plan.path[0])
@@ -228,17 +220,13 @@ class Embedded:
         return np.stack([_filled(trajectory, self.card) for trajectory in state.trajectories])
 
     def _coarse_requests(self, trajectories: Sequence[ResidualTrajectory]) -> list[Request]:
-        """Return the super-resolution requests of unconditional tiles."""
-        card = self.card
-        land = self._land([item for item in trajectories if item.request.strength > KEEPING])
-        return [item.coarse_request(land.get(item), card.mean, card.std) for item in trajectories]
-
-    def _land(self, trajectories: Sequence[ResidualTrajectory]) -> dict[ResidualTrajectory, Float32Array]:
-        """Return the landscape of unconditional tiles and a halo around them: log reflectance, in cells."""
-        drawer = self._drawer()
-        parts = [_part(item, drawer) for item in trajectories]
-        forward = partial(self._forward, drawer.network, batch=drawer.batch)
-        return dict(zip(trajectories, drawer.cells(parts, forward), strict=True))
+        """Return the super-resolution requests of variations."""
+        requests = []
+        for item in trajectories:
+            new = item.request.strength > KEEPING
+            land = _land(item.request, self.card, self._folder, CONTEXT_PX) if new else None
+            requests.append(item.coarse_request(land, self.card.mean, self.card.std))
+        return requests
 
     def _base_estimates(self, requests: Sequence[Request]) -> list[BaseEstimate]:
         """Return the base estimates of conditional requests, to which the residual is added."""
@@ -328,8 +316,12 @@ def _filled(trajectory: ResidualTrajectory, card: Card) -> Float32Array:
     """Return the values of a request with its estimate where it is to be filled, shape (T, C, H, W)."""
     request, target = trajectory.request, trajectory.plan.target
     result = request.values.copy()  # 0 where unknown
-    drawn = trajectory.base_estimate.consistent(trajectory.estimate)[trajectory.own]
-    final = trajectory.start_with_margin(0) if request.strength == 0 else drawn
+    if trajectory.plan.drawn:
+        final = trajectory.estimate
+    elif request.strength == 0:
+        final = trajectory.start_with_margin(0)
+    else:
+        final = trajectory.base_estimate.consistent(trajectory.estimate)[trajectory.own]
     radar = radar_channels(request, len(card.bands))
     if radar and trajectory.plan.calls and request.verb in ("inpaint", "extend"):
         base = trajectory.base_estimate.base[trajectory.own]
@@ -350,49 +342,33 @@ def _physical(values: Float32Array, card: Card) -> Float32Array:
     return limited
 
 
-def _part(
-    trajectory: ResidualTrajectory, drawer: Land | Landscape
-) -> tuple[Any, tuple[int, int], tuple[int, int]]:
-    """Return plane, first cell and number of cells of the landscape under an unconditional tile and its halo."""
-    request, (H, W) = trajectory.request, trajectory.request.values.shape[2:]
-    halo = trajectory.plan.beyond + HALO * CELL.factor if request.strength == 1.0 else CONTEXT_PX
-    row, col = request.origin
-    return (
-        _plane_of(request, drawer),
-        ((row - halo) // CELL.factor, (col - halo) // CELL.factor),
-        ((H + 2 * halo) // CELL.factor, (W + 2 * halo) // CELL.factor),
-    )
+def _land(request: Request, card: Card, folder: str | None, margin: int = 0) -> Float32Array:
+    """Return new land at a tile and a margin around it, shape (C, H + 2 margin, W + 2 margin), model units."""
+    (row, col), (H, W) = request.origin, request.values.shape[2:]
+    layout = _layout_of(request, card)
+    if layout is not None:
+        layout = np.pad(layout, margin, mode="edge")
+    shape = H + 2 * margin, W + 2 * margin
+    reflectance = land_for(folder).pixels(land_plane(request), (row - margin, col - margin), shape, layout)
+    mean, std = (np.asarray(one, np.float32)[:, None, None] for one in (card.mean, card.std))
+    land: Float32Array = (reflectance - mean) / std
+    return land
 
 
-def _plane_of(request: Request, drawer: Land | Landscape) -> Any:
-    if isinstance(drawer, Land):
-        return land_plane(request)
-    return plane(request, int(np.flatnonzero(request.target)[0]))
-
-
-def _laid_out(drawer: Land | Landscape, request: Request, card: Card) -> NDArray[np.uint8]:
-    at, where = _cells_of(request), _plane_of(request, drawer)
-    if isinstance(drawer, Land):
-        return _own_pixels((drawer.classes(where, *at) + 1).astype(np.uint8), request)
-    mean, std = (np.asarray(one)[:, None, None] for one in (card.mean, card.std))
-    return _own_pixels(
-        drawer.classes(where, *at, lambda logs: from_log(logs, card.mean, card.std) * std + mean), request
-    )
-
-
-def _cells_of(request: Request) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Return the first cell and the number of cells that cover the tile of a request."""
-    (row, col), (H, W), f = request.origin, request.values.shape[2:], CELL.factor
-    first, end = (row // f, col // f), (-(-(row + H) // f), -(-(col + W) // f))
-    return first, (end[0] - first[0], end[1] - first[1])
-
-
-def _own_pixels(cells: NDArray[np.uint8], request: Request) -> NDArray[np.uint8]:
-    """Return the pixels of the tile of a request, each with the value of its cell."""
-    (row, col), (H, W), f = request.origin, request.values.shape[2:], CELL.factor
-    pixels = cells.repeat(f, axis=0).repeat(f, axis=1)
-    top, left = row % f, col % f
-    return pixels[top : top + H, left : left + W]
+def _layout_of(request: Request, card: Card) -> NDArray[np.uint8] | None:
+    """Return the class map that an unconditional request gives, shape (H, W), or None."""
+    if request.layout is None:
+        return None
+    layout, most = request.layout, len(card.classes)
+    wrong = ~((layout >= 0) & (layout <= most) & (layout == np.round(layout)))
+    if len(layout) != 1 or wrong.any():
+        found = f"{len(layout)} layers" if len(layout) != 1 else f"the value {layout[wrong][0]:g}"
+        raise GeneratorError(
+            f"embedded: a layout for synthesis is a class map, and this one has {found}",
+            f"give one layer with the codes 1 to {most} ({', '.join(card.classes)}), 0 where the prompt decides",
+        )
+    codes: NDArray[np.uint8] = layout[0].astype(np.uint8)
+    return codes
 
 
 def _restored(

@@ -13,11 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["Denoiser", "LandDenoiser", "MeanNet", "build"]
-
-
-_FOLD = 2
-"""Edge of the square of pixels that `LandDenoiser` folds into channels."""
+__all__ = ["Denoiser", "MeanNet", "build"]
 
 
 class _Facts(nn.Module):
@@ -240,115 +236,6 @@ class Denoiser(nn.Module):
         return cast(Tensor, linear + (1 - t) / s * out)
 
 
-class LandDenoiser(nn.Module):
-    """Clean-estimate prediction of land on a plane of classes, as `Denoiser` with a skip that is exact for white data.
-
-    Classes and tone modulate every block pixel by pixel, so that each side of a border of classes is drawn as its own
-    (spatially adaptive normalisation: arXiv:1903.07291).
-
-    Parameters
-    ----------
-    bands
-        Bands that are drawn.
-    plain, maps
-        Channels of the conditions that enter with the image only, and of those after them that modulate the blocks too.
-    widths
-        Channels of the levels, at 1, 1/2, 1/4 ... of the folded resolution.
-    blocks
-        Blocks per level on the way down; one more on the way up.
-    attention
-        Levels, from 0, with self-attention.
-    embedding
-        Channels of the modulation.
-    refine
-        Channels of the last two convolutions, at full resolution.
-    """
-
-    def __init__(
-        self,
-        *,
-        bands: int,
-        plain: int,
-        maps: int,
-        widths: tuple[int, ...],
-        blocks: int = 1,
-        attention: tuple[int, ...] = (1, 2),
-        embedding: int = 96,
-        refine: int = 24,
-    ) -> None:
-        super().__init__()
-        self.maps = maps
-        self.time = _Facts(1 + 2 * 8, embedding, embedding)
-        self.place = nn.Conv2d(maps, embedding, 1)
-        self.enter = nn.Conv2d(_FOLD**2 * (bands + plain + maps), widths[0], 3, padding=1)
-        self.down = nn.ModuleList()
-        self.shrink = nn.ModuleList()
-        self.up = nn.ModuleList()
-        self.grow = nn.ModuleList()
-        for level, width in enumerate(widths):
-            wide = width if level == len(widths) - 1 else 2 * width
-            heads = 4 if level in attention else 0
-            self.down.append(_Stage([width] * blocks, width, embedding, heads))
-            self.up.append(_Stage([wide] + [width] * blocks, width, embedding, heads))
-            if level + 1 < len(widths):
-                self.shrink.append(nn.Conv2d(width, widths[level + 1], 3, stride=2, padding=1))
-                self.grow.append(nn.Conv2d(widths[level + 1], width, 3, padding=1))
-        self.unfold = nn.Conv2d(widths[0], _FOLD**2 * refine, 3, padding=1)
-        self.refine1 = nn.Conv2d(refine + bands, refine, 3, padding=1)
-        self.refine2 = nn.Conv2d(refine, bands, 3, padding=1)
-        nn.init.zeros_(self.refine2.weight)
-        nn.init.zeros_(cast(Tensor, self.refine2.bias))
-
-    def forward(self, x_t: Tensor, t: Tensor, image: Tensor) -> Tensor:
-        """Return the clean estimate.
-
-        Parameters
-        ----------
-        x_t
-            Shape (B, bands, H, W), H and W multiples of 2 per level.
-        t
-            Shape (B,), 0 = noise, 1 = clean.
-        image
-            Shape (B, plain + maps, H, W).
-        """
-        t = t[:, None, None, None]
-        s = (t * t + (1 - t) * (1 - t)).sqrt()
-        x = x_t / s
-        moment = self.time(_waves(t))
-        place = self.place(functional.avg_pool2d(image[:, -self.maps :], _FOLD))
-        h = self.enter(functional.pixel_unshuffle(torch.cat([x, image], dim=1), _FOLD))
-        held, embeddings = [], []
-        for level, stage in enumerate(self.down):
-            if level:
-                h = self.shrink[level - 1](h)
-                place = functional.avg_pool2d(place, 2)
-            embeddings.append(functional.silu(moment + place))
-            h = stage(h, embeddings[-1])
-            held.append(h)
-        h = self.up[-1](h, embeddings[-1])
-        for level in reversed(range(len(held) - 1)):
-            h = self.grow[level](_resized(h, held[level]))
-            h = self.up[level](torch.cat([h, held[level]], dim=1), embeddings[level])
-        h = functional.pixel_shuffle(self.unfold(functional.silu(h)), _FOLD)
-        h = self.refine1(torch.cat([h, x], dim=1))
-        out = self.refine2(functional.silu(h))
-        return cast(Tensor, t / (s * s) * x_t + (1 - t) / s * out)
-
-
-class _Stage(nn.Module):
-    """Blocks of one level, and self-attention after them if ``heads`` is not 0."""
-
-    def __init__(self, inputs: list[int], width: int, embedding: int, heads: int) -> None:
-        super().__init__()
-        self.blocks = nn.ModuleList(_Block(size, width, embedding) for size in inputs)
-        self.attention = _Attention(width, heads) if heads else nn.Identity()
-
-    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        for block in self.blocks:
-            x = block(x, embedding)
-        return cast(Tensor, self.attention(x))
-
-
 def _entered(enter: nn.Conv2d, image: Tensor, first: int = 0) -> Tensor:
     """Return a convolution of the input channels from ``first`` on; those beyond the image's are 0."""
     weight = enter.weight[:, first : first + image.shape[1]]
@@ -369,6 +256,6 @@ def _waves(t: Tensor) -> Tensor:
 
 def build(architecture: dict[str, Any]) -> nn.Module:
     """Return the network that ``architecture`` (a part of the config) describes, with random weights."""
-    kinds: dict[str, type[nn.Module]] = {"mean": MeanNet, "denoiser": Denoiser, "land": LandDenoiser}
+    kinds: dict[str, type[nn.Module]] = {"mean": MeanNet, "denoiser": Denoiser}
     settings = {key: tuple(v) if isinstance(v, list) else v for key, v in architecture.items()}
     return kinds[str(settings.pop("kind"))](**settings)

@@ -14,15 +14,12 @@ from eoaug.generators.embedded import flow_samplers
 from eoaug.generators.embedded.base_estimate import BaseEstimate
 from eoaug.generators.embedded.features import from_log, to_log
 from eoaug.generators.embedded.land import LandPlane, shares_of
-from eoaug.generators.embedded.landscape import Plane
 from eoaug.generators.interpolation import push_pull
 from eoaug.raster import noise
 from eoaug.raster.arrays import Float32Array
 from eoaug.raster.sensor import Sensor
 
 __all__ = [
-    "CELL",
-    "HALO",
     "KEEPING",
     "OUTLINE",
     "OUTLINE_HALO",
@@ -31,16 +28,11 @@ __all__ = [
     "SamplingPath",
     "land_plane",
     "measured",
-    "plane",
 ]
 
 
-CELL = Sensor(factor=2, mtf=(0.6,))
-"""How a cell of a landscape relates to the pixels of the image. Smooth: a plain mean would leave visible squares."""
 OUTLINE = Sensor(factor=4, mtf=(0.6,))
 """Sensor that reduces the start of a variation to the outline that it keeps."""
-HALO = 2
-"""Cells of a landscape around the drawn square."""
 OUTLINE_HALO = 3
 """Cells of an outline around the drawn square."""
 KEEPING = 0.6
@@ -48,8 +40,6 @@ KEEPING = 0.6
 _SIGMA = (20.0, 0.2)
 """Noise over signal at the first and the last call (arXiv:2206.00364, section 5). The first is small for a diffusion
 model: the layers below determine the large scales."""
-_USUAL_M = 20.0
-"""Pixel size of a cell, in metres, where that of the grid is unknown."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +51,9 @@ class SamplingPath:
     present: NDArray[np.bool_]
     """Shape (C, 1, 1), True for bands of the cube."""
     unconditional: bool
-    """True for synthesis: no measurement constrains the result, which super-resolves a landscape or an outline."""
+    """True for synthesis: no measurement constrains the result."""
+    drawn: bool
+    """True if new land replaces the tile: unconditional synthesis and variations of strength 1."""
     beyond: int
     """Pixels drawn beyond each edge of the tile."""
     path: tuple[float, ...]
@@ -79,7 +71,8 @@ class SamplingPath:
             # Synthesis has no best estimate: its expected value is flat.
             steps = steps or card.steps["synthesize"]
         high, low = _SIGMA
-        drawn = reach > 0 and steps > 0
+        drawn = unconditional and strength == 1.0
+        sampled = reach > 0 and steps > 0 and not drawn
         # The networks pad with zeros: in the outermost coarse pixels of a tile a third of the detail of super-resolution
         # was missing. So a margin is sampled as well, where its input is known, and cut off.
         has_margin = request.coarse is None or request.coarse_halo > 1
@@ -87,8 +80,9 @@ class SamplingPath:
             target=int(np.flatnonzero(request.target)[0]),
             present=present_bands(request)[:, None, None],
             unconditional=unconditional,
-            beyond=card.margin_px(request.verb, request.factor) if has_margin else 0,
-            path=flow_samplers.karras(steps, sigma_max=min(reach, high), sigma_min=low) if drawn else (),
+            drawn=drawn,
+            beyond=card.margin_px(request.verb, request.factor) if has_margin and not drawn else 0,
+            path=flow_samplers.karras(steps, sigma_max=min(reach, high), sigma_min=low) if sampled else (),
         )
 
     @property
@@ -104,8 +98,8 @@ class ResidualTrajectory:
     request: Request
     plan: SamplingPath
     conditional: Request = field(init=False)
-    """The conditional request that the networks get, with its margin: the request itself, or for synthesis the
-    super-resolution of its coarse image."""
+    """The conditional request that the networks get, with its margin: the request itself, or for a variation the
+    super-resolution of its outline."""
     estimate: Float32Array = field(init=False)
     """Clean estimate of the target date, with its margin."""
     x: Float32Array = field(init=False)
@@ -176,37 +170,25 @@ class ResidualTrajectory:
         return outline
 
     def coarse_request(
-        self, cells: Float32Array | None, mean: Sequence[float], std: Sequence[float]
+        self, land: Float32Array | None, mean: Sequence[float], std: Sequence[float]
     ) -> Request:
-        """Return the request to super-resolve the coarse image of an unconditional tile.
-
-        The coarse image is the landscape or, for a variation, the outline of its start, blended with the landscape
-        as the strength approaches 1.
+        """Return the request to super-resolve the outline of a variation, blended with new land as the strength nears 1.
 
         Parameters
         ----------
-        cells
-            Shape (C, h, w), log reflectance: the landscape of the tile and a halo; None up to the strength `KEEPING`.
+        land
+            Shape (C, H + 2 CONTEXT_PX, W + 2 CONTEXT_PX), model units: new land at the tile and around it; None up to
+            the strength `KEEPING`.
         mean, std
             As in `Card`.
         """
-        strength = self.request.strength
-        if strength == 1.0:
-            assert cells is not None
-            land = from_log(cells, mean[: len(cells)], std[: len(cells)])
-            # Further bands than the landscape's, where nothing around a tile is known: their typical value.
-            further = len(self.plan.present) - len(land)
-            return measured(self, np.pad(land, ((0, further), (0, 0), (0, 0))), CELL, HALO)
         shown = self.outline()
-        if cells is not None:
-            bands = len(cells)
-            own = to_log(shown[:bands], mean[:bands], std[:bands])
-            times = OUTLINE.factor // CELL.factor
-            blocks = cells.reshape(bands, own.shape[1], times, own.shape[2], times)
+        if land is not None:
+            bands = len(land)
+            own, new = (to_log(image, mean, std) for image in (shown[:bands], OUTLINE.degrade(land)))
             # A blend of two landscapes looks like neither, so the weight of the new one grows late.
-            share = ((strength - KEEPING) / (1.0 - KEEPING)) ** 2
-            drawn = from_log(own + share * (blocks.mean(axis=(2, 4)) - own), mean[:bands], std[:bands])
-            shown = np.concatenate([drawn, shown[bands:]])
+            share = ((self.request.strength - KEEPING) / (1.0 - KEEPING)) ** 2
+            shown = np.concatenate([from_log(own + share * (new - own), mean, std), shown[bands:]])
         return measured(self, shown, OUTLINE, OUTLINE_HALO)
 
 
@@ -220,18 +202,15 @@ class ResidualBatch:
     """Last step taken; -1 before the first."""
 
 
-def plane(request: Request, target: int) -> Plane:
-    """Return the landscape plane that a request belongs to."""
-    own_m = float(request.metadata[target, 2])
-    gsd_m = (own_m if np.isnan(request.grid_m) else request.grid_m) * CELL.factor
-    # Rounded to half octaves: the affines of two windows of one grid may differ in their last bits.
-    octaves = round(2 * np.log2(gsd_m)) / 2 if gsd_m > 0 else float(np.log2(_USUAL_M))
-    return Plane(request.seed, request.member, int(request.times[target]), 2.0**octaves)
-
-
 def land_plane(request: Request) -> LandPlane:
     """Return the plane of land by class that a request belongs to."""
-    return LandPlane(request.seed, request.member, shares_of(request.prompt))
+    target = int(np.flatnonzero(request.target)[0])
+    gsd_m = float(request.metadata[target, 2]) if np.isnan(request.grid_m) else request.grid_m
+    # Rounded: the affines of two windows of one grid may differ in their last bits.
+    gsd_m = float(f"{gsd_m:.3g}")
+    return LandPlane(
+        request.seed, request.member, int(request.times[target]), shares_of(request.prompt), gsd_m
+    )
 
 
 def _grown(request: Request, edge: int) -> Request:
@@ -249,7 +228,7 @@ def _grown(request: Request, edge: int) -> Request:
 
 
 def measured(trajectory: ResidualTrajectory, layout: Float32Array, sensor: Sensor, halo: int) -> Request:
-    """Return the request to super-resolve the coarse image of an unconditional tile with its margin.
+    """Return the request to super-resolve the outline of a variation with its margin.
 
     Parameters
     ----------

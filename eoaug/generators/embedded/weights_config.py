@@ -15,17 +15,18 @@ import numpy as np
 
 from eoaug.errors import GeneratorError
 from eoaug.generators.base import Card
-from eoaug.generators.embedded import land
-from eoaug.generators.embedded.land_units import LandUnits
-from eoaug.generators.embedded.landscape import CLASSES, PALETTES, Landscape, Palettes
+from eoaug.generators.embedded.ground_cover import CLASSES
+from eoaug.generators.embedded.land import PROMPT_WORDS, Land, LandStatistics
 from eoaug.generators.embedded.spectral_gaussian import Gaussian
 from eoaug.generators.embedded.trajectory import KEEPING
-from eoaug.generators.runtime import Precision, require_torch, torch_state
+from eoaug.generators.runtime import require_torch, torch_state
 from eoaug.generators.weights import load_weights
 
-__all__ = ["land_for", "landscape_for", "load_config", "network_for", "spectral_gaussian_for"]
+__all__ = ["LAND", "land_for", "load_config", "network_for", "spectral_gaussian_for"]
 
 
+LAND = "land"
+"""Name of the statistics of land among a generator's files."""
 _FOLDER = Path(__file__).parents[2] / "weights" / "embedded"
 
 
@@ -42,10 +43,6 @@ class _Config:
     scale: Mapping[str, Mapping[str, float]]
     gains: Mapping[str, Sequence[float]]
     """By category: gains of the spatial frequencies of a sample (`spectral_gaussian.equalised`)."""
-    landscape: Mapping[str, Any]
-    """Arguments of `Landscape`."""
-    land: Mapping[str, Any] | None
-    """Arguments of `Land`, which then takes the place of `Landscape`."""
 
 
 @lru_cache(maxsize=8)
@@ -75,10 +72,11 @@ def load_config(folder: str | None) -> _Config:
                 mean=tuple(card["mean"]),
                 std=tuple(card["std"]),
                 conditions=frozenset(card["conditions"]),
-                prompt_words=frozenset(land.PROMPT_WORDS) if "land" in raw else frozenset(),
+                prompt_words=frozenset(PROMPT_WORDS),
                 layout_verbs=frozenset(card["guided"]),
                 extra_bands=True,
-                classes=land.CLASSES if "land" in raw else CLASSES,
+                classes=CLASSES,
+                by_place=True,
                 sharpens_bands=True,
                 verbs=frozenset({"synthesize", "inpaint", "extend", "super_resolve", "translate"}),
                 extra_strength=KEEPING,
@@ -92,8 +90,6 @@ def load_config(folder: str | None) -> _Config:
             layers=raw["layers"],
             scale=raw["scale"],
             gains=raw["gains"],
-            landscape=raw["landscape"],
-            land=raw.get("land"),
         )
     except (OSError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise GeneratorError(
@@ -124,37 +120,12 @@ def network_for(config: _Config, name: str, device: str) -> Any:
 
 
 @lru_cache(maxsize=4)
-def landscape_for(folder: str | None, device: str, precision: Precision) -> Landscape:
-    """Return the landscapes of this process, which cache sampled windows for neighbouring tiles."""
+def land_for(folder: str | None) -> Land:
+    """Return what draws unconditional land, loaded once per process."""
     config = load_config(folder)
-    given, palettes = config.landscape, config.networks[PALETTES]
-    drawn = load_weights(config.folder / palettes["file"], sha256=palettes["sha256"])
-    return Landscape(
-        window=given["window"],
-        context=given["context"],
-        sigma=given["sigma"],
-        steps=given["steps"],
-        palettes=Palettes(**{name: drawn[name].astype(np.float64) for name in ("scenes", "root", "pieces")}),
-        field=spectral_gaussian_for(config, "landscape", "alone"),
-        # Tiles need few new windows at a time. On a CPU a batch takes as long as its samples one by one, and padding
-        # took most of the time.
-        batch=1 if device == "cpu" else config.card.batch,
-        names=config.card.bands,
-    )
-
-
-@lru_cache(maxsize=4)
-def land_for(folder: str | None, device: str, precision: Precision) -> land.Land | None:
-    """Return the land of this process, which caches its windows; None if these weights have none."""
-    config = load_config(folder)
-    if config.land is None:
-        return None
-    units = config.networks["land_units"]
-    return land.Land(
-        units=LandUnits.of_tensors(load_weights(config.folder / units["file"], sha256=units["sha256"])),
-        batch=1 if device == "cpu" else config.card.batch,
-        **config.land,
-    )
+    entry = config.networks[LAND]
+    tensors = load_weights(config.folder / entry["file"], sha256=entry["sha256"])
+    return Land(LandStatistics.of_tensors(tensors, entry["infrared_bands"]), config.card.bands)
 
 
 def spectral_gaussian_for(config: _Config, network: str, kind: str) -> Gaussian:
