@@ -14,6 +14,7 @@ import pytest
 import typer.testing
 from hypothesis import HealthCheck, settings
 
+from tests.forks import Forks, shared
 from tests.order import ByFile, long_ones_first
 
 # No test asks a model hub, but those that bring one of their own.
@@ -117,6 +118,12 @@ def _loops_are_compiled_once(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(scope="session")
+def forks() -> Forks:
+    """Give what runs code in other processes without their start."""
+    return shared()
+
+
+@pytest.fixture(scope="session")
 def quick_workers() -> Iterator[None]:
     """Fork the processes of dask from one that has imported everything: most of the time of a process is its start."""
     import dask
@@ -129,7 +136,7 @@ def quick_workers() -> Iterator[None]:
     }
     with dask.config.set(how):
         served = distributed.utils.get_mp_context()
-        served.set_forkserver_preload(["tests.jobs.conftest", "tests.jobs.warm"])
+        served.set_forkserver_preload(["tests.jobs.warm"])
         yield
 
 

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -34,6 +31,7 @@ from eoaug.jobs.status import resumable, status_of
 from eoaug.stac.images import cube_of
 from eoaug.stac.validate import validate
 from eoaug.torch.augmented import children_of
+from tests.forks import Forks
 
 CLASSES = {"Forest": 6, "River": 3, "SeaLake": 2}
 HAZE = {"verb": "corrupt", "parameters": {"kind": "haze"}, "strengths": [1, 3]}
@@ -155,17 +153,17 @@ def test_a_repeat_makes_nothing_and_a_damaged_shard_is_made_again(folder: Path, 
 
 
 @pytest.mark.usefixtures("epoch")
-def test_a_killed_run_ends_with_the_bytes_of_a_quiet_one(folder: Path, tmp_path: Path) -> None:
-    kills(folder, tmp_path, tries=1)
+def test_a_killed_run_ends_with_the_bytes_of_a_quiet_one(folder: Path, tmp_path: Path, forks: Forks) -> None:
+    kills(folder, tmp_path, forks, tries=1)
 
 
 @pytest.mark.long
 @pytest.mark.usefixtures("epoch")
-def test_many_kills_change_no_byte(folder: Path, tmp_path: Path) -> None:
-    kills(folder, tmp_path, tries=25)
+def test_many_kills_change_no_byte(folder: Path, tmp_path: Path, forks: Forks) -> None:
+    kills(folder, tmp_path, forks, tries=25)
 
 
-def kills(folder: Path, tmp_path: Path, *, tries: int) -> None:
+def kills(folder: Path, tmp_path: Path, forks: Forks, *, tries: int) -> None:
     quiet, out = tmp_path / "quiet" / "out", tmp_path / "killed" / "out"
     run_augment(config(folder, quiet), progress=False)
     path = tmp_path / "set.json"
@@ -177,24 +175,17 @@ def kills(folder: Path, tmp_path: Path, *, tries: int) -> None:
     rng = np.random.default_rng(tries)
     killed = 0
     for turn in range(tries):
-        two = [
-            subprocess.Popen(
-                [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
-            )
-            for _ in range(2)
-        ]
+        two = [forks.start(code, path) for _ in range(2)]
         for process in two:
-            assert process.stdout is not None
-            process.stdout.readline()
+            process.until_it_prints()
         # The first time while shards are made: the folder of the first appears before it is whole.
         if turn == 0:
-            while not out.exists() and two[0].poll() is None:
+            while not out.exists() and two[0].lives:
                 time.sleep(0.002)
         else:
             time.sleep(rng.uniform(0, 0.6))
         for process in two:
-            os.kill(process.pid, signal.SIGKILL)
-            killed += process.wait() == -signal.SIGKILL
+            killed += process.kill() == -signal.SIGKILL
     assert killed > 0
     report = run_augment(path, progress=False)
     assert not report.failures

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -93,9 +94,10 @@ def bands(shape, dtype="uint16", **attrs):
     }
 
 
-@pytest.fixture
-def folder(tmp_path):
-    """Two places: five dates with a cloudy one, and one large scene; and files that cannot be used."""
+@pytest.fixture(scope="module")
+def places(tmp_path_factory):
+    """Files of two places: five dates with a cloudy one, and one large scene; and of what cannot be used."""
+    home = tmp_path_factory.mktemp("places")
     scl = np.full((5, 70, 66), 4, np.uint8)
     scl[2] = 9
     scl[2, :30] = 4
@@ -107,11 +109,17 @@ def folder(tmp_path):
         series[name] = (("time", "y", "x"), stored, {"db_scale": 1e-4, "db_offset": 0.0, "_FillValue": 0})
     series["nir"][2]["native_gsd_m"] = 20.0
     series["red"][1][3, 0, 0] = 0
-    xr.Dataset(series, coords={"time": times}).to_netcdf(tmp_path / "series.nc", engine="h5netcdf")
+    xr.Dataset(series, coords={"time": times}).to_netcdf(home / "series.nc", engine="h5netcdf")
     scene = xr.Dataset(bands((1, 130, 128), **SCALE), attrs={"platform": "Satellite <1>"})
-    scene.to_netcdf(tmp_path / "scene.nc", engine="h5netcdf")
-    xr.Dataset(bands((1, 64, 64), "uint8")).to_netcdf(tmp_path / "aerial.nc", engine="h5netcdf")
-    return tmp_path
+    scene.to_netcdf(home / "scene.nc", engine="h5netcdf")
+    xr.Dataset(bands((1, 64, 64), "uint8")).to_netcdf(home / "aerial.nc", engine="h5netcdf")
+    return home
+
+
+@pytest.fixture
+def folder(places, tmp_path):
+    """A folder of `places` that a test may change."""
+    return shutil.copytree(places, tmp_path, dirs_exist_ok=True)
 
 
 def test_windows_and_their_dates(folder):

@@ -23,8 +23,8 @@ from eoaug.generators import load
 from eoaug.generators.base import Card, Request
 from eoaug.jobs.config import Job, read_job
 from eoaug.stac.open import open_cube
+from tests.forks import Forks
 
-ROOT = Path(__file__).parents[2]
 EDGE_PX = 24
 
 
@@ -383,86 +383,53 @@ def watch(watchers: list[Watcher]) -> Iterator[Any]:
         watcher.end()
 
 
-_LAUNCHER = """
-import json, os, signal, sys, time, warnings
-warnings.simplefilter("ignore")
-from tests.jobs.conftest import Fickle
+_JOB = """
+import json, os, signal, sys, time
 from pathlib import Path
+from tests.jobs.conftest import Fickle
 from eoaug.storage import crash_points
 from eoaug.stac.catalog import Root
 from eoaug.jobs.runner import run_job
-import tests.jobs.warm
+
+told = json.loads(sys.argv[1])
+times = told["times"]
 
 def list_on(out):
-    root, number = Root.at(Path(out)), told["times"]
+    root, number = Root.at(Path(out)), times
     about = {"bbox": [15, 45, 15.1, 45.1], "properties": {"datetime": "2021-06-01T10:00:00Z"}}
     while True:
         root.register("c", [{"id": f"item-{number:05d}", **about}], "Made for a test.")
         number += 1
 
-def child(told):
-    os.setsid()
-    if told["lists"]:
-        list_on(told["lists"])
-    times = told["times"]
+def stop(reached):
+    global times
+    if reached == told["point"]:
+        times -= 1
+        if times == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
 
-    def stop(reached):
-        nonlocal times
-        if reached == told["point"]:
-            times -= 1
-            if times == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    crash_points.set_hook(stop)
-    real, ahead = time.time, told.get("ahead_s", 0)
-    time.time = lambda: real() + ahead
-    config = told["config"]
-    if told["calls"]:
-        config["generator"] = Fickle(told["calls"])
-    report = run_job(config, progress=False)
-    with open(told["said"], "w") as file:
-        json.dump([report.published, report.skipped, report.adopted, len(report.failures)], file)
-
-print("ready", flush=True)
-for line in sys.stdin:
-    told = json.loads(line)
-    if "wait" in told:
-        _, status = os.waitpid(told["wait"], 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)
-        continue
-    pid = os.fork()
-    if pid == 0:
-        try:
-            child(told)
-        finally:
-            os._exit(0 if os.path.exists(told["said"]) else 1)
-    print(pid, flush=True)
+if told["lists"]:
+    list_on(told["lists"])
+crash_points.set_hook(stop)
+real, ahead = time.time, told["ahead_s"]
+time.time = lambda: real() + ahead
+config = told["config"]
+if told["calls"]:
+    config["generator"] = Fickle(told["calls"])
+report = run_job(config, progress=False)
+with open(told["said"], "w") as file:
+    json.dump([report.published, report.skipped, report.adopted, len(report.failures)], file)
 """
-"""Runs jobs in processes of their own, which kill themselves when they reach a point for the n-th time. It forks
-them, since Python with GDAL takes seconds to start."""
 
 
 class Launcher:
-    def __init__(self, room: Path) -> None:
-        self._room, self._count = room, 0
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", _LAUNCHER],
-            cwd=ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._answer() == "ready"
+    """Runs jobs in processes of their own, which kill themselves when they reach a point for the n-th time."""
 
-    def _answer(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().strip()
+    def __init__(self, forks: Forks, room: Path) -> None:
+        self._forks, self._room, self._count = forks, room, 0
 
-    def _ask(self, told: Any) -> int:
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(told) + "\n")
-        self._process.stdin.flush()
-        return int(self._answer())
+    def _started(self, told: dict[str, Any]) -> int:
+        return self._forks.start(_JOB, json.dumps(told)).pid
 
     def start(
         self, job: Any, *, point: str = "", times: int = 0, counted: Path | None = None, ahead_s: float = 0.0
@@ -483,11 +450,11 @@ class Launcher:
             "lists": "",
             "ahead_s": ahead_s,
         }
-        return self._ask(told), said
+        return self._started(told), said
 
     def list_on(self, out: Path, number: int) -> int:
         """Start a process that adds items to a collection until it is killed; return the process."""
-        return self._ask({"lists": str(out), "times": number, "said": ""})
+        return self._started({"lists": str(out), "times": number})
 
     def kill(self, pid: int) -> None:
         """Kill a process with all that it has started."""
@@ -498,11 +465,7 @@ class Launcher:
         self.wait(pid)
 
     def wait(self, pid: int) -> int:
-        return self._ask({"wait": pid})
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
+        return self._forks.ask({"wait": pid})
 
 
 @pytest.fixture(autouse=True)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import errno
 import gc
 import json
 import os
 import random
 import shutil
-import subprocess
-import sys
 import tempfile
 import threading
 from functools import cache
@@ -43,11 +40,11 @@ from eoaug.stac.validate import validate
 from eoaug.storage import crash_points
 from eoaug.storage.atomic import checksum
 from eoaug.testing import scene
+from tests.forks import Forks, shared
 
 from .conftest import (
     LONG,
     READER,
-    ROOT,
     Launcher,
     a_job,
     add_item,
@@ -129,20 +126,14 @@ print(json.dumps([report.published, [one.problem for one in report.failures], [o
 """
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(source: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_told_and_leaves_nothing(source: Path, tmp_path: Path, forks: Forks) -> None:
     """R9: a file that may not grow is what a full disk is to its writer."""
     add_item(source, 6, values=pixels(6, edge=200))
     list_items(source)
     out = tmp_path / "out"
     job = a_job(source, out)
     config = job.model_dump(mode="json")
-    done = subprocess.run(
-        [sys.executable, "-c", _FULL, json.dumps(config), "60000"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = forks.run(_FULL, json.dumps(config), 60_000)
     published, problems, errors = json.loads(done.stdout)
     assert (published, errors) == (6, ["TargetError"])
     assert "item-00006" in problems[0] or "writing" in problems[0]
@@ -306,16 +297,12 @@ print(json.dumps([told.items, time.monotonic() - begun, int(peak.split()[1]) / 1
 
 
 @pytest.mark.parametrize("count", [50, pytest.param(10_000, marks=LONG)])
-def test_planning_needs_little_memory_for_any_number_of_items(count: int, tmp_path: Path) -> None:
+def test_planning_needs_little_memory_for_any_number_of_items(
+    count: int, tmp_path: Path, forks: Forks
+) -> None:
     source = make_source(tmp_path / "in", count)
     config = a_job(source, tmp_path / "out").model_dump(mode="json")
-    done = subprocess.run(
-        [sys.executable, "-c", _PLAN, json.dumps(config)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = forks.run(_PLAN, json.dumps(config))
     items, seconds, megabytes = json.loads(done.stdout)
     print(f"{items} items planned in {seconds:.1f} s, {megabytes:.0f} MB")
     assert items == count
@@ -328,9 +315,7 @@ def test_planning_needs_little_memory_for_any_number_of_items(count: int, tmp_pa
 
 @cache
 def _launcher() -> Launcher:
-    found = Launcher(Path(tempfile.mkdtemp()))
-    atexit.register(found.end)
-    return found
+    return Launcher(shared(), Path(tempfile.mkdtemp()))
 
 
 @cache

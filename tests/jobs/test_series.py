@@ -32,6 +32,7 @@ from eoaug.jobs.sources import work_items_of
 from eoaug.jobs.status import job_status
 from eoaug.stac import items
 from eoaug.stac.catalog import Root
+from tests.forks import Forks
 
 from .conftest import Launcher, a_job, snapshot, strays
 
@@ -249,28 +250,25 @@ def test_workers_make_the_same_bytes(place: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "kills", [pytest.param(3, marks=pytest.mark.slow), pytest.param(25, marks=pytest.mark.long)]
 )
-def test_a_killed_job_ends_with_the_bytes_of_a_quiet_one(place: Path, tmp_path: Path, kills: int) -> None:
-    chance, launcher = random.Random(kills), Launcher(tmp_path)
+def test_a_killed_job_ends_with_the_bytes_of_a_quiet_one(
+    place: Path, tmp_path: Path, kills: int, forks: Forks
+) -> None:
+    chance, launcher = random.Random(kills), Launcher(forks, tmp_path)
     job = job_of(place, tmp_path / "out")
-    try:
-        begun = time.monotonic()
+    begun = time.monotonic()
+    pid, _ = launcher.start(job)
+    launcher.wait(pid)
+    lasts = time.monotonic() - begun
+    quiet = snapshot(tmp_path / "out")
+    assert len([name for name in quiet if name.endswith("B04.tif")]) == len(DAYS)
+    for number in range(kills):
+        if number % 4 == 0:
+            shutil.rmtree(tmp_path / "out")
         pid, _ = launcher.start(job)
-        launcher.wait(pid)
-        lasts = time.monotonic() - begun
-        quiet = snapshot(tmp_path / "out")
-        assert len([name for name in quiet if name.endswith("B04.tif")]) == len(DAYS)
-        for number in range(kills):
-            if number % 4 == 0:
-                shutil.rmtree(tmp_path / "out")
-            pid, _ = launcher.start(job)
-            time.sleep(chance.uniform(0, lasts))
-            launcher.kill(pid)
-            made = snapshot(tmp_path / "out")
-            assert {
-                n for n in made if n.endswith(".tif") and "/." not in n and made[n] != quiet.get(n)
-            } == set()
-    finally:
-        launcher.end()
+        time.sleep(chance.uniform(0, lasts))
+        launcher.kill(pid)
+        made = snapshot(tmp_path / "out")
+        assert {n for n in made if n.endswith(".tif") and "/." not in n and made[n] != quiet.get(n)} == set()
     run_job(job, progress=False)
     collect_garbage(tmp_path / "out")
     assert snapshot(tmp_path / "out") == quiet

@@ -32,7 +32,8 @@ from eoaug.jobs.runner import run_job
 from eoaug.stac.validate import validate
 from eoaug.storage.crash_points import CRASH_POINTS
 from eoaug.storage.locations import as_location
-from tests.jobs.conftest import ROOT, Launcher, a_job, make_source
+from tests.forks import ROOT, Forks
+from tests.jobs.conftest import Launcher, a_job, make_source
 
 from .conftest import CANARY, Bucket
 from .proxy import FAULTS, Proxy
@@ -71,10 +72,8 @@ def quiet(source: str, bucket: Bucket, proxy: Proxy) -> dict[str, dict[str, byte
 
 
 @pytest.fixture(scope="module")
-def launcher(proxy: Proxy, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launcher]:
-    found = Launcher(tmp_path_factory.mktemp("said"))
-    yield found
-    found.end()
+def launcher(proxy: Proxy, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Launcher:
+    return Launcher(forks, tmp_path_factory.mktemp("said"))
 
 
 def look(bucket: Bucket, prefix: str) -> int:

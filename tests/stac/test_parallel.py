@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -18,7 +17,7 @@ from eoaug.stac.publish import write
 from eoaug.storage import locks
 from eoaug.storage.atomic import atomic_write, remove_stale_scratch, scratch_dir
 
-from .conftest import ROOT, grid, made_cube
+from .conftest import grid, made_cube
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="kills processes")
 
@@ -51,19 +50,19 @@ write(ds.assign(B02=(ds.B02.dims, lazy)), folder / "killed", collection="c")
 
 
 @pytest.fixture(scope="module")
-def other(tmp_path_factory):
+def other(tmp_path_factory, forks):
     """Another process: writes eight items and a group once told to go, then hangs in a third write."""
     folder = tmp_path_factory.mktemp("other")
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", _OTHER, str(folder)], cwd=ROOT)
+    process = forks.start(_OTHER, folder)
     yield process, folder
-    process.kill()
-    process.wait()
+    if process.lives:
+        process.kill()
 
 
 def wait_for(process, path, seconds=60):
     deadline = time.monotonic() + seconds
     while not path.exists():
-        assert process.poll() is None, "the other process has ended"
+        assert process.lives, "the other process has ended"
         assert time.monotonic() < deadline, f"{path.name} did not come"
         time.sleep(0.001)
 
@@ -99,8 +98,7 @@ def test_the_next_write_clears_away_what_a_killed_one_left(other):
     assert alive
     write(ds, root, collection="c", ids=["during"])
     assert set(alive) <= set(hidden(root / "c"))
-    process.send_signal(signal.SIGKILL)
-    process.wait(10)
+    process.kill()
     write(ds, root, collection="c", ids=["after"])
     assert not hidden(root)
     assert {path.name for path in (root / "c").iterdir()} == {"after", "during", "collection.json"}

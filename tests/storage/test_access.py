@@ -6,8 +6,6 @@ import copy
 import json
 import logging
 import random
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -34,6 +32,7 @@ from eoaug.stac.search import SourceItem
 from eoaug.storage.access import AccessPolicy
 from eoaug.storage.gdal import driver_of
 from eoaug.storage.names import clean_href, safe_id
+from tests.forks import Forks
 from tests.jobs.conftest import a_job, make_source
 from tests.stac.conftest import SAMPLE, grid, made_cube, make_item, told_anew
 
@@ -356,7 +355,9 @@ print("done", slowest)
 @pytest.mark.parametrize(
     "packed", [("lzw",), pytest.param(("zstd", "deflate", "lzw"), marks=pytest.mark.slow)]
 )
-def test_bombs_are_refused_before_they_are_read(packed: tuple[str, ...], tmp_path: Path) -> None:
+def test_bombs_are_refused_before_they_are_read(
+    packed: tuple[str, ...], tmp_path: Path, forks: Forks
+) -> None:
     """S9: 30 of them (26 in short form) in a process that may take 1.5 GB more.
 
     Sparse and highly compressed rasters, thousands of bands, strips as large as the file, lying items, and groups
@@ -402,7 +403,7 @@ def test_bombs_are_refused_before_they_are_read(packed: tuple[str, ...], tmp_pat
         retold(Path(item.assets["data"].get_absolute_href()), "B02", change)
         paths.append(str(item.get_self_href()))
     assert len(paths) - 1 >= 24 + 2 * len(packed)
-    done = subprocess.run([sys.executable, "-c", _BOMBS, *paths], capture_output=True, text=True, timeout=300)
+    done = forks.run(_BOMBS, *paths)
     assert done.stdout.startswith("done "), done.stdout + done.stderr
     print(
         f"{len(paths) - 1} bombs refused, the slowest in {float(done.stdout.split()[1]):.2f} s of the processor"
@@ -702,12 +703,9 @@ print("done")
 
 
 @pytest.mark.parametrize("count", [80, pytest.param(2_000, marks=LONG)])
-def test_mutated_rasters_raise_our_errors(count: int, tmp_path: Path) -> None:
+def test_mutated_rasters_raise_our_errors(count: int, tmp_path: Path, forks: Forks) -> None:
     make_item(tmp_path, drop=("data_type", "nodata", "proj:shape", "proj:transform"))
-    arguments = [str(tmp_path / "one.json"), str(tmp_path / "one-B02.tif"), str(count)]
-    done = subprocess.run(
-        [sys.executable, "-c", _FUZZ, *arguments], capture_output=True, text=True, timeout=600
-    )
+    done = forks.run(_FUZZ, tmp_path / "one.json", tmp_path / "one-B02.tif", count)
     assert done.stdout == "done\n", done.stdout[-2000:] + done.stderr[-500:]
     print(f"{count} mutated rasters: 0 foreign errors, no crash, none over 2 s of the processor")
 
