@@ -79,9 +79,9 @@ def load(tiny: Make, case: str) -> Any:
 
 @pytest.fixture(scope="module")
 def scene(eoaug_data: Path) -> xr.Dataset:
-    """80 x 80 pixels of a Landsat 8 scene in reflectance: over the edges of chunks of 48 and 64."""
+    """52 x 66 pixels of a Landsat 8 scene in reflectance: over the edges of chunks of 48 and of 64."""
     cube = eoaug.open_cube(eoaug_data / "catalogs/stac_landsat" / LANDSAT, bands=BANDS, chunks=None)
-    return cube.isel(x=slice(150, 230), y=slice(170, 250)).load()
+    return cube.isel(x=slice(150, 216), y=slice(170, 222)).load()
 
 
 @pytest.fixture(scope="module")

@@ -39,9 +39,9 @@ from eoaug.stac.catalog import Root
 from eoaug.stac.validate import validate
 from eoaug.storage.locations import as_location
 from eoaug.testing import CountingGenerator
+from tests.forks import ROOT
 
 from .conftest import (
-    ROOT,
     Fickle,
     a_job,
     add_item,

@@ -21,7 +21,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.jobs.conftest import ROOT
+from tests.forks import ROOT
 
 from .proxy import Proxy
 

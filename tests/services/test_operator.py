@@ -15,7 +15,8 @@ import pystac_client
 import pytest
 import yaml
 
-from tests.jobs.conftest import ROOT, make_source
+from tests.forks import ROOT
+from tests.jobs.conftest import make_source
 
 from .conftest import CANARY, Bucket, Service, post
 from .proxy import Proxy

@@ -20,7 +20,8 @@ from eoaug.jobs.config import read_job
 from eoaug.jobs.garbage import collect_garbage
 from eoaug.jobs.runner import run_job
 from eoaug.stac.validate import validate
-from tests.jobs.conftest import ROOT, a_job, make_source, snapshot, strays
+from tests.forks import ROOT
+from tests.jobs.conftest import a_job, make_source, snapshot, strays
 
 from .conftest import CANARY, wait_for
 
