@@ -25,7 +25,7 @@ def experiment(monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 def options(out: Path, **more: object) -> argparse.Namespace:
-    given = {"out": out, "per_class": [4], "seeds": 2, "updates": 7, "land": None, "page": out / "page"}
+    given = {"out": out, "per_class": [4], "seeds": 2, "updates": 7, "page": out / "page"}
     return argparse.Namespace(**{**given, **more})
 
 
@@ -60,7 +60,7 @@ def test_the_page_says_what_the_interval_says(
     assert "| basic | " in text
     assert " | rival | " in text
     assert "256 chips a class: not asked for" in text
-    assert "advanced + from nothing" in text
+    assert "advanced + drawn" in text
     row = next(line for line in text.splitlines() if line.startswith("| advanced + both |"))
     assert abs(float(row.split("|")[2]) - 100 * share) < 5
 
@@ -94,7 +94,7 @@ def test_the_experiment_runs_and_resumes(tmp_path: Path, eoaug_data: Path) -> No
                  "--seeds", 2, "--updates", 2, "--kept-back", 2, "--corrupted", 1]  # fmt: skip
     script = [sys.executable, str(EXAMPLES / "eurosat/experiment.py"), *map(str, arguments)]
     first = subprocess.run(script, capture_output=True, text=True, check=True)
-    assert len(first.stdout.splitlines()) == 16
+    assert len(first.stdout.splitlines()) == 20
     trials = sorted((tmp_path / "run/trials/2").iterdir())
     shutil.copy(trials[0], tmp_path / "kept.npz")
     trials[0].unlink()

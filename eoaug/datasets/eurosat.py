@@ -17,6 +17,7 @@ from eoaug.raster.arrays import Float32Array, FloatArray
 
 __all__ = [
     "BANDS", "CHIP_PX", "CLASSES", "GSD_M", "SPECTRUM", "EurosatChips", "read_eurosat", "read_eurosat_spectra", "surface",
+    "top_of_atmosphere",
 ]  # fmt: skip
 
 
@@ -73,6 +74,15 @@ def surface(reflectance: FloatArray, bands: Sequence[str] = BANDS) -> Float32Arr
     """Return reflectance at the surface, roughly, from that at the top of the atmosphere, shape (..., C, H, W)."""
     path, through = (np.array([_ATMOSPHERE[band][part] for band in bands])[:, None, None] for part in (0, 1))
     found: Float32Array = ((np.asarray(reflectance, np.float64) - path) / through).astype(np.float32)
+    return found
+
+
+def top_of_atmosphere(reflectance: FloatArray, bands: Sequence[str] = BANDS) -> Float32Array:
+    """Return what `surface` is given for a reflectance at the surface, shape (..., C, H, W)."""
+    path, through = (
+        np.array([_ATMOSPHERE[band][part] for band in bands])[:, None, None] for part in (0, 1)
+    )
+    found: Float32Array = (np.asarray(reflectance, np.float64) * through + path).astype(np.float32)
     return found
 
 

@@ -5,7 +5,7 @@ Prepare two folders with a folder per class, whose places lie apart: the images 
     python examples/eurosat/experiment.py --train eurosat/train --test eurosat/test --out runs/eurosat
 
 An interrupted run goes on where it ended. ``--page examples/eurosat`` writes README.md and pictures from the trials that are
-complete, at any time. `--land FOLDER` adds images drawn by class from nothing, by weights with a network of land.
+complete, at any time.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 import eoaug
 from eoaug.augmentation.training_items import TrainingItem
+from eoaug.datasets.eurosat import top_of_atmosphere
 from eoaug.storage.atomic import atomic_write
 from eoaug.torch.augmented import children_of, made_before
 from eoaug.torch.chips import Chips
@@ -35,15 +36,17 @@ SEVERITY = 3
 SEEN = ("gaussian_noise", "gaussian_blur", "brightness_contrast", "haze")
 """Corruptions of which images to learn from are made, too."""
 UNSEEN = ("salt_and_pepper", "motion_blur", "clouds", "compression")
+DRAWN = "drawn by class"
 MADE: dict[str, list[dict[str, Any]]] = {
     "corruptions": [
         {"verb": "corrupt", "parameters": {"kind": kind}, "strengths": [1, 2, 3]} for kind in SEEN
     ],
     "variations": [{"verb": "synthesize", "strengths": [0.3, 0.5]}],
-    "from nothing": [{"verb": "synthesize", "parameters": {"strength": 1.0}, "prompt": "{{ class }}"}],
+    DRAWN: [{"verb": "synthesize", "parameters": {"strength": 1.0}, "prompt": "{{ class }}"}],
 }
 """Ways to make images, and the draws of their policies."""
-PER_REAL = 2
+PER_REAL = {"corruptions": 2, "variations": 2, DRAWN: 6}
+"""Images made per real one."""
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,8 @@ RECIPES = (
     Recipe("advanced + variations", "advanced", ("variations",), 0.5),
     Recipe("advanced + both", "advanced", ("corruptions", "variations"), 0.5),
     Recipe("variations only", "advanced", ("variations",), 1.0),
-    Recipe("advanced + from nothing", "advanced", ("from nothing",), 0.5),
-    Recipe("from nothing only", "advanced", ("from nothing",), 1.0),
+    Recipe("advanced + drawn", "advanced", (DRAWN,), 0.5),
+    Recipe("drawn only", "advanced", (DRAWN,), 1.0),
 )
 
 
@@ -87,7 +90,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--corrupted", type=int, default=50, help="images a class of --test that are corrupted"
     )
-    parser.add_argument("--land", type=Path, help="weights that draw land by class from nothing")
     parser.add_argument("--page", type=Path, help="folder for README.md and pictures; nothing is trained")
     return parser.parse_args()
 
@@ -187,24 +189,28 @@ class Images:
         index = folder.with_name(f"{folder.name}.json")
         ids = [self.pool[number].id for number in own]
         if not index.is_file():
-            policy = {"per_real": PER_REAL, "balance": 0, "draws": MADE[kind]}
-            report = eoaug.augment(real, catalog, policy=policy, generator=self._generator(kind))
+            policy = {"per_real": PER_REAL[kind], "balance": 0, "draws": MADE[kind]}
+            report = eoaug.augment(real, catalog, policy=policy, generator="embedded")
             if report.failures:
                 raise SystemExit(str(report))
             chips = made_before(str(catalog), Chips(real, bands=self.real.bands))
             self.arrays(folder.name, chips)
+            if kind == DRAWN:
+                self._through_air(folder / "images.npy")
             of_part = children_of(real, chips.source)
             index.write_text(json.dumps({ids[part]: found for part, found in of_part.items()}))
         arrays = ImageArrays(np.load(folder / "images.npy", mmap_mode="r"), np.load(folder / "targets.npy"))
         by_id = json.loads(index.read_text())
         return arrays, {number: by_id[name] for number, name in zip(own, ids, strict=True) if name in by_id}
 
-    def _generator(self, kind: str) -> Any:
-        if kind != "from nothing":
-            return "embedded"
-        from eoaug.generators.embedded.generator import Embedded
-
-        return Embedded(self.options.land)
+    def _through_air(self, path: Path) -> None:
+        """Turn drawn land, reflectance at the surface, into what the chips are: reflectance at the top of the atmosphere."""
+        mean, std = self.scale.mean[:, None, None], self.scale.std[:, None, None]
+        images = np.load(path)
+        physical = images.astype(np.float32) * std + mean
+        seen = (top_of_atmosphere(physical, self.real.bands) - mean) / std
+        with atomic_write(path, overwrite=True) as scratch, scratch.open("wb") as file:
+            np.save(file, seen.astype(images.dtype))
 
     def corrupted(self, kind: str) -> ImageArrays:
         """Return the corrupted test images of a kind."""
@@ -231,8 +237,7 @@ def cells(options: argparse.Namespace) -> Iterator[tuple[int, int, Recipe]]:
     for per_class in sorted(options.per_class, key=by_size):
         for seed in range(options.seeds):
             for recipe in RECIPES:
-                if options.land is not None or "from nothing" not in recipe.made:
-                    yield per_class, seed, recipe
+                yield per_class, seed, recipe
 
 
 def path_of(options: argparse.Namespace, per_class: int, seed: int, recipe: Recipe) -> Path:

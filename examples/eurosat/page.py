@@ -29,8 +29,9 @@ Do images that eoaug makes help to classify EuroSAT? This page was written by
 **Protocol.** Chips of EuroSAT RGB (Helber et al. 2019, doi:10.1109/JSTARS.2019.2918242, MIT licence; contains modified Copernicus
 Sentinel data), 64 x 64 pixels in calibrated reflectance, split by longitude: learned from the west, tested on {tested:,} chips of the
 east. A network of six convolutions with random weights; {updates} updates with 32 chips each for every row, the same initial weights
-per seed; every seed is given other chips. Mixtures see a made image in place of half of the real ones, two made per real one.
-Variations: `synthesize` with the embedded model at strengths .3 and .5. Corruptions: noise, blur, gain and haze at severities 1 to 3.
+per seed; every seed is given other chips. Mixtures see a made image in place of half of the real ones, two made per real one,
+of drawn land six. Drawn land: `synthesize` with the class as prompt at strength 1, which uses nothing of the real chip but its class,
+seen through air as the chips are. Variations: `synthesize` with the embedded model at strengths .3 and .5. Corruptions: noise, blur, gain and haze at severities 1 to 3.
 Intervals are of 95 %, over test chips and seeds together; chips carry no coordinates, so neighbours count as independent and the
 intervals are somewhat too narrow. The mixture is chosen on {validated} chips of the west that are not learned from; its rival is
 the classical row with the best score *on the test*, which favours the rival.
@@ -51,11 +52,7 @@ def write_page(options: argparse.Namespace, recipes: Sequence[Any], path_of: Cal
             recipe.name: [path_of(options, per_class, seed, recipe) for seed in range(options.seeds)]
             for recipe in recipes
         }
-        seeds = [
-            s
-            for s in range(options.seeds)
-            if all(ready[r.name][s].is_file() for r in recipes if not _extra(r))
-        ]
+        seeds = [s for s in range(options.seeds) if all(paths[s].is_file() for paths in ready.values())]
         if len(seeds) < 2:
             missing.append(f"{name}: {sum(path.is_file() for some in ready.values() for path in some)} trials are there, and "
                            "no two seeds of all rows")  # fmt: skip
@@ -81,18 +78,12 @@ def write_page(options: argparse.Namespace, recipes: Sequence[Any], path_of: Cal
     print(options.page / "README.md")
 
 
-def _extra(recipe: Any) -> bool:
-    return "from nothing" in recipe.made
-
-
 def _not_run(options: argparse.Namespace, missing: Sequence[str]) -> str:
     rows = [f"- {one}" for one in missing]
     for per_class in (256, 0):
         if per_class not in options.per_class:
             rows.append(f"- {per_class or 'all'} chips{' a class' if per_class else ''}: not asked for")
-    if options.land is None:
-        rows.append("- images from nothing: the shipped weights have no network that draws land by class")
-    return "\n".join(["## What was not run", "", *rows, ""])
+    return "\n".join(["## What was not run", "", *rows, ""]) if rows else ""
 
 
 def _confusions(trials: Sequence[Trial]) -> NDArray[np.int64]:

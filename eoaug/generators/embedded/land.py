@@ -46,8 +46,9 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "river": ("river", "rivers", "stream", "canal"),
     "sea_lake": ("sea", "lake", "lakes", "ocean", "water"),
 }
-"""The words of a prompt that mean a class; the names of the classes do as well."""
-PROMPT_WORDS = {word for name, words in WORDS.items() for word in (name, *words)}
+"""The words of a prompt that mean a class; the names of the classes do as well, with or without their underscore."""
+_ALL = {name: frozenset((name, name.replace("_", ""), *words)) for name, words in WORDS.items()}
+PROMPT_WORDS = frozenset().union(*_ALL.values())
 """Words of a prompt that mean a class."""
 _MIXTURE = {"annual_crop": 0.38, "pasture": 0.17, "forest": 0.19, "herbaceous_vegetation": 0.06, "residential": 0.07,
             "permanent_crop": 0.05, "industrial": 0.02, "highway": 0.03, "river": 0.03}  # fmt: skip
@@ -179,9 +180,7 @@ def shares_of(prompt: str | None) -> tuple[float, ...]:
 
 def _counts(text: str) -> Float64Array:
     found = re.findall(r"[a-z_]+", text)
-    return np.array(
-        [sum(word in (name, *words) for word in found) for name, words in WORDS.items()], np.float64
-    )
+    return np.array([sum(word in words for word in found) for words in _ALL.values()], np.float64)
 
 
 class Land:
