@@ -79,9 +79,7 @@ def surface(reflectance: FloatArray, bands: Sequence[str] = BANDS) -> Float32Arr
 
 def top_of_atmosphere(reflectance: FloatArray, bands: Sequence[str] = BANDS) -> Float32Array:
     """Return what `surface` is given for a reflectance at the surface, shape (..., C, H, W)."""
-    path, through = (
-        np.array([_ATMOSPHERE[band][part] for band in bands])[:, None, None] for part in (0, 1)
-    )
+    path, through = (np.array([_ATMOSPHERE[band][part] for band in bands])[:, None, None] for part in (0, 1))
     found: Float32Array = (np.asarray(reflectance, np.float64) * through + path).astype(np.float32)
     return found
 

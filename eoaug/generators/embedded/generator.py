@@ -32,6 +32,7 @@ from eoaug.generators.embedded.trajectory import (
     land_plane,
     measured,
 )
+from eoaug.generators.embedded.variation import redrawn, tones
 from eoaug.generators.embedded.weights_config import (
     land_for,
     load_config,
@@ -169,8 +170,8 @@ class Embedded:
         for trajectory in varied:
             # The detail of the start enters a variation through its noised first point.
             base = bases.get(trajectory, trajectory.base_estimate.base)
-            detail = trajectory.start_with_margin(trajectory.plan.beyond) - base
-            trajectory.estimate = trajectory.base_estimate.base + detail
+            trajectory.detail = trajectory.start_with_margin(trajectory.plan.beyond) - base
+            trajectory.estimate = trajectory.base_estimate.base + trajectory.detail
         for trajectory in rest:
             if trajectory.plan.path:
                 clean = _in_units(trajectory)
@@ -321,7 +322,8 @@ def _filled(trajectory: ResidualTrajectory, card: Card) -> Float32Array:
     elif request.strength == 0:
         final = trajectory.start_with_margin(0)
     else:
-        final = trajectory.base_estimate.consistent(trajectory.estimate)[trajectory.own]
+        drawn = trajectory.base_estimate.consistent(trajectory.estimate)
+        final = _varied(trajectory, drawn, card) if trajectory.plan.unconditional else drawn[trajectory.own]
     radar = radar_channels(request, len(card.bands))
     if radar and trajectory.plan.calls and request.verb in ("inpaint", "extend"):
         base = trajectory.base_estimate.base[trajectory.own]
@@ -332,6 +334,25 @@ def _filled(trajectory: ResidualTrajectory, card: Card) -> Float32Array:
     result[target] = np.where(request.fill[target], final, result[target])
     filled: Float32Array = result.astype(np.float32, copy=False)
     return filled
+
+
+def _varied(trajectory: ResidualTrajectory, drawn: Float32Array, card: Card) -> Float32Array:
+    """Return a variation with the roughness of its start, and with other tones, shape (C, H, W)."""
+    request, base = trajectory.request, trajectory.base_estimate.base
+    share = max(request.strength - KEEPING, 0.0) / (1.0 - KEEPING)  # of the start that is given up
+    varied = (base + redrawn(drawn - base, trajectory.detail, kept=1.0 - share))[trajectory.own].copy()
+    mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (card.mean, card.std))
+    here = np.flatnonzero(trajectory.plan.present[: len(card.bands), 0, 0])
+    if here.size:
+        names = [card.bands[slot] for slot in here]
+        visible = [slot for slot in here if card.bands[slot] in ("blue", "green", "red")] or here
+        start = trajectory.start_with_margin(CONTEXT_PX)[visible] * std[visible] + mean[visible]
+        factors = tones(
+            start.mean(axis=0, dtype=np.float64), names, origin=request.origin, seed=request.seed,
+            member=request.member, strength=request.strength,
+        )  # fmt: skip
+        varied[here] = ((varied[here] * std[here] + mean[here]) * factors - mean[here]) / std[here]
+    return varied
 
 
 def _physical(values: Float32Array, card: Card) -> Float32Array:

@@ -108,6 +108,8 @@ class ResidualTrajectory:
     """The clean estimate of the previous step, in the same units."""
     base_estimate: BaseEstimate = field(init=False)
     """What the residual is added to."""
+    detail: Float32Array = field(init=False)
+    """What the start of a variation has beyond its outline."""
     encoded: Float32Array = field(init=False)
     """First layer of the residual network applied to the features, which are the same in all steps."""
     residual_unit: float = field(init=False)

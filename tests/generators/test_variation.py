@@ -1,0 +1,85 @@
+"""Variations: smooth fields stay smooth, edges stay, and tones change with the parcels and by how much was asked."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import eoaug
+from eoaug.generators.base import CONTEXT_PX
+from eoaug.generators.embedded.variation import redrawn, tones
+
+RNG = np.random.default_rng(4)
+
+
+def test_a_detail_gets_the_roughness_of_the_scene():
+    old = RNG.normal(size=(2, 96, 96)).astype(np.float32)
+    old[:, :, :48] *= 0.05
+    new = RNG.normal(size=(2, 96, 96)).astype(np.float32)
+    made = redrawn(new, old, kept=0.0)
+    smooth, rough = made[:, :, 8:40].std(), made[:, :, 60:].std()
+    assert 0.03 < smooth < 0.06
+    assert 0.6 < rough < 1.0
+    assert np.corrcoef(made[:, :, 60:].ravel(), new[:, :, 60:].ravel())[0, 1] > 0.9
+
+
+@pytest.mark.parametrize("kept", [0.0, 1.0])
+def test_edges_stay_as_far_as_they_are_kept(kept):
+    old = 0.02 * RNG.normal(size=(1, 64, 64)).astype(np.float32)
+    old[:, 31:33] += 1.0
+    new = 0.5 * RNG.normal(size=(1, 64, 64)).astype(np.float32)
+    made = redrawn(new, old, kept=kept)
+    assert abs(made[:, 31:33].mean() - kept) < 0.1
+    assert made[:, :20].std() < 0.05
+
+
+def field_of(brightness, **changes):
+    given = {"origin": (0, 0), "seed": 1, "member": 0, "strength": 0.6} | changes
+    return tones(brightness, ["red", "nir", "other"], **given)
+
+
+def test_tones_are_even_within_parcels_and_differ_between_them():
+    edge = 64 + 2 * CONTEXT_PX
+    brightness = np.full((edge, edge), 0.05)
+    brightness[:, edge // 2 :] = 0.2
+    ratios = []
+    for seed in range(12):
+        factors = field_of(brightness, seed=seed)
+        left, right = np.log(factors[2][:, 20:29]), np.log(factors[2][:, 35:44])
+        ratios.append([left.mean() - right.mean(), left.std(axis=1).mean()])
+        assert factors.min() > 0.5
+        assert factors.max() < 2
+    between, within = np.abs(ratios).mean(axis=0)
+    assert between > 2 * within
+
+
+def test_tones_grow_with_the_strength_and_are_those_of_the_place():
+    brightness = RNG.uniform(0.02, 0.2, (64 + 2 * CONTEXT_PX, 96 + 2 * CONTEXT_PX))
+    weak, strong = (np.log(field_of(brightness, strength=s)) for s in (0.3, 0.6))
+    np.testing.assert_allclose(strong, 2 * weak, rtol=1e-9)
+    assert 0.03 < strong.std() < 0.2
+    moved = field_of(brightness[8:, 16:], origin=(8, 16))
+    inner = (slice(None), slice(16, 40), slice(16, 64))
+    np.testing.assert_allclose(moved[inner], field_of(brightness)[:, 8:, 16:][inner], rtol=1e-6)
+    assert (field_of(brightness, member=1) != field_of(brightness)).mean() > 0.99
+
+
+def test_a_variation_of_a_real_scene_varies_without_speckle():
+    """Differences to the start: above what is seen, and no rougher than the scene in its smooth half."""
+    cube = eoaug.open_cube(
+        eoaug.sample(), ids=["S2A_MSIL2A_20170617T113321_36_85"], bands=["B02", "B03", "B04", "B08"]
+    )
+    cube = cube.isel(x=slice(0, 96), y=slice(0, 96)).load()
+    varied = cube.eoaug.synthesize(strength=0.6)
+    away = [np.sqrt(((varied[b] - cube[b]) ** 2).mean().item()) for b in ("B02", "B03", "B04", "B08")]
+    assert np.sqrt(np.mean(np.square(away))) > 0.015
+
+    def roughness(ds):
+        red = ds["B04"].values[0].astype(float)
+        return np.abs(red[:, :-2] - 2 * red[:, 1:-1] + red[:, 2:])
+
+    before, after = roughness(cube), roughness(varied)
+    smooth = before < np.median(before)
+    assert after[smooth].mean() < 2.5 * before[smooth].mean()
+    outlines = [np.log(ds["B04"].coarsen(x=8, y=8).mean().values.ravel()) for ds in (cube, varied)]
+    assert np.corrcoef(*outlines)[0, 1] > 0.95
