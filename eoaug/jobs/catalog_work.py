@@ -82,9 +82,11 @@ class CatalogWork:
 
     def _opened(self, entries: Sequence[SourceItem], **how: Any) -> Any:
         """Return the cube of items, lazily."""
-        source = self.job.source
+        source, items = self.job.source, [as_item(entry) for entry in entries]
+        names = {item.collection_id for item in items}
         return open_cube(
-            [as_item(entry) for entry in entries],
+            items,
+            collections=sorted(map(str, names)) if all(names) else None,  # the job has chosen them
             bands=source.bands or None,
             resolution=source.resolution,
             crs=source.crs,

@@ -103,7 +103,9 @@ def series_items_of(job: Job, bookkeeper: Bookkeeper) -> Iterator[SeriesItem]:
             continue
         places.setdefault(place, []).append(member)
     for place in sorted(places):
-        dates = _dates(places.pop(place))
+        members = places.pop(place)
+        _refuse_sensors(place, members)
+        dates = _dates(members)
         yield from _UNITS[job.verb](job, place, dates)
 
 
@@ -137,6 +139,22 @@ def _member(
         corner=(a.c / abs(a.a or 1), a.f / abs(a.e or 1)),
     )
     return _place(item.properties, grid, job), member
+
+
+def _refuse_sensors(place: str, members: Sequence[_Member]) -> None:
+    """Refuse a place whose collections have no band in common: their dates say nothing of each other."""
+    bands: dict[str, set[str]] = {}
+    for member in members:
+        bands.setdefault(member.source_collection, set()).update(shape[0] for shape in member.shapes)
+    first, *others = bands
+    for other in others:
+        if not bands[first] & bands[other]:
+            raise ParameterError(
+                f"place {place!r} joins {first!r} ({', '.join(sorted(bands[first]))}) and {other!r} "
+                f"({', '.join(sorted(bands[other]))}), which have no band in common",
+                "choose one with source.collections; radar with optical bands is used by eoaug.translate, "
+                "on a cube that has each radar image on the nearest optical date",
+            )
 
 
 @lru_cache(maxsize=1024)

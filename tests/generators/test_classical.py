@@ -16,7 +16,7 @@ from eoaug.generators.classical import Classical, estimate
 from eoaug.generators.interpolation.back_projection import coarse_prior
 from eoaug.generators.interpolation.push_pull import push_pull
 from eoaug.generators.interpolation.texture import texture
-from eoaug.generators.interpolation.time_series import temporal
+from eoaug.generators.interpolation.time_series import gap_filled, temporal
 from eoaug.raster.masks import simulate
 from eoaug.raster.sensor import Sensor
 
@@ -110,8 +110,23 @@ def test_temporal_learns_an_offset_from_clear_pixels(seed, offset):
     values = np.stack([other, other + np.float32(offset)])
     known = np.stack([np.ones(other.shape, bool), ~simulate((24, 24), 0.5, seed=seed)[None]])
     got = temporal(values, known, np.array([0, 5], np.int64), 1)
-    np.testing.assert_allclose(got, values[1], atol=1e-5)
+    shown = values[known]
+    np.testing.assert_allclose(got, np.clip(values[1], shown.min(), shown.max()), atol=1e-5)
     assert got[known[1]].tobytes() == values[1][known[1]].tobytes()
+
+
+def test_an_error_found_on_bright_land_does_not_make_dark_land_darker_than_all_land():
+    """Bright land that lost half of its reflectance says nothing of water beside it, which would become negative."""
+    values = np.full((3, 1, 16, 16), 0.4, np.float32)
+    values[:, :, 6:10, 6:10] = 0.04
+    values[1] /= 2
+    known = np.ones(values.shape, bool)
+    known[1, :, 5:11, 5:11] = False
+    times = np.arange(3)
+    got = temporal(values, known, times, 1)[0]
+    assert got[6:10, 6:10].max() == got.min() == np.float32(0.04)
+    np.testing.assert_allclose(got[5, 5:11], 0.2, atol=1e-6)
+    np.testing.assert_array_equal(gap_filled(values, known, times)[1, 0], got)
 
 
 def test_temporal_of_dates_at_one_moment_takes_half_each():

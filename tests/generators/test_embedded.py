@@ -390,3 +390,21 @@ def test_fast_is_near_to_exact():
 def test_an_unknown_precision_is_refused():
     with pytest.raises(GeneratorError, match="precision='half' is not known"):
         Embedded(precision="half")
+
+
+@pytest.mark.parametrize("verb", ["inpaint", "extend"])
+def test_no_best_estimate_and_no_sample_leaves_what_the_dates_show(verb):
+    truth = 0.2 * scene(7, 3)
+    fill = np.zeros(truth.shape, bool)
+    fill[1, :, 10:50, 12:60] = True
+    if verb == "extend":
+        fill[1] = True
+    asked = replace(request("extend"), values=np.where(fill, 0, truth), known=~fill, fill=fill)
+    low, high = (
+        f(np.where(fill, other, truth), axis=(0, 2, 3)) for f, other in ((np.min, np.inf), (np.max, -np.inf))
+    )
+    for steps in (0, 2):
+        made = generator().generate([replace(asked, steps=steps)])[0, 1]
+        assert (made >= low[:, None, None]).all()
+        assert (made <= high[:, None, None]).all()
+        assert steps == 0 or (made == low[:, None, None]).any()  # a sample reaches the limit

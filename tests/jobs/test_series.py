@@ -356,3 +356,35 @@ def test_items_that_changed_are_due_without_group_too(place: Path, tmp_path: Pat
         "2021-05-12",
         "2021-06-11",
     ]
+
+
+def test_sensors_without_a_band_in_common_are_refused(place: Path, tmp_path: Path) -> None:
+    radar = series(DAYS, 500_000, {})[["B04"]].rename(B04="VV")
+    eoaug.write(radar, place, collection="radar", ids=[f"R-{day}" for day in DAYS])
+    problem = r"joins '\w+' \(.*\) and '\w+' \(.*\), which have no band in common"
+    with pytest.raises(ParameterError, match=problem):
+        plan_job(job_of(place, tmp_path / "out"))
+    assert plan_job(job_of(place, tmp_path / "out", source={"collections": "source"})).planned == len(DAYS)
+
+
+def test_sensors_with_a_band_in_common_fill_each_other(tmp_path: Path) -> None:
+    fine = series(DAYS[:3:2], 500_000, {})[["B04"]]
+    fine["B04"].values[0, 10:20, 10:20] = 0
+    eoaug.write(fine, tmp_path / "in", collection="ten-metres", ids=["S0", "S2"])
+    coarse = series(DAYS[1:2], 500_000, {})["B04"].coarsen(x=2, y=2).mean().astype(np.uint16)
+    grid = GeoBox.from_bbox((500_000, 0, 500_320, 320), "EPSG:32633", resolution=20)
+    attrs = {"scale_factor": 1e-4, "add_offset": 0.0, "common_name": "red"}
+    band = xr.DataArray(
+        coarse.values, coords={"time": coarse["time"], **xr_coords(grid)}, dims=("time", *grid.dims)
+    )
+    ds = band.assign_attrs(attrs).to_dataset(name="SR_B4")
+    ds["SR_B4"].encoding["_FillValue"] = 0
+    eoaug.write(ds, tmp_path / "in", collection="twenty-metres", ids=["L1"])
+    how = {"group": "proj:code", "bands": ["red"], "crs": "EPSG:32633", "resolution": 10.0}
+    job = a_job(tmp_path / "in", tmp_path / "out", verb="inpaint", parameters={}, source=how)
+    assert run_job(job, progress=False).published == 3
+    (file,) = (tmp_path / "out").glob("ten-metres-eoaug/S0-*/*.json")
+    item = json.loads(file.read_text())
+    assert item["properties"]["eoaug:synthetic_fraction"] == pytest.approx(100 / EDGE_PX**2)
+    used = {link["href"].split("/")[-1] for link in item["links"] if link["rel"] == "derived_from"}
+    assert used >= {"S0.json", "L1.json", "S2.json"}

@@ -97,7 +97,15 @@ class BaseEstimate:
         own = np.s_[: self.slots]
         corrected = self.base.copy()
         corrected[own] = self.base[own] + self.features.contrast[own] * units * self.present[own]
-        self.base = self.consistent(corrected)
+        self.base = self.consistent(self.supported(corrected))
+
+    def supported(self, estimate: Float32Array) -> Float32Array:
+        """Return an estimate limited to what the other dates support, if there are any."""
+        out = estimate.copy()
+        for group, made in self._linear or ():
+            if made.limits is not None:
+                out[group] = np.clip(estimate[group], *made.limits)
+        return out
 
     def spread(self) -> Float32Array:
         """Return the expected size of the residual around each pixel, model units."""

@@ -40,6 +40,7 @@ from eoaug.generators.embedded.weights_config import (
     spectral_gaussian_for,
 )
 from eoaug.generators.interpolation.band_guide import guided_batch
+from eoaug.generators.interpolation.time_series import shown_range
 from eoaug.generators.runtime import Precision, checked_device, checked_precision, device_kind, forward
 from eoaug.generators.translation.estimate import translated_batch, translated_with_error
 from eoaug.raster.arrays import Float32Array
@@ -331,6 +332,8 @@ def _filled(trajectory: ResidualTrajectory, card: Card) -> Float32Array:
         final[radar] = speckled(request, target, base, radar)[radar]
     if request.verb == "synthesize" and request.strength > KEEPING:
         final = _physical(final, card)  # there is no measurement that it must agree with
+    elif request.verb in ("inpaint", "extend"):
+        final = _as_shown(final, request, card)
     result[target] = np.where(request.fill[target], final, result[target])
     filled: Float32Array = result.astype(np.float32, copy=False)
     return filled
@@ -353,6 +356,25 @@ def _varied(trajectory: ResidualTrajectory, drawn: Float32Array, card: Card) -> 
         )  # fmt: skip
         varied[here] = ((varied[here] * std[here] + mean[here]) * factors - mean[here]) / std[here]
     return varied
+
+
+def _as_shown(values: Float32Array, request: Request, card: Card) -> Float32Array:
+    """Return values (C, H, W) whose optical bands lie within what the dates show of them, in the tile and around it.
+
+    A sample departs from its estimate by noise, which on dark land would be negative reflectance. Of one date alone
+    it may leave what little is known, but not reflectance 0 to `_BRIGHTEST`.
+    """
+    known = request.known & ~request.fill
+    bands = len(card.bands)
+    low, high = (bound[:bands] for bound in shown_range(request.values, known, request.context_cells))
+    if not np.delete(known, np.flatnonzero(request.target), axis=0).any():
+        mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (card.mean, card.std))
+        dark, bright = -mean / std, (_BRIGHTEST - mean) / std
+        low = np.where(np.isfinite(low), np.minimum(low, dark), dark)
+        high = np.where(np.isfinite(high), np.maximum(high, bright), bright)
+    limited = values.copy()
+    limited[:bands] = np.clip(values[:bands], low, high)
+    return limited
 
 
 def _physical(values: Float32Array, card: Card) -> Float32Array:

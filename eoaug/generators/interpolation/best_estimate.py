@@ -51,6 +51,8 @@ class LinearEstimate:
     """The estimate, which keeps known pixels."""
     find_error: Callable[[], Float32Array]
     """Finds ``error``, which costs about as much as the estimate and which a best estimate alone does not need."""
+    limits: tuple[Float32Array, Float32Array] | None = None
+    """Least and largest value that other dates support; None without other dates."""
 
     @cached_property
     def error(self) -> Float32Array:
@@ -101,7 +103,10 @@ def _with_dates(
         drift, left = external_drift(found.left, found.clear, request.layout)
         image = image + drift - push_pull.push_pull(drift, found.clear)
     estimate = np.zeros(request.values.shape[1:], np.float32)
-    estimate[given] = image
+    low, high = found.limits
+    estimate[given] = np.clip(image, low, high)
+    limits = np.full_like(estimate, -np.inf), np.full_like(estimate, np.inf)
+    limits[0][given], limits[1][given] = low, high
 
     def error() -> Float32Array:
         # A band that the cube lacks has an error too: residuals are divided by it.
@@ -112,7 +117,7 @@ def _with_dates(
             expected[given] = left * _error_from_pixels(found.left, found.clear, found.cells_left)
         return expected
 
-    return LinearEstimate(np.where(known[target], request.values[target], estimate), error)
+    return LinearEstimate(np.where(known[target], request.values[target], estimate), error, limits)
 
 
 def _surface(cells: Float32Array) -> Float32Array:

@@ -17,7 +17,7 @@ from eoaug.generators.interpolation.evidence import (
 from eoaug.generators.interpolation.push_pull import push_pull
 from eoaug.generators.interpolation.regression import Residuals, predict_departure, share_of_second
 from eoaug.generators.interpolation.time_kriging import in_time
-from eoaug.generators.interpolation.time_series import gap_filled, linear
+from eoaug.generators.interpolation.time_series import gap_filled, linear, shown_range
 from eoaug.raster.arrays import BoolArray, Float32Array
 
 __all__ = ["DatedEstimate", "from_dates"]
@@ -50,6 +50,8 @@ class DatedEstimate:
     """Shape (C, H, W): the pixels of the date that are evidence."""
     cells_left: Float32Array | None
     """``left`` of the context cells, NaN where unknown; None without context."""
+    limits: tuple[Float32Array, Float32Array]
+    """Least and largest value that the dates, and the clear land of the date, support; shapes (C, H, W)."""
 
     @property
     def alone(self) -> bool:
@@ -106,8 +108,8 @@ def from_dates(
     Pixels that contradict the other dates are no evidence (`evidence`). What the dates expect (kriging and linear
     interpolation in time, in shares of the least held-out error) is moved by the departure of the date that a
     regression predicts, and by what is left of it around (`push_pull`). The estimate stays within the range of the
-    dates at each pixel and a margin, or as far beyond it as the clear land of the date is. Without evidence of its
-    own, a date is what the others expect.
+    dates at each pixel and a margin, or as far beyond it as the clear land of the date is, and in any case within what
+    the dates show of a band in the tile and around it. Without evidence of its own, a date is what the others expect.
 
     Parameters
     ----------
@@ -133,14 +135,17 @@ def from_dates(
     alone = not any(view.known[view.target].any() for view in views)
     dates = views[0].others()
     expected = views[0].kriged(dates, sharp=not alone)
+    shown = shown_range(values[used], known, None if cells is None else cells[used])
     if alone:
+        limits = _limits(dates, shown)
         return DatedEstimate(
-            image=_between(expected, dates),
+            image=np.clip(expected, *limits),
             dates=dates,
             times=views[0].other_times,
             left=np.zeros_like(expected),
             clear=known[views[0].target],
             cells_left=None,
+            limits=limits,
         )
     sources, lines = [views[0].departures(dates, expected)], [views[0].line_from(expected)]
     for view in views[1:]:
@@ -161,13 +166,15 @@ def from_dates(
     own_share = clear_shares(known, None if cells is None else cells[used])[views[0].target]
     trust = np.float32(np.clip((own_share - none) / (enough - none), 0, 1))
     image = expected + trust * (moves[0] + push_pull(left[0], sources[0].known, cells_left))
+    limits = _limits(dates, shown, *_beyond(views, sources))
     return DatedEstimate(
-        image=_within(image, views, sources),
+        image=np.clip(image, *limits),
         dates=dates,
         times=views[0].other_times,
         left=left[0],
         clear=sources[0].known,
         cells_left=cells_left,
+        limits=limits,
     )
 
 
@@ -197,41 +204,47 @@ def _robust_moves(sources: list[Residuals]) -> tuple[list[Residuals], list[Float
     return sources, predict_departure(sources)
 
 
-def _margin(low: Float32Array, high: Float32Array) -> Float32Array:
-    """Return how far an estimate may leave the range of the dates: a trend goes on after the last one."""
-    floor, share = _MARGIN
-    return np.float32(floor) + np.float32(share) * (high - low)
+def _limits(
+    dates: Float32Array,
+    shown: tuple[Float32Array, Float32Array],
+    down: Float32Array | float = 0.0,
+    up: Float32Array | float = 0.0,
+) -> tuple[Float32Array, Float32Array]:
+    """Return the least and the largest value that dates (N, C, H, W) support, shapes (C, H, W).
 
-
-def _between(image: Float32Array, dates: Float32Array) -> Float32Array:
-    """Return an image limited to the range of the dates (N, C, H, W) and the margin."""
+    Parameters
+    ----------
+    dates
+        Without gaps.
+    shown
+        What the dates show of each band in the tile: no land is darker than all land on all dates, and a margin that
+        went on below it would be negative reflectance.
+    down, up
+        How far the clear land of the date leaves the range of the dates, by band.
+    """
     low, high = dates.min(axis=0), dates.max(axis=0)
-    margin = _margin(low, high)
-    return np.clip(image, low - margin, high + margin)
+    floor, share = _MARGIN
+    margin = np.float32(floor) + np.float32(share) * (high - low)  # a trend goes on after the last date
+    least, most = shown
+    return np.maximum(low - np.maximum(margin, down), least), np.minimum(high + np.maximum(margin, up), most)
 
 
-def _within(image: Float32Array, views: list[_View], sources: list[Residuals]) -> Float32Array:
-    """Return an image limited to what the dates, and the clear land of the date, support."""
+def _beyond(views: list[_View], sources: list[Residuals]) -> tuple[Float32Array, Float32Array]:
+    """Return how far the clear land of the date goes below and above the range of the dates, shapes (C, 1, 1)."""
     ranges = [(source.dates.min(axis=0), source.dates.max(axis=0)) for source in sources]
-    low, high = ranges[0]
-    margin = _margin(low, high)
     level, least = _BEYOND
-    out = np.empty_like(image)
-    for band, plane in enumerate(image):
+    out = np.zeros((2, views[0].values.shape[1], 1, 1), np.float32)
+    for band in range(out.shape[1]):
         beyond: tuple[list[Float32Array], list[Float32Array]] = ([], [])
         for view, source, (least_value, most_value) in zip(views, sources, ranges, strict=True):
             clear = source.known[band]
             value = view.values[view.target, band][clear]
             beyond[0].append(least_value[band][clear] - value)
             beyond[1].append(value - most_value[band][clear])
-        down, up = (
-            max(_quantile(parts, level), 0.0) if parts.size >= least else 0.0
-            for parts in map(np.concatenate, beyond)
-        )
-        out[band] = np.clip(
-            plane, low[band] - np.maximum(margin[band], down), high[band] + np.maximum(margin[band], up)
-        )
-    return out
+        for side, parts in enumerate(map(np.concatenate, beyond)):
+            if parts.size >= least:
+                out[side, band] = max(_quantile(parts, level), 0.0)
+    return out[0], out[1]
 
 
 def _quantile(numbers: NDArray[np.floating], level: float) -> float:

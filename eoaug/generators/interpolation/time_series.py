@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from eoaug.generators.interpolation.push_pull import push_pull
 from eoaug.raster.arrays import BoolArray, Float32Array
 
-__all__ = ["gap_filled", "linear", "temporal"]
+__all__ = ["gap_filled", "linear", "shown_range", "temporal"]
 
 
 def temporal(
@@ -24,7 +24,8 @@ def temporal(
 
     Each pixel is linear in time between the nearest known dates, or keeps the nearest one where only one
     side is known. The error of this estimate at the clear pixels of the target date is interpolated over the other
-    pixels and added (`push_pull`). Pixels without any known date are filled from their neighbours.
+    pixels and added (`push_pull`). Pixels without any known date are filled from their neighbours. A band stays within
+    what any date shows of it in the tile and around: an error found on bright land would make dark land negative.
 
     Parameters
     ----------
@@ -47,8 +48,28 @@ def temporal(
     clear = known[target]
     errors, rest = (None, None) if context is None else _of_cells(context, times, target)
     error = push_pull(values[target] - expected, clear & predictable, errors)
-    corrected = np.where(clear, values[target], expected + error)
+    low, high = shown_range(values, known, context)
+    corrected = np.where(clear, values[target], np.clip(expected + error, low, high))
     return push_pull(corrected, clear | predictable, rest)
+
+
+def shown_range(
+    values: Float32Array, known: BoolArray, cells: Float32Array | None = None
+) -> tuple[Float32Array, Float32Array]:
+    """Return the least and the largest number that any date shows of a band, in the tile or around it.
+
+    Shapes as in `temporal`; both results (C, 1, 1), without a known pixel -inf and inf.
+    """
+    axes = (0, 2, 3)
+    low = np.where(known, values, np.float32(np.inf)).min(axis=axes)
+    high = np.where(known, values, np.float32(-np.inf)).max(axis=axes)
+    if cells is not None:
+        there = np.isfinite(cells)
+        low = np.minimum(low, np.where(there, cells, np.float32(np.inf)).min(axis=axes))
+        high = np.maximum(high, np.where(there, cells, np.float32(-np.inf)).max(axis=axes))
+    some = low <= high
+    low, high = np.where(some, low, np.float32(-np.inf)), np.where(some, high, np.float32(np.inf))
+    return low[:, None, None], high[:, None, None]
 
 
 def _of_cells(
@@ -72,7 +93,9 @@ def gap_filled(values: Float32Array, known: BoolArray, times: NDArray[np.int64])
     expected, predictable = _lines(values, known, times, partly)
     clear = known[partly]
     error = push_pull(values[partly] - expected, clear & predictable)
-    out[partly] = push_pull(np.where(clear, values[partly], expected + error), clear | predictable)
+    low, high = shown_range(values, known)
+    moved = np.clip(expected + error, low, high)
+    out[partly] = push_pull(np.where(clear, values[partly], moved), clear | predictable)
     return out
 
 
