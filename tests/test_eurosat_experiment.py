@@ -94,7 +94,7 @@ def test_the_experiment_runs_and_resumes(tmp_path: Path, eoaug_data: Path) -> No
                  "--seeds", 2, "--updates", 2, "--kept-back", 2, "--corrupted", 1]  # fmt: skip
     script = [sys.executable, str(EXAMPLES / "eurosat/experiment.py"), *map(str, arguments)]
     first = subprocess.run(script, capture_output=True, text=True, check=True)
-    assert len(first.stdout.splitlines()) == 20
+    assert len(first.stdout.splitlines()) == 22
     trials = sorted((tmp_path / "run/trials/2").iterdir())
     shutil.copy(trials[0], tmp_path / "kept.npz")
     trials[0].unlink()

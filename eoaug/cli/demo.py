@@ -40,6 +40,7 @@ SHOWN = 1
 """Which patch the single-patch steps use."""
 MARK = ".eoaug-demo"
 BASELINE = "classical"
+LAND = ("fields with a village", "pasture with a river", "town with industry", "forest with a motorway")
 SEASON = np.timedelta64(90, "D")
 
 
@@ -219,6 +220,23 @@ def variations(demo: Demo) -> None:
     )
 
 
+def land(demo: Demo) -> None:
+    """Land by class, on the grid of a patch."""
+    cube = demo.shown[1]
+    drawn = {
+        prompt: eoaug.synthesize(
+            like=cube.odc.geobox, prompt=prompt, times=cube.time.values, generator=demo.generator,
+            labels="landcover", progress=False,
+        ).compute()
+        for prompt in LAND
+    }  # fmt: skip
+    demo.write(drawn[LAND[0]], "land")
+    text = "Shapes follow rules, colours are those of real scenes. It is a map of nothing; the class map comes with it."
+    print(f"  {text}")
+    pictures = [Picture(rgb(ds), f'"{prompt}"', "drawn") for prompt, ds in drawn.items()]
+    demo.sections.append(Section(title="Synthesize: land by prompt", text=text, rows=[pictures]))
+
+
 def extend(demo: Demo) -> None:
     """One patch at two dates on which nothing was measured."""
     name, cube = demo.shown
@@ -309,6 +327,7 @@ def run(generator: str, out: Path) -> None:
         (f"inpaint: fill clouds over {COVER:.0%} of every patch", inpaint),
         (f"super_resolve: one patch x{FACTOR}, and a check where the truth is known", super_resolve),
         ("synthesize: four variations of one patch", variations),
+        *([("synthesize: land by prompt", land)] if card.by_place else []),
         ("extend: one patch at two other dates", extend),
     ]
     for number, (title, step) in enumerate(steps, 1):

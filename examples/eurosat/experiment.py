@@ -68,6 +68,7 @@ RECIPES = (
     Recipe("advanced + variations", "advanced", ("variations",), 0.5),
     Recipe("advanced + both", "advanced", ("corruptions", "variations"), 0.5),
     Recipe("variations only", "advanced", ("variations",), 1.0),
+    Recipe("resize + drawn", "none", (DRAWN,), 0.5),
     Recipe("advanced + drawn", "advanced", (DRAWN,), 0.5),
     Recipe("drawn only", "advanced", (DRAWN,), 1.0),
 )
