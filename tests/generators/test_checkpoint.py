@@ -230,6 +230,17 @@ def test_the_folder_that_was_attacked_is_sound(tiny: Make, tmp_path: Path) -> No
     assert eoaug.load(tmp_path / "sd").card.sha256 == eoaug.load(tiny("sd")).card.sha256
 
 
+def test_a_configuration_is_checked_against_its_weights_once(tiny: Make) -> None:
+    from eoaug.generators.checkpoints.loading import _shapes
+
+    _shapes.cache_clear()
+    eoaug.load(tiny("sd"))
+    networks = _shapes.cache_info().misses
+    assert networks >= 3
+    eoaug.load(tiny("sd"))
+    assert _shapes.cache_info().misses == networks
+
+
 def test_every_file_has_its_hash(tiny: Make) -> None:
     folder = tiny("sd")
     card = eoaug.load(folder).card

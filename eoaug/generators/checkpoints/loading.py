@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any
 
 import diffusers
@@ -85,31 +87,41 @@ def check_fit(component: Component) -> None:
     settings = {key: value for key, value in component.config.items() if not key.startswith("_")}
     check_kinds(kind, component)
     try:
-        with torch.device("meta"):
-            if issubclass(kind, transformers.PreTrainedModel):
-                network = kind(kind.config_class.from_dict(settings))
-            else:
-                network = kind.from_config(settings)
+        shapes = _shapes(kind, json.dumps(settings))
     except Exception as error:  # an untrusted configuration may raise anything
         raise GeneratorError(
             f"checkpoint component {component.folder}: its configuration makes no {component.kind}: {first_line(error)}",
             "get the folder again",
         ) from error
     stored = {name: shape for file in component.weights for name, (_, shape) in read_header(file).items()}
-    for name, tensor in network.named_parameters():
-        if name in stored and stored[name] != tuple(tensor.shape):
+    for name, shape in shapes.items():
+        if name in stored and stored[name] != shape:
             raise GeneratorError(
                 f"checkpoint component {component.folder}: {name} has shape {list(stored[name])} in the weights and "
-                f"{list(tensor.shape)} in the configuration",
+                f"{list(shape)} in the configuration",
                 "use the configuration that belongs to the weights",
             )
-    wanted = sum(tensor.numel() for tensor in network.parameters())
+    wanted = sum(map(math.prod, shapes.values()))
     held = sum(math.prod(shape) for shape in stored.values())
     if wanted > held:
         raise GeneratorError(
             f"checkpoint component {component.folder}: the configuration needs {wanted:,} numbers, the weights hold {held:,}",
             "get the folder again, or use the configuration that belongs to the weights",
         )
+
+
+@lru_cache(maxsize=32)
+def _shapes(kind: Any, settings: str) -> Mapping[str, tuple[int, ...]]:
+    """Return the shapes of a network's parameters, from its class and its configuration as JSON.
+
+    Cached: a network is checked when its folder is opened and before its weights are loaded.
+    """
+    with torch.device("meta"):
+        if issubclass(kind, transformers.PreTrainedModel):
+            network = kind(kind.config_class.from_dict(json.loads(settings)))
+        else:
+            network = kind.from_config(json.loads(settings))
+    return {name: tuple(tensor.shape) for name, tensor in network.named_parameters()}
 
 
 _PER_LEVEL = frozenset(
