@@ -143,7 +143,7 @@ WRONG = {
     "a layout beside the cube": (lambda: S(cube(), layout=cube(dates=1).assign_coords(x=cube().x + 1000),
                                            generator=TINY), GridError, "layout lies on another grid"),
     "a layout nobody uses": (lambda: S(cube(), layout=cube(dates=0).blue, generator="embedded"), ParameterError,
-                             "embedded uses a layout to inpaint only"),
+                             "embedded uses a layout for new land only"),
     # synthesize from nothing
     "neither ds nor like": (lambda: S(**SEVEN), ParameterError, "neither"),
     "both ds and like": (lambda: S(cube(), like=grid(), **SEVEN), ParameterError, "both"),

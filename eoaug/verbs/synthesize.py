@@ -67,6 +67,8 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
           same with and without it.
         - ``steps`` has no effect: land is drawn by rules, in the colours of real chips.
 
+        Of a cube, ``embedded`` keeps edges up to a strength of 0.6; above it new land mixes in, which ``prompt`` names.
+
     Returns
     -------
     An object of the type of ``ds`` (a Dataset with ``like``), with the mask ``synthetic``.
@@ -116,6 +118,11 @@ def prepare_synthesize(
         if times is not None:
             raise ParameterError(
                 f"times={times!r} does not go with a cube to vary", "use extend(ds, times=...) for new dates"
+            )
+        if options.get("layout") is not None and generator.card.by_place and strength < 1:
+            raise ParameterError(
+                f"{generator.card.name} uses a layout for new land only, and strength={strength} keeps that of the cube",
+                "leave layout out, or give strength=1",
             )
         cube = cube_for(ds, mask, options.get("labels"))
         masking = mask_of_cube(cube, mask, mask_buffer)
