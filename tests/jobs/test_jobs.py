@@ -105,11 +105,12 @@ def test_a_context_is_sent_to_a_process_without_the_progress_bar(source: Path, t
 @pytest.mark.parametrize("form", ["cog", "zarr"])
 def test_members_and_dates_of_one_item_stand_together(form: str, source: Path, tmp_path: Path) -> None:
     parameters = {"times": ["2021-07-01", "2021-08-01"], "members": 2}
-    job = a_job(source, tmp_path / "out", verb="extend", parameters=parameters, output={"format": form})
-    assert run_job(job).published == 6
+    how = {"verb": "extend", "parameters": parameters, "output": {"format": form}, "source": {"limit": 2}}
+    job = a_job(source, tmp_path / "out", **how)
+    assert run_job(job).published == 2
     items = items_of(tmp_path / "out")
-    assert len(items) == (6 * 3 * 2 if form == "cog" else 6)
-    assert run_job(job).skipped == 6
+    assert len(items) == (2 * 3 * 2 if form == "cog" else 2)
+    assert run_job(job).skipped == 2
     if form == "cog":
         # The first of an item's results is the one that stands for all; without a sibling nothing does.
         first = next(item for item in items if "eoaug:siblings" in item.properties)
