@@ -122,3 +122,17 @@ def test_a_policy_file(tmp_path):
         read_policy(tmp_path / "q.yaml")
     with pytest.raises(EoaugError, match="no item of the training set"):
         list(draws_of(policy, a_set(splits=("test",))))
+
+
+def test_items_are_counted_a_fixed_number_of_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting once per item took most of the time of a large set."""
+    calls: list[int] = []
+    original = TrainingSet.counts.fget
+    assert original is not None
+    monkeypatch.setattr(TrainingSet, "counts", property(lambda self: calls.append(1) or original(self)))
+    made = []
+    for size in (10, 200):
+        calls.clear()
+        list(draws_of(read_policy(POLICY), a_set({"forest": size, "river": 3})))
+        made.append(len(calls))
+    assert made[0] == made[1]

@@ -164,7 +164,8 @@ def draws_by_round(
     """
     own = train.split("train")
     means = draws_per_item(policy, own)
-    rounds = [_counts(policy, {item.id: means[item.label or "" if own.counts else ""] for item in own}, 1)]
+    by_class = bool(own.counts)  # counts every item: once for all
+    rounds = [_counts(policy, {item.id: means[item.label or "" if by_class else ""] for item in own}, 1)]
     for number, some in enumerate(chances, 2):
         errors = {item.id: 1 - some.get(item.id, 1.0) for item in own}
         scale = policy.per_real * len(errors) / max(sum(errors.values()), 1e-12)
