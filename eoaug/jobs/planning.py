@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from eoaug.display import Shown
+from eoaug.engine.explain import bytes_text
 from eoaug.errors import EoaugError, printable
 from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.config import Job, read_job
 from eoaug.jobs.content_key import existing_output, is_published
 from eoaug.jobs.report import Failure
 from eoaug.jobs.series import work_of
+from eoaug.jobs.series_units import SeriesItem
 from eoaug.jobs.sources import no_item
 from eoaug.jobs.work_items import JobContext, WorkItem
 from eoaug.stac.catalog import Root
@@ -25,6 +27,10 @@ __all__ = ["JobPlan", "plan_job"]
 
 _SHOWN_ITEMS = 5
 """Number of items that the text names of each problem."""
+_ITEM_BYTES, _ASSET_BYTES, _SOURCE_BYTES = 4_000, 830, 220
+"""Size of the document of an item, of each of its assets, and of each of its sources, measured."""
+_RECORD_BYTES = 650
+"""Size of its line in the journal and of its link in the collection, measured."""
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -41,6 +47,8 @@ class JobPlan(Shown):
     """Bytes of the results before compression."""
     peak_bytes: int
     """Largest memory of one worker, in bytes."""
+    catalog_bytes: int = 0
+    """Bytes of documents and journal."""
     planned: int = 0
     """Items that the job would compute."""
     unreadable: tuple[Failure, ...] = ()
@@ -53,8 +61,9 @@ class JobPlan(Shown):
         rows = {
             "items": f"{self.items}, of which {self.existing} exist",
             "model calls": f"{self.model_calls:,} ({self.tiles:,} tiles)",
-            "disk": f"{self.stored_bytes / 1e6:,.1f} MB before compression",
-            "memory": f"{self.peak_bytes / 1e6:,.1f} MB in a worker",
+            "disk": f"{bytes_text(self.stored_bytes)} before compression",
+            "catalog": f"{bytes_text(self.catalog_bytes)} of documents and journal",
+            "memory": f"{bytes_text(self.peak_bytes)} in a worker",
         }
         lines = [f"{name:<12} {text}" for name, text in rows.items()]
         for (problem, remedy), items in self.problems().items():
@@ -115,7 +124,7 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
     bookkeeper = Bookkeeper(job, root)
     costs: dict[Any, Any] = {}
     counts: Counter[Any] = Counter()
-    items = existing = 0
+    items = existing = catalog_bytes = 0
     unreadable = []
     places: Counter[Any] = Counter()
     for work_item in work_items(bookkeeper):
@@ -133,6 +142,7 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
             if signature not in costs:
                 costs[signature] = work.cost(work_item, context)
             counts[signature] += 1
+            catalog_bytes += _catalog_bytes(work_item, signature)
         except EoaugError as error:
             unreadable.append(Failure(work_item.id, type(error).__name__, error.problem, error.remedy))
     if not items and not bookkeeper.report.failures and job.source.since is None:
@@ -141,6 +151,7 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
     return JobPlan(
         items=items,
         existing=existing,
+        catalog_bytes=catalog_bytes,
         planned=counts.total(),
         model_calls=sum(cost.model_calls * count for cost, count in weighted),
         tiles=sum(cost.tiles * count for cost, count in weighted),
@@ -149,6 +160,15 @@ def plan_job(config: Job | Mapping[str, Any] | str | Path) -> JobPlan:
         unreadable=(*bookkeeper.report.failures, *unreadable),
         advice=_advice(job, places),
     )
+
+
+def _catalog_bytes(work_item: WorkItem, signature: Any) -> int:
+    """Return about how many bytes the catalog grows by for a work item: more with its bands and sources."""
+    sources, bands = 1, len(signature)
+    if isinstance(work_item, SeriesItem):
+        sources, bands = sum(map(len, work_item.shapes)), len(work_item.shapes[0][0][0])
+    # Besides the bands, the mask of what is synthetic and a thumbnail.
+    return _ITEM_BYTES + _ASSET_BYTES * (bands + 2) + _SOURCE_BYTES * sources + _RECORD_BYTES
 
 
 def _bbox(work_item: WorkItem) -> Any:

@@ -21,7 +21,7 @@ from odc.geo.xr import xr_coords
 
 import eoaug
 from eoaug.errors import ParameterError
-from eoaug.jobs import content_key
+from eoaug.jobs import clusters, content_key
 from eoaug.jobs.bookkeeping import Bookkeeper
 from eoaug.jobs.clusters import local_cluster
 from eoaug.jobs.garbage import collect_garbage
@@ -30,8 +30,11 @@ from eoaug.jobs.runner import run_job
 from eoaug.jobs.series_units import SeriesItem, series_items_of
 from eoaug.jobs.sources import work_items_of
 from eoaug.jobs.status import job_status
+from eoaug.jobs.work_items import WorkResult
 from eoaug.stac import items
 from eoaug.stac.catalog import Root
+from eoaug.stac.search import SourceItem
+from eoaug.storage.access import AccessPolicy
 from tests.forks import Forks
 
 from .conftest import Launcher, a_job, snapshot, strays
@@ -94,8 +97,11 @@ def sources(out: Path, day: str) -> set[str]:
 
 
 def test_every_date_is_what_the_accessor_makes_of_the_whole_series(place: Path, tmp_path: Path) -> None:
+    planned = plan_job(job_of(place, tmp_path / "out")).catalog_bytes
     report = run_job(job_of(place, tmp_path / "out"), progress=False)
     assert report.published == len(DAYS)
+    documents = [*tmp_path.glob("out/*-eoaug/**/*.json"), *tmp_path.glob("out/.eoaug/journal/**/*.jsonl")]
+    assert sum(file.stat().st_size for file in documents) == pytest.approx(planned, rel=0.3)
     assert [note for _, note in report.notes if "alone" in note]
     whole = eoaug.open_cube(place).eoaug.inpaint(generator="classical", mask="SCL", mask_buffer=0)
     eoaug.write(whole, tmp_path / "whole")
@@ -388,3 +394,27 @@ def test_sensors_with_a_band_in_common_fill_each_other(tmp_path: Path) -> None:
     assert item["properties"]["eoaug:synthetic_fraction"] == pytest.approx(100 / EDGE_PX**2)
     used = {link["href"].split("/")[-1] for link in item["links"] if link["rel"] == "derived_from"}
     assert used >= {"S0.json", "L1.json", "S2.json"}
+
+
+def test_the_scheduler_holds_few_units_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setattr(clusters, "process_item", lambda unit, context: WorkResult(unit, "published"))
+    entry, drawn, held, ahead = SourceItem({}, "", AccessPolicy()), [], 0, 0
+    units = (SeriesItem(entry, str(n), "c", str(n)) for n in range(60))
+    cluster = distributed.LocalCluster(
+        n_workers=2,
+        threads_per_worker=1,
+        processes=False,
+        host="127.0.0.1",
+        protocol="tcp",
+        dashboard_address="127.0.0.1:0",
+    )
+    with cluster, distributed.Client(cluster) as client:
+        executor = clusters.DaskExecutor(client, job_of(tmp_path, tmp_path / "out"))
+        for done, _ in enumerate(executor.results((drawn.append(u) or u for u in units), None), 1):
+            held = max(held, len(cluster.scheduler.tasks))
+            ahead = max(ahead, len(drawn) - done)
+    assert len(drawn) == done == 60
+    # Twice what the workers process at once and two more, whatever the number of units.
+    assert ahead <= 6
+    assert held <= 7
