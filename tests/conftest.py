@@ -129,6 +129,8 @@ def quick_workers() -> Iterator[None]:
     import dask
     import distributed
 
+    import tests.jobs.warm  # noqa: F401  (what is compiled here is only loaded there)
+
     how = {
         "distributed.worker.multiprocessing-method": "forkserver",
         "distributed.worker.profile.enabled": False,  # it samples every thread, a hundred times a second

@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -94,6 +95,7 @@ class Forks:
     """
 
     def __init__(self, room: Path) -> None:
+        import_module("tests.jobs.warm")  # so that the loops are compiled here, once, and only loaded there
         self._room, self._count = room, 0
         self._process = subprocess.Popen(
             [sys.executable, "-W", "ignore", "-c", _SERVER],
