@@ -173,8 +173,8 @@ def _annual_crop(ground: Ground) -> Cover:
         "crop rows", parcels.across + phase, parcels.along * 0.06, 1.6 * ground.scale
     )
     even = ground.rough("crop soil", {14: 1, 5: 0.6})
-    colour = colour + rough * (0.55 * even + 0.5 * rows) * _FINE
-    cover = Cover(colour, 0.35 * rough)
+    colour = colour + rough * (0.45 * even + 0.4 * rows) * _FINE
+    cover = Cover(colour, 0.22 * rough)
     return cover.over(own.level(_constant(ground, 0.82)), _tracks(ground, "crop", parcels, 0.55, 0.55))
 
 
@@ -182,12 +182,12 @@ def _pasture(ground: Ground) -> Cover:
     parcels = _parcels(ground, "pasture", edge=42, width=17, length=26, turn=0.5)
     own = ground.colours["pasture"]
     colour, rough = own.piece(0.1 + 0.85 * _ranks(ground, "pasture", parcels))
-    colour = colour + rough * 0.7 * ground.rough("pasture sward", {12: 1, 4: 0.8}) * _FINE
+    colour = colour + rough * 0.4 * ground.rough("pasture sward", {12: 1, 4: 0.6}) * _FINE
     trees = ground.smooth("pasture trees", 2.2)
     hedged = _share(ground.numbers.of("pasture hedge", parcels.key)[0]) < 0.7
-    hedges = (parcels.edge < 0.75 + 0.35 * trees) & hedged
+    hedges = (parcels.edge < 0.8 + 0.25 * trees) & hedged
     copses = ground.rough("pasture copses", {7: 1, 2.5: 0.5}) > 2.1
-    return Cover(colour, 0.4 * rough).over(own.level(0.03 + 0.06 * _share(trees)), hedges | copses)
+    return Cover(colour, 0.22 * rough).over(own.level(0.03 + 0.06 * _share(trees)), hedges | copses)
 
 
 def _permanent_crop(ground: Ground) -> Cover:
@@ -205,23 +205,29 @@ def _permanent_crop(ground: Ground) -> Cover:
 def _forest(ground: Ground) -> Cover:
     parcels = _parcels(ground, "forest", edge=80, width=30, length=40, turn=0.6)
     own = ground.colours["forest"]
-    stand = ground.numbers.of("forest stand", parcels.key)[0]
-    canopy = ground.rough("forest canopy", {40: 0.45, 12: 0.35, 3.2: 0.6, 1.4: 0.9})
-    cover = Cover(
-        own.level(0.03 + 0.92 * _share(0.95 * canopy + 0.35 * stand), 1.15), _constant(ground, 0.035)
-    )
+    stand, age = ground.numbers.of("forest stand", parcels.key, 2)
+    # In some woods stands of unlike age have visible borders.
+    managed = 0.9 * float(_share(ground.numbers.of_plane("forest managed", 1))[0]) ** 2
+    canopy = ground.rough("forest canopy", {40: 0.45, 12: 0.35, 3.2: 0.6, 1.4: 0.7})
+    rank = _share(np.sqrt(1 - managed**2 / 2) * canopy + managed * stand)
+    cover = Cover(own.level(0.02 + 0.88 * rank), _constant(ground, 0.025))
+    cover = cover.over(own.level(0.9 + 0.1 * _share(canopy), 1.15), _share(age) < 0.12 * managed)
     paths = (parcels.edge < 0.4) & (_share(ground.numbers.of("forest path", parcels.block)[0]) < 0.3)
     return cover.over(own.level(_constant(ground, 0.95), 1.15), paths)
 
 
 def _herbaceous(ground: Ground) -> Cover:
     own = ground.colours["herbaceous_vegetation"]
-    lie = ground.rough("heath", {45: 0.8, 16: 0.7, 6: 0.6, 2.6: 0.6, 1.3: 0.6})
+    parcels = _parcels(ground, "heath", edge=70, width=24, length=36, turn=0.6)
+    # Some heath is grazed behind fences.
+    fenced = 0.9 * float(_share(ground.numbers.of_plane("heath fenced", 1))[0]) ** 2
+    lie = ground.rough("heath", {45: 0.8, 16: 0.7, 6: 0.6, 2.6: 0.45, 1.3: 0.4})
+    lie = np.sqrt(1 - fenced**2 / 2) * lie + fenced * ground.numbers.of("heath parcel", parcels.key)[0]
     valley = np.abs(ground.rough("heath valleys", {26: 1, 9: 0.35}))
-    rank = _share(lie - 1.3 * np.exp(-((valley / 0.1) ** 2)))
+    rank = _share(lie - 1.3 * np.exp(-((valley / 0.08) ** 2)))
     bent = ground.bent("heath path", 9, 3)
     paths = np.abs(bent.smooth("heath paths", 60)) < 0.014
-    cover = Cover(own.level(rank, 1.2), _constant(ground, 0.04))
+    cover = Cover(own.level(rank, 1.1), _constant(ground, 0.025))
     return cover.over(own.level(_constant(ground, 0.96), 1.2), paths)
 
 
@@ -230,9 +236,9 @@ def _residential(ground: Ground) -> Cover:
     town = numbers.blocks("town", ground.y, ground.x, 55 * scale)
     turned, deep, long, _ = numbers.of("town block", town.cells, 4)
     along, across = town.turned(ground.angle + 0.5 * turned)
-    along = along + 1.2 * scale * ground.smooth("town bends", 16)
-    across = across + 1.2 * scale * ground.smooth("town other bends", 16)
-    row, front = numbers.strips("town street", across, town.cells, 7.5 * scale * np.exp(0.25 * deep))
+    along = along + 0.8 * scale * ground.smooth("town bends", 20)
+    across = across + 0.8 * scale * ground.smooth("town other bends", 20)
+    row, front = numbers.strips("town street", across, town.cells, 9.5 * scale * np.exp(0.25 * deep))
     lot, side = numbers.strips("town lane", along, row, 15 * scale * np.exp(0.3 * long))
     street = np.minimum(np.minimum(front, side), town.border) / scale
     lot, width = numbers.strips("town lot", along, lot, 2.8 * scale)
@@ -243,7 +249,7 @@ def _residential(ground: Ground) -> Cover:
     yards = 0.6 * _share(0.5 * green + 0.9 * ground.smooth("town trees", 1.6))
     rank = np.where(roofs, 0.55 + 0.45 * _share(1.3 * bright), yards)
     rank = np.where(green > 1.5, 0.2 * _share(ground.smooth("town park", 1.4)), rank)
-    rank = np.where(street < 0.55, 0.5 + 0.06 * ground.smooth("town asphalt", 6), rank)
+    rank = np.where(street < 0.8, 0.42 + 0.06 * ground.smooth("town asphalt", 6), rank)
     # Roofs and gardens are not much wider than a pixel, whose mean dampens them.
     return Cover(own.level(rank, 1.6), _constant(ground, 0.05))
 
@@ -256,13 +262,13 @@ def _industrial(ground: Ground) -> Cover:
     row, front = numbers.strips("estate street", across, estate.cells, 17 * scale * np.exp(0.25 * deep))
     lot, side = numbers.strips("estate lane", along, row, 24 * scale)
     street = np.minimum(np.minimum(front, side), estate.border) / scale
-    wide = 9 * scale * np.exp(0.4 * numbers.of("estate width", lot)[0])
+    wide = 11 * scale * np.exp(0.4 * numbers.of("estate width", lot)[0])
     lot, width = numbers.strips("estate lot", along, lot, wide)
     lot, depth = numbers.strips("estate yard", across, lot, 8 * scale)
     built, large, bright = numbers.of("estate hall", lot, 3)
-    roofs = (np.minimum(width, depth) / scale > 0.6 + 0.6 * _share(large)) & (built > -0.8)
+    roofs = (np.minimum(width, depth) / scale > 0.5 + 0.5 * _share(large)) & (built > -0.7)
     small = ground.smooth("estate goods", 1.6)
-    rank = 0.05 + 0.6 * _share(0.7 * ground.smooth("estate ground", 8) + 0.8 * small)
+    rank = 0.05 + 0.6 * _share(0.9 * ground.smooth("estate ground", 10) + 0.45 * small)
     rank = np.where(roofs, 0.55 + 0.45 * _share(1.2 * bright), rank)
     rank = np.where((built < -1.2) & ~roofs, 0.12 * _share(small), rank)
     rank = np.where(street < 0.8, 0.42, rank)
@@ -272,6 +278,13 @@ def _industrial(ground: Ground) -> Cover:
 def _sea_lake(ground: Ground) -> Cover:
     rank = _share(ground.rough("water", {90: 1, 30: 0.3}))
     return Cover(ground.colours["sea_lake"].level(rank), _constant(ground, 0.014))
+
+
+def _river(ground: Ground) -> Cover:
+    """Water, with half the hue of lakes: rivers carry silt."""
+    cover = _sea_lake(ground)
+    grey = cover.colour.mean(axis=0)
+    return replace(cover, colour=grey + 0.5 * (cover.colour - grey))
 
 
 def _highway(ground: Ground) -> Cover:
@@ -289,6 +302,6 @@ _PAINTERS: Mapping[str, Callable[[Ground], Cover]] = {
     "pasture": _pasture,
     "permanent_crop": _permanent_crop,
     "residential": _residential,
-    "river": _sea_lake,
+    "river": _river,
     "sea_lake": _sea_lake,
 }
