@@ -124,7 +124,7 @@ def synthesize() -> list[Picture]:
     return [
         Picture(rgb(cube), "a patch", "as measured"),
         *(
-            Picture(rgb(ds), f"strength={strength}", "layout kept, texture new")
+            Picture(rgb(ds), f"strength={strength}", "edges kept, tones new")
             for strength, ds in varied.items()
         ),
         Picture(
