@@ -23,8 +23,9 @@ from eoaug.stac.composite import clear_ground, composite_of
 __all__ = ["CompositeWork"]
 
 
-_LAYER_BYTES = 38
-"""What a pixel of a date needs while its best date is chosen, besides its bands: masks, distance, a sorted band, scores."""
+_LAYER_BYTES = 180
+"""What a pixel of a date needs while its best date is chosen, besides its bands: masks, distances around the chunk, sorted
+bands, scores; measured with twelve dates of four bands."""
 
 
 @dataclass(frozen=True)
