@@ -31,7 +31,7 @@ Sentinel data), 64 x 64 pixels in calibrated reflectance, split by longitude: le
 east. A network of six convolutions with random weights; {updates} updates with 32 chips each for every row, the same initial weights
 per seed; every seed is given other chips. Mixtures see a made image in place of half of the real ones, two made per real one,
 of drawn land six. Drawn land: `synthesize` with the class as prompt at strength 1, which uses nothing of the real chip but its class,
-seen through air as the chips are. Variations: `synthesize` with the embedded model at strengths .3 and .5. Corruptions: noise, blur, gain and haze at severities 1 to 3.
+seen through air as the chips are; its colours are those of 96 training chips of each class that ship with eoaug, more than 16. Variations: `synthesize` with the embedded model at strengths .3 and .5. Corruptions: noise, blur, gain and haze at severities 1 to 3.
 Intervals are of 95 %, over test chips and seeds together; chips carry no coordinates, so neighbours count as independent and the
 intervals are somewhat too narrow. The mixture is chosen on {validated} chips of the west that are not learned from; its rival is
 the classical row with the best score *on the test*, which favours the rival.
