@@ -125,7 +125,7 @@ def _loaded(name: str, device: str | None) -> Generator:
     return load(name) if device is None else load(name, device=device)
 
 
-def work_item_of(entry: SourceItem, item: pystac.Item, job: Job, request: str) -> WorkItem:
+def work_item_of(entry: SourceItem, item: pystac.Item, job: Job, request: str | None = None) -> WorkItem:
     """Return the work item for an item of the source.
 
     The label combines source item, verb and request. Another request makes another item next to the first;
@@ -138,8 +138,9 @@ def work_item_of(entry: SourceItem, item: pystac.Item, job: Job, request: str) -
     job
         The job.
     request
-        Its ``request``, which takes time.
+        Its ``request``, which takes time and is the same for all items; None: computed here.
     """
+    request = job.request if request is None else request
     name = safe_id(item.id)[:80]
     if name != item.id:  # shortened or cleaned ids may be equal
         request = hashlib.sha256(f"{request} {item.id}".encode()).hexdigest()
