@@ -70,16 +70,21 @@ class EurosatChips:
         return ((self.levels[chosen].astype(np.float32) - 1).clip(0) * np.float32(_STEP)).astype(np.float32)
 
 
+def _air(bands: Sequence[str]) -> NDArray[np.float64]:
+    """Return path reflectance and transmittance of bands, shape (2, C, 1, 1)."""
+    return np.array([_ATMOSPHERE[band] for band in bands]).T[:, :, None, None]
+
+
 def surface(reflectance: FloatArray, bands: Sequence[str] = BANDS) -> Float32Array:
     """Return reflectance at the surface, roughly, from that at the top of the atmosphere, shape (..., C, H, W)."""
-    path, through = (np.array([_ATMOSPHERE[band][part] for band in bands])[:, None, None] for part in (0, 1))
+    path, through = _air(bands)
     found: Float32Array = ((np.asarray(reflectance, np.float64) - path) / through).astype(np.float32)
     return found
 
 
 def top_of_atmosphere(reflectance: FloatArray, bands: Sequence[str] = BANDS) -> Float32Array:
     """Return what `surface` is given for a reflectance at the surface, shape (..., C, H, W)."""
-    path, through = (np.array([_ATMOSPHERE[band][part] for band in bands])[:, None, None] for part in (0, 1))
+    path, through = _air(bands)
     found: Float32Array = (np.asarray(reflectance, np.float64) * through + path).astype(np.float32)
     return found
 

@@ -203,6 +203,8 @@ class Card:
     """Optional conditioning that it uses, of ``prompt``, ``layout``, ``metadata``, ``guidance``."""
     prompt_words: frozenset[str] = frozenset()
     """Words of which a prompt must hold one; empty: it takes any text."""
+    prompt_strength: float | None = None
+    """Denoising strength of `synthesize` above which it uses a prompt; other requests do not. None: all of them do."""
     layout_verbs: frozenset[Verb] = frozenset()
     """The verbs that use a ``layout``, for cards with that condition; empty: all of ``verbs``."""
     sha256: str = ""

@@ -8,6 +8,7 @@ from skimage import segmentation
 
 from eoaug.datasets.eurosat import BANDS, CLASSES, SPECTRUM, EurosatChips, surface
 from eoaug.errors import SourceError
+from eoaug.generators.embedded.ground_cover import CLASSES as LAND
 from eoaug.generators.embedded.land import FLOOR, LandStatistics, infrared_terms
 from eoaug.raster.arrays import Float32Array, Float64Array
 
@@ -66,7 +67,7 @@ def land_statistics(
         segments = [_pieces(chip) for chip in own]
         pieces.append([piece for piece, _ in segments])
         apart = [
-            rest if _key(name) in _OF_PARCELS else _of_equal_brightness(chip)
+            rest if LAND[k] in _OF_PARCELS else _of_equal_brightness(chip)
             for chip, (_, rest) in zip(own, segments, strict=True)
         ]
         grey = np.eye(3) - 1 / 3  # what remains without common brightness
@@ -79,13 +80,13 @@ def land_statistics(
 
 def _drawn(chips: EurosatChips, k: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Return indices of more chips of a class than are needed."""
-    count = int(_CHIPS * (_SHORES if _key(CLASSES[k]) == _WATER else _HAZY))
+    count = int(_CHIPS * (_SHORES if LAND[k] == _WATER else _HAZY))
     return np.sort(rng.permutation(np.flatnonzero(chips.classes == k))[:count])
 
 
 def _chosen(logs: Float64Array, k: int) -> Float64Array:
     """Return chips from dark to bright: those with least haze, and of water those without a shore."""
-    if _key(CLASSES[k]) == _WATER:
+    if LAND[k] == _WATER:
         unwanted = logs.std(axis=(2, 3)).max(axis=1)
     else:
         unwanted = (logs[:, 0] - logs[:, 1]).mean(axis=(1, 2))
@@ -134,12 +135,12 @@ def _infrared(spectra: Float32Array, classes: NDArray[np.intp]) -> tuple[Float64
     )
     pooled = _ridge(*_pixels(visible, further), np.zeros((len(INFRARED), 10)), _RIDGE[0])
     coefficients, roots = [], []
-    for k, name in enumerate(CLASSES):
+    for k in range(len(CLASSES)):
         own = classes == k
         # Water is dark in these bands whatever its colour is.
-        near = np.zeros_like(pooled) if _key(name) == _WATER else pooled
+        near = np.zeros_like(pooled) if LAND[k] == _WATER else pooled
         terms, values = _pixels(visible[own], further[own])
-        if _key(name) == _WATER:
+        if LAND[k] == _WATER:
             terms = terms * (np.arange(10) == 0)[:, None]
         found = _ridge(terms, values, near, _RIDGE[1])
         rest = [
@@ -170,8 +171,3 @@ def _root(covariance: Float64Array) -> Float64Array:
     variance, axes = np.linalg.eigh(covariance)
     root: Float64Array = (axes * np.sqrt(np.maximum(variance, 0))) @ axes.T
     return root
-
-
-def _key(name: str) -> str:
-    """Return the name of a class of EuroSAT as `ground_cover.CLASSES` has it, e.g. ``annual_crop``."""
-    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("_")

@@ -126,8 +126,8 @@ def members_of(options: Options) -> tuple[int | None, Reduce | None]:
     return members, number("reduce", reduce, 0.0, 1.0)
 
 
-def prompt_for(prompt: Any, card: Card) -> str | None:
-    """Return the prompt; refuse one that the generator cannot use."""
+def prompt_for(prompt: Any, card: Card, verb: Verb, strength: float) -> str | None:
+    """Return the prompt; refuse one that the generator cannot use, or not with this verb and denoising strength."""
     supported("prompt", prompt, card)
     if prompt is not None and not isinstance(prompt, str):
         raise ParameterError(
@@ -137,6 +137,13 @@ def prompt_for(prompt: Any, card: Card) -> str | None:
         raise ParameterError(
             f"prompt={prompt!r} holds no word that generator {card.name!r} knows",
             f"use some of {', '.join(sorted(card.prompt_words))}",
+        )
+    least = card.prompt_strength
+    if prompt and least is not None and (verb != "synthesize" or strength <= least):
+        used = f"synthesize with strength={strength:g}" if verb == "synthesize" else verb
+        raise ParameterError(
+            f"prompt={prompt!r} names new land, and {used} by generator {card.name!r} draws none",
+            f"leave it out, or use synthesize with like= or a strength above {least:g}",
         )
     return prompt
 

@@ -303,7 +303,7 @@ def _sampling(call: VerbCall, options: Options) -> Sampling:
         seed=integer("seed", options.get("seed", 0), 0, 2**63 - 1),
         strength=call.strength,
         guidance=guidance_for(options.get("guidance"), card),
-        prompt=prompt_for(options.get("prompt"), card),
+        prompt=prompt_for(options.get("prompt"), card, call.verb, call.strength),
         metadata=metadata_for(options.get("metadata"), card),
         members=members,
         reduce=reduce,

@@ -67,7 +67,8 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
           same with and without it.
         - ``steps`` has no effect: land is drawn by rules, in the colours of real chips.
 
-        Of a cube, ``embedded`` keeps edges up to a strength of 0.6; above it new land mixes in, which ``prompt`` names.
+        Of a cube, ``embedded`` keeps edges up to a strength of 0.6; above it new land mixes in, which ``prompt`` names; below it a
+        prompt is refused, as by the other verbs.
 
     Returns
     -------

@@ -15,6 +15,7 @@ from eoaug.evaluate.structure import structure
 from eoaug.generators.embedded.ground_cover import CLASSES
 from eoaug.generators.embedded.land import LandPlane, shares_of
 from eoaug.generators.embedded.weights_config import land_for, load_config
+from eoaug.testing.scenes import scene
 
 PLANE = LandPlane(3, 0, 0, shares_of("fields with a village, a river and a motorway"))
 BOX = (500_000, 5_000_000, 500_640, 5_000_640)
@@ -167,6 +168,24 @@ def test_a_class_map_of_several_layers_is_refused():
     layers = xr.concat([plain.landcover[0]] * 2, "layer")
     with pytest.raises(EoaugError, match="2 layers"):
         drawn(layout=layers).compute()
+
+
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("synthesize", {"strength": 0.6}),
+        ("extend", {"times": ["2021-09-01"]}),
+        ("super_resolve", {"factor": 2}),
+    ],
+)
+def test_a_prompt_that_would_have_no_effect_is_refused(verb, options):
+    with pytest.raises(EoaugError, match="names new land"):
+        getattr(eoaug, verb)(scene((32, 32)), prompt="woods", **options)
+
+
+def test_a_strong_variation_takes_a_prompt():
+    plan = eoaug.plan("synthesize", scene((32, 32)), strength=0.7, prompt="woods")
+    assert plan.sampling.prompt == "woods"
 
 
 def test_a_prompt_without_a_known_word_is_refused_before_the_run():

@@ -73,6 +73,7 @@ def load_config(folder: str | None) -> _Config:
                 std=tuple(card["std"]),
                 conditions=frozenset(card["conditions"]),
                 prompt_words=frozenset(PROMPT_WORDS),
+                prompt_strength=KEEPING,
                 layout_verbs=frozenset(card["guided"]),
                 extra_bands=True,
                 classes=CLASSES,
