@@ -83,3 +83,15 @@ def test_a_variation_of_a_real_scene_varies_without_speckle():
     assert after[smooth].mean() < 2.5 * before[smooth].mean()
     outlines = [np.log(ds["B04"].coarsen(x=8, y=8).mean().values.ravel()) for ds in (cube, varied)]
     assert np.corrcoef(*outlines)[0, 1] > 0.95
+
+
+def test_land_under_a_cloud_has_texture_although_nothing_was_seen_there():
+    cube = eoaug.open_cube(
+        eoaug.sample(), ids=["S2A_MSIL2A_20170617T113321_36_85"], bands=["B02", "B03", "B04", "B08"]
+    )
+    cube = cube.isel(x=slice(0, 64), y=slice(0, 64)).load()
+    hidden = cube["B04"].isel(time=0, drop=True) < -1
+    hidden[8:56, 34:60] = True
+    red = cube.eoaug.synthesize(strength=0.6, mask=hidden, mask_buffer=0)["B04"].values[0].astype(float)
+    roughness = np.abs(red[:, :-2] - 2 * red[:, 1:-1] + red[:, 2:])
+    assert roughness[16:48, 40:54].mean() > 0.3 * roughness[:, :28].mean()

@@ -343,7 +343,10 @@ def _varied(trajectory: ResidualTrajectory, drawn: Float32Array, card: Card) -> 
     """Return a variation with the roughness of its start, and with other tones, shape (C, H, W)."""
     request, base = trajectory.request, trajectory.base_estimate.base
     share = max(request.strength - KEEPING, 0.0) / (1.0 - KEEPING)  # of the start that is given up
-    varied = (base + redrawn(drawn - base, trajectory.detail, kept=1.0 - share))[trajectory.own].copy()
+    detail = redrawn(drawn - base, trajectory.detail, kept=1.0 - share)
+    # Under a cloud there is no detail to compare with.
+    detail = np.where(trajectory.start_known(trajectory.plan.beyond), detail, drawn - base)
+    varied = (base + detail)[trajectory.own].copy()
     mean, std = (np.asarray(v, np.float32)[:, None, None] for v in (card.mean, card.std))
     here = np.flatnonzero(trajectory.plan.present[: len(card.bands), 0, 0])
     if here.size:

@@ -161,6 +161,16 @@ class ResidualTrajectory:
         start = push_pull.push_pull(request.values[target], request.known[target])
         return np.pad(start, ((0, 0), width, width), mode="symmetric")
 
+    def start_known(self, margin: int) -> NDArray[np.bool_]:
+        """Return where the start of a variation was measured, shape (C, H + 2 margin, W + 2 margin)."""
+        request, target, width = self.request, self.plan.target, (CONTEXT_PX, CONTEXT_PX)
+        if request.context_pixels is not None:
+            known = np.isfinite(request.context_pixels[target])
+        else:
+            known = np.pad(request.known[target], ((0, 0), width, width), mode="symmetric")
+        inner = slice(CONTEXT_PX - margin, margin - CONTEXT_PX or None)
+        return np.asarray(known[:, inner, inner])
+
     def start_with_margin(self, margin: int) -> Float32Array:
         """Return the start of a variation with a margin, shape (C, H + 2 margin, W + 2 margin)."""
         inner = slice(CONTEXT_PX - margin, margin - CONTEXT_PX or None)
