@@ -281,10 +281,12 @@ def _sea_lake(ground: Ground) -> Cover:
 
 
 def _river(ground: Ground) -> Cover:
-    """Water, with half the hue of lakes: rivers carry silt."""
+    """Water with silt, by which rivers are dark, turquoise or brown."""
     cover = _sea_lake(ground)
-    grey = cover.colour.mean(axis=0)
-    return replace(cover, colour=grey + 0.5 * (cover.colour - grey))
+    silt, hue = _share(ground.numbers.of_plane("silt", 2))
+    full = (1 - hue) * _TURQUOISE + hue * _BROWN
+    share = silt * (1 + 0.1 * ground.smooth("silt", 40))
+    return replace(cover, colour=cover.colour + share * (full[:, None] - cover.colour))
 
 
 def _highway(ground: Ground) -> Cover:
@@ -293,6 +295,8 @@ def _highway(ground: Ground) -> Cover:
     return Cover(ground.colours["industrial"].level(rank), _constant(ground, 0.03))
 
 
+_TURQUOISE, _BROWN = np.log([[0.085, 0.12, 0.09], [0.11, 0.15, 0.165]])
+"""Colours of rivers full of silt, as of limestone and of loam, + 0.02."""
 _PAINTERS: Mapping[str, Callable[[Ground], Cover]] = {
     "annual_crop": _annual_crop,
     "forest": _forest,

@@ -54,7 +54,7 @@ _MIXTURE = {"annual_crop": 0.38, "pasture": 0.17, "forest": 0.19, "herbaceous_ve
             "permanent_crop": 0.05, "industrial": 0.02, "highway": 0.03, "river": 0.03}  # fmt: skip
 """Shares of the area without a prompt."""
 _AROUND = {
-    "river": {"annual_crop": 0.25, "pasture": 0.3, "forest": 0.35, "herbaceous_vegetation": 0.1},
+    "river": {"annual_crop": 0.15, "pasture": 0.35, "forest": 0.35, "herbaceous_vegetation": 0.15},
     "highway": {"annual_crop": 0.35, "pasture": 0.4, "residential": 0.08, "industrial": 0.07,
                 "herbaceous_vegetation": 0.1},
 }  # fmt: skip
@@ -262,6 +262,8 @@ class Land:
         if shares["highway"] == max(plane.shares):
             # Land along motorways is duller than elsewhere: embankments, works, allotments.
             colours |= dict.fromkeys(_ALONG_ROADS, colours["highway"])
+        if shares["river"] == max(plane.shares):
+            colours |= dict.fromkeys(_ALONG_ROADS, colours["river"])
         return Ground(numbers, y, x, plane.scale, angle, colours)
 
     def _laid_out(
@@ -324,7 +326,9 @@ class Land:
         chroma = np.empty_like(single)
         for k in np.unique(classes).tolist():
             here = classes == k
-            chroma[:, here] = self._statistics.chroma[k] @ apart[:, here]
+            # Colours of equal brightness in chips of rivers are those of water and of land.
+            of = CLASSES.index("sea_lake") if CLASSES[k] == "river" else k
+            chroma[:, here] = self._statistics.chroma[of] @ apart[:, here]
         return np.asarray(single + chroma)
 
     def _infrared(
