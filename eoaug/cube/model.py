@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
+from eoaug.raster.products import UNKNOWN_PRODUCT, Product
 from eoaug.raster.radiometry import Scaling
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class CubeBand:
     """Stored number that means missing; NaN is missing in any floating band."""
     attrs: Mapping[str, Any] = field(default_factory=dict)
     encoding: Mapping[str, Any] = field(default_factory=dict)
+    product: Product = UNKNOWN_PRODUCT
+    """Sensor and processing level, as far as they are known."""
 
     @property
     def dtype(self) -> np.dtype[Any]:

@@ -23,6 +23,7 @@ from eoaug.cube.synthetic import SYNTHETIC
 from eoaug.errors import BandError, EoaugError, GridError, ParameterError, RadiometryError, TimeError
 from eoaug.raster.backscatter import backscatter_scaling
 from eoaug.raster.bands import POLARISATIONS, common_name
+from eoaug.raster.products import product_of_band
 from eoaug.raster.radiometry import (
     Scaling,
     declared_nodata,
@@ -139,7 +140,8 @@ def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
             )
         if time is None:
             data = data[None]
-        common = common_name(plain_name(name, var.attrs), var.attrs, platform)
+        own_platform = var.attrs.get("platform") or platform
+        common = common_name(plain_name(name, var.attrs), var.attrs, own_platform)
         known = common is not None or is_numbered(name)
         bands.append(
             CubeBand(
@@ -151,6 +153,7 @@ def _read_dataset(ds: xr.Dataset, form: Form) -> Cube:
                 nodata=declared_nodata(var.attrs, var.dtype, name=name, encoding=var.encoding),
                 attrs=dict(var.attrs),
                 encoding=dict(var.encoding),
+                product=product_of_band(name, var.attrs, platform=platform, origin=ds.attrs),
             )
         )
     return Cube(

@@ -139,7 +139,7 @@ class Layout:
         """True if requests hold the surroundings of their tile (`Request.context_cells`)."""
         lattice = self.lattice
         whole = lattice.size % CONTEXT_CELL_PX == 0 and lattice.stride % CONTEXT_CELL_PX == 0
-        return self.card.uses_context and self.verb == "inpaint" and whole
+        return self.card.uses_context and self.verb in ("inpaint", "translate") and whole
 
     @property
     def uses_context_pixels(self) -> bool:

@@ -26,6 +26,7 @@ from eoaug.generators.base import (
 )
 from eoaug.raster.grid import lonlat
 from eoaug.raster.plausible import check_units, sample
+from eoaug.raster.products import UNKNOWN_PRODUCT
 from eoaug.raster.tiles import Tile, Window
 
 __all__ = ["ChunkDate", "ChunkInputs", "read_chunk_inputs", "tile_centres", "tile_request", "valid"]
@@ -240,12 +241,19 @@ def tile_request(chunk: ChunkDate, member: int, tile: Tile, centre: NDArray[np.f
 
 
 def _meaning_of_channels(plan: Plan) -> dict[str, Any]:
-    """Return `Request.translated`, `Request.channel_names` and `Request.channel_units`."""
+    """Return `Request.translated`, `Request.channel_names`, `Request.channel_units` and `Request.channel_products`."""
     names, units = [""] * plan.bands.channels, [(0.0, 1.0)] * plan.bands.channels
+    products = [UNKNOWN_PRODUCT] * plan.bands.channels
     for layer in plan.bands.layers:
         back = layer.to_model.inverse.then(layer.to_physical)
         names[layer.slot], units[layer.slot] = layer.common_name, (back.offset, back.scale)
-    return {"translated": True, "channel_names": tuple(names), "channel_units": tuple(units)}
+        products[layer.slot] = layer.product
+    return {
+        "translated": True,
+        "channel_names": tuple(names),
+        "channel_units": tuple(units),
+        "channel_products": tuple(products),
+    }
 
 
 def _coarse_request(

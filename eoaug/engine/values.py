@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from eoaug.raster.bands import POLARISATIONS
 from eoaug.raster.grid import gsd_m
 from eoaug.raster.plausible import Quantity
+from eoaug.raster.products import UNKNOWN_PRODUCT, Product
 from eoaug.raster.radiometry import Scaling
 from eoaug.raster.sensor import Sensor
 from eoaug.raster.tiles import Window
@@ -88,6 +89,8 @@ class Layer:
     """What the band should hold, if that is to be checked when its pixels are read."""
     common_name: str = ""
     """Common name of the band; empty where it is not known."""
+    product: Product = UNKNOWN_PRODUCT
+    """Sensor and processing level, as far as they are known."""
     extra_kind: str = ""
     """Of a band without a slot, what it holds (`Request.extra_kinds`): no network of the generator knows it."""
 

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from eoaug.errors import GeneratorError
+from eoaug.raster.products import Product
 from eoaug.raster.sensor import Sensor
 
 __all__ = [
@@ -278,7 +279,7 @@ class Request:
     context_cells: NDArray[np.float32] | None = None
     """Shape (T, C, H // 8 + 32, W // 8 + 32), model units: the tile and its surroundings in cells of `CONTEXT_CELL_PX`
     pixels, `CONTEXT_CELLS` of them beyond the tile on every side. A cell is the mean of its known pixels, NaN without
-    any. Only for inpainting by generators with ``Card.uses_context``, since a gap may be wider than a tile."""
+    any. Only for inpainting and translating by generators with ``Card.uses_context``, since a gap may be wider than a tile."""
     context_pixels: NDArray[np.float32] | None = None
     """Shape (T, C, H + 2 CONTEXT_PX, W + 2 CONTEXT_PX), model units: the start of a variation and the pixels around the
     tile, NaN where not measured. Only with ``strength`` < 1, for generators with ``Card.uses_context``; and with
@@ -291,6 +292,9 @@ class Request:
     """Common name of the band in each channel, "" where unknown or absent; only with ``translated``."""
     channel_units: tuple[tuple[float, float], ...] = ()
     """By channel the physical value at model unit 0, and the size of one model unit; only with ``translated``."""
+    channel_products: tuple[Product, ...] = ()
+    """By channel the sensor and the processing level of the band, as far as they are known; only with ``translated``.
+    (): none is known."""
     extra_kinds: tuple[str, ...] = ()
     """What each channel beyond the slots of the card holds (``Card.extra_bands``), e.g. ``reflectance``: bands of one
     kind may be estimated from each other. (): each on its own."""

@@ -26,6 +26,7 @@ __all__ = [
     "common_name",
     "match_bands",
     "platform_of",
+    "sensor_of",
 ]
 
 
@@ -154,6 +155,8 @@ _PLATFORMS = (
     (r"hls-l30", "landsat-8"),
     (r"hls-s30", "sentinel-2"),
 )
+_LEVEL_SUFFIX = re.compile(r"[-_](l1c|l2a|toa|boa)$", re.IGNORECASE)
+"""What tells two levels of one band apart in a cube: ``B04_l1c``, ``B04_l2a``."""
 _HLS = re.compile(r"\bhls(?:\d(?:\.\d)?)?[._-]?([ls]30)", re.IGNORECASE)
 
 
@@ -174,7 +177,7 @@ def band_of(name: str, platform: str | None = None) -> Band | None:
     Band or None
         None when unknown, or when sensors disagree on what the name means.
     """
-    sensor = _sensor(platform)
+    sensor = sensor_of(platform)
     wanted = name.upper()
     if sensor == "sentinel-2":
         wanted = re.sub(r"^B(\d)$", r"B0\1", wanted)
@@ -225,6 +228,7 @@ def common_name(name: str, attrs: Mapping[str, Any], platform: str | None = None
     str or None
         A STAC eo v2 common name or a polarisation; None when it is not certain.
     """
+    name = _LEVEL_SUFFIX.sub("", name)
     known = band_of(name, platform)
     declared = _declared(attrs)
     if declared == "rededge":
@@ -317,7 +321,8 @@ def assign_bands(have: Mapping[str, str | None], need: Sequence[str]) -> dict[st
     return {**channels, **{variable: len(need) + i for i, variable in enumerate(further)}}
 
 
-def _sensor(platform: str | None) -> str | None:
+def sensor_of(platform: str | None) -> str | None:
+    """Return the mission of `SENSORS` that a platform belongs to; None if it is not known."""
     if platform is None:
         return None
     text = platform.strip().lower()

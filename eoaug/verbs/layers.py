@@ -83,6 +83,7 @@ def layers_of(cube: Cube, card: Card) -> tuple[Layer, ...]:
                 origin,
                 quantity,
                 band.common_name or "",
+                band.product,
                 extra_kind,
             )
         )

@@ -2,8 +2,8 @@
 
 Regressions are fitted to the tile's own measurements: departures of the wanted bands from their course in time, on
 departures and levels of the given ones. What they explain is judged on dates that are left out in turn; as far as they
-explain little, the estimate from the other dates takes their place. Bands that were never measured in the tile come from
-a mixture of spectra.
+explain little, the estimate from the other dates takes their place. Bands that were never measured in the tile are converted
+from bands of other sensors and levels, or come from a mixture of spectra.
 """
 
 from __future__ import annotations
@@ -15,14 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from eoaug.generators.base import Request
+from eoaug.generators.base import METADATA_FIELDS, Request
 from eoaug.generators.interpolation.from_dates import from_dates
 from eoaug.generators.interpolation.push_pull import push_pull
 from eoaug.generators.interpolation.time_series import linear
-from eoaug.generators.translation.spectral_mixture import shipped_mixture
+from eoaug.generators.translation.atmosphere import corrected_bands, overpass_zenith
+from eoaug.generators.translation.conversion import BandOfProduct, convert
 from eoaug.raster import noise
 from eoaug.raster.arrays import BoolArray, Float32Array
 from eoaug.raster.bands import POLARISATIONS
+from eoaug.raster.products import UNKNOWN_PRODUCT
 
 __all__ = ["translated", "translated_batch", "translated_with_error"]
 
@@ -32,6 +34,8 @@ _SMOOTH_PX = 2.0
 """Standard deviation of the window in which departures are also averaged: radar is speckled, and bands lie apart."""
 _RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 """Weights of the ridge that are tried, over that of the pixels."""
+_REFLECTED = corrected_bands
+"""Common names of the bands that can be converted into each other."""
 _LEAST_PX = 50
 """Clear pixels that a fit needs."""
 _BELIEVED = (0.1, 0.4)
@@ -86,7 +90,7 @@ def translated(request: Request, target: int) -> tuple[Float32Array, Float32Arra
     for group, estimate in (
         (wanted[others], _from_dates_and_bands),
         (wanted[~others & enough], _from_bands),
-        (wanted[~others & ~enough], _from_spectra),
+        (wanted[~others & ~enough], _from_surroundings),
     ):
         if len(group):
             image[group], error[group] = estimate(request, values, known, target, group.tolist())
@@ -110,7 +114,10 @@ def _in_own_units(request: Request) -> tuple[Request, Float32Array, Float32Array
     )
     known = request.known
     values = np.where(known, request.values * factor + shift, np.float32(0))
-    return replace(request, values=values, channel_units=units), shift, factor
+    cells = request.context_cells
+    if cells is not None:
+        cells = cells * factor + shift
+    return replace(request, values=values, channel_units=units, context_cells=cells), shift, factor
 
 
 _Estimate = tuple[Float32Array, Float32Array]
@@ -213,31 +220,84 @@ def _from_bands(
     return _corrected(image, values, known, target, wanted), spread
 
 
+def _from_surroundings(
+    request: Request, values: Float32Array, known: BoolArray, target: int, wanted: list[int]
+) -> _Estimate:
+    """Return the estimate of bands that were measured around the tile at most, fitted to the cells there."""
+    base, error = _from_spectra(request, values, known, target, wanted)
+    given = _sources(known, target, wanted)
+    if request.context_cells is None or not given:
+        return base, error
+    cells = request.context_cells[target]
+    there = np.isfinite(cells)
+    clear = there[wanted].all(axis=0) & there[given].all(axis=0)
+    if clear.sum() < _LEAST_PX:
+        return base, error
+    shown = np.where(there, cells, np.float32(0))
+    expected, _ = _from_spectra(request, shown[None], there[None], 0, wanted)
+    features, departure = _levels(shown, given), (shown[wanted] - expected).astype(np.float64)
+    height, width = clear.shape
+    part = 2 * (np.arange(height)[:, None] // 4 % 2) + np.arange(width) // 4 % 2
+    folds = [
+        _Fold.of(features[:, chosen], departure[:, chosen])
+        for number in range(4)
+        if (chosen := clear & (part == number)).any()
+    ]
+    fitted = _judged(folds)
+    belief = fitted.belief[:, None, None]
+    seen = known[target, given].all(axis=0)
+    estimate = base + np.einsum("fb,fhw->bhw", fitted.slopes, _levels(values[target], given))
+    belief = np.where(seen, belief, 0.0)
+    left = np.broadcast_to(fitted.left[:, None, None], error.shape)
+    return (
+        (belief * estimate + (1 - belief) * base).astype(np.float32),
+        (belief * left + (1 - belief) * error).astype(np.float32),
+    )
+
+
+def _levels(image: Float32Array, given: list[int]) -> NDArray[np.float64]:
+    """Return a constant and the given bands of an image (C, H, W) as features."""
+    return np.concatenate([np.ones((1, *image.shape[1:])), image[given].astype(np.float64)])
+
+
 def _from_spectra(
     request: Request, values: Float32Array, known: BoolArray, target: int, wanted: list[int]
 ) -> _Estimate:
-    """Return the estimate of bands that were never measured: by the mixture of spectra where it knows them, else 0."""
+    """Return the estimate of bands that were never measured: converted from the others where it is known how, else 0."""
     image = np.zeros((len(wanted), *values.shape[2:]), np.float32)
     error = np.full(image.shape, _NEVER, np.float32)
-    mixture, names = shipped_mixture(), request.channel_names
-    if not names:
+    if not request.channel_names:
         return image, error
-    able = [i for i, channel in enumerate(wanted) if names[channel] in mixture.bands]
-    given = [c for c in _sources(known, target, wanted) if names[c] in mixture.bands]
+    given = [c for c in _sources(known, target, wanted) if request.channel_names[c] in _REFLECTED]
+    able = [i for i, channel in enumerate(wanted) if request.channel_names[channel] in _REFLECTED]
     if not able or not given:
         return image, error
-    units = np.asarray(request.channel_units)
+    zero, unit = np.asarray(request.channel_units).T[:, :, None]
     clear = known[target, given].all(axis=0)
-    zero, unit = units[given].T[:, :, None]
-    physical = values[target, given][:, clear] * unit + zero
-    expected, spread = mixture.estimate(physical, [names[c] for c in given], [names[wanted[i]] for i in able])
+    physical = values[target, given][:, clear] * unit[given] + zero[given]
+    expected, spread = convert(
+        physical,
+        [_band(request, c) for c in given],
+        [_band(request, wanted[i]) for i in able],
+        _sun_zenith(request, target),
+    )
     for row, i in enumerate(able):
-        zero, unit = units[wanted[i]]
-        image[i][clear] = (expected[row] - zero) / unit
-        error[i][clear] = spread[row] / unit
+        if np.isfinite(expected[row]).all():
+            image[i][clear] = (expected[row] - zero[wanted[i]]) / unit[wanted[i]]
+            error[i][clear] = spread[row] / unit[wanted[i]]
     # Pixels without the given bands: from their neighbours.
     seen = np.broadcast_to(clear, image.shape)
     return (push_pull(image, seen), push_pull(error, seen)) if clear.any() else (image, error)
+
+
+def _band(request: Request, channel: int) -> BandOfProduct:
+    products = request.channel_products or (UNKNOWN_PRODUCT,) * len(request.channel_names)
+    return BandOfProduct(request.channel_names[channel], products[channel])
+
+
+def _sun_zenith(request: Request, target: int) -> float:
+    row = dict(zip(METADATA_FIELDS, request.metadata[target].tolist(), strict=True))
+    return overpass_zenith(*(row[name] for name in ("lon_deg", "lat_deg", "year", "month", "day")))
 
 
 def _sources(known: BoolArray, target: int, wanted: Sequence[int]) -> list[int]:
