@@ -32,7 +32,8 @@ studies = typer.Typer(
         "eoaug evaluate embedded --data validation-cubes --out evaluation\n"
         "  eoaug evaluate embedded --data validation-cubes --train train-cubes --all-windows "
         "--members 32 --out evaluation\n"
-        '  eoaug evaluate embedded --data validation-cubes --tasks "dirty masks,unknown sensor" --out evaluation',
+        '  eoaug evaluate embedded --data validation-cubes --tasks "dirty masks,unknown sensor" --out evaluation\n'
+        "  eoaug evaluate classical --data cubes --tasks translate --out evaluation",
     ),
 )
 @reported
@@ -50,8 +51,8 @@ def evaluate(
             metavar="NAMES",
             help="Tasks: inpaint, 'inpaint with radar', 'inpaint with dates', x2, x4 (also 'x2 box', "
             "'x2 triangle' ...), 'next date', 'date between', synthesis, throughput; through the verbs, as users call "
-            "them: 'dirty masks', 'unknown sensor', 'all bands', '20 m to 10 m'; or all. [default: all but those "
-            "four]",
+            "them: 'dirty masks', 'unknown sensor', 'all bands', '20 m to 10 m', translate; or all. [default: all but those "
+            "five]",
         ),
     ] = None,
     limit: Annotated[int, typer.Option(help="Maximum number of windows per task and place.")] = 16,

@@ -32,7 +32,7 @@ from eoaug.raster.variables import plain_name, role_of
 from eoaug.verbs.arguments import dates_of, seconds_of
 from eoaug.verbs.native import on_one_grid
 
-__all__ = ["Scene", "Strip", "StripImage", "cube_of", "physical", "read_scenes"]
+__all__ = ["RADAR_DB", "Scene", "Strip", "StripImage", "cube_of", "physical", "read_scenes"]
 
 
 _ALIGNED_PX = 12
@@ -42,7 +42,7 @@ _MAX_CLOUD = 0.05
 _CLOUD = {"blue": 0.25, "green": 0.3, "red": 0.35, "rededge071": 0.4}
 """Mean reflectance from which on a date is cloud, by the band of the shortest waves that a file has."""
 _SNOW = 0.5
-_RADAR_DB = -10.0
+RADAR_DB = -10.0
 """Median backscatter in dB that radar of unknown calibration is lowered to, if it lies higher."""
 _DISPLAY = 0.5 / 255
 """Reflectance per grey level of 8-bit display values, as in the other tasks."""
@@ -268,7 +268,7 @@ def _with_scales(ds: xr.Dataset) -> tuple[xr.Dataset, frozenset[str]]:
         elif name in RADAR and radar is not None:
             decibels = radar[:, RADAR.index(name)].reshape(variable.shape)
             # Of a calibration that nobody declared only differences are known.
-            decibels = decibels - np.float32(max(float(np.nanmedian(decibels)) - _RADAR_DB, 0.0))
+            decibels = decibels - np.float32(max(float(np.nanmedian(decibels)) - RADAR_DB, 0.0))
             kept = {key: value for key, value in attrs.items() if key != "_FillValue"}
             out = out.assign({name: (variable.dims, decibels, kept | {"units": "dB"})})
         else:

@@ -13,17 +13,25 @@ from eoaug.evaluate.dirty_masks import dirty_masks
 from eoaug.evaluate.native_sharpening import native_sharpening
 from eoaug.evaluate.scenes import Strip, read_scenes
 from eoaug.evaluate.table import Figure
+from eoaug.evaluate.translation import translations
 from eoaug.evaluate.unknown_sensor import unknown_sensor
-from eoaug.generators.base import Generator
+from eoaug.generators.base import Generator, Verb
 from eoaug.progress import Progress, track
 
 __all__ = ["VERB_TASKS", "ByVerbs", "judge_by_verbs"]
 
 
-VERB_TASKS = ("dirty masks", "unknown sensor", "all bands", "20 m to 10 m")
+_VERBS: dict[str, Verb] = {
+    "dirty masks": "inpaint",
+    "unknown sensor": "super_resolve",
+    "all bands": "inpaint",
+    "20 m to 10 m": "super_resolve",
+    "translate": "translate",
+}
+VERB_TASKS = tuple(_VERBS)
 """Real clouds with the masks that come with them; super-resolution of images made in seven ways that are not named; every band
-of a file; coarse bands sharpened with the fine ones of their cube."""
-_EDGES_PX = {"dirty masks": 96, "unknown sensor": 192, "all bands": 64, "20 m to 10 m": 192}
+of a file; coarse bands sharpened with the fine ones of their cube; bands made from others."""
+_EDGES_PX = {"dirty masks": 96, "unknown sensor": 192, "all bands": 64, "20 m to 10 m": 192, "translate": 144}
 """Largest edge of the window of each file."""
 
 
@@ -66,10 +74,10 @@ def judge_by_verbs(
     """
     out = ByVerbs()
     for task in VERB_TASKS:
-        verb = "inpaint" if task in ("dirty masks", "all bands") else "super_resolve"
-        if task not in tasks or verb not in generator.card.verbs:
+        if task not in tasks or _VERBS[task] not in generator.card.verbs:
             continue
-        scenes = read_scenes(folder, _EDGES_PX[task], skipped, native=task == "20 m to 10 m")
+        native = task in ("20 m to 10 m", "translate")
+        scenes = read_scenes(folder, _EDGES_PX[task], skipped, native=native)
         with track(len(scenes), what=task, unit="file", progress=progress) as bar, warnings.catch_warnings():
             # Of bands that priors make and sensors that contradict the image: both are what is judged.
             warnings.simplefilter("ignore", EoaugWarning)
@@ -79,6 +87,8 @@ def judge_by_verbs(
                 figures = unknown_sensor(generator, scenes, skipped, progress=bar)
             elif task == "all bands":
                 figures = all_bands(generator, scenes, skipped, limit=limit, seed=seed, progress=bar)
+            elif task == "translate":
+                figures = translations(generator, folder, scenes, skipped, limit=limit, progress=bar)
             else:
                 figures = native_sharpening(generator, scenes, skipped, progress=bar)
         out.figures += figures

@@ -145,8 +145,8 @@ SENSORS: dict[str, tuple[Band, ...]] = {
 """Bands by mission, in the provider's order."""
 
 _PLATFORMS = (
-    (r"(sentinel[-_ ]?2|s2)[a-d]?", "sentinel-2"),
-    (r"(sentinel[-_ ]?1|s1)[a-d]?", "sentinel-1"),
+    (r"(sentinel[-_ ]?2|s2)[a-d]?(\s*[/,+&]\s*((sentinel[-_ ]?|s)?2)?[a-d])*", "sentinel-2"),
+    (r"(sentinel[-_ ]?1|s1)[a-d]?(\s*[/,+&]\s*((sentinel[-_ ]?|s)?1)?[a-d])*", "sentinel-1"),
     (r"(landsat[-_ ]?|l[a-z]?0?)8", "landsat-8"),
     (r"(landsat[-_ ]?|l[a-z]?0?)9", "landsat-9"),
     (r"(landsat[-_ ]?|l[a-z]?0?)7", "landsat-7"),

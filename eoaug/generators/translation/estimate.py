@@ -48,6 +48,8 @@ _DECISION = 4
 _NOISE_PX = 1.5
 """Correlation length of the errors of optical bands; those of radar are speckle, from pixel to pixel."""
 _NOISE_HALO_PX = 8
+_TRIMS, _OUTLIER, _LEAST_USUAL = 3, 6.0, 0.01
+"""Rounds in which cells are left out of a fit, by their error over the median error, which is at least that much."""
 _NEVER = 2.0
 """Expected error of a band of which nothing is known, model units."""
 
@@ -204,7 +206,7 @@ def _from_bands(
     features = _features(values[target], centre, known[target], given, [])
     height, width = values.shape[2:]
     rows, cols = np.arange(height) // 16 % 2, np.arange(width) // 16 % 2
-    clear = known[target, wanted].all(axis=0)
+    clear = known[target, wanted].all(axis=0) & known[target, given].all(axis=0)
     folds = []
     for part in range(4):
         chosen = clear & ((2 * rows[:, None] + cols) == part)
@@ -212,12 +214,12 @@ def _from_bands(
             departure = (values[target, wanted] - base)[:, chosen].astype(np.float64)
             folds.append(_Fold.of(features[:, chosen], departure))
     if len(folds) < 2:
-        return _corrected(base, values, known, target, wanted), error
+        return _corrected(base, values, known, target, wanted, given), error
     fitted = _judged(folds)
     belief = np.sqrt(fitted.belief)[:, None, None]
     image = base + (belief * np.einsum("fb,fhw->bhw", fitted.slopes, features)).astype(np.float32)
     spread = np.broadcast_to(fitted.left[:, None, None], image.shape).astype(np.float32)
-    return _corrected(image, values, known, target, wanted), spread
+    return _corrected(image, values, known, target, wanted, given), spread
 
 
 def _from_surroundings(
@@ -236,6 +238,7 @@ def _from_surroundings(
     shown = np.where(there, cells, np.float32(0))
     expected, _ = _from_spectra(request, shown[None], there[None], 0, wanted)
     features, departure = _levels(shown, given), (shown[wanted] - expected).astype(np.float64)
+    clear = _agreeing(features, departure, clear)
     height, width = clear.shape
     part = 2 * (np.arange(height)[:, None] // 4 % 2) + np.arange(width) // 4 % 2
     folds = [
@@ -253,6 +256,19 @@ def _from_surroundings(
         (belief * estimate + (1 - belief) * base).astype(np.float32),
         (belief * left + (1 - belief) * error).astype(np.float32),
     )
+
+
+def _agreeing(features: NDArray[np.float64], departure: NDArray[np.float64], clear: BoolArray) -> BoolArray:
+    """Return the cells whose departure from a line is not far larger than usual.
+
+    A cell is the mean of the known pixels of each band, which are others where saturated or missing pixels lie in it.
+    """
+    for _ in range(_TRIMS):
+        slopes = np.linalg.lstsq(features[:, clear].T, departure[:, clear].T, rcond=None)[0]
+        left = np.abs(departure - np.einsum("fb,fhw->bhw", slopes, features))
+        usual = np.median(left[:, clear], axis=1)
+        clear = clear & (left <= _OUTLIER * np.maximum(usual, _LEAST_USUAL)[:, None, None]).all(axis=0)
+    return clear
 
 
 def _levels(image: Float32Array, given: list[int]) -> NDArray[np.float64]:
@@ -310,7 +326,12 @@ def _features(
 ) -> NDArray[np.float64]:
     """Return the features of a date, (F, H, W): departures of given bands, also averaged, their levels, and wanted courses."""
     departure = np.where(known[given], values[given] - course[given], 0).astype(np.float64)
-    smooth = ndimage.gaussian_filter(departure, (0, _SMOOTH_PX, _SMOOTH_PX), mode="reflect")
+    window = (0, _SMOOTH_PX, _SMOOTH_PX)
+    smooth = ndimage.gaussian_filter(departure, window, mode="reflect")
+    if not known[given].all():
+        # The mean of the pixels that are known: a missing one says nothing.
+        weight = ndimage.gaussian_filter(known[given].astype(np.float64), window, mode="reflect")
+        smooth = np.divide(smooth, weight, out=np.zeros_like(smooth), where=weight > 1e-3)
     levels = np.where(known[given], values[given], 0)
     one = np.ones((1, *values.shape[1:]))
     return np.concatenate([one, departure, smooth, levels, course[wanted].astype(np.float64)])
@@ -377,10 +398,15 @@ def _course_error(
 
 
 def _corrected(
-    image: Float32Array, values: Float32Array, known: BoolArray, target: int, wanted: list[int]
+    image: Float32Array,
+    values: Float32Array,
+    known: BoolArray,
+    target: int,
+    wanted: list[int],
+    given: Sequence[int] = (),
 ) -> Float32Array:
-    """Return an estimate to which its error at the clear pixels of the date is added, interpolated."""
-    clear = known[target, wanted]
+    """Return an estimate to which its error is added, interpolated from the clear pixels at which the given bands are known."""
+    clear = known[target, wanted] & known[target, list(given)].all(axis=0)
     if clear.sum(axis=(1, 2)).min() < _LEAST_PX:
         return image
     error = np.where(clear, values[target, wanted] - image, np.float32(0))
