@@ -271,3 +271,35 @@ def test_sensors_are_values():
     sensor = Sensor.of([0.2, 0.3], 2, 2)
     assert pickle.loads(pickle.dumps(sensor)) == sensor == Sensor(factor=2, mtf=(0.2, 0.3))
     assert len({sensor, Sensor.of("gaussian", 2, 2), Sensor.of(0.3, 2, 2)}) == 2
+
+
+@given(sensors, seeds, st.floats(0.5, 6))
+def test_bands_of_decibels_are_averaged_as_power(sensor, seed, unit):
+    """The other band stays as it is; the box is reproduced by one pass, others are approached."""
+    f = sensor.factor
+    fine = field(seed, (2, 6 * f, 7 * f)) * np.float32(2 / unit)
+    both = Sensor(factor=f, mtf=sensor.mtf, decibels=(unit, 0.0))
+    coarse = both.degrade(fine)
+    assert coarse[1].tobytes() == sensor.degrade(fine)[1].tobytes()
+    if sensor.mtf is None:
+        power = 10 ** (fine[0].astype(float) * unit / 10)
+        cells = power.reshape(6, f, 7, f).mean(axis=(1, 3))
+        np.testing.assert_allclose(coarse[0], 10 * np.log10(cells) / unit, atol=1e-5)
+    start = both.upsample(coarse)
+    made = both.project(start, coarse, passes=3)
+    before, after = (np.abs(both.degrade(image) - coarse).max() for image in (start, made))
+    assert after <= (1e-4 if sensor.mtf is None else 1.01 * before + 1e-4)
+    assert made[1].tobytes() == sensor.project(start, coarse, passes=3)[1].tobytes()
+
+
+def test_a_gap_and_a_choice_of_bands_keep_their_decibels():
+    sensor = Sensor(factor=2, mtf=None, decibels=(3.0, 0.0, 1.0))
+    fine = field(0, (3, 8, 8))
+    coarse = sensor.degrade(fine)
+    assert sensor.of_bands([2]).degrade(fine[2:]).tobytes() == coarse[2:].tobytes()
+    coarse[1] = np.nan  # not measured: comes back as it is
+    made = sensor.project(fine, coarse)
+    assert made[1].tobytes() == fine[1].tobytes()
+    np.testing.assert_allclose(made, fine, atol=1e-5)
+    with pytest.raises(ParameterError, match="decibels"):
+        Sensor(factor=2, mtf=None, decibels=(-1.0,))

@@ -146,7 +146,8 @@ class _Judge:
         """Refine a date that was averaged 2 x 2."""
         height, width = (size // 2 * 2 for size in self.scene.cube.shape_yx)
         truth = self.values[date, :, :height, :width]
-        coarse = made_by(truth, "box", 2)
+        radar = [quantity_of(band.common_name) == "decibel" for band in self.bands]
+        coarse = made_by(truth, "box", 2, decibels=radar)
         ds = cube_of(self.scene, dict(zip(self.ranges, coarse, strict=True)), 2)
         # Bands whose values were repeated or interpolated hold no detail to be found.
         where = np.zeros(truth.shape, bool)

@@ -1,6 +1,6 @@
 """The task "translate": bands whose truth is known are hidden, and made from radar, other bands, sensors, levels and dates.
 
-The verb learns from the cube that it is given and from nothing else of these files; what is fitted across places, here and by
+The verb learns from the cube that it is given and from no other file; what is fitted across places, here and by
 baselines, leaves the place out that is scored.
 """
 
@@ -21,7 +21,7 @@ from eoaug.evaluate.cases import evenly
 from eoaug.evaluate.scenes import Scene
 from eoaug.evaluate.table import Figure
 from eoaug.evaluate.tally import Tally, psnr_of
-from eoaug.evaluate.translation_series import Series, on_grid_of, series_of, with_radar
+from eoaug.evaluate.translation_series import SensorSeries, on_grid_of, series_of, with_radar
 from eoaug.generators.base import TRANSLATE_CONTEXT, Generator
 from eoaug.progress import ProgressCounter
 from eoaug.raster.arrays import BoolArray, Float32Array
@@ -52,14 +52,14 @@ _DARK = 0.01
 
 
 @dataclass(frozen=True, eq=False)
-class _Judge:
+class _TranslationJudge:
     """Runs one generator and scores images."""
 
     generator: Generator
     tallies: Mapping[str, Tally]
 
     def made(
-        self, series: Series, names: Sequence[str], dates: Sequence[int], to: Any, **hidden: BoolArray
+        self, series: SensorSeries, names: Sequence[str], dates: Sequence[int], to: Any, **hidden: BoolArray
     ) -> Any:
         """Return the result of the verb on a cube with hidden bands."""
         cube = series.cube(names, dates, hidden)
@@ -113,7 +113,7 @@ def translations(
         Advances by one per scene.
     """
     name = generator.card.name
-    judge = _Judge(generator, {task: Tally(task, (name,)) for task in TASKS})
+    judge = _TranslationJudge(generator, {task: Tally(task, (name,)) for task in TASKS})
     radars = Positions.of(sorted(folder.glob("*.nc"))).radar
     series = {scene.name: series_of(scene, scene.reflectances) for scene in scenes if scene.reflectances}
     for scene in scenes:
@@ -133,7 +133,9 @@ def translations(
 # -- one file and its radar --------------------------------------------------------------------------
 
 
-def _within(judge: _Judge, series: Series, radars: Sequence[Path], limit: int | None) -> None:
+def _within(
+    judge: _TranslationJudge, series: SensorSeries, radars: Sequence[Path], limit: int | None
+) -> None:
     optical = list(series.layers)
     _one_band(judge, series, optical, limit)
     joined = with_radar(series, radars)
@@ -151,7 +153,7 @@ def _within(judge: _Judge, series: Series, radars: Sequence[Path], limit: int | 
             _hidden_date(judge, task, joined, chosen, target, wanted, given)
 
 
-def _one_band(judge: _Judge, series: Series, optical: list[str], limit: int | None) -> None:
+def _one_band(judge: _TranslationJudge, series: SensorSeries, optical: list[str], limit: int | None) -> None:
     """Hide one band of a date, another one on each."""
     dates = series.whole_dates(optical)
     if len(dates) < _LEAST_DATES or len(optical) < 3:
@@ -164,9 +166,9 @@ def _one_band(judge: _Judge, series: Series, optical: list[str], limit: int | No
 
 
 def _hidden_date(
-    judge: _Judge,
+    judge: _TranslationJudge,
     task: str,
-    series: Series,
+    series: SensorSeries,
     dates: list[int],
     target: int,
     wanted: list[str],
@@ -215,7 +217,7 @@ class _Regression:
 # -- two sensors -------------------------------------------------------------------------------------
 
 
-def _across_sensors(judge: _Judge, series: Sequence[Series], limit: int | None) -> None:
+def _across_sensors(judge: _TranslationJudge, series: Sequence[SensorSeries], limit: int | None) -> None:
     pairs = []
     for own in series:
         if _sensor(own) != "sentinel-2" or own.scene.cube.geobox.crs is None:
@@ -243,7 +245,7 @@ def _across_sensors(judge: _Judge, series: Sequence[Series], limit: int | None) 
                 judge.add(_SENSORS, pair.series.scene.place, images, truth, wanted)
 
 
-def _sensor(series: Series) -> str:
+def _sensor(series: SensorSeries) -> str:
     sensors = {layer.attrs.get("platform", "") for layer in series.layers.values()}
     return str(sensors.pop()) if len(sensors) == 1 else ""
 
@@ -252,7 +254,7 @@ def _sensor(series: Series) -> str:
 class _SensorPair:
     """Sentinel-2 and Landsat of one place."""
 
-    series: Series
+    series: SensorSeries
     same: Mapping[str, str]
     """Landsat's band by Sentinel-2's of the same common name."""
     landsat: list[str]
@@ -260,7 +262,7 @@ class _SensorPair:
     """On which both are whole."""
 
     @classmethod
-    def of(cls, own: Series, other: Series) -> _SensorPair:
+    def of(cls, own: SensorSeries, other: SensorSeries) -> _SensorPair:
         joined = on_grid_of(own, other, within_days=_DAYS)
         theirs = {layer.attrs["common_name"]: name for name, layer in other.layers.items()}
         same = {
@@ -297,7 +299,7 @@ class _SensorPair:
 # -- two levels --------------------------------------------------------------------------------------
 
 
-def _across_levels(judge: _Judge, series: Sequence[Series]) -> None:
+def _across_levels(judge: _TranslationJudge, series: Sequence[SensorSeries]) -> None:
     for top in series:
         for surface in series:
             levels = [next(iter(s.layers.values())).attrs.get("processing:level") for s in (top, surface)]
@@ -306,7 +308,7 @@ def _across_levels(judge: _Judge, series: Sequence[Series]) -> None:
                 _one_scene(judge, top, surface)
 
 
-def _one_scene(judge: _Judge, top: Series, surface: Series) -> None:
+def _one_scene(judge: _TranslationJudge, top: SensorSeries, surface: SensorSeries) -> None:
     """Hide the right half of the surface reflectance, then squares of 24 px, then all of it."""
     names = list(top.layers)
     below = {
@@ -339,7 +341,7 @@ def _stacked(made: Any, names: Sequence[str]) -> Float32Array:
 # -- bands that a place never had --------------------------------------------------------------------
 
 
-def _never_measured(judge: _Judge, series: Sequence[Series]) -> None:
+def _never_measured(judge: _TranslationJudge, series: Sequence[SensorSeries]) -> None:
     """Predict bands from four others by what other places show."""
     sets = [pixels for one in series if (pixels := _SpectralPixels.of(one)) is not None]
     for own in sets:
@@ -370,7 +372,7 @@ class _SpectralPixels:
     """Shape (bands, n)."""
 
     @classmethod
-    def of(cls, series: Series) -> _SpectralPixels | None:
+    def of(cls, series: SensorSeries) -> _SpectralPixels | None:
         """Return pixels spread over all dates; None without the given bands and another."""
         known = {layer.attrs.get("common_name"): layer for layer in series.layers.values()}
         if not set(_GIVEN) <= known.keys() or len(known) == len(_GIVEN) or _sensor(series) != "sentinel-2":

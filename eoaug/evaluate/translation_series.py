@@ -1,4 +1,4 @@
-"""Series of several sensors on one grid, for the evaluation of the verb translate."""
+"""SensorSeries of several sensors on one grid, for the evaluation of the verb translate."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from eoaug.datasets.positions import RADAR, radar_at
 from eoaug.evaluate.scenes import RADAR_DB, Scene
 from eoaug.raster.arrays import BoolArray, Float32Array
 
-__all__ = ["LayerSeries", "Series", "on_grid_of", "series_of", "with_radar"]
+__all__ = ["LayerSeries", "SensorSeries", "on_grid_of", "series_of", "with_radar"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,7 +29,7 @@ class LayerSeries:
 
 
 @dataclass(frozen=True, eq=False)
-class Series:
+class SensorSeries:
     """Bands of one place on one grid, by name."""
 
     scene: Scene
@@ -82,12 +82,12 @@ class Series:
         return xr.Dataset(variables, {**coords, "time": self.times[list(dates)]})
 
 
-def series_of(scene: Scene, bands: Sequence[CubeBand], *, all_dates: bool = False) -> Series:
+def series_of(scene: Scene, bands: Sequence[CubeBand], *, all_dates: bool = False) -> SensorSeries:
     """Return bands of one file on its clear dates, or on all of them, some of which lack pixels."""
     dates = list(range(len(scene.seconds))) if all_dates else scene.clear_dates(bands)
     values = scene.values(bands)[dates]
     layers = {band.name: LayerSeries(values[:, i], _attrs(band)) for i, band in enumerate(bands)}
-    return Series(scene, scene.seconds[dates].astype("datetime64[s]").astype("datetime64[ns]"), layers)
+    return SensorSeries(scene, scene.seconds[dates].astype("datetime64[s]").astype("datetime64[ns]"), layers)
 
 
 def _attrs(band: CubeBand) -> dict[str, Any]:
@@ -101,7 +101,7 @@ def _attrs(band: CubeBand) -> dict[str, Any]:
     return own
 
 
-def with_radar(series: Series, files: Sequence[Any]) -> Series | None:
+def with_radar(series: SensorSeries, files: Sequence[Any]) -> SensorSeries | None:
     """Return a series with the VV and VH of the nearest radar image of each date; None if no file shows the place."""
     seconds = series.times.astype("datetime64[s]").astype(np.int64)
     images = radar_at(series.scene.cube.source, seconds, files)
@@ -117,7 +117,7 @@ def with_radar(series: Series, files: Sequence[Any]) -> Series | None:
     return replace(series, layers={**series.layers, **radar})
 
 
-def on_grid_of(series: Series, other: Series, *, within_days: float) -> Series:
+def on_grid_of(series: SensorSeries, other: SensorSeries, *, within_days: float) -> SensorSeries:
     """Return a series with the bands of another of the same place: the nearest pixel of the nearest date.
 
     Parameters

@@ -32,12 +32,24 @@ _PILLOW = {
 """Resamplings that Pillow makes, so that eoaug's own kernels do not judge themselves."""
 _EDGE_PX = 8
 """Pixels at the edge that are not scored: there kernels are cut off in different ways."""
+_DARKEST = 1e-6
+"""Power in place of what kernels with negative weights leave below 0."""
 _LEAST_PX = 32
 """Fewest coarse pixels along an axis; a smaller image cannot be estimated."""
 
 
-def made_by(fine: Float32Array, kind: str | float, factor: int) -> Float32Array:
-    """Return an image (C, H, W) as a sensor or a resampling would have measured it, ``factor`` times coarser."""
+def made_by(
+    fine: Float32Array, kind: str | float, factor: int, *, decibels: Sequence[bool] = ()
+) -> Float32Array:
+    """Return an image (C, H, W) as a sensor or a resampling would have measured it, ``factor`` times coarser.
+
+    Bands of ``decibels``, one truth value per band, are averaged as power.
+    """
+    if any(decibels):
+        radar = np.asarray(decibels)[:, None, None]
+        coarse = made_by(np.where(radar, 10 ** (fine / 10), fine).astype(np.float32), kind, factor)
+        power = np.where(radar, np.maximum(coarse, _DARKEST), 1)
+        return np.where(radar, 10 * np.log10(power), coarse).astype(np.float32)
     if kind not in _PILLOW:
         return Sensor.of(kind, factor, len(fine)).degrade(fine)
     size = (fine.shape[2] // factor, fine.shape[1] // factor)

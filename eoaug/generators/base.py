@@ -331,12 +331,7 @@ class Request:
         parts = {name: image[:, chosen] for name in held if (image := getattr(self, name)) is not None}
         sensor = self.sensor
         if sensor is not None:
-            mtf, noise = sensor.mtf, sensor.noise
-            if mtf is not None and len(mtf) > 1:
-                mtf = tuple(mtf[c] for c in chosen)
-            if len(noise) > 1:
-                noise = tuple(noise[c] for c in chosen)
-            parts["sensor"] = dataclasses.replace(sensor, mtf=mtf, noise=noise)
+            parts["sensor"] = sensor.of_bands(chosen)
         pixels = {name: getattr(self, name)[:, chosen] for name in ("values", "known", "fill")}
         return dataclasses.replace(self, **pixels, **parts, extra_kinds=())
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from eoaug.errors import ParameterError
 from eoaug.raster.arrays import Float64Array
+from eoaug.raster.power import decibels_of, multiplied, power_of
 from eoaug.raster.sensor_kernels import (
     DETAIL_BANDS,
     GAUSSIAN_MTF,
@@ -71,6 +72,9 @@ class Sensor:
     noise: tuple[float, ...] = ()
     """Standard deviation of the noise of a coarse pixel, in the unit of the images, one per band or one for all; empty or
     0: none. `project` does not sharpen what lies below it."""
+    decibels: tuple[float, ...] = ()
+    """Size of one unit of the images in decibels, one per band or one for all; empty or 0: no decibels. A coarse pixel of radar
+    is the mean of power, which is up to 2.5 dB above the mean of the decibels of speckle of one look."""
 
     def __post_init__(self) -> None:
         if isinstance(self.factor, bool) or not isinstance(self.factor, int | np.integer):
@@ -83,31 +87,10 @@ class Sensor:
                 "give factor=2 to 8; for more, super-resolve twice",
             )
         object.__setattr__(self, "factor", int(self.factor))
-        for deviation in self.noise:
-            if not 0 <= deviation < np.inf:
-                raise ParameterError(
-                    f"the noise of a sensor is {deviation!r}",
-                    "give its standard deviation, 0 or a positive number",
-                )
+        _check_numbers(self.noise, self.decibels)
         if self.mtf is None:
             return
-        if not self.mtf:
-            raise ParameterError("a sensor has an empty tuple of MTF values", 'give one value, or "box"')
-        for value in self.mtf:
-            if isinstance(value, str) and value in RESAMPLINGS:
-                continue
-            if isinstance(value, bool) or not isinstance(value, _NUMBER) or not 0.05 < value < 0.95:
-                raise ParameterError(
-                    f"an MTF at Nyquist is {value!r}, outside (0.05, 0.95)",
-                    "give the modulation transfer at the coarse grid's Nyquist frequency, such as 0.3",
-                )
-            reached = transfer_at_nyquist(self.factor, value)
-            if abs(reached - value) > _MTF_ERROR:
-                raise ParameterError(
-                    f"{self.factor} fine pixels per coarse pixel cannot show an MTF of {value:g}: the "
-                    f"sharpest kernel reaches {reached:.2f}",
-                    f"give a smaller MTF or a larger factor than {self.factor}",
-                )
+        _check_mtf(self.mtf, self.factor)
         mtf = tuple(value if isinstance(value, str) else float(value) for value in self.mtf)
         object.__setattr__(self, "mtf", None if set(mtf) == {"box"} else mtf)
 
@@ -145,12 +128,21 @@ class Sensor:
 
     def of_bands(self, indices: Sequence[int]) -> Sensor:
         """Return the sensor of some bands."""
-        mtf, noise = self.mtf, self.noise
+        mtf = self.mtf
         if mtf is not None and len(mtf) > 1:
             mtf = tuple(mtf[index] for index in indices)
-        if len(noise) > 1:
-            noise = tuple(noise[index] for index in indices)
-        return self if (mtf, noise) == (self.mtf, self.noise) else replace(self, mtf=mtf, noise=noise)
+        noise, decibels = (
+            tuple(each[index] for index in indices) if len(each) > 1 else each
+            for each in (self.noise, self.decibels)
+        )
+        if (mtf, noise, decibels) == (self.mtf, self.noise, self.decibels):
+            return self
+        return replace(self, mtf=mtf, noise=noise, decibels=decibels)
+
+    @property
+    def of_decibels(self) -> Sensor:
+        """The same sensor for images whose unit is one decibel, in the bands that are decibels."""
+        return replace(self, decibels=tuple(float(unit > 0) for unit in self.decibels))
 
     @property
     def radius_px(self) -> int:
@@ -184,6 +176,10 @@ class Sensor:
         """
         kernel = self._filters().kernel
         _check(fine, kernel, "fine", self.factor)
+        if any(self.decibels):
+            power = power_of(np.asarray(fine, dtype=np.float64), self.decibels)
+            measured = replace(self, decibels=()).degrade(power).astype(np.float64)
+            return decibels_of(measured, self.decibels).astype(np.float32)
         exact = np.asarray(fine, dtype=np.float64)
         valid = np.isfinite(exact)
         if valid.all():
@@ -227,6 +223,11 @@ class Sensor:
         pseudo-inverse U (A U)^-1 as a finite filter, or iterative back-projection (Irani & Peleg 1991,
         doi:10.1016/1049-9652(91)90045-L) with the one step made nearly exact. For the box one pass is exact.
 
+        In bands of `decibels`, A measures power, and the correction is U (y - A x) in decibels (the simultaneous
+        multiplicative algebraic reconstruction technique: Byrne 1993, doi:10.1109/83.210869): power stays positive, and speckle that
+        no blur can have made does not diverge under G. For the box one pass is exact; after one pass of an MTF of 0.3, speckle of
+        four looks is left with a residual of about 1 dB.
+
         With `noise`, the correction G (y - A x) is split into four undecimated bands, smooth and detailed along rows
         and columns, and each is multiplied by the Wiener gain max(0, 1 - n / e): e is its mean square over 5 x 5
         coarse pixels, n what noise alone leaves in it after a cubic interpolation (Lee 1980,
@@ -269,10 +270,16 @@ class Sensor:
             kernel, back, inverse = (
                 taps[bands] if len(taps) > 1 else taps for taps in (kernel, back, inverse)
             )
-        below = self._below_noise(bands)
+        below = _below_noise(self, bands)
+        units = (
+            self.of_bands(np.flatnonzero(bands).tolist()).decibels
+            if len(self.decibels) > 1
+            else self.decibels
+        )
         for _ in range(passes):
-            residual = np.nan_to_num(measured - _measure(exact, kernel, self.factor), nan=0.0)
-            correction = _correlate(residual, inverse)
+            seen = decibels_of(_measure(power_of(exact, units), kernel, self.factor), units)
+            residual = np.nan_to_num(measured - seen, nan=0.0)
+            correction = multiplied(_correlate(residual, inverse), residual, units)
             if below is not None:
                 correction = _above_noise(correction, below)
             exact += _spread(correction, back, self.factor)
@@ -296,17 +303,53 @@ class Sensor:
             np.float32
         )
 
-    def _below_noise(self, bands: NDArray[np.bool_]) -> Float64Array | None:
-        """Return the mean squares of a correction that is noise alone, shape (4, 1 or C, 1, 1); None without noise."""
-        if not any(self.noise):
-            return None
-        count = len(bands)
-        gains = np.array([noise_gains(self.factor, value) for value in (self.mtf or ("box",))]).T
-        below = np.broadcast_to(gains, (4, count)) * np.broadcast_to(np.square(self.noise), count)
-        return np.asarray(_NOISE_MARGIN * below[:, bands, None, None])
-
     def _filters(self) -> Filters:
         return filters_of(self.factor, self.mtf)
+
+
+def _below_noise(sensor: Sensor, bands: NDArray[np.bool_]) -> Float64Array | None:
+    """Return the mean squares of a correction that is noise alone, shape (4, 1 or C, 1, 1); None without noise."""
+    if not any(sensor.noise):
+        return None
+    count = len(bands)
+    gains = np.array([noise_gains(sensor.factor, value) for value in (sensor.mtf or ("box",))]).T
+    below = np.broadcast_to(gains, (4, count)) * np.broadcast_to(np.square(sensor.noise), count)
+    return np.asarray(_NOISE_MARGIN * below[:, bands, None, None])
+
+
+def _check_mtf(mtf: tuple[float | Resampling, ...], factor: int) -> None:
+    if not mtf:
+        raise ParameterError("a sensor has an empty tuple of MTF values", 'give one value, or "box"')
+    for value in mtf:
+        if isinstance(value, str) and value in RESAMPLINGS:
+            continue
+        if isinstance(value, bool) or not isinstance(value, _NUMBER) or not 0.05 < value < 0.95:
+            raise ParameterError(
+                f"an MTF at Nyquist is {value!r}, outside (0.05, 0.95)",
+                "give the modulation transfer at the coarse grid's Nyquist frequency, such as 0.3",
+            )
+        reached = transfer_at_nyquist(factor, value)
+        if abs(reached - value) > _MTF_ERROR:
+            raise ParameterError(
+                f"{factor} fine pixels per coarse pixel cannot show an MTF of {value:g}: the "
+                f"sharpest kernel reaches {reached:.2f}",
+                f"give a smaller MTF or a larger factor than {factor}",
+            )
+
+
+def _check_numbers(noise: tuple[float, ...], decibels: tuple[float, ...]) -> None:
+    for deviation in noise:
+        if not 0 <= deviation < np.inf:
+            raise ParameterError(
+                f"the noise of a sensor is {deviation!r}",
+                "give its standard deviation, 0 or a positive number",
+            )
+    for unit in decibels:
+        if not 0 <= unit < np.inf:
+            raise ParameterError(
+                f"one unit of the images of a sensor is {unit!r} decibels",
+                "give a positive number, or 0 for images that are linear",
+            )
 
 
 def _check(image: NDArray[np.floating], kernel: Float64Array | None, name: str, multiple: int) -> None:
@@ -368,7 +411,7 @@ def _planes(images: Float64Array) -> Float64Array:
 
 
 def _above_noise(correction: Float64Array, below: Float64Array) -> Float64Array:
-    """Return what of a correction lies above the noise; ``below`` as from `Sensor._below_noise`."""
+    """Return what of a correction lies above the noise; ``below`` as from `_below_noise`."""
     average = np.full((1, 2 * _NOISE_CELLS + 1), 1.0 / (2 * _NOISE_CELLS + 1))
     out = np.zeros_like(correction)
     for (rows, cols), least in zip(DETAIL_BANDS, below, strict=True):

@@ -259,8 +259,12 @@ def _guided(call: VerbCall, bands: Bands) -> tuple[Sensor | None, ...]:
     """Return `Grid.guided`, by channel of the generator."""
     if not call.guided:
         return ()
-    by_slot = dict(zip(bands.slots, call.guided, strict=True))
-    return tuple(by_slot.get(channel) for channel in range(bands.channels))
+    by_slot, radar = dict(zip(bands.slots, call.guided, strict=True)), _decibels(bands)
+    sensors = ((channel, by_slot.get(channel)) for channel in range(bands.channels))
+    return tuple(
+        replace(sensor, decibels=(radar[channel],)) if sensor is not None and channel in radar else sensor
+        for channel, sensor in sensors
+    )
 
 
 def _by_channel(sensor: Sensor, bands: Bands) -> Sensor:
@@ -273,7 +277,18 @@ def _by_channel(sensor: Sensor, bands: Bands) -> Sensor:
         units = [abs(layer.to_model.scale / layer.to_physical.scale) for layer in bands.layers]
         each = dict(zip(bands.slots, np.multiply(noise, units).tolist(), strict=True))
         noise = tuple(each.get(c, 0.0) for c in range(bands.channels))
-    return replace(sensor, mtf=mtf, noise=noise)
+    radar = _decibels(bands)
+    decibels = tuple(radar.get(c, 0.0) for c in range(bands.channels)) if radar else ()
+    return replace(sensor, mtf=mtf, noise=noise, decibels=decibels)
+
+
+def _decibels(bands: Bands) -> dict[int, float]:
+    """Return the size of a model unit in decibels by the channel of every radar band."""
+    return {
+        layer.slot: abs(layer.to_model.inverse.then(layer.to_physical).scale)
+        for layer in bands.layers
+        if layer.slot in bands.seen_through
+    }
 
 
 def _calendar(call: VerbCall) -> Calendar:

@@ -139,7 +139,7 @@ def residual_of(
                 out[layer.name] = worst_of
             continue
         assert plan.grid.sensor is not None
-        sensor = plan.grid.sensor.of_band(layer.slot)
+        sensor = plan.grid.sensor.of_band(layer.slot).of_decibels
         worst: list[float] = []
         # One date and member at a time: the check must not need more memory than the run.
         result = arrays[layer.name].reshape(-1, len(plan.calendar.out_times), *arrays[layer.name].shape[-2:])
@@ -174,7 +174,7 @@ def _guided_residual(plan: Plan, layer: Layer, given: Any, result: NDArray[Any])
         measured = np.where(valid(layer, before), layer.to_physical(before), np.nan)[rows, cols]
         fine = np.where(valid(layer, after), layer.to_physical(after), np.nan)[rows, cols]
         cells = measured[::f, ::f]
-        error = np.abs(sensor.degrade(fine[None])[0] - cells)[~_grown(np.isnan(cells))]
+        error = np.abs(sensor.of_decibels.degrade(fine[None])[0] - cells)[~_grown(np.isnan(cells))]
         worst += [float(np.nanmax(error))] if error.size else []
     return max(worst, default=None)
 

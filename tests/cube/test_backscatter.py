@@ -9,6 +9,7 @@ import pytest
 import xarray as xr
 
 import eoaug
+from eoaug.cube import provenance
 from eoaug.cube.read import read_cube
 from eoaug.errors import BandError, ParameterError, RadiometryError
 from eoaug.evaluate.sar_distributions import distribution_distances, enl
@@ -166,3 +167,35 @@ def test_samples_in_gaps_have_the_speckle_of_the_image(eoaug_data: Path):
             for image in (drawn[name].values[0], own, smooth[name].values[0])
         ]
         assert 0.4 < looks[0] / looks[1] < 2.5 < looks[2] / looks[1], looks
+
+
+@pytest.mark.parametrize("form", ["amplitude", "intensity", "decibel"])
+@pytest.mark.filterwarnings("ignore:.*has no slot")
+@pytest.mark.parametrize(("generator", "sensor"), [("classical", "box"), ("embedded", 0.3)])
+def test_a_coarse_pixel_of_radar_is_the_mean_of_power(form, generator, sensor):
+    """Whatever form is stored: the mean of speckle in decibels is lower, and would darken the result."""
+    ds = radar(form).isel(time=[0])
+    made = ds.eoaug.super_resolve(factor=2, sensor=sensor, sensor_noise=0, generator=generator)
+    fine, coarse = (eoaug.backscatter(each, "intensity") for each in (made, ds))
+    for name in ("vv", "vh"):
+        power, measured = fine[name].values, coarse[name].values
+        assert (power > 0).all()
+        # White speckle is not the image of any blur: only the box reproduces it exactly.
+        assert power.mean() == pytest.approx(measured.mean(), rel=2e-4 if sensor == "box" else 0.05)
+        if sensor == "box":
+            cells = power.reshape(1, 32, 2, 32, 2).mean(axis=(2, 4))
+            np.testing.assert_allclose(cells, measured, rtol=2e-4)
+    if sensor == "box":
+        assert max(provenance.of(made).residual.values()) < 0.001  # decibels
+
+
+def test_every_form_gives_one_super_resolved_image():
+    images = [
+        eoaug.backscatter(
+            radar(form).isel(time=[0]).eoaug.super_resolve(factor=2, sensor="box", generator="classical"),
+            "decibel",
+        ).vv.values
+        for form in ("amplitude", "intensity", "decibel")
+    ]
+    for image in images[1:]:
+        np.testing.assert_allclose(image, images[0], atol=2e-3)

@@ -93,13 +93,15 @@ def sharpened(coarse: Float32Array, guide: Float32Array, sensor: Sensor) -> Floa
         return plain
     there = np.isfinite(guide)
     fine = push_pull(guide, there)
-    cells = sensor.degrade(fine)
-    whole = sensor.degrade(there.all(axis=0, keepdims=True).astype(np.float32))[0] > 0.99
-    detail = fine - coarse_prior(cells, sensor)
+    # Guides are only followed in their differences; the unit of the coarse bands is not theirs.
+    plainly = replace(sensor, decibels=())
+    cells = plainly.degrade(fine)
+    whole = plainly.degrade(there.all(axis=0, keepdims=True).astype(np.float32))[0] > 0.99
+    detail = fine - coarse_prior(cells, plainly)
     # Two pixels cannot show every MTF that more can.
     values = sensor.mtf or ()
     mtf = tuple(value if isinstance(value, str) else min(value, _SHARPEST) for value in values) or None
-    half = replace(sensor, factor=2, mtf=mtf)
+    half = replace(plainly, factor=2, mtf=mtf)
     rows, cols = (n // 2 * 2 for n in whole.shape)
     even = np.s_[:, :rows, :cols]
     measured = np.isfinite(coarse[even])
