@@ -24,7 +24,7 @@ from eoaug.augmentation.missing import able_to_miss
 from eoaug.augmentation.policy import Policy, draws_by_round, draws_of
 from eoaug.cube.provenance import of as provenance_of
 from eoaug.cube.read import read_cube
-from eoaug.errors import GeneratorError, ParameterError, SourceError, TargetError
+from eoaug.errors import BandError, GeneratorError, ParameterError, SourceError, TargetError
 from eoaug.formats.chips import GROUP
 from eoaug.jobs.report import Report
 from eoaug.jobs.status import resumable, status_of
@@ -133,6 +133,57 @@ def test_masks_of_added_clouds_are_in_all_chips_of_their_set(folder: Path, tmp_p
         assert [band.name for band in read_cube(chip).bands] == ["red", "green", "blue"]
         clouded += cloudy
     assert 0 < clouded < len(draws)
+
+
+MADE = {"verb": "translate", "parameters": {"to": ["red"]}}
+
+
+def test_a_band_made_from_the_others_is_a_draw(folder: Path, tmp_path: Path) -> None:
+    """Hidden in the real image, made from what is left, another one in every draw; labels and measured bands stay."""
+    train, policy = eoaug.training_set(folder), {**POLICY, "draws": [MADE, HAZE]}
+    job = {**config(folder, tmp_path / "out"), "policy": policy, "generator": "classical"}
+    planned = plan_augment(job)
+    assert planned.model_calls > 0
+    assert planned.by_verb["translate"] > 0
+    assert not run_augment(job).failures
+    real = {item.id: item for item in train}
+    reds: dict[str, list[bytes]] = {}
+    for item in eoaug.training_set(tmp_path / "out"):
+        chip, source = item.open(), real[item.made_from[0]]
+        assert item.label == source.label
+        record = provenance_of(chip)
+        assert record is not None
+        if record.operation != "translate":
+            continue
+        whole = able_to_miss(source.open())
+        for name in ("green", "blue"):
+            np.testing.assert_array_equal(chip[name].values, whole[name].values)
+        assert np.isfinite(chip.red.values).all()
+        assert (chip.synthetic.values == 1).all()
+        assert record.parameters["to"] == ["red"]
+        reds.setdefault(source.id, []).append(chip.red.values.tobytes())
+    assert sum(map(len, reds.values())) == planned.by_verb["translate"]
+    assert all(len(set(each)) == len(each) for each in reds.values())
+    assert validate(tmp_path / "out").sound
+
+
+@pytest.mark.parametrize(
+    ("to", "message"),
+    [
+        (["red", "green", "blue"], "do not tell it|all bands"),
+        (["swir16"], "adds swir16"),
+        (["vv"], "do not tell it"),
+    ],
+)
+def test_bands_that_no_image_can_have_are_refused_before_the_work(folder, tmp_path, to, message) -> None:
+    draw = {"verb": "translate", "parameters": {"to": to}}
+    job = {
+        **config(folder, tmp_path / "out"),
+        "policy": {**POLICY, "draws": [draw]},
+        "generator": "classical",
+    }
+    with pytest.raises((ParameterError, BandError), match=message):
+        plan_augment(job)
 
 
 @pytest.mark.usefixtures("epoch")

@@ -13,7 +13,7 @@ import numpy as np
 
 from eoaug.augmentation.augment_job import AugmentJob, AugmentOutput, SetSource, read_augment_job
 from eoaug.augmentation.draw_work import COLLECTION, DrawnImageWork, ShardWork, drawn_items, round_items
-from eoaug.augmentation.missing import able_to_miss, loses_pixels
+from eoaug.augmentation.missing import adds_bands, drawn_from
 from eoaug.augmentation.policy import DrawKind, Policy, draw_of, draws_of, read_policy
 from eoaug.augmentation.rounds import chances_of_round, joined_reports, known_chances
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet, split_named
@@ -165,6 +165,15 @@ def _check(job: AugmentJob, train: TrainingSet) -> list[tuple[DrawKind, Explanat
                 f"{kind.verb} makes images of another size or date, and the chips of a shard are of one form",
                 "remove it from the policy, or use format: cog",
             )
+        if (
+            form == "chips"
+            and kind.verb == "translate"
+            and (added := adds_bands(own.open(), kind.parameters))
+        ):
+            raise ParameterError(
+                f"translate adds {', '.join(added)} to the image, and the chips of a shard are of one form",
+                "name bands of the images, or use format: zarr",
+            )
     if form != "chips" and read_cube(own.open()).geobox.crs is None:
         raise ParameterError(
             f"image {own.id!r} has no coordinate reference system, and format: {form} needs one",
@@ -186,10 +195,9 @@ def _cost(kind: DrawKind, policy: Policy, item: TrainingItem, generator: Generat
     draw = draw_of(policy.model_copy(update={"draws": (kind,)}), item, 0)
     ds = item.open()
     with error_context(f"a draw of {item.id!r}"):
+        ds = drawn_from(ds, kind.verb, draw.parameters)
         if kind.verb == "corrupt":
-            return cost_of(
-                able_to_miss(ds) if loses_pixels(kind.verb, draw.parameters) else ds, **draw.parameters
-            )
+            return cost_of(ds, **draw.parameters)
         return plan(kind.verb, ds, generator=generator, **draw.parameters).explain()
 
 

@@ -8,9 +8,10 @@ from typing import Any
 
 import xarray as xr
 
-from eoaug.augmentation.missing import able_to_miss, loses_pixels
+from eoaug.augmentation.missing import drawn_from
 from eoaug.augmentation.policy import Draw
 from eoaug.augmentation.training_items import TrainingItem
+from eoaug.errors import EoaugError
 from eoaug.generators.base import Generator
 from eoaug.jobs.verb_calls import result_of
 from eoaug.verbs.together import ImageCall, run_together
@@ -41,8 +42,8 @@ class OpenedDraw:
         return {"tiling": "image", **own, **batch}
 
     def cube(self) -> xr.Dataset:
-        """Return the image, in a type that can hold what the draw makes of it."""
-        return able_to_miss(self.ds) if loses_pixels(self.draw.verb, self.draw.parameters) else self.ds
+        """Return the image that the verb is called with."""
+        return drawn_from(self.ds, self.draw.verb, self.draw.parameters)
 
 
 def make(one: OpenedDraw, generator: Generator | None, *, batch_tiles: int | None = None) -> xr.Dataset:
@@ -74,6 +75,9 @@ def make_together(
                 out[at] = error
         else:
             arguments = {**one.arguments(batch_tiles), "generator": generator}
-            calls[at] = ImageCall(one.draw.verb, one.cube(), arguments, one.what)
+            try:
+                calls[at] = ImageCall(one.draw.verb, one.cube(), arguments, one.what)
+            except EoaugError as error:
+                out[at] = error
     out |= dict(zip(calls, run_together(list(calls.values())), strict=True))
     return [out[at] for at in range(len(some))]

@@ -1,4 +1,4 @@
-"""Images whose numbers cannot say that a pixel is missing, such as 8-bit pictures, and draws that lose pixels."""
+"""What a draw begins with: images that can say that a pixel is missing, and bands that are hidden to be made from the others."""
 
 from __future__ import annotations
 
@@ -10,14 +10,58 @@ import xarray as xr
 
 from eoaug.corruptions.kinds import KINDS
 from eoaug.cube.read import read_cube
+from eoaug.errors import BandError
 from eoaug.raster.radiometry import SCALE_ATTRS
+from eoaug.verbs.translation_targets import bands_to_make, check_told
 
-__all__ = ["able_to_miss", "loses_pixels"]
+__all__ = ["able_to_miss", "adds_bands", "drawn_from", "loses_pixels"]
 
 
 def loses_pixels(verb: str, parameters: Mapping[str, Any]) -> bool:
-    """Return whether a draw leaves pixels without a value: a corruption that turns an image, or drops lines of it."""
-    return verb == "corrupt" and bool(KINDS[str(parameters["kind"])].loses)
+    """Return whether a draw needs a number for missing pixels: a corruption that turns an image, a band that is hidden."""
+    return verb == "translate" or (verb == "corrupt" and bool(KINDS[str(parameters["kind"])].loses))
+
+
+def drawn_from(ds: xr.Dataset, verb: str, parameters: Mapping[str, Any]) -> xr.Dataset:
+    """Return the image that a draw begins with.
+
+    Parameters
+    ----------
+    ds
+        The real image.
+    verb, parameters
+        Of the draw. The bands that `translate` is to make are hidden: an image of a training set has no gap in them, and the
+        verb keeps what was measured.
+
+    Raises
+    ------
+    BandError
+        What is left does not tell the hidden bands.
+    """
+    if not loses_pixels(verb, parameters):
+        return ds
+    out = able_to_miss(ds)
+    if verb != "translate":
+        return out
+    cube = read_cube(out)
+    wanted, added = bands_to_make(cube, parameters["to"])
+    check_told(cube, wanted)
+    if wanted and not added and len(wanted) == len(cube.bands):
+        raise BandError(
+            f"to={parameters['to']!r} names all bands of the image",
+            "leave bands to make them from, e.g. to: [red]",
+        )
+    for band in cube.bands:
+        if band.name in wanted:
+            missing = np.nan if band.dtype.kind == "f" else band.nodata
+            out[band.name] = xr.full_like(out[band.name], missing)
+            out[band.name].encoding = dict(band.encoding)
+    return out
+
+
+def adds_bands(ds: xr.Dataset, parameters: Mapping[str, Any]) -> list[str]:
+    """Return the names of the bands that a draw with `translate` adds to an image."""
+    return [band.name for band in bands_to_make(read_cube(ds), parameters["to"])[1]]
 
 
 def able_to_miss(ds: xr.Dataset) -> xr.Dataset:

@@ -208,6 +208,9 @@ def draw_of(policy: Policy, item: TrainingItem, number: int) -> Draw:
         parameters["strength" if kind.verb == "synthesize" else "severity"] = (
             chosen if kind.verb == "synthesize" else int(chosen)
         )
+    if kind.verb == "translate":
+        # A best estimate is the same whatever the seed.
+        parameters.setdefault("steps", 1)
     axis = policy.axes[int(_uniform(*key, "axis") * len(policy.axes))] if policy.axes else ""
     if kind.prompt is not None:
         slots = {**item.properties, "class": item.label or "", "axis": axis}

@@ -9,14 +9,13 @@ import numpy as np
 import xarray as xr
 
 from eoaug.cube.model import Cube
-from eoaug.errors import BandError, ParameterError
-from eoaug.raster.products import product_named
+from eoaug.errors import BandError
 from eoaug.verbs.arguments import generator_for
 from eoaug.verbs.masking import Mask, cube_for, mask_of_cube
 from eoaug.verbs.options import Options
 from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare
 from eoaug.verbs.run import run_verb
-from eoaug.verbs.translation_targets import NewBand, band_called, bands_of_product, new_band
+from eoaug.verbs.translation_targets import NewBand, bands_to_make
 
 __all__ = ["prepare_translate", "translate"]
 
@@ -80,7 +79,7 @@ def prepare_translate(
     """Check the arguments of `translate` and return its plan and inputs."""
     generator = generator_for(options, "translate")
     cube = cube_for(ds, mask, options.get("labels"))
-    wanted, absent = _wanted_bands(cube, to)
+    wanted, absent = bands_to_make(cube, to)
     if absent:
         cube = cube_for(_with_bands(ds, cube, absent), mask, options.get("labels"))
     names = tuple(wanted) + tuple(band.name for band in absent)
@@ -107,24 +106,6 @@ def _products_of(cube: Cube) -> dict[str, Any]:
     """Return what decides conversions, for the record: sensor and level by band, where any is known."""
     known = {band.name: str(band.product) for band in cube.bands if str(band.product)}
     return {"products": known} if known else {}
-
-
-def _wanted_bands(cube: Cube, to: Any) -> tuple[list[str], list[NewBand]]:
-    """Return the bands of the cube that are to be made, and those that the cube lacks."""
-    asked = [to] if isinstance(to, str) else list(to) if isinstance(to, Sequence) else []
-    if not asked or not all(isinstance(name, str) for name in asked):
-        raise ParameterError(f"to={to!r} names no band", "e.g. to=['B11', 'B12'], or to='sentinel-2'")
-    product = product_named(asked[0])
-    if len(asked) == 1 and product is not None:
-        return bands_of_product(cube, product, asked[0])
-    wanted, absent = [], []
-    for name in asked:
-        own = band_called(cube, name)
-        if own is not None:
-            wanted.append(own)
-        else:
-            absent.append(new_band(cube, name))
-    return wanted, absent
 
 
 def _with_bands(ds: Any, cube: Cube, bands: Sequence[NewBand]) -> xr.Dataset:

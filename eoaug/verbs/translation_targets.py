@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from eoaug.cube.model import Cube, CubeBand
-from eoaug.errors import BandError
+from eoaug.errors import BandError, ParameterError
 from eoaug.generators.translation.conversion import BandOfProduct, can_be_converted, why_not_converted
 from eoaug.generators.translation.spectral_mixture import shipped_mixture
 from eoaug.raster.bands import Band, common_name
 from eoaug.raster.plausible import quantity_of
-from eoaug.raster.products import Product, product_of_band
+from eoaug.raster.products import Product, product_named, product_of_band
 
-__all__ = ["NewBand", "band_called", "bands_of_product", "new_band"]
+__all__ = ["NewBand", "bands_to_make", "check_told"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,38 @@ class NewBand:
         return own
 
 
-def band_called(cube: Cube, name: str) -> str | None:
+def bands_to_make(cube: Cube, to: Any) -> tuple[list[str], list[NewBand]]:
+    """Return the names of the bands of a cube that are to be made, and the bands that it lacks.
+
+    Parameters
+    ----------
+    cube
+        The cube.
+    to
+        As the user gave it: names of bands, or the name of a product.
+
+    Raises
+    ------
+    ParameterError, BandError
+        It names nothing that can be made.
+    """
+    asked = [to] if isinstance(to, str) else list(to) if isinstance(to, Sequence) else []
+    if not asked or not all(isinstance(name, str) for name in asked):
+        raise ParameterError(f"to={to!r} names no band", "e.g. to=['B11', 'B12'], or to='sentinel-2'")
+    product = product_named(asked[0])
+    if len(asked) == 1 and product is not None:
+        return _bands_of_product(cube, product, asked[0])
+    wanted, absent = [], []
+    for name in asked:
+        own = _band_called(cube, name)
+        if own is not None:
+            wanted.append(own)
+        else:
+            absent.append(_new_band(cube, name))
+    return wanted, absent
+
+
+def _band_called(cube: Cube, name: str) -> str | None:
     """Return the band of a cube that a name or a common name means; None if the cube lacks it."""
     by_name = {band.name: band for band in cube.bands}
     if name in by_name:
@@ -55,7 +86,7 @@ def band_called(cube: Cube, name: str) -> str | None:
     return own.name if own is not None and product.may_be(own.product) else None
 
 
-def new_band(cube: Cube, name: str) -> NewBand:
+def _new_band(cube: Cube, name: str) -> NewBand:
     """Return the band that a name means and that a cube lacks.
 
     Raises
@@ -77,7 +108,7 @@ def new_band(cube: Cube, name: str) -> NewBand:
     return band
 
 
-def bands_of_product(cube: Cube, product: Product, asked: str) -> tuple[list[str], list[NewBand]]:
+def _bands_of_product(cube: Cube, product: Product, asked: str) -> tuple[list[str], list[NewBand]]:
     """Return the bands of a cube that belong to a product, or those of the product that can be added to it.
 
     Parameters
@@ -117,6 +148,26 @@ def bands_of_product(cube: Cube, product: Product, asked: str) -> tuple[list[str
     if not able:
         _check(cube, missing or [NewBand(asked, "", product)], asked)
     return [], able
+
+
+def check_told(cube: Cube, wanted: Sequence[str]) -> None:
+    """Refuse bands of a cube that are made without a measurement, if its other bands do not tell them.
+
+    Raises
+    ------
+    BandError
+        The message names the band.
+    """
+    rest = [band for band in cube.bands if band.name not in wanted and _reflects(band)]
+    given = [BandOfProduct(band.common_name or "", band.product) for band in rest]
+    for band in cube.bands:
+        if band.name in wanted and not can_be_converted(
+            BandOfProduct(band.common_name or "", band.product), given
+        ):
+            raise BandError(
+                f"to={band.name!r}: without a measurement of it, the other bands of the image do not tell it",
+                f"bands of reflectance that tell each other: {', '.join(shipped_mixture().bands)}",
+            )
 
 
 def _own_bands(cube: Cube, product: Product) -> list[str]:

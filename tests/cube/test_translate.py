@@ -13,6 +13,7 @@ import eoaug
 from eoaug.cli.app import app
 from eoaug.errors import BandError, ParameterError
 from eoaug.generators.translation.spectral_mixture import shipped_mixture
+from eoaug.testing import scene
 from eoaug.training.spectra import fit_mixture
 
 OPTICAL = ["B02", "B03", "B04", "B05", "B06", "B07", "B08", "B11", "B12"]
@@ -110,6 +111,70 @@ def test_neither_chunks_nor_a_crop_change_a_byte(monthly):
         assert lazy[name].values.tobytes() == whole[name].values.tobytes(), name
     assert (whole.synthetic.values[5, 10:60, 5:50] == 1).all()
     assert whole.synthetic.values.sum() == 50 * 45
+
+
+def wide_scene(dates: int) -> xr.Dataset:
+    """Radar and two sensors on several tiles; a band that one half lacks, with tiles that hold none of it."""
+    ds = scene(
+        (150, 210), dates=dates, bands=("blue", "red", "nir08", "vv"), content="texture", dtype="float32"
+    )
+    ds = ds.rename(blue="SR_B2", red="SR_B4", nir08="SR_B5", vv="VV")
+    for name in ("SR_B2", "SR_B4", "SR_B5"):
+        ds[name].attrs["platform"] = "landsat-8"
+    ds["VV"] = (20 * ds.VV - 25).assign_attrs(common_name="vv", units="dB")
+    half = (0.9 * ds.SR_B4 + 0.02).assign_attrs(common_name="red", units="1", platform="sentinel-2")
+    half.values[:, :, 50:] = np.nan
+    half.values[-1, 60:80] = np.nan
+    return ds.assign(B04=half)
+
+
+WIDE = {"to": "sentinel-2", "mask": "none"}
+
+
+@pytest.mark.parametrize("dates", [1, 2])
+def test_chunks_and_threads_change_no_byte_of_several_tiles(dates):
+    ds = wide_scene(dates)
+    whole = ds.eoaug.translate(**WIDE, generator="classical", members=2)
+    assert np.isfinite(whole.B04.values).all()
+    for chunks, scheduler in ((64, "threads"), ({"y": 100, "x": 47, "time": 1}, "synchronous"))[: 3 - dates]:
+        lazy = ds.eoaug.translate(**WIDE, generator="classical", members=2, chunks=chunks)
+        made = lazy.compute(scheduler=scheduler)
+        for name in ("B04", "synthetic"):
+            assert made[name].values.tobytes() == whole[name].values.tobytes(), (name, chunks)
+        part = lazy.B04[..., 60:90, 90:130]
+        assert part.values.tobytes() == whole.B04.values[..., 60:90, 90:130].tobytes()
+
+
+def test_a_crop_equals_the_whole_beyond_the_margin():
+    """What is learnt around a tile ends at the margin that the plan names."""
+    whole = scene((64, 420), bands=("blue", "red"), content="texture", dtype="float32")
+    whole = whole.rename(blue="B02", red="B04").assign_attrs(platform="sentinel-2a")
+    known = xr.zeros_like(whole.B04, dtype=bool)
+    known[..., 300:] = True
+    whole["B04"] = whole.B04.where(known)
+    crop = whole.isel(x=slice(21, None))
+    made, again = (
+        each.eoaug.translate(to=["B04"], mask="none", generator="classical") for each in (whole, crop)
+    )
+    margin = eoaug.plan("translate", crop, to=["B04"], mask="none", generator="classical").margin_px
+    assert 128 < margin < 250
+    assert made.B04[..., 21 + margin :].values.tobytes() == again.B04[..., margin:].values.tobytes()
+
+
+@pytest.mark.slow
+def test_workers_change_no_byte():
+    distributed = pytest.importorskip("distributed")
+    ds = wide_scene(3)
+    whole = ds.eoaug.translate(**WIDE, generator="embedded", members=2)
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=2, processes=True, dashboard_address=":0", protocol="tcp://"
+        ) as cluster,
+        distributed.Client(cluster),
+    ):
+        made = ds.eoaug.translate(**WIDE, generator="embedded", members=2, chunks=64).compute()
+    for name in ("B04", "synthetic"):
+        assert made[name].values.tobytes() == whole[name].values.tobytes(), name
 
 
 def test_a_cloud_mask_hides_optical_bands_and_no_radar(monthly):
