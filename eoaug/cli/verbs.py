@@ -271,13 +271,15 @@ def _cubes(
     if own.get("like") is not None:
         if source is not None:
             raise ParameterError(f"--like and the source {source!r} exclude each other", "give one of them")
-        chooses = ("bands", "bbox", "datetime", "collections", "ids", "limit", "composite")
+        chooses = ("bbox", "datetime", "collections", "ids", "limit", "composite")
         for name in [name for name in chooses if given[name] is not None]:
             raise ParameterError(
                 f"--{name} filters a source, and --like has none", "omit it, or give a SOURCE"
             )
-        # With --like these two options define the output grid.
+        # With --like these options define the output.
         arguments |= {k: given[k] for k in ("crs", "resolution") if given[k] is not None}
+        if given["bands"] is not None:
+            arguments["bands"] = split(given["bands"])
         yield None
         return
     if source is None:

@@ -227,7 +227,7 @@ def tile_request(chunk: ChunkDate, member: int, tile: Tile, centre: NDArray[np.f
         "strength": plan.sampling.strength,
         "extra_kinds": tuple(layer.extra_kind for layer in plan.bands.extra),
     }
-    if plan.verb == "translate":
+    if plan.verb in ("translate", "synthesize"):
         conditions |= _meaning_of_channels(plan)
     if inputs.layout is not None:
         layout = np.zeros((len(inputs.layout), *window.shape), np.float32)
@@ -249,7 +249,7 @@ def _meaning_of_channels(plan: Plan) -> dict[str, Any]:
         names[layer.slot], units[layer.slot] = layer.common_name, (back.offset, back.scale)
         products[layer.slot] = layer.product
     return {
-        "translated": True,
+        "translated": plan.verb == "translate",
         "channel_names": tuple(names),
         "channel_units": tuple(units),
         "channel_products": tuple(products),

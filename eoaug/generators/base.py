@@ -203,7 +203,7 @@ class Card:
     conditions: frozenset[str] = frozenset()
     """Optional conditioning that it uses, of ``prompt``, ``layout``, ``metadata``, ``guidance``."""
     prompt_words: frozenset[str] = frozenset()
-    """Words of which a prompt must hold one; empty: it takes any text."""
+    """Words or phrases in lower case, words apart by a space, of which a prompt must hold one; empty: it takes any text."""
     prompt_strength: float | None = None
     """Denoising strength of `synthesize` above which it uses a prompt; other requests do not. None: all of them do."""
     layout_verbs: frozenset[Verb] = frozenset()
@@ -220,6 +220,8 @@ class Card:
     classes: tuple[str, ...] = ()
     """Classes of the ground that it lays out in unconditional synthesis, by their code from 1; a generator that names some
     is a `ClassMapGenerator`. (): it lays out none."""
+    land_bands: frozenset[str] = frozenset()
+    """Common names of bands that it draws in unconditional synthesis, with or without a slot; empty: those of its slots."""
     description: str = ""
     """One sentence for users."""
 
@@ -289,9 +291,10 @@ class Request:
     translated: bool = False
     """True if the bands to fill are to be estimated from the other bands of their date: the verb translate."""
     channel_names: tuple[str, ...] = ()
-    """Common name of the band in each channel, "" where unknown or absent; only with ``translated``."""
+    """Common name of the band in each channel, "" where unknown or absent; only in the verbs translate and
+    synthesize."""
     channel_units: tuple[tuple[float, float], ...] = ()
-    """By channel the physical value at model unit 0, and the size of one model unit; only with ``translated``."""
+    """By channel the physical value at model unit 0, and the size of one model unit; given with ``channel_names``."""
     channel_products: tuple[Product, ...] = ()
     """By channel the sensor and the processing level of the band, as far as they are known; only with ``translated``.
     (): none is known."""

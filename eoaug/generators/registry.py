@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Any
@@ -41,9 +41,9 @@ def load(generator: str | Path | Generator = "embedded", **options: Any) -> Gene
     ----------
     generator
         A name of `available`: ``"embedded"`` (the small diffusion model that ships with eoaug),
-        ``"classical"`` (no weights, no torch), or what another package registers. Or a checkpoint of the
-        Stable Diffusion family or of DiffusionSat: its folder, ``"owner/name@commit"`` on the hub, or a JSON
-        file with ``base`` and options.
+        ``"classical"`` (no weights, no torch), or what another package registers. Or the folder that
+        `eoaug tune-land` has written. Or a checkpoint of the Stable Diffusion family or of DiffusionSat: its
+        folder, ``"owner/name@commit"`` on the hub, or a JSON file with ``base`` and options.
     **options
         Passed to the generator's factory, e.g. ``device="cuda"``; for checkpoints those of
         `eoaug.generators.checkpoints.settings.Settings`, e.g. ``adapters=["my-lora"]``.
@@ -70,7 +70,7 @@ def load(generator: str | Path | Generator = "embedded", **options: Any) -> Gene
         return generator
     points = available()
     if generator not in points and (Path(generator).exists() or "/" in generator):
-        return _from_checkpoint(generator, options)
+        return _from_path(generator, options)
     if generator not in points:
         names = ", ".join(points) or "none; reinstall eoaug"
         raise GeneratorError(
@@ -84,18 +84,34 @@ def load(generator: str | Path | Generator = "embedded", **options: Any) -> Gene
             f"generator {generator!r} ({points[generator].value}) cannot be imported: {error}",
             "install the package that it needs",
         ) from error
-    try:
-        loaded = factory(**options)
-    except TypeError as error:
-        raise GeneratorError(
-            f"generator {generator!r} does not take {options}: {error}", "leave the option out"
-        ) from error
+    loaded = _made(factory, generator, options)
     if not isinstance(loaded, Generator):
         raise GeneratorError(
             f"generator {generator!r} made a {type(loaded).__name__} without card and generate",
             "implement the Protocol eoaug.Generator; eoaug.testing.check_generator checks it",
         )
     return loaded
+
+
+def _made(factory: Any, name: str, options: dict[str, Any]) -> Any:
+    try:
+        return factory(**options)
+    except TypeError as error:
+        raise GeneratorError(
+            f"generator {name!r} does not take {options}: {error}", "leave the option out"
+        ) from error
+
+
+def _from_path(source: str, options: dict[str, Any]) -> Generator:
+    # Late: loads scipy, which checkpoints do not need.
+    from eoaug.generators.embedded.weights_config import is_embedded
+
+    if is_embedded(source):
+        from eoaug.generators.embedded.generator import Embedded
+
+        made: Generator = _made(partial(Embedded, source), source, options)
+        return made
+    return _from_checkpoint(source, options)
 
 
 def _from_checkpoint(source: str, options: dict[str, Any]) -> Generator:

@@ -129,15 +129,19 @@ def members_of(options: Options) -> tuple[int | None, Reduce | None]:
 def prompt_for(prompt: Any, card: Card, verb: Verb, strength: float) -> str | None:
     """Return the prompt; refuse one that the generator cannot use, or not with this verb and denoising strength."""
     supported("prompt", prompt, card)
-    if prompt is not None and not isinstance(prompt, str):
+    if prompt is None:
+        return None
+    if not isinstance(prompt, str):
         raise ParameterError(
             f"prompt={prompt!r} is a {type(prompt).__name__}, not text", "e.g. prompt='a harbour in winter'"
         )
-    if prompt and card.prompt_words and not card.prompt_words & set(re.findall(r"\w+", prompt.lower())):
-        raise ParameterError(
-            f"prompt={prompt!r} holds no word that generator {card.name!r} knows",
-            f"use some of {', '.join(sorted(card.prompt_words))}",
-        )
+    if prompt and card.prompt_words:
+        said = f" {' '.join(re.findall(r'[^\W_]+', prompt.lower()))} "
+        if not any(f" {phrase} " in said for phrase in card.prompt_words):
+            raise ParameterError(
+                f"prompt={prompt!r} holds no word that generator {card.name!r} knows",
+                f"use some of {', '.join(sorted(card.prompt_words))}",
+            )
     least = card.prompt_strength
     if prompt and least is not None and (verb != "synthesize" or strength <= least):
         used = f"synthesize with strength={strength:g}" if verb == "synthesize" else verb

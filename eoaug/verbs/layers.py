@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from eoaug.cube.model import Cube, CubeBand
 from eoaug.cube.typical import typical_of
 from eoaug.engine.values import Layer, Origin
+from eoaug.errors import BandError, did_you_mean
 from eoaug.generators.base import Card
 from eoaug.raster.bands import assign_bands, match_bands
 from eoaug.raster.plausible import quantity_of
@@ -110,9 +112,36 @@ def _origin(card: Card, slot: int) -> Origin:
     return "transferred" if name in card.derived_bands else "generated"
 
 
-def empty_cube(geobox: Any, times: NDArray[np.datetime64] | None, card: Card) -> Cube:
-    """Return a cube without pixels: the grid and bands of an unconditional synthesis."""
+def empty_cube(
+    geobox: Any, times: NDArray[np.datetime64] | None, card: Card, wanted: Sequence[str] = ()
+) -> Cube:
+    """Return a cube without pixels: the grid and bands of an unconditional synthesis.
+
+    Parameters
+    ----------
+    geobox, times
+        Grid and dates.
+    card
+        Of the generator.
+    wanted
+        Common names of the bands; empty: those of the card's slots.
+
+    Raises
+    ------
+    BandError
+        The generator draws no such band.
+    """
     from odc.geo.xr import xr_coords
+
+    # Without input there is no band to keep, and none to derive another from.
+    slots = [name for name in card.bands if name not in card.passthrough_bands | card.derived_bands]
+    known = dict.fromkeys((*slots, *sorted(card.land_bands)))
+    if known and (unknown := [name for name in wanted if name not in known]):
+        hint = did_you_mean(unknown[0], known)
+        raise BandError(
+            f"generator {card.name!r} draws no band {unknown[0]!r}",
+            f"{hint} it draws {', '.join(known)}".lstrip(),
+        )
 
     coords: dict[Any, Any] = dict(xr_coords(geobox))
     if times is not None:
@@ -135,9 +164,7 @@ def empty_cube(geobox: Any, times: NDArray[np.datetime64] | None, card: Card) ->
             },
             encoding={},
         )
-        for name in card.bands or _SYNTHESIS_BANDS
-        # Without input there is no band to keep, and none to derive another from.
-        if name not in card.passthrough_bands | card.derived_bands
+        for name in dict.fromkeys(wanted) or slots or _SYNTHESIS_BANDS
     )
     # Scalar placeholders fix the order of the result's variables.
     source = xr.Dataset({band.name: xr.Variable((), np.float32(0)) for band in bands}, coords)

@@ -259,7 +259,8 @@ OWN_OPTIONS: Mapping[Verb, Mapping[str, Option]] = {
             help="Extent instead of a source: left,bottom,right,top in --crs, with --resolution.",
         ),
         "times": Option(cli=list[str], metavar="DATES", help="Dates of the output, with --like."),
-        # On the command line these two are options of the source, and of the extent where there is none.
+        # On the command line these three are options of the source, and of the extent where there is none.
+        "bands": Option(yaml=None),
         "resolution": Option(yaml=None),
         "crs": Option(yaml=None),
     },

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +24,7 @@ from eoaug.engine.identity import token_for
 from eoaug.engine.inputs import Inputs
 from eoaug.engine.layout import in_one_tile, lattice_for
 from eoaug.engine.plan import Plan
-from eoaug.engine.values import Bands, Calendar, Chunking, Fill, Grid, Sampling
+from eoaug.engine.values import Bands, Calendar, Chunking, Fill, Grid, Layer, Sampling
 from eoaug.errors import BandError, EoaugWarning, ParameterError
 from eoaug.generators.base import Generator, Verb
 from eoaug.progress import Progress
@@ -234,18 +234,24 @@ def _bands(call: VerbCall, layout_planes: int) -> Bands:
         )
     bands = Bands(layers, max(len(card.bands), 1 + max(layer.slot for layer in layers)), layout_planes)
     if bands.extra and not call.guided and not call.wanted:
-        _say_extra(call, ", ".join(layer.name for layer in bands.extra))
+        _say_extra(call, bands.extra)
     return bands
 
 
-def _say_extra(call: VerbCall, names: str) -> None:
+def _say_extra(call: VerbCall, extra: Sequence[Layer]) -> None:
     """Say which bands the generator's networks do not know, and refuse what its priors cannot do for them."""
+    names = ", ".join(layer.name for layer in extra)
     card = call.generator.card
     if call.verb == "synthesize" and call.strength > card.extra_strength:
+        if call.strength == 1 and {layer.common_name for layer in extra} <= card.land_bands:
+            return
+        names = ", ".join(layer.name for layer in extra if layer.common_name not in card.land_bands) or names
+        known = dict.fromkeys((*card.bands, *sorted(card.land_bands)))
         raise BandError(
             f"generator {card.name!r} has no slot for {names}, and makes no new land for such bands: "
             f"strength={call.strength:g}",
-            f"use strength={card.extra_strength:g} or less, or select bands that it knows: {', '.join(card.bands)}",
+            f"use strength={card.extra_strength:g} or less, or select bands that it knows: {', '.join(card.bands)}"
+            f" (with strength=1 {', '.join(known)})",
         )
     warnings.warn(
         f"{call.verb}: generator {card.name!r} has no slot for {names}; its priors make them, without its networks; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Unpack
 
 import xarray as xr
@@ -29,6 +30,7 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
     resolution: float | None = None,
     crs: Any = None,
     times: Any = None,
+    bands: Sequence[str] | None = None,
     mask: Mask = None,
     mask_buffer: float | str | None = None,
     strength: float | None = None,
@@ -49,6 +51,10 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         Coordinate reference system, with a bounding box.
     times
         Dates of the result, with ``like``.
+    bands
+        Common names of its bands, with ``like``. Default: the bands of the generator's networks. ``embedded`` also draws
+        ``coastal``, ``rededge071``, ``rededge075``, ``rededge078``, ``nir08`` and ``nir09``; in a cube they can be drawn with
+        ``strength=1``.
     strength
         Denoising strength, 0 to 1: 0 keeps ``ds``, 1 ignores it. Default 0.6.
     mask
@@ -88,6 +94,7 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
         resolution=resolution,
         crs=crs,
         times=times,
+        bands=bands,
         strength=strength,
         mask=mask,
         mask_buffer=mask_buffer,
@@ -103,6 +110,7 @@ def prepare_synthesize(
     resolution: Any = None,
     crs: Any = None,
     times: Any = None,
+    bands: Any = None,
     strength: float | None = None,
     mask: Any = None,
     mask_buffer: Any = None,
@@ -116,10 +124,7 @@ def prepare_synthesize(
     generator = generator_for(options, "synthesize")
     if like is None:
         strength = 0.6 if strength is None else number("strength", strength, 0.0, 1.0)
-        if times is not None:
-            raise ParameterError(
-                f"times={times!r} does not go with a cube to vary", "use extend(ds, times=...) for new dates"
-            )
+        _refuse_outputs(times, bands)
         if options.get("layout") is not None and generator.card.by_place and strength < 1:
             raise ParameterError(
                 f"{generator.card.name} uses a layout for new land only, and strength={strength} keeps that of the cube",
@@ -150,10 +155,33 @@ def prepare_synthesize(
         )
     name = _class_map(generator, options)
     geobox = as_geobox(like, resolution=resolution, crs=crs)
-    cube = empty_cube(geobox, dates_of(times) if times is not None else None, generator.card)
+    dates = dates_of(times) if times is not None else None
+    cube = empty_cube(geobox, dates, generator.card, _names(bands))
     own = {"like": True, **({"labels": name} if name else {})}
     call = VerbCall(verb="synthesize", cube=cube, generator=generator, fill="scene", own=own, class_map=name)
     return prepare(call, options)
+
+
+def _refuse_outputs(times: Any, bands: Any) -> None:
+    """Refuse arguments that describe a cube without input, where there is one."""
+    if times is not None:
+        raise ParameterError(
+            f"times={times!r} does not go with a cube to vary", "use extend(ds, times=...) for new dates"
+        )
+    if bands is not None:
+        raise ParameterError(
+            f"bands={bands!r} does not go with a cube to vary, all of whose bands are varied",
+            "leave it out, or select them: ds[['red', 'nir']]",
+        )
+
+
+def _names(bands: Any) -> Sequence[str]:
+    """Return names of bands; none where they are left out."""
+    if bands is None:
+        return ()
+    if isinstance(bands, str) or not all(isinstance(name, str) for name in bands) or not list(bands):
+        raise ParameterError(f"bands={bands!r} are no names of bands", "e.g. bands=['red', 'rededge071']")
+    return list(bands)
 
 
 def _class_map(generator: Generator, options: Options) -> str:
@@ -167,7 +195,7 @@ def _class_map(generator: Generator, options: Options) -> str:
             f"labels={list(names)!r} asks for the classes that are laid out, and generator {card.name!r} lays out none",
             "use generator='embedded', or leave labels out",
         )
-    taken = {*card.bands, SYNTHETIC, "time", "y", "x", "member", "spatial_ref"}
+    taken = {*card.bands, *card.land_bands, SYNTHETIC, "time", "y", "x", "member", "spatial_ref"}
     if len(names) > 1 or names[0] in taken or not names[0].isidentifier():
         raise ParameterError(
             f"labels={list(names)!r} is not one free name for the variable with the classes that are laid out",

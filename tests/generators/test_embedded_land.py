@@ -13,11 +13,12 @@ import eoaug
 from eoaug.errors import EoaugError, GeneratorError
 from eoaug.evaluate.structure import structure
 from eoaug.generators.embedded.ground_cover import CLASSES
-from eoaug.generators.embedded.land import LandPlane, shares_of
+from eoaug.generators.embedded.land import LandPlane
+from eoaug.generators.embedded.legend import SHIPPED
 from eoaug.generators.embedded.weights_config import land_for, load_config
 from eoaug.testing.scenes import scene
 
-PLANE = LandPlane(3, 0, 0, shares_of("fields with a village, a river and a motorway"))
+PLANE = LandPlane(3, 0, 0, SHIPPED.shares_of("fields with a village, a river and a motorway"))
 BOX = (500_000, 5_000_000, 500_640, 5_000_640)
 
 
@@ -26,7 +27,9 @@ def code(name):
 
 
 def of_class(name, seed, size=64):
-    return land_for(None).pixels(LandPlane(seed, 0, 0, shares_of(name)), (0, 0), (size, size))
+    return land_for(load_config(None)).pixels(
+        LandPlane(seed, 0, 0, SHIPPED.shares_of(name)), (0, 0), (size, size)
+    )
 
 
 @settings(max_examples=8, deadline=None)
@@ -37,7 +40,7 @@ def of_class(name, seed, size=64):
     right=st.integers(0, 30),
 )
 def test_a_part_is_cut_from_the_whole_plane_across_borders_of_classes(row, col, down, right):
-    land = land_for(None)
+    land = land_for(load_config(None))
     whole = land.pixels(PLANE, (row, col), (40, 44))
     part = land.pixels(PLANE, (row + down, col + right), (10, 14))
     assert part.tobytes() == whole[:, down : down + 10, right : right + 14].tobytes()
@@ -47,28 +50,28 @@ def test_a_part_is_cut_from_the_whole_plane_across_borders_of_classes(row, col, 
 
 
 def test_shares_follow_the_prompt():
-    shares = dict(zip(CLASSES, shares_of("Fields, with a village"), strict=True))
+    shares = dict(zip(CLASSES, SHIPPED.shares_of("Fields, with a village"), strict=True))
     assert shares["annual_crop"] == pytest.approx(0.7)
     assert shares["residential"] == pytest.approx(0.3)
     assert sum(shares.values()) == pytest.approx(1)
-    assert shares_of("forest") == shares_of("woods") != shares_of("river")
-    assert shares_of("permanent_crop")[CLASSES.index("permanent_crop")] == 1
-    assert sum(shares_of(None)) == pytest.approx(1)
-    assert shares_of("land with a lake")[CLASSES.index("sea_lake")] == 1
+    assert SHIPPED.shares_of("forest") == SHIPPED.shares_of("woods") != SHIPPED.shares_of("river")
+    assert SHIPPED.shares_of("permanent_crop")[CLASSES.index("permanent_crop")] == 1
+    assert sum(SHIPPED.shares_of(None)) == pytest.approx(1)
+    assert SHIPPED.shares_of("land with a lake")[CLASSES.index("sea_lake")] == 1
     with pytest.raises(GeneratorError, match="names no class"):
-        shares_of("nice")
+        SHIPPED.shares_of("nice")
 
 
 def test_the_plane_has_the_classes_of_the_prompt_in_their_shares():
-    shares = shares_of("fields with a village and woods")
-    codes = land_for(None).classes(LandPlane(3, 0, 0, shares, 100.0), (-300, 500), (900, 900))
+    shares = SHIPPED.shares_of("fields with a village and woods")
+    codes = land_for(load_config(None)).classes(LandPlane(3, 0, 0, shares, 100.0), (-300, 500), (900, 900))
     found = np.bincount(codes.ravel(), minlength=len(CLASSES) + 1)[1:] / codes.size
     np.testing.assert_allclose(found, shares, atol=0.12)
     assert set(np.unique(codes)) == set(np.flatnonzero(shares) + 1)
 
 
 def test_planes_of_other_seeds_and_members_differ_and_dates_change_fields_alone():
-    land, shares = land_for(None), shares_of("fields with a river")
+    land, shares = land_for(load_config(None)), SHIPPED.shares_of("fields with a river")
     first = land.pixels(LandPlane(1, 0, 0, shares), (0, 0), (96, 96))
     for other in (LandPlane(2, 0, 0, shares), LandPlane(1, 1, 0, shares)):
         assert (land.pixels(other, (0, 0), (96, 96)) != first).mean() > 0.9
@@ -86,7 +89,9 @@ def test_planes_of_other_seeds_and_members_differ_and_dates_change_fields_alone(
 def test_land_is_physical_and_in_natural_colours(gsd_m):
     card = load_config(None).card
     for seed in range(4):
-        drawn = land_for(None).pixels(LandPlane(seed, 0, 0, shares_of(None), gsd_m), (0, 0), (96, 96))
+        drawn = land_for(load_config(None)).pixels(
+            LandPlane(seed, 0, 0, SHIPPED.shares_of(None), gsd_m), (0, 0), (96, 96)
+        )
         assert np.isfinite(drawn).all()
         assert drawn.min() >= 0
         assert drawn.max() <= 1.2
@@ -191,3 +196,40 @@ def test_a_strong_variation_takes_a_prompt():
 def test_a_prompt_without_a_known_word_is_refused_before_the_run():
     with pytest.raises(EoaugError, match=r"'a poem' holds no word that generator 'embedded' knows"):
         drawn(prompt="a poem")
+
+
+def test_the_longest_phrase_of_a_prompt_counts():
+    shares = dict(zip(CLASSES, SHIPPED.shares_of("permanent crops and a forest"), strict=True))
+    assert shares["annual_crop"] == 0
+    assert shares["permanent_crop"] == shares["forest"] == 0.5
+
+
+FURTHER = ["rededge075", "red", "nir08", "coastal", "nir", "swir16"]
+
+
+def test_further_bands_are_drawn_and_change_no_other():
+    plain, more = drawn(prompt="woods").compute(), drawn(prompt="woods", bands=FURTHER).compute()
+    assert list(more.data_vars)[: len(FURTHER)] == FURTHER
+    for band in ("red", "nir", "swir16"):
+        np.testing.assert_array_equal(more[band].values, plain[band].values)
+    means = {band: float(more[band].mean()) for band in FURTHER}
+    assert max(means["coastal"], means["red"]) < 0.05 < means["rededge075"] < means["nir08"]
+    assert (more.nir08.values != more.nir.values).any()
+
+
+def test_a_cube_with_further_bands_becomes_new_land():
+    like = drawn(prompt="woods", bands=FURTHER).compute().drop_vars("landcover")
+    again = eoaug.synthesize(like, strength=1, prompt="woods", seed=5)
+    for band in FURTHER:
+        np.testing.assert_allclose(again[band].values, like[band].values, atol=1e-6)
+    with pytest.raises(EoaugError, match="no slot for coastal, nir08, rededge075"):
+        eoaug.synthesize(like, strength=0.8)
+
+
+def test_bands_that_are_not_drawn_are_refused():
+    with pytest.raises(EoaugError, match=r"no band 'rededge72'\n.*did you mean 'rededge07"):
+        drawn(bands=["rededge72"])
+    with pytest.raises(EoaugError, match="no names of bands"):
+        drawn(bands="red")
+    with pytest.raises(EoaugError, match="does not go with a cube to vary"):
+        eoaug.synthesize(scene((32, 32)), bands=["red"])

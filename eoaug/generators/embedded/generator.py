@@ -34,6 +34,7 @@ from eoaug.generators.embedded.trajectory import (
 )
 from eoaug.generators.embedded.variation import redrawn, tones
 from eoaug.generators.embedded.weights_config import (
+    GeneratorConfig,
     land_for,
     load_config,
     network_for,
@@ -131,9 +132,9 @@ class Embedded:
     def class_map(self, request: Request) -> NDArray[np.uint8]:
         """Return the codes of ``card.classes`` of what is laid out under an unconditional request, shape (H, W)."""
         layout = _layout_of(request, self.card)
-        return land_for(self._folder).classes(
-            land_plane(request), request.origin, request.values.shape[2:], layout
-        )
+        land = land_for(self._config)
+        plane = land_plane(request, self._config.legend)
+        return land.classes(plane, request.origin, request.values.shape[2:], layout)
 
     def _states(self, requests: Sequence[Request]) -> Iterator[ResidualBatch]:
         """Yield the states of requests, batch after batch."""
@@ -151,10 +152,7 @@ class Embedded:
         )
         for trajectory in state.trajectories:
             if trajectory.plan.drawn:
-                land = _land(trajectory.request, self.card, self._folder)
-                # Bands without a slot, of which nothing is known: their typical value.
-                further = trajectory.request.values.shape[1] - len(land)
-                trajectory.estimate = np.pad(land, ((0, further), (0, 0), (0, 0)))
+                trajectory.estimate = _land(trajectory.request, self._config)
         rest = [trajectory for trajectory in state.trajectories if not trajectory.plan.drawn]
         varied = [trajectory for trajectory in rest if trajectory.plan.unconditional]
         for trajectory, request in zip(varied, self._coarse_requests(varied), strict=True):
@@ -226,7 +224,7 @@ class Embedded:
         requests = []
         for item in trajectories:
             new = item.request.strength > KEEPING
-            land = _land(item.request, self.card, self._folder, CONTEXT_PX) if new else None
+            land = _land(item.request, self._config, CONTEXT_PX)[: len(self.card.bands)] if new else None
             requests.append(item.coarse_request(land, self.card.mean, self.card.std))
         return requests
 
@@ -388,17 +386,27 @@ def _physical(values: Float32Array, card: Card) -> Float32Array:
     return limited
 
 
-def _land(request: Request, card: Card, folder: str | None, margin: int = 0) -> Float32Array:
-    """Return new land at a tile and a margin around it, shape (C, H + 2 margin, W + 2 margin), model units."""
-    (row, col), (H, W) = request.origin, request.values.shape[2:]
+def _land(request: Request, config: GeneratorConfig, margin: int = 0) -> Float32Array:
+    """Return new land at a tile and a margin around it, shape (C, H + 2 margin, W + 2 margin), model units.
+
+    A band without a slot that the statistics do not know has its typical value.
+    """
+    card, (row, col), (channels, H, W) = config.card, request.origin, request.values.shape[1:]
     layout = _layout_of(request, card)
     if layout is not None:
         layout = np.pad(layout, margin, mode="edge")
+    slots = (*card.bands, *[""] * (channels - len(card.bands)))
+    named = request.channel_names or ("",) * channels
+    # A band may stand in a slot for another, such as nir08 for nir.
+    names = [own if own in card.land_bands else slot for own, slot in zip(named, slots, strict=True)]
+    units = [*zip(card.mean, card.std, strict=True)]
+    units += request.channel_units[len(units) :] or [(0.0, 1.0)] * (channels - len(units))
+    mean, std = np.asarray(units, np.float32).T[:, :, None, None]
     shape = H + 2 * margin, W + 2 * margin
-    reflectance = land_for(folder).pixels(land_plane(request), (row - margin, col - margin), shape, layout)
-    mean, std = (np.asarray(one, np.float32)[:, None, None] for one in (card.mean, card.std))
+    plane = land_plane(request, config.legend)
+    reflectance = land_for(config).pixels(plane, (row - margin, col - margin), shape, layout, bands=names)
     land: Float32Array = (reflectance - mean) / std
-    return land
+    return np.where(np.isnan(land), np.float32(0), land)
 
 
 def _layout_of(request: Request, card: Card) -> NDArray[np.uint8] | None:

@@ -7,62 +7,27 @@ averaged and blurred as by a sensor, so that borders look measured. Any part of 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage, special
 
-from eoaug.errors import GeneratorError
-from eoaug.generators.embedded.ground_cover import AREAS, CLASSES, LINES, ClassColours, Cover, Ground, painted
+from eoaug.generators.embedded.ground_cover import ClassColours, Cover, Ground, painted
+from eoaug.generators.embedded.legend import SHIPPED, Legend
 from eoaug.generators.embedded.plane_numbers import PlaneNumbers
 from eoaug.raster.arrays import Float32Array, Float64Array
 
-__all__ = [
-    "FLOOR",
-    "PROMPT_WORDS",
-    "WORDS",
-    "Land",
-    "LandPlane",
-    "LandStatistics",
-    "infrared_terms",
-    "shares_of",
-]
+__all__ = ["FLOOR", "VISIBLE", "Land", "LandPlane", "LandStatistics", "infrared_terms"]
 
 
 FLOOR = 0.02
 """Reflectance added before the logarithm."""
-WORDS: Mapping[str, tuple[str, ...]] = {
-    "annual_crop": ("field", "fields", "crop", "crops", "cropland", "farmland", "arable"),
-    "forest": ("forest", "forests", "wood", "woods", "woodland", "trees"),
-    "herbaceous_vegetation": ("scrub", "shrubs", "shrubland", "heath", "steppe", "herbaceous"),
-    "highway": ("highway", "highways", "motorway", "road", "roads"),
-    "industrial": ("industrial", "industry", "factory", "factories", "warehouses"),
-    "pasture": ("pasture", "pastures", "meadow", "meadows", "grassland"),
-    "permanent_crop": ("orchard", "orchards", "vineyard", "vineyards", "olives"),
-    "residential": ("village", "villages", "town", "towns", "city", "houses", "streets", "residential"),
-    "river": ("river", "rivers", "stream", "canal"),
-    "sea_lake": ("sea", "lake", "lakes", "ocean", "water"),
-}
-"""The words of a prompt that mean a class; the names of the classes do as well, with or without their underscore."""
-_ALL = {name: frozenset((name, name.replace("_", ""), *words)) for name, words in WORDS.items()}
-PROMPT_WORDS = frozenset().union(*_ALL.values())
-"""Words of a prompt that mean a class."""
-_MIXTURE = {"annual_crop": 0.38, "pasture": 0.17, "forest": 0.19, "herbaceous_vegetation": 0.06, "residential": 0.07,
-            "permanent_crop": 0.05, "industrial": 0.02, "highway": 0.03, "river": 0.03}  # fmt: skip
-"""Shares of the area without a prompt."""
-_AROUND = {
-    "river": {"annual_crop": 0.15, "pasture": 0.35, "forest": 0.35, "herbaceous_vegetation": 0.15},
-    "highway": {"annual_crop": 0.35, "pasture": 0.4, "residential": 0.08, "industrial": 0.07,
-                "herbaceous_vegetation": 0.1},
-}  # fmt: skip
-"""What lies around a line where the prompt names nothing else."""
-_ALONG_ROADS = ("annual_crop", "pasture", "herbaceous_vegetation")
-"""Classes with the colours of chips of roads where a prompt names roads first."""
-_ADDED = 0.3
-"""Share of the area of what a prompt names after "with"."""
+VISIBLE = ("blue", "green", "red")
+"""Bands in which the shipped statistics paint shapes."""
+_ALONG_LINES = ("annual_crop", "pasture", "herbaceous_vegetation")
+"""Ground covers with the colours of chips of roads or rivers where a prompt names these first."""
 _DISTRICT, _CLUSTER = 65.0, 3
 """Edge of a district of one class in tens of metres; districts per axis of a cluster of similar ones."""
 _CLUSTERED = 0.4
@@ -95,7 +60,7 @@ class LandPlane:
     time: int
     """Seconds since 1970."""
     shares: tuple[float, ...]
-    """Share of the area of every class of `ground_cover.CLASSES`."""
+    """Share of the area of every kind of the legend."""
     gsd_m: float = _USUAL_M
     """Pixel size."""
 
@@ -108,7 +73,10 @@ class LandPlane:
 
 @dataclass(frozen=True, eq=False)
 class LandStatistics:
-    """What is known of the colours of K classes, from m real chips of each; logarithms of reflectance + 0.02."""
+    """What is known of the colours of the K kinds of a legend, from m real chips of each; logarithms of reflectance + 0.02.
+
+    Shapes are painted in three bands, as a rule the visible ones; further bands follow from these.
+    """
 
     levels: Float64Array
     """Shape (K, m, n, 3), see `ClassColours`; chips from dark to bright."""
@@ -122,27 +90,40 @@ class LandStatistics:
     """Shape (K, B, B): root of the covariance of what these do not explain, from chip to chip."""
     infrared_bands: tuple[str, ...]
     """Common names of the further bands."""
+    painted_bands: tuple[str, ...] = VISIBLE
+    """Common names of the three bands."""
 
     @classmethod
-    def of_tensors(cls, tensors: Mapping[str, NDArray[np.generic]], bands: Sequence[str]) -> LandStatistics:
+    def of_tensors(
+        cls,
+        tensors: Mapping[str, NDArray[np.generic]],
+        bands: Sequence[str],
+        painted: Sequence[str] = VISIBLE,
+    ) -> LandStatistics:
         """Return the statistics that `tensors` wrote."""
         names = ("levels", "pieces", "chroma", "infrared", "infrared_root")
-        return cls(**{name: tensors[name].astype(np.float64) for name in names}, infrared_bands=tuple(bands))
+        arrays = {name: tensors[name].astype(np.float64) for name in names}
+        return cls(**arrays, infrared_bands=tuple(bands), painted_bands=tuple(painted))
+
+    @property
+    def bands(self) -> frozenset[str]:
+        """Common names of all bands that are known."""
+        return frozenset((*self.painted_bands, *self.infrared_bands))
 
     def tensors(self) -> dict[str, Float32Array]:
         """Return the statistics as tensors to save."""
         names = ("levels", "pieces", "chroma", "infrared", "infrared_root")
         return {name: getattr(self, name).astype(np.float32) for name in names}
 
-    def colours(self, numbers: PlaneNumbers) -> dict[str, ClassColours]:
-        """Return the colours of a plane: for each class those of one chip."""
+    def colours(self, numbers: PlaneNumbers, names: Sequence[str]) -> list[ClassColours]:
+        """Return the colours of a plane: for each kind those of one chip. ``names`` are those of the kinds."""
         common, chips = float(numbers.of_plane("tone", 1)[0]), self.levels.shape[1]
-        found = {}
-        for k, name in enumerate(CLASSES):
+        found = []
+        for k, name in enumerate(names):
             own = float(numbers.of_plane(f"tone {name}", 1)[0])
             rank = float(special.ndtr(np.sqrt(_COMMON) * common + np.sqrt(1 - _COMMON) * own))
             chip = min(int(rank * chips), chips - 1)
-            found[name] = ClassColours(self.levels[k, chip], self.pieces[k, chip])
+            found.append(ClassColours(self.levels[k, chip], self.pieces[k, chip]))
         return found
 
 
@@ -152,50 +133,21 @@ def infrared_terms(visible: Float64Array) -> Float64Array:
     return np.stack([np.ones_like(b), b, g, r, b * b, g * g, r * r, b * g, g * r, b * r])
 
 
-def shares_of(prompt: str | None) -> tuple[float, ...]:
-    """Return the share of the area of every class that a prompt asks for.
-
-    The words before "with" share the larger part of the area, those after it the rest: in "fields with a village" seven
-    tenths are fields. A class counts once for every word that means it. Roads and rivers cross what else is asked for,
-    and the more often the larger their share.
-
-    Raises
-    ------
-    GeneratorError
-        The prompt holds no known word.
-    """
-    if not prompt:
-        return tuple(_MIXTURE.get(name, 0.0) for name in CLASSES)
-    main, _, added = (" " + prompt.lower() + " ").partition(" with ")
-    counts = [_counts(part) for part in (main, added)]
-    if not any(part.any() for part in counts):
-        raise GeneratorError(
-            f"prompt={prompt!r} names no class of land",
-            f"use words such as {', '.join(words[0] for words in WORDS.values())}",
-        )
-    weights = [1 - _ADDED, _ADDED] if all(part.any() for part in counts) else [1.0, 1.0]
-    total = sum(w * part / max(part.sum(), 1) for w, part in zip(weights, counts, strict=True))
-    return tuple(float(share) for share in np.asarray(total))
-
-
-def _counts(text: str) -> Float64Array:
-    found = re.findall(r"[a-z_]+", text)
-    return np.array([sum(word in words for word in found) for words in _ALL.values()], np.float64)
-
-
 class Land:
     """Draws parts of planes.
 
     Parameters
     ----------
     statistics
-        Colours of the classes.
+        Colours of the kinds of the legend.
     bands
         Common names of the bands to draw.
+    legend
+        The classes.
     """
 
-    def __init__(self, statistics: LandStatistics, bands: Sequence[str]) -> None:
-        self._statistics, self._bands = statistics, tuple(bands)
+    def __init__(self, statistics: LandStatistics, bands: Sequence[str], legend: Legend = SHIPPED) -> None:
+        self.statistics, self.legend, self._bands = statistics, legend, tuple(bands)
 
     def classes(
         self,
@@ -204,7 +156,9 @@ class Land:
         shape: tuple[int, int],
         layout: NDArray[np.integer] | None = None,
     ) -> NDArray[np.uint8]:
-        """Return the codes of `ground_cover.CLASSES` from 1 in the middle of the pixels of a part, shape (rows, columns).
+        """Return the codes of the classes from 1 in the middle of the pixels of a part, shape (rows, columns).
+
+        0 is what the legend draws around its classes.
 
         Parameters
         ----------
@@ -219,10 +173,9 @@ class Land:
             start + np.arange(count, dtype=np.float64) for start, count in zip(origin, shape, strict=True)
         )
         y, x = (axis.ravel() for axis in np.meshgrid(rows, cols, indexing="ij"))
-        codes = self._laid_out(plane, self._ground(plane, y, x))[0].reshape(shape).astype(
-            np.uint8
-        ) + np.uint8(1)
-        return codes if layout is None else np.where(layout > 0, layout, codes).astype(np.uint8)
+        kinds = self._laid_out(plane, self._ground(plane, y, x)[0])[0].reshape(shape)
+        codes = np.where(kinds < len(self.legend.classes), kinds + 1, 0)
+        return (codes if layout is None else np.where(layout > 0, layout, codes)).astype(np.uint8)
 
     def pixels(
         self,
@@ -230,10 +183,13 @@ class Land:
         origin: tuple[int, int],
         shape: tuple[int, int],
         layout: NDArray[np.integer] | None = None,
+        *,
+        bands: Sequence[str] | None = None,
     ) -> Float32Array:
         """Return a part of a plane, reflectance of the bands, shape (C, rows, columns); NaN in bands that are not known.
 
-        Arguments as for `classes`; beyond its edge ``layout`` goes on as at its edge.
+        Arguments as for `classes`; beyond its edge ``layout`` goes on as at its edge. ``bands`` are those to draw instead of
+        the usual ones.
         """
         size = shape[0] + 2 * _HALO, shape[1] + 2 * _HALO
         first = origin[0] - _HALO, origin[1] - _HALO
@@ -245,7 +201,7 @@ class Land:
         given = None
         if layout is not None:
             given = np.pad(layout, _HALO, mode="edge").repeat(2, axis=0).repeat(2, axis=1).ravel()
-        drawn = self._drawn(plane, y, x, given)
+        drawn = self._drawn(plane, y, x, given, self._bands if bands is None else bands)
         means = drawn.reshape(-1, size[0], 2, size[1], 2).mean(axis=(2, 4))
         blurred = ndimage.gaussian_filter(
             means, (0, _BLUR_PX, _BLUR_PX), radius=(0, _HALO, _HALO), mode="nearest"
@@ -254,69 +210,82 @@ class Land:
         reflectance: Float32Array = np.maximum(inner - FLOOR, 0).astype(np.float32)
         return reflectance
 
-    def _ground(self, plane: LandPlane, y: Float64Array, x: Float64Array) -> Ground:
+    def _ground(
+        self, plane: LandPlane, y: Float64Array, x: Float64Array
+    ) -> tuple[Ground, Sequence[ClassColours]]:
+        """Return the ground of points, and the colours of every kind on it."""
         numbers = PlaneNumbers(plane.seed, plane.member, plane.time)
         angle = float(np.pi * special.ndtr(numbers.of_plane("direction", 1)[0]))
-        colours = self._statistics.colours(numbers)
-        shares = dict(zip(CLASSES, plane.shares, strict=True))
-        if shares["highway"] == max(plane.shares):
-            # Land along motorways is duller than elsewhere: embankments, works, allotments.
-            colours |= dict.fromkeys(_ALONG_ROADS, colours["highway"])
-        if shares["river"] == max(plane.shares):
-            colours |= dict.fromkeys(_ALONG_ROADS, colours["river"])
-        return Ground(numbers, y, x, plane.scale, angle, colours)
+        kinds = self.legend.kinds
+        colours = self.statistics.colours(numbers, [kind.name for kind in kinds])
+        for line in self.legend.lines:
+            if plane.shares[line] == max(plane.shares):
+                # Land along motorways is duller than elsewhere: embankments, works, allotments. That of rivers is wetter.
+                colours = [
+                    colours[line] if kind.cover in _ALONG_LINES else own
+                    for kind, own in zip(kinds, colours, strict=True)
+                ]
+        # Of several kinds with one cover, the first gives banks and verges their colours.
+        pairs = list(zip(kinds, colours, strict=True))
+        by_cover = {kind.cover: own for kind, own in reversed(pairs)}
+        return Ground(numbers, y, x, plane.scale, angle, by_cover), colours
 
     def _laid_out(
         self, plane: LandPlane, ground: Ground
-    ) -> tuple[NDArray[np.intp], Mapping[str, Float64Array]]:
-        """Return the classes of points, and for each line class that crosses the plane the distance to it."""
-        shares = dict(zip(CLASSES, plane.shares, strict=True))
-        areas = np.array([shares[name] for name in AREAS])
+    ) -> tuple[NDArray[np.intp], Mapping[int, Float64Array]]:
+        """Return the kinds of points, and for each line that crosses the plane the distance to it, by its kind."""
+        legend, shares = self.legend, np.array(plane.shares)
+        index = np.array(legend.areas)
+        areas = shares[index]
         if not areas.any():
-            areas = np.array(
-                [sum(shares[line] * _AROUND[line].get(name, 0.0) for line in LINES) for name in AREAS]
-            )
+            areas = legend.surroundings(plane.shares)[index]
         bent = ground.bent("district bends", 40, 3).bent("district edges", 6, 0.35)
         district = ground.numbers.blocks("district", bent.y, bent.x, _DISTRICT * ground.scale).cells
         kind = np.sqrt(_CLUSTERED) * ground.numbers.of("cluster", district // _CLUSTER)[0]
         kind = kind + np.sqrt(1 - _CLUSTERED) * ground.numbers.of("district", district)[0]
         # A share of 0 must not win by rounding: the last class with a share takes what is left.
         last = int(np.flatnonzero(areas)[-1])
-        index = np.searchsorted(np.cumsum(areas) / areas.sum(), special.ndtr(kind), side="right")
-        classes = np.array([CLASSES.index(name) for name in AREAS])[np.minimum(index, last)]
+        at = np.searchsorted(np.cumsum(areas) / areas.sum(), special.ndtr(kind), side="right")
+        kinds = index[np.minimum(at, last)]
         across = {}
-        for name in LINES:
-            if share := shares[name] / sum(plane.shares):
-                across[name] = _LINES[name](ground, _SPACING[name] / np.sqrt(share))
-                half = _half_width(name, ground)
-                classes = np.where(across[name] < half, CLASSES.index(name), classes)
-        return classes, across
+        for line in legend.lines:
+            if share := plane.shares[line] / sum(plane.shares):
+                cover = legend.kinds[line].cover
+                across[line] = _LINES[cover](ground, _SPACING[cover] / np.sqrt(share))
+                kinds = np.where(across[line] < _half_width(cover, ground), line, kinds)
+        return kinds, across
 
     def _drawn(
-        self, plane: LandPlane, y: Float64Array, x: Float64Array, given: NDArray[np.integer] | None
+        self,
+        plane: LandPlane,
+        y: Float64Array,
+        x: Float64Array,
+        given: NDArray[np.integer] | None,
+        bands: Sequence[str],
     ) -> Float64Array:
         """Return reflectance + FLOOR of points, shape (C, n)."""
-        ground = self._ground(plane, y, x)
-        classes, across = self._laid_out(plane, ground)
+        ground, colours = self._ground(plane, y, x)
+        kinds, across = self._laid_out(plane, ground)
         free = np.ones(y.shape, bool)
         if given is not None:
             free = given == 0
-            classes = np.where(free, classes, given.astype(np.intp) - 1)
+            kinds = np.where(free, kinds, given.astype(np.intp) - 1)
         colour, rough = np.empty((3, y.size)), np.empty(y.size)
-        for k in np.unique(classes).tolist():
-            here = classes == k
-            part = Ground(ground.numbers, y[here], x[here], ground.scale, ground.angle, ground.colours)
-            cover = painted(CLASSES[k], part)
-            for name, distance in across.items():
-                cover = _with_verges(name, cover, part, np.where(free[here], distance[here], np.inf))
+        for k in np.unique(kinds).tolist():
+            here, kind = kinds == k, self.legend.kinds[k]
+            part = replace(ground, y=y[here], x=x[here], colours={**ground.colours, kind.cover: colours[k]})
+            cover = painted(kind.cover, part)
+            for line, distance in across.items():
+                beyond = np.where(free[here], distance[here], np.inf)
+                cover = _with_verges(self.legend.kinds[line].cover, cover, part, beyond)
             colour[:, here], rough[here] = cover.colour, cover.rough
-        visible = colour + self._noise(ground, classes, rough)
-        bands = dict(zip(("blue", "green", "red"), visible, strict=True))
-        bands |= self._infrared(ground.numbers, classes, visible)
+        three = colour + self._noise(ground, kinds, rough)
+        values = dict(zip(self.statistics.painted_bands, three, strict=True))
+        values |= self._further(ground.numbers, kinds, three, bands)
         nothing = np.full(y.size, np.nan)
-        return np.exp(np.stack([bands.get(name, nothing) for name in self._bands]))
+        return np.exp(np.stack([values.get(name, nothing) for name in bands]))
 
-    def _noise(self, ground: Ground, classes: NDArray[np.intp], rough: Float64Array) -> Float64Array:
+    def _noise(self, ground: Ground, kinds: NDArray[np.intp], rough: Float64Array) -> Float64Array:
         """Return noise of single pixels, and random differences of colour, shape (3, n)."""
         numbers, y, x = ground.numbers, ground.y, ground.x
         cells = np.stack([np.floor(y + 0.5), np.floor(x + 0.5)]).astype(np.int64)
@@ -324,23 +293,24 @@ class Land:
         single = rough * (np.sqrt(_GREY) * grey + np.sqrt(1 - _GREY) * np.stack(own))
         apart = np.stack([numbers.smooth(f"chroma {axis}", y, x, _CHROMA_PX) for axis in range(3)])
         chroma = np.empty_like(single)
-        for k in np.unique(classes).tolist():
-            here = classes == k
+        for k in np.unique(kinds).tolist():
+            here, cover = kinds == k, self.legend.kinds[k].cover
             # Colours of equal brightness in chips of rivers are those of water and of land.
-            of = CLASSES.index("sea_lake") if CLASSES[k] == "river" else k
-            chroma[:, here] = self._statistics.chroma[of] @ apart[:, here]
+            of = self.legend.first("sea_lake") if cover == "river" else k
+            chroma[:, here] = self.statistics.chroma[of] @ apart[:, here]
         return np.asarray(single + chroma)
 
-    def _infrared(
-        self, numbers: PlaneNumbers, classes: NDArray[np.intp], visible: Float64Array
+    def _further(
+        self, numbers: PlaneNumbers, kinds: NDArray[np.intp], three: Float64Array, bands: Sequence[str]
     ) -> dict[str, Float64Array]:
         """Return the further bands of points, shape (n,) each."""
-        statistics = self._statistics
-        wanted = [b for b, name in enumerate(statistics.infrared_bands) if name in self._bands]
-        terms, found = infrared_terms(visible), np.empty((len(wanted), classes.size))
-        for k in np.unique(classes).tolist():
-            here = classes == k
-            drawn = numbers.of_plane(f"infrared {CLASSES[k]}", len(statistics.infrared_bands))
+        statistics = self.statistics
+        wanted = [b for b, name in enumerate(statistics.infrared_bands) if name in bands]
+        terms, found = infrared_terms(three), np.empty((len(wanted), kinds.size))
+        for k in np.unique(kinds).tolist():
+            here = kinds == k
+            name = self.legend.kinds[k].name
+            drawn = numbers.of_plane(f"infrared {name}", len(statistics.infrared_bands))
             moved = statistics.infrared_root[k] @ np.clip(drawn, -2, 2)
             found[:, here] = statistics.infrared[k, wanted] @ terms[:, here] + moved[wanted, None]
         found = np.clip(found, *np.log(np.add(_INFRARED, FLOOR)))

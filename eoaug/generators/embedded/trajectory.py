@@ -13,7 +13,8 @@ from eoaug.generators.base import CONTEXT_PX, Card, Request, present_bands
 from eoaug.generators.embedded import flow_samplers
 from eoaug.generators.embedded.base_estimate import BaseEstimate
 from eoaug.generators.embedded.features import from_log, to_log
-from eoaug.generators.embedded.land import LandPlane, shares_of
+from eoaug.generators.embedded.land import LandPlane
+from eoaug.generators.embedded.legend import Legend
 from eoaug.generators.interpolation import push_pull
 from eoaug.raster import noise
 from eoaug.raster.arrays import Float32Array
@@ -214,15 +215,14 @@ class ResidualBatch:
     """Last step taken; -1 before the first."""
 
 
-def land_plane(request: Request) -> LandPlane:
+def land_plane(request: Request, legend: Legend) -> LandPlane:
     """Return the plane of land by class that a request belongs to."""
     target = int(np.flatnonzero(request.target)[0])
     gsd_m = float(request.metadata[target, 2]) if np.isnan(request.grid_m) else request.grid_m
     # Rounded: the affines of two windows of one grid may differ in their last bits.
     gsd_m = float(f"{gsd_m:.3g}")
-    return LandPlane(
-        request.seed, request.member, int(request.times[target]), shares_of(request.prompt), gsd_m
-    )
+    shares = legend.shares_of(request.prompt)
+    return LandPlane(request.seed, request.member, int(request.times[target]), shares, gsd_m)
 
 
 def _grown(request: Request, edge: int) -> Request:
