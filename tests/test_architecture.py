@@ -26,7 +26,7 @@ FLOORS = {
     "jobs": ["jobs"],
     "datasets": ["datasets"],
     "augment": ["captions", "augmentation"],
-    "training": ["training", "evaluate"],
+    "training": ["training", "evaluate", "land_tuning"],
     "exports": ["exports"],
     "torch": ["torch"],
     "trials": ["trials", "selection"],

@@ -14,6 +14,7 @@ from eoaug.cli.options import (
     Collections,
     Datetime,
     Limit,
+    Texts,
     floats,
     option_help,
     options_of,
@@ -22,6 +23,7 @@ from eoaug.cli.options import (
     split,
 )
 from eoaug.errors import EoaugError, ParameterError
+from eoaug.generators.embedded.ground_cover import CLASSES
 from eoaug.training.finetune import Tuning
 
 __all__ = ["commands"]
@@ -227,3 +229,61 @@ def _images_from(cubes: str | None, images: str | None) -> Any:
     if (cubes is None) == (images is None):
         raise ParameterError("finetune needs either --cubes or --images", "name one of them")
     return cubes if images is None else training_set(images)
+
+
+@commands.command(
+    "tune-land",
+    short_help="Tune the land of the embedded generator on a training set.",
+    help=option_help(
+        "Write a generator that draws the classes of a training set by prompt, class map or policy: with the colours, contrast, "
+        "roughness and bands of the set, in shapes of the ten ground covers of embedded. Every class is judged by images that "
+        "were held back; one that does not pass is not offered. Minutes on a CPU.",
+        "eoaug tune-land EuroSAT_RGB --out eurosat-land\n"
+        '  eoaug synthesize --generator ./eurosat-land --prompt "annual crop with a river" \\\n'
+        "    --like 500000,5000000,502000,5002000 --crs EPSG:32633 --resolution 10\n"
+        "  eoaug tune-land crops-catalog --classes maize=annual_crop,hops=permanent_crop,cloud=none --out crops-land",
+    ),
+)
+@reported
+def tune_land(
+    source: Annotated[str, typer.Argument(help="Catalog, or folder of images, as for eoaug.training_set.")],
+    out: Annotated[Path, typer.Option(help="Folder for the generator.")],
+    task: Annotated[str, typer.Option(help="classes or pixels: what has a class.")] = "classes",
+    label: Annotated[
+        str | None, typer.Option(help="Property, band or folder with the class. [default: the source's]")
+    ] = None,
+    bands: Annotated[
+        Texts, typer.Option(metavar="NAMES", help="Bands of items, or names of those of files.")
+    ] = None,
+    collections: Collections = None,
+    classes: Annotated[
+        Texts,
+        typer.Option(
+            metavar="CLASS=COVER",
+            help=f"Ground cover of a class: one of {', '.join(CLASSES)}, or none. [default: by its name or structure]",
+        ),
+    ] = None,
+    gsd_m: Annotated[
+        float | None, typer.Option("--gsd", help="Pixel size in metres of images that do not say it.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name of the generator. [default: the folder's]")] = None,
+    images: Annotated[int, typer.Option(help="Images drawn of every class to judge it.")] = 24,
+    offer_all: Annotated[
+        bool, typer.Option("--offer-all", help="Offer classes that do not pass, too.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+) -> None:
+    """Tune the land of the embedded generator on a training set."""
+    from eoaug import training_set
+    from eoaug.land_tuning.tune import tune_land as tune_set
+
+    how: dict[str, Any] = {"task": task, "bands": split(bands), "collections": split(collections)}
+    train = training_set(source, label, **how)
+    pairs = [text.partition("=") for text in split(classes) or []]
+    typer.echo(
+        tune_set(
+            train, out, name=name, classes={key: cover for key, _, cover in pairs}, gsd_m=gsd_m, images=images,
+            offer_all=offer_all, seed=seed,
+        )
+    )  # fmt: skip
+    typer.echo(f"wrote {out}")

@@ -26,7 +26,7 @@ from eoaug.raster.arrays import Float32Array, FloatArray
 from eoaug.training.contact_sheet import write_sheet
 from eoaug.verbs.synthesize import synthesize
 
-__all__ = ["ImageSet", "LandEvaluation", "LandJudge", "described", "evaluate_land"]
+__all__ = ["FeatureClassifier", "ImageSet", "LandEvaluation", "LandJudge", "described", "evaluate_land"]
 
 
 _SHOWN = 10
@@ -104,7 +104,7 @@ class LandJudge:
         self.names, self.real, self.train, self._seed = tuple(names), real, train, seed
         self._centre, self._unit = train.features.mean(axis=0), train.features.std(axis=0) + 1e-6
         self._encoded = {id(images): self._standard(images) for images in (real, train)}
-        self._classifier = _Classifier(self._encoded[id(train)], train.classes, len(names), seed)
+        self._classifier = FeatureClassifier(self._encoded[id(train)], train.classes, len(names), seed)
 
     def figures(self, method: str, made: ImageSet) -> Iterator[Figure]:
         """Yield the figures of a set of images that were drawn by class, and of as many real ones in their place.
@@ -186,7 +186,7 @@ class LandJudge:
                       windows=windows, places=windows)  # fmt: skip
 
 
-class _Classifier:
+class FeatureClassifier:
     """A kernel ridge on random Fourier features of standardised rows: it sees no image that a network saw as such."""
 
     def __init__(self, rows: NDArray[np.float64], classes: NDArray[np.intp], count: int, seed: int) -> None:

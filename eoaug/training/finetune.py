@@ -105,6 +105,11 @@ def finetune(
     from eoaug.generators.runtime import one_thread
 
     tuning = tuning or Tuning()
+    if str(base) == "embedded":
+        raise ParameterError(
+            "embedded is no checkpoint: its land is drawn by rules and by statistics of chips",
+            "tune these on a training set: eoaug tune-land SET --out FOLDER",
+        )
     prompts = _prompts(cubes, captions)
     source = cubes if isinstance(cubes, TrainingSet) else _read_cubes(cubes, tuning.bands, search or {})
     with one_thread():

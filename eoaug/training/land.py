@@ -1,6 +1,9 @@
-"""Statistics of land by class, from chips of EuroSAT: colours of their pixels and segments, and of the bands beyond the visible."""
+"""Statistics of land by class, from chips: colours of their pixels and segments, and of the bands beyond those that are painted."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,14 +13,26 @@ from eoaug.datasets.eurosat import BANDS, CLASSES, SPECTRUM, EurosatChips, surfa
 from eoaug.errors import SourceError
 from eoaug.generators.embedded.ground_cover import CLASSES as LAND
 from eoaug.generators.embedded.land import FLOOR, LandStatistics, infrared_terms
-from eoaug.raster.arrays import Float32Array, Float64Array
+from eoaug.raster.arrays import BoolArray, Float32Array, Float64Array, FloatArray
 
-__all__ = ["INFRARED", "land_statistics"]
+__all__ = [
+    "CHIPS",
+    "INFRARED",
+    "ClassColourStatistics",
+    "LandChip",
+    "colours_of",
+    "further_bands_of",
+    "land_statistics",
+    "logs_of",
+    "ridge",
+    "root_of",
+    "without_shores",
+]
 
 
 INFRARED = tuple(band for band in SPECTRUM if band not in (*BANDS, "cirrus"))
 """Bands that are estimated from the visible ones. Cirrus shows no ground."""
-_CHIPS, _LEVELS = 96, 16
+CHIPS, _LEVELS = 96, 16
 """Chips per class, and colours of each."""
 _HAZY, _SHORES = 4 / 3, 2
 """Chips that are looked at for one that is kept: the most hazy ones are left out, and of water those with a shore."""
@@ -26,12 +41,114 @@ _LEAST = 0.002
 _SEGMENTS = {"scale": 60, "sigma": 0.7, "min_size": 20}
 """Felzenszwalb & Huttenlocher 2004, doi:10.1023/B:VISI.0000022288.19776.77, on log reflectance."""
 _OF_PARCELS = ("annual_crop", "pasture", "permanent_crop")
-"""Classes whose colours are those of segments: random differences of colour are those within them."""
+"""Ground covers whose colours are those of segments: random differences of colour are those within them."""
 _WATER = "sea_lake"
 _RIDGE = (1e-6, 0.02)
 """Weights of the ridge of all classes together, and of that of one class around it, relative to the number of pixels."""
 _EVERY = 3
 """Every third pixel is enough to fit bands."""
+
+
+@dataclass(frozen=True, eq=False)
+class LandChip:
+    """An image of one class, logarithms of reflectance (`logs_of`)."""
+
+    painted: Float64Array
+    """Shape (3, H, W), the bands that shapes are painted in."""
+    further: Float64Array
+    """Shape (B, H, W), further bands."""
+    inside: BoolArray
+    """Shape (H, W), pixels that are measured and of the class."""
+
+    def flat(self) -> tuple[Float64Array, Float64Array]:
+        """Return the pixels inside, shapes (3, n) and (B, n)."""
+        return self.painted[:, self.inside], self.further[:, self.inside]
+
+
+@dataclass(frozen=True, eq=False)
+class ClassColourStatistics:
+    """The colours of one class, as `LandStatistics` holds them of several."""
+
+    levels: Float64Array
+    pieces: Float64Array
+    chroma: Float64Array
+
+
+def logs_of(reflectance: FloatArray) -> Float64Array:
+    """Return the logarithms of reflectance that statistics of land are of, in the shape given."""
+    return np.log(np.clip(np.asarray(reflectance, np.float64), _LEAST, 1) + FLOOR)
+
+
+def without_shores(chips: Sequence[LandChip], count: int) -> list[LandChip]:
+    """Return the most uniform of chips of water, in their order: those without a shore."""
+    spread = [max(band.std() for band in chip.flat()[0]) for chip in chips]
+    return [chips[i] for i in sorted(np.argsort(spread, kind="stable")[:count])]
+
+
+def colours_of(chips: Sequence[LandChip], cover: str) -> ClassColourStatistics:
+    """Return the colours of a class.
+
+    Parameters
+    ----------
+    chips
+        One or more; of fewer than `CHIPS` some count twice, so that all classes have as many.
+    cover
+        Its ground cover.
+    """
+    bright = [float(chip.flat()[0].mean()) for chip in chips]
+    order = np.argsort(bright, kind="stable")[np.arange(CHIPS) * len(chips) // CHIPS]
+    levels, pieces, rest = {}, {}, {}
+    for i in dict.fromkeys(order.tolist()):
+        flat = chips[i].flat()[0]
+        levels[i] = _levels(flat)
+        pieces[i], within = _pieces(chips[i])
+        rest[i] = within if cover in _OF_PARCELS else _of_equal_brightness(flat)
+    grey = np.eye(3) - 1 / 3  # what remains without common brightness
+    covariance = np.mean([np.cov(rest[i]) for i in order.tolist()], axis=0)
+    return ClassColourStatistics(
+        np.stack([levels[i] for i in order.tolist()]),
+        np.stack([pieces[i] for i in order.tolist()]),
+        root_of(grey @ covariance @ grey),
+    )
+
+
+def further_bands_of(
+    chips: Sequence[Sequence[LandChip]], covers: Sequence[str]
+) -> tuple[Float64Array, Float64Array]:
+    """Fit further bands to the painted ones.
+
+    Parameters
+    ----------
+    chips
+        Of each of K classes.
+    covers
+        Their ground covers.
+
+    Returns
+    -------
+    Coefficients by class, shape (K, B, 10), and roots of the covariance from chip to chip, shape (K, B, B).
+    """
+    flat = [[chip.flat() for chip in own] for own in chips]
+    terms, values = _every_third([pair for own in flat for pair in own])
+    count = len(values)
+    pooled = ridge(terms, values, np.zeros((count, 10)), _RIDGE[0])
+    coefficients, roots = [], []
+    for own, cover in zip(flat, covers, strict=True):
+        terms, values = _every_third(own)
+        # Water is dark in these bands whatever its colour is.
+        if cover == _WATER:
+            terms = terms * (np.arange(10) == 0)[:, None]
+        found = ridge(terms, values, np.zeros_like(pooled) if cover == _WATER else pooled, _RIDGE[1])
+        rest = [(further - found @ infrared_terms(painted)).mean(axis=1) for painted, further in own]
+        coefficients.append(found)
+        roots.append(
+            root_of(
+                np.cov(np.transpose(rest)).reshape(count, count)
+                if len(rest) > 1
+                else np.zeros((count, count))
+            )
+        )
+    return np.stack(coefficients), np.stack(roots)
 
 
 def land_statistics(
@@ -56,68 +173,71 @@ def land_statistics(
         A class has no chip.
     """
     rng = np.random.default_rng(seed)
-    levels, pieces, chroma = [], [], []
+    colours, measured = [], []
+    visible, further = (
+        logs_of(surface(spectra[:, [SPECTRUM.index(band) for band in bands]], bands))
+        for bands in (BANDS, INFRARED)
+    )
     for k, name in enumerate(CLASSES):
         if not (chips.classes == k).any() or not (classes == k).any():
             raise SourceError(
                 f"land: no chip of class {name}", "give archives with all ten classes of EuroSAT"
             )
-        own = _chosen(_logs(surface(chips.reflectance(_drawn(chips, k, rng)))), k)
-        levels.append([_levels(chip) for chip in own])
-        segments = [_pieces(chip) for chip in own]
-        pieces.append([piece for piece, _ in segments])
-        apart = [
-            rest if LAND[k] in _OF_PARCELS else _of_equal_brightness(chip)
-            for chip, (_, rest) in zip(own, segments, strict=True)
-        ]
-        grey = np.eye(3) - 1 / 3  # what remains without common brightness
-        chroma.append(_root(grey @ np.mean([np.cov(rest) for rest in apart], axis=0) @ grey))
-    infrared, root = _infrared(spectra, classes)
+        own = logs_of(surface(chips.reflectance(_drawn(chips, k, rng))))
+        colours.append(colours_of(_chosen([_whole(chip) for chip in own], k), LAND[k]))
+        measured.append(
+            [_whole(*pair) for pair in zip(visible[classes == k], further[classes == k], strict=True)]
+        )
+    infrared, root = further_bands_of(measured, LAND)
     return LandStatistics(
-        np.array(levels), np.array(pieces), np.array(chroma), infrared, root, infrared_bands=INFRARED
+        levels=np.stack([one.levels for one in colours]),
+        pieces=np.stack([one.pieces for one in colours]),
+        chroma=np.stack([one.chroma for one in colours]),
+        infrared=infrared,
+        infrared_root=root,
+        infrared_bands=INFRARED,
     )
+
+
+def _whole(painted: Float64Array, further: Float64Array | None = None) -> LandChip:
+    shape = painted.shape[1:]
+    return LandChip(painted, np.empty((0, *shape)) if further is None else further, np.ones(shape, bool))
 
 
 def _drawn(chips: EurosatChips, k: int, rng: np.random.Generator) -> NDArray[np.intp]:
     """Return indices of more chips of a class than are needed."""
-    count = int(_CHIPS * (_SHORES if LAND[k] == _WATER else _HAZY))
+    count = int(CHIPS * (_SHORES if LAND[k] == _WATER else _HAZY))
     return np.sort(rng.permutation(np.flatnonzero(chips.classes == k))[:count])
 
 
-def _chosen(logs: Float64Array, k: int) -> Float64Array:
-    """Return chips from dark to bright: those with least haze, and of water those without a shore."""
+def _chosen(chips: Sequence[LandChip], k: int) -> list[LandChip]:
+    """Return chips with least haze, and of water those without a shore."""
     if LAND[k] == _WATER:
-        unwanted = logs.std(axis=(2, 3)).max(axis=1)
-    else:
-        unwanted = (logs[:, 0] - logs[:, 1]).mean(axis=(1, 2))
-    kept = logs[np.argsort(unwanted, kind="stable")[:_CHIPS]]
-    # Repeated if there are few, so that all classes have as many.
-    kept = kept[np.arange(_CHIPS) * len(kept) // _CHIPS]
-    return kept[np.argsort(kept.mean(axis=(1, 2, 3)), kind="stable")]
+        return without_shores(chips, CHIPS)
+    haze = [float((chip.painted[0] - chip.painted[1]).mean()) for chip in chips]
+    return [chips[i] for i in np.argsort(haze, kind="stable")[:CHIPS]]
 
 
-def _logs(reflectance: Float32Array) -> Float64Array:
-    return np.log(np.clip(np.asarray(reflectance, np.float64), _LEAST, 1) + FLOOR)
-
-
-def _parts(chip: Float64Array) -> list[Float64Array]:
-    """Return the pixels of a chip, shape (3, n), in parts of equal size from dark to bright."""
-    flat = chip.reshape(3, -1)
+def _parts(flat: Float64Array) -> list[Float64Array]:
+    """Return pixels, shape (3, n), in parts of equal size from dark to bright."""
     return np.array_split(flat[:, np.argsort(flat.mean(axis=0), kind="stable")], _LEVELS, axis=1)
 
 
-def _levels(chip: Float64Array) -> Float64Array:
-    return np.stack([part.mean(axis=1) for part in _parts(chip)])
+def _levels(flat: Float64Array) -> Float64Array:
+    return np.stack([part.mean(axis=1) for part in _parts(flat)])
 
 
-def _of_equal_brightness(chip: Float64Array) -> Float64Array:
-    return np.concatenate([part - part.mean(axis=1, keepdims=True) for part in _parts(chip)], axis=1)
+def _of_equal_brightness(flat: Float64Array) -> Float64Array:
+    return np.concatenate([part - part.mean(axis=1, keepdims=True) for part in _parts(flat)], axis=1)
 
 
-def _pieces(chip: Float64Array) -> tuple[Float64Array, Float64Array]:
+def _pieces(chip: LandChip) -> tuple[Float64Array, Float64Array]:
     """Return colours and log roughness of segments drawn by area, shape (n, 4), and what they leave, shape (3, pixels)."""
-    labels = segmentation.felzenszwalb(np.moveaxis(chip, 0, -1), channel_axis=-1, **_SEGMENTS).ravel()
-    flat, area = chip.reshape(3, -1), np.bincount(labels)
+    flat = chip.flat()[0]
+    image = np.where(chip.inside, chip.painted, flat.mean(axis=1)[:, None, None])
+    all_labels = segmentation.felzenszwalb(np.moveaxis(image, 0, -1), channel_axis=-1, **_SEGMENTS)
+    _, labels = np.unique(all_labels[chip.inside], return_inverse=True)
+    area = np.bincount(labels)
     colour = np.stack([np.bincount(labels, band) / area for band in flat], axis=1)
     rest = flat - colour[labels].T
     rough = np.sqrt(np.bincount(labels, (rest**2).mean(axis=0)) / area)
@@ -127,46 +247,20 @@ def _pieces(chip: Float64Array) -> tuple[Float64Array, Float64Array]:
     return np.column_stack([colour, np.log(rough + 0.01)])[drawn], rest
 
 
-def _infrared(spectra: Float32Array, classes: NDArray[np.intp]) -> tuple[Float64Array, Float64Array]:
-    """Return coefficients by class, shape (K, B, 10), and roots of the covariance from chip to chip, shape (K, B, B)."""
-    visible, further = (
-        _logs(surface(spectra[:, [SPECTRUM.index(band) for band in bands]], bands))
-        for bands in (BANDS, INFRARED)
-    )
-    pooled = _ridge(*_pixels(visible, further), np.zeros((len(INFRARED), 10)), _RIDGE[0])
-    coefficients, roots = [], []
-    for k in range(len(CLASSES)):
-        own = classes == k
-        # Water is dark in these bands whatever its colour is.
-        near = np.zeros_like(pooled) if LAND[k] == _WATER else pooled
-        terms, values = _pixels(visible[own], further[own])
-        if LAND[k] == _WATER:
-            terms = terms * (np.arange(10) == 0)[:, None]
-        found = _ridge(terms, values, near, _RIDGE[1])
-        rest = [
-            (bands.reshape(len(INFRARED), -1) - found @ infrared_terms(chip.reshape(3, -1))).mean(axis=1)
-            for chip, bands in zip(visible[own], further[own], strict=True)
-        ]
-        coefficients.append(found)
-        roots.append(_root(np.cov(np.transpose(rest)) if len(rest) > 1 else np.zeros((len(INFRARED),) * 2)))
-    return np.stack(coefficients), np.stack(roots)
+def _every_third(flat: Sequence[tuple[Float64Array, Float64Array]]) -> tuple[Float64Array, Float64Array]:
+    """Return terms and values of every third pixel."""
+    painted, further = (np.concatenate(one, axis=1)[:, ::_EVERY] for one in zip(*flat, strict=True))
+    return infrared_terms(painted), further
 
 
-def _pixels(visible: Float64Array, further: Float64Array) -> tuple[Float64Array, Float64Array]:
-    flat, values = (
-        np.moveaxis(images, 1, 0).reshape(images.shape[1], -1)[:, ::_EVERY] for images in (visible, further)
-    )
-    return infrared_terms(flat), values
-
-
-def _ridge(terms: Float64Array, values: Float64Array, near: Float64Array, weight: float) -> Float64Array:
+def ridge(terms: Float64Array, values: Float64Array, near: Float64Array, weight: float) -> Float64Array:
     """Return coefficients, shape (B, 10), that differ little from ``near``."""
     penalty = weight * terms.shape[1] * np.eye(len(terms))
     moved = np.linalg.solve(terms @ terms.T + penalty, terms @ (values - near @ terms).T).T
     return np.asarray(near + moved)
 
 
-def _root(covariance: Float64Array) -> Float64Array:
+def root_of(covariance: Float64Array) -> Float64Array:
     """Return a symmetric square root."""
     variance, axes = np.linalg.eigh(covariance)
     root: Float64Array = (axes * np.sqrt(np.maximum(variance, 0))) @ axes.T

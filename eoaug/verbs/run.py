@@ -156,7 +156,7 @@ def _with_classes(result: Any, name: str, data: Any, classes: Sequence[str]) -> 
     attrs = {
         "long_name": "classes that the generator laid out",
         "flag_values": np.arange(1, len(classes) + 1, dtype=np.uint8),
-        "flag_meanings": " ".join(classes),
+        "flag_meanings": " ".join("_".join(name.split()) for name in classes),
         ROLE: LABEL,
     }
     variable = xr.Variable(marks.dims, data if data.ndim == marks.ndim else data.squeeze(axis=-3), attrs)

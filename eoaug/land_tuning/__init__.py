@@ -1,0 +1,1 @@
+"""Tuning the land of the embedded generator on a training set."""
