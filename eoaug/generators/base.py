@@ -296,8 +296,8 @@ class Request:
     channel_units: tuple[tuple[float, float], ...] = ()
     """By channel the physical value at model unit 0, and the size of one model unit; given with ``channel_names``."""
     channel_products: tuple[Product, ...] = ()
-    """By channel the sensor and the processing level of the band, as far as they are known; only with ``translated``.
-    (): none is known."""
+    """By channel the sensor and the processing level of the band, as far as they are known; given with
+    ``channel_names``. (): none is known."""
     extra_kinds: tuple[str, ...] = ()
     """What each channel beyond the slots of the card holds (``Card.extra_bands``), e.g. ``reflectance``: bands of one
     kind may be estimated from each other. (): each on its own."""

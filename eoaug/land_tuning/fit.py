@@ -123,6 +123,7 @@ class LandFit:
             infrared_root=np.stack(roots),
             infrared_bands=(*self.further, *lacking),
             painted_bands=self.painted,
+            silt=self._in_bands(self._kinds["river"], self._base.silt.T, self.painted).T + painted_shift,
         )
 
     def _fit(self, name: str, cover: str) -> _FittedClass:

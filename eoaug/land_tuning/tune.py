@@ -272,7 +272,7 @@ class _TuningWork:
         own = self._train.split("train") if "train" in self._train.splits else self._train
         shares = {name: float(own.counts.get(name, 1)) for name in covers}
         made = self._fit.land(covers, shares, self.config.card.bands)
-        half = {name: array.astype(np.float16) for name, array in made.statistics.tensors().items()}
+        half = {name: array.astype(np.float16) for name, array in _tensors(made.statistics).items()}
         stored = LandStatistics.of_tensors(
             half, made.statistics.infrared_bands, made.statistics.painted_bands
         )
@@ -341,6 +341,10 @@ class _TuningWork:
         )  # fmt: skip
 
 
+def _tensors(statistics: LandStatistics) -> dict[str, Float32Array]:
+    return {**statistics.tensors(), "silt": statistics.silt.astype(np.float32)}
+
+
 def _write(result: LandTuning, work: _TuningWork) -> None:
     """Write the generator: its configuration last, so that a folder is a generator only when it is complete."""
     out, config = result.path, work.config
@@ -354,7 +358,7 @@ def _write(result: LandTuning, work: _TuningWork) -> None:
     file = f"{LAND}.safetensors"
     raw["networks"][LAND] = {
         "file": file,
-        "sha256": save_weights(out / file, land.statistics.tensors()),
+        "sha256": save_weights(out / file, _tensors(land.statistics)),
         "infrared_bands": list(land.statistics.infrared_bands),
         "painted_bands": list(land.statistics.painted_bands),
         "classes": [asdict(one) for one in land.legend.classes],

@@ -78,6 +78,8 @@ class Ground:
     """Direction of the parcels of the plane, radians."""
     colours: Mapping[str, ClassColours]
     """By class, the chip whose colours the plane has."""
+    silt: Float64Array
+    """Shape (2, 3), as in `ClassColours`: rivers full of silt of limestone, turquoise, and of loam, brown."""
 
     def smooth(self, name: str, step: float) -> Float64Array:
         """Return `PlaneNumbers.smooth` of a step in tens of metres."""
@@ -284,7 +286,7 @@ def _river(ground: Ground) -> Cover:
     """Water with silt, by which rivers are dark, turquoise or brown."""
     cover = _sea_lake(ground)
     silt, hue = _share(ground.numbers.of_plane("silt", 2))
-    full = (1 - hue) * _TURQUOISE + hue * _BROWN
+    full = (1 - hue) * ground.silt[0] + hue * ground.silt[1]
     share = silt * (1 + 0.1 * ground.smooth("silt", 40))
     return replace(cover, colour=cover.colour + share * (full[:, None] - cover.colour))
 
@@ -295,8 +297,6 @@ def _highway(ground: Ground) -> Cover:
     return Cover(ground.colours["industrial"].level(rank), _constant(ground, 0.03))
 
 
-_TURQUOISE, _BROWN = np.log([[0.085, 0.12, 0.09], [0.11, 0.15, 0.165]])
-"""Colours of rivers full of silt, as of limestone and of loam, + 0.02."""
 _PAINTERS: Mapping[str, Callable[[Ground], Cover]] = {
     "annual_crop": _annual_crop,
     "forest": _forest,

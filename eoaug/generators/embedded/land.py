@@ -8,7 +8,7 @@ averaged and blurred as by a sensor, so that borders look measured. Any part of 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,8 @@ class LandStatistics:
     """Common names of the further bands."""
     painted_bands: tuple[str, ...] = VISIBLE
     """Common names of the three bands."""
+    silt: Float64Array = field(default_factory=lambda: np.log([[0.085, 0.12, 0.09], [0.11, 0.15, 0.165]]))
+    """Shape (2, 3), see `Ground.silt`."""
 
     @classmethod
     def of_tensors(
@@ -100,8 +102,8 @@ class LandStatistics:
         bands: Sequence[str],
         painted: Sequence[str] = VISIBLE,
     ) -> LandStatistics:
-        """Return the statistics that `tensors` wrote."""
-        names = ("levels", "pieces", "chroma", "infrared", "infrared_root")
+        """Return the statistics that `tensors` wrote; colours of silt are in those of a training set alone."""
+        names = ("levels", "pieces", "chroma", "infrared", "infrared_root", *({"silt"} & tensors.keys()))
         arrays = {name: tensors[name].astype(np.float64) for name in names}
         return cls(**arrays, infrared_bands=tuple(bands), painted_bands=tuple(painted))
 
@@ -228,7 +230,7 @@ class Land:
         # Of several kinds with one cover, the first gives banks and verges their colours.
         pairs = list(zip(kinds, colours, strict=True))
         by_cover = {kind.cover: own for kind, own in reversed(pairs)}
-        return Ground(numbers, y, x, plane.scale, angle, by_cover), colours
+        return Ground(numbers, y, x, plane.scale, angle, by_cover, self.statistics.silt), colours
 
     def _laid_out(
         self, plane: LandPlane, ground: Ground
