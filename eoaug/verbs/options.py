@@ -238,7 +238,8 @@ OWN_OPTIONS: Mapping[Verb, Mapping[str, Option]] = {
             cli=list[str],
             metavar="NAMES",
             required=True,
-            help="Bands to make from the others, e.g. B11,B12, or a sensor: sentinel-2, landsat-8, sentinel-1.",
+            help="Bands to make from the others, e.g. B11,B12, or a sensor, with its level if that matters: sentinel-2, landsat-8, "
+            "sentinel-2-l2a, sentinel-1.",
         ),
         "mask": replace(
             _NO_EVIDENCE,

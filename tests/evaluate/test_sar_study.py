@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -101,6 +106,56 @@ def test_what_is_no_study_is_refused(places: Path, base: Path, tmp_path: Path):
         sar_study.study_sar(base, places, tmp_path, QUICK, other_place="nowhere")
     with pytest.raises(EoaugError, match="no band 'hh'"):
         sar_study.study_sar(base, places, tmp_path, {**QUICK, "band": "hh"})
+
+
+STUDY = "import sys; from eoaug.cli.app import main; sys.argv[0] = 'eoaug'; main()"
+STEP = re.compile(r"^(unet-\S+): step (\d+), loss")
+
+
+def command(base: Path, places: Path, out: Path, matrix: Path) -> list[str]:
+    own = ["study", "sar", str(matrix), "--base", str(base), "--data", str(places), "--out", str(out)]
+    return [sys.executable, "-W", "ignore", "-c", STUDY, *own, "--device", "cpu"]
+
+
+def trained(lines: Iterable[str]) -> Iterator[tuple[str, int]]:
+    """Yield the arm and the step of every line that tells one."""
+    for line in lines:
+        if found := STEP.match(line):
+            yield found[1], int(found[2])
+
+
+@pytest.mark.slow
+def test_a_study_that_is_killed_in_its_second_arm_ends_with_the_same_report(places, base, tmp_path):
+    """By SIGKILL, between two of its checkpoints; the first arm is not trained again, the second not from its beginning."""
+    matrix = tmp_path / "matrix.yaml"
+    matrix.write_text(
+        "unet: [lora]\ntext: [frozen]\nvae: [frozen, lora, decoder]\ntoken: [true]\nsteps: 12\nsamples: 2\n"
+        "sampling_steps: 2\ntile_px: 32\nrank: 2\n"
+    )
+    killed, quiet = tmp_path / "killed", tmp_path / "quiet"
+    with subprocess.Popen(
+        command(base, places, killed, matrix), stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True
+    ) as process:
+        for arm, step in trained(process.stderr):
+            if "vae-lora" in arm and step >= 8:
+                process.send_signal(signal.SIGKILL)
+                break
+        assert process.wait(60) == -signal.SIGKILL
+    done = [path.parent.name for path in sorted(killed.glob("arms/*/figures.json"))]
+    assert len(done) == 1
+    assert "vae-frozen" in done[0]
+    resumed, whole = (
+        subprocess.run(command(base, places, out, matrix), capture_output=True, text=True, check=True)
+        for out in (killed, quiet)
+    )
+    steps = list(trained(resumed.stderr.splitlines()))
+    assert not [arm for arm, _ in steps if "vae-frozen" in arm]
+    assert min(step for arm, step in steps if "vae-lora" in arm) > 3
+    assert len({arm for arm, _ in trained(whole.stderr.splitlines())}) == 3
+    names = ["study.md", "figures.json", *(f"arms/{p.name}/samples.npy" for p in (quiet / "arms").iterdir())]
+    for name in names:
+        assert (killed / name).read_bytes() == (quiet / name).read_bytes(), name
+    assert "samples.png" in {path.name for path in killed.iterdir()}
 
 
 @pytest.mark.long
