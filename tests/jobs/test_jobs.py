@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -81,7 +82,9 @@ def test_a_job_makes_what_the_verb_makes(source: Path, tmp_path: Path) -> None:
     assert not strays(tmp_path / "out")
 
 
-@pytest.mark.parametrize("run", [{"chunks": 16}, {"chunks": 1000}, {"batch_tiles": 1}, {"timeout_s": 60}])
+@pytest.mark.parametrize(
+    "run", [{"chunks": 16}, {"chunks": 1000}, {"batch_tiles": 1}, {"timeout_s": 60}, {"memory": "2GB"}]
+)
 def test_how_it_is_done_changes_no_byte(run: dict[str, Any], tmp_path: Path) -> None:
     source = make_source(tmp_path / "in", 1)
     add_item(source, 0, values=pixels(0, edge=70))
@@ -92,6 +95,17 @@ def test_how_it_is_done_changes_no_byte(run: dict[str, Any], tmp_path: Path) -> 
         k: v for k, v in two.items() if k != "catalog.json"
     }
     assert len(one) > 4
+
+
+def test_an_item_that_does_not_fit_into_the_memory_fails_by_name_with_a_size_that_is_enough(
+    tmp_path: Path,
+) -> None:
+    source = make_source(tmp_path / "in", 1)
+    job = a_job(source, tmp_path / "out", run={"memory": "20MB"})
+    (failed,) = run_job(job).failures
+    assert failed.item == "item-00000"
+    assert "memory='20MB' is not enough" in failed.problem
+    assert re.search(r'memory="\d+MB"', failed.remedy)
 
 
 def test_a_context_is_sent_to_a_process_without_the_progress_bar(source: Path, tmp_path: Path) -> None:
