@@ -12,7 +12,7 @@ from eoaug.corruptions.kinds import KINDS
 from eoaug.cube.read import read_cube
 from eoaug.errors import BandError
 from eoaug.raster.radiometry import SCALE_ATTRS
-from eoaug.verbs.translation_targets import bands_to_make, check_told
+from eoaug.verbs.translation_targets import bands_to_make, check_can_be_made
 
 __all__ = ["able_to_miss", "adds_bands", "drawn_from", "loses_pixels"]
 
@@ -45,7 +45,7 @@ def drawn_from(ds: xr.Dataset, verb: str, parameters: Mapping[str, Any]) -> xr.D
         return out
     cube = read_cube(out)
     wanted, added = bands_to_make(cube, parameters["to"])
-    check_told(cube, wanted)
+    check_can_be_made(cube, wanted)
     if wanted and not added and len(wanted) == len(cube.bands):
         raise BandError(
             f"to={parameters['to']!r} names all bands of the image",

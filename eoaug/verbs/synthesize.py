@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Unpack
 
+import numpy as np
 import xarray as xr
 
 from eoaug.cube.roles import label_names
-from eoaug.errors import ParameterError
+from eoaug.engine.coverage import coverage_of
+from eoaug.errors import EoaugWarning, ParameterError
 from eoaug.generators.base import ClassMapGenerator, Generator
 from eoaug.raster.bands import SYNTHETIC
 from eoaug.raster.grid import as_geobox
@@ -21,6 +25,10 @@ from eoaug.verbs.prepare import PreparedVerb, VerbCall, prepare
 from eoaug.verbs.run import run_verb
 
 __all__ = ["prepare_synthesize", "synthesize"]
+
+
+_LEAST_CLEAR = 0.1
+"""Clear share of a date below which a variation is worth a warning."""
 
 
 def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
@@ -142,7 +150,10 @@ def prepare_synthesize(
             strength=strength,
             own={"strength": strength, **masking.record},
         )
-        return prepare(call, options)
+        prepared = prepare(call, options)
+        if masking.pixels is not None and strength < 1:
+            _warn_of_hidden_dates(prepared)
+        return prepared
     if strength is not None and strength != 1.0:
         raise ParameterError(
             f"strength={strength} needs a cube to depart from",
@@ -182,6 +193,22 @@ def _names(bands: Any) -> Sequence[str]:
     if isinstance(bands, str) or not all(isinstance(name, str) for name in bands) or not list(bands):
         raise ParameterError(f"bands={bands!r} are no names of bands", "e.g. bands=['red', 'rededge071']")
     return list(bands)
+
+
+def _warn_of_hidden_dates(prepared: PreparedVerb) -> None:
+    """Say which dates a mask hides nearly whole: their variation has next to nothing to start from."""
+    coverage = coverage_of(prepared.plan, prepared.inputs)
+    if coverage is None or prepared.times is None:
+        return
+    hidden = np.datetime_as_string(prepared.times[coverage.clear < _LEAST_CLEAR], unit="D").tolist()
+    if hidden:
+        more = f" and {len(hidden) - 3} more" if len(hidden) > 3 else ""
+        warnings.warn(
+            f"synthesize: the mask hides at least {1 - _LEAST_CLEAR:.0%} of {', '.join(hidden[:3])}{more}, and what is made there "
+            "is smooth; fill the cube from its other dates first, ds.eoaug.inpaint(), or leave such dates out",
+            EoaugWarning,
+            skip_file_prefixes=(str(Path(__file__).parent.parent),),
+        )
 
 
 def _class_map(generator: Generator, options: Options) -> str:

@@ -14,7 +14,7 @@ from eoaug.raster.bands import Band, common_name
 from eoaug.raster.plausible import quantity_of
 from eoaug.raster.products import Product, product_named, product_of_band
 
-__all__ = ["NewBand", "bands_to_make", "check_told"]
+__all__ = ["NewBand", "bands_to_make", "check_can_be_made"]
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ def _bands_of_product(cube: Cube, product: Product, asked: str) -> tuple[list[st
     return [], able
 
 
-def check_told(cube: Cube, wanted: Sequence[str]) -> None:
+def check_can_be_made(cube: Cube, wanted: Sequence[str]) -> None:
     """Refuse bands of a cube that are made without a measurement, if its other bands do not tell them.
 
     Raises

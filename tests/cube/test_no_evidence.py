@@ -193,3 +193,12 @@ def test_a_plan_says_what_is_masked():
     assert pixels.coverage.clear[0] == pytest.approx(1 - disk(3).mean())
     with pytest.raises(EoaugError, match="mask_buffer"):
         eoaug.plan("extend", ds, mask_buffer="far", generator="classical", times="2024-07-01")
+
+
+def test_a_variation_says_which_dates_are_hidden_and_what_to_do():
+    ds = cube(np.stack([np.full((N, N), code, "uint8") for code in (9, 4)]))
+    with pytest.warns(EoaugWarning, match=r"hides at least 90% of 2024-06-01, .*inpaint\(\)"):
+        run("synthesize", ds, mask_buffer=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run("synthesize", ds.isel(time=[1]), mask_buffer=0)
