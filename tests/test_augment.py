@@ -8,6 +8,7 @@ import signal
 import time
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ import eoaug
 from eoaug.augmentation.augment import plan_augment, run_augment
 from eoaug.augmentation.augment_job import read_augment_job
 from eoaug.augmentation.missing import able_to_miss
-from eoaug.augmentation.policy import Policy, draws_by_round, draws_of
+from eoaug.augmentation.policy import KeepRules, Policy, draws_by_round, draws_of, read_policy
+from eoaug.captions.caption_file import write_captions
 from eoaug.cube.provenance import of as provenance_of
 from eoaug.cube.read import read_cube
 from eoaug.errors import BandError, GeneratorError, ParameterError, SourceError, TargetError
@@ -391,6 +393,65 @@ def test_rounds_accumulate_resume_and_continue_fewer_rounds(
     assert files(tmp_path / "grown/out") == files(tmp_path / "whole/out")
     assert validate(tmp_path / "grown/out").sound
     assert run_augment(job("grown", 2)).published == 0
+
+
+def test_classifiers_of_a_round_learn_from_what_the_policy_keeps(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`keep` is asked about the images of the earlier rounds, and decides what the next one is made of."""
+    seen: list[set[str] | None] = []
+
+    def select(train: Any, made: Any, *, keep: KeepRules, **how: Any) -> Any:
+        assert keep.duplicate == 0.9
+        drop = keep.agreement == 0.9
+        return SimpleNamespace(
+            lines=[{"id": item.id, "keep": not drop and i > 0} for i, item in enumerate(made)]
+        )
+
+    def classify(train: Any, made: Any, **how: Any) -> dict[str, float]:
+        seen.append(None if made is None else {item.id for item in made})
+        return {item.id: 0.5 for item in train.split("train")}
+
+    monkeypatch.setattr("eoaug.selection.select.select", select)
+    monkeypatch.setattr("eoaug.selection.agreement.chances_by_id", classify)
+
+    def job(name: str, **keep: float) -> dict[str, Any]:
+        policy = {"per_real": 1, "draws": [HAZE], "seed": 3, "rounds": 2, "keep": {"duplicate": 0.9, **keep}}
+        return {
+            **config(folder, tmp_path / name, shard=8),
+            "policy": policy,
+            "select": {"updates": 4, "batch": 8},
+        }
+
+    for name, keep in (("some", 0.1), ("nothing", 0.9)):
+        run_augment(job(name, agreement=keep))
+    first = len(list(draws_of(read_augment_job(job("some")).policy, eoaug.training_set(folder))))
+    assert seen[0] is not None
+    assert len(seen[0]) == first - 1
+    assert seen[1] is None
+    ids = [read_augment_job(job("some", agreement=keep)).id for keep in (0.1, 0.9)]
+    assert ids[0] != ids[1]
+
+
+def test_policy_and_captions_are_assets_of_the_collection(folder: Path, tmp_path: Path) -> None:
+    """With checksums: another file in their place is found."""
+    train = eoaug.training_set(folder)
+    lines = [{"id": item.id, "caption": f"a view of {item.label}"} for item in train]
+    write_captions(lines, tmp_path / "captions.jsonl")
+    job = config(folder, tmp_path / "out")
+    run_augment({**job, "source": {**job["source"], "captions": str(tmp_path / "captions.jsonl")}})
+    file = tmp_path / "out/augmented/collection.json"
+    assets = json.loads(file.read_text())["assets"]
+    assert list(assets) == ["captions", "policy"]
+    assert assets["policy"]["href"] == "../policy.yaml"
+    assert assets["policy"]["roles"] == ["metadata"]
+    assert read_policy(tmp_path / "out/policy.yaml") == read_policy(POLICY)
+    assert set(pystac.Collection.from_file(str(file)).assets) == {"captions", "policy"}
+    assert validate(tmp_path / "out").sound
+    (tmp_path / "out/policy.yaml").write_text("per_real: 9\n")
+    assert "policy.yaml: is another file than its collection lists" in str(validate(tmp_path / "out"))
+    (tmp_path / "out/captions.jsonl").unlink()
+    assert "'captions', whose file 'captions.jsonl' is not there" in str(validate(tmp_path / "out"))
 
 
 def stopped(*arguments: Any) -> Any:

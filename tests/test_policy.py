@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from eoaug.augmentation.policy import Policy, draws_of, draws_per_item, filled_prompt, read_policy
+from eoaug.augmentation.policy import Policy, draw_of, draws_of, draws_per_item, filled_prompt, read_policy
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet
 from eoaug.errors import EoaugError
 
@@ -136,3 +136,63 @@ def test_items_are_counted_a_fixed_number_of_times(monkeypatch: pytest.MonkeyPat
         list(draws_of(read_policy(POLICY), a_set({"forest": size, "river": 3})))
         made.append(len(calls))
     assert made[0] == made[1]
+
+
+class Somewhere:
+    """A place on the southern side of the tropics, without pixels."""
+
+    def open(self):
+        raise AssertionError("a specification opens no image")
+
+    def place(self):
+        return 20.0, -5.0
+
+    def identity(self):
+        return "here"
+
+
+def specified(label, **kind):
+    policy = read_policy({"seed": 3, "draws": [{"verb": "synthesize", **kind}]})
+    item = TrainingItem("a", Somewhere(), label, "train", properties={"datetime": "2020-07-01T00:00:00Z"})
+    return [draw_of(policy, item, number) for number in range(40)]
+
+
+def test_specifications_write_prompts_without_contradictions():
+    draws = specified("Forest", specify=True)
+    prompts = {draw.parameters["prompt"] for draw in draws}
+    assert len(prompts) > 10
+    assert all(prompt.startswith("a satellite image of forest") for prompt in prompts)
+    # There is no snow and no season in the tropics, no harvest in woods.
+    assert not any(word in prompt for prompt in prompts for word in ("snow", "summer", "winter", "harvest"))
+    assert {draw.parameters["strength"] for draw in draws} <= {0.3, 0.4, 0.5}
+    assert any("disaster: " in draw.axis for draw in draws)
+    assert draws == specified(
+        "Forest", specify={"axes": ["season", "natural change", "human activity", "disaster", "sensor"]}
+    )
+
+
+def test_a_policy_decides_what_a_specification_leaves_to_it():
+    draws = specified(
+        "Forest",
+        strengths=[1.0],
+        specify={"axes": ["disaster"], "template": "{{ class }} {{ disaster }}", "guidance": True},
+    )
+    assert {draw.parameters["strength"] for draw in draws} == {1.0}
+    assert {draw.parameters["guidance"] for draw in draws} == {2.0}
+    assert {"forest", "forest burn scar"} <= {draw.parameters["prompt"] for draw in draws}
+    with pytest.raises(EoaugError, match="image 'a' has no class"):
+        specified(None, specify=True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "match"),
+    [
+        ({"verb": "synthesize", "specify": {"axes": ["seeson"]}}, "'seeson' is unknown"),
+        ({"verb": "synthesize", "specify": True, "prompt": "x"}, "leave prompt or specify out"),
+        ({"verb": "inpaint", "specify": True}, "specify of inpaint"),
+        ({"verb": "synthesize", "specify": {"template": "{{ class"}}, "is no template"),
+    ],
+)
+def test_specifications_that_cannot_be_are_refused(kind, match):
+    with pytest.raises(EoaugError, match=match):
+        read_policy({"draws": [kind]})

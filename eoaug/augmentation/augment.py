@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import yaml
 
 from eoaug.augmentation.augment_job import AugmentJob, AugmentOutput, SetSource, read_augment_job
 from eoaug.augmentation.draw_work import COLLECTION, DrawnImageWork, ShardWork, drawn_items, round_items
@@ -17,6 +18,7 @@ from eoaug.augmentation.missing import adds_bands, drawn_from
 from eoaug.augmentation.policy import DrawKind, Policy, draw_of, draws_of, read_policy
 from eoaug.augmentation.rounds import chances_of_round, joined_reports, known_chances
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet, split_named
+from eoaug.captions.caption_file import CAPTIONS
 from eoaug.corruptions.cost import cost_of
 from eoaug.cube.read import read_cube
 from eoaug.display import Shown
@@ -30,6 +32,7 @@ from eoaug.jobs.runner import run_work
 from eoaug.jobs.work_items import JobWork
 from eoaug.stac.catalog import Root
 from eoaug.stac.publish import check_format
+from eoaug.stac.sidecars import add_sidecars
 from eoaug.verbs.planning import plan
 
 __all__ = ["AugmentPlan", "augment", "plan_augment", "run_augment"]
@@ -140,7 +143,24 @@ def _run(
         reports.append(report)
         if report.failures:  # a further round depends on all images of this one
             break
+    _write_sidecars(job)
     return joined_reports(reports)
+
+
+def _write_sidecars(job: AugmentJob) -> None:
+    """Write the policy and the captions that it used into the catalog, as assets of its collections."""
+    root = Root.at(job.output.catalog)
+    if not root.parent.is_file():  # nothing could be made
+        return
+    folder = root.folder
+    policy = yaml.safe_dump(job.policy.model_dump(mode="json"), sort_keys=True, allow_unicode=True)
+    files = {"policy.yaml": policy.encode()}
+    if job.source.captions is not None:
+        files[CAPTIONS] = Path(job.source.captions).expanduser().read_bytes()
+    for name, content in files.items():
+        if not (folder / name).is_file() or (folder / name).read_bytes() != content:
+            (folder / name).put(content)
+    add_sidecars(job.output.catalog)
 
 
 def _work_of(job: AugmentJob, train: TrainingSet) -> JobWork:

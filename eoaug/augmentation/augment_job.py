@@ -116,16 +116,21 @@ class AugmentJob(JobBase):
     def described(self) -> dict[str, Any]:
         """Return everything that decides the made images: not which are kept, and how they are judged.
 
-        The classifiers of `select` decide what a second round makes.
+        What is kept of a round, and the classifiers of `select`, decide what the next one makes.
         """
-        values = super().described()
-        for name in ("gate",) if self.policy.rounds > 1 else ("select", "gate"):
+        values, further = super().described(), self.policy.rounds > 1
+        for name in ("gate",) if further else ("select", "gate"):
             values.pop(name, None)
         values["source"]["path"] = clean_href(self.source.path)
-        return {**values, "policy": self._policy("keep")}
+        return {**values, "policy": self._policy() if further else self._policy("keep")}
 
     def _policy(self, *left_out: str) -> dict[str, Any]:
-        return self.policy.model_dump(mode="json", exclude=set(left_out))
+        values = self.policy.model_dump(mode="json", exclude=set(left_out))
+        # Names of images made before this key existed stay.
+        draws = [
+            {k: v for k, v in draw.items() if k != "specify" or v is not None} for draw in values["draws"]
+        ]
+        return {**values, "draws": draws}
 
     @property
     def request(self) -> str:

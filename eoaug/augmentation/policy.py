@@ -15,8 +15,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet
+from eoaug.captions.facts import facts_without_pixels
+from eoaug.captions.prompts import AXES, specify
 from eoaug.captions.templates import compiled_template
-from eoaug.errors import ParameterError, first_line
+from eoaug.errors import ParameterError, did_you_mean, first_line
 from eoaug.jobs.config import JobVerb, check_parameters
 from eoaug.storage.documents import read_settings
 
@@ -25,6 +27,7 @@ __all__ = [
     "DrawKind",
     "KeepRules",
     "Policy",
+    "SpecifyRules",
     "draw_of",
     "draws_by_round",
     "draws_of",
@@ -43,6 +46,28 @@ class _PolicySection(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class SpecifyRules(_PolicySection):
+    """How the prompts of draws are specified: values of some axes, without contradictions, in a template."""
+
+    axes: tuple[str, ...] = tuple(AXES)
+    """Some of ``season``, ``natural change``, ``human activity``, ``disaster`` and ``sensor``."""
+    template: str | None = None
+    """Of the prompt, with the slots ``class``, ``state``, ``season``, ``natural_change`` and the other axes; None: "a satellite
+    image of {{ class }} {{ state }}"."""
+    guidance: bool = False
+    """Whether draws have the guidance of the specification, for generators that take one."""
+
+    @model_validator(mode="after")
+    def _known_axes(self) -> SpecifyRules:
+        for axis in self.axes:
+            if axis not in AXES:
+                hint = did_you_mean(axis, AXES) or f"use some of {', '.join(AXES)}"
+                raise ParameterError(f"specify: axis {axis!r} is unknown", hint)
+        if self.template is not None:
+            _compiled(self.template)
+        return self
+
+
 class DrawKind(_PolicySection):
     """One way to make an image of a real one."""
 
@@ -53,6 +78,9 @@ class DrawKind(_PolicySection):
     """Strengths of `synthesize`, or severities of `corrupt`, of which each draw takes one; empty: that of ``parameters``."""
     prompt: str | None = None
     """Template of the prompt, with the slots ``class``, ``axis`` and those of the item's properties."""
+    specify: SpecifyRules | None = None
+    """Instead of a prompt, for images with a class: prompt and strength are those of a specification
+    (`eoaug.captions.prompts.specify`), another one for every draw. ``true``: with all axes."""
     weight: float = Field(default=1.0, gt=0)
     """How often it is drawn, relative to the others."""
 
@@ -60,6 +88,11 @@ class DrawKind(_PolicySection):
     @classmethod
     def _as_tuple(cls, value: Any) -> Any:
         return (value,) if isinstance(value, int | float) else value
+
+    @field_validator("specify", mode="before")
+    @classmethod
+    def _as_rules(cls, value: Any) -> Any:
+        return {True: {}, False: None}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _known_parameters(self) -> DrawKind:
@@ -76,11 +109,16 @@ class DrawKind(_PolicySection):
                 )
         if self.prompt is not None:
             _compiled(self.prompt)
+        if self.specify is not None and (self.prompt is not None or self.verb != "synthesize"):
+            raise ParameterError(
+                f"specify of {self.verb} with prompt={self.prompt!r}: it writes the prompts of synthesize",
+                "leave prompt or specify out",
+            )
         return self
 
 
 class KeepRules(_PolicySection):
-    """Which of the made images are kept."""
+    """Which of the made images are kept: by `select`, and of each round before the classifiers of the next one see them."""
 
     agreement: float | None = Field(default=None, ge=0, le=1)
     """Least probability of its class that a classifier trained on real images gives it; None: not asked."""
@@ -211,12 +249,31 @@ def draw_of(policy: Policy, item: TrainingItem, number: int) -> Draw:
     if kind.verb == "translate":
         # A best estimate is the same whatever the seed.
         parameters.setdefault("steps", 1)
-    axis = policy.axes[int(_uniform(*key, "axis") * len(policy.axes))] if policy.axes else ""
+    axis: str = policy.axes[int(_uniform(*key, "axis") * len(policy.axes))] if policy.axes else ""
     if kind.prompt is not None:
         slots = {**item.properties, "class": item.label or "", "axis": axis}
         parameters["prompt"] = filled_prompt(kind.prompt, slots)
+    if kind.specify is not None:
+        specified, axis = _specified(kind.specify, policy.seed, item, number)
+        parameters = {**specified, **parameters}
     seed = int.from_bytes(_digest(*key, "seed")[:8], "big") >> 1
     return Draw(item.id, number, kind.verb, seed, {**parameters, "seed": seed}, axis)
+
+
+def _specified(rules: SpecifyRules, seed: int, item: TrainingItem, number: int) -> tuple[dict[str, Any], str]:
+    """Return arguments of a draw from its specification, and the values of its axes."""
+    if item.label is None:
+        raise ParameterError(
+            f"specify: image {item.id!r} has no class", "use prompt: with the slots of the item's properties"
+        )
+    chosen = specify(
+        facts_without_pixels(item), item.id, number, axes=rules.axes, seed=seed,
+        **({} if rules.template is None else {"template": rules.template}),
+    )  # fmt: skip
+    arguments: dict[str, Any] = {"prompt": chosen.prompt, "strength": chosen.strength}
+    if rules.guidance:
+        arguments["guidance"] = chosen.guidance
+    return arguments, ", ".join(f"{axis}: {value}" for axis, value in chosen.values.items())
 
 
 def _weighted(kinds: tuple[DrawKind, ...], at: float) -> DrawKind:

@@ -10,6 +10,7 @@ from typing import Any
 
 from eoaug.augmentation.augment_job import AugmentJob
 from eoaug.augmentation.draw_work import COLLECTION, drawn_items, label_of
+from eoaug.augmentation.policy import KeepRules
 from eoaug.augmentation.training_items import TrainingSet
 from eoaug.augmentation.training_set import training_set
 from eoaug.errors import SourceError, first_line
@@ -40,8 +41,8 @@ def chances_of_round(
 ) -> Chances:
     """Return the probabilities of the next round, from the catalog or by training classifiers.
 
-    They are trained on real images and on what the earlier rounds made of them, of all folds but one, and asked about that
-    one.
+    They are trained on real images and on what the earlier rounds made of them and ``policy.keep`` keeps, of all folds but
+    one, and asked about that one.
 
     Parameters
     ----------
@@ -63,15 +64,27 @@ def chances_of_round(
     collection = job.output.collection or COLLECTION
     made = training_set(job.output.catalog, train.label, task=train.task, collections=(collection,))
     made = replace(made, items=tuple(item for item in made if item.id in names))
+    how = job.select.model_dump()
     # By name: torch stays out of this floor until it is asked for.
     classify = importlib.import_module("eoaug.selection.agreement").chances_by_id
-    how = job.select
-    found: Chances = classify(
-        train, made, model=how.model, updates=how.updates, batch=how.batch, progress=progress
-    )
+    found: Chances = classify(train, _kept(job, train, made, progress), **how, progress=progress)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.put((json.dumps(found, sort_keys=True, indent=1) + "\n").encode())
     return found
+
+
+def _kept(
+    job: AugmentJob, train: TrainingSet, made: TrainingSet, progress: bool | None
+) -> TrainingSet | None:
+    """Return the made images that the rules of the policy keep, from which the classifiers of a round may learn."""
+    rules = job.policy.keep
+    if rules == KeepRules():
+        return made
+    select = importlib.import_module("eoaug.selection.select").select
+    lines = select(train, made, keep=rules, **job.select.model_dump(), progress=progress).lines
+    kept = {line["id"] for line in lines if line["keep"]}
+    items = tuple(item for item in made if item.id in kept)
+    return replace(made, items=items) if items else None
 
 
 def joined_reports(reports: Sequence[Report]) -> Report:
@@ -97,7 +110,7 @@ def joined_reports(reports: Sequence[Report]) -> Report:
 
 def _file(job: AugmentJob, train: TrainingSet, number: int) -> Any:
     """Return the file of a round: of this policy, these images, this generator and these classifiers."""
-    own = hash_of([version(), job.request, job.described()["generator"], job.select.model_dump(mode="json"),
+    own = hash_of([version(), job.request, job.described()["generator"], job.select.model_dump(mode="json"), job.policy.keep.model_dump(mode="json"),
                    [item.id for item in train.split("train")]])  # fmt: skip
     return Root.at(job.output.catalog).folder / STATE / "rounds" / f"{own[:16]}-{number}.json"
 

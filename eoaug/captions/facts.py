@@ -18,7 +18,7 @@ from eoaug.cube.read import read_cube
 from eoaug.raster.arrays import Float64Array
 from eoaug.raster.grid import gsd_m
 
-__all__ = ["SEASONS", "ImageFacts", "facts_of", "season_of", "words_of"]
+__all__ = ["SEASONS", "ImageFacts", "facts_of", "facts_without_pixels", "season_of", "words_of"]
 
 SEASONS = ("winter", "spring", "summer", "autumn")
 _TROPICS_DEG = 23.5
@@ -85,6 +85,15 @@ def season_of(month: int, latitude: float) -> str | None:
         return None
     north = SEASONS[month % 12 // 3]
     return north if latitude > 0 else SEASONS[(SEASONS.index(north) + 2) % 4]
+
+
+def facts_without_pixels(item: TrainingItem) -> ImageFacts:
+    """Return what is known of an image of a class without opening it: class, place, and season where it has a date."""
+    place = item.place
+    found = re.match(r"\d{4}-(\d{2})", str(item.properties.get("datetime") or ""))
+    month = int(found[1]) if found and 1 <= int(found[1]) <= 12 else None
+    season = None if month is None or place is None else season_of(month, place[1])
+    return ImageFacts(label=item.label, season=season, month=month, lonlat=place)
 
 
 def facts_of(item: TrainingItem, train: TrainingSet, *, sensor: str | None = None) -> ImageFacts:

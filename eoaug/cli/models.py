@@ -124,7 +124,7 @@ _TUNING = {
     "mode": "Train low-rank matrices (LoRA), or all weights of the targets.",
     "target": "Components to train: unet, text, vae.",
     "parts": "How each part is trained, instead of mode and target: unet and text full, lora or frozen; vae frozen, lora, "
-    "decoder or full; e.g. unet=full,text=lora.",
+    "decoder_lora, decoder or full; e.g. unet=full,text=lora.",
     "rank": "Rank of the LoRA.",
     "token": "Textual-inversion token to learn, e.g. <sar>.",
     "steps": "Training steps.",
@@ -139,6 +139,8 @@ _TUNING = {
     "prompt": "Caption of cubes that have none.",
     "tile_px": "Edge of a training window in pixels. [default: that of the UNet]",
     "save_every": "Steps between training checkpoints.",
+    "latents": "Folder in which latents of images are kept, also for later trainings. [default: none are kept]",
+    "latents_gb": "Largest size of that folder in GB.",
     "seed": "Random seed.",
     "device": "Device, e.g. cpu or cuda:0. [default: a GPU if there is one]",
 }

@@ -105,7 +105,7 @@ def agreement_of(
 
 
 def chances_by_id(
-    train: TrainingSet, made: TrainingSet, *, model: Any, updates: int, batch: int, progress: Progress
+    train: TrainingSet, made: TrainingSet | None, *, model: Any, updates: int, batch: int, progress: Progress
 ) -> dict[str, float]:
     """Return the probability of its label that a classifier gives every real image that has one, by id.
 
@@ -116,13 +116,13 @@ def chances_by_id(
     train
         Images; those of the split ``train`` are asked about.
     made
-        What was made of them.
+        What was made of them; None: nothing that may be learned from.
     model, updates, batch, progress
         As for `eoaug.select`.
     """
     real = Chips(train.split("train"))
-    theirs = made_before(made, real)
-    children = children_of(real.source, theirs.source)
+    theirs = None if made is None else made_before(made, real)
+    children = {} if theirs is None else children_of(real.source, theirs.source)
     folds = folds_of(real.source)
     pixels = train.task != "classes"
     options = TrialOptions(
@@ -131,9 +131,12 @@ def chances_by_id(
     out = np.full(len(real), np.nan)
     with tempfile.TemporaryDirectory(prefix="eoaug-round-") as scratch:
         folder, scale = Path(scratch), band_scale(real)
-        with track(len(real) + len(theirs), what="reading", unit="image", progress=progress) as counter:
+        total = len(real) + (0 if theirs is None else len(theirs))
+        with track(total, what="reading", unit="image", progress=progress) as counter:
             own_arrays = image_arrays(real, scale, folder / "real", counter)
-            made_arrays = image_arrays(theirs, scale, folder / "made", counter)
+            made_arrays = (
+                own_arrays if theirs is None else image_arrays(theirs, scale, folder / "made", counter)
+            )
         with track(FOLDS, what="training", unit="classifier", progress=progress) as counter:
             for fold in range(int(folds.max()) + 1):
                 order = SampleOrder(Arm("advanced", 0.5), fold, np.flatnonzero(folds != fold), children)

@@ -25,6 +25,7 @@ from eoaug.selection.agreement import FOLDS, Agreement, agreement_of, folds_of, 
 from eoaug.selection.diversity import diversity_of
 from eoaug.selection.likeness import Nearest, Patterns, nearest_of, patterns_of, turned_cosines
 from eoaug.selection.page import write_page
+from eoaug.stac.sidecars import add_sidecars
 from eoaug.torch.augmented import children_of, made_before
 from eoaug.torch.chips import Chips
 from eoaug.trials.checks import check_children, check_labels
@@ -175,6 +176,8 @@ def select(
         if kept:
             write_page(selection, made, folder)
             write_selection(selection.lines, folder)
+    if out is None and kept:
+        add_sidecars(str(augmented))
     return selection
 
 

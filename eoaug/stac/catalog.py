@@ -18,6 +18,7 @@ from typing import Any
 
 from eoaug.errors import TargetError
 from eoaug.stac.collection_fields import add_item_fields
+from eoaug.stac.extensions import FILE
 from eoaug.stac.integrity import CHECKSUM, checksum_error, json_bytes, parse_json, read_json, with_checksum
 from eoaug.storage.crash_points import hit
 from eoaug.storage.location import Location
@@ -115,6 +116,16 @@ class Root:
         _edit(file, lambda: _new_collection(name, about, self, file), add_items)
         self._add_child(f"./{name}/collection.json")
         hit("catalog updated")
+
+    def add_assets(self, file: Location, assets: Mapping[str, Any]) -> None:
+        """Add assets with checksums to a collection of this catalog."""
+
+        def add(document: dict[str, Any]) -> None:
+            document["assets"] = dict(sorted({**document.get("assets", {}), **assets}.items()))
+            document["stac_extensions"] = sorted({*document.get("stac_extensions", []), FILE})
+
+        if assets:
+            _edit(file, dict, add)
 
     def listed(self, name: str) -> set[str]:
         """Return the ids of the items that the collection links to; empty if the catalog does not link to it."""

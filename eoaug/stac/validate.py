@@ -20,6 +20,7 @@ from eoaug.stac.catalog import DATA_NAME, GENERATORS, MADE_BY, Root
 from eoaug.stac.extensions import schema
 from eoaug.stac.integrity import CHECKSUM, checksum_error, damage, parse_json
 from eoaug.storage.access import AccessPolicy
+from eoaug.storage.atomic import checksum
 from eoaug.storage.crs_text import judged_crs
 from eoaug.storage.location import Location
 from eoaug.storage.locations import as_location, inside
@@ -216,7 +217,9 @@ def _joined(folder: Location, href: str) -> Location:
 def _check_collection(file: Location, note: _Note, counts: Counter[str], checked: set[str]) -> None:
     folder = file.parent
     checked.add(str(file))
-    listed = Counter(_targets(_document(file, note, ours=True), "item", file, note))
+    collection = _document(file, note, ours=True)
+    listed = Counter(_targets(collection, "item", file, note))
+    _check_sidecars(file, collection, note, counts)
     homes = [
         home for home in sorted(folder.iterdir()) if is_item(home) or (home / f"{home.name}.json").is_file()
     ]
@@ -236,6 +239,21 @@ def _check_collection(file: Location, note: _Note, counts: Counter[str], checked
                 _check_item(home, item, note, counts)
             except (KeyError, TypeError, ValueError, AttributeError) as error:
                 note(path, f"is not an item of eoaug: {type(error).__name__}: {error}")
+
+
+def _check_sidecars(file: Location, collection: Mapping[str, Any], note: _Note, counts: Counter[str]) -> None:
+    """Check the files about a collection that are its assets."""
+    assets = collection.get("assets")
+    for key, asset in assets.items() if isinstance(assets, dict) else ():
+        href = str(asset.get("href"))
+        if "://" in href:
+            continue
+        place = _joined(file.parent, href)
+        if not place.is_file():
+            note(file, f"has the asset {key!r}, whose file {place.name!r} is not there")
+        elif asset.get("file:checksum") not in (None, checksum(place)):
+            note(place, "is another file than its collection lists; run the command that wrote it again")
+        counts["files"] += 1
 
 
 def _check_item(home: Location, item: Mapping[str, Any], note: _Note, counts: Counter[str]) -> None:

@@ -28,6 +28,7 @@ from eoaug.generators.checkpoints.folder import open_checkpoint
 from eoaug.generators.checkpoints.safe_read import read_json
 from eoaug.raster.arrays import Float32Array
 from eoaug.training import finetuned_files
+from eoaug.training.latent_cache import LatentCache
 from eoaug.training.state import TrainingState, read_progress
 from eoaug.training.tuned_parts import TunedParts
 from eoaug.training.tuning import Tuning
@@ -265,9 +266,13 @@ class _Training:
             )
         else:
             self.windows = CubeWindows(source, self.edge, tuning.stretch, captions, tuning.prompt)
+        self._latents = None
         self.losses = list[float]()
         self._tell_long_captions()
         self.parts = TunedParts(self.nets, tuning, self.checkpoint.root)
+        if tuning.latents is not None and not self.parts.moves_latents:
+            encoder = json.dumps([self.checkpoint.identity, tuning.precision, self.nets.device.split(":")[0]])
+            self._latents = LatentCache(tuning.latents, encoder, round(tuning.latents_gb * 1e9))
         parameters = self.parts.parameters
         optimizer = torch.optim.AdamW(parameters.values(), lr=tuning.rate)
         scaler = torch.amp.GradScaler(enabled=tuning.precision == "float16" and device != "cpu")
@@ -367,18 +372,29 @@ class _Training:
         """Return latents, and the loss of the autoencoder: 0 unless it is trained."""
         import torch
 
-        vae, how = self.nets.vae, self.parts.how("vae")
-        with torch.set_grad_enabled(how == "full"):
+        vae = self.nets.vae
+        if self.parts.moves_latents:
             posterior = vae.encode(image).latent_dist
-        mode = posterior.mode()
-        latent = mode.detach() * vae.config.scaling_factor
-        if how == "frozen":
-            return latent, image.new_zeros(())
-        loss = torch.nn.functional.mse_loss(vae.decode(mode).sample, image)
-        if how == "full":
+            mode = posterior.mode()
+            loss = torch.nn.functional.mse_loss(vae.decode(mode).sample, image)
             # The weight of the divergence is that of latent diffusion's own autoencoders (arXiv:2112.10752).
-            loss = loss + 1e-6 * posterior.kl().mean()
-        return latent, loss
+            return mode.detach() * vae.config.scaling_factor, loss + 1e-6 * posterior.kl().mean()
+        mode = torch.stack([self._mode(one) for one in image])
+        latent = mode * vae.config.scaling_factor
+        if self.parts.how("vae") == "frozen":
+            return latent, image.new_zeros(())
+        return latent, torch.nn.functional.mse_loss(vae.decode(mode).sample, image)
+
+    def _mode(self, image: Tensor) -> Tensor:
+        """Return what the encoder makes of one image (3, H, W), kept or computed; alone, because a batch changes its bytes."""
+        import torch
+
+        def encode(one: Tensor) -> Tensor:
+            with torch.no_grad():
+                mode: Tensor = self.nets.vae.encode(one[None]).latent_dist.mode()[0]
+            return mode
+
+        return encode(image) if self._latents is None else self._latents.encoded(image, encode)
 
     def _conditioning(self, drawn: Sequence[_DrawnWindow]) -> dict[str, Tensor]:
         """Return text, and what else the UNet is conditioned on, with a leading axis of the windows."""
@@ -401,7 +417,8 @@ class _Training:
     @cached_property
     def _identity(self) -> str:
         """Hash of what a state belongs to: base, options, captions and images, but not the number of steps."""
-        options = {k: v for k, v in asdict(self.tuning).items() if k not in ("steps", "save_every")}
+        unrelated = ("steps", "save_every", "latents", "latents_gb")
+        options = {k: v for k, v in asdict(self.tuning).items() if k not in unrelated}
         text = json.dumps([self.checkpoint.identity, options, self.windows.identity()], sort_keys=True)
         return sha256(text.encode()).hexdigest()
 

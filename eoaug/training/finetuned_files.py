@@ -85,7 +85,7 @@ def write_card(
     """Write ``eoaug.json``: the options that using the result needs, and how it was trained."""
     options = asdict(tuning)
     # Neither where it was trained nor how often its state was saved changes the result; parts say what mode and target do.
-    left_out = ("steps", "device", "save_every", "prompt", "mode", "target")
+    left_out = ("steps", "device", "save_every", "prompt", "mode", "target", "latents", "latents_gb")
     trained = [f"{part} {way}" for part, way in tuning.trained.items() if way != "frozen"]
     trained += [] if tuning.token is None else [f"token {tuning.token}"]
     card = {name: options[name] for name in options if name not in left_out}

@@ -18,10 +18,12 @@ __all__ = ["TunedParts"]
 _LOW_RANK: Mapping[str, list[str] | str] = {
     "unet": ["to_k", "to_q", "to_v", "to_out.0"],
     "text": ["q_proj", "k_proj", "v_proj", "out_proj"],
-    "vae": r"decoder\..*\.(to_k|to_q|to_v|to_out\.0|conv1|conv2)",
+    "vae": r"(encoder|decoder)\..*\.(to_k|to_q|to_v|to_out\.0|conv1|conv2)",
 }
-"""Layers with a LoRA (arXiv:2106.09685): the projections of the attention. The decoder of the autoencoder has them in one
-block only, so its convolutions have one too."""
+"""Layers with a LoRA (arXiv:2106.09685): the projections of the attention. The autoencoder has them in one block of its
+encoder and one of its decoder only, so its convolutions have one too."""
+_LOW_RANK_DECODER = r"decoder\..*\.(to_k|to_q|to_v|to_out\.0|conv1|conv2)"
+_HAS_LOW_RANK = ("lora", "decoder_lora")
 _DECODER = ("decoder.", "post_quant_conv.")
 """Beginnings of the names of the weights between latents and image."""
 
@@ -62,8 +64,13 @@ class TunedParts:
         self.parameters |= {f"{name}.token": rows for name, rows in self.rows.items()}
 
     def how(self, name: str) -> str:
-        """Return how a network is trained: ``full``, ``lora``, ``decoder`` or ``frozen``."""
+        """Return how a network is trained: ``full``, ``lora``, ``decoder_lora``, ``decoder`` or ``frozen``."""
         return self._trained[name.split("_")[0]]
+
+    @property
+    def moves_latents(self) -> bool:
+        """Whether the encoder of the autoencoder is trained."""
+        return self._trained["vae"] in ("full", "lora")
 
     @property
     def of_images(self) -> bool:
@@ -88,7 +95,7 @@ class TunedParts:
 
     def low_rank(self) -> dict[str, Any]:
         """Return the networks with low-rank matrices, by name."""
-        return {name: network for name, network in self.networks().items() if self.how(name) == "lora"}
+        return {name: network for name, network in self.networks().items() if self.how(name) in _HAS_LOW_RANK}
 
     def merged(self) -> dict[str, Any]:
         """Return the networks that differ from the base's, by name, after adding LoRA and token to their weights."""
@@ -140,14 +147,16 @@ class TunedParts:
         elif self.how(name) == "decoder":
             for path, weight in network.named_parameters():
                 weight.requires_grad_(path.startswith(_DECODER))
-        elif self.how(name) == "lora":
+        elif self.how(name) in _HAS_LOW_RANK:
             from peft import LoraConfig
+
+            layers = _LOW_RANK_DECODER if self.how(name) == "decoder_lora" else _LOW_RANK[name.split("_")[0]]
 
             low_rank = LoraConfig(
                 r=tuning.rank,
                 lora_alpha=tuning.rank,
                 init_lora_weights="gaussian",
-                target_modules=_LOW_RANK[name.split("_")[0]],
+                target_modules=layers,
             )
             # peft draws the first matrix from the global generator; the draws of a network do not depend on the others.
             with torch.random.fork_rng([] if self._nets.device == "cpu" else [self._nets.device]):

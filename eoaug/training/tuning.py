@@ -41,7 +41,7 @@ _Target = tuple[_Part, ...]
 _WAYS: Mapping[str, tuple[str, ...]] = {
     "unet": ("full", "lora", "frozen"),
     "text": ("full", "lora", "frozen"),
-    "vae": ("frozen", "lora", "decoder", "full"),
+    "vae": ("frozen", "lora", "decoder_lora", "decoder", "full"),
 }
 """How each part can be trained."""
 
@@ -60,11 +60,11 @@ class Tuning:
     """Train low-rank matrices, or all weights of the targets: a shorthand, as is ``target``, of ``parts``."""
     target: Annotated[_Target, Field(min_length=1), BeforeValidator(_as_tuple)] = ("unet",)
     """Components to train; ``vae`` needs ``mode="full"``."""
-    parts: dict[_Part, Literal["full", "lora", "decoder", "frozen"]] | None = None
+    parts: dict[_Part, Literal["full", "lora", "decoder_lora", "decoder", "frozen"]] | None = None
     """How each part is trained, instead of ``mode`` and ``target``, e.g. ``{"unet": "full", "text": "lora"}``:
-    ``full`` (all weights), ``lora`` (low-rank matrices; of the autoencoder, in its decoder), ``decoder`` (all weights of
-    the autoencoder's decoder, so that latents stay those of the base) or ``frozen``. Parts that are not named are
-    frozen; ``text`` means all text encoders."""
+    ``full`` (all weights), ``lora`` (low-rank matrices; of the autoencoder in encoder and decoder), of the autoencoder
+    also ``decoder`` (all weights of its decoder) and ``decoder_lora`` (low-rank matrices in its decoder), with which latents
+    stay those of the base, or ``frozen``. Parts that are not named are frozen; ``text`` means all text encoders."""
     rank: _Count = 16
     """Rank of the LoRA matrices."""
     token: Annotated[str | None, Field(min_length=1)] = None
@@ -96,6 +96,12 @@ class Tuning:
     """Edge of a training window in pixels; None: the size that the UNet was trained on."""
     save_every: _Count = 250
     """Checkpoint interval in steps."""
+    latents: str | None = None
+    """Folder in which latents of images are kept, also for later trainings; None: they are computed in every step. It changes
+    no byte, and saves time where windows come again, such as images of the size of a window; only where the encoder is not
+    trained."""
+    latents_gb: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
+    """Largest size of that folder; the oldest latents go first."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Random seed."""
     device: str | None = None

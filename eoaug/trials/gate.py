@@ -18,6 +18,7 @@ from eoaug.augmentation.verdict import Verdict
 from eoaug.errors import ParameterError
 from eoaug.jobs.content_key import version
 from eoaug.progress import Progress, track
+from eoaug.stac.sidecars import add_sidecars
 from eoaug.torch.augmented import children_of, made_before, opened_made
 from eoaug.torch.chips import Chips
 from eoaug.trials.arms import Arm, SampleOrder, all_arms, drawn_share
@@ -141,6 +142,8 @@ def gate(
         if kept:
             write_page(verdict, train, made, folder, _dropped(augmented, train))
             verdict.write(folder)
+    if out is None and kept:
+        add_sidecars(str(augmented))
     return verdict
 
 

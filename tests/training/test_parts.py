@@ -36,7 +36,7 @@ LORA, TOKEN = "pytorch_lora_weights.safetensors", "learned_embeds.safetensors"
 LOW_RANK = {
     "unet": re.compile(r"\.to_(q|k|v|out\.0)\.weight$"),
     "text": re.compile(r"\.(q|k|v|out)_proj\.weight$"),
-    "vae": re.compile(r"vae/decoder\..*\.(to_(q|k|v|out\.0)|conv[12])\.weight$"),
+    "vae": re.compile(r"vae/(encoder|decoder)\..*\.(to_(q|k|v|out\.0)|conv[12])\.weight$"),
 }
 DECODER = re.compile(r"vae/(decoder|post_quant_conv)\.")
 WAYS = [
@@ -49,6 +49,7 @@ SHORT = [
     ("sd", {"unet": "full", "text": "lora"}, None),
     ("sd", {"unet": "lora", "text": "full", "vae": "decoder"}, "<field>"),
     ("sd", {"unet": "frozen", "vae": "lora"}, None),
+    ("sd", {"unet": "lora", "vae": "decoder_lora"}, None),
     ("sd", {}, "<field>"),
     ("xl", {"unet": "full", "text": "lora"}, "<field>"),
     ("xl", {"unet": "lora", "text": "lora"}, "<field>"),
@@ -115,6 +116,8 @@ def check_checkpoint(base: Path, out: Path, ways: dict[str, str], token: str | N
             "frozen": not changed[part],
             "lora": changed[part] and all(LOW_RANK[part].search(name) for name in changed[part]),
             "decoder": changed[part] and all(DECODER.search(name) for name in changed[part]),
+            "decoder_lora": changed[part]
+            and all(DECODER.search(name) and LOW_RANK[part].search(name) for name in changed[part]),
             "full": len(changed[part]) > 0.7 * total,
         }[way], (part, way, sorted(changed[part])[:3], len(changed[part]), total)
     for path in (path.relative_to(base) for path in base.rglob("*") if path.is_file()):
