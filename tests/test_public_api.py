@@ -15,7 +15,7 @@ from eoaug.verbs.options import Options
 VERBS = ["synthesize", "inpaint", "extend", "super_resolve", "translate"]
 
 SIGNATURES = {
-    "synthesize": ["ds", "like", "resolution", "crs", "times", "mask", "mask_buffer", "strength"],
+    "synthesize": ["ds", "like", "resolution", "crs", "times", "bands", "mask", "mask_buffer", "strength"],
     "inpaint": ["ds", "mask", "mask_buffer", "fill"],
     "extend": ["ds", "times", "mask", "mask_buffer", "sequence"],
     "super_resolve": ["ds", "factor", "sensor", "sensor_noise", "native", "mask", "mask_buffer"],
