@@ -20,8 +20,9 @@ commands = typer.Typer()
     short_help="Write a training set for other tools.",
     help=option_help(
         "Write a training set, or what was made of one, as an imagefolder with metadata.jsonl, as COCO, as STAC items of the "
-        "extension label, or as a stac-geoparquet file.",
-        "eoaug export EuroSAT_RGB chips --format imagefolder --split train",
+        "extension label, as a stac-geoparquet file, or the regions of its label rasters as GeoJSON or GeoParquet.",
+        "eoaug export EuroSAT_RGB chips --format imagefolder --split train\n"
+        "  eoaug export pairs changed.geojson --format polygons --task change",
     ),
 )
 @reported
@@ -29,7 +30,10 @@ def export(
     source: Annotated[str, typer.Argument(help="Catalog, or folder of images, as for eoaug.training_set.")],
     out: Annotated[Path, typer.Argument(help="Folder or file to write; it must not exist.")],
     form: Annotated[
-        str, typer.Option("--format", metavar="FORMAT", help="imagefolder, coco, label-items or geoparquet.")
+        str,
+        typer.Option(
+            "--format", metavar="FORMAT", help="imagefolder, coco, label-items, geoparquet or polygons."
+        ),
     ],
     task: Annotated[str, typer.Option(help="classes, pixels or change: what has a label.")] = "classes",
     label: Annotated[

@@ -8,8 +8,9 @@ from typing import Any
 
 from eoaug.augmentation.training_items import TrainingItem, TrainingSet
 from eoaug.cube.labels import class_numbers
-from eoaug.errors import ParameterError, did_you_mean
+from eoaug.errors import ParameterError
 from eoaug.exports.images import FOLDERS, ImageForm, OpenedItem, label_of, opened, write_images
+from eoaug.exports.polygons import background_of
 from eoaug.exports.regions import regions
 
 __all__ = ["write_coco"]
@@ -34,7 +35,7 @@ def write_coco(train: TrainingSet, out: Path, *, image: ImageForm, background: s
             "COCO holds boxes and polygons, and the label is a class of the whole image",
             "use --format imagefolder, or a label of pixels: task='pixels'",
         )
-    skipped = _background(train, background)
+    skipped = background_of(train, background)
     documents: dict[str, dict[str, Any]] = {}
     for item in train:
         folder = FOLDERS[item.split]
@@ -52,17 +53,6 @@ def write_coco(train: TrainingSet, out: Path, *, image: ImageForm, background: s
         ]
         path = out / "annotations" / f"instances_{folder}.json"
         path.write_text(json.dumps({"info": {"description": str(train)}, **document}), encoding="utf-8")
-
-
-def _background(train: TrainingSet, name: str | None) -> int | None:
-    if name is None:
-        return 0 if train.task == "change" else None
-    if name not in train.classes:
-        raise ParameterError(
-            f"background={name!r} is no class of the set",
-            did_you_mean(name, train.classes) or f"use one of {', '.join(train.classes)}",
-        )
-    return train.index_of(name)
 
 
 def _add(

@@ -14,11 +14,12 @@ from eoaug.exports.geoparquet import write_geoparquet
 from eoaug.exports.image_folder import write_image_folder
 from eoaug.exports.images import ImageForm
 from eoaug.exports.label_items import write_label_items
+from eoaug.exports.polygons import POLYGON_FILES, write_polygons
 from eoaug.storage.atomic import atomic_write
 
 __all__ = ["ExportFormat", "export"]
 
-ExportFormat = Literal["imagefolder", "coco", "label-items", "geoparquet"]
+ExportFormat = Literal["imagefolder", "coco", "label-items", "geoparquet", "polygons"]
 
 
 def export(
@@ -42,18 +43,20 @@ def export(
         A training set, or what `eoaug.training_set` takes: a catalog, for instance one that `augment` has written, a folder
         of images, or a dataset of torchgeo.
     out
-        Folder, or for ``geoparquet`` file, that does not exist yet.
+        Folder, or for ``geoparquet`` and ``polygons`` file, that does not exist yet.
     format
         ``"imagefolder"``: folders by split with ``metadata.jsonl``, for the library ``datasets``. ``"coco"``: images, and boxes
         and polygons of the connected regions of label rasters, in pixels and, as ``geometry``, in degrees.
         ``"label-items"``: STAC items of the extension label. ``"geoparquet"``: a stac-geoparquet file of the items.
+        ``"polygons"``: the connected regions of label rasters, such as those that changed, as vectors in degrees in one
+        ``.geojson`` or ``.parquet`` (GeoParquet) file.
     image
         Form of the images of ``imagefolder`` and ``coco``: ``"png"``, 8 bits, pictures of three bands as they are and others as
         `eoaug.quicklook.rgb` shows them; ``"tif"``, the stored numbers of all bands, with scale and georeference.
     class_folders
         Of ``imagefolder``: a folder per class in the folder of a split.
     background
-        Of ``coco``: a class without annotations. Default: none; of maps of change, the first one.
+        Of ``coco`` and ``polygons``: a class without annotations. Default: none; of maps of change, the first one.
     datetime
         Date or interval of images without a date, for STAC items, e.g. ``"2016-01-01/2017-12-31"``.
     task, label, **how
@@ -80,6 +83,12 @@ def export(
         )
     if image not in get_args(ImageForm):
         raise ParameterError(f"image={image!r} is unknown", "use 'png' or 'tif'")
+    suffix = Path(out).suffix.lower()
+    if format == "polygons" and suffix not in POLYGON_FILES:
+        raise ParameterError(
+            f"out={str(out)!r} does not say in which form polygons are written",
+            f"end its name with {' or '.join(POLYGON_FILES)}",
+        )
     train = source if isinstance(source, TrainingSet) else training_set(source, label, task=task, **how)
     with atomic_write(Path(out).expanduser().absolute(), overwrite=False) as scratch:
         if format == "imagefolder":
@@ -88,6 +97,8 @@ def export(
             write_coco(train, scratch, image=image, background=background)
         elif format == "label-items":
             write_label_items(train, scratch, datetime=datetime)
+        elif format == "polygons":
+            write_polygons(train, scratch, form=suffix, background=background)
         else:
             write_geoparquet(train, scratch, datetime=datetime)
     return Path(out)

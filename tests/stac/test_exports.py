@@ -149,6 +149,49 @@ def test_coco_is_what_pycocotools_reads(pixels, tmp_path):
         assert np.array_equal(found, cube.masks.values)
 
 
+@pytest.mark.parametrize("name", ["regions.geojson", "regions.parquet"])
+def test_polygons_give_the_label_raster_back(pixels, tmp_path, name):
+    """From degrees back to the grid of the image; other tools read the files."""
+    from rasterio.features import rasterize
+    from shapely.geometry import mapping
+
+    geopandas = pytest.importorskip("geopandas")
+    out = eoaug.export(pixels, tmp_path / name, format="polygons", background="field")
+    table = geopandas.read_parquet(out) if name.endswith("parquet") else geopandas.read_file(out)
+    assert table.crs.to_epsg() in (4326, None) or "CRS84" in str(table.crs)
+    assert set(table["class"]) == {"wood", "water"}
+    assert set(table["split"]) == {"train"}
+    for item in pixels:
+        cube = item.open()
+        own = table[table["item"] == item.id].to_crs(cube.odc.crs.to_wkt())
+        codes = own["class"].map({"wood": 1, "water": 2})
+        found = rasterize(
+            [(mapping(shape), code) for shape, code in zip(own.geometry, codes, strict=True)],
+            out_shape=(12, 16),
+            transform=cube.odc.geobox.affine,
+        )
+        assert np.array_equal(found, np.where(cube.masks.values > 0, cube.masks.values, 0))
+        pixel_m2 = abs(np.linalg.det(np.array(cube.odc.geobox.affine).reshape(3, 3)[:2, :2]))
+        assert own["area_m2"].sum() == pytest.approx(pixel_m2 * (found > 0).sum(), rel=0.01)
+
+
+def test_polygons_that_lie_nowhere_and_unknown_forms_are_refused(pixels, classes, tmp_path):
+    picture(tmp_path / "flat/images/1.png")
+    picture(tmp_path / "flat/masks/1.png", values=RNG.integers(0, 2, (8, 8, 1)).astype("uint8"))
+    for train, name, match in (
+        (pixels, "regions.shp", r"end its name with \.geojson or \.parquet"),
+        (classes, "regions.geojson", "a class of the whole image"),
+        (
+            training_set(tmp_path / "flat", task="pixels", split="train"),
+            "r.geojson",
+            "'1' has no coordinate reference system",
+        ),
+    ):
+        with pytest.raises(EoaugError, match=match):
+            eoaug.export(train, tmp_path / name, format="polygons")
+        assert not (tmp_path / name).exists()
+
+
 def test_the_first_class_of_change_is_no_annotation(tmp_path):
     for folder in ("A", "B", "label"):
         picture(
