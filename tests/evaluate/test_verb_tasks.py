@@ -21,6 +21,7 @@ from eoaug.evaluate.table import Table
 from eoaug.evaluate.tally import Tally, psnr_of
 from eoaug.generators.base import Card
 from eoaug.generators.classical import Classical
+from eoaug.generators.translation.atmosphere import Atmosphere
 
 pytest.importorskip("h5py", reason="h5netcdf reads netCDF4 through h5py")
 
@@ -358,3 +359,69 @@ def test_the_report_holds_the_worst_dates_and_an_index_for_hubs(judged, tmp_path
 def test_an_index_without_figures_is_empty():
     text = model_index(Table(generator="none", figures=(), skipped={}))
     assert yaml.safe_load(text) == {"model-index": [{"name": "eoaug-none", "results": []}]}
+
+
+# -- translate ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def several_sensors(tmp_path_factory):
+    """Sentinel-2, Landsat and radar of two places on five dates, and one scene at two levels."""
+    folder = tmp_path_factory.mktemp("sensors")
+    rng = np.random.default_rng(0)
+    days = 10 * np.arange(5)
+    for number, place in enumerate(("a", "b")):
+        where = {"origin": (500_000.0 + 20_000 * number, 5_600_000.0)}
+        red = np.stack([land(EDGE, number)] * 5) * (1 + 0.05 * days[:, None, None] / 10)
+        levels = (("B02", 0.7), ("B03", 0.9), ("B04", 1.0))
+        bands = {name: red * level + 0.002 * rng.random(red.shape) for name, level in levels}
+        write(cube(bands, days, **where).assign_attrs(platform="Sentinel-2A/2B"), folder / f"{place}_s2.nc")
+        own = {f"SR_B{n}": 0.98 * bands[f"B0{n}"] + 0.001 for n in (2, 3, 4)}
+        oli = cube(own, days, **where).assign_attrs(platform="landsat-8")
+        for name, common in (("SR_B2", "blue"), ("SR_B3", "green"), ("SR_B4", "red")):
+            oli[name].attrs["common_name"] = common
+        write(oli, folder / f"{place}_l8.nc")
+        power = {"VV": 0.1 * rng.gamma(4, 0.25, red.shape), "VH": 0.02 * rng.gamma(4, 0.25, red.shape)}
+        radar = cube({name: np.zeros_like(red) for name in power}, days, **where)
+        for name, image in power.items():
+            decibels = np.rint(1e3 * 10 * np.log10(image)).astype("int16")
+            radar[name] = (("time", "y", "x"), decibels, {"db_scale": 1e-3, "_FillValue": -32768})
+        write(radar, folder / f"{place}_s1.nc")
+    surface = {"B02": land(EDGE)[None], "B04": 1.2 * land(EDGE)[None] + 0.01 * rng.random((1, EDGE, EDGE))}
+    hazy = Atmosphere.over(["blue", "red"], 60, haze=0.4)
+    both = hazy.top(np.stack([surface["B02"].ravel(), surface["B04"].ravel()])).reshape(2, 1, EDGE, EDGE)
+    top = {"B02": both[0], "B04": both[1]}
+    far = {"origin": (600_000.0, 5_600_000.0)}
+    for level, bands in (("L1C", top), ("L2A", surface)):
+        file = cube(bands, **far).assign_attrs({"platform": "sentinel-2a", "processing:level": level})
+        write(file, folder / f"c_{level.lower()}.nc")
+    return folder
+
+
+def test_translate_is_scored_on_sensors_levels_and_radar_that_lie_in_other_files(several_sensors):
+    table = evaluate(Classical(), several_sensors, tasks=["translate"], limit=1).table
+    found = {figure.task: (figure.windows, figure.places) for figure in table.figures}
+    assert found["translate, radar and other dates to optical"] == (4, 2)  # of both optical sensors
+    assert found["translate, optical and other dates to radar"] == (4, 2)
+    assert found["translate, Landsat to Sentinel-2"] == (2, 2)
+    assert found["translate, L1C to L2A"] == (1, 1)
+    of = table.figure
+    assert of("translate, Landsat to Sentinel-2", "classical").value > 40
+    assert of("translate, L1C to L2A, a part measured", "classical").value > 40
+    assert (
+        of("translate, L1C to L2A", "classical").value > of("translate, L1C to L2A", "taken as it is").value
+    )
+    task = "translate, radar and other dates to optical"
+    assert of(task, "classical").value > of(task, "mean of the other dates").value > 20
+    assert of(task, "classical", "sam_deg").value < 3
+
+
+def test_what_is_hidden_does_not_leak_into_a_translation(several_sensors):
+    """A generator that fills with one number has the error of that number, on the hidden pixels alone."""
+    blind = Constant(0.9)
+    blind.card = Card(
+        name="blind", verbs=frozenset({"translate"}), tile_px=64, overlap_px=0, extra_bands=True
+    )
+    table = evaluate(blind, several_sensors, tasks=["translate"], limit=1).table
+    for task in ("translate, radar and other dates to optical", "translate, L1C to L2A, a part measured"):
+        assert table.figure(task, "blind").value < 6

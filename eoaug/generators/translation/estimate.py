@@ -47,6 +47,8 @@ _DECISION = 4
 """Power that makes a decision of the shares of two estimates: of equal errors both count, of a twofold one nearly none."""
 _NOISE_PX = 1.5
 """Correlation length of the errors of optical bands; those of radar are speckle, from pixel to pixel."""
+_SHARED_NOISE = 0.8
+"""Correlation of the errors of an optical band with what is common to all: haze, shadow and growth change all of them."""
 _NOISE_HALO_PX = 8
 _TRIMS, _OUTLIER, _LEAST_USUAL = 3, 6.0, 0.01
 """Rounds in which cells are left out of a fit, by their error over the median error, which is at least that much."""
@@ -419,7 +421,7 @@ def _drawn(request: Request, target: int) -> Float32Array:
     halo = _NOISE_HALO_PX
     white = noise.normal(
         (request.origin[0] - halo, request.origin[1] - halo),
-        (channels, height + 2 * halo, width + 2 * halo),
+        (channels + 1, height + 2 * halo, width + 2 * halo),
         seed=request.seed,
         stream="translate",
         member=request.member,
@@ -428,7 +430,8 @@ def _drawn(request: Request, target: int) -> Float32Array:
     smooth = ndimage.gaussian_filter(white, (0, _NOISE_PX, _NOISE_PX), truncate=4.0)
     # Of white noise a Gaussian window of width s keeps 1 / (4 pi s^2) of the variance.
     smooth *= np.float32(2 * np.sqrt(np.pi) * _NOISE_PX)
+    smooth = np.float32(_SHARED_NOISE) * smooth[-1] + np.float32(np.sqrt(1 - _SHARED_NOISE**2)) * smooth[:-1]
     names = request.channel_names or ("",) * channels
     radar = np.array([name in POLARISATIONS for name in names])[:, None, None]
-    chosen: Float32Array = np.where(radar, white, smooth)[:, halo:-halo, halo:-halo]
+    chosen: Float32Array = np.where(radar, white[:-1], smooth)[:, halo:-halo, halo:-halo]
     return chosen
