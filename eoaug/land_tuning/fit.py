@@ -14,14 +14,16 @@ from eoaug.land_tuning.windows import LandWindow, LandWindows
 from eoaug.raster.arrays import Float64Array
 from eoaug.training.land import (
     CHIPS,
+    ChipColours,
     ClassColourStatistics,
     LandChip,
+    chip_colours,
     colours_of,
     further_bands_of,
     logs_of,
+    most_uniform,
     ridge,
     root_of,
-    without_shores,
 )
 
 __all__ = ["LandFit", "painted_bands"]
@@ -39,6 +41,16 @@ def painted_bands(bands: Sequence[str]) -> tuple[str, ...]:
     if set(VISIBLE) <= set(bands):
         return VISIBLE
     return tuple(bands[i % len(bands)] for i in range(3))
+
+
+@dataclass(frozen=True, eq=False)
+class _MeasuredClass:
+    """What was measured of the windows of one class."""
+
+    chips: Sequence[LandChip]
+    colours: Sequence[ChipColours]
+    mean: Float64Array
+    """Mean logarithm of reflectance of every band of the set."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +83,7 @@ class LandFit:
         self._kinds = {kind.cover: k for k, kind in enumerate(base.legend.kinds)}
         self.painted = painted_bands(windows.bands)
         self.further = tuple(name for name in windows.bands if name not in self.painted)
-        self._fitted: dict[tuple[str, str], _FittedClass] = {}
+        self._measured: dict[str, _MeasuredClass] = {}
 
     def chips(self, windows: Sequence[LandWindow]) -> list[LandChip]:
         """Return windows as chips."""
@@ -127,15 +139,23 @@ class LandFit:
         )
 
     def _fit(self, name: str, cover: str) -> _FittedClass:
-        key = (name, cover)
-        if key not in self._fitted:
+        measured = self._measure(name)
+        chips, colours = measured.chips, measured.colours
+        if cover == _WATER:
+            kept = most_uniform(chips, max(1, round(_SHORELESS * len(chips))))
+            chips, colours = ([some[i] for i in kept] for some in (chips, colours))
+        return _FittedClass(colours_of(colours, cover), chips[:CHIPS], measured.mean)
+
+    def _measure(self, name: str) -> _MeasuredClass:
+        """Return what does not depend on the ground cover; measured once."""
+        if name not in self._measured:
             windows = self._windows.tuned[name]
             chips = self.chips(windows)
-            if cover == _WATER:
-                chips = without_shores(chips, max(1, round(_SHORELESS * len(chips))))
             logs = np.concatenate([logs_of(one.values)[:, one.inside] for one in windows], axis=1)
-            self._fitted[key] = _FittedClass(colours_of(chips, cover), chips[:CHIPS], logs.mean(axis=1))
-        return self._fitted[key]
+            self._measured[name] = _MeasuredClass(
+                chips, [chip_colours(chip) for chip in chips], logs.mean(axis=1)
+            )
+        return self._measured[name]
 
     def _shift(self, legend: Legend, fitted: Sequence[_FittedClass]) -> dict[str, float]:
         """Return by band how much brighter the set is than shipped land of the same covers; 0 for bands that this lacks."""

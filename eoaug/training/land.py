@@ -18,15 +18,17 @@ from eoaug.raster.arrays import BoolArray, Float32Array, Float64Array, FloatArra
 __all__ = [
     "CHIPS",
     "INFRARED",
+    "ChipColours",
     "ClassColourStatistics",
     "LandChip",
+    "chip_colours",
     "colours_of",
     "further_bands_of",
     "land_statistics",
     "logs_of",
+    "most_uniform",
     "ridge",
     "root_of",
-    "without_shores",
 ]
 
 
@@ -66,6 +68,21 @@ class LandChip:
 
 
 @dataclass(frozen=True, eq=False)
+class ChipColours:
+    """The colours of one chip."""
+
+    brightness: float
+    levels: Float64Array
+    """Shape (n, 3), see `ClassColours`."""
+    pieces: Float64Array
+    """Shape (n, 4)."""
+    within: Float64Array
+    """Shape (3, 3): covariance of colours within its segments."""
+    equal: Float64Array
+    """Shape (3, 3): covariance of colours of equal brightness."""
+
+
+@dataclass(frozen=True, eq=False)
 class ClassColourStatistics:
     """The colours of one class, as `LandStatistics` holds them of several."""
 
@@ -79,13 +96,21 @@ def logs_of(reflectance: FloatArray) -> Float64Array:
     return np.log(np.clip(np.asarray(reflectance, np.float64), _LEAST, 1) + FLOOR)
 
 
-def without_shores(chips: Sequence[LandChip], count: int) -> list[LandChip]:
-    """Return the most uniform of chips of water, in their order: those without a shore."""
+def most_uniform(chips: Sequence[LandChip], count: int) -> list[int]:
+    """Return the indices of the most uniform of chips of water, ascending: those without a shore."""
     spread = [max(band.std() for band in chip.flat()[0]) for chip in chips]
-    return [chips[i] for i in sorted(np.argsort(spread, kind="stable")[:count])]
+    return sorted(np.argsort(spread, kind="stable")[:count].tolist())
 
 
-def colours_of(chips: Sequence[LandChip], cover: str) -> ClassColourStatistics:
+def chip_colours(chip: LandChip) -> ChipColours:
+    """Return the colours of a chip."""
+    flat = chip.flat()[0]
+    pieces, within = _pieces(chip)
+    equal = np.cov(_of_equal_brightness(flat))
+    return ChipColours(float(flat.mean()), _levels(flat), pieces, np.cov(within), equal)
+
+
+def colours_of(chips: Sequence[ChipColours], cover: str) -> ClassColourStatistics:
     """Return the colours of a class.
 
     Parameters
@@ -95,20 +120,14 @@ def colours_of(chips: Sequence[LandChip], cover: str) -> ClassColourStatistics:
     cover
         Its ground cover.
     """
-    bright = [float(chip.flat()[0].mean()) for chip in chips]
-    order = np.argsort(bright, kind="stable")[np.arange(CHIPS) * len(chips) // CHIPS]
-    levels, pieces, rest = {}, {}, {}
-    for i in dict.fromkeys(order.tolist()):
-        flat = chips[i].flat()[0]
-        levels[i] = _levels(flat)
-        pieces[i], within = _pieces(chips[i])
-        rest[i] = within if cover in _OF_PARCELS else _of_equal_brightness(flat)
+    order = np.argsort([chip.brightness for chip in chips], kind="stable")
+    own = [chips[i] for i in order[np.arange(CHIPS) * len(chips) // CHIPS]]
+    apart = [chip.within if cover in _OF_PARCELS else chip.equal for chip in own]
     grey = np.eye(3) - 1 / 3  # what remains without common brightness
-    covariance = np.mean([np.cov(rest[i]) for i in order.tolist()], axis=0)
     return ClassColourStatistics(
-        np.stack([levels[i] for i in order.tolist()]),
-        np.stack([pieces[i] for i in order.tolist()]),
-        root_of(grey @ covariance @ grey),
+        np.stack([chip.levels for chip in own]),
+        np.stack([chip.pieces for chip in own]),
+        root_of(grey @ np.mean(apart, axis=0) @ grey),
     )
 
 
@@ -184,7 +203,8 @@ def land_statistics(
                 f"land: no chip of class {name}", "give archives with all ten classes of EuroSAT"
             )
         own = logs_of(surface(chips.reflectance(_drawn(chips, k, rng))))
-        colours.append(colours_of(_chosen([_whole(chip) for chip in own], k), LAND[k]))
+        chosen = _chosen([_whole(chip) for chip in own], k)
+        colours.append(colours_of([chip_colours(chip) for chip in chosen], LAND[k]))
         measured.append(
             [_whole(*pair) for pair in zip(visible[classes == k], further[classes == k], strict=True)]
         )
@@ -213,7 +233,7 @@ def _drawn(chips: EurosatChips, k: int, rng: np.random.Generator) -> NDArray[np.
 def _chosen(chips: Sequence[LandChip], k: int) -> list[LandChip]:
     """Return chips with least haze, and of water those without a shore."""
     if LAND[k] == _WATER:
-        return without_shores(chips, CHIPS)
+        return [chips[i] for i in most_uniform(chips, CHIPS)]
     haze = [float((chip.painted[0] - chip.painted[1]).mean()) for chip in chips]
     return [chips[i] for i in np.argsort(haze, kind="stable")[:CHIPS]]
 
