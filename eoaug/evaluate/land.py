@@ -12,6 +12,7 @@ from dataclasses import asdict, astuple, dataclass
 from pathlib import Path
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
@@ -124,6 +125,15 @@ class LandJudge:
         for label, images in ((method, made), ("real, another draw", self.real.take(control))):
             yield from self._named(label, images)
             yield from self._spread(label, images, rest)
+
+    def kept(self, method: str, before: ImageSet, after: ImageSet) -> Iterator[Figure]:
+        """Yield how far real images and their variations, in the same order, are named alike, and the difference in reflectance."""
+        names = [self._classifier.classes(self._standard(images)) for images in (before, after)]
+        yield self._figure("variation", method, "agreement", (names[0] == names[1]).mean(), len(after))
+        yield self._figure("variation", method, "named", (names[1] == after.classes).mean(), len(after))
+        yield self._figure("variation", "real", "named", (names[0] == before.classes).mean(), len(before))
+        rms = float(np.sqrt(np.mean((after.images - before.images) ** 2, dtype=np.float64)))
+        yield self._figure("variation", method, "rms", rms, len(after))
 
     def _structures(self, k: int, method: str, made: ImageSet, rng: np.random.Generator) -> Iterator[Figure]:
         """Yield how far each statistic of a class is from that of real images, in units of the yardstick."""
@@ -274,6 +284,8 @@ def evaluate_land(
 ) -> LandEvaluation:
     """Draw images of every class by `synthesize` with its name as prompt, and compare them with chips of EuroSAT.
 
+    Real chips are varied, too: a classifier of real chips should name a variation as it names its start.
+
     Parameters
     ----------
     generator
@@ -281,7 +293,7 @@ def evaluate_land(
     chips_dir
         Folder with ``eurosat_rgb_train.zip``, from which the classifier learns, and ``eurosat_rgb_val.zip``.
     images
-        Images per class, 2 or more, of 64 x 64 pixels of 10 m.
+        Images per class, 2 or more, of 64 x 64 pixels of 10 m; and so many real ones are varied, if there are as many.
     seed
         Of the images and of the choice of chips.
     progress
@@ -300,7 +312,9 @@ def evaluate_land(
     numbers = [number for number in range(len(CLASSES)) for _ in range(images)]
     edge = CHIP_PX * GSD_M
     drawn = []
-    with track(len(numbers), what=f"evaluating {card.name}", unit="image", progress=progress) as bar:
+    chosen = np.concatenate([np.flatnonzero(real.classes == k)[:images] for k in range(len(CLASSES))])
+    total = len(numbers) + len(chosen)
+    with track(total, what=f"evaluating {card.name}", unit="image", progress=progress) as bar:
         for index, number in enumerate(numbers):
             cube = synthesize(
                 like=(0.0, 0.0, edge, edge), crs="EPSG:32632", resolution=GSD_M, generator=generator,
@@ -310,9 +324,27 @@ def evaluate_land(
             image = np.stack([np.squeeze(cube[band].values) for band in BANDS])
             drawn.append(np.minimum(image, _LARGEST[:, None, None]))
             bar.tiles(1)
+        varied = []
+        for row in chosen.tolist():
+            varied.append(_varied(real.images[row], generator, seed + row))
+            bar.tiles(1)
     made = described(np.stack(drawn), numbers)
     judge = LandJudge(CLASSES, real, train, seed=seed)
-    return LandEvaluation(tuple(judge.figures(card.name, made)), made, real)
+    after = described(np.stack(varied), real.classes[chosen].tolist())
+    figures = *judge.figures(card.name, made), *judge.kept(card.name, real.take(chosen), after)
+    return LandEvaluation(figures, made, real)
+
+
+def _varied(image: Float32Array, generator: Generator, seed: int) -> Float32Array:
+    """Return a variation of a chip, shape (3, H, W), at the default strength."""
+    height, width = image.shape[1:]
+    place = {"y": -GSD_M * np.arange(height), "x": GSD_M * np.arange(width)}
+    bands = {
+        band: xr.DataArray(values, place, ("y", "x"), attrs={"common_name": band, "units": "1"})
+        for band, values in zip(BANDS, image, strict=True)
+    }
+    made = synthesize(xr.Dataset(bands), generator=generator, seed=seed, progress=False)
+    return np.minimum(np.stack([made[band].values for band in BANDS]), _LARGEST[:, None, None])
 
 
 def _chosen(chips: EurosatChips, count: int, rng: np.random.Generator) -> ImageSet:

@@ -317,6 +317,12 @@ def _sampling(call: VerbCall, options: Options) -> Sampling:
     joint_steps = joint_steps_for(options, call.generator, call.verb, steps)
     if card.by_place and not call.has_input:
         steps, joint_steps = 0, 0
+    elif (
+        card.by_place
+        and call.strength <= (card.prompt_strength or 0.0)
+        and options.get("joint_steps") is None
+    ):
+        joint_steps = 0  # the start makes tiles agree
     members, reduce = members_of(options)
     return Sampling(
         steps=steps,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import ndimage
 
 import eoaug
 from eoaug.generators.base import CONTEXT_PX
-from eoaug.generators.embedded.variation import redrawn, tones
+from eoaug.generators.embedded.variation import moved_texture, redrawn, tones
 
 RNG = np.random.default_rng(4)
 
@@ -21,6 +22,30 @@ def test_a_detail_gets_the_roughness_of_the_scene():
     assert 0.03 < smooth < 0.06
     assert 0.6 < rough < 1.0
     assert np.corrcoef(made[:, :, 60:].ravel(), new[:, :, 60:].ravel())[0, 1] > 0.9
+
+
+def test_without_new_texture_a_detail_stays():
+    old, new = RNG.normal(size=(2, 1, 64, 64)).astype(np.float32)
+    np.testing.assert_allclose(redrawn(new, old, kept=1.0, share=0.0), old, atol=1e-6)
+
+
+def test_moved_texture_is_as_rough_and_as_fine_as_that_of_the_scene_and_has_no_edge():
+    white = RNG.normal(size=(1, 96, 96))
+    scene = ndimage.gaussian_filter(white, (0, 0.8, 0.8)) * np.where(np.arange(96) < 48, 0.1, 1.0)
+    scene[:, 47:49] += 30.0
+    moved = [moved_texture(scene.astype(np.float32), seed=seed, member=0)[0] for seed in (1, 2)]
+    size = moved[0].shape[0]
+    assert size == 96 - 2 * 7
+    own = (scene - ndimage.gaussian_filter(scene, (0, 2, 2)))[0, 7:-7, 7:-7]
+    for one in moved:
+        for part in (np.s_[:, 4:24], np.s_[:, -24:-4]):
+            assert one[part].std() == pytest.approx(own[part].std(), rel=0.2)
+            # Differences of neighbours tell how fine a texture is.
+            ratio = np.diff(one[part], axis=0).std() / np.diff(own[part], axis=0).std()
+            assert ratio == pytest.approx(1, abs=0.2)
+            assert abs(np.corrcoef(one[part][:28].ravel(), own[part][:28].ravel())[0, 1]) < 0.3
+        assert np.abs(one).max() < 15
+    assert np.corrcoef(moved[0][:, -24:].ravel(), moved[1][:, -24:].ravel())[0, 1] < 0.5
 
 
 @pytest.mark.parametrize("kept", [0.0, 1.0])

@@ -32,7 +32,7 @@ from eoaug.generators.embedded.trajectory import (
     land_plane,
     measured,
 )
-from eoaug.generators.embedded.variation import redrawn, tones
+from eoaug.generators.embedded.variation import moved_texture, redrawn, tones
 from eoaug.generators.embedded.weights_config import (
     GeneratorConfig,
     land_for,
@@ -341,7 +341,15 @@ def _varied(trajectory: ResidualTrajectory, drawn: Float32Array, card: Card) -> 
     """Return a variation with the roughness of its start, and with other tones, shape (C, H, W)."""
     request, base = trajectory.request, trajectory.base_estimate.base
     share = max(request.strength - KEEPING, 0.0) / (1.0 - KEEPING)  # of the start that is given up
-    detail = redrawn(drawn - base, trajectory.detail, kept=1.0 - share)
+    new = drawn - base
+    if request.strength <= KEEPING:
+        texture = moved_texture(
+            trajectory.start_with_margin(CONTEXT_PX), seed=request.seed, member=request.member
+        )
+        cut = (texture.shape[1] - base.shape[1]) // 2
+        new = texture[:, cut : cut + base.shape[1], cut : cut + base.shape[2]]
+    fresh = min(request.strength / KEEPING, 1.0)
+    detail = redrawn(new, trajectory.detail, kept=1.0 - share, share=fresh)
     # Under a cloud there is no detail to compare with.
     detail = np.where(trajectory.start_known(trajectory.plan.beyond), detail, drawn - base)
     varied = (base + detail)[trajectory.own].copy()

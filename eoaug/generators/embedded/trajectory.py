@@ -73,7 +73,9 @@ class SamplingPath:
             steps = steps or card.steps["synthesize"]
         high, low = _SIGMA
         drawn = unconditional and strength == 1.0
-        sampled = reach > 0 and steps > 0 and not drawn
+        # Up to `KEEPING` texture comes from the start itself, where it was measured.
+        keeps = unconditional and strength <= KEEPING and _start_is_whole(request)
+        sampled = reach > 0 and steps > 0 and not drawn and not keeps
         # The networks pad with zeros: in the outermost coarse pixels of a tile a third of the detail of super-resolution
         # was missing. So a margin is sampled as well, where its input is known, and cut off.
         has_margin = request.coarse is None or request.coarse_halo > 1
@@ -213,6 +215,12 @@ class ResidualBatch:
     """In the order of the requests."""
     index: int = -1
     """Last step taken; -1 before the first."""
+
+
+def _start_is_whole(request: Request) -> bool:
+    """Tell whether every pixel of a variation was measured in its start."""
+    target = int(np.flatnonzero(request.target)[0])
+    return bool((request.known[target] | ~request.fill[target]).all())
 
 
 def land_plane(request: Request, legend: Legend) -> LandPlane:

@@ -16,11 +16,13 @@ from eoaug.generators.base import CONTEXT_PX
 from eoaug.generators.embedded.plane_numbers import PlaneNumbers
 from eoaug.raster.arrays import Float32Array, Float64Array
 
-__all__ = ["redrawn", "tones"]
+__all__ = ["moved_texture", "redrawn", "tones"]
 
 
 _AROUND_PX = 2.0
 """Standard deviation of the window in which roughness is compared."""
+_MOVED_PX, _LIMIT = 7, 2.0
+"""How far away texture is taken from, and its largest value relative to its size around."""
 _NEAR_PX = 7
 """Edge of the neighbourhood whose least roughness is that of its texture."""
 _LEAST = 1e-3
@@ -32,7 +34,7 @@ _GUIDED_PX, _EVEN = 13, 0.04
 """Edge of the window of the guided filter, and differences of log brightness that it smooths."""
 _PATCH_PX = 9.0
 """Distance of the nodes of random tones: about half a field of 200 m."""
-_LIGHT, _TONE, _VIGOUR = 0.12, 0.14, 0.12
+_LIGHT, _TONE, _VIGOUR = 0.09, 0.11, 0.09
 """Standard deviation, at strength 1, of the logarithm of the brightness of an image and of parcels, and of the vigour of
 vegetation. With tones of 0.22 a classifier named one chip in ten as another class than its variation: contrast is part of
 what a class looks like."""
@@ -40,7 +42,7 @@ _VIGOUROUS = {"blue": -0.5, "green": -0.2, "red": -0.9, "nir": 0.7, "swir16": -0
 """How bands follow vigour."""
 
 
-def redrawn(new: Float32Array, old: Float32Array, *, kept: float) -> Float32Array:
+def redrawn(new: Float32Array, old: Float32Array, *, kept: float, share: float = 1.0) -> Float32Array:
     """Return a detail whose texture is new and whose edges are those of the scene, band by band.
 
     What a neighbourhood of every pixel has at least in roughness counts as texture, and gets the new detail; what is rougher
@@ -52,6 +54,8 @@ def redrawn(new: Float32Array, old: Float32Array, *, kept: float) -> Float32Arra
         Shape (C, H, W), model units: a sampled detail, and that of the scene.
     kept
         Share of the edges that is kept, 0 to 1.
+    share
+        Share of the texture that is new, 0 to 1; with 0, and all edges kept, the result is the old detail.
     """
     sigma, window = (0, _AROUND_PX, _AROUND_PX), (1, _NEAR_PX, _NEAR_PX)
     found, wanted = (
@@ -62,10 +66,47 @@ def redrawn(new: Float32Array, old: Float32Array, *, kept: float) -> Float32Arra
         ndimage.minimum_filter(wanted, window, mode="nearest"), sigma, mode="nearest"
     )
     edges = np.sqrt(np.maximum(1 - texture / wanted, 0))
-    detail: Float32Array = (new * np.minimum(np.sqrt(texture / found), _MOST) + kept * edges * old).astype(
-        np.float32
-    )
+    fresh = share * new * np.minimum(np.sqrt(texture / found), _MOST)
+    still = (kept * edges + np.sqrt(1 - share**2) * (1 - edges)) * old
+    detail: Float32Array = (fresh + still).astype(np.float32)
     return detail
+
+
+def moved_texture(start: Float32Array, *, seed: int, member: int) -> Float32Array:
+    """Return the texture of a scene some pixels away, in which its edges are limited: as rough and as fine as its own.
+
+    Parameters
+    ----------
+    start
+        Shape (C, H + 2 CONTEXT_PX, W + 2 CONTEXT_PX), model units.
+    seed, member
+        Key of the variation.
+
+    Returns
+    -------
+    Shape (C, H + 2 n, W + 2 n) with n = CONTEXT_PX - `_MOVED_PX`.
+    """
+    exact = start.astype(np.float64)
+    fine = exact - _near(exact)
+    rough = np.sqrt(_near(fine**2)) + _LEAST
+    texture = np.clip(fine, -_LIMIT * rough, _LIMIT * rough)
+    angle = float(PlaneNumbers(seed, member).of_plane("variation texture", 1)[0])
+    moved = np.zeros_like(texture[:, _MOVED_PX:-_MOVED_PX, _MOVED_PX:-_MOVED_PX])
+    for turn in (0.0, 2.0):
+        down, right = (round(_MOVED_PX * f(2 * np.pi * angle + turn)) for f in (np.sin, np.cos))
+        rows, cols = (
+            slice(_MOVED_PX + step, size - _MOVED_PX + step)
+            for step, size in zip((down, right), texture.shape[1:], strict=True)
+        )
+        moved += np.sqrt(0.5) * texture[:, rows, cols]
+    return moved.astype(np.float32)
+
+
+def _near(values: Float64Array) -> Float64Array:
+    smoothed: Float64Array = ndimage.gaussian_filter(
+        values, (0, _AROUND_PX, _AROUND_PX), mode="nearest", radius=(0, 4, 4)
+    )
+    return smoothed
 
 
 def tones(
