@@ -143,7 +143,7 @@ class LandFit:
         chips, colours = measured.chips, measured.colours
         if cover == _WATER:
             kept = most_uniform(chips, max(1, round(_SHORELESS * len(chips))))
-            chips, colours = ([some[i] for i in kept] for some in (chips, colours))
+            chips, colours = [chips[i] for i in kept], [colours[i] for i in kept]
         return _FittedClass(colours_of(colours, cover), chips[:CHIPS], measured.mean)
 
     def _measure(self, name: str) -> _MeasuredClass:
