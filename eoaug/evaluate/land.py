@@ -344,7 +344,10 @@ def _varied(image: Float32Array, generator: Generator, seed: int) -> Float32Arra
         for band, values in zip(BANDS, image, strict=True)
     }
     made = synthesize(xr.Dataset(bands), generator=generator, seed=seed, progress=False)
-    return np.minimum(np.stack([made[band].values for band in BANDS]), _LARGEST[:, None, None])
+    varied: Float32Array = np.minimum(
+        np.stack([made[band].values for band in BANDS]), _LARGEST[:, None, None]
+    )
+    return varied
 
 
 def _chosen(chips: EurosatChips, count: int, rng: np.random.Generator) -> ImageSet:
