@@ -81,8 +81,9 @@ def synthesize[T: (xr.Dataset, xr.DataArray, xr.DataTree)](
           same with and without it.
         - ``steps`` has no effect: land is drawn by rules, in the colours of real chips.
 
-        Of a cube, ``embedded`` keeps edges up to a strength of 0.6; above it new land mixes in, which ``prompt`` names; below it a
-        prompt is refused, as by the other verbs.
+        Of a cube, ``embedded`` keeps edges up to a strength of 0.6: texture is that of the scene some pixels away, light and
+        the tones of parcels change, and ``steps`` has an effect only where a mask hides the start. Above it new land mixes in,
+        which ``prompt`` names; below it a prompt is refused, as by the other verbs.
 
     Returns
     -------
