@@ -868,10 +868,10 @@ def test_land_on_a_grid_in_degrees_is_one_plane(monkeypatch):
     planes, sizes = set(), set()
     original = trajectory.land_plane
 
-    def seen(request):
-        planes.add(original(request))
+    def seen(request, *more):
+        planes.add(original(request, *more))
         sizes.add(float(request.metadata[0, 2]))
-        return original(request)
+        return original(request, *more)
 
     monkeypatch.setattr(embedded, "land_plane", seen)
     tall = GeoBox((130, 40), Affine(0.5, 0, 10, 0, -0.5, 75), "EPSG:4326")

@@ -90,10 +90,11 @@ def moved_texture(start: Float32Array, *, seed: int, member: int) -> Float32Arra
     fine = exact - _near(exact)
     rough = np.sqrt(_near(fine**2)) + _LEAST
     texture = np.clip(fine, -_LIMIT * rough, _LIMIT * rough)
-    angle = float(PlaneNumbers(seed, member).of_plane("variation texture", 1)[0])
+    angle = 2 * np.pi * float(PlaneNumbers(seed, member).of_plane("variation texture", 1)[0])
     moved = np.zeros_like(texture[:, _MOVED_PX:-_MOVED_PX, _MOVED_PX:-_MOVED_PX])
+    # The mean of two places: no pattern of the scene comes back as a whole.
     for turn in (0.0, 2.0):
-        down, right = (round(_MOVED_PX * f(2 * np.pi * angle + turn)) for f in (np.sin, np.cos))
+        down, right = (round(_MOVED_PX * f(angle + turn)) for f in (np.sin, np.cos))
         rows, cols = (
             slice(_MOVED_PX + step, size - _MOVED_PX + step)
             for step, size in zip((down, right), texture.shape[1:], strict=True)
@@ -103,6 +104,7 @@ def moved_texture(start: Float32Array, *, seed: int, member: int) -> Float32Arra
 
 
 def _near(values: Float64Array) -> Float64Array:
+    """Return means over what is near."""
     smoothed: Float64Array = ndimage.gaussian_filter(
         values, (0, _AROUND_PX, _AROUND_PX), mode="nearest", radius=(0, 4, 4)
     )
