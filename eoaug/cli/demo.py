@@ -40,7 +40,7 @@ SHOWN = 1
 """Which patch the single-patch steps use."""
 MARK = ".eoaug-demo"
 BASELINE = "classical"
-LAND = ("fields with a village", "pasture with a river", "town with industry", "forest with a motorway")
+LAND = ("fields with a village", "a river with pasture", "town with industry", "forest with a motorway")
 SEASON = np.timedelta64(90, "D")
 
 
