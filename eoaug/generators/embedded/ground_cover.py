@@ -49,12 +49,6 @@ class ClassColours:
     pieces: Float64Array
     """Shape (K, 4): colours and log roughness of its segments, drawn by area, from dark to bright."""
 
-    def mixed(self, other: ClassColours, share: float) -> ClassColours:
-        """Return colours between these and others of as many parts; ``share`` of the others, 0 to 1."""
-        return ClassColours(
-            (1 - share) * self.levels + share * other.levels, (1 - share) * self.pieces + share * other.pieces
-        )
-
     def level(self, rank: Float64Array, contrast: float = 1.0) -> Float64Array:
         """Return the colour of ranks from 0 to 1, shape (3, n); ``contrast`` exaggerates it around the middle."""
         nodes = (np.arange(len(self.levels)) + 0.5) / len(self.levels)

@@ -32,8 +32,6 @@ _DISTRICT, _CLUSTER = 65.0, 3
 """Edge of a district of one class in tens of metres; districts per axis of a cluster of similar ones."""
 _CLUSTERED = 0.4
 """Share of the variance that the districts of a cluster have in common."""
-_LIKE_LINE = {"highway": 1.0, "river": 0.75}
-"""Share of the colours of chips of a line in those of what lies along it."""
 _SPACING = {"highway": 65.0, "river": 55.0}
 """Distance of roads, and of the nodes of rivers, in tens of metres where the prompt names nothing else."""
 _USUAL_M = 10.0
@@ -224,11 +222,9 @@ class Land:
         colours = self.statistics.colours(numbers, [kind.name for kind in kinds])
         for line in self.legend.lines:
             if plane.shares[line] == max(plane.shares):
-                # Land along motorways is duller than elsewhere: embankments, works, allotments. That of rivers is wetter,
-                # but chips of rivers show water as well.
-                share = _LIKE_LINE[kinds[line].cover]
+                # Land along motorways is duller than elsewhere: embankments, works, allotments. That of rivers is wetter.
                 colours = [
-                    own.mixed(colours[line], share) if kind.cover in _ALONG_LINES else own
+                    colours[line] if kind.cover in _ALONG_LINES else own
                     for kind, own in zip(kinds, colours, strict=True)
                 ]
         # Of several kinds with one cover, the first gives banks and verges their colours.
