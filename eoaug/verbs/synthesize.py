@@ -203,10 +203,13 @@ def _warn_of_hidden_dates(prepared: PreparedVerb) -> None:
         return
     hidden = np.datetime_as_string(prepared.times[coverage.clear < _LEAST_CLEAR], unit="D").tolist()
     if hidden:
+        named = prepared.parameters.get("mask")
+        shown = repr(named) if isinstance(named, str) else "the same mask"
         more = f" and {len(hidden) - 3} more" if len(hidden) > 3 else ""
         warnings.warn(
             f"synthesize: the mask hides at least {1 - _LEAST_CLEAR:.0%} of {', '.join(hidden[:3])}{more}, and what is made there "
-            "is smooth; fill the cube from its other dates first, ds.eoaug.inpaint(), or leave such dates out",
+            f"is smooth; fill the cube from its other dates first, ds.eoaug.inpaint(mask={shown}), then vary it with mask='none', or "
+            "leave such dates out",
             EoaugWarning,
             skip_file_prefixes=(str(Path(__file__).parent.parent),),
         )

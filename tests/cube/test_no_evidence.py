@@ -197,8 +197,14 @@ def test_a_plan_says_what_is_masked():
 
 def test_a_variation_says_which_dates_are_hidden_and_what_to_do():
     ds = cube(np.stack([np.full((N, N), code, "uint8") for code in (9, 4)]))
-    with pytest.warns(EoaugWarning, match=r"hides at least 90% of 2024-06-01, .*inpaint\(\)"):
+    with pytest.warns(EoaugWarning, match=r"hides at least 90% of 2024-06-01, .*inpaint\(mask='scl'\)"):
         run("synthesize", ds, mask_buffer=0)
+    # The remedy, as it is printed: every hidden pixel is filled, and the variation has nothing to warn of.
+    filled = ds.eoaug.inpaint(mask="scl", generator="classical")
+    assert (filled.synthetic.values[0] == 1).all()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        run("synthesize", filled, mask="none")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         run("synthesize", ds.isel(time=[1]), mask_buffer=0)
